@@ -1,0 +1,53 @@
+# make demo and make test set up .venv by themselves; see README.md.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-slow test-tensorflow lab lint lock demo-data clean
+
+demo: $(READY)
+	$(BIN)/python run_all.py --profile demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+# TensorFlow wants other versions than the study: it gets an environment of its own.
+test-tensorflow:
+	test -x .venv-tensorflow/bin/python || $(PYTHON) -m venv .venv-tensorflow
+	.venv-tensorflow/bin/pip install --quiet --requirement tests/tensorflow/requirements.txt
+	.venv-tensorflow/bin/python -m pytest -m tensorflow tests/tensorflow
+
+lab: $(READY)
+	$(BIN)/jupyter lab --notebook-dir=.
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/nbstripout --verify notebooks/*.ipynb
+
+# The exact versions that the Makefile, environment.yml and CI install.
+lock:
+	uv pip compile --universal --python-version 3.11 --extra dev --no-emit-index-url \
+		--no-header --upgrade pyproject.toml --output-file requirements.lock
+
+# Makes data/demo/ anew from seeds: about three quarters of an hour on two cores.
+demo-data: $(READY)
+	$(BIN)/python -m lib.demo
+
+# Removes what runs wrote; keeps the environment, the embedded example and downloads.
+clean:
+	rm -rf data/output figures/demo figures/paper .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; found $$($(PYTHON) -V). Set PYTHON=…"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-deps --editable .
+	touch $@

@@ -1,0 +1,148 @@
+"""Class activation maps from one forward and one gradient of the head alone.
+
+The gradient of a logit with respect to the study's layer needs the head only, so
+the features are computed without recording anything, detached, and the head is
+differentiated: no backward through the network, no parameter gradients, no hooks.
+All gradient-weighted methods share that one pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pytorch_grad_cam.base_cam import BaseCAM
+from torch import Tensor, nn
+
+from lib.methods import METHODS, PUBLISHED_FLOOR, CamMethod, grad_cam_family
+
+MAP_SIZE = 224
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """The model in eval mode; every submodule's own mode is restored afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield model
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@dataclass(frozen=True)
+class HeadPass:
+    """What every gradient-weighted method starts from.
+
+    features, gradient : (image, channel, h, w), of the targets' logits
+    logits  : (image, class)
+    targets : (image,) int64
+    """
+
+    features: Tensor
+    gradient: Tensor
+    logits: Tensor
+    targets: Tensor
+
+
+def head_pass(model: nn.Module, x: Tensor, targets: Tensor | None = None) -> HeadPass:
+    """One forward, and the gradient of each image's target logit at the split.
+
+    model   : with `features(x)` and `head(features)`, see `lib.models.StudyModel`
+    x       : (image, 3, side, side)
+    targets : (image,) class indices; None takes the predicted classes
+    Raises ValueError if there is not one target per image, or one is no class.
+
+    Works whatever the parameters' requires_grad, leaves no gradient on them, and
+    may be called under `no_grad`.
+    """
+    with evaluating(model):
+        with torch.no_grad():
+            features = model.features(x)
+        with torch.inference_mode(False), torch.enable_grad():
+            # clone: features made under a caller's inference_mode cannot be recorded
+            leaf = features.clone() if features.is_inference() else features.detach()
+            leaf.requires_grad_()
+            logits = model.head(leaf)
+            if targets is None:
+                targets = logits.detach().argmax(dim=1)
+            targets = _checked_targets(targets, logits)
+            chosen = logits.gather(1, targets[:, None]).sum()
+            (gradient,) = torch.autograd.grad(chosen, leaf)
+    return HeadPass(leaf.detach(), gradient, logits.detach(), targets)
+
+
+def _checked_targets(targets: Tensor, logits: Tensor) -> Tensor:
+    images, classes = logits.shape
+    targets = torch.as_tensor(targets, device=logits.device)
+    if targets.shape != (images,):
+        raise ValueError(
+            f"need one target class per image: {images} images, targets {tuple(targets.shape)}"
+        )
+    if targets.is_floating_point() or not ((targets >= 0) & (targets < classes)).all():
+        raise ValueError(f"targets must be class indices 0 … {classes - 1}, got {targets.tolist()}")
+    return targets.long()
+
+
+def enlarge(small_maps: Tensor, size: int = MAP_SIZE) -> Tensor:
+    """(image, h, w) -> (image, size, size), bilinear, half-pixel centres."""
+    # Contiguous first: on a channels-last view the interpolation takes another path
+    # that splits the floor's plateau into several float values, and so its ties.
+    maps = small_maps.unsqueeze(1).contiguous()
+    return F.interpolate(maps, (size, size), mode="bilinear", align_corners=False).squeeze(1)
+
+
+def cam_maps(
+    model: nn.Module,
+    x: Tensor,
+    targets: Tensor | None = None,
+    methods: Sequence[str | CamMethod] = ("grad_cam", "threshold_grad_cam"),
+    size: int = MAP_SIZE,
+) -> dict[str, Tensor]:
+    """Maps of several methods from one forward and one gradient.
+
+    model, x, targets : as for `head_pass`
+    methods : keys of `METHODS`, or rows of one's own (`grad_cam_variant`)
+    Returns {method key: (image, size, size) float, >= 0}. A constant map, such as
+    Grad-CAM's where no evidence is positive, stays constant; see `is_constant`.
+    """
+    rows = [m if isinstance(m, CamMethod) else METHODS[m] for m in methods]
+    passed = head_pass(model, x, targets)
+    return {row.key: enlarge(row.small_map(passed.features, passed.gradient), size) for row in rows}
+
+
+def is_constant(maps: Tensor) -> Tensor:
+    """(image,) bool: the map has one value only, so it orders nothing."""
+    flat = maps.flatten(1)
+    return flat.amax(dim=1) == flat.amin(dim=1)
+
+
+class ThresholdGradCAM(BaseCAM):
+    """Threshold-Grad-CAM as a method of pytorch-grad-cam, used like its others.
+
+    `ThresholdGradCAM(model, [layer])(x, targets)` gives (image, H, W) float32. As
+    with every method of that package the result is scaled to 0-1 per image, so the
+    floor itself comes out as 0; ranks, and scores, are those of `cam_maps`.
+    """
+
+    def __init__(self, model, target_layers, reshape_transform=None, floor=PUBLISHED_FLOOR):
+        super().__init__(model, target_layers, reshape_transform)
+        self.floor = floor
+
+    def get_cam_image(
+        self, input_tensor, target_layer, targets, activations, grads, eigen_smooth=False
+    ) -> np.ndarray:
+        if eigen_smooth:
+            raise ValueError("eigen_smooth has no meaning for Threshold-Grad-CAM")
+        maps = grad_cam_family(
+            torch.as_tensor(activations),
+            torch.as_tensor(grads),
+            relu_before_mean=True,
+            floor=self.floor,
+        )
+        return maps.numpy()

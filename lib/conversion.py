@@ -1,0 +1,89 @@
+"""What the conversion to DCLS did to the networks: parameters, kernels, reach."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lib.backbones import Backbone
+from lib.dcls import dcls_layers, dense_kernel
+from lib.heatmaps import held_out
+from lib.models import StudyModel, build_network, count_parameters
+from lib.receptive import effective_receptive_field
+from lib.study import Study
+
+FULL_SIZE_CLASSES = 1000
+
+
+def parameter_counts(backbone: Backbone, *, mini: bool, classes: int) -> dict[bool, int]:
+    """{dcls: learnable parameters}, shared positions counted once; makes no weights."""
+    with torch.device("meta"):
+        return {
+            dcls: count_parameters(build_network(backbone, dcls, mini=mini, num_classes=classes))
+            for dcls in (False, True)
+        }
+
+
+def parameter_table(study: Study) -> pd.DataFrame:
+    """Learnable parameters and replaced layers of the chosen backbones.
+
+    Full size always; `here` columns are this profile's models where those are minis.
+    """
+    rows = []
+    for backbone in study.backbones:
+        full = parameter_counts(backbone, mini=False, classes=FULL_SIZE_CLASSES)
+        with torch.device("meta"):
+            replaced = len(dcls_layers(build_network(backbone, True)))
+        row = {
+            "backbone": backbone.label,
+            "replaced layers": replaced,
+            "full size": full[False],
+            "full size, DCLS": full[True],
+            "change (%)": round(100 * (full[True] / full[False] - 1), 2),
+        }
+        if study.profile.mini:
+            here = parameter_counts(backbone, mini=True, classes=study.profile.classes)
+            row |= {"here": here[False], "here, DCLS": here[True]}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def learned_kernels(model: StudyModel, count: int) -> dict[str, np.ndarray]:
+    """Dense kernels of the first DCLS layer of each stage: {label: (kernel, size, size)}.
+
+    A stage begins where the positions change. The first `count` output channels,
+    first input channel each.
+    """
+    seen: set[int] = set()
+    kernels = {}
+    for name, layer in dcls_layers(model.network).items():
+        if id(layer.P) not in seen:
+            seen.add(id(layer.P))
+            label = f"{name}\n{layer.in_channels} channels"
+            kernels[label] = dense_kernel(layer)[:count, 0].cpu().numpy()
+    return kernels
+
+
+def receptive_fields(study: Study, count: int) -> tuple[dict[Backbone, dict[str, np.ndarray]], int]:
+    """Effective receptive fields of the chosen variants over some pictures.
+
+    Returns ({backbone: {"without DCLS": (side, side), "with DCLS": …}}, pictures used).
+    """
+    pictures = held_out(study, count).pictures
+    device = study.torch_device()
+    fields: dict[Backbone, dict[str, np.ndarray]] = {}
+    for backbone, dcls in study.variants:
+        model = study.load_model(backbone.key, dcls).folded()
+        field = effective_receptive_field(model, model.prepare(pictures).to(device))
+        name = "with DCLS" if dcls else "without DCLS"
+        fields.setdefault(backbone, {})[name] = field.cpu().numpy()
+    return fields, len(pictures)
+
+
+@torch.no_grad()
+def fold_difference(study: Study, key: str) -> float:
+    """Largest absolute change of a logit when a DCLS model's kernels are folded."""
+    model = study.load_model(key, dcls=True)
+    x = model.prepare(held_out(study, 4).pictures).to(study.torch_device())
+    return float((model(x) - model.folded()(x)).abs().max())

@@ -1,0 +1,115 @@
+"""Make the embedded example, all of it, from seeds: `python -m lib.demo`.
+
+Writes the held-out ClickMe-format shard, the class names, and the sixteen
+miniatures' weights below `data/demo/`. On two CPU cores the pictures take about a
+minute and the models about three quarters of an hour. Pictures come out the same
+on every machine; weights do so up to the order of floating-point sums.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+import torch
+from tqdm import tqdm
+
+from lib.backbones import BACKBONES, variant_name
+from lib.clickme import Record, deliver_pictures, write_shard
+from lib.demo.players import human_map
+from lib.demo.scenes import CLASS_NAMES, Scene, make_scene
+from lib.demo.training import accuracy, train
+from lib.models import demo_weights_path, save_weights
+from lib.paths import DEMO
+
+SEED = 20241
+TRAINING, HELD_OUT = 0, 1  # the two splits
+TRAINING_PICTURES, HELD_OUT_PICTURES = 2800, 240
+EMPTY_EVERY = 5  # every fifth training scene holds no creature
+PICTURE_QUALITY, MAP_QUALITY = 85, 90
+REQUIRED_ACCURACY = 0.9
+
+
+def _jpeg(pixels: np.ndarray, quality: int) -> bytes:
+    grey = pixels.ndim == 2
+    return simplejpeg.encode_jpeg(
+        np.ascontiguousarray(pixels[..., None] if grey else pixels),
+        quality=quality,
+        colorspace="GRAY" if grey else "RGB",
+        colorsubsampling="Gray" if grey else "420",
+    )
+
+
+def _record(scene: Scene, index: int) -> Record:
+    people = human_map(scene, SEED, index)
+    return Record(_jpeg(scene.picture, PICTURE_QUALITY), _jpeg(people, MAP_QUALITY), scene.label)
+
+
+def make_held_out_shard(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    numbers = tqdm(range(HELD_OUT_PICTURES), desc="held-out pictures and simulated people")
+    write_shard(path, (_record(make_scene(SEED, HELD_OUT, i), i) for i in numbers))
+    (DEMO / "classes.txt").write_text("".join(f"{name}\n" for name in CLASS_NAMES))
+
+
+def _delivered(split: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pictures as the ClickMe reader would deliver them, labels, creatures' masks."""
+    pictures, labels, shown = [], [], []
+    for index in tqdm(range(count), desc="training pictures" if split == TRAINING else "held-out"):
+        empty = split == TRAINING and index % EMPTY_EVERY == 0
+        scene = make_scene(SEED, split, index, empty)
+        stored = simplejpeg.decode_jpeg(_jpeg(scene.picture, PICTURE_QUALITY), fastdct=True)
+        pictures.append(deliver_pictures(stored[None])[0])
+        labels.append(scene.label)
+        shown.append((scene.diagnosticity > 0)[2::4, 2::4])
+    return np.stack(pictures), np.array(labels), np.stack(shown).astype(np.float32)
+
+
+def make_models(keys: list[str]) -> None:
+    """Train, round to float16, check on the held-out pictures, and save."""
+    pictures, labels, shown = _delivered(TRAINING, TRAINING_PICTURES)
+    held_out, held_out_labels, _ = _delivered(HELD_OUT, HELD_OUT_PICTURES)
+    for backbone in BACKBONES.select(keys):
+        for dcls in (False, True):
+            started = time.monotonic()
+            name = variant_name(backbone.key, dcls)
+            seed = SEED + list(BACKBONES).index(backbone.key)
+            with tqdm(desc=name, unit="step") as bar:
+
+                def report(step: int, steps: int, loss: float, bar: tqdm = bar) -> None:
+                    bar.total = steps
+                    bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+                    bar.update()
+
+                network = train(
+                    backbone, dcls, pictures, labels, shown,
+                    num_classes=len(CLASS_NAMES), seed=seed, report=report,
+                )  # fmt: skip
+            network.half().float()
+            top1 = accuracy(network, backbone, held_out, held_out_labels)
+            print(f"{name}: held-out top-1 {top1:.3f} in {time.monotonic() - started:.0f} s")
+            if top1 < REQUIRED_ACCURACY:
+                raise SystemExit(f"{name} reaches {top1:.3f} only, {REQUIRED_ACCURACY} is required")
+            path = demo_weights_path(backbone.key, dcls)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            facts = {"num_classes": len(CLASS_NAMES), "seed": seed, "held_out_top1": f"{top1:.4f}"}
+            save_weights(network, path, {k: str(v) for k, v in facts.items()})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m lib.demo", description=__doc__)
+    parser.add_argument("--only", choices=("pictures", "models"), help="make one half only")
+    parser.add_argument("--models", nargs="*", default=[], help="train these backbones only")
+    options = parser.parse_args()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    if options.only != "models":
+        make_held_out_shard(DEMO / "clickme" / "val" / "val-0.tfrecords")
+    if options.only != "pictures":
+        make_models(options.models)
+
+
+if __name__ == "__main__":
+    main()

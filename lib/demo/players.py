@@ -1,0 +1,57 @@
+"""Simulated people playing ClickMe's game on a procedural scene.
+
+In the game a player paints bubbles over the parts of an object that tell what it
+is. Here several players each draw a few strokes: a stroke starts at a place
+sampled by how telling it is and wanders towards telling places, with a shaky
+hand and an attention that sometimes slips. The human map is the share of players
+whose bubbles cover each pixel.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lib.demo.scenes import SIDE, Scene
+
+
+def _stroke(rng: np.random.Generator, told: np.ndarray, start: np.ndarray) -> list[np.ndarray]:
+    """Bubble centres (y, x) along one stroke."""
+    places = [start]
+    heading = rng.uniform(0, 2 * np.pi)
+    for _ in range(rng.integers(4, 10)):
+        turns = heading + rng.normal(0, 1.0, 6)
+        step = rng.uniform(7, 12)
+        options = places[-1] + step * np.stack([np.sin(turns), np.cos(turns)], axis=1)
+        options = np.clip(options, 0, SIDE - 1)
+        appeal = 0.02 + told[tuple(options.astype(int).T)]
+        choice = rng.choice(len(options), p=appeal / appeal.sum())
+        places.append(options[choice])
+        heading = turns[choice]
+    return places
+
+
+def _bubbles(places: list[np.ndarray], radius: float) -> np.ndarray:
+    y, x = np.ogrid[:SIDE, :SIDE]
+    covered = np.zeros((SIDE, SIDE), dtype=bool)
+    for cy, cx in places:
+        covered |= (y - cy) ** 2 + (x - cx) ** 2 <= radius**2
+    return covered
+
+
+def human_map(scene: Scene, seed: int, index: int) -> np.ndarray:
+    """The simulated human map: (256, 256) uint8, 255 where every player painted."""
+    rng = np.random.default_rng([seed, 2, index])
+    told = scene.diagnosticity
+    # Most strokes start on telling parts; some on the creature anywhere, as if guessing.
+    chances = (told**1.5 + 0.03 * (told > 0)).ravel().astype(np.float64)
+    chances /= chances.sum()
+    players = rng.integers(5, 10)
+    total = np.zeros((SIDE, SIDE))
+    for _ in range(players):
+        shift = rng.normal(0, 3, 2)  # each hand is a little off
+        places: list[np.ndarray] = []
+        for _ in range(rng.integers(1, 4)):
+            start = np.array(divmod(rng.choice(chances.size, p=chances), SIDE), dtype=float)
+            places += [p + shift for p in _stroke(rng, told, start)]
+        total += _bubbles(places, rng.uniform(10, 15))
+    return np.round(255 * total / players).astype(np.uint8)

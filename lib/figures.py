@@ -1,0 +1,234 @@
+"""The study's figures: each function takes finished data and returns a figure.
+
+Nothing here computes a score, reads a file or writes one; `lib.outputs.save_figure`
+writes. Colours and labels come from the tables, the look from `study.mplstyle`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lib.backbones import BACKBONES, Backbone
+from lib.methods import METHODS
+
+STYLE = Path(__file__).with_name("study.mplstyle")
+HEATMAP_COLOURS = "viridis"
+_SCORE_LABEL = "score (mean Spearman ρ ÷ human ceiling)"
+
+
+def use_study_style() -> None:
+    """The study's look for all figures of this session; notebooks call it once."""
+    plt.style.use(STYLE)
+
+
+def _grey(picture: np.ndarray) -> np.ndarray:
+    luminance = picture @ np.array([0.299, 0.587, 0.114])
+    return np.repeat(luminance[..., None], 3, axis=-1) / 255
+
+
+def overlay(picture: np.ndarray, heatmap: np.ndarray, strength: float = 0.65) -> np.ndarray:
+    """A map's colours laid over the grey picture, evenly, so colour keeps its meaning.
+
+    picture : (height, width, 3) uint8; heatmap : (height, width), any scale, shown
+    from its own minimum to its own maximum
+    Returns : (height, width, 3) float in 0-1
+    """
+    heatmap = np.asarray(heatmap, dtype=float)
+    span = heatmap.max() - heatmap.min()
+    scaled = (heatmap - heatmap.min()) / span if span > 0 else np.zeros_like(heatmap)
+    colours = plt.get_cmap(HEATMAP_COLOURS)(scaled)[..., :3]
+    return strength * colours + (1 - strength) * _grey(picture)
+
+
+def plot_heatmap_rows(
+    pictures: np.ndarray,
+    rows: Mapping[str, np.ndarray],
+    column_titles: Sequence[str] = (),
+    title: str = "",
+) -> Figure:
+    """Pictures in the first row, then one row of overlaid maps per entry.
+
+    pictures : (image, height, width, 3) uint8
+    rows     : row label -> (image, height, width) maps
+    """
+    count, height = len(pictures), len(rows) + 1
+    fig, axes = plt.subplots(
+        height, count, figsize=(1.15 * count + 1.1, 1.18 * height + 0.4), squeeze=False
+    )
+    for column, picture in enumerate(pictures):
+        axes[0, column].imshow(picture)
+        if len(column_titles):
+            axes[0, column].set_title(column_titles[column], fontsize=7)
+        for line, maps in enumerate(rows.values(), 1):
+            axes[line, column].imshow(overlay(picture, maps[column]))
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+    for ax, label in zip(axes[:, 0], ["picture", *rows], strict=True):
+        ax.set_ylabel(label, fontsize=8)
+    scale = plt.cm.ScalarMappable(cmap=HEATMAP_COLOURS)
+    bar = fig.colorbar(
+        scale, ax=axes[1:] if len(rows) else axes, ticks=[0, 1], shrink=0.6, pad=0.01
+    )
+    bar.ax.set_yticklabels(["map's\nminimum", "map's\nmaximum"], fontsize=7)
+    fig.suptitle(title)
+    return fig
+
+
+def _errors(frame: pd.DataFrame, column: str) -> np.ndarray:
+    return np.abs(frame[["low", "high"]].to_numpy().T - frame[column].to_numpy())
+
+
+def _counts(frame: pd.DataFrame) -> str:
+    low, high = frame.n.min(), frame.n.max()
+    return f"n = {low} images" if low == high else f"n = {low}–{high} images"
+
+
+def _variants(summary: pd.DataFrame, method: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The baseline and the DCLS rows of one method, in the table's order."""
+    of_method = summary[summary.method == method].set_index("backbone")
+    order = [key for key in BACKBONES if key in of_method.index]
+    return tuple(of_method[of_method.dcls == d].loc[order] for d in (False, True))
+
+
+def plot_dcls_against_baseline(
+    summary: pd.DataFrame, method: str = "threshold_grad_cam", *, ax: Axes | None = None
+) -> Figure:
+    """Figure 2: a point per backbone, score without DCLS (x) against with it (y).
+
+    summary : as `lib.scoring.summarise` makes it
+    """
+    ax = ax or plt.subplots(figsize=(4.8, 4.4))[1]
+    base, dcls = _variants(summary, method)
+    for x, y, x_error, y_error, key in zip(
+        base.score, dcls.score, _errors(base, "score").T, _errors(dcls, "score").T, base.index,
+        strict=True,
+    ):  # fmt: skip
+        row = BACKBONES[key]
+        ax.errorbar(
+            x, y, xerr=x_error[:, None], yerr=y_error[:, None], fmt="o", color=row.colour,
+            markeredgecolor="0.2", markeredgewidth=0.5, capsize=2, elinewidth=1, label=row.label,
+        )  # fmt: skip
+    ends = [*ax.get_xlim(), *ax.get_ylim()]
+    limits = (min(ends), max(ends))
+    ax.plot(limits, limits, ls="--", color="0.5", lw=1, zorder=0)
+    ax.set(xlim=limits, ylim=limits, aspect="equal")
+    ax.set_xlabel(f"without DCLS: {_SCORE_LABEL}")
+    ax.set_ylabel(f"with DCLS: {_SCORE_LABEL}")
+    ax.set_title(f"{METHODS[method].label}: above the dashed line, DCLS agrees more")
+    ax.legend(title=f"{_counts(base)}, bars: 95 % interval", title_fontsize=8, loc="center left",
+              bbox_to_anchor=(1.0, 0.5))  # fmt: skip
+    return ax.figure
+
+
+def plot_score_bars(summary: pd.DataFrame, methods: Sequence[str] | None = None) -> Figure:
+    """Figure 3: bars without and with DCLS per backbone, one panel per method."""
+    methods = [m for m in METHODS if m in set(methods or summary.method)]
+    fig, axes = plt.subplots(
+        len(methods), 1, figsize=(7.2, 2.6 * len(methods)), sharex=True, sharey=True, squeeze=False
+    )
+    for ax, method in zip(axes[:, 0], methods, strict=True):
+        base, dcls = _variants(summary, method)
+        place = np.arange(len(base))
+        colours = [BACKBONES[key].colour for key in base.index]
+        for frame, shift, hatch, alpha in ((base, -0.2, "", 0.45), (dcls, 0.2, "//", 1.0)):
+            ax.bar(
+                place + shift, frame.score, 0.38, yerr=_errors(frame, "score"), color=colours,
+                alpha=alpha, hatch=hatch, edgecolor="0.25", linewidth=0.5, capsize=2,
+                error_kw={"elinewidth": 1},
+            )  # fmt: skip
+        ax.set_xticks(place, [BACKBONES[key].label for key in base.index], rotation=20, ha="right")
+        ax.set_title(f"{METHODS[method].label}  ({_counts(base)}; bars: 95 % interval)")
+        ax.axhline(0, color="0.3", lw=0.6)
+        ax.grid(axis="y")
+    fig.supylabel(_SCORE_LABEL, fontsize=9)
+    keys = [
+        plt.Rectangle((0, 0), 1, 1, facecolor="0.6", edgecolor="0.25", label=label, **style)
+        for label, style in (("without DCLS", {"alpha": 0.45}), ("with DCLS", {"hatch": "//"}))
+    ]
+    axes[0, 0].legend(handles=keys, ncols=2, loc="lower left", bbox_to_anchor=(0, 1.08))
+    return fig
+
+
+def plot_size_against_score(
+    summary: pd.DataFrame,
+    correlation: float,
+    method: str = "threshold_grad_cam",
+    *,
+    ax: Axes | None = None,
+) -> Figure:
+    """Figure 4: number of parameters against the baselines' score.
+
+    correlation : rank correlation of the two over the baselines, for the title
+    """
+    ax = ax or plt.subplots(figsize=(5.6, 3.6))[1]
+    base, _ = _variants(summary, method)
+    for row, error in zip(base.reset_index().itertuples(), _errors(base, "score").T, strict=True):
+        backbone = BACKBONES[row.backbone]
+        ax.errorbar(
+            row.parameters_millions, row.score, yerr=error[:, None], fmt="o", capsize=2,
+            color=backbone.colour, markeredgecolor="0.2", markeredgewidth=0.5, elinewidth=1,
+            label=backbone.label,
+        )  # fmt: skip
+    ax.set_xlabel("learnable parameters (millions)")
+    ax.set_ylabel(_SCORE_LABEL)
+    ax.set_title(
+        f"Baselines, {METHODS[method].label}\n"
+        f"rank correlation of size and score {correlation:+.2f} over {len(base)} models"
+    )
+    ax.legend(title=f"{_counts(base)}, bars: 95 % interval", title_fontsize=8, loc="center left",
+              bbox_to_anchor=(1.0, 0.5))  # fmt: skip
+    ax.grid()
+    return ax.figure
+
+
+def plot_kernels(kernels: Mapping[str, np.ndarray], title: str = "") -> Figure:
+    """Learned kernels, a row per layer: (kernel, size, size) each, one shared scale a row."""
+    count = max(len(k) for k in kernels.values())
+    fig, axes = plt.subplots(
+        len(kernels), count, figsize=(count * 0.95 + 1.6, len(kernels) * 1.0 + 0.6), squeeze=False
+    )
+    for line, (label, stack) in zip(axes, kernels.items(), strict=True):
+        reach = np.abs(stack).max() or 1.0
+        for ax, kernel in zip(line, stack, strict=False):
+            image = ax.imshow(kernel, cmap="RdBu_r", vmin=-reach, vmax=reach)
+        for ax in line:
+            ax.set(xticks=[], yticks=[])
+        line[0].set_ylabel(label, fontsize=7, rotation=0, ha="right", va="center")
+        fig.colorbar(image, ax=line, shrink=0.8, pad=0.01, ticks=[-reach, 0, reach],
+                     format="%.2f").ax.tick_params(labelsize=6)  # fmt: skip
+    fig.suptitle(title)
+    return fig
+
+
+def plot_receptive_fields(
+    fields: Mapping[Backbone, Mapping[str, np.ndarray]], count: int
+) -> Figure:
+    """Effective receptive fields without and with DCLS, a column per backbone.
+
+    fields : backbone -> {"without DCLS": (side, side), "with DCLS": …}, each with
+    its largest value 1; drawn logarithmically; count : pictures averaged over
+    """
+    names = list(next(iter(fields.values())))
+    fig, axes = plt.subplots(
+        len(names), len(fields), figsize=(1.35 * len(fields) + 1.2, 1.45 * len(names) + 0.6),
+        squeeze=False,
+    )  # fmt: skip
+    for column, (backbone, images) in enumerate(fields.items()):
+        for ax, name in zip(axes[:, column], names, strict=True):
+            strength = np.log10(np.maximum(images[name], 1e-3))
+            image = ax.imshow(strength, vmin=-3, vmax=0, cmap="magma")
+            ax.set(xticks=[], yticks=[])
+        axes[0, column].set_title(backbone.label, fontsize=8)
+    for ax, name in zip(axes[:, 0], names, strict=True):
+        ax.set_ylabel(name)
+    fig.colorbar(image, ax=axes, shrink=0.8, pad=0.01, label="log₁₀ of mean |gradient|, peak = 0")
+    fig.suptitle(f"Effective receptive field of the central feature (mean over {count} pictures)")
+    return fig

@@ -1,0 +1,39 @@
+"""Stable hashes of what determines a result, to tell whether a kept one still holds."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from dataclasses import fields, is_dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON-able data that is equal in every process.
+
+    Functions count with their source, so an edited formula is another one.
+    """
+    if isinstance(value, partial):
+        return [_plain(value.func), _plain(value.args), _plain(value.keywords)]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if inspect.ismodule(value) or callable(value):
+        return [getattr(value, "__qualname__", value.__name__), inspect.getsource(value)]
+    raise TypeError(f"cannot fingerprint a {type(value).__name__}: {value!r}")
+
+
+def fingerprint(facts: dict[str, Any]) -> str:
+    """Sixteen hexadecimal digits that change with any of the facts."""
+    text = json.dumps(_plain(facts), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,65 @@
+"""Heatmaps for looking at: chosen pictures, chosen variants, the study's methods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.cam import cam_maps
+from lib.clickme import ClickMeBatch
+from lib.methods import CamMethod
+from lib.models import StudyModel
+from lib.paths import DATA
+from lib.photographs import photographs
+from lib.study import Study
+
+PHOTOGRAPHS = DATA / "photographs"  # a user's own, in place of the shipped ones
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """Pictures to explain, and the class whose evidence is asked for.
+
+    pictures : (image, 224, 224, 3) uint8
+    targets  : (image,) class indices, or None for each model's predicted class
+    titles   : one per picture
+    credits  : attributions, "" for pictures of the embedded example
+    """
+
+    pictures: np.ndarray
+    targets: Tensor | None
+    titles: list[str]
+    credits: str = ""
+
+
+def held_out(study: Study, count: int) -> ClickMeBatch:
+    """The first pictures of a fixed, seeded subset of the profile's shards."""
+    return next(study.clickme(limit=count).batches(count))
+
+
+def exhibit(study: Study, count: int = 10) -> Exhibit:
+    """What Figures 5 and 6 show: photographs, or the demo's held-out pictures."""
+    if study.profile.photographs == "photographs":
+        found = photographs(PHOTOGRAPHS, count)
+        credits = "; ".join(f"{p.name}: {p.attribution}" for p in found)
+        return Exhibit(np.stack([p.pixels for p in found]), None, [p.name for p in found], credits)
+    batch = held_out(study, count)
+    names = study.class_names()
+    titles = [names[label] for label in batch.labels]
+    return Exhibit(batch.pictures, batch.labels, titles)
+
+
+@torch.no_grad()
+def heatmaps(
+    model: StudyModel,
+    pictures: np.ndarray,
+    targets: Tensor | None,
+    methods: tuple[CamMethod, ...],
+) -> dict[str, np.ndarray]:
+    """{method label: (image, 224, 224)} of some pictures, for drawing."""
+    device = next(model.parameters()).device
+    maps = cam_maps(model, model.prepare(pictures).to(device), targets, methods)
+    return {method.label: maps[method.key].cpu().numpy() for method in methods}

@@ -1,0 +1,282 @@
+"""The sixteen variants as networks split where the study takes its maps.
+
+timm's `forward_features` and `forward_head` meet at exactly the study's layer in
+all four families: ConvNeXt's and MetaFormer's last stage before the final norm,
+ResNet's layer4, FastViT's final expansion convolution.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import timm
+import torch
+from PIL import Image
+from timm.models import metaformer
+from torch import Tensor, nn
+
+from lib.backbones import BACKBONES, Backbone, Preprocessing, variant_name
+from lib.dcls import convert_to_dcls, dcls_layers, fold_dcls
+from lib.paths import DEMO
+from lib.tables import unknown_name
+from lib.timm_variants import as_original
+
+PICTURE_SIZE = 224
+
+
+class MissingWeights(FileNotFoundError):
+    """A weights file that is not there; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a model's weights come from; written beside whatever is made with it.
+
+    source       : "random", "file", or timm's tag
+    path, sha256 : of the weights file, None where there is none
+    architecture : "full" or "mini"
+    note         : what a reader must know, e.g. that the weights are random
+    """
+
+    variant: str
+    source: str
+    architecture: str
+    path: str | None = None
+    sha256: str | None = None
+    note: str = ""
+
+
+def resize_pictures(pictures: np.ndarray, geometry: Preprocessing) -> np.ndarray:
+    """Bicubic resize and centre crop: (image, 224, 224, 3) uint8 to the crop's side.
+
+    Resizing is PIL's on uint8, as in the study; a tensor resize differs from it
+    by up to 0.05 normalised units. Raises ValueError naming a wrong shape or type.
+    """
+    if pictures.ndim != 4 or pictures.shape[-1] != 3 or pictures.dtype != np.uint8:
+        raise ValueError(
+            "pictures must be (image, height, width, 3) uint8, "
+            f"got {pictures.shape} {pictures.dtype}"
+        )
+    side = geometry.resize
+    if len(pictures) and pictures.shape[1:3] != (side, side):
+        bicubic = Image.Resampling.BICUBIC
+        pictures = np.stack(
+            [np.asarray(Image.fromarray(p).resize((side, side), bicubic)) for p in pictures]
+        )
+    start = round((side - geometry.crop) / 2)
+    window = slice(start, start + geometry.crop)
+    return np.ascontiguousarray(pictures[:, window, window])
+
+
+def prepare_pixels(pixels: Tensor, geometry: Preprocessing) -> Tensor:
+    """(image, side, side, 3) uint8 -> (image, 3, side, side) float32, normalised."""
+    x = pixels.permute(0, 3, 1, 2).to(torch.float32)
+    mean = torch.tensor(geometry.mean, device=x.device).view(1, 3, 1, 1)
+    std = torch.tensor(geometry.std, device=x.device).view(1, 3, 1, 1)
+    # A permuted tensor is channels-last in memory; FastViT's training crashes on one.
+    return ((x / 255 - mean) / std).contiguous()
+
+
+class StudyModel(nn.Module):
+    """A network split at the study's layer.
+
+    features(x)     : (image, 3, side, side) -> (image, channel, h, w)
+    head(features)  : -> (image, class) logits; head(features(x)) is the network
+    prepare(pictures) : uint8 pictures -> x
+    """
+
+    def __init__(self, network: nn.Module, backbone: Backbone, provenance: Provenance):
+        super().__init__()
+        self.network = network
+        self.backbone = backbone
+        self.provenance = provenance
+
+    @property
+    def variant(self) -> str:
+        return self.provenance.variant
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.network.forward_features(x)
+
+    def head(self, features: Tensor) -> Tensor:
+        return self.network.forward_head(features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+    def prepare(self, pictures: np.ndarray) -> Tensor:
+        geometry = self.backbone.preprocessing
+        return prepare_pixels(torch.from_numpy(resize_pictures(pictures, geometry)), geometry)
+
+    def folded(self) -> StudyModel:
+        """The same function with plain convolutions, laid out for inference."""
+        network = fold_dcls(self.network).eval()
+        # On a CPU, 17x17 depthwise convolutions are 20-100 times faster this way.
+        network = network.to(memory_format=torch.channels_last)
+        return StudyModel(network, self.backbone, self.provenance).eval()
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Learnable parameters, each shared tensor counted once."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def _metaformer_mini(mini: Mapping[str, Any], num_classes: int) -> nn.Module:
+    # timm's entry points fix depth and width of MetaFormers: only the class takes them.
+    layers = {k: [getattr(metaformer, n) for n in mini[k]] for k in ("token_mixers", "norm_layers")}
+    return metaformer.MetaFormer(**{**mini, **layers}, num_classes=num_classes)
+
+
+def build_network(
+    backbone: Backbone, dcls: bool, *, mini: bool = False, num_classes: int = 1000
+) -> nn.Module:
+    """A variant's network with fresh random weights, from torch's global generator."""
+    if not mini:
+        name = variant_name(backbone.timm_name, dcls)
+        return as_original(timm.create_model(name, num_classes=num_classes), backbone)
+    if backbone.family == "metaformer":
+        network = _metaformer_mini(backbone.mini, num_classes)
+    else:
+        network = timm.create_model(
+            backbone.timm_name, pretrained=False, num_classes=num_classes, **backbone.mini
+        )
+    if dcls:
+        convert_to_dcls(network, backbone.dcls)
+    return as_original(network, backbone)
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_weights(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a state dict as safetensors, in float16 to keep files small.
+
+    Shared positions are written once per layer, as the published checkpoints do.
+    """
+    from safetensors.torch import save_file
+
+    tensors = {}
+    for name, tensor in network.state_dict().items():
+        half = tensor.is_floating_point()
+        tensors[name] = tensor.detach().to(torch.float16 if half else tensor.dtype).clone()
+    save_file(tensors, path, metadata=dict(metadata))
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Load a safetensors file in timm's naming into the network, strictly.
+
+    Raises MissingWeights if there is no such file, and ValueError listing every
+    missing, unexpected or misshapen tensor, or the stages whose layers hold
+    different copies of the positions that they share.
+    """
+    if not path.is_file():
+        raise MissingWeights(f"no weights at {path}")
+    state = _read_safetensors(path)
+    expected = network.state_dict()
+    problems = [f"missing: {name}" for name in expected if name not in state]
+    problems += [f"unexpected: {name}" for name in state if name not in expected]
+    problems += [
+        f"{name}: file has shape {tuple(state[name].shape)}, model {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    if not problems:
+        problems = _position_disagreements(network, state)
+    if problems:
+        shown = "\n  ".join(problems[:20])
+        more = f"\n  … and {len(problems) - 20} more" if len(problems) > 20 else ""
+        raise ValueError(f"{path} does not fit the model:\n  {shown}{more}")
+    network.load_state_dict(state)
+
+
+def _position_disagreements(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
+    first: dict[int, str] = {}
+    problems = []
+    for name, layer in dcls_layers(network).items():
+        reference = first.setdefault(id(layer.P), name)
+        if not torch.equal(state[f"{name}.P"], state[f"{reference}.P"]):
+            problems.append(
+                f"{name}.P differs from {reference}.P, but the stage shares its positions"
+            )
+    return problems
+
+
+def demo_weights_path(key: str, dcls: bool) -> Path:
+    return DEMO / "checkpoints" / f"{variant_name(key, dcls)}.safetensors"
+
+
+def _demo_network(backbone: Backbone, dcls: bool) -> tuple[nn.Module, Provenance]:
+    path = demo_weights_path(backbone.key, dcls)
+    if not path.is_file():
+        raise MissingWeights(
+            f"the embedded example's weights {path} are missing: "
+            "restore them with `git checkout -- data/demo` or make them with `make demo-data`"
+        )
+    with safetensors.safe_open(path, "pt") as file:
+        num_classes = int((file.metadata() or {})["num_classes"])
+    network = build_network(backbone, dcls, mini=True, num_classes=num_classes)
+    load_weights(network, path)
+    provenance = Provenance(
+        variant_name(backbone.key, dcls), "file", "mini", str(path), sha256_of(path),
+        "miniature trained on the embedded example's procedural pictures",
+    )  # fmt: skip
+    return network, provenance
+
+
+def _random_network(backbone: Backbone, dcls: bool) -> tuple[nn.Module, Provenance]:
+    name = variant_name(backbone.key, dcls)
+    note = "random weights: for checks of software, never for results"
+    return build_network(backbone, dcls), Provenance(name, "random", "full", note=note)
+
+
+def _timm_network(backbone: Backbone, dcls: bool) -> tuple[nn.Module, Provenance]:
+    if dcls:
+        raise ValueError(
+            f"timm publishes no DCLS weights for {backbone.key!r}; weights='timm' is for baselines"
+        )
+    network = as_original(timm.create_model(backbone.timm_tag, pretrained=True), backbone)
+    return network, Provenance(backbone.key, backbone.timm_tag, "full")
+
+
+def load_model(key: str, dcls: bool = False, weights: str | Path = "random") -> StudyModel:
+    """One of the sixteen variants, in eval mode.
+
+    key     : a row of `BACKBONES`
+    dcls    : with its convolutions replaced by learnable-spacing ones
+    weights : "demo", the embedded example's trained miniature; "random", full
+              size and untrained; "timm", the baseline's published weights through
+              timm's hub; or a path to a safetensors file in timm's naming for
+              the full-size variant
+    Raises  : UnknownName for an unknown key or word, MissingWeights, ValueError
+              for a file that does not fit
+    """
+    backbone = BACKBONES[key]
+    loaders = {"demo": _demo_network, "random": _random_network, "timm": _timm_network}
+    if isinstance(weights, Path):
+        network = build_network(backbone, dcls)
+        load_weights(network, weights)
+        provenance = Provenance(
+            variant_name(key, dcls), "file", "full", str(weights), sha256_of(weights)
+        )
+    elif weights in loaders:
+        network, provenance = loaders[weights](backbone, dcls)
+    else:
+        raise unknown_name("weights", weights, loaders)
+    return StudyModel(network, backbone, provenance).eval()

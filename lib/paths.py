@@ -1,0 +1,12 @@
+"""Where things are: every path of the package starts at this file's own place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = ROOT / "notebooks"
+FIGURES = ROOT / "figures"
+DATA = ROOT / "data"
+DEMO = DATA / "demo"
+OUTPUT = DATA / "output"

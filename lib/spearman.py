@@ -1,0 +1,138 @@
+"""Spearman's rank correlation of maps, one score per image, batched.
+
+Ranks are the expensive half and human maps serve every model and method, so
+`rank_maps` can be called once and its result passed instead of the maps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Average ranks of some maps, centred: ready to be correlated.
+
+    centred : (image, pixel) float64, rank minus mean rank
+    norm    : (image,) float64, Euclidean length of `centred`; 0 for a constant
+              map, NaN for one with a non-finite value
+    shape   : of the maps ranked
+    """
+
+    centred: Tensor
+    norm: Tensor
+    shape: tuple[int, ...]
+
+
+def _sort_float32_on_cpu(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Sorted values and the pixels they came from, per row.
+
+    The bits of a float32, its sign handled, order like the number; packed with the
+    pixel's index into one integer they are sorted by numpy in a single pass,
+    several times as fast as a sort that carries indices along.
+    """
+    bits = (values + 0.0).numpy().view(np.int32)  # + 0.0: -0.0 equals 0.0, its bits do not
+    packed = _flip_negative(bits).astype(np.int64)
+    packed <<= 32
+    packed |= np.arange(values.shape[1], dtype=np.int64)
+    packed.sort(axis=1)
+    pixels = packed & 0xFFFFFFFF
+    packed >>= 32
+    bits = _flip_negative(packed.astype(np.int32))
+    return torch.from_numpy(bits.view(np.float32)), torch.from_numpy(pixels)
+
+
+def _flip_negative(bits: np.ndarray) -> np.ndarray:
+    # Float bits are sign and magnitude; this makes them order as integers, and back.
+    return bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
+
+
+def _sorted_ranks(maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Centred average ranks in sorted order, the pixels they belong to, the norms.
+
+    The ranks of a group of ties all take the mean of the places they fill.
+    """
+    values = maps.flatten(1)
+    count = values.shape[1]
+    if values.dtype == torch.float32 and values.device.type == "cpu":
+        ordered, pixels = _sort_float32_on_cpu(values)
+    else:
+        ordered, pixels = values.sort(dim=1)
+    starts = torch.ones_like(ordered, dtype=torch.bool)
+    torch.ne(ordered[:, 1:], ordered[:, :-1], out=starts[:, 1:])
+    first = starts.flatten().nonzero().squeeze(1)
+    ties = first.diff(append=first.new_tensor([starts.numel()]))
+    middle = (first % count).double() + (ties - count).double() / 2
+    group = starts.flatten().cumsum(0) - 1
+    centred = middle[group].view(starts.shape)
+    norm = centred.square().sum(dim=1).sqrt()
+    finite = torch.isfinite(values).all(dim=1)
+    return centred, pixels, torch.where(finite, norm, torch.nan)
+
+
+def _as_maps(maps: Tensor | np.ndarray, name: str) -> Tensor:
+    maps = torch.as_tensor(maps)
+    if maps.ndim < 2 or maps[0:1].numel() < 2 * len(maps[0:1]):
+        raise ValueError(
+            f"{name} must be (image, height, width) with two pixels or more, "
+            f"got {tuple(maps.shape)}"
+        )
+    if not maps.is_floating_point():
+        # Exact for the integers that maps are stored as.
+        maps = maps.to(torch.float64 if maps.dtype in (torch.int32, torch.int64) else torch.float32)
+    elif maps.dtype in (torch.float16, torch.bfloat16):
+        maps = maps.to(torch.float32)
+    return maps
+
+
+def rank_maps(maps: Tensor | np.ndarray) -> Ranks:
+    """Ranks of (image, height, width) maps, to be reused; ties take average ranks."""
+    maps = _as_maps(maps, "maps")
+    centred, pixels, norm = _sorted_ranks(maps)
+    in_place = torch.empty_like(centred).scatter_(1, pixels, centred)
+    return Ranks(in_place, norm, tuple(maps.shape))
+
+
+def spearman_per_image(
+    model_maps: Tensor | np.ndarray, human_maps: Tensor | np.ndarray | Ranks
+) -> Tensor:
+    """Rank agreement of model and human maps, one score per image.
+
+    1 = same ordering, 0 = unrelated, -1 = reversed. Ties take average ranks.
+    A constant map has no ordering, and a map with a NaN or an infinity none
+    either: the score is NaN, and the caller counts it.
+
+    model_maps : (image, height, width), any scale
+    human_maps : the same shape, or `rank_maps` of such
+    Returns : (image,) float64 on the maps' device
+    Raises  : ValueError naming both shapes if they differ
+    Source  : Spearman's rho as the correlation of average ranks, = scipy's
+    """
+    model_maps = _as_maps(model_maps, "model_maps")
+    human = human_maps if isinstance(human_maps, Ranks) else rank_maps(human_maps)
+    if tuple(model_maps.shape) != human.shape:
+        raise ValueError(
+            f"model_maps {tuple(model_maps.shape)} and human_maps {human.shape} differ in shape"
+        )
+    centred, pixels, norm = _sorted_ranks(model_maps)
+    # Fetch the human ranks in the model's order: cheaper than scattering the model's.
+    product = (centred * human.centred.gather(1, pixels)).sum(dim=1)
+    scale = norm * human.norm
+    rho = product / torch.where(scale > 0, scale, torch.nan)
+    return rho.clamp(-1.0, 1.0)
+
+
+def attainable_rho(maps: Tensor | np.ndarray) -> Tensor:
+    """The largest score these maps' ties allow, (image,) float64.
+
+    Against a human map without ties, a map's ties lose it a share of the ranks'
+    variance: the bound is the ratio of its rank norm to that of 1 … n.
+    """
+    ranks = rank_maps(maps)
+    count = ranks.centred.shape[1]
+    untied = (count * (count**2 - 1) / 12) ** 0.5
+    return ranks.norm / untied

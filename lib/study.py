@@ -1,0 +1,248 @@
+"""One study: a profile's data and weights, the chosen models and methods, the paths.
+
+Everything a user chooses is checked here, before any work, for notebooks and
+`run_all.py` alike. Importing this module and making a `Study` costs no torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lib.backbones import BACKBONES, Backbone, variant_name
+from lib.methods import METHODS, CamMethod
+from lib.paths import DATA, DEMO, FIGURES, OUTPUT, ROOT
+from lib.tables import Table
+
+if TYPE_CHECKING:
+    import torch
+
+    from lib.clickme import ClickMe
+    from lib.models import StudyModel
+
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+
+
+class MissingInputs(FileNotFoundError):
+    """Files a profile needs are not there; the message lists each and what to do."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A row: which pictures, which weights, and what results may claim.
+
+    shards      : folder of `val-*.tfrecords`
+    checkpoints : folder of one weights file per variant
+    mini        : the weights are the embedded example's miniatures
+    classes     : number of classes; labels lie below it
+    photographs : Figures 5 and 6 show "held-out" pictures of the shards, or
+                  "photographs" that packages ship or the user provides
+    caveat      : printed on every figure and table made from it; "" for none
+    """
+
+    key: str
+    label: str
+    shards: Path
+    checkpoints: Path
+    mini: bool
+    classes: int
+    photographs: str
+    caveat: str
+
+
+PROFILES: Table[Profile] = Table(
+    "profile",
+    [
+        Profile(
+            "demo", "embedded example", DEMO / "clickme" / "val", DEMO / "checkpoints",
+            mini=True, classes=13, photographs="held-out",
+            caveat="Embedded example: simulated people, miniature models. No evidence about DCLS.",
+        ),
+        Profile(
+            "paper", "ClickMe", DATA / "clickme" / "val", DATA / "checkpoints",
+            mini=False, classes=1000, photographs="photographs", caveat="",
+        ),
+    ],
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Study:
+    """A checked set of choices; make one with `from_profile`.
+
+    limit      : so many pictures of the shards, 0 for all
+    device     : "auto", "cpu", "cuda", "cuda:1" or "mps"
+    batch_size : pictures per forward
+    """
+
+    profile: Profile
+    backbones: tuple[Backbone, ...]
+    methods: tuple[CamMethod, ...]
+    limit: int
+    device: str
+    batch_size: int
+
+    @classmethod
+    def from_profile(
+        cls,
+        profile: str = "demo",
+        models: Sequence[str] = (),
+        methods: Sequence[str] = (),
+        limit: int = 0,
+        device: str = "auto",
+        batch_size: int = 32,
+    ) -> Study:
+        """Check every choice and bind it to a profile's data.
+
+        models, methods : keys; empty takes all
+        Raises ValueError (UnknownName for a name) saying what is wrong, the nearest
+        name, and what is allowed.
+        """
+        if isinstance(models, str) or isinstance(methods, str):
+            raise ValueError("models and methods are lists of names, not one text")
+        for name, value, least in (("limit", limit, 0), ("batch_size", batch_size, 1)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name} must be a whole number of {least} or more, got {value!r}")
+        if not _DEVICE.fullmatch(str(device)):
+            raise ValueError(f"device {device!r} is none of auto, cpu, cuda, cuda:<number>, mps")
+        return cls(
+            PROFILES[profile],
+            tuple(BACKBONES.select(models)),
+            tuple(METHODS.select(methods)),
+            limit,
+            device,
+            batch_size,
+        )
+
+    # --- what it works on -------------------------------------------------------
+
+    @property
+    def variants(self) -> list[tuple[Backbone, bool]]:
+        """(backbone, dcls) pairs, each backbone's baseline first."""
+        return [(backbone, dcls) for backbone in self.backbones for dcls in (False, True)]
+
+    def prefer(self, *keys: str) -> list[Backbone]:
+        """Those of these backbones that are chosen; the first chosen if none is."""
+        wanted = [b for b in self.backbones if b.key in keys]
+        return wanted or [self.backbones[0]]
+
+    def prefer_method(self, key: str = "threshold_grad_cam") -> CamMethod:
+        """This method if it is chosen, else the first that is."""
+        return next((m for m in self.methods if m.key == key), self.methods[0])
+
+    def shard_paths(self) -> list[Path]:
+        """The profile's validation shards, in the order of their numbers."""
+        numbered = {
+            int(path.stem.removeprefix("val-")): path
+            for path in self.profile.shards.glob("val-*.tfrecords")
+            if path.stem.removeprefix("val-").isdecimal()
+        }
+        return [numbered[number] for number in sorted(numbered)]
+
+    def weights_path(self, key: str, dcls: bool) -> Path:
+        return self.profile.checkpoints / f"{variant_name(key, dcls)}.safetensors"
+
+    def missing_inputs(self) -> list[Path]:
+        """Files that the chosen models and the profile's pictures need and are not there."""
+        needed = [self.weights_path(backbone.key, dcls) for backbone, dcls in self.variants]
+        if not self.shard_paths():
+            needed.insert(0, self.profile.shards / "val-0.tfrecords")
+        return [path for path in needed if not path.is_file()]
+
+    def inventory(self) -> list[dict]:
+        """Every input file with its size in MB, or that it is missing."""
+        paths = self.shard_paths() + [self.weights_path(b.key, d) for b, d in self.variants]
+        return [
+            {
+                "file": str(path.relative_to(ROOT)),
+                "MB": round(path.stat().st_size / 1e6, 2) if path.is_file() else "missing",
+            }
+            for path in sorted({*paths, *self.missing_inputs()})
+        ]
+
+    def require_inputs(self) -> None:
+        """Raise MissingInputs, listing every missing file, unless all are there."""
+        missing = self.missing_inputs()
+        if not missing:
+            return
+        listed = "\n".join(f"  {path.relative_to(ROOT)}" for path in missing)
+        if self.profile.mini:
+            mend = "Restore them with `git checkout -- data/demo`, or make them: `make demo-data`."
+        else:
+            mend = (
+                "This version does not download them. data/README.md says where each is published "
+                "and how to put it there.\nThe embedded example needs none: "
+                "`python run_all.py --profile demo`."
+            )
+        raise MissingInputs(
+            f"the {self.profile.key} profile lacks {len(missing)} files:\n{listed}\n{mend}"
+        )
+
+    def clickme(self, limit: int | None = None) -> ClickMe:
+        """The profile's pictures, human maps and labels; `limit` overrides the study's."""
+        from lib.clickme import ClickMe
+
+        chosen = self.limit if limit is None else limit
+        return ClickMe(self.shard_paths(), "published", chosen, self.profile.classes)
+
+    def load_model(self, key: str, dcls: bool) -> StudyModel:
+        """A variant with this profile's weights, on the study's device."""
+        from lib.backbones import load_model
+
+        path = self.weights_path(key, dcls)
+        model = load_model(key, dcls, weights="demo" if self.profile.mini else path)
+        return model.to(self.torch_device())
+
+    def torch_device(self) -> torch.device:
+        """The device, "auto" taking a GPU where there is one. Raises if it is absent."""
+        import torch
+
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = torch.device(self.device)
+        available = {
+            "cpu": 1,
+            "cuda": torch.cuda.device_count(),
+            "mps": int(torch.backends.mps.is_available()),
+        }[device.type]
+        if (device.index or 0) >= available:
+            raise ValueError(
+                f"device {self.device!r} is not there: torch sees {available} {device.type} "
+                "device(s); try --device cpu"
+            )
+        return device
+
+    def class_names(self) -> list[str]:
+        """One name per class, for captions."""
+        if self.profile.mini:
+            return (DEMO / "classes.txt").read_text(encoding="utf-8").splitlines()
+        from timm.data import ImageNetInfo
+
+        info = ImageNetInfo()
+        return [info.index_to_description(i) for i in range(self.profile.classes)]
+
+    # --- where it writes --------------------------------------------------------
+
+    @property
+    def figures(self) -> Path:
+        return FIGURES / self.profile.key
+
+    @property
+    def output(self) -> Path:
+        """Scores, tables and executed notebooks; never shared between profiles."""
+        return OUTPUT / self.profile.key
+
+    def facts(self) -> dict:
+        """The choices as plain values, written beside every result."""
+        return {
+            "profile": self.profile.key,
+            "models": [b.key for b in self.backbones],
+            "methods": [m.key for m in self.methods],
+            "limit": self.limit,
+            "device": self.device,
+            "batch_size": self.batch_size,
+            "caveat": self.profile.caveat,
+        }

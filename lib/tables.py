@@ -1,0 +1,73 @@
+"""Tables of named rows: models, methods, protocols, profiles.
+
+A row is a frozen dataclass with a `key`. A repeated key is refused when the
+table is made; an unknown key is refused with the nearest one that exists.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Generic, Protocol, TypeVar
+
+
+class Row(Protocol):
+    @property
+    def key(self) -> str: ...
+
+
+R = TypeVar("R", bound=Row)
+
+
+class UnknownName(ValueError):
+    """A name that no table row, option or parameter carries."""
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownName:
+    """The error for an unknown name: says what it is, the nearest, and all."""
+    known = list(known)
+    near = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.4)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return UnknownName(f"unknown {kind} {name!r}.{hint} Known: {', '.join(known)}.")
+
+
+class Table(Mapping[str, R], Generic[R]):
+    """An ordered, read-only mapping from key to row.
+
+    kind : what a row is, in the singular, for error messages ("model")
+    rows : their order is the order of tables, legends and runs
+    Raises ValueError on a repeated key; lookups raise `UnknownName`.
+    """
+
+    def __init__(self, kind: str, rows: Iterable[R]):
+        self.kind = kind
+        self._rows: dict[str, R] = {}
+        for row in rows:
+            self.add(row)
+
+    def add(self, row: R) -> R:
+        """Append a row (a reader's own model, method, …); repeated keys raise."""
+        if row.key in self._rows:
+            raise ValueError(f"two rows of the {self.kind} table have the key {row.key!r}")
+        self._rows[row.key] = row
+        return row
+
+    def __getitem__(self, key: str) -> R:
+        try:
+            return self._rows[key]
+        except (KeyError, TypeError):
+            raise unknown_name(self.kind, key, self._rows) from None
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._rows
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def select(self, keys: Iterable[str]) -> list[R]:
+        """Rows for these keys, in the table's order, once each; all for none."""
+        wanted = {self[key].key for key in keys}
+        return [row for key, row in self._rows.items() if not wanted or key in wanted]
