@@ -112,7 +112,7 @@ def check_parameters(steps: Sequence[Step], values: Mapping[str, object]) -> Non
             declared = step.parameters[name]
             if declared not in kinds:
                 raise RunnerError(
-                    f"{step.name} declares {name}: {declared}; papermill can pass {', '.join(kinds)}"
+                    f"{step.name} declares {name}: {declared}; none of {', '.join(kinds)}"
                 )
             if not isinstance(value, kinds[declared]) or (
                 isinstance(value, bool) and declared != "bool"

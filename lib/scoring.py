@@ -138,7 +138,7 @@ def score_variant(
     study: Study, key: str, has_dcls: bool, batches: Sequence[tuple[ClickMeBatch, Ranks]]
 ) -> pd.DataFrame:
     """Scores of one variant over ranked batches."""
-    model = study.load_model(key, has_dcls).folded()
+    model = study.load_model(key, has_dcls).for_inference()
     scores = pd.concat(
         [score_batch(model, batch, human, study.methods) for batch, human in batches],
         ignore_index=True,

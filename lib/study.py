@@ -58,7 +58,7 @@ PROFILES: Table[Profile] = Table(
     [
         Profile(
             "demo", "embedded example", DEMO / "clickme" / "val", DEMO / "checkpoints",
-            mini=True, classes=13, photographs="held-out",
+            mini=True, classes=12, photographs="held-out",
             caveat="Embedded example: simulated people, miniature models. No evidence about DCLS.",
         ),
         Profile(

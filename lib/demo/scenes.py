@@ -4,9 +4,7 @@ A class is told by cues that agree: a hue, a coarse texture, the outline of the
 head. The hue tints the whole body faintly; head and a few marks carry all cues.
 Distractors have the same textures and outlines, without the hue.
 
-Training also shows scenes without a creature, a class of their own. Without them
-a network may tell a class by "none of the others' colours", and its evidence for
-the class is then rightly anywhere but on the creature.
+Training also shows scenes without a creature, which belong to no class.
 """
 
 from __future__ import annotations
@@ -38,8 +36,7 @@ CLASSES = [
     for i, hue in enumerate(HUES)
 ]
 
-EMPTY = len(CLASSES)  # the label of a scene without a creature
-CLASS_NAMES = [*(c.name for c in CLASSES), "no creature"]
+EMPTY = len(CLASSES)  # stands for no class: a scene without a creature
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class Scene:
     """A picture and what is needed to simulate people looking at it.
 
     picture : (256, 256, 3) uint8
-    label   : index into `CLASS_NAMES`
+    label   : index into `CLASSES`, or EMPTY
     diagnosticity : (256, 256) float32 in 0-1, how telling each place is
     """
 

@@ -1,0 +1,71 @@
+"""Small, seeded stand-ins; nothing here downloads, and no test needs a GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+import torch
+
+from lib.backbones import BACKBONES
+from lib.clickme import Record, write_shard
+from lib.models import Provenance, StudyModel, build_network
+
+ALL_VARIANTS = [(key, dcls) for key in BACKBONES for dcls in (False, True)]
+VARIANT_IDS = [f"{key}{'_dcls' if dcls else ''}" for key, dcls in ALL_VARIANTS]
+# One backbone of each family.
+FAMILIES = ["resnet50", "convnext_tiny", "caformer_s18", "convformer_s18", "fastvit_sa24"]
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+    np.random.seed(0)
+
+
+def mini(key: str, dcls: bool = False, classes: int = 5) -> StudyModel:
+    """A miniature with random weights whose DCLS positions are spread widely."""
+    backbone = BACKBONES[key]
+    network = build_network(backbone, dcls, mini=True, num_classes=classes)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith(".P"):
+                parameter.uniform_(-backbone.dcls.size // 2 + 1, backbone.dcls.size // 2)
+    return StudyModel(network, backbone, Provenance(key, "random", "mini")).eval()
+
+
+@pytest.fixture
+def pictures() -> np.ndarray:
+    """(4, 224, 224, 3) uint8 with structure at several scales."""
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (4, 14, 14, 3)).repeat(16, axis=1).repeat(16, axis=2)
+    return ((small + rng.integers(0, 64, (4, 224, 224, 3))) // 2).astype(np.uint8)
+
+
+def jpeg(pixels: np.ndarray, quality: int = 90) -> bytes:
+    grey = pixels.ndim == 2
+    return simplejpeg.encode_jpeg(
+        np.ascontiguousarray(pixels[..., None] if grey else pixels),
+        quality=quality,
+        colorspace="GRAY" if grey else "RGB",
+        colorsubsampling="Gray" if grey else "420",
+    )
+
+
+def make_record(index: int, label: int = 3, side: int = 256) -> Record:
+    rng = np.random.default_rng(index)
+    picture = rng.integers(0, 256, (8, 8, 3)).repeat(side // 8, 0).repeat(side // 8, 1)
+    heatmap = np.zeros((side, side), dtype=np.uint8)
+    row, column = rng.integers(30, side - 60, 2)
+    heatmap[row : row + 40, column : column + 50] = rng.integers(100, 255)
+    return Record(jpeg(picture.astype(np.uint8)), jpeg(heatmap), label)
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Path:
+    """A ClickMe-format shard of 36 records: one whole batch of 32, and four more."""
+    path = tmp_path / "val-0.tfrecords"
+    write_shard(path, (make_record(i, label=i % 5) for i in range(36)))
+    return path
