@@ -19,7 +19,7 @@ test-slow: $(READY)
 test-tensorflow:
 	test -x .venv-tensorflow/bin/python || $(PYTHON) -m venv .venv-tensorflow
 	.venv-tensorflow/bin/pip install --quiet --requirement tests/tensorflow/requirements.txt
-	.venv-tensorflow/bin/python -m pytest -m tensorflow tests/tensorflow
+	.venv-tensorflow/bin/python -m pytest --noconftest -W default -m tensorflow tests/tensorflow
 
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=.

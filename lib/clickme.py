@@ -198,9 +198,29 @@ def _decode(jpeg: bytes, colour: bool, name: str, address: Address) -> np.ndarra
     return pixels
 
 
+@cache
+def _neighbours(stored: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
+    """For each output pixel: the pixels before and after it, and how far between."""
+    scale = np.float32(stored) / np.float32(side)
+    half = np.float32(0.5)
+    at = (np.arange(side, dtype=np.float32) + half) * scale - half
+    before = np.maximum(np.floor(at), 0).astype(np.int64)
+    after = np.minimum(np.ceil(at), stored - 1).astype(np.int64)
+    return tuple(map(torch.from_numpy, (before, after, at - np.floor(at))))
+
+
 def _resize(x: Tensor, side: int) -> Tensor:
-    # Bilinear, half-pixel centres, no antialias, in float32: tf.image.resize's default.
-    return F.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
+    """(image, channel, s, s) float32 -> (…, side, side) as tf.image.resize does it.
+
+    Bilinear with half-pixel centres and no antialias, in TensorFlow's own order of
+    float32 operations: F.interpolate's differs in the last digits, which truncation
+    to uint8 turns into whole levels wherever a picture is flat.
+    """
+    before, after, between = _neighbours(x.shape[-1], side)
+    left, right = x[..., before], x[..., after]
+    rows = left + (right - left) * between
+    top, bottom = rows[..., before, :], rows[..., after, :]
+    return top + (bottom - top) * between[:, None]
 
 
 def deliver_pictures(stored: np.ndarray) -> np.ndarray:

@@ -26,6 +26,7 @@ from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from nbclient.exceptions import DeadKernelError
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
 
 from lib.outputs import write_atomically
 from lib.paths import NOTEBOOKS, ROOT
@@ -132,23 +133,32 @@ def check_kernel() -> None:
         raise RunnerError(f"the kernel {KERNEL!r} runs {command}, another Python; mend it: {mend}")
 
 
+# Sockets in the file system rather than TCP ports: nobody else can listen, none can clash.
+_TRANSPORT = Config({} if sys.platform == "win32" else {"KernelManager": {"transport": "ipc"}})
+
+
 class _ReportingEngine(NBClientEngine):
-    """papermill's own engine, telling a `Progress` which cell has begun."""
+    """papermill's own engine; `stderr_file`, a `Progress`, also hears which cell has begun."""
 
     @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, progress: Progress, **kwargs):
+    def execute_managed_notebook(cls, nb_man, kernel_name, stderr_file: Progress, **kwargs):
         code_cells = [c for c in nb_man.nb.cells if c.cell_type == "code"]
         begin = nb_man.cell_start
 
         def cell_start(cell, cell_index=None, **options):
             if cell.cell_type == "code":
                 position = next(i for i, c in enumerate(code_cells, 1) if c is cell)
-                progress.cell(position, len(code_cells), cell.source)
+                stderr_file.cell(position, len(code_cells), cell.source)
             return begin(cell, cell_index, **options)
 
         nb_man.cell_start = cell_start
         super().execute_managed_notebook(
-            nb_man, kernel_name, stderr_file=progress, coalesce_streams=True, **kwargs
+            nb_man,
+            kernel_name,
+            stderr_file=stderr_file,
+            coalesce_streams=True,
+            config=_TRANSPORT,
+            **kwargs,
         )
 
 
@@ -189,7 +199,7 @@ def run_step(step: Step, values: Mapping[str, object], folder: Path, progress: P
     try:
         notebook = papermill.execute_notebook(
             str(step.path), str(running), dict(values), engine_name="study", kernel_name=KERNEL,
-            progress_bar=False, cwd=str(step.path.parent), start_timeout=180, progress=progress,
+            progress_bar=False, cwd=str(step.path.parent), start_timeout=180, stderr_file=progress,
         )  # fmt: skip
         incomplete = _incomplete_cells(notebook)
         absent = [path for path in expected if _stamp(path) in (None, before[path])]

@@ -1,0 +1,158 @@
+"""Figures show what they are given, and travel with their caveat and provenance."""
+
+from __future__ import annotations
+
+import json
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+from lib.backbones import BACKBONES
+from lib.figures import (
+    overlay,
+    plot_dcls_against_baseline,
+    plot_heatmap_rows,
+    plot_kernels,
+    plot_receptive_fields,
+    plot_score_bars,
+    plot_size_against_score,
+    use_study_style,
+)
+from lib.outputs import save_figure, save_table, write_atomically
+from lib.study import Study
+
+
+@pytest.fixture(autouse=True)
+def _closed():
+    use_study_style()
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def summary() -> pd.DataFrame:
+    rows = []
+    for i, backbone in enumerate(BACKBONES.values()):
+        for dcls in (False, True):
+            for method in ("grad_cam", "threshold_grad_cam"):
+                score = 0.3 + 0.05 * i + 0.1 * dcls
+                rows.append({"backbone": backbone.key, "dcls": dcls, "method": method,
+                             "parameters_millions": 20.0 + i, "score": score,
+                             "low": score - 0.02, "high": score + 0.03, "n": 224})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_figure_2_places_each_backbone_at_its_two_scores(summary):
+    (ax, *_) = plot_dcls_against_baseline(summary).axes
+    points = [c.lines[0].get_xydata()[0] for c in ax.containers]
+    expected = [(0.3 + 0.05 * i, 0.4 + 0.05 * i) for i in range(8)]
+    np.testing.assert_allclose(points, expected)
+    assert ax.get_xlim() == ax.get_ylim()
+    legend = ax.get_legend()
+    assert [t.get_text() for t in legend.get_texts()] == [b.label for b in BACKBONES.values()]
+    assert "n = 224 images" in legend.get_title().get_text()
+    assert "95 %" in legend.get_title().get_text()
+
+
+def test_figure_3_has_a_panel_per_method_and_intervals(summary):
+    fig = plot_score_bars(summary)
+    assert [ax.get_title().split("  ")[0] for ax in fig.axes] == ["Grad-CAM", "Threshold-Grad-CAM"]
+    bars = [c for c in fig.axes[0].containers if hasattr(c, "patches")]
+    np.testing.assert_allclose([p.get_height() for p in bars[1]], 0.4 + 0.05 * np.arange(8))
+    for ax in fig.axes:
+        assert "n = 224 images" in ax.get_title()
+
+
+def test_figure_4_shows_baselines_only(summary):
+    (ax,) = plot_size_against_score(summary, 0.5).axes
+    assert len(ax.containers) == 8
+    assert ax.get_xlabel() == "learnable parameters (millions)"
+    assert "+0.50 over 8 models" in ax.get_title()
+
+
+@pytest.mark.parametrize("models", [["resnet50"], ["fastvit_sa36", "convnext_base"]])
+def test_score_figures_draw_any_choice_of_models_and_methods(models, summary):
+    part = summary[summary.backbone.isin(models) & (summary.method == "grad_cam")]
+    plot_dcls_against_baseline(part, "grad_cam")
+    plot_size_against_score(part, float("nan"), "grad_cam")
+    assert len(plot_score_bars(part).axes) == 1
+
+
+def test_overlay_keeps_the_order_of_the_map_and_is_even():
+    heatmap = np.linspace(5, 9, 64).reshape(8, 8)
+    image = overlay(np.full((8, 8, 3), 100, np.uint8), heatmap)
+    expected = plt.get_cmap("viridis")((heatmap - 5) / 4)[..., :3]
+    np.testing.assert_allclose(image, 0.65 * expected + 0.35 * 100 / 255, atol=1e-6)
+
+
+def test_overlay_of_a_constant_map_is_its_minimum_everywhere():
+    image = overlay(np.zeros((8, 8, 3), np.uint8), np.full((8, 8), 3.0))
+    assert len(np.unique(image.reshape(-1, 3), axis=0)) == 1
+
+
+@pytest.mark.parametrize("count", [1, 10])
+def test_heatmap_rows_label_rows_and_columns(count):
+    pictures = np.zeros((count, 16, 16, 3), np.uint8)
+    maps = np.random.default_rng(0).random((count, 16, 16))
+    fig = plot_heatmap_rows(pictures, {"people": maps, "model": maps}, ["cat"] * count, "A title")
+    axes = fig.axes
+    assert [axes[i * count].get_ylabel() for i in range(3)] == ["picture", "people", "model"]
+    assert axes[0].get_title() == "cat"
+    assert axes[-1].get_yticklabels()[1].get_text() == "map's\nmaximum"
+
+
+def test_kernel_and_receptive_field_figures_are_drawn():
+    plot_kernels({"a": np.ones((4, 7, 7)), "b": np.zeros((2, 7, 7))}, "kernels")
+    field = np.random.default_rng(0).random((32, 32))
+    rows = list(BACKBONES.values())[:2]
+    both = {"without DCLS": field, "with DCLS": np.zeros((32, 32))}
+    fig = plot_receptive_fields(dict.fromkeys(rows, both), 4)
+    assert "mean over 4 pictures" in fig.get_suptitle()
+
+
+def test_saved_figure_carries_caveat_and_provenance(tmp_path, monkeypatch, summary):
+    monkeypatch.setattr("lib.study.FIGURES", tmp_path)
+    study = Study.from_profile("demo")
+    fig = plot_score_bars(summary)
+    path = save_figure(fig, "figure_x", study)
+    assert any("No evidence about DCLS" in t.get_text() for t in fig.texts)
+    assert {p.name for p in path.parent.iterdir()} == {
+        f"figure_x.{s}" for s in ("png", "pdf", "json")
+    }
+    assert Image.open(path).width > 800
+    facts = json.loads(path.with_suffix(".json").read_text())
+    assert facts["study"]["profile"] == "demo"
+    assert facts["environment"]["torch"]
+    assert facts["commit"]
+
+
+def test_a_paper_figure_carries_no_caveat(tmp_path, monkeypatch, summary):
+    monkeypatch.setattr("lib.study.FIGURES", tmp_path)
+    fig = plot_size_against_score(summary, 0.1)
+    save_figure(fig, "figure_x", Study.from_profile("paper"))
+    assert not fig.texts
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), write_atomically(path) as partial:
+        partial.write_text("half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_tables_are_saved_as_csv_or_parquet(tmp_path, monkeypatch, summary):
+    monkeypatch.setattr("lib.study.OUTPUT", tmp_path)
+    study = Study.from_profile("demo")
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(save_table(summary, "t", study, "parquet")), summary
+    )
+    assert len(pd.read_csv(save_table(summary, "t", study))) == len(summary)

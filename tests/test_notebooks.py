@@ -1,0 +1,151 @@
+"""What every committed notebook and the README's commands must keep to."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+import nbformat
+import pytest
+import yaml
+
+from lib.paths import NOTEBOOKS, ROOT
+
+PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
+
+
+@pytest.fixture(params=PATHS, ids=[p.stem for p in PATHS])
+def notebook(request):
+    return nbformat.read(request.param, as_version=4)
+
+
+def code(notebook) -> list[str]:
+    return [c.source for c in notebook.cells if c.cell_type == "code"]
+
+
+def test_notebook_is_valid_and_numbered(notebook):
+    nbformat.validate(notebook)
+    assert all(re.match(r"\d\d_\w+$", p.stem) for p in PATHS)
+
+
+def test_notebook_has_no_outputs(notebook):
+    for cell in notebook.cells:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+
+
+def test_notebook_runs_in_the_environments_kernel(notebook):
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert notebook.metadata.kernelspec.language == "python"
+
+
+def test_notebook_opens_with_title_contract_and_one_parameters_cell(notebook):
+    title, contract, parameters = notebook.cells[:3]
+    assert title.cell_type == contract.cell_type == "markdown"
+    assert title.source.startswith("# ")
+    assert "**Reads**" in contract.source
+    assert "**Writes**" in contract.source
+    tagged = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+    assert tagged == [parameters]
+    assert 'profile: str = "demo"' in parameters.source
+
+
+def test_notebook_is_short(notebook):
+    lines = [line for cell in code(notebook) for line in cell.splitlines()
+             if line.strip() and not line.strip().startswith("#")]  # fmt: skip
+    assert len(lines) <= 60
+
+
+def test_every_code_cell_is_introduced_by_a_sentence(notebook):
+    cells = notebook.cells[4:]
+    for before, cell in zip(cells, cells[1:], strict=False):
+        if cell.cell_type == "code":
+            assert before.cell_type == "markdown"
+
+
+def test_notebook_defines_no_long_function_and_holds_no_absolute_path(notebook):
+    for cell in code(notebook):
+        for node in ast.walk(ast.parse(cell)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 5
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert not re.match(r"(/|[A-Z]:\\|~)", node.value)
+
+
+def test_library_never_imports_upwards():
+    """notebooks -> lib only; figures never compute scores, scoring never draws."""
+
+    def imports(path):
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                yield node.module
+            elif isinstance(node, ast.Import):
+                yield from (name.name for name in node.names)
+
+    found = {p.relative_to(ROOT).as_posix(): set(imports(p)) for p in (ROOT / "lib").rglob("*.py")}
+    assert not any("run_all" in names for names in found.values())
+    assert not found["lib/figures.py"] & {"lib.scoring", "lib.cam", "lib.statistics", "torch"}
+    assert not any(name.startswith(("matplotlib", "seaborn", "lib.figures"))
+                   for name in found["lib/scoring.py"])  # fmt: skip
+    outside_demo = {p: names for p, names in found.items() if not p.startswith("lib/demo")}
+    assert not any(n.startswith("lib.demo") for names in outside_demo.values() for n in names)
+
+
+# --- README, Makefile, environment ------------------------------------------------------
+
+
+def test_readmes_commands_exist():
+    readme, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z-]+)\b", readme)) <= targets
+    options = set(re.findall(r"(--[a-z-]+)", " ".join(re.findall(r"python run_all.py.*", readme))))
+    from run_all import _parser
+
+    known = {o for action in _parser()._actions for o in action.option_strings}
+    assert options <= known
+
+
+def test_readmes_links_and_pictures_exist():
+    for name in ("README.md", "data/README.md"):
+        path = ROOT / name
+        for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", path.read_text()):
+            if not target.startswith("http"):
+                assert (path.parent / target).exists(), f"{name} -> {target}"
+
+
+def test_readmes_code_runs():
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    scope: dict = {}
+    exec(compile(example, "README.md", "exec"), scope)
+    assert scope["maps"]["threshold_grad_cam"].shape == (2, 224, 224)
+
+
+def test_environment_yml_installs_the_lock_and_ci_calls_the_readmes_command():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    (pip,) = [d["pip"] for d in environment["dependencies"] if isinstance(d, dict)]
+    assert pip[0] == "-r requirements.lock"
+    assert "python=3.11" in environment["dependencies"]
+    assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("make test")
+
+
+def test_the_lock_holds_exact_versions_and_no_address():
+    lines = [line.split("#")[0].strip() for line in
+             (ROOT / "requirements.lock").read_text().splitlines()]  # fmt: skip
+    pinned = [line for line in lines if line]
+    assert all(re.match(r"[a-zA-Z0-9._-]+(\[[^]]*\])?==\S+", line) for line in pinned)
+    names = {re.split(r"[=\[]", line)[0].lower() for line in pinned}
+    assert {"torch", "timm", "dcls", "grad-cam", "papermill", "jupyterlab"} <= names
+
+
+def test_data_readme_names_every_embedded_file():
+    text = (ROOT / "data" / "README.md").read_text()
+    for path in (ROOT / "data" / "demo").rglob("*"):
+        if path.is_file():
+            name = path.relative_to(ROOT / "data").as_posix()
+            assert name in text or f"{name.rsplit('/', 1)[0]}/*{path.suffix}" in text, name
+
+
+def test_embedded_example_is_small():
+    total = sum(p.stat().st_size for p in (ROOT / "data" / "demo").rglob("*") if p.is_file())
+    assert total <= 15e6

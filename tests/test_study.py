@@ -1,0 +1,101 @@
+"""Choices are checked before any work, and profiles never share a place to write."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from lib.backbones import BACKBONES
+from lib.methods import METHODS
+from lib.study import PROFILES, MissingInputs, Study
+from lib.tables import UnknownName
+
+
+def test_everything_is_chosen_by_default():
+    study = Study.from_profile("demo")
+    assert [b.key for b in study.backbones] == list(BACKBONES)
+    assert [m.key for m in study.methods] == list(METHODS)
+    assert len(study.variants) == 16
+
+
+def test_choices_come_in_the_tables_order_once_each():
+    study = Study.from_profile("demo", models=["fastvit_sa24", "resnet50", "fastvit_sa24"])
+    assert [b.key for b in study.backbones] == ["resnet50", "fastvit_sa24"]
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"profile": "papr"}, "unknown profile 'papr'. Did you mean 'paper'"),
+        ({"models": ["convnet_tiny"]}, "unknown model .* 'convnext_tiny'"),
+        ({"methods": ["gradcam"]}, "unknown method .* 'grad_cam'"),
+        ({"models": "resnet50"}, "lists of names, not one text"),
+        ({"limit": -1}, "limit must be a whole number of 0 or more, got -1"),
+        ({"limit": "5"}, "limit must be a whole number"),
+        ({"limit": True}, "limit must be a whole number"),
+        ({"batch_size": 0}, "batch_size must be a whole number of 1 or more"),
+        ({"batch_size": 2.0}, "batch_size must be"),
+        ({"device": "gpu"}, "device 'gpu' is none of"),
+        ({"device": "cuda:x"}, "is none of"),
+        ({"models": [3]}, "unknown model 3"),
+    ],
+)
+def test_a_wrong_choice_is_refused(choice, message):
+    with pytest.raises(ValueError, match=message):
+        Study.from_profile(**{"profile": "demo"} | choice)
+
+
+def test_an_absent_device_is_named():
+    with pytest.raises(ValueError, match="device 'cuda:63' is not there"):
+        Study.from_profile("demo", device="cuda:63").torch_device()
+
+
+def test_unknown_names_without_a_near_one_list_all():
+    with pytest.raises(UnknownName, match=r"unknown profile 'zzz'\. Known: demo, paper"):
+        Study.from_profile("zzz")
+
+
+def test_profiles_write_to_different_places():
+    places = {(s.figures, s.output) for s in (Study.from_profile(p) for p in PROFILES)}
+    assert len({p for pair in places for p in pair}) == 2 * len(PROFILES)
+
+
+def test_the_demo_has_all_its_inputs():
+    study = Study.from_profile("demo")
+    assert study.missing_inputs() == []
+    assert all(line["MB"] != "missing" for line in study.inventory())
+    assert len(study.class_names()) == study.profile.classes
+
+
+def test_the_paper_profile_lists_what_is_missing(tmp_path, monkeypatch):
+    with pytest.raises(MissingInputs) as caught:
+        Study.from_profile("paper", models=["resnet50"]).require_inputs()
+    for part in ("val-0.tfrecords", "resnet50_dcls.safetensors", "--profile demo"):
+        assert part in str(caught.value)
+
+
+def test_shards_come_in_the_order_of_their_numbers(tmp_path, monkeypatch):
+    study = Study.from_profile("demo")
+    object.__setattr__(study, "profile", study.profile.__class__(
+        **{**study.profile.__dict__, "shards": tmp_path}
+    ))  # fmt: skip
+    for name in ("val-10", "val-2", "val-0", "val-x", "train-1"):
+        (tmp_path / f"{name}.tfrecords").touch()
+    assert [p.stem for p in study.shard_paths()] == ["val-0", "val-2", "val-10"]
+
+
+def test_preferred_backbones_fall_back_to_a_chosen_one():
+    study = Study.from_profile("demo", models=["resnet50", "caformer_s18"], methods=["grad_cam"])
+    assert [b.key for b in study.prefer("caformer_s18", "convformer_s18")] == ["caformer_s18"]
+    assert [b.key for b in study.prefer("convnext_base")] == ["resnet50"]
+    assert study.prefer_method().key == "grad_cam"
+
+
+def test_making_a_study_and_drawing_figures_import_no_torch():
+    code = (
+        "import sys; from lib.study import Study; import lib.figures, lib.methods;"
+        "Study.from_profile('demo').inventory(); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
