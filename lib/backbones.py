@@ -64,7 +64,7 @@ class Backbone:
                   where `timm_tag` does not; None where it does
     dcls        : the conversion recipe
     preprocessing : input geometry
-    colour      : in every figure (Okabe-Ito, safe for colour-blind readers)
+    colour      : in every figure (Okabe and Ito's, safe for colour-blind readers, and grey)
     mini        : architecture arguments of the embedded example's miniature
     head_norm_eps : set on the classifier head's norm where the original differs
                   from timm; None where it does not
@@ -109,7 +109,7 @@ BACKBONES: Table[Backbone] = Table(
     [
         Backbone(
             "resnet50", "ResNet-50", "resnet", "resnet50.a1_in1k", "resnet50.a3_in1k",
-            DclsRecipe(5, 7, "v0", _is_dense_3x3), _RESNET_INPUT, "#000000",
+            DclsRecipe(5, 7, "v0", _is_dense_3x3), _RESNET_INPUT, "#666666",
             mini=dict(layers=(1, 1, 2, 1), channels=(16, 32, 48, 64)),
         ),
         Backbone(

@@ -12,7 +12,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
 
 from lib.backbones import BACKBONES, Backbone
@@ -20,7 +22,8 @@ from lib.methods import METHODS
 
 STYLE = Path(__file__).with_name("study.mplstyle")
 HEATMAP_COLOURS = "viridis"
-_SCORE_LABEL = "score (mean Spearman ρ ÷ human ceiling)"
+_SCORE_UNIT = "mean Spearman ρ ÷ human ceiling"
+_SCORE_LABEL = f"score ({_SCORE_UNIT})"
 
 
 def use_study_style() -> None:
@@ -105,7 +108,7 @@ def plot_dcls_against_baseline(
 
     summary : as `lib.scoring.summarise` makes it
     """
-    ax = ax or plt.subplots(figsize=(4.8, 4.4))[1]
+    ax = ax or plt.subplots(figsize=(6.8, 4.6))[1]
     base, dcls = _variants(summary, method)
     for x, y, x_error, y_error, key in zip(
         base.score, dcls.score, _errors(base, "score").T, _errors(dcls, "score").T, base.index,
@@ -120,9 +123,10 @@ def plot_dcls_against_baseline(
     limits = (min(ends), max(ends))
     ax.plot(limits, limits, ls="--", color="0.5", lw=1, zorder=0)
     ax.set(xlim=limits, ylim=limits, aspect="equal")
-    ax.set_xlabel(f"without DCLS: {_SCORE_LABEL}")
-    ax.set_ylabel(f"with DCLS: {_SCORE_LABEL}")
-    ax.set_title(f"{METHODS[method].label}: above the dashed line, DCLS agrees more")
+    ax.locator_params(nbins=5)
+    ax.set_xlabel(f"score without DCLS\n({_SCORE_UNIT})")
+    ax.set_ylabel(f"score with DCLS\n({_SCORE_UNIT})")
+    ax.set_title(f"{METHODS[method].label}\nabove the dashed line DCLS agrees more with people")
     ax.legend(title=f"{_counts(base)}, bars: 95 % interval", title_fontsize=8, loc="center left",
               bbox_to_anchor=(1.0, 0.5))  # fmt: skip
     return ax.figure
@@ -168,7 +172,7 @@ def plot_size_against_score(
 
     correlation : rank correlation of the two over the baselines, for the title
     """
-    ax = ax or plt.subplots(figsize=(5.6, 3.6))[1]
+    ax = ax or plt.subplots(figsize=(6.8, 3.8))[1]
     base, _ = _variants(summary, method)
     for row, error in zip(base.reset_index().itertuples(), _errors(base, "score").T, strict=True):
         backbone = BACKBONES[row.backbone]
@@ -178,7 +182,8 @@ def plot_size_against_score(
             label=backbone.label,
         )  # fmt: skip
     ax.set_xlabel("learnable parameters (millions)")
-    ax.set_ylabel(_SCORE_LABEL)
+    ax.set_ylabel(f"score\n({_SCORE_UNIT})")
+    ax.locator_params(nbins=6)
     ax.set_title(
         f"Baselines, {METHODS[method].label}\n"
         f"rank correlation of size and score {correlation:+.2f} over {len(base)} models"
@@ -189,21 +194,60 @@ def plot_size_against_score(
     return ax.figure
 
 
+def plot_rho_distributions(scores: pd.DataFrame, method: str) -> Figure:
+    """How the correlation spreads over pictures, per backbone, without and with DCLS.
+
+    scores : the per-image table of `lib.scoring.score_study`; invalid maps are left out
+    """
+    valid = scores[(scores.method == method) & scores.rho.notna()]
+    present = set(valid.backbone)
+    order = [BACKBONES[key].label for key in BACKBONES if key in present]
+    shown = pd.DataFrame(
+        {
+            "backbone": [BACKBONES[key].label for key in valid.backbone],
+            "rho": valid.rho.to_numpy(),
+            "": np.where(valid.dcls, "with DCLS", "without DCLS"),
+        }
+    )
+    fig, ax = plt.subplots(figsize=(7.2, 3.4))
+    sns.violinplot(
+        shown, x="backbone", y="rho", hue="", order=order, hue_order=["without DCLS", "with DCLS"],
+        split=True, inner="quart", cut=0, density_norm="width", linewidth=0.8, gap=0.08,
+        palette=["0.8", "#0072B2"], ax=ax,
+    )  # fmt: skip
+    ax.axhline(0, color="0.3", lw=0.6)
+    ax.set(xlabel="", ylabel="Spearman ρ of one picture")
+    ax.tick_params(axis="x", rotation=20)
+    counts = valid.groupby("variant").size()
+    least, most = counts.min(), counts.max()
+    number = f"{least}" if least == most else f"{least}–{most}"
+    ax.set_title(f"{METHODS[method].label}: n = {number} pictures a violin; dashed: quartiles")
+    sns.move_legend(ax, "lower left", bbox_to_anchor=(0, 1.08), ncols=2)
+    return fig
+
+
 def plot_kernels(kernels: Mapping[str, np.ndarray], title: str = "") -> Figure:
-    """Learned kernels, a row per layer: (kernel, size, size) each, one shared scale a row."""
+    """Learned kernels, a row per layer: (kernel, size, size) each, each on its own scale."""
     count = max(len(k) for k in kernels.values())
     fig, axes = plt.subplots(
-        len(kernels), count, figsize=(count * 0.95 + 1.6, len(kernels) * 1.0 + 0.6), squeeze=False
+        len(kernels), count, figsize=(count * 0.62 + 1.6, len(kernels) * 0.72 + 0.6), squeeze=False
     )
     for line, (label, stack) in zip(axes, kernels.items(), strict=True):
-        reach = np.abs(stack).max() or 1.0
-        for ax, kernel in zip(line, stack, strict=False):
-            image = ax.imshow(kernel, cmap="RdBu_r", vmin=-reach, vmax=reach)
         for ax in line:
             ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(True)
+            ax.spines[:].set(color="0.8")
+        for ax, kernel in zip(line, stack, strict=False):
+            reach = np.abs(kernel).max() or 1.0
+            image = ax.imshow(kernel, cmap="RdBu_r", vmin=-reach, vmax=reach)
+            image.set_norm(SymLogNorm(reach / 50, vmin=-reach, vmax=reach))
+        for ax in line[len(stack) :]:
+            ax.set_visible(False)
         line[0].set_ylabel(label, fontsize=7, rotation=0, ha="right", va="center")
-        fig.colorbar(image, ax=line, shrink=0.8, pad=0.01, ticks=[-reach, 0, reach],
-                     format="%.2f").ax.tick_params(labelsize=6)  # fmt: skip
+    scale = plt.cm.ScalarMappable(SymLogNorm(0.02, vmin=-1, vmax=1), cmap="RdBu_r")
+    bar = fig.colorbar(scale, ax=axes, shrink=0.6, pad=0.01, ticks=[-1, -0.1, 0, 0.1, 1])
+    bar.ax.set_yticklabels(["−1", "−.1", "0", ".1", "1"], fontsize=7)
+    bar.set_label("weight ÷ the kernel's largest", fontsize=7)
     fig.suptitle(title)
     return fig
 

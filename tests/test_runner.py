@@ -310,3 +310,15 @@ def test_progress_in_a_file_has_a_line_at_start_and_end_only():
     progress.write("10%\r20%")
     progress.end("ok", 2.0)
     assert stream.getvalue() == "[1/5] 01_setup …\n[1/5] 01_setup: ok in 2 s\n"
+
+
+@pytest.mark.slow
+def test_the_whole_demo_writes_everything_it_declares():
+    done = subprocess.run(
+        [sys.executable, "run_all.py", "--profile", "demo"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    for step in find_steps():
+        assert re.search(rf"{step.name} +ok", done.stdout)
+        assert all(path.stat().st_size for path in step.outputs("demo"))
