@@ -111,7 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
         return WRONG_OPTION
 
     try:
-        outcomes = runner.run_steps(chosen, values, study.output, Progress())
+        outcomes = runner.run_steps(chosen, values, study.name, study.output, Progress())
     except KeyboardInterrupt:
         print("\nrun_all.py: interrupted. What is finished is kept; the same command resumes.",
               file=sys.stderr)  # fmt: skip

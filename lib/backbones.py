@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib.tables import Table
@@ -49,6 +50,16 @@ class Preprocessing:
     crop: int
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def window(self, side: int) -> slice:
+        """The rows (and columns) of a picture of this side that the crop keeps.
+
+        ConvNeXt and ResNet-50 do not see a picture's border: 14 and 5 of 224 pixels.
+        """
+        start = round((self.resize - self.crop) / 2)
+        return slice(
+            round(start * side / self.resize), round((start + self.crop) * side / self.resize)
+        )
 
 
 @dataclass(frozen=True, eq=False)  # one row is one backbone: compared by identity
@@ -162,7 +173,7 @@ def variant_name(key: str, dcls: bool) -> str:
     return f"{key}_dcls" if dcls else key
 
 
-def load_model(key: str, dcls: bool = False, weights: str = "random", **options) -> StudyModel:
+def load_model(key: str, dcls: bool = False, weights: str | Path = "random") -> StudyModel:
     """One of the sixteen variants, split where the study takes its maps.
 
     See `lib.models.load_model`, which does the work; this name exists so that
@@ -170,4 +181,4 @@ def load_model(key: str, dcls: bool = False, weights: str = "random", **options)
     """
     from lib import models  # imports torch and timm: seconds
 
-    return models.load_model(key, dcls, weights, **options)
+    return models.load_model(key, dcls, weights)

@@ -12,10 +12,12 @@ networks with humans", NeurIPS 2022 (shards and their preprocessing).
 
 from __future__ import annotations
 
+import copy
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,6 +30,7 @@ from google.protobuf.message import DecodeError
 from tfrecord import example_pb2
 from torch import Tensor
 
+from lib.outputs import write_atomically
 from lib.tables import Table
 
 STORED_SIZE = 256
@@ -100,9 +103,8 @@ def write_shard(path: Path, records: Iterable[Record]) -> int:
 
     The file appears under its name only when it is whole.
     """
-    partial = path.with_name(path.name + ".part")
     count = 0
-    with partial.open("wb") as file:
+    with write_atomically(path) as partial, partial.open("wb") as file:
         for record in records:
             count += 1
             example = example_pb2.Example()
@@ -114,7 +116,6 @@ def write_shard(path: Path, records: Iterable[Record]) -> int:
             length = struct.pack("<Q", len(payload))
             file.write(length + _FOOTER.pack(_masked_crc(length)))
             file.write(payload + _FOOTER.pack(_masked_crc(payload)))
-    partial.replace(path)
     return count
 
 
@@ -313,6 +314,13 @@ class ClickMe:
 
     def __len__(self) -> int:
         return len(self.addresses)
+
+    def per_shard(self) -> Iterator[ClickMe]:
+        """The same pictures, shard by shard: a unit of work that fits in memory."""
+        for _, group in groupby(self.addresses, key=lambda address: address.shard):
+            part = copy.copy(self)
+            part.addresses = list(group)
+            yield part
 
     def records(self) -> Iterator[tuple[Address, Record]]:
         """The encoded records, checked, in order."""

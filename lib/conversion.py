@@ -9,20 +9,11 @@ import torch
 from lib.backbones import Backbone
 from lib.dcls import dcls_layers, dense_kernel
 from lib.heatmaps import held_out
-from lib.models import StudyModel, build_network, count_parameters
+from lib.models import StudyModel, build_network, parameter_counts
 from lib.receptive import effective_receptive_field
 from lib.study import Study
 
 FULL_SIZE_CLASSES = 1000
-
-
-def parameter_counts(backbone: Backbone, *, mini: bool, classes: int) -> dict[bool, int]:
-    """{dcls: learnable parameters}, shared positions counted once; makes no weights."""
-    with torch.device("meta"):
-        return {
-            dcls: count_parameters(build_network(backbone, dcls, mini=mini, num_classes=classes))
-            for dcls in (False, True)
-        }
 
 
 def parameter_table(study: Study) -> pd.DataFrame:
@@ -71,11 +62,10 @@ def receptive_fields(study: Study, count: int) -> tuple[dict[Backbone, dict[str,
     Returns ({backbone: {"without DCLS": (side, side), "with DCLS": …}}, pictures used).
     """
     pictures = held_out(study, count).pictures
-    device = study.torch_device()
     fields: dict[Backbone, dict[str, np.ndarray]] = {}
     for backbone, dcls in study.variants:
         model = study.load_model(backbone.key, dcls).folded()
-        field = effective_receptive_field(model, model.prepare(pictures).to(device))
+        field = effective_receptive_field(model, model.prepare(pictures))
         name = "with DCLS" if dcls else "without DCLS"
         fields.setdefault(backbone, {})[name] = field.cpu().numpy()
     return fields, len(pictures)
@@ -83,7 +73,8 @@ def receptive_fields(study: Study, count: int) -> tuple[dict[Backbone, dict[str,
 
 @torch.no_grad()
 def fold_difference(study: Study, key: str) -> float:
-    """Largest absolute change of a logit when a DCLS model's kernels are folded."""
+    """Largest change of a logit when kernels are folded, as a share of the largest logit."""
     model = study.load_model(key, dcls=True)
-    x = model.prepare(held_out(study, 4).pictures).to(study.torch_device())
-    return float((model(x) - model.folded()(x)).abs().max())
+    x = model.prepare(held_out(study, 4).pictures)
+    logits = model(x)
+    return float((logits - model.folded()(x)).abs().max() / logits.abs().max())

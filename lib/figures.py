@@ -13,7 +13,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
 
@@ -40,14 +39,17 @@ def overlay(picture: np.ndarray, heatmap: np.ndarray, strength: float = 0.65) ->
     """A map's colours laid over the grey picture, evenly, so colour keeps its meaning.
 
     picture : (height, width, 3) uint8; heatmap : (height, width), any scale, shown
-    from its own minimum to its own maximum
+    from its own minimum to its own maximum; NaN leaves the picture uncovered
     Returns : (height, width, 3) float in 0-1
     """
     heatmap = np.asarray(heatmap, dtype=float)
-    span = heatmap.max() - heatmap.min()
-    scaled = (heatmap - heatmap.min()) / span if span > 0 else np.zeros_like(heatmap)
+    covered = np.isfinite(heatmap)
+    low = heatmap[covered].min(initial=np.inf)
+    span = heatmap[covered].max(initial=-np.inf) - low
+    scaled = np.where(covered & (span > 0), (heatmap - low) / (span or 1.0), 0.0)
     colours = plt.get_cmap(HEATMAP_COLOURS)(scaled)[..., :3]
-    return strength * colours + (1 - strength) * _grey(picture)
+    mixed = strength * colours + (1 - strength) * _grey(picture)
+    return np.where(covered[..., None], mixed, _grey(picture))
 
 
 def plot_heatmap_rows(
@@ -101,14 +103,12 @@ def _variants(summary: pd.DataFrame, method: str) -> tuple[pd.DataFrame, pd.Data
     return tuple(of_method[of_method.dcls == d].loc[order] for d in (False, True))
 
 
-def plot_dcls_against_baseline(
-    summary: pd.DataFrame, method: str = "threshold_grad_cam", *, ax: Axes | None = None
-) -> Figure:
+def plot_dcls_against_baseline(summary: pd.DataFrame, method: str) -> Figure:
     """Figure 2: a point per backbone, score without DCLS (x) against with it (y).
 
     summary : as `lib.scoring.summarise` makes it
     """
-    ax = ax or plt.subplots(figsize=(6.8, 4.6))[1]
+    fig, ax = plt.subplots(figsize=(6.8, 4.6))
     base, dcls = _variants(summary, method)
     for x, y, x_error, y_error, key in zip(
         base.score, dcls.score, _errors(base, "score").T, _errors(dcls, "score").T, base.index,
@@ -129,12 +129,12 @@ def plot_dcls_against_baseline(
     ax.set_title(f"{METHODS[method].label}\nabove the dashed line DCLS agrees more with people")
     ax.legend(title=f"{_counts(base)}, bars: 95 % interval", title_fontsize=8, loc="center left",
               bbox_to_anchor=(1.0, 0.5))  # fmt: skip
-    return ax.figure
+    return fig
 
 
-def plot_score_bars(summary: pd.DataFrame, methods: Sequence[str] | None = None) -> Figure:
+def plot_score_bars(summary: pd.DataFrame) -> Figure:
     """Figure 3: bars without and with DCLS per backbone, one panel per method."""
-    methods = [m for m in METHODS if m in set(methods or summary.method)]
+    methods = [m for m in METHODS if m in set(summary.method)]
     fig, axes = plt.subplots(
         len(methods), 1, figsize=(7.2, 2.6 * len(methods)), sharex=True, sharey=True, squeeze=False
     )
@@ -161,18 +161,12 @@ def plot_score_bars(summary: pd.DataFrame, methods: Sequence[str] | None = None)
     return fig
 
 
-def plot_size_against_score(
-    summary: pd.DataFrame,
-    correlation: float,
-    method: str = "threshold_grad_cam",
-    *,
-    ax: Axes | None = None,
-) -> Figure:
+def plot_size_against_score(summary: pd.DataFrame, method: str, correlation: float) -> Figure:
     """Figure 4: number of parameters against the baselines' score.
 
     correlation : rank correlation of the two over the baselines, for the title
     """
-    ax = ax or plt.subplots(figsize=(6.8, 3.8))[1]
+    fig, ax = plt.subplots(figsize=(6.8, 3.8))
     base, _ = _variants(summary, method)
     for row, error in zip(base.reset_index().itertuples(), _errors(base, "score").T, strict=True):
         backbone = BACKBONES[row.backbone]
@@ -184,14 +178,14 @@ def plot_size_against_score(
     ax.set_xlabel("learnable parameters (millions)")
     ax.set_ylabel(f"score\n({_SCORE_UNIT})")
     ax.locator_params(nbins=6)
-    ax.set_title(
-        f"Baselines, {METHODS[method].label}\n"
-        f"rank correlation of size and score {correlation:+.2f} over {len(base)} models"
-    )
+    told = f"rank correlation of size and score {correlation:+.2f} over {len(base)} models"
+    if np.isnan(correlation):
+        told = "too few models for a rank correlation of size and score"
+    ax.set_title(f"Baselines, {METHODS[method].label}\n{told}")
     ax.legend(title=f"{_counts(base)}, bars: 95 % interval", title_fontsize=8, loc="center left",
               bbox_to_anchor=(1.0, 0.5))  # fmt: skip
     ax.grid()
-    return ax.figure
+    return fig
 
 
 def plot_rho_distributions(scores: pd.DataFrame, method: str) -> Figure:
@@ -199,9 +193,10 @@ def plot_rho_distributions(scores: pd.DataFrame, method: str) -> Figure:
 
     scores : the per-image table of `lib.scoring.score_study`; invalid maps are left out
     """
-    valid = scores[(scores.method == method) & scores.rho.notna()]
-    present = set(valid.backbone)
+    of_method = scores[scores.method == method]
+    present = set(of_method.backbone)
     order = [BACKBONES[key].label for key in BACKBONES if key in present]
+    valid = of_method[of_method.rho.notna()]
     shown = pd.DataFrame(
         {
             "backbone": [BACKBONES[key].label for key in valid.backbone],
@@ -218,11 +213,12 @@ def plot_rho_distributions(scores: pd.DataFrame, method: str) -> Figure:
     ax.axhline(0, color="0.3", lw=0.6)
     ax.set(xlabel="", ylabel="Spearman ρ of one picture")
     ax.tick_params(axis="x", rotation=20)
-    counts = valid.groupby("variant").size()
+    counts = of_method.groupby("variant").rho.count()
     least, most = counts.min(), counts.max()
     number = f"{least}" if least == most else f"{least}–{most}"
     ax.set_title(f"{METHODS[method].label}: n = {number} pictures a violin; dashed: quartiles")
-    sns.move_legend(ax, "lower left", bbox_to_anchor=(0, 1.08), ncols=2)
+    if ax.get_legend() is not None:  # none where no map is valid
+        sns.move_legend(ax, "lower left", bbox_to_anchor=(0, 1.08), ncols=2)
     return fig
 
 

@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import json
 from dataclasses import fields, is_dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,30 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, Path):
         return str(value)
-    if inspect.ismodule(value) or callable(value):
-        return [getattr(value, "__qualname__", value.__name__), inspect.getsource(value)]
+    if inspect.ismodule(value):
+        return [value.__name__, inspect.getsource(value)]
+    if inspect.isfunction(value):
+        kept = inspect.getclosurevars(value).nonlocals
+        try:
+            return [inspect.getsource(value), _plain(value.__defaults__), _plain(kept)]
+        except OSError:
+            raise TypeError(
+                f"cannot fingerprint {value.__qualname__}: it has no source file; "
+                "define it in a module"
+            ) from None
     raise TypeError(f"cannot fingerprint a {type(value).__name__}: {value!r}")
+
+
+@cache
+def _sha256(path: Path, size: int, modified: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """A file's SHA-256; hashed once while its size and time of change stay the same."""
+    status = path.stat()
+    return _sha256(path, status.st_size, status.st_mtime_ns)
 
 
 def fingerprint(facts: dict[str, Any]) -> str:

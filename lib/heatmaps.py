@@ -59,7 +59,18 @@ def heatmaps(
     targets: Tensor | None,
     methods: tuple[CamMethod, ...],
 ) -> dict[str, np.ndarray]:
-    """{method label: (image, 224, 224)} of some pictures, for drawing."""
-    device = next(model.parameters()).device
-    maps = cam_maps(model, model.prepare(pictures).to(device), targets, methods)
-    return {method.label: maps[method.key].cpu().numpy() for method in methods}
+    """{method label: (image, 224, 224)} of some pictures, for drawing.
+
+    Each map lies where the network looked: NaN outside the part of the picture that
+    its centre crop keeps. (Scores stretch maps over the whole picture, as published.)
+    """
+    side = pictures.shape[1]
+    window = model.backbone.preprocessing.window(side)
+    size = window.stop - window.start
+    maps = cam_maps(model, model.prepare(pictures), targets, methods, size)
+    placed = {}
+    for method in methods:
+        canvas = np.full((len(pictures), side, side), np.nan)
+        canvas[:, window, window] = maps[method.key].cpu().numpy()
+        placed[method.label] = canvas
+    return placed

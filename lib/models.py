@@ -7,7 +7,6 @@ ResNet's layer4, FastViT's final expansion convolution.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +17,16 @@ import safetensors
 import timm
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from timm.models import metaformer
 from torch import Tensor, nn
 
 from lib.backbones import BACKBONES, Backbone, Preprocessing, variant_name
 from lib.dcls import convert_to_dcls, dcls_layers, fold_dcls
+from lib.fingerprint import sha256_of
+from lib.outputs import write_atomically
 from lib.paths import DEMO
 from lib.tables import unknown_name
-from lib.timm_variants import as_original
-
-PICTURE_SIZE = 224
 
 
 class MissingWeights(FileNotFoundError):
@@ -36,7 +35,7 @@ class MissingWeights(FileNotFoundError):
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a model's weights come from; written beside whatever is made with it.
+    """Where a model's weights come from.
 
     source       : "random", "file", or timm's tag
     path, sha256 : of the weights file, None where there is none
@@ -69,8 +68,7 @@ def resize_pictures(pictures: np.ndarray, geometry: Preprocessing) -> np.ndarray
         pictures = np.stack(
             [np.asarray(Image.fromarray(p).resize((side, side), bicubic)) for p in pictures]
         )
-    start = round((side - geometry.crop) / 2)
-    window = slice(start, start + geometry.crop)
+    window = geometry.window(side)
     return np.ascontiguousarray(pictures[:, window, window])
 
 
@@ -90,6 +88,8 @@ class StudyModel(nn.Module):
     head(features)  : -> (image, class) logits; head(features(x)) is the network
     prepare(pictures) : uint8 pictures -> x
     """
+
+    layout = torch.contiguous_format
 
     def __init__(self, network: nn.Module, backbone: Backbone, provenance: Provenance):
         super().__init__()
@@ -111,8 +111,11 @@ class StudyModel(nn.Module):
         return self.head(self.features(x))
 
     def prepare(self, pictures: np.ndarray) -> Tensor:
+        """Pictures as the network wants them, on its device and in its layout."""
         geometry = self.backbone.preprocessing
-        return prepare_pixels(torch.from_numpy(resize_pictures(pictures, geometry)), geometry)
+        pixels = torch.from_numpy(resize_pictures(pictures, geometry))
+        device = next(self.parameters()).device
+        return prepare_pixels(pixels.to(device), geometry).contiguous(memory_format=self.layout)
 
     def folded(self) -> StudyModel:
         """The same function with every DCLS kernel folded into a plain convolution."""
@@ -126,7 +129,8 @@ class StudyModel(nn.Module):
         layout. `lib.cam` differentiates the head only, and is safe.
         """
         folded = self.folded()
-        folded.network.to(memory_format=torch.channels_last)
+        folded.layout = torch.channels_last
+        folded.network.to(memory_format=folded.layout)
         return folded
 
 
@@ -142,26 +146,37 @@ def _metaformer_mini(mini: Mapping[str, Any], num_classes: int) -> nn.Module:
 
 
 def build_network(
-    backbone: Backbone, dcls: bool, *, mini: bool = False, num_classes: int = 1000
+    backbone: Backbone, dcls: bool, *, mini: bool = False, num_classes: int = 1000, **options
 ) -> nn.Module:
-    """A variant's network with fresh random weights, from torch's global generator."""
+    """A variant's network with fresh random weights, from torch's global generator.
+
+    options : passed on to timm's model
+    """
     if not mini:
-        name = variant_name(backbone.timm_name, dcls)
-        return as_original(timm.create_model(name, num_classes=num_classes), backbone)
-    if backbone.family == "metaformer":
+        network = timm.create_model(backbone.timm_name, num_classes=num_classes, **options)
+    elif backbone.family == "metaformer":
         network = _metaformer_mini(backbone.mini, num_classes)
     else:
         network = timm.create_model(
             backbone.timm_name, pretrained=False, num_classes=num_classes, **backbone.mini
         )
-    if dcls:
-        convert_to_dcls(network, backbone.dcls)
-    return as_original(network, backbone)
+    return _finished(network, backbone, dcls)
 
 
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _finished(network: nn.Module, backbone: Backbone, dcls: bool) -> nn.Module:
+    """Set what timm's architecture does otherwise than the original's; convert."""
+    if backbone.head_norm_eps is not None:
+        network.head.fc.norm.eps = backbone.head_norm_eps
+    return convert_to_dcls(network, backbone.dcls) if dcls else network
+
+
+def parameter_counts(backbone: Backbone, *, mini: bool, classes: int) -> dict[bool, int]:
+    """{dcls: learnable parameters}, shared positions counted once; makes no weights."""
+    with torch.device("meta"):
+        return {
+            dcls: count_parameters(build_network(backbone, dcls, mini=mini, num_classes=classes))
+            for dcls in (False, True)
+        }
 
 
 def save_weights(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
@@ -169,18 +184,15 @@ def save_weights(network: nn.Module, path: Path, metadata: Mapping[str, str]) ->
 
     Shared positions are written once per layer, as the published checkpoints do.
     """
-    from safetensors.torch import save_file
-
     tensors = {}
     for name, tensor in network.state_dict().items():
-        half = tensor.is_floating_point()
-        tensors[name] = tensor.detach().to(torch.float16 if half else tensor.dtype).clone()
-    save_file(tensors, path, metadata=dict(metadata))
+        kind = torch.float16 if tensor.is_floating_point() else tensor.dtype
+        tensors[name] = tensor.to(kind).clone(memory_format=torch.contiguous_format)
+    with write_atomically(path) as partial:
+        save_file(tensors, partial, metadata=dict(metadata))
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
     try:
         return load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
@@ -237,8 +249,7 @@ def _demo_network(backbone: Backbone, dcls: bool) -> tuple[nn.Module, Provenance
             f"the embedded example's weights {path} are missing: "
             "restore them with `git checkout -- data/demo` or make them with `make demo-data`"
         )
-    with safetensors.safe_open(path, "pt") as file:
-        num_classes = int((file.metadata() or {})["num_classes"])
+    num_classes = len((DEMO / "classes.txt").read_text(encoding="utf-8").splitlines())
     network = build_network(backbone, dcls, mini=True, num_classes=num_classes)
     load_weights(network, path)
     provenance = Provenance(
@@ -259,7 +270,7 @@ def _timm_network(backbone: Backbone, dcls: bool) -> tuple[nn.Module, Provenance
         raise ValueError(
             f"timm publishes no DCLS weights for {backbone.key!r}; weights='timm' is for baselines"
         )
-    network = as_original(timm.create_model(backbone.timm_tag, pretrained=True), backbone)
+    network = _finished(timm.create_model(backbone.timm_tag, pretrained=True), backbone, dcls)
     return network, Provenance(backbone.key, backbone.timm_tag, "full")
 
 
@@ -277,7 +288,8 @@ def load_model(key: str, dcls: bool = False, weights: str | Path = "random") -> 
     """
     backbone = BACKBONES[key]
     loaders = {"demo": _demo_network, "random": _random_network, "timm": _timm_network}
-    if isinstance(weights, Path):
+    if isinstance(weights, Path) or str(weights).endswith(".safetensors"):
+        weights = Path(weights)
         network = build_network(backbone, dcls)
         load_weights(network, weights)
         provenance = Provenance(

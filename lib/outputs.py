@@ -63,9 +63,10 @@ def environment() -> dict[str, str]:
 
 
 def provenance(study: Study) -> dict:
-    """What a result was made from: choices, commit, environment, time."""
+    """What a result was made from: choices, inputs, commit, environment, time."""
     return {
         "study": study.facts(),
+        "inputs": study.input_hashes(),
         "commit": commit(),
         "environment": environment(),
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -83,13 +84,17 @@ def save_figure(fig: Figure, name: str, study: Study) -> Path:
     for suffix in ("png", "pdf"):
         with write_atomically(study.figures / f"{name}.{suffix}") as partial:
             fig.savefig(partial, format=suffix)
-    with write_atomically(study.figures / f"{name}.json") as partial:
-        partial.write_text(json.dumps(provenance(study), indent=1), encoding="utf-8")
+    _write_provenance(study.figures / f"{name}.json", study)
     return study.figures / f"{name}.png"
 
 
+def _write_provenance(path: Path, study: Study) -> None:
+    with write_atomically(path) as partial:
+        partial.write_text(json.dumps(provenance(study), indent=1), encoding="utf-8")
+
+
 def save_table(table: pd.DataFrame, name: str, study: Study, suffix: str = "csv") -> Path:
-    """Write a table below the profile's `tables/` as "csv" or "parquet"."""
+    """Write a table below `tables/` as "csv" or "parquet", its provenance as JSON."""
     writers = {
         "csv": lambda path: table.to_csv(path, index=False),
         "parquet": lambda path: table.to_parquet(path, index=False),
@@ -97,4 +102,5 @@ def save_table(table: pd.DataFrame, name: str, study: Study, suffix: str = "csv"
     path = study.output / "tables" / f"{name}.{suffix}"
     with write_atomically(path) as partial:
         writers[suffix](partial)
+    _write_provenance(path.with_suffix(".json"), study)
     return path

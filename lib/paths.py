@@ -10,3 +10,8 @@ FIGURES = ROOT / "figures"
 DATA = ROOT / "data"
 DEMO = DATA / "demo"
 OUTPUT = DATA / "output"
+
+
+def shown(path: Path) -> str:
+    """The path as a reader wants it: from the project's folder on, if it lies there."""
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)

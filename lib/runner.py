@@ -2,7 +2,7 @@
 
 A notebook declares its parameters in the cell tagged `parameters` and, in its
 second cell, what it writes: every `back-quoted` path after **Writes**, relative to
-the project, `{profile}` standing for the profile's key. A notebook has succeeded
+the project, `{profile}` standing for the run's name (`Study.name`). A notebook has succeeded
 only if it returned, every code cell completed, and every declared file was written
 by this very run.
 """
@@ -29,7 +29,7 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
 from lib.outputs import write_atomically
-from lib.paths import NOTEBOOKS, ROOT
+from lib.paths import NOTEBOOKS, ROOT, shown
 from lib.progress import Progress
 from lib.tables import unknown_name
 
@@ -53,8 +53,8 @@ class Step:
     def name(self) -> str:
         return self.path.stem
 
-    def outputs(self, profile: str) -> list[Path]:
-        return [ROOT / template.format(profile=profile) for template in self.writes]
+    def outputs(self, run_name: str) -> list[Path]:
+        return [ROOT / template.format(profile=run_name) for template in self.writes]
 
 
 @dataclass
@@ -128,8 +128,12 @@ def check_kernel() -> None:
         command = KernelSpecManager().get_kernel_spec(KERNEL).argv[0]
     except NoSuchKernel:
         raise RunnerError(f"there is no Jupyter kernel {KERNEL!r}; make it: {mend}") from None
-    # A bare "python" is replaced by the running interpreter when the kernel starts.
-    if os.sep in command and Path(command).resolve() != Path(sys.executable).resolve():
+    # A bare "python" is replaced by the running interpreter when the kernel starts. Folders
+    # are compared, not what links point to: all environments share their base interpreter.
+    if (
+        os.sep in command
+        and Path(command).parent.resolve() != Path(sys.executable).parent.resolve()
+    ):
         raise RunnerError(f"the kernel {KERNEL!r} runs {command}, another Python; mend it: {mend}")
 
 
@@ -184,15 +188,18 @@ def _incomplete_cells(notebook: nbformat.NotebookNode) -> list[int]:
     ]
 
 
-def run_step(step: Step, values: Mapping[str, object], folder: Path, progress: Progress) -> Outcome:
-    """Execute one notebook in a fresh kernel; its outcome, never an exception of its own.
+def run_step(
+    step: Step, values: Mapping[str, object], run_name: str, folder: Path, progress: Progress
+) -> Outcome:
+    """Execute one notebook in a fresh kernel; a failure is an outcome, not an exception.
 
     The executed notebook appears in `folder` under its name on success, and as
-    `*.failed.ipynb` otherwise; a good one of before is then left alone.
+    `*.failed.ipynb` otherwise; a good one of before is then left alone. Raises
+    KeyboardInterrupt only, after the kernel has ended.
     """
     folder.mkdir(parents=True, exist_ok=True)
     running = folder / f".{step.name}.running.ipynb"
-    expected = step.outputs(str(values["profile"]))
+    expected = step.outputs(run_name)
     before = {path: _stamp(path) for path in expected}
     started = time.monotonic()
     failure = ""
@@ -206,7 +213,7 @@ def run_step(step: Step, values: Mapping[str, object], folder: Path, progress: P
         if incomplete:
             failure = f"code cells {incomplete} did not complete, though no error was raised"
         elif absent:
-            listed = ", ".join(str(path.relative_to(ROOT)) for path in absent)
+            listed = ", ".join(shown(path) for path in absent)
             failure = f"it ended, but did not write what it declares: {listed}"
     except PapermillExecutionError as error:
         failure = (
@@ -216,21 +223,21 @@ def run_step(step: Step, values: Mapping[str, object], folder: Path, progress: P
     except DeadKernelError:
         failure = (
             "its kernel died. The usual cause is too little memory: "
-            "try a smaller --batch-size, or fewer --models"
+            "try a smaller --batch-size, or a --limit"
         )
-    seconds = time.monotonic() - started
-    final = folder / f"{step.name}{'.failed' if failure else ''}.ipynb"
-    if running.exists():
-        running.replace(final)
+    except Exception as error:  # the kernel could not be started, the disk is full, …
+        failure = f"it could not be run: {type(error).__name__}: {error}"
+    finally:
+        seconds = time.monotonic() - started
+        succeeded = not failure and sys.exc_info()[0] is None
+        final = folder / f"{step.name}{'' if succeeded else '.failed'}.ipynb"
+        if running.exists():
+            running.replace(final)
     if failure:
-        return Outcome(step.name, "failed", seconds, [], f"{failure}\n  see {_shown(final)}")
+        where = f"\n  see {shown(final)}" if final.exists() else ""
+        return Outcome(step.name, "failed", seconds, [], f"{failure}{where}")
     (folder / f"{step.name}.failed.ipynb").unlink(missing_ok=True)
-    outputs = [_shown(path) for path in (*expected, final)]
-    return Outcome(step.name, "ok", seconds, outputs)
-
-
-def _shown(path: Path) -> str:
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+    return Outcome(step.name, "ok", seconds, [shown(path) for path in (*expected, final)])
 
 
 def _indent(source: str) -> str:
@@ -238,21 +245,32 @@ def _indent(source: str) -> str:
 
 
 def run_steps(
-    steps: Sequence[Step], values: Mapping[str, object], output: Path, progress: Progress
+    steps: Sequence[Step],
+    values: Mapping[str, object],
+    run_name: str,
+    output: Path,
+    progress: Progress,
 ) -> list[Outcome]:
-    """Execute the steps in order; those after a failed one are not run."""
-    outcomes: list[Outcome] = []
-    for number, step in enumerate(steps, 1):
-        if any(o.status == "failed" for o in outcomes):
-            outcomes.append(Outcome(step.name, "not run", 0.0, [], "an earlier notebook failed"))
-            continue
-        progress.begin(step.name, number, len(steps))
-        outcome = run_step(step, values, output / "notebooks", progress)
-        progress.end(outcome.status, outcome.seconds, outcome.detail)
-        outcomes.append(outcome)
-    with write_atomically(output / "run.json") as partial:
+    """Execute the steps in order; those after a failed or interrupted one are not run.
+
+    Writes what came of it to `run.json`, also when interrupted.
+    """
+    outcomes = [Outcome(step.name, "not run", 0.0) for step in steps]
+    try:
+        for number, step in enumerate(steps, 1):
+            progress.begin(step.name, number, len(steps))
+            outcome = Outcome(step.name, "interrupted", 0.0)
+            try:
+                outcome = run_step(step, values, run_name, output / "notebooks", progress)
+            finally:
+                outcomes[number - 1] = outcome
+                progress.end(outcome.status, outcome.seconds, outcome.detail)
+            if outcome.status != "ok":
+                break
+    finally:
         facts = {"parameters": dict(values), "notebooks": [asdict(o) for o in outcomes]}
-        partial.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        with write_atomically(output / "run.json") as partial:
+            partial.write_text(json.dumps(facts, indent=1), encoding="utf-8")
     return outcomes
 
 

@@ -76,6 +76,8 @@ def _sorted_ranks(maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _as_maps(maps: Tensor | np.ndarray, name: str) -> Tensor:
     maps = torch.as_tensor(maps)
+    if maps.device.type == "mps":
+        maps = maps.cpu()  # Apple's GPUs have no float64
     if maps.ndim < 2 or maps[0:1].numel() < 2 * len(maps[0:1]):
         raise ValueError(
             f"{name} must be (image, height, width) with two pixels or more, "

@@ -10,11 +10,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from lib.backbones import BACKBONES, Backbone, variant_name
+from lib.fingerprint import sha256_of
 from lib.methods import METHODS, CamMethod
-from lib.paths import DATA, DEMO, FIGURES, OUTPUT, ROOT
+from lib.paths import DATA, DEMO, FIGURES, OUTPUT, shown
 from lib.tables import Table
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class MissingInputs(FileNotFoundError):
 class Profile:
     """A row: which pictures, which weights, and what results may claim.
 
-    shards      : folder of `val-*.tfrecords`
+    shards      : folder of the validation shards
+    shard_names : every shard that a whole run needs, in reading order
     checkpoints : folder of one weights file per variant
     mini        : the weights are the embedded example's miniatures
     classes     : number of classes; labels lie below it
@@ -46,6 +48,7 @@ class Profile:
     key: str
     label: str
     shards: Path
+    shard_names: tuple[str, ...]
     checkpoints: Path
     mini: bool
     classes: int
@@ -57,12 +60,15 @@ PROFILES: Table[Profile] = Table(
     "profile",
     [
         Profile(
-            "demo", "embedded example", DEMO / "clickme" / "val", DEMO / "checkpoints",
+            "demo", "embedded example", DEMO / "clickme" / "val", ("val-0.tfrecords",),
+            DEMO / "checkpoints",
             mini=True, classes=12, photographs="held-out",
             caveat="Embedded example: simulated people, miniature models. No evidence about DCLS.",
         ),
         Profile(
-            "paper", "ClickMe", DATA / "clickme" / "val", DATA / "checkpoints",
+            "paper", "ClickMe", DATA / "clickme" / "val",
+            tuple(f"val-{i}.tfrecords" for i in range(17)),  # as published; val-17 is never read
+            DATA / "checkpoints",
             mini=False, classes=1000, photographs="photographs", caveat="",
         ),
     ],
@@ -84,6 +90,7 @@ class Study:
     limit: int
     device: str
     batch_size: int
+    protocol: ClassVar[str] = "published"  # the one reading protocol so far
 
     @classmethod
     def from_profile(
@@ -134,47 +141,46 @@ class Study:
         return next((m for m in self.methods if m.key == key), self.methods[0])
 
     def shard_paths(self) -> list[Path]:
-        """The profile's validation shards, in the order of their numbers."""
-        numbered = {
-            int(path.stem.removeprefix("val-")): path
-            for path in self.profile.shards.glob("val-*.tfrecords")
-            if path.stem.removeprefix("val-").isdecimal()
-        }
-        return [numbered[number] for number in sorted(numbered)]
+        """The profile's validation shards, in reading order."""
+        return [self.profile.shards / name for name in self.profile.shard_names]
 
     def weights_path(self, key: str, dcls: bool) -> Path:
         return self.profile.checkpoints / f"{variant_name(key, dcls)}.safetensors"
 
     def missing_inputs(self) -> list[Path]:
         """Files that the chosen models and the profile's pictures need and are not there."""
-        needed = [self.weights_path(backbone.key, dcls) for backbone, dcls in self.variants]
-        if not self.shard_paths():
-            needed.insert(0, self.profile.shards / "val-0.tfrecords")
-        return [path for path in needed if not path.is_file()]
+        return [path for path in self._inputs() if not path.is_file()]
+
+    def _inputs(self) -> list[Path]:
+        weights = [self.weights_path(backbone.key, dcls) for backbone, dcls in self.variants]
+        return self.shard_paths() + weights
 
     def inventory(self) -> list[dict]:
         """Every input file with its size in MB, or that it is missing."""
-        paths = self.shard_paths() + [self.weights_path(b.key, d) for b, d in self.variants]
         return [
             {
-                "file": str(path.relative_to(ROOT)),
+                "file": shown(path),
                 "MB": round(path.stat().st_size / 1e6, 2) if path.is_file() else "missing",
             }
-            for path in sorted({*paths, *self.missing_inputs()})
+            for path in self._inputs()
         ]
+
+    def input_hashes(self) -> dict[str, str]:
+        """SHA-256 of every input file that is there."""
+        return {shown(path): sha256_of(path) for path in self._inputs() if path.is_file()}
 
     def require_inputs(self) -> None:
         """Raise MissingInputs, listing every missing file, unless all are there."""
         missing = self.missing_inputs()
         if not missing:
             return
-        listed = "\n".join(f"  {path.relative_to(ROOT)}" for path in missing)
+        listed = "\n".join(f"  {shown(path)}" for path in missing)
         if self.profile.mini:
             mend = "Restore them with `git checkout -- data/demo`, or make them: `make demo-data`."
         else:
             mend = (
-                "This version does not download them. data/README.md says where each is published "
-                "and how to put it there.\nThe embedded example needs none: "
+                "This version cannot fetch them or convert the published checkpoints; "
+                "data/README.md says where each is published.\nThe embedded example needs none: "
                 "`python run_all.py --profile demo`."
             )
         raise MissingInputs(
@@ -186,7 +192,7 @@ class Study:
         from lib.clickme import ClickMe
 
         chosen = self.limit if limit is None else limit
-        return ClickMe(self.shard_paths(), "published", chosen, self.profile.classes)
+        return ClickMe(self.shard_paths(), self.protocol, chosen, self.profile.classes)
 
     def load_model(self, key: str, dcls: bool) -> StudyModel:
         """A variant with this profile's weights, on the study's device."""
@@ -200,6 +206,8 @@ class Study:
         """The device, "auto" taking a GPU where there is one. Raises if it is absent."""
         import torch
 
+        # Scores must not depend on a GPU's shortened float32.
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         device = torch.device(self.device)
@@ -227,22 +235,42 @@ class Study:
     # --- where it writes --------------------------------------------------------
 
     @property
+    def is_whole(self) -> bool:
+        """All models, all methods and all pictures are chosen."""
+        chosen = (len(self.backbones), len(self.methods), self.limit)
+        return chosen == (len(BACKBONES), len(METHODS), 0)
+
+    @property
+    def name(self) -> str:
+        """Names the folders of results: the profile's key, "demo_subset" for less than all.
+
+        So a quick look at two models never replaces the whole study's figures.
+        """
+        return self.profile.key if self.is_whole else f"{self.profile.key}_subset"
+
+    @property
     def figures(self) -> Path:
-        return FIGURES / self.profile.key
+        return FIGURES / self.name
 
     @property
     def output(self) -> Path:
-        """Scores, tables and executed notebooks; never shared between profiles."""
-        return OUTPUT / self.profile.key
+        """Tables and executed notebooks."""
+        return OUTPUT / self.name
+
+    @property
+    def scores(self) -> Path:
+        """Kept scores, named by what determines them: whole and subset runs share them."""
+        return OUTPUT / self.profile.key / "scores"
 
     def facts(self) -> dict:
-        """The choices as plain values, written beside every result."""
+        """The choices as plain values, written beside figures and tables."""
         return {
             "profile": self.profile.key,
             "models": [b.key for b in self.backbones],
             "methods": [m.key for m in self.methods],
             "limit": self.limit,
-            "device": self.device,
+            "protocol": self.protocol,
+            "device": str(self.torch_device()),
             "batch_size": self.batch_size,
             "caveat": self.profile.caveat,
         }

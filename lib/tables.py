@@ -19,8 +19,10 @@ class Row(Protocol):
 R = TypeVar("R", bound=Row)
 
 
-class UnknownName(ValueError):
+class UnknownName(ValueError, KeyError):
     """A name that no table row, option or parameter carries."""
+
+    __str__ = ValueError.__str__  # KeyError shows its message quoted
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownName:
@@ -32,7 +34,7 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownName:
 
 
 class Table(Mapping[str, R], Generic[R]):
-    """An ordered, read-only mapping from key to row.
+    """An ordered mapping from key to row; rows can be added, not changed.
 
     kind : what a row is, in the singular, for error messages ("model")
     rows : their order is the order of tables, legends and runs

@@ -7,19 +7,11 @@ from __future__ import annotations
 
 from functools import partial
 
-import timm
 from timm.models import register_model
 from torch import nn
 
 from lib.backbones import BACKBONES, Backbone, variant_name
-from lib.dcls import convert_to_dcls
-
-
-def as_original(network: nn.Module, backbone: Backbone) -> nn.Module:
-    """Set what timm's architecture does otherwise than the original's code."""
-    if backbone.head_norm_eps is not None:
-        network.head.fc.norm.eps = backbone.head_norm_eps
-    return network
+from lib.models import build_network
 
 
 def _create(backbone: Backbone, pretrained: bool = False, **kwargs) -> nn.Module:
@@ -28,8 +20,9 @@ def _create(backbone: Backbone, pretrained: bool = False, **kwargs) -> nn.Module
             f"no pretrained weights of {backbone.timm_name}_dcls are on timm's hub; "
             "pass pretrained=False and load a checkpoint"
         )
-    network = timm.create_model(backbone.timm_name, pretrained=False, **kwargs)
-    return convert_to_dcls(as_original(network, backbone), backbone.dcls)
+    # timm passes what it knows about caches and configurations of its own models.
+    known = {k: v for k, v in kwargs.items() if not k.startswith(("pretrained", "cache"))}
+    return build_network(backbone, True, **known)
 
 
 for _backbone in BACKBONES.values():

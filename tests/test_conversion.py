@@ -83,6 +83,14 @@ def test_fingerprint_tells_methods_and_values_apart():
     assert len(prints) == 10
 
 
+def test_fingerprint_sees_what_a_made_function_remembers():
+    def make(scale):
+        return lambda features, gradient: features.mean(1) * scale
+
+    assert fingerprint({"x": make(1)}) != fingerprint({"x": make(2)})
+    assert fingerprint({"x": make(1)}) == fingerprint({"x": make(1)})
+
+
 def test_fingerprint_refuses_what_it_cannot_describe():
     with pytest.raises(TypeError, match="cannot fingerprint a Tensor"):
         fingerprint({"x": torch.ones(2)})

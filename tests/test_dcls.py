@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from lib import timm_variants  # noqa: F401 - registers
 from lib.backbones import BACKBONES, DclsRecipe
 from lib.dcls import (
     KernelBuilder,

@@ -20,6 +20,7 @@ from lib.figures import (
     plot_heatmap_rows,
     plot_kernels,
     plot_receptive_fields,
+    plot_rho_distributions,
     plot_score_bars,
     plot_size_against_score,
     use_study_style,
@@ -49,7 +50,7 @@ def summary() -> pd.DataFrame:
 
 
 def test_figure_2_places_each_backbone_at_its_two_scores(summary):
-    (ax, *_) = plot_dcls_against_baseline(summary).axes
+    (ax, *_) = plot_dcls_against_baseline(summary, "threshold_grad_cam").axes
     points = [c.lines[0].get_xydata()[0] for c in ax.containers]
     expected = [(0.3 + 0.05 * i, 0.4 + 0.05 * i) for i in range(8)]
     np.testing.assert_allclose(points, expected)
@@ -70,7 +71,7 @@ def test_figure_3_has_a_panel_per_method_and_intervals(summary):
 
 
 def test_figure_4_shows_baselines_only(summary):
-    (ax,) = plot_size_against_score(summary, 0.5).axes
+    (ax,) = plot_size_against_score(summary, "threshold_grad_cam", 0.5).axes
     assert len(ax.containers) == 8
     assert ax.get_xlabel() == "learnable parameters (millions)"
     assert "+0.50 over 8 models" in ax.get_title()
@@ -80,7 +81,8 @@ def test_figure_4_shows_baselines_only(summary):
 def test_score_figures_draw_any_choice_of_models_and_methods(models, summary):
     part = summary[summary.backbone.isin(models) & (summary.method == "grad_cam")]
     plot_dcls_against_baseline(part, "grad_cam")
-    plot_size_against_score(part, float("nan"), "grad_cam")
+    (ax,) = plot_size_against_score(part, "grad_cam", float("nan")).axes
+    assert "too few models" in ax.get_title()
     assert len(plot_score_bars(part).axes) == 1
 
 
@@ -89,6 +91,25 @@ def test_overlay_keeps_the_order_of_the_map_and_is_even():
     image = overlay(np.full((8, 8, 3), 100, np.uint8), heatmap)
     expected = plt.get_cmap("viridis")((heatmap - 5) / 4)[..., :3]
     np.testing.assert_allclose(image, 0.65 * expected + 0.35 * 100 / 255, atol=1e-6)
+
+
+def test_overlay_leaves_what_the_network_did_not_see_uncovered():
+    heatmap = np.full((8, 8), np.nan)
+    heatmap[2:6, 2:6] = np.arange(16).reshape(4, 4)
+    image = overlay(np.full((8, 8, 3), 100, np.uint8), heatmap)
+    np.testing.assert_allclose(image[0], 100 / 255)
+    assert np.ptp(image[2:6, 2:6]) > 0.1
+
+
+@pytest.mark.parametrize("valid", [0, 1, 5])
+def test_distributions_are_drawn_however_few_maps_are_valid(valid):
+    rows = [
+        {"variant": f"resnet50{dcls}", "backbone": "resnet50", "dcls": dcls, "method": "grad_cam",
+         "rho": i / 10 if i < valid and not dcls else np.nan}
+        for dcls in (False, True) for i in range(6)
+    ]  # fmt: skip
+    (ax,) = plot_rho_distributions(pd.DataFrame(rows), "grad_cam").axes
+    assert ("n = 0 pictures" if not valid else f"n = 0–{valid} pictures") in ax.get_title()
 
 
 def test_overlay_of_a_constant_map_is_its_minimum_everywhere():
@@ -134,7 +155,7 @@ def test_saved_figure_carries_caveat_and_provenance(tmp_path, monkeypatch, summa
 
 def test_a_paper_figure_carries_no_caveat(tmp_path, monkeypatch, summary):
     monkeypatch.setattr("lib.study.FIGURES", tmp_path)
-    fig = plot_size_against_score(summary, 0.1)
+    fig = plot_size_against_score(summary, "grad_cam", 0.1)
     save_figure(fig, "figure_x", Study.from_profile("paper"))
     assert not fig.texts
 

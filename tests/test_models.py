@@ -164,6 +164,8 @@ def test_convformers_head_norm_has_the_originals_eps():
     with torch.device("meta"):
         import timm
 
+        import lib.timm_variants  # noqa: F401 - registers
+
         assert timm.create_model("convformer_s18_dcls").head.fc.norm.eps == 1e-5
 
 

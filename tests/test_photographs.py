@@ -86,6 +86,17 @@ def test_the_paper_profile_shows_photographs_for_the_predicted_class():
     plot_heatmap_rows(shown.pictures, maps, shown.titles)
 
 
+@pytest.mark.parametrize(
+    ("key", "border"), [("convnext_tiny", 14), ("resnet50", 5), ("caformer_s18", 0)]
+)
+def test_drawn_maps_lie_where_the_network_looked(key, border, pictures):
+    study = Study.from_profile("demo")
+    (maps, *_) = heatmaps(mini(key).for_inference(), pictures, None, study.methods).values()
+    inside = slice(border, 224 - border)
+    assert np.isfinite(maps[:, inside, inside]).all()
+    assert np.isfinite(maps).sum() == 4 * (224 - 2 * border) ** 2
+
+
 def test_the_demo_shows_its_own_held_out_pictures():
     shown = exhibit(Study.from_profile("demo"))
     assert len(shown.pictures) == len(shown.titles) == 10

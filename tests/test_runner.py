@@ -58,7 +58,7 @@ def run(tmp_path):
         step = read_step(write_notebook(tmp_path, name, *cells, writes=writes))
         folder = tmp_path / "executed"
         values = {"profile": "demo", "limit": 3}
-        return run_step(step, values, folder, Progress(io.StringIO())), folder
+        return run_step(step, values, "demo", folder, Progress(io.StringIO())), folder
 
     return run
 
@@ -115,7 +115,9 @@ def test_steps_after_a_failed_one_are_not_run(tmp_path):
         read_step(write_notebook(tmp_path, "01_a", "1 / 0")),
         read_step(write_notebook(tmp_path, "02_b", "1")),
     ]
-    outcomes = run_steps(steps, {"profile": "demo"}, tmp_path / "out", Progress(io.StringIO()))
+    outcomes = run_steps(
+        steps, {"profile": "demo"}, "demo", tmp_path / "out", Progress(io.StringIO())
+    )
     assert [o.status for o in outcomes] == ["failed", "not run"]
     table = closing_table(outcomes)
     assert re.search(r"01_a +failed", table)
@@ -230,7 +232,7 @@ def test_a_wrong_option_is_refused_before_anything_starts(arguments, message, ca
     assert message in capsys.readouterr().err
 
 
-def test_the_paper_profile_without_data_says_what_is_missing(capsys):
+def test_the_paper_profile_without_data_says_what_is_missing(capsys, no_real_data):
     assert run_all.main(["--models", "resnet50"]) == run_all.MISSING
     error = capsys.readouterr().err
     assert "data/clickme/val/val-0.tfrecords" in error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +14,22 @@ from scipy.stats import norm, spearmanr
 
 from lib import scoring
 from lib.clickme import ClickMe, Record, write_shard
-from lib.scoring import (
-    CONSTANT_HUMAN_MAP,
-    CONSTANT_MODEL_MAP,
+from lib.results import (
     HUMAN_CEILING,
-    NON_FINITE,
-    VALID,
     paired_differences,
     readable_table,
     results_table,
-    score_batch,
-    score_study,
+    size_correlation,
     summarise,
     write_results,
+)
+from lib.scoring import (
+    CONSTANT_HUMAN_MAP,
+    CONSTANT_MODEL_MAP,
+    NON_FINITE,
+    VALID,
+    score_batch,
+    score_study,
 )
 from lib.spearman import rank_maps
 from lib.statistics import mean_interval
@@ -107,6 +111,30 @@ def test_other_choices_are_computed_anew(change, tmp_path, monkeypatch):
         score_study(tiny_study(tmp_path, monkeypatch, **change))
 
 
+def test_scores_of_several_shards_are_kept_shard_by_shard(tmp_path, monkeypatch):
+    study = tiny_study(tmp_path, monkeypatch, limit=0)
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for number in range(2):
+        write_shard(
+            folder / f"val-{number}.tfrecords",
+            (make_record(10 * number + i, label=i % 12) for i in range(20)),
+        )
+    names = ("val-0.tfrecords", "val-1.tfrecords")
+    profile = replace(study.profile, shards=folder, shard_names=names)
+    study = replace(study, profile=profile)
+    scores = score_study(study)
+    assert scores.groupby("variant").image_id.nunique().tolist() == [32, 32]  # 8 of 40 left out
+    kept = sorted(p.name.rsplit("-", 1)[0] for p in study.scores.iterdir())
+    assert kept == [
+        "resnet50-val-0",
+        "resnet50-val-1",
+        "resnet50_dcls-val-0",
+        "resnet50_dcls-val-1",
+    ]
+    assert list(scores.variant.unique()) == ["resnet50", "resnet50_dcls"]
+
+
 def test_other_weights_are_scored_anew(tmp_path, monkeypatch):
     score_study(tiny_study(tmp_path, monkeypatch))
     monkeypatch.setattr(scoring, "score_variant", lambda *_: 1 / 0)
@@ -127,7 +155,7 @@ def test_an_interruption_keeps_what_is_finished(tmp_path, monkeypatch):
     monkeypatch.setattr(scoring, "score_variant", interrupted)
     with pytest.raises(KeyboardInterrupt):
         score_study(study)
-    kept = list((study.output / "scores").iterdir())
+    kept = list(study.scores.iterdir())
     assert [p.suffix for p in kept] == [".parquet"]
     done = []
     monkeypatch.setattr(scoring, "score_variant", lambda *a: done.append(a[2]) or whole(*a))
@@ -235,6 +263,15 @@ def test_results_are_written_in_three_forms_and_say_what_they_are(tmp_path, monk
 
 
 # --- intervals -----------------------------------------------------------------------
+
+
+def test_size_correlation_is_scipys_over_the_baselines():
+    study = Study.from_profile("demo")
+    summary = summarise(study, made_up_scores(study))
+    summary["score"] = np.random.default_rng(0).random(len(summary))
+    base = summary[~summary.dcls & (summary.method == "grad_cam")]
+    expected = spearmanr(base.parameters_millions, base.score).statistic
+    assert size_correlation(summary, "grad_cam") == pytest.approx(expected)
 
 
 def test_interval_is_close_to_the_normal_one():

@@ -69,21 +69,34 @@ def test_the_demo_has_all_its_inputs():
     assert len(study.class_names()) == study.profile.classes
 
 
-def test_the_paper_profile_lists_what_is_missing(tmp_path, monkeypatch):
+def test_the_paper_profile_lists_what_is_missing(no_real_data):
     with pytest.raises(MissingInputs) as caught:
         Study.from_profile("paper", models=["resnet50"]).require_inputs()
     for part in ("val-0.tfrecords", "resnet50_dcls.safetensors", "--profile demo"):
         assert part in str(caught.value)
 
 
-def test_shards_come_in_the_order_of_their_numbers(tmp_path, monkeypatch):
-    study = Study.from_profile("demo")
-    object.__setattr__(study, "profile", study.profile.__class__(
-        **{**study.profile.__dict__, "shards": tmp_path}
-    ))  # fmt: skip
-    for name in ("val-10", "val-2", "val-0", "val-x", "train-1"):
-        (tmp_path / f"{name}.tfrecords").touch()
-    assert [p.stem for p in study.shard_paths()] == ["val-0", "val-2", "val-10"]
+def test_a_single_missing_shard_is_named(no_real_data):
+    study = Study.from_profile("paper", models=["resnet50"])
+    for path in study._inputs():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert study.missing_inputs() == []
+    assert [p.name for p in study.shard_paths()] == [f"val-{i}.tfrecords" for i in range(17)]
+    (study.profile.shards / "val-11.tfrecords").unlink()
+    with pytest.raises(MissingInputs, match=r"lacks 1 files:\n.*val-11.tfrecords"):
+        study.require_inputs()
+
+
+def test_a_subset_never_replaces_the_whole_studys_results():
+    whole = Study.from_profile("demo")
+    subsets = [{"limit": 5}, {"models": ["resnet50"]}, {"methods": ["grad_cam"]}]
+    for choice in subsets:
+        study = Study.from_profile("demo", **choice)
+        assert study.figures != whole.figures
+        assert study.output != whole.output
+        assert study.scores == whole.scores  # named by what determines them
+    assert Study.from_profile("demo", batch_size=4, models=list(BACKBONES)).name == "demo"
 
 
 def test_preferred_backbones_fall_back_to_a_chosen_one():

@@ -1,0 +1,203 @@
+"""From per-image scores to the study's numbers and its results table."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from lib.models import parameter_counts
+from lib.outputs import write_atomically
+from lib.scoring import CONSTANT_HUMAN_MAP, CONSTANT_MODEL_MAP, NON_FINITE, VALID
+from lib.statistics import mean_interval
+from lib.study import Study
+
+# Harmonization's constant: the average inter-rater alignment of ClickMe's players.
+HUMAN_CEILING = 0.6575315343478081
+
+
+def summarise(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
+    """Score of each variant and method: one row each.
+
+    score, low, high : mean rho of the valid images divided by the human ceiling,
+                       and its 95 % bootstrap interval over images
+    n, n_constant_model, n_constant_human, n_non_finite : images scored, left out
+    top1             : share of all images classified correctly
+    parameters_millions : learnable parameters
+    """
+    rows = []
+    for backbone in study.backbones:
+        parameters = parameter_counts(
+            backbone, mini=study.profile.mini, classes=study.profile.classes
+        )
+        for has_dcls in (False, True):
+            of_variant = scores[(scores.backbone == backbone.key) & (scores.dcls == has_dcls)]
+            for method in study.methods:
+                chosen = of_variant[of_variant.method == method.key]
+                valid = chosen.rho[chosen.validity == VALID] / HUMAN_CEILING
+                score, low, high = mean_interval(valid)
+                counts = chosen.validity.value_counts()
+                rows.append(
+                    {
+                        "backbone": backbone.key,
+                        "label": backbone.label,
+                        "dcls": has_dcls,
+                        "method": method.key,
+                        "parameters_millions": parameters[has_dcls] / 1e6,
+                        "top1": chosen.top1.mean(),
+                        "score": score,
+                        "low": low,
+                        "high": high,
+                        "n": len(valid),
+                        "n_constant_model": counts.get(CONSTANT_MODEL_MAP, 0),
+                        "n_constant_human": counts.get(CONSTANT_HUMAN_MAP, 0),
+                        "n_non_finite": counts.get(NON_FINITE, 0),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def paired_differences(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
+    """DCLS minus baseline, paired per image on the images valid for both.
+
+    difference, low, high : mean in units of the score, 95 % bootstrap interval
+    n_paired              : images in the comparison
+    """
+    valid = scores[scores.validity == VALID]
+    wide = valid.pivot(index=["backbone", "method", "image_id"], columns="dcls", values="rho")
+    wide = wide.reindex(columns=[False, True]).dropna()
+    rows = []
+    for backbone in study.backbones:
+        for method in study.methods:
+            try:
+                pair = wide.loc[(backbone.key, method.key)]
+            except KeyError:  # no image is valid for both
+                pair = wide.iloc[:0]
+            gain = (pair[True] - pair[False]) / HUMAN_CEILING
+            difference, low, high = mean_interval(gain)
+            rows.append(
+                {
+                    "backbone": backbone.key,
+                    "method": method.key,
+                    "difference": difference,
+                    "low": low,
+                    "high": high,
+                    "n_paired": len(pair),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def size_correlation(summary: pd.DataFrame, method: str) -> float:
+    """Rank correlation of size and score over the baselines under one method."""
+    base = summary[~summary.dcls & (summary.method == method)]
+    return float(base.parameters_millions.corr(base.score, method="spearman"))
+
+
+def results_table(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
+    """The study's results table: one row per method and backbone.
+
+    Parameters (millions), top-1 and score without and with DCLS, the paired
+    difference with its 95 % interval, images compared, and invalid maps.
+    """
+    summary = summarise(study, scores).assign(
+        invalid=lambda t: t.n_constant_model + t.n_constant_human + t.n_non_finite
+    )
+    differences = paired_differences(study, scores)
+    rows = []
+    for method in study.methods:
+        for backbone in study.backbones:
+            mine = (summary.backbone == backbone.key) & (summary.method == method.key)
+            base, with_dcls = (summary[mine & (summary.dcls == d)].iloc[0] for d in (False, True))
+            paired = (differences.backbone == backbone.key) & (differences.method == method.key)
+            gain = differences[paired].iloc[0]
+            rows.append(
+                {
+                    "data": study.profile.label,
+                    "method": method.label,
+                    "backbone": backbone.label,
+                    "params_M": base.parameters_millions,
+                    "params_M_dcls": with_dcls.parameters_millions,
+                    "top1": base.top1,
+                    "top1_dcls": with_dcls.top1,
+                    "score": base.score,
+                    "score_dcls": with_dcls.score,
+                    "difference": gain.difference,
+                    "difference_low": gain.low,
+                    "difference_high": gain.high,
+                    "n_paired": gain.n_paired,
+                    "invalid": base.invalid,
+                    "invalid_dcls": with_dcls.invalid,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+_READABLE = {
+    "method": "Method",
+    "backbone": "Backbone",
+    "params_M": "Params (M)",
+    "params_M_dcls": "with DCLS",
+    "top1": "Top-1 (%)",
+    "top1_dcls": "with DCLS",
+    "score": "Score",
+    "score_dcls": "with DCLS",
+    "gain": "Difference [95 %]",
+    "n_paired": "n",
+    "excluded": "Invalid maps (without, with)",
+}
+
+
+def readable_table(results: pd.DataFrame) -> pd.DataFrame:
+    """The results table as a reader wants it: text, rounded, with intervals."""
+
+    def rounded(column: str, digits: int, scale: float = 1.0) -> pd.Series:
+        return (results[column] * scale).map(f"{{:.{digits}f}}".format)
+
+    few = results.params_M.max() < 10
+    text = results.assign(
+        params_M=rounded("params_M", 3 if few else 1),
+        params_M_dcls=rounded("params_M_dcls", 3 if few else 1),
+        top1=rounded("top1", 1, 100),
+        top1_dcls=rounded("top1_dcls", 1, 100),
+        score=rounded("score", 3),
+        score_dcls=rounded("score_dcls", 3),
+        gain=[
+            f"{r.difference:+.3f} [{r.difference_low:+.3f}, {r.difference_high:+.3f}]"
+            for r in results.itertuples()
+        ],
+        excluded=[f"{r.invalid}, {r.invalid_dcls}" for r in results.itertuples()],
+    )
+    table = text[list(_READABLE)]
+    table.columns = list(_READABLE.values())
+    return table
+
+
+def write_results(study: Study, results: pd.DataFrame) -> None:
+    """Write the results table as CSV (numbers), Markdown and LaTeX (rounded)."""
+    folder = study.output / "tables"
+    subset = f"A subset of {study.limit} pictures. " if study.limit else ""
+    caption = (
+        f"Score: mean Spearman correlation with human maps over the human ceiling "
+        f"{HUMAN_CEILING:.5f} ({study.profile.label}, protocol: {study.protocol}, target: true "
+        f"class). Difference: DCLS minus baseline, paired per image. {subset}{study.profile.caveat}"
+    ).strip()
+    table = readable_table(results)
+    latex = (
+        table.style.hide(axis="index")
+        .format(escape="latex")
+        .format_index(escape="latex", axis="columns")
+        .to_latex(caption=_latex_text(caption), hrules=True, label="tab:results")
+    )
+    texts = {
+        "results.csv": results.to_csv(index=False),
+        "results.md": f"{table.to_markdown(index=False)}\n\n{caption}\n",
+        "results.tex": latex,
+    }
+    for name, text in texts.items():
+        with write_atomically(folder / name) as partial:
+            partial.write_text(text, encoding="utf-8")
+
+
+def _latex_text(text: str) -> str:
+    for sign in "&_%#$":
+        text = text.replace(sign, f"\\{sign}")
+    return text
