@@ -12,13 +12,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from pytorch_grad_cam.base_cam import BaseCAM
 from torch import Tensor, nn
 
-from lib.methods import METHODS, PUBLISHED_FLOOR, CamMethod, grad_cam_family
+from lib.methods import METHODS, CamMethod
 
 MAP_SIZE = 224
 
@@ -122,27 +120,10 @@ def is_constant(maps: Tensor) -> Tensor:
     return flat.amax(dim=1) == flat.amin(dim=1)
 
 
-class ThresholdGradCAM(BaseCAM):
-    """Threshold-Grad-CAM as a method of pytorch-grad-cam, used like its others.
+def __getattr__(name: str):
+    # pytorch-grad-cam's import takes seconds, which only this class needs.
+    if name == "ThresholdGradCAM":
+        from lib.threshold_grad_cam import ThresholdGradCAM
 
-    `ThresholdGradCAM(model, [layer])(x, targets)` gives (image, H, W) float32. As
-    with every method of that package the result is scaled to 0-1 per image, so the
-    floor itself comes out as 0; ranks, and scores, are those of `cam_maps`.
-    """
-
-    def __init__(self, model, target_layers, reshape_transform=None, floor=PUBLISHED_FLOOR):
-        super().__init__(model, target_layers, reshape_transform)
-        self.floor = floor
-
-    def get_cam_image(
-        self, input_tensor, target_layer, targets, activations, grads, eigen_smooth=False
-    ) -> np.ndarray:
-        if eigen_smooth:
-            raise ValueError("eigen_smooth has no meaning for Threshold-Grad-CAM")
-        maps = grad_cam_family(
-            torch.as_tensor(activations),
-            torch.as_tensor(grads),
-            relu_before_mean=True,
-            floor=self.floor,
-        )
-        return maps.numpy()
+        return ThresholdGradCAM
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
