@@ -54,7 +54,7 @@ class Preprocessing:
     def window(self, side: int) -> slice:
         """The rows (and columns) of a picture of this side that the crop keeps.
 
-        ConvNeXt and ResNet-50 do not see a picture's border: 14 and 5 of 224 pixels.
+        ConvNeXt and ResNet-50 do not see a picture's border: 14 and 5 or 6 of 224 pixels.
         """
         start = round((self.resize - self.crop) / 2)
         return slice(

@@ -146,7 +146,8 @@ def test_saved_figure_carries_caveat_and_provenance(tmp_path, monkeypatch, summa
     assert {p.name for p in path.parent.iterdir()} == {
         f"figure_x.{s}" for s in ("png", "pdf", "json")
     }
-    assert Image.open(path).width > 800
+    with Image.open(path) as image:
+        assert image.width > 800
     facts = json.loads(path.with_suffix(".json").read_text())
     assert facts["study"]["profile"] == "demo"
     assert facts["environment"]["torch"]
