@@ -38,9 +38,9 @@ lock:
 demo-data: $(READY)
 	$(BIN)/python -m lib.demo
 
-# Removes what runs wrote; keeps the environment, the embedded example and downloads.
+# Removes what runs wrote, kept scores included; keeps the environment, the embedded example and downloads.
 clean:
-	rm -rf data/output figures/demo figures/paper .pytest_cache .ruff_cache .hypothesis
+	rm -rf data/output figures/demo* figures/paper* .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 $(READY): requirements.lock pyproject.toml

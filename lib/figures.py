@@ -21,7 +21,7 @@ from lib.methods import METHODS
 
 STYLE = Path(__file__).with_name("study.mplstyle")
 HEATMAP_COLOURS = "viridis"
-_SCORE_UNIT = "mean Spearman ρ ÷ human ceiling"
+_SCORE_UNIT = "mean Spearman ρ ÷ 0.658, ClickMe's human ceiling"
 _SCORE_LABEL = f"score ({_SCORE_UNIT})"
 
 
@@ -77,7 +77,7 @@ def plot_heatmap_rows(
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
     for ax, label in zip(axes[:, 0], ["picture", *rows], strict=True):
-        ax.set_ylabel(label, fontsize=8)
+        ax.set_ylabel(label.replace("Threshold-", "Threshold-\n"), fontsize=8)
     scale = plt.cm.ScalarMappable(cmap=HEATMAP_COLOURS)
     bar = fig.colorbar(
         scale, ax=axes[1:] if len(rows) else axes, ticks=[0, 1], shrink=0.6, pad=0.01
@@ -126,7 +126,9 @@ def plot_dcls_against_baseline(summary: pd.DataFrame, method: str) -> Figure:
     ax.locator_params(nbins=5)
     ax.set_xlabel(f"score without DCLS\n({_SCORE_UNIT})")
     ax.set_ylabel(f"score with DCLS\n({_SCORE_UNIT})")
-    ax.set_title(f"{METHODS[method].label}\nabove the dashed line DCLS agrees more with people")
+    ax.set_title(
+        f"Figure 2. {METHODS[method].label}:\nabove the dashed line DCLS agrees more with people"
+    )
     ax.legend(title=f"{_counts(base)}, bars: 95 % interval", title_fontsize=8, loc="center left",
               bbox_to_anchor=(1.0, 0.5))  # fmt: skip
     return fig
@@ -152,6 +154,7 @@ def plot_score_bars(summary: pd.DataFrame) -> Figure:
         ax.set_title(f"{METHODS[method].label}  ({_counts(base)}; bars: 95 % interval)")
         ax.axhline(0, color="0.3", lw=0.6)
         ax.grid(axis="y")
+    fig.suptitle("Figure 3. Scores without and with DCLS")
     fig.supylabel(_SCORE_LABEL, fontsize=9)
     keys = [
         plt.Rectangle((0, 0), 1, 1, facecolor="0.6", edgecolor="0.25", label=label, **style)
@@ -181,7 +184,7 @@ def plot_size_against_score(summary: pd.DataFrame, method: str, correlation: flo
     told = f"rank correlation of size and score {correlation:+.2f} over {len(base)} models"
     if np.isnan(correlation):
         told = "too few models for a rank correlation of size and score"
-    ax.set_title(f"Baselines, {METHODS[method].label}\n{told}")
+    ax.set_title(f"Figure 4. Baselines, {METHODS[method].label}\n{told}")
     ax.legend(title=f"{_counts(base)}, bars: 95 % interval", title_fontsize=8, loc="center left",
               bbox_to_anchor=(1.0, 0.5))  # fmt: skip
     ax.grid()

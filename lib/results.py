@@ -113,7 +113,7 @@ def results_table(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
                 {
                     "data": study.profile.label,
                     "method": method.label,
-                    "backbone": backbone.label,
+                    "backbone": backbone.label + (" mini" if study.profile.mini else ""),
                     "params_M": base.parameters_millions,
                     "params_M_dcls": with_dcls.parameters_millions,
                     "top1": base.top1,
@@ -135,11 +135,11 @@ _READABLE = {
     "method": "Method",
     "backbone": "Backbone",
     "params_M": "Params (M)",
-    "params_M_dcls": "with DCLS",
+    "params_M_dcls": "Params with DCLS",
     "top1": "Top-1 (%)",
-    "top1_dcls": "with DCLS",
+    "top1_dcls": "Top-1 with DCLS",
     "score": "Score",
-    "score_dcls": "with DCLS",
+    "score_dcls": "Score with DCLS",
     "gain": "Difference [95 %]",
     "n_paired": "n",
     "excluded": "Invalid maps (without, with)",
@@ -178,7 +178,8 @@ def write_results(study: Study, results: pd.DataFrame) -> None:
     caption = (
         f"Score: mean Spearman correlation with human maps over the human ceiling "
         f"{HUMAN_CEILING:.5f} ({study.profile.label}, protocol: {study.protocol}, target: true "
-        f"class). Difference: DCLS minus baseline, paired per image. {subset}{study.profile.caveat}"
+        f"class). Difference: DCLS minus baseline, paired per image, with a 95 % "
+        f"bootstrap interval over images. {subset}{study.profile.caveat}"
     ).strip()
     table = readable_table(results)
     latex = (
@@ -189,7 +190,7 @@ def write_results(study: Study, results: pd.DataFrame) -> None:
     )
     texts = {
         "results.csv": results.to_csv(index=False),
-        "results.md": f"{table.to_markdown(index=False)}\n\n{caption}\n",
+        "results.md": f"{table.to_markdown(index=False, disable_numparse=True)}\n\n{caption}\n",
         "results.tex": latex,
     }
     for name, text in texts.items():

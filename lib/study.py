@@ -63,7 +63,8 @@ PROFILES: Table[Profile] = Table(
             "demo", "embedded example", DEMO / "clickme" / "val", ("val-0.tfrecords",),
             DEMO / "checkpoints",
             mini=True, classes=12, photographs="held-out",
-            caveat="Embedded example: simulated people, miniature models. No evidence about DCLS.",
+            caveat="Embedded example: simulated people, miniature models, real people's ceiling "
+            "(so scores exceed 1). No evidence about DCLS.",
         ),
         Profile(
             "paper", "ClickMe", DATA / "clickme" / "val",
