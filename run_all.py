@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--profile", default="paper", help=f"which data: {', '.join(PROFILES)} (default: paper)")
     add("--models", nargs="+", type=_names, default=[], metavar="KEY",
-        help="these backbones only (spaces or commas between), each with and without DCLS")  # fmt: skip
+        help="these backbones only (spaces or commas), plain and with DCLS")  # fmt: skip
     add("--methods", nargs="+", type=_names, default=[], metavar="KEY", help="these methods only")
     add("--limit", type=int, default=0, metavar="N",
         help="a fixed subset of N pictures (default: all)")  # fmt: skip
