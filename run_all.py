@@ -10,7 +10,9 @@ are missing; 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+import threading
 from typing import NoReturn
 
 from lib.backbones import BACKBONES
@@ -78,8 +80,25 @@ def _print_lists(steps) -> None:
             print(f"  {row.key:<20} {row.label}")
 
 
+def _interrupt(*_) -> NoReturn:
+    raise KeyboardInterrupt
+
+
 def main(arguments: list[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    """The command line; returns the exit status."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)  # end the kernel, keep what is finished
+    try:
+        return _run(_parser().parse_args(arguments))
+    except KeyboardInterrupt:
+        print(
+            "\nrun_all.py: interrupted. What is finished is kept; the same command resumes.",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+
+
+def _run(options: argparse.Namespace) -> int:
     from lib import runner  # jupyter and papermill: after the options are read
     from lib.progress import Progress
 
@@ -103,19 +122,19 @@ def main(arguments: list[str] | None = None) -> int:
         if options.device not in ("auto", "cpu"):
             study.torch_device()
         runner.check_kernel()
+        for folder in (study.output / "notebooks", study.figures):
+            folder.mkdir(parents=True, exist_ok=True)
     except MissingInputs as error:
         print(f"run_all.py: {error}", file=sys.stderr)
         return MISSING
+    except OSError as error:
+        print(f"run_all.py: cannot write results: {error}", file=sys.stderr)
+        return FAILED
     except (UnknownName, ValueError, runner.RunnerError) as error:
         print(f"run_all.py: {error}", file=sys.stderr)
         return WRONG_OPTION
 
-    try:
-        outcomes = runner.run_steps(chosen, values, study.name, study.output, Progress())
-    except KeyboardInterrupt:
-        print("\nrun_all.py: interrupted. What is finished is kept; the same command resumes.",
-              file=sys.stderr)  # fmt: skip
-        return INTERRUPTED
+    outcomes = runner.run_steps(chosen, values, study.name, study.output, Progress())
     print(f"\n{runner.closing_table(outcomes)}")
     if study.profile.caveat:
         print(f"\n{study.profile.caveat}")

@@ -82,7 +82,12 @@ def _checked_targets(targets: Tensor, logits: Tensor) -> Tensor:
         raise ValueError(
             f"need one target class per image: {images} images, targets {tuple(targets.shape)}"
         )
-    if targets.is_floating_point() or not ((targets >= 0) & (targets < classes)).all():
+    kind = targets.dtype
+    if (
+        kind.is_floating_point
+        or kind == torch.bool
+        or not ((targets >= 0) & (targets < classes)).all()
+    ):
         raise ValueError(f"targets must be class indices 0 … {classes - 1}, got {targets.tolist()}")
     return targets.long()
 
@@ -109,6 +114,8 @@ def cam_maps(
     Returns {method key: (image, size, size) float, >= 0}. A constant map, such as
     Grad-CAM's where no evidence is positive, stays constant; see `is_constant`.
     """
+    if isinstance(methods, str):
+        raise ValueError("methods is a list of keys or rows, not one text")
     rows = [m if isinstance(m, CamMethod) else METHODS[m] for m in methods]
     passed = head_pass(model, x, targets)
     return {row.key: enlarge(row.small_map(passed.features, passed.gradient), size) for row in rows}

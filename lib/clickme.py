@@ -296,6 +296,10 @@ class ClickMe:
         limit: int = 0,
         classes: int = 1000,
     ):
+        if isinstance(shards, str | Path):
+            raise ValueError("shards is a list of files, not one path")
+        if limit < 0:
+            raise ValueError(f"limit must be 0 or more, got {limit}")
         self.protocol = PROTOCOLS[protocol]
         self.classes = classes
         stored = [address for shard in shards for address in index_shard(Path(shard))]
@@ -341,6 +345,8 @@ class ClickMe:
 
     def batches(self, size: int = 32) -> Iterator[ClickMeBatch]:
         """Decoded and preprocessed pictures, `size` at a time; the last may be smaller."""
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"a batch's size must be a whole number of 1 or more, got {size!r}")
         pending: list[tuple[Address, Record]] = []
         for item in self.records():
             pending.append(item)

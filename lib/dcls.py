@@ -87,8 +87,12 @@ def _quiet_dcls_package() -> Iterator[None]:
 
 
 def _dcls_layer(conv: nn.Conv2d, recipe: DclsRecipe) -> Dcls2d:
-    if conv.dilation != (1, 1) or conv.padding_mode != "zeros":
-        raise ValueError(f"cannot convert {conv}: only undilated, zero-padded convolutions are")
+    same = conv.padding == "same" or conv.padding == tuple(k // 2 for k in conv.kernel_size)
+    if conv.dilation != (1, 1) or conv.padding_mode != "zeros" or not same:
+        raise ValueError(
+            f"cannot convert {conv}: only undilated convolutions zero-padded by half their size "
+            "keep the size of their output"
+        )
     with _quiet_dcls_package():
         layer = Dcls2d(
             conv.in_channels,
@@ -105,6 +109,7 @@ def _dcls_layer(conv: nn.Conv2d, recipe: DclsRecipe) -> Dcls2d:
     nn.init.normal_(layer.weight, 0.0, 0.02)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
+    layer.requires_grad_(conv.weight.requires_grad)
     return layer.to(conv.weight.device, conv.weight.dtype)
 
 
@@ -120,24 +125,33 @@ def convert_to_dcls(model: nn.Module, recipe: DclsRecipe) -> nn.Module:
 
     Raises ValueError if no convolution matches, or if one cannot be expressed.
     """
+    if recipe.size % 2 == 0:
+        raise ValueError(f"size must be odd, or maps change their size; got {recipe.size}")
     positions: nn.Parameter | None = None
     channels = -1
-    for name, module in list(model.named_modules()):
+    made: dict[nn.Module, Dcls2d] = {}
+    places: dict[str, Dcls2d] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
         if not isinstance(module, nn.Conv2d) or not recipe.replaces(module):
             continue
-        layer = _dcls_layer(module, recipe)
-        if positions is None or layer.in_channels > channels:
-            positions = layer.P
-        elif layer.P.shape != positions.shape:
-            raise ValueError(
-                f"{name}: its positions {tuple(layer.P.shape)} cannot be shared with "
-                f"the stage's {tuple(positions.shape)}"
-            )
-        channels = layer.in_channels
-        layer.P = positions
+        if module not in made:
+            layer = made[module] = _dcls_layer(module, recipe)
+            if positions is None or layer.in_channels > channels:
+                positions = layer.P
+            elif layer.P.shape != positions.shape:
+                raise ValueError(
+                    f"{name}: its positions {tuple(layer.P.shape)} cannot be shared with "
+                    f"the stage's {tuple(positions.shape)}"
+                )
+            channels = layer.in_channels
+            layer.P = positions
+        places[name] = made[module]
+    if not places or "" in places:
+        raise ValueError(
+            f"no convolution inside {type(model).__name__} matches the recipe {recipe}"
+        )
+    for name, layer in places.items():  # only now: a refused model stays as it was
         model.set_submodule(name, layer)
-    if positions is None:
-        raise ValueError(f"no convolution of {type(model).__name__} matches the recipe {recipe}")
     return model
 
 

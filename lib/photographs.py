@@ -64,6 +64,8 @@ def load_square(path: Path) -> np.ndarray:
     """
     try:
         with Image.open(path) as opened:
+            if opened.mode.startswith(("I", "F")):
+                raise OSError(f"its {opened.mode} pixels have no 8-bit meaning; save it as 8-bit")
             upright = ImageOps.exif_transpose(opened).convert("RGBA")
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} is no readable picture: {error}") from None
@@ -94,7 +96,17 @@ def folder_photographs(folder: Path) -> list[Photograph]:
             rows = csv.DictReader(file)
             if not {"file", "attribution"} <= set(rows.fieldnames or ()):
                 raise ValueError(f"{listing} needs the columns file,attribution")
-            credit = {row["file"]: row["attribution"] for row in rows}
+            try:
+                lines = list(rows)
+            except UnicodeDecodeError:
+                raise ValueError(f"{listing} is not UTF-8 text") from None
+            for number, row in enumerate(lines, 2):
+                if None in row or None in row.values():
+                    raise ValueError(
+                        f"{listing}, line {number}: needs a file and an attribution; "
+                        'put "quotes" around text with commas'
+                    )
+            credit = {row["file"]: row["attribution"] for row in lines}
         strangers = sorted(set(credit) - {p.name for p in files})
         if strangers:
             raise ValueError(f"{listing} names pictures that are not there: {', '.join(strangers)}")

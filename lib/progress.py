@@ -42,6 +42,11 @@ class Progress:
         self._cell, self._bar = f"cell {position}/{total}: {first}", ""
         self._draw()
 
+    @property
+    def where(self) -> str:
+        """The cell that has begun last, for messages."""
+        return self._cell or "no cell"
+
     def end(self, status: str, seconds: float, detail: str = "") -> None:
         if self._beating is not None:
             self._beating.set()

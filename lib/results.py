@@ -161,7 +161,9 @@ def readable_table(results: pd.DataFrame) -> pd.DataFrame:
         score=rounded("score", 3),
         score_dcls=rounded("score_dcls", 3),
         gain=[
-            f"{r.difference:+.3f} [{r.difference_low:+.3f}, {r.difference_high:+.3f}]"
+            f"{r.difference:+.3f} [{r.difference_low:+.3f}, {r.difference_high:+.3f}]".replace(
+                "[+nan, +nan]", "[–]"
+            )
             for r in results.itertuples()
         ],
         excluded=[f"{r.invalid}, {r.invalid_dcls}" for r in results.itertuples()],
@@ -174,7 +176,7 @@ def readable_table(results: pd.DataFrame) -> pd.DataFrame:
 def write_results(study: Study, results: pd.DataFrame) -> None:
     """Write the results table as CSV (numbers), Markdown and LaTeX (rounded)."""
     folder = study.output / "tables"
-    subset = f"A subset of {study.limit} pictures. " if study.limit else ""
+    subset = f"At most {study.limit} pictures. " if study.limit else ""
     caption = (
         f"Score: mean Spearman correlation with human maps over the human ceiling "
         f"{HUMAN_CEILING:.5f} ({study.profile.label}, protocol: {study.protocol}, target: true "

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -70,12 +71,16 @@ class Outcome:
 
 def read_step(path: Path) -> Step:
     """What a notebook declares. Raises RunnerError naming the notebook and the mend."""
-    notebook = nbformat.read(path, as_version=4)
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except (ValueError, nbformat.reader.NotJSONError) as error:
+        raise RunnerError(f"{path} is no readable notebook: {error}") from None
     tagged = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
     if len(tagged) != 1:
         raise RunnerError(f"{path}: {len(tagged)} cells are tagged 'parameters', one must be")
-    found = _DECLARATION.search(notebook.cells[1].source)
-    if notebook.cells[1].cell_type != "markdown" or not found:
+    second = notebook.cells[1] if len(notebook.cells) > 1 else tagged[0]
+    found = _DECLARATION.search(second.source)
+    if second.cell_type != "markdown" or not found:
         raise RunnerError(f"{path}: its second cell must be text that says what it **Writes**")
     parameters = papermill.inspect_notebook(str(path))
     types = {name: p["inferred_type_name"].split("[")[0] for name, p in parameters.items()}
@@ -137,10 +142,6 @@ def check_kernel() -> None:
         raise RunnerError(f"the kernel {KERNEL!r} runs {command}, another Python; mend it: {mend}")
 
 
-# Sockets in the file system rather than TCP ports: nobody else can listen, none can clash.
-_TRANSPORT = Config({} if sys.platform == "win32" else {"KernelManager": {"transport": "ipc"}})
-
-
 class _ReportingEngine(NBClientEngine):
     """papermill's own engine; `stderr_file`, a `Progress`, also hears which cell has begun."""
 
@@ -156,14 +157,19 @@ class _ReportingEngine(NBClientEngine):
             return begin(cell, cell_index, **options)
 
         nb_man.cell_start = cell_start
-        super().execute_managed_notebook(
-            nb_man,
-            kernel_name,
-            stderr_file=stderr_file,
-            coalesce_streams=True,
-            config=_TRANSPORT,
-            **kwargs,
-        )
+        # Sockets in a folder of this run's own rather than TCP ports: nobody else can listen,
+        # and two runs cannot clash. Windows has none; the name must be short.
+        with tempfile.TemporaryDirectory(prefix="dcls-") as sockets:
+            files = {"transport": "ipc", "ip": f"{sockets}/kernel"}
+            config = Config({} if sys.platform == "win32" else {"KernelManager": files})
+            super().execute_managed_notebook(
+                nb_man,
+                kernel_name,
+                stderr_file=stderr_file,
+                coalesce_streams=True,
+                config=config,
+                **kwargs,
+            )
 
 
 papermill_engines.register("study", _ReportingEngine)
@@ -222,7 +228,7 @@ def run_step(
         )
     except DeadKernelError:
         failure = (
-            "its kernel died. The usual cause is too little memory: "
+            f"its kernel died in {progress.where}. The usual cause is too little memory: "
             "try a smaller --batch-size, or a --limit"
         )
     except Exception as error:  # the kernel could not be started, the disk is full, …
@@ -259,10 +265,12 @@ def run_steps(
     try:
         for number, step in enumerate(steps, 1):
             progress.begin(step.name, number, len(steps))
-            outcome = Outcome(step.name, "interrupted", 0.0)
+            started = time.monotonic()
+            outcome = None
             try:
                 outcome = run_step(step, values, run_name, output / "notebooks", progress)
             finally:
+                outcome = outcome or Outcome(step.name, "interrupted", time.monotonic() - started)
                 outcomes[number - 1] = outcome
                 progress.end(outcome.status, outcome.seconds, outcome.detail)
             if outcome.status != "ok":

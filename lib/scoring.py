@@ -6,11 +6,14 @@ hash of everything that determines them; what is asked for again is read, not co
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from tqdm import tqdm
 
@@ -30,8 +33,8 @@ CONSTANT_HUMAN_MAP = "constant human map"
 NON_FINITE = "non-finite map"
 
 # A change to any of these may change a score, so kept scores depend on their text.
-_DETERMINING_CODE = (cam, clickme, dcls, methods, models, spearman)
-_DETERMINING_PACKAGES = ("torch", "timm", "simplejpeg", "pillow")
+_DETERMINING_CODE = (cam, clickme, dcls, methods, models, spearman, sys.modules[__name__])
+_DETERMINING_PACKAGES = ("torch", "timm", "dcls", "numpy", "simplejpeg", "pillow")
 
 
 def score_batch(
@@ -118,7 +121,7 @@ def score_study(study: Study) -> pd.DataFrame:
                 name = variant_name(backbone.key, has_dcls)
                 key = _key(study, backbone, has_dcls, part)
                 path = study.scores / f"{name}-{part.addresses[0].shard.stem}-{key}.parquet"
-                if not path.is_file():
+                if not _is_kept(path):
                     ranked = ranked or _ranked(part, study)
                     scores = score_variant(study, backbone.key, has_dcls, ranked)
                     with write_atomically(path) as partial:
@@ -130,6 +133,17 @@ def score_study(study: Study) -> pd.DataFrame:
     return scores.sort_values("variant", key=lambda v: v.map(order), kind="stable").reset_index(
         drop=True
     )
+
+
+def _is_kept(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        pq.read_metadata(path)
+    except pa.ArrowInvalid:
+        tqdm.write(f"{path} is damaged: scoring anew")
+        return False
+    return True
 
 
 def _ranked(part: ClickMe, study: Study) -> list[tuple[ClickMeBatch, Ranks]]:

@@ -75,20 +75,21 @@ def _sorted_ranks(maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _as_maps(maps: Tensor | np.ndarray, name: str) -> Tensor:
-    maps = torch.as_tensor(maps)
+    if isinstance(maps, np.ndarray):
+        maps = np.ascontiguousarray(maps, dtype=maps.dtype.newbyteorder("="))
+    maps = torch.as_tensor(maps).detach()
     if maps.device.type == "mps":
         maps = maps.cpu()  # Apple's GPUs have no float64
-    if maps.ndim < 2 or maps[0:1].numel() < 2 * len(maps[0:1]):
+    if maps.ndim != 3 or maps.shape[1] * maps.shape[2] < 2 or maps.is_complex():
         raise ValueError(
-            f"{name} must be (image, height, width) with two pixels or more, "
-            f"got {tuple(maps.shape)}"
+            f"{name} must be (image, height, width), real, with two pixels or more, "
+            f"got {tuple(maps.shape)} {maps.dtype}"
         )
-    if not maps.is_floating_point():
-        # Exact for the integers that maps are stored as.
-        maps = maps.to(torch.float64 if maps.dtype in (torch.int32, torch.int64) else torch.float32)
-    elif maps.dtype in (torch.float16, torch.bfloat16):
-        maps = maps.to(torch.float32)
-    return maps
+    if maps.dtype in (torch.float32, torch.float64):
+        return maps
+    # float32 holds half floats and integers of 16 bits exactly, float64 those of 32.
+    narrow = maps.is_floating_point() or maps.element_size() <= 2
+    return maps.to(torch.float32 if narrow else torch.float64)
 
 
 def rank_maps(maps: Tensor | np.ndarray) -> Ranks:

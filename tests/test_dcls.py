@@ -223,13 +223,13 @@ def test_timm_entry_refuses_pretrained_weights_it_does_not_have():
 
 def test_conversion_without_a_match_is_refused():
     recipe = DclsRecipe(4, 7, "v0", lambda conv: False)
-    with pytest.raises(ValueError, match="no convolution of Sequential matches"):
+    with pytest.raises(ValueError, match="no convolution inside Sequential matches"):
         convert_to_dcls(nn.Sequential(nn.Conv2d(3, 4, 3)), recipe)
 
 
 def test_conversion_of_a_dilated_convolution_is_refused():
     recipe = DclsRecipe(4, 7, "v0", lambda conv: True)
-    with pytest.raises(ValueError, match="only undilated"):
+    with pytest.raises(ValueError, match="only undilated convolutions"):
         convert_to_dcls(nn.Sequential(nn.Conv2d(3, 4, 3, dilation=2)), recipe)
 
 
@@ -240,7 +240,7 @@ def test_conversion_is_quiet(caplog):
 
 def test_new_layers_follow_the_recipe_of_initialisation():
     recipe = DclsRecipe(16, 17, "v1", lambda conv: True)
-    network = convert_to_dcls(nn.Sequential(nn.Conv2d(64, 64, 7, groups=64)), recipe)
+    network = convert_to_dcls(nn.Sequential(nn.Conv2d(64, 64, 7, padding=3, groups=64)), recipe)
     layer = network[0]
     assert isinstance(layer, Dcls2d)
     assert layer.weight.std().item() == pytest.approx(0.02, rel=0.15)
@@ -259,3 +259,23 @@ def test_clamped_positions_lie_inside_the_square():
 def test_replaced_layers_number_the_shared_positions():
     lines = replaced_layers(mini("convnext_tiny", dcls=True))
     assert [line["positions"] for line in lines] == [0, 1, 2, 2, 3]
+
+
+@pytest.mark.parametrize("conv", [nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3, padding=2)])
+def test_conversion_that_would_change_the_output_size_is_refused(conv):
+    network = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), conv)
+    with pytest.raises(ValueError, match="keep the size of their output"):
+        convert_to_dcls(network, DclsRecipe(4, 7, "v0", lambda c: True))
+    assert not dcls_layers(network)  # nothing is half-converted
+    with pytest.raises(ValueError, match="size must be odd"):
+        convert_to_dcls(network, DclsRecipe(4, 6, "v0", lambda c: True))
+
+
+def test_a_convolution_used_twice_is_replaced_in_both_places_by_one_layer():
+    conv = nn.Conv2d(4, 4, 3, padding=1).requires_grad_(False)
+    network = convert_to_dcls(
+        nn.Sequential(conv, nn.ReLU(), conv), DclsRecipe(4, 7, "v0", lambda c: True)
+    )
+    assert network[0] is network[2]
+    assert isinstance(network[0], Dcls2d)
+    assert not any(p.requires_grad for p in network.parameters())

@@ -324,3 +324,30 @@ def test_the_whole_demo_writes_everything_it_declares():
     for step in find_steps():
         assert re.search(rf"{step.name} +ok", done.stdout)
         assert all(path.stat().st_size for path in step.outputs("demo"))
+
+
+def test_two_runs_at_once_do_not_meet(tmp_path):
+    """Both kernels start at the same moment; their sockets lie apart and are removed."""
+    before = set((ROOT / "notebooks").iterdir())
+    command = [sys.executable, "run_all.py", "--profile", "demo", "--only", "01", "--models",
+               "resnet50", "--limit", "8"]  # fmt: skip
+    runs = [
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for _ in range(2)
+    ]
+    for run in runs:
+        printed, _ = run.communicate(timeout=300)
+        assert run.returncode == 0, printed.decode()
+    assert set((ROOT / "notebooks").iterdir()) == before
+
+
+def test_a_termination_ends_the_kernel_and_says_so():
+    command = [sys.executable, "run_all.py", "--profile", "demo", "--only", "01", "--limit", "8"]
+    run = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert "01_setup" in run.stdout.readline()
+    run.terminate()
+    _, error = run.communicate(timeout=120)
+    assert run.returncode == run_all.INTERRUPTED
+    assert "interrupted" in error

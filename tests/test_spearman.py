@@ -144,3 +144,28 @@ def test_attainable_rho_of_a_floor_is_the_closed_form(share, bound):
     assert attainable_rho(maps).item() == pytest.approx(bound, abs=1e-3)
     best = spearman_per_image(maps, torch.arange(10_000).view(1, 100, 100))
     assert attainable_rho(maps).item() == pytest.approx(best.item(), abs=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.uint32, np.int64, np.float16])
+def test_spearman_of_other_number_types_equals_scipy(dtype):
+    rng = np.random.default_rng(0)
+    top = 60_000 if dtype == np.float16 else min(np.iinfo(dtype).max, 2**31)
+    maps = rng.integers(top - min(top, 400), top, (2, 20, 20), endpoint=True).astype(dtype)
+    human = rng.random((2, 20, 20))
+    np.testing.assert_allclose(
+        spearman_per_image(maps, human), scipy_scores(maps, human), atol=1e-10
+    )
+
+
+def test_views_and_tensors_with_gradients_are_taken():
+    maps = np.random.default_rng(0).random((2, 8, 8)).astype(">f4")[:, ::-1]
+    human = torch.rand(2, 8, 8, requires_grad=True)
+    expected = scipy_scores(maps, human.detach().numpy())
+    np.testing.assert_allclose(spearman_per_image(maps, human), expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("wrong", [torch.rand(20, 20), torch.rand(1, 2, 20, 20),
+                                   torch.rand(2, 8, 8, dtype=torch.complex64)])  # fmt: skip
+def test_maps_without_an_image_axis_or_with_imaginary_parts_are_refused(wrong):
+    with pytest.raises(ValueError, match=r"must be \(image, height, width\), real"):
+        spearman_per_image(wrong, wrong)
