@@ -34,7 +34,7 @@ lock:
 	uv pip compile --universal --python-version 3.11 --extra dev --no-emit-index-url \
 		--no-header --upgrade pyproject.toml --output-file requirements.lock
 
-# Makes data/demo/ anew from seeds: about three quarters of an hour on two cores.
+# Makes data/demo/ anew from seeds: about forty minutes on two cores.
 demo-data: $(READY)
 	$(BIN)/python -m lib.demo
 

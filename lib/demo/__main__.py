@@ -2,7 +2,7 @@
 
 Writes the held-out ClickMe-format shard, the class names, and the sixteen
 miniatures' weights below `data/demo/`. On two CPU cores the pictures take about a
-minute and the models about three quarters of an hour. Pictures come out the same
+minute and the models about forty minutes. Pictures come out the same
 on every machine; weights do so up to the order of floating-point sums.
 """
 
