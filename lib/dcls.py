@@ -19,13 +19,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from DCLS.construct.modules import Dcls2d
+from DCLS.construct.modules import ConstructKernel2d, Dcls2d
 from torch import Tensor, nn
 
 from lib.backbones import DclsRecipe
 
 # The order in which each version reads the two coordinates of P.
 _ROW_AXIS = {"v0": 0, "v1": 1}
+# Kernels built together when folding; bounds its memory to about a gigabyte.
+_KERNELS_AT_ONCE = 32_768
 
 
 class KernelBuilder(nn.Module):
@@ -185,13 +187,29 @@ def replaced_layers(model: nn.Module) -> list[dict]:
 def dense_kernel(layer: Dcls2d) -> Tensor:
     """The kernel that a DCLS layer applies: (out, in/groups, size, size).
 
-    Built in float32 or better whatever the layer's own precision, and from
-    nothing but its parameters, so it is right on any device.
+    Built by the DCLS package's own construction, so that a folded layer computes
+    what the layer did to the last digit; in float32 or better whatever the layer's
+    precision, and from nothing but its parameters, so it is right on any device.
+    Some output channels at a time: the construction needs hundreds of times the
+    kernel's memory.
     """
-    builder = KernelBuilder(layer.dilated_kernel_size, layer.version)
     working = torch.promote_types(layer.weight.dtype, torch.float32)
-    kernel = builder(layer.weight.to(working), layer.P.to(working))
-    return kernel.to(layer.weight.dtype)
+    weight, positions = layer.weight.to(working), layer.P.to(working)
+    inputs = weight.shape[1]
+    at_once = max(1, _KERNELS_AT_ONCE // inputs)
+    parts = []
+    for start in range(0, len(weight), at_once):
+        part = slice(start, start + at_once)
+        construct = ConstructKernel2d(
+            len(weight[part]),
+            inputs,
+            1,
+            layer.kernel_count,
+            layer.dilated_kernel_size,
+            layer.version,
+        )
+        parts.append(construct(weight[part], positions[:, part], None))
+    return torch.cat(parts).to(layer.weight.dtype)
 
 
 def _plain_layer(layer: Dcls2d) -> nn.Conv2d:
