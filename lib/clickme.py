@@ -119,6 +119,17 @@ def write_shard(path: Path, records: Iterable[Record]) -> int:
     return count
 
 
+def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
+    """A picture (height, width, 3) or a map (height, width), uint8, as shards hold them."""
+    grey = pixels.ndim == 2
+    return simplejpeg.encode_jpeg(
+        np.ascontiguousarray(pixels[..., None] if grey else pixels),
+        quality=quality,
+        colorspace="GRAY" if grey else "RGB",
+        colorsubsampling="Gray" if grey else "420",
+    )
+
+
 def index_shard(path: Path) -> list[Address]:
     """Where every record of a shard stands, from the record headers alone.
 

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import simplejpeg
 import torch
 
 from lib.backbones import BACKBONES
-from lib.clickme import Record, write_shard
+from lib.clickme import Record, encode_jpeg, write_shard
 from lib.models import Provenance, StudyModel, build_network
 from lib.study import PROFILES
 from lib.tables import Table
@@ -47,13 +46,7 @@ def pictures() -> np.ndarray:
 
 
 def jpeg(pixels: np.ndarray, quality: int = 90) -> bytes:
-    grey = pixels.ndim == 2
-    return simplejpeg.encode_jpeg(
-        np.ascontiguousarray(pixels[..., None] if grey else pixels),
-        quality=quality,
-        colorspace="GRAY" if grey else "RGB",
-        colorsubsampling="Gray" if grey else "420",
-    )
+    return encode_jpeg(pixels, quality)
 
 
 def make_record(index: int, label: int = 3, side: int = 256) -> Record:

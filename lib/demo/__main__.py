@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from lib.backbones import BACKBONES, variant_name
-from lib.clickme import Record, deliver_pictures, write_shard
+from lib.clickme import Record, deliver_pictures, encode_jpeg, write_shard
 from lib.demo.players import human_map
 from lib.demo.scenes import CLASSES, Scene, make_scene
 from lib.demo.training import accuracy, train
@@ -33,23 +33,14 @@ PICTURE_QUALITY, MAP_QUALITY = 85, 90
 REQUIRED_ACCURACY = 0.9
 
 
-def _jpeg(pixels: np.ndarray, quality: int) -> bytes:
-    grey = pixels.ndim == 2
-    return simplejpeg.encode_jpeg(
-        np.ascontiguousarray(pixels[..., None] if grey else pixels),
-        quality=quality,
-        colorspace="GRAY" if grey else "RGB",
-        colorsubsampling="Gray" if grey else "420",
+def _record(scene: Scene, index: int) -> Record:
+    people = human_map(scene, SEED, index)
+    return Record(
+        encode_jpeg(scene.picture, PICTURE_QUALITY), encode_jpeg(people, MAP_QUALITY), scene.label
     )
 
 
-def _record(scene: Scene, index: int) -> Record:
-    people = human_map(scene, SEED, index)
-    return Record(_jpeg(scene.picture, PICTURE_QUALITY), _jpeg(people, MAP_QUALITY), scene.label)
-
-
 def make_held_out_shard(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     numbers = tqdm(range(HELD_OUT_PICTURES), desc="held-out pictures and simulated people")
     write_shard(path, (_record(make_scene(SEED, HELD_OUT, i), i) for i in numbers))
     (DEMO / "classes.txt").write_text("".join(f"{c.name}\n" for c in CLASSES))
@@ -61,7 +52,7 @@ def _delivered(split: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
     for index in tqdm(range(count), desc="training pictures" if split == TRAINING else "held-out"):
         empty = split == TRAINING and index % EMPTY_EVERY == 0
         scene = make_scene(SEED, split, index, empty)
-        stored = simplejpeg.decode_jpeg(_jpeg(scene.picture, PICTURE_QUALITY), fastdct=True)
+        stored = simplejpeg.decode_jpeg(encode_jpeg(scene.picture, PICTURE_QUALITY), fastdct=True)
         pictures.append(deliver_pictures(stored[None])[0])
         labels.append(scene.label)
         shown.append((scene.diagnosticity > 0)[2::4, 2::4])
@@ -95,9 +86,8 @@ def make_models(keys: list[str]) -> None:
             if top1 < REQUIRED_ACCURACY:
                 short.append(f"{name} ({top1:.3f})")
                 continue
-            path = demo_weights_path(backbone.key, dcls)
-            path.parent.mkdir(parents=True, exist_ok=True)
             facts = {"num_classes": len(CLASSES), "seed": seed, "held_out_top1": f"{top1:.4f}"}
+            path = demo_weights_path(backbone.key, dcls)
             save_weights(network, path, {k: str(v) for k, v in facts.items()})
     if short:
         raise SystemExit(f"not saved, below top-1 {REQUIRED_ACCURACY}: {', '.join(short)}")
