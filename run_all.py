@@ -3,24 +3,25 @@
     python run_all.py --profile demo    the embedded example, minutes, needs nothing
     python run_all.py                   the full study; needs ClickMe and checkpoints
 
-Exit status: 0 all is well; 1 a notebook failed; 2 an option is wrong; 3 input files
-are missing; 130 interrupted.
+What has succeeded and is still valid is kept: the same command resumes a run.
 """
 
 from __future__ import annotations
 
 import argparse
-import signal
+import re
+import shlex
 import sys
-import threading
 from typing import NoReturn
 
 from lib.backbones import BACKBONES
 from lib.methods import METHODS
-from lib.study import PROFILES, MissingInputs, Study
+from lib.paths import OUTPUT, ROOT, shown
+from lib.study import PROFILES, Study
 from lib.tables import UnknownName, unknown_name
 
-FAILED, WRONG_OPTION, MISSING, INTERRUPTED = 1, 2, 3, 130
+WRONG_OPTION, NOT_READY = 2, 4  # as in lib.runner.faults, which may not be importable yet
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -40,6 +41,14 @@ def _names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
 
 
+def _duration(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    seconds = float(found[1]) * _UNITS[found[2]] if found else 0
+    if seconds <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; write 90s, 30m or 8h")
+    return seconds
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="run_all.py",
@@ -47,22 +56,28 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add = parser.add_argument
-    add("--profile", default="paper", help=f"which data: {', '.join(PROFILES)} (default: paper)")
-    add("--models", nargs="+", type=_names, default=[], metavar="KEY",
-        help="these backbones only (spaces or commas), plain and with DCLS")  # fmt: skip
-    add("--methods", nargs="+", type=_names, default=[], metavar="KEY", help="these methods only")
-    add("--limit", type=int, default=0, metavar="N",
-        help="a fixed subset of N pictures (default: all)")  # fmt: skip
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:<number>, mps (default: auto)")
-    add(
-        "--batch-size", type=int, default=32, metavar="N", help="pictures per forward (default: 32)"
-    )
-    add("--only", nargs="+", type=_names, default=[], metavar="NOTEBOOK",
-        help="these notebooks only, by number or name")  # fmt: skip
-    add(
-        "--list", action="store_true", help="list notebooks, models, methods, profiles; run nothing"
-    )
+    what = parser.add_argument_group("what is studied").add_argument
+    what("--profile", default="paper", help=f"which data: {', '.join(PROFILES)} (default: paper)")
+    what("--models", nargs="+", type=_names, default=[], metavar="KEY",
+         help="these backbones only (spaces or commas), plain and with DCLS")  # fmt: skip
+    what("--methods", nargs="+", type=_names, default=[], metavar="KEY", help="these methods only")
+    what("--limit", type=int, default=0, metavar="N",
+         help="a fixed subset of N pictures (default: all)")  # fmt: skip
+    how = parser.add_argument_group("how").add_argument
+    how("--device", default="auto", help="auto, cpu, cuda, cuda:<number>, mps (default: auto)")
+    how("--batch-size", type=int, default=32, metavar="N",
+        help="pictures per forward (default: 32); less takes less memory")  # fmt: skip
+    how("--timeout", type=_duration, metavar="TIME",
+        help="end a notebook after so long: 90s, 30m, 8h (default: never)")  # fmt: skip
+    which = parser.add_argument_group("which notebooks").add_argument
+    which("--only", nargs="+", type=_names, default=[], metavar="NOTEBOOK",
+          help="these, by number or name")  # fmt: skip
+    which("--from", dest="first", default="", metavar="NOTEBOOK",
+          help="this one and those after it")  # fmt: skip
+    which("--force", action="store_true", help="run them even if their results are up to date")
+    which("--dry-run", action="store_true",
+          help="check everything, say what would run and why; run nothing")  # fmt: skip
+    which("--list", action="store_true", help="list notebooks, models, methods, profiles")
     return parser
 
 
@@ -71,74 +86,120 @@ def _flat(groups: list[list[str]]) -> list[str]:
 
 
 def _print_lists(steps) -> None:
-    print("notebooks (--only)")
+    print("notebooks (--only, --from)")
     for step in steps:
-        print(f"  {step.name:<20} writes {', '.join(step.writes) or 'nothing'}")
+        print(f"  {step.name}\n    reads  {', '.join(step.reads) or 'nothing'}")
+        print("\n".join(f"    writes {path}" for path in step.writes))
     for title, table in (("models", BACKBONES), ("methods", METHODS), ("profile", PROFILES)):
         print(f"\n{title} (--{title})")
         for row in table.values():
             print(f"  {row.key:<20} {row.label}")
 
 
-def _interrupt(*_) -> NoReturn:
-    raise KeyboardInterrupt
+def _complain(text: object) -> None:
+    print(f"run_all.py: {text}", file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)  # end the kernel, keep what is finished
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # for terminals without some sign
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(arguments)
     try:
-        return _run(_parser().parse_args(arguments))
-    except KeyboardInterrupt:
-        print(
-            "\nrun_all.py: interrupted. What is finished is kept; the same command resumes.",
-            file=sys.stderr,
+        from lib.runner import signals
+        from lib.runner.faults import RunError
+        from lib.runner.session import Session  # noqa: F401 - all that a run imports
+    except ImportError as error:
+        install = f"{shlex.quote(sys.executable)} -m pip install"
+        _complain(
+            f"this Python, {sys.executable}, lacks what is needed: {error}\n"
+            "Activate the study's environment, or install it here:\n"
+            f"    {install} -r {shlex.quote(str(ROOT / 'requirements.lock'))}\n"
+            f"    {install} --no-deps -e {shlex.quote(str(ROOT))}"
         )
-        return INTERRUPTED
-
-
-def _run(options: argparse.Namespace) -> int:
-    from lib import runner  # jupyter and papermill: after the options are read
-    from lib.progress import Progress
-
+        return NOT_READY
     try:
-        steps = runner.find_steps()
-        if options.list:
-            _print_lists(steps)
-            return 0
-        values = {
-            "profile": options.profile,
-            "models": _flat(options.models),
-            "methods": _flat(options.methods),
-            "limit": options.limit,
-            "device": options.device,
-            "batch_size": options.batch_size,
-        }
-        study = Study.from_profile(**values)
-        chosen = runner.select_steps(steps, _flat(options.only))
-        runner.check_parameters(chosen, values)
-        study.require_inputs()
-        if options.device not in ("auto", "cpu"):
-            study.torch_device()
-        runner.check_kernel()
-        for folder in (study.output / "notebooks", study.figures):
-            folder.mkdir(parents=True, exist_ok=True)
-    except MissingInputs as error:
-        print(f"run_all.py: {error}", file=sys.stderr)
-        return MISSING
-    except OSError as error:
-        print(f"run_all.py: cannot write results: {error}", file=sys.stderr)
-        return FAILED
-    except (UnknownName, ValueError, runner.RunnerError) as error:
-        print(f"run_all.py: {error}", file=sys.stderr)
+        with signals.handled():
+            return _run(options, arguments)
+    except signals.Interruption as interruption:
+        _complain(f"{interruption.fault.key}; nothing was changed")
+        return interruption.fault.exit_status
+    except UnknownName as error:
+        _complain(error)
         return WRONG_OPTION
+    except RunError as error:
+        _complain(error)
+        return error.fault.exit_status
 
-    outcomes = runner.run_steps(chosen, values, study.name, study.output, Progress())
-    print(f"\n{runner.closing_table(outcomes)}")
+
+def _run(options: argparse.Namespace, arguments: list[str]) -> int:
+    from lib.runner import outcomes, steps
+    from lib.runner.exclusive import sole_run
+    from lib.runner.faults import RunError
+
+    known = steps.find_steps()
+    if options.list:
+        _print_lists(known)
+        return 0
+    values = {
+        "profile": options.profile,
+        "models": _flat(options.models),
+        "methods": _flat(options.methods),
+        "limit": options.limit,
+        "device": options.device,
+        "batch_size": options.batch_size,
+    }
+    try:
+        study = Study.from_profile(**values)
+    except ValueError as error:
+        raise RunError("wrong option", str(error)) from None
+    if options.only and options.first:
+        raise RunError("wrong option", "--only and --from exclude each other")
+    chosen = steps.select_steps(known, _flat(options.only), options.first)
+    steps.check_parameters(chosen, values)
+    command = shlex.join(["python", "run_all.py", *arguments])
+
+    if options.dry_run:
+        _prepared(options, study, known, chosen, values, command)
+        return 0
+    with sole_run(OUTPUT / study.profile.key, command) as killed:
+        if killed:
+            print(f"The last run was killed ({killed}). What it had finished is kept.\n")
+        results = _prepared(options, study, known, chosen, values, command).run()
+    status = outcomes.exit_status(results)
+    print(f"\n{outcomes.closing_table(results)}\n")
+    print(f"With hashes and versions: {shown(study.output)}/manifest.json, run.json; run.log")
+    if status:
+        again = outcomes.resume_command(arguments, results, options.force)
+        print(f"Not complete (exit status {status}). What is finished is kept; go on with")
+        print(f"    {again}")
     if study.profile.caveat:
-        print(f"\n{study.profile.caveat}")
-    return FAILED if any(outcome.status != "ok" for outcome in outcomes) else 0
+        print(study.profile.caveat)
+    return status
+
+
+def _prepared(options, study, known, chosen, values, command):
+    """The session, after the preflight; says what it will do. Raises RunError for trouble."""
+    from lib.runner import preflight
+    from lib.runner.faults import RunError
+    from lib.runner.progress import Progress
+    from lib.runner.session import Session
+
+    problems, environment = preflight.check(chosen, values, study)
+    if problems:
+        raise RunError(problems[0].fault.key, "\n\n".join(p.text for p in problems))
+    session = Session(
+        chosen, [step.name for step in known], values, study, environment,
+        Progress(log=study.output / "run.log"), options.force, options.timeout, command,
+    )  # fmt: skip
+    print(
+        f"{study.profile.label} ({study.name}) on {environment['device']}; results go to "
+        f"{shown(study.figures)} and {shown(study.output)}\n{session.plan()}\n",
+        flush=True,
+    )
+    return session
 
 
 if __name__ == "__main__":

@@ -5,10 +5,17 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import time
 from dataclasses import fields, is_dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+
+from lib.outputs import write_atomically
+from lib.paths import OUTPUT
+
+HASHES = OUTPUT / "hashes.json"
+_WORTH_KEEPING = 32 * 2**20  # bytes: below, hashing is quicker than looking up
 
 
 def _plain(value: Any) -> Any:
@@ -43,15 +50,41 @@ def _plain(value: Any) -> Any:
 
 
 @cache
-def _sha256(path: Path, size: int, modified: int) -> str:
+def _sha256(path: Path, size: int, modified: int, inode: int) -> str:
+    if size < _WORTH_KEEPING:
+        return _digest(path)
+    stamp, known = [size, modified, inode], _known_hashes()
+    entry = known.get(str(path))
+    if entry is None or entry["stamp"] != stamp:
+        entry = {"stamp": stamp, "sha256": _digest(path)}
+        # A file changed this very moment may change again without a new time of change.
+        if time.time() - modified / 1e9 > 2:
+            with write_atomically(HASHES) as partial:
+                partial.write_text(json.dumps(known | {str(path): entry}), encoding="utf-8")
+    return entry["sha256"]
+
+
+def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _known_hashes() -> dict[str, dict]:
+    try:
+        known = json.loads(HASHES.read_text(encoding="utf-8"))
+        return {k: v for k, v in known.items() if v.keys() == {"stamp", "sha256"}}
+    except (OSError, ValueError, AttributeError):
+        return {}  # none yet, or damaged: hashed anew
+
+
 def sha256_of(path: Path) -> str:
-    """A file's SHA-256; hashed once while its size and time of change stay the same."""
+    """A file's SHA-256.
+
+    Large files are hashed once, for all processes, while size, time of change and inode
+    stay the same, as git does it; `data/output/hashes.json` may be deleted at any time.
+    """
     status = path.stat()
-    return _sha256(path, status.st_size, status.st_mtime_ns)
+    return _sha256(path.absolute(), status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 def fingerprint(facts: dict[str, Any]) -> str:

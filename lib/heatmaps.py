@@ -12,11 +12,9 @@ from lib.cam import cam_maps
 from lib.clickme import ClickMeBatch
 from lib.methods import CamMethod
 from lib.models import StudyModel
-from lib.paths import DATA
+from lib.paths import PHOTOGRAPHS
 from lib.photographs import photographs
 from lib.study import Study
-
-PHOTOGRAPHS = DATA / "photographs"  # a user's own, in place of the shipped ones
 
 
 @dataclass(frozen=True)

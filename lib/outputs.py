@@ -1,16 +1,20 @@
-"""Writing results: whole or not at all, and with where they come from beside them."""
+"""Writing results: whole or not at all, and with where they come from beside them.
+
+Under `run_all.py` a notebook's results gather in a staging folder and take their places
+together when the notebook has succeeded; in JupyterLab each takes its place at once.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -23,10 +27,8 @@ if TYPE_CHECKING:
 
     from lib.study import Study
 
-_REPORTED_PACKAGES = (
-    "torch", "torchvision", "timm", "dcls", "grad-cam", "numpy", "scipy", "pandas",
-    "matplotlib", "seaborn", "papermill",
-)  # fmt: skip
+PACKAGE = "dcls-alignment"
+STAGING = "DCLS_STAGING"  # the environment variable that names the staging folder
 
 
 @contextmanager
@@ -41,6 +43,22 @@ def write_atomically(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def staged(path: Path) -> Path:
+    """Where to write a result now: `path`, or its place in the staging folder, if there is one.
+
+    path : absolute, where the result belongs
+    """
+    folder = os.environ.get(STAGING)
+    return Path(folder, *path.parts[1:]) if folder else path
+
+
+@contextmanager
+def write_result(path: Path) -> Iterator[Path]:
+    """`write_atomically` for results that belong at `path`; notebooks' own files too."""
+    with write_atomically(staged(path)) as partial:
+        yield partial
+
+
 @cache
 def commit() -> str:
     """The checkout's commit, "-dirty" if tracked files differ, "unknown" outside git."""
@@ -53,43 +71,48 @@ def commit() -> str:
         return "unknown"
 
 
+@cache
 def environment() -> dict[str, str]:
-    """Python, the machine, and the versions that results depend on."""
+    """Python, the machine, and the version of every package that this one asks for."""
+    needed = [line for line in requires(PACKAGE) or [] if "extra ==" not in line]
+    names = sorted(re.match(r"[\w.-]+", line).group() for line in needed)
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores",
-        **{name: version(name) for name in _REPORTED_PACKAGES},
+        **{name: version(name) for name in names},
     }
 
 
 def provenance(study: Study) -> dict:
-    """What a result was made from: choices, inputs, commit, environment, time."""
+    """What a result was made from: choices, inputs, commit, environment.
+
+    Without the time, so that the same study gives the same file; the run's manifest has it.
+    """
     return {
         "study": study.facts(),
         "inputs": study.input_hashes(),
         "commit": commit(),
         "environment": environment(),
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
 def save_figure(fig: Figure, name: str, study: Study) -> Path:
-    """Write a figure as PNG and PDF with its provenance as JSON; returns the PNG's path.
+    """Write a figure as PNG and PDF with its provenance as JSON; returns where the PNG is.
 
     The profile's caveat is printed at the figure's foot, so it travels with it.
     """
     if study.profile.caveat:
         fig.text(0.5, -0.02, study.profile.caveat, ha="center", va="top", fontsize=8,
                  color="#a00000")  # fmt: skip
-    for suffix in ("png", "pdf"):
-        with write_atomically(study.figures / f"{name}.{suffix}") as partial:
-            fig.savefig(partial, format=suffix)
+    for suffix, timeless in (("png", {}), ("pdf", {"CreationDate": None})):
+        with write_result(study.figures / f"{name}.{suffix}") as partial:
+            fig.savefig(partial, format=suffix, metadata=timeless)
     _write_provenance(study.figures / f"{name}.json", study)
-    return study.figures / f"{name}.png"
+    return staged(study.figures / f"{name}.png")
 
 
 def _write_provenance(path: Path, study: Study) -> None:
-    with write_atomically(path) as partial:
+    with write_result(path) as partial:
         partial.write_text(json.dumps(provenance(study), indent=1), encoding="utf-8")
 
 
@@ -100,7 +123,7 @@ def save_table(table: pd.DataFrame, name: str, study: Study, suffix: str = "csv"
         "parquet": lambda path: table.to_parquet(path, index=False),
     }
     path = study.output / "tables" / f"{name}.{suffix}"
-    with write_atomically(path) as partial:
+    with write_result(path) as partial:
         writers[suffix](partial)
     _write_provenance(path.with_suffix(".json"), study)
-    return path
+    return staged(path)

@@ -10,6 +10,7 @@ FIGURES = ROOT / "figures"
 DATA = ROOT / "data"
 DEMO = DATA / "demo"
 OUTPUT = DATA / "output"
+PHOTOGRAPHS = DATA / "photographs"  # a user's own, in place of those that packages ship
 
 
 def shown(path: Path) -> str:

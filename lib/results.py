@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from lib.models import parameter_counts
-from lib.outputs import write_atomically
+from lib.outputs import write_result
 from lib.scoring import CONSTANT_HUMAN_MAP, CONSTANT_MODEL_MAP, NON_FINITE, VALID
 from lib.statistics import mean_interval
 from lib.study import Study
@@ -196,7 +196,7 @@ def write_results(study: Study, results: pd.DataFrame) -> None:
         "results.tex": latex,
     }
     for name, text in texts.items():
-        with write_atomically(folder / name) as partial:
+        with write_result(folder / name) as partial:
             partial.write_text(text, encoding="utf-8")
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 from lib.backbones import BACKBONES, Backbone, variant_name
 from lib.fingerprint import sha256_of
 from lib.methods import METHODS, CamMethod
-from lib.paths import DATA, DEMO, FIGURES, OUTPUT, shown
+from lib.paths import DATA, DEMO, FIGURES, OUTPUT, PHOTOGRAPHS, shown
 from lib.tables import Table
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lib.clickme import ClickMe
     from lib.models import StudyModel
 
+CLASS_NAMES = DEMO / "classes.txt"
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
@@ -152,9 +153,17 @@ class Study:
         """Files that the chosen models and the profile's pictures need and are not there."""
         return [path for path in self._inputs() if not path.is_file()]
 
+    def inputs(self) -> dict[str, list[Path]]:
+        """Files by the names under which notebooks declare that they read them."""
+        own = self.profile.photographs == "photographs" and PHOTOGRAPHS.is_dir()
+        return {
+            "pictures": self.shard_paths() + [CLASS_NAMES] * self.profile.mini,
+            "weights": [self.weights_path(b.key, dcls) for b, dcls in self.variants],
+            "photographs": sorted(p for p in PHOTOGRAPHS.iterdir() if p.is_file()) if own else [],
+        }
+
     def _inputs(self) -> list[Path]:
-        weights = [self.weights_path(backbone.key, dcls) for backbone, dcls in self.variants]
-        return self.shard_paths() + weights
+        return [path for paths in self.inputs().values() for path in paths]
 
     def inventory(self) -> list[dict]:
         """Every input file with its size in MB, or that it is missing."""
@@ -230,7 +239,7 @@ class Study:
     def class_names(self) -> list[str]:
         """One name per class, for captions."""
         if self.profile.mini:
-            return (DEMO / "classes.txt").read_text(encoding="utf-8").splitlines()
+            return CLASS_NAMES.read_text(encoding="utf-8").splitlines()
         from timm.data import ImageNetInfo
 
         info = ImageNetInfo()

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import torch
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from lib.backbones import BACKBONES
 from lib.clickme import Record, encode_jpeg, write_shard
@@ -75,3 +77,25 @@ def no_real_data(tmp_path, monkeypatch):
         for row in PROFILES.values()
     ]  # fmt: skip
     monkeypatch.setattr("lib.study.PROFILES", Table("profile", rows))
+
+
+def write_notebook(
+    folder: Path, name: str, *cells: str, reads: str = "", writes: str = "", parameters: str = ""
+) -> Path:
+    """A numbered notebook with these code cells, declared and parametrised as the study's are."""
+    tagged = new_code_cell(
+        parameters or 'profile: str = "demo"\nlimit: int = 0\nbatch_size: int = 32'
+    )
+    tagged.metadata["tags"] = ["parameters"]
+    contract = f"**Reads** {reads} · **Writes** {writes} · seconds"
+    notebook = new_notebook(
+        cells=[new_markdown_cell("# A title"), new_markdown_cell(contract), tagged]
+        + [new_code_cell(source) for source in cells],
+        metadata={
+            "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}
+        },
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.ipynb"
+    nbformat.write(notebook, path)
+    return path

@@ -1,178 +1,473 @@
-"""`run_all.py` and its runner: what counts as success, and what is refused before it."""
+"""The runner, notebook by notebook: what counts as success, what is kept, what is refused."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
+from conftest import write_notebook
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-import run_all
-from lib import runner
 from lib.paths import ROOT
-from lib.progress import Progress
-from lib.runner import (
-    RunnerError,
-    Step,
-    check_parameters,
-    closing_table,
-    find_steps,
-    read_step,
-    run_step,
-    run_steps,
-    select_steps,
-)
+from lib.runner import memory, preflight, signals
+from lib.runner.execution import Outcome
+from lib.runner.faults import FAULTS, RunError
+from lib.runner.manifest import Manifest
+from lib.runner.outcomes import closing_table, exit_status, resume_command
+from lib.runner.progress import Progress, clock
+from lib.runner.session import Session
+from lib.runner.steps import Step, check_parameters, find_steps, read_step, select_steps
+from lib.study import Study
 from lib.tables import UnknownName
 
+VALUES = {"profile": "demo", "limit": 3, "batch_size": 32}
 
-def write_notebook(folder: Path, name: str, *cells: str, writes: str = "") -> Path:
-    parameters = new_code_cell('profile: str = "demo"\nlimit: int = 0')
-    parameters.metadata["tags"] = ["parameters"]
-    notebook = new_notebook(
-        cells=[
-            new_markdown_cell("# A title"),
-            new_markdown_cell(f"**Reads** nothing · **Writes** {writes} · seconds"),
-            parameters,
-            *(new_code_cell(source) for source in cells),
-        ],
-        metadata={
-            "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}
-        },
+
+class Runner:
+    """Runs toy notebooks of a folder as the study's are run; results go below the folder."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.study = Study.from_profile("demo", limit=3)
+        self.environment = {"python": "3", "torch": "2"}
+        self.printed = io.StringIO()
+
+    @property
+    def notebooks(self) -> Path:
+        return self.study.output / "notebooks"
+
+    def write(self, name: str, *cells: str, reads: str = "", writes: str = "") -> None:
+        write_notebook(self.folder / "sources", name, *cells, reads=reads, writes=writes)
+
+    def session(self, values: dict | None = None, **options) -> Session:
+        steps = find_steps(self.folder / "sources")
+        progress = Progress(self.printed, log=self.study.output / "run.log")
+        self.study.output.mkdir(parents=True, exist_ok=True)
+        return Session(
+            steps, [s.name for s in steps], VALUES | (values or {}), self.study,
+            self.environment, progress, **options,
+        )  # fmt: skip
+
+    def run(self, *cells: str, values: dict | None = None, **options) -> Outcome:
+        """One notebook "01_it" of these cells."""
+        writes = options.pop("writes", "")
+        self.write("01_it", *cells, writes=writes)
+        (outcome,) = self.session(values, **options).run()
+        return outcome
+
+    def figure(self, name: str = "a.txt") -> Path:
+        return self.study.figures / name
+
+
+def writing(text: str = "made", name: str = "a.txt") -> str:
+    """A cell that writes a result as notebooks do."""
+    return (
+        "from lib.outputs import write_result\nfrom pathlib import Path\n"
+        f"with write_result(FIGURES / {name!r}) as partial:\n    partial.write_text({text!r})"
     )
-    path = folder / f"{name}.ipynb"
-    nbformat.write(notebook, path)
-    return path
 
 
 @pytest.fixture
-def run(tmp_path):
-    """Runs cells as a notebook; returns the outcome and the folder of executed ones."""
+def runner(tmp_path, monkeypatch) -> Runner:
+    monkeypatch.setattr("lib.study.OUTPUT", tmp_path / "output")
+    monkeypatch.setattr("lib.study.FIGURES", tmp_path / "figures")
+    return Runner(tmp_path)
 
-    def run(*cells: str, writes: str = "", name: str = "01_it"):
-        step = read_step(write_notebook(tmp_path, name, *cells, writes=writes))
-        folder = tmp_path / "executed"
-        values = {"profile": "demo", "limit": 3}
-        return run_step(step, values, "demo", folder, Progress(io.StringIO())), folder
 
-    return run
+@pytest.fixture
+def figures(runner) -> str:
+    """A cell that says where figures belong."""
+    return f"from pathlib import Path; FIGURES = Path({str(runner.study.figures)!r})"
+
+
+@pytest.fixture
+def declared(runner) -> str:
+    return f"`{runner.figure()}`"
 
 
 # --- success and failure -------------------------------------------------------------
 
 
-def test_a_notebook_that_writes_what_it_declares_succeeds(run, tmp_path):
-    target = tmp_path / "made.txt"
-    outcome, folder = run(
-        "assert (profile, limit) == ('demo', 3)",
-        f"open({str(target)!r}, 'w').write('x')",
-        writes=f"`{target}`",
-    )
+def test_a_notebook_that_writes_what_it_declares_succeeds(runner, figures, declared):
+    check = "assert (profile, limit, batch_size) == ('demo', 3, 32)"
+    outcome = runner.run(check, figures, writing(), writes=declared)
     assert outcome.status == "ok", outcome.detail
-    executed = nbformat.read(folder / "01_it.ipynb", 4)
+    assert runner.figure().read_text() == "made"
+    executed = nbformat.read(runner.notebooks / "01_it.ipynb", 4)
     assert all(c.execution_count for c in executed.cells if c.cell_type == "code")
-    assert [p.name for p in folder.iterdir()] == ["01_it.ipynb"]
+    assert outcome.outputs == [str(runner.figure()), str(runner.notebooks / "01_it.ipynb")]
+    assert outcome.peak_memory_bytes > 20 * 2**20
+    left = {p.name for p in runner.study.output.iterdir()}
+    assert left == {"notebooks", "manifest.json", "run.json", "run.log"}
 
 
-def test_an_error_names_the_cell_and_keeps_the_last_good_notebook(run):
-    run("1 + 1")
-    outcome, folder = run("x = 1", "raise ValueError('the map is odd')")
+def test_an_error_names_the_cell_and_leaves_the_last_good_results(runner, figures, declared):
+    assert runner.run(figures, writing("good"), writes=declared).is_well
+    outcome = runner.run(
+        figures, writing("half-way"), "raise ValueError('the map is odd')", writes=declared
+    )
     assert outcome.status == "failed"
     assert "ValueError: the map is odd" in outcome.detail
     assert "raise ValueError" in outcome.detail
-    assert sorted(p.name for p in folder.iterdir()) == ["01_it.failed.ipynb", "01_it.ipynb"]
-    assert "1 + 1" in (folder / "01_it.ipynb").read_text()
-    run("2 + 2")
-    assert [p.name for p in folder.iterdir()] == ["01_it.ipynb"]
+    assert runner.figure().read_text() == "good"
+    assert [p.name for p in runner.figure().parent.iterdir()] == ["a.txt"]
+    assert sorted(p.name for p in runner.notebooks.iterdir()) == [
+        "01_it.failed.ipynb", "01_it.ipynb"
+    ]  # fmt: skip
+    assert "half-way" not in (runner.notebooks / "01_it.ipynb").read_text()
+    failed = nbformat.read(runner.notebooks / "01_it.failed.ipynb", 4)
+    assert "not complete: failed" in failed.cells[0].source
+    assert "the map is odd" in failed.cells[0].source
+    assert runner.run(figures, writing("better"), writes=declared).is_well
+    assert runner.figure().read_text() == "better"
+    assert [p.name for p in runner.notebooks.iterdir()] == ["01_it.ipynb"]
 
 
-def test_a_declared_output_left_from_an_earlier_run_does_not_count(run, tmp_path):
-    target = tmp_path / "made.txt"
-    target.write_text("yesterday's")
-    outcome, _ = run("pass", writes=f"`{target}`")
-    assert outcome.status == "failed"
-    assert f"did not write what it declares: {target}" in outcome.detail
+def test_an_output_of_an_earlier_run_does_not_count(runner, declared):
+    runner.figure().parent.mkdir(parents=True)
+    runner.figure().write_text("yesterday's")
+    outcome = runner.run("pass", writes=declared)
+    assert outcome.status == "incomplete"
+    assert f"did not write what it declares: {runner.figure()}" in outcome.detail
+    assert "lib.outputs" in outcome.detail
 
 
-def test_leaving_early_is_no_success(run):
-    outcome, _ = run("import os; os._exit(0)", "2")
-    assert outcome.status == "failed"
-    assert "kernel died" in outcome.detail
+def test_an_empty_output_does_not_count(runner, figures, declared):
+    assert runner.run(figures, writing(""), writes=declared).status == "incomplete"
 
 
-def test_sys_exit_is_no_success(run):
-    outcome, _ = run("import sys; sys.exit(0)", "2")
-    assert outcome.status == "failed"
+def test_sys_exit_is_no_success(runner, figures, declared):
+    outcome = runner.run(figures, writing(), "import sys; sys.exit(0)", "2", writes=declared)
+    assert outcome.status == "incomplete"
+    assert "code cells 5, 6 did not complete" in outcome.detail
+    assert not runner.figure().exists()
 
 
-def test_steps_after_a_failed_one_are_not_run(tmp_path):
-    steps = [
-        read_step(write_notebook(tmp_path, "01_a", "1 / 0")),
-        read_step(write_notebook(tmp_path, "02_b", "1")),
-    ]
-    outcomes = run_steps(
-        steps, {"profile": "demo"}, "demo", tmp_path / "out", Progress(io.StringIO())
+def test_a_bar_that_moves_sixty_times_is_one_output(runner):
+    cell = "import tqdm\nfor _ in tqdm.tqdm(range(60), mininterval=0, desc='maps'): pass"
+    assert runner.run(cell).is_well
+    executed = nbformat.read(runner.notebooks / "01_it.ipynb", 4)
+    (output,) = executed.cells[-1].outputs
+    assert output.name == "stderr"
+    assert output.text.count("maps") == 1
+    assert "60/60" in output.text
+
+
+def test_notebooks_run_in_their_own_folder_with_this_environment(runner):
+    cell = (
+        "import os, sys, lib\n"
+        f"assert os.getcwd() == {str(runner.folder / 'sources')!r}\n"
+        f"assert lib.__path__[0] == {str(ROOT / 'lib')!r}\n"
+        f"assert sys.prefix == {sys.prefix!r}"
     )
-    assert [o.status for o in outcomes] == ["failed", "not run"]
+    assert runner.run(cell).is_well
+
+
+def test_braces_in_a_path_are_no_placeholders(tmp_path, monkeypatch):
+    folder = tmp_path / "{study}"
+    monkeypatch.setattr("lib.study.OUTPUT", folder / "output")
+    monkeypatch.setattr("lib.study.FIGURES", folder / "figures")
+    runner = Runner(folder)
+    assert runner.run("1").is_well
+    assert (folder / "output" / "demo_subset" / "notebooks" / "01_it.ipynb").exists()
+
+
+# --- faults, provoked for real ---------------------------------------------------------
+
+
+def test_a_killed_kernel_is_told_with_memory_and_the_option_that_helps(runner):
+    cell = "import os, signal, time; time.sleep(0.6); os.kill(os.getpid(), signal.SIGKILL)"
+    outcome = runner.run("x = 1", cell, "2")
+    assert outcome.status == "kernel died"
+    for words in (
+        "signal SIGKILL", "in cell 4/5: import os, signal", "Probably out of memory",
+        "the kernel held", "GiB were free at least", "it was 32", "--batch-size 16",
+    ):  # fmt: skip
+        assert words in outcome.detail
+    failed = nbformat.read(runner.notebooks / "01_it.failed.ipynb", 4)
+    assert "kernel died" in failed.cells[0].source
+
+
+def test_a_crash_is_told_with_the_kernels_last_words(runner):
+    outcome = runner.run("import ctypes; ctypes.string_at(0)")
+    assert outcome.status == "kernel died"
+    assert "signal SIGSEGV" in outcome.detail
+    assert "Segmentation fault" in outcome.detail
+    assert "Probably out of memory" not in outcome.detail
+
+
+def test_a_kernel_that_ends_itself_is_no_success(runner):
+    outcome = runner.run("import os; os._exit(0)", "2")
+    assert outcome.status == "kernel died"
+    assert "exit status 0" in outcome.detail
+
+
+def test_memory_refused_within_a_cell_is_told_with_the_option_that_helps(runner):
+    cell = (
+        "import resource, os\n"
+        "limit = int(open('/proc/self/statm').read().split()[0]) * 4096 + 2**28\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
+        "bytearray(2**31)"
+    )
+    outcome = runner.run(cell)
+    assert outcome.status == "failed"
+    assert "MemoryError" in outcome.detail
+    assert "--batch-size 16" in outcome.detail
+
+
+def test_a_notebook_that_takes_too_long_is_ended(runner):
+    started = time.monotonic()
+    outcome = runner.run("import time; time.sleep(0.5)", "time.sleep(600)", timeout=4.0)
+    assert outcome.status == "timed out"
+    assert "0:04 (--timeout), in cell 4/4: time.sleep(600)" in outcome.detail
+    assert time.monotonic() - started < 60
+
+
+def test_a_full_disk_is_told_as_such(runner):
+    outcome = runner.run("with open('/dev/full', 'w') as file:\n    file.write('x' * 10**6)")
+    assert outcome.status == "disk full"
+    assert "MiB free" in outcome.detail
+    assert "make clean" in outcome.detail
+
+
+def test_nothing_that_a_notebook_started_outlives_it(runner, tmp_path):
+    pids = tmp_path / "pids"
+    cell = (
+        "import os, signal, subprocess, pathlib\n"
+        "child = subprocess.Popen(['sleep', '1000'])\n"
+        f"pathlib.Path({str(pids)!r}).write_text(f'{{os.getpid()}} {{child.pid}}')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert runner.run(cell).status == "kernel died"
+    for pid in map(int, pids.read_text().split()):
+        assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie"
+
+
+def test_only_notebooks_that_need_a_failed_ones_results_are_not_run(runner, figures):
+    b = str(runner.figure("b.txt"))
+    runner.write("01_a", "1 / 0", writes=f"`{runner.figure()}`")
+    runner.write("02_b", "1", reads=f"`{runner.figure()}`", writes=f"`{b}`")
+    runner.write("03_c", "1", reads=f"`{b}`")
+    runner.write("04_d", "1")
+    outcomes = runner.session().run()
+    assert [o.status for o in outcomes] == ["failed", "not run", "not run", "ok"]
     table = closing_table(outcomes)
-    assert re.search(r"01_a +failed", table)
-    assert re.search(r"02_b +not run", table)
-    kept = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert [n["status"] for n in kept["notebooks"]] == ["failed", "not run"]
+    assert re.search(r"01_a +failed +0:0\d +\S+ MiB +cell 3 raised ZeroDivisionError", table)
+    assert re.search(r"02_b +not run +it needs the results of 01_a", table)
+    kept = json.loads((runner.study.output / "run.json").read_text())
+    assert [n["status"] for n in kept["notebooks"]] == ["failed", "not run", "not run", "ok"]
+    assert kept["exit_status"] == 1
+
+
+# --- what is kept ------------------------------------------------------------------------
+
+
+def test_what_has_succeeded_is_kept_as_long_as_nothing_changes(runner, figures, declared):
+    first = runner.run(figures, writing(), writes=declared)
+    assert first.reason == "no success on record"
+    again = runner.run(figures, writing(), writes=declared)
+    assert again.status == "kept"
+    assert again.reason.startswith("unchanged since 20")
+    assert set(again.outputs) == set(first.outputs)
+    assert runner.run(figures, writing(), writes=declared, force=True).reason == "--force"
+
+
+def change_input(runner):
+    (runner.folder / "input.csv").write_text("other")
+
+
+def change_code(runner):
+    runner.write("01_it", "2", reads=f"`{runner.folder}/input.csv`", writes=f"`{runner.figure()}`")
+
+
+def change_environment(runner):
+    runner.environment = {"python": "3", "torch": "3"}
+
+
+def change_output(runner):
+    runner.figure().write_text("touched up by hand")
+
+
+def delete_notebook(runner):
+    (runner.notebooks / "01_it.ipynb").unlink()
+
+
+def damage_manifest(runner):
+    (runner.study.output / "manifest.json").write_text('{"notebooks": {"01_it": 3}}')
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (change_input, "input.csv changed"),
+        (change_code, "its cells changed"),
+        (change_environment, "torch: 2 → 3"),
+        (change_output, "a.txt changed"),
+        (delete_notebook, "01_it.ipynb is gone"),
+        (damage_manifest, "no success on record"),
+    ],
+)
+def test_a_change_of_anything_that_determines_results_is_told_and_runs_it(
+    runner, figures, change, reason
+):
+    (runner.folder / "input.csv").write_text("one")
+    runner.write(
+        "01_it", figures, writing(), reads=f"`{runner.folder}/input.csv`",
+        writes=f"`{runner.figure()}`",
+    )  # fmt: skip
+    assert runner.session().run()[0].status == "ok"
+    assert runner.session().why_run(runner.session().steps[0]) == ""
+    change(runner)
+    session = runner.session()
+    assert reason in session.why_run(session.steps[0])
+    assert reason in session.plan()
+    if change is damage_manifest:
+        assert "manifest.json is damaged" in session.plan()
+
+
+def test_a_changed_parameter_is_told(runner):
+    assert runner.run("1").is_well
+    session = runner.session({"limit": 4, "batch_size": 8})
+    assert session.why_run(session.steps[0]) == "batch_size: 32 → 8, limit: 3 → 4"
+
+
+def test_changed_code_of_the_package_is_told(runner, monkeypatch, tmp_path):
+    assert runner.run("1").is_well
+    copy = tmp_path / "copy"
+    (copy / "lib").mkdir(parents=True)
+    for path in (ROOT / "lib").rglob("*.py"):
+        place = copy / path.relative_to(ROOT)
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(path.read_bytes() + b"#" * (path.name == "cam.py"))
+    (copy / "lib" / "study.mplstyle").write_bytes((ROOT / "lib" / "study.mplstyle").read_bytes())
+    for module in ("lib.runner.manifest", "lib.paths"):
+        monkeypatch.setattr(f"{module}.ROOT", copy)
+    session = runner.session()
+    assert session.why_run(session.steps[0]) == "lib/cam.py changed"
+
+
+def test_results_that_a_rerun_step_writes_are_not_taken_for_settled(runner, figures):
+    runner.write("01_a", figures, writing(), writes=f"`{runner.figure()}`")
+    runner.write("02_b", "1", reads=f"`{runner.figure()}`")
+    assert all(o.status == "ok" for o in runner.session().run())
+    runner.write("01_a", figures, writing("other"), writes=f"`{runner.figure()}`")
+    plan = runner.session().plan()
+    assert re.search(r"01_a +run +its cells changed \(took 0:0\d last time\)", plan)
+    assert re.search(r"02_b +run +\S+a.txt is written anew", plan)
+    outcomes = runner.session().run()
+    assert [o.status for o in outcomes] == ["ok", "ok"]
+    assert "a.txt changed" in outcomes[1].reason
+
+
+def test_a_failure_leaves_the_record_of_the_last_success(runner, figures, declared):
+    assert runner.run(figures, writing(), writes=declared).is_well
+    assert runner.run("1 / 0", writes=declared).status == "failed"
+    assert runner.run(figures, writing(), writes=declared).status == "kept"
+
+
+def test_the_manifest_ties_every_result_to_its_making(runner, figures, declared):
+    runner.run(figures, writing(), writes=declared)
+    record = Manifest(runner.study.output / "manifest.json")["01_it"]
+    hash_of_made = hashlib.sha256(b"made").hexdigest()
+    assert record.outputs[str(runner.figure())] == hash_of_made
+    assert record.facts.parameters == VALUES
+    assert record.facts.lib["lib/cam.py"]
+    assert record.commit
+    assert record.seconds > 0
 
 
 # --- declarations ---------------------------------------------------------------------
 
 
-def test_the_studys_notebooks_declare_parameters_and_outputs():
+def test_the_studys_notebooks_declare_parameters_inputs_and_outputs():
     steps = find_steps()
     assert [s.name for s in steps] == [
         "01_setup", "02_dcls_conversion", "03_heatmaps", "04_scoring", "05_figures"
     ]  # fmt: skip
+    study = Study.from_profile("demo")
     for step in steps:
         assert step.writes
+        assert step.cost
         assert step.parameters == {
             "profile": "str", "models": "list", "methods": "list", "limit": "int",
             "device": "str", "batch_size": "int",
         }  # fmt: skip
-        for path in step.outputs("demo"):
-            assert path.is_relative_to(ROOT)
+        assert all(path.is_relative_to(ROOT) for path in step.outputs(study))
+        assert set(step.inputs(study)) >= set(study.shard_paths())
+        assert {"lib.study", "lib.outputs"} <= set(step.imports())
 
 
 def test_outputs_of_demo_and_paper_never_meet():
-    demo = {p for s in find_steps() for p in s.outputs("demo")}
-    assert not demo & {p for s in find_steps() for p in s.outputs("paper")}
+    demo, paper = (
+        {path for step in find_steps() for path in step.outputs(Study.from_profile(profile))}
+        for profile in ("demo", "paper")
+    )
+    assert not demo & paper
 
 
-def test_a_notebook_without_declaration_or_parameters_is_refused(tmp_path):
+def test_a_notebook_without_contract_or_parameters_is_refused(tmp_path):
+    path = tmp_path / "01_bare.ipynb"
     bare = new_notebook(cells=[new_markdown_cell("# x"), new_markdown_cell("y")])
-    nbformat.write(bare, tmp_path / "01_bare.ipynb")
-    with pytest.raises(RunnerError, match="0 cells are tagged 'parameters'"):
-        read_step(tmp_path / "01_bare.ipynb")
+    nbformat.write(bare, path)
+    with pytest.raises(RunError, match="0 cells are tagged 'parameters'"):
+        read_step(path)
     cell = new_code_cell("a: int = 1")
     cell.metadata["tags"] = ["parameters"]
-    nbformat.write(new_notebook(cells=[*bare.cells, cell]), tmp_path / "01_bare.ipynb")
-    with pytest.raises(RunnerError, match=r"says what it \*\*Writes\*\*"):
-        read_step(tmp_path / "01_bare.ipynb")
+    nbformat.write(new_notebook(cells=[*bare.cells, cell]), path)
+    with pytest.raises(RunError, match=r"says what it \*\*Reads\*\* and \*\*Writes\*\*"):
+        read_step(path)
+    path.write_text("{}")
+    with pytest.raises(RunError, match="no readable notebook"):
+        read_step(path)
+    write_notebook(tmp_path, "01_bare", "for x in")
+    with pytest.raises(RunError, match=r"no Python: .*for x in"):
+        read_step(path)
 
 
-STEPS = [Step(Path(f"{n}.ipynb"), {"limit": "int", "device": "str"}, ()) for n in
-         ("01_setup", "04_scoring")]  # fmt: skip
+def test_an_unknown_input_is_refused_with_the_nearest(tmp_path):
+    step = read_step(write_notebook(tmp_path, "01_it", reads="`picture`"))
+    with pytest.raises(RunError, match="01_it declares that it reads.*Did you mean 'pictures'"):
+        step.inputs(Study.from_profile("demo"))
+
+
+def test_two_notebooks_that_write_the_same_file_are_refused(tmp_path):
+    for name in ("01_a", "02_b"):
+        write_notebook(tmp_path, name, writes="`figures/x.png`")
+    with pytest.raises(RunError, match="02_b and 01_a both write figures/x.png"):
+        find_steps(tmp_path)
+
+
+def test_imports_are_those_of_the_cells():
+    step = Step(Path("x"), {}, code=("%time 1\nimport a.b, d", "!ls\nfrom e import f\nx?"))
+    assert step.imports() == ["a.b", "d", "e"]
+
+
+STEPS = [Step(Path(f"{n}.ipynb"), {"limit": "int", "device": "str", "models": "list"}) for n in
+         ("01_setup", "04_scoring", "05_figures")]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["4", "04", "04_scoring"])
 def test_steps_are_selected_by_number_or_name(name):
     assert [s.name for s in select_steps(STEPS, [name])] == ["04_scoring"]
+    assert [s.name for s in select_steps(STEPS, [], name)] == ["04_scoring", "05_figures"]
 
 
 def test_an_unknown_step_is_refused_with_the_nearest():
     with pytest.raises(UnknownName, match="Did you mean '04_scoring'"):
         select_steps(STEPS, ["scoring"])
+    with pytest.raises(UnknownName, match="unknown notebook '9'"):
+        select_steps(STEPS, [], "9")
 
 
 @pytest.mark.parametrize(
@@ -182,106 +477,126 @@ def test_an_unknown_step_is_refused_with_the_nearest():
         ({"limit": "100"}, "wants limit: int, got '100'"),
         ({"limit": True}, "wants limit: int, got True"),
         ({"device": ("cpu",)}, "wants device: str"),
+        ({"models": ("resnet50",)}, "wants models: list"),
+        ({"models": [Path("x")]}, "list of texts or numbers"),
     ],
 )
 def test_parameters_are_checked_against_the_declarations(values, message):
-    with pytest.raises((RunnerError, UnknownName), match=message):
+    with pytest.raises((RunError, UnknownName), match=message):
         check_parameters(STEPS, values)
 
 
-def test_a_kernel_of_another_python_is_refused(monkeypatch):
-    class Elsewhere:
-        def get_kernel_spec(self, name):
-            return type("Spec", (), {"argv": ["/usr/bin/false"]})
-
-    monkeypatch.setattr(runner, "KernelSpecManager", Elsewhere)
-    with pytest.raises(
-        RunnerError, match=r"runs /usr/bin/false, another Python.*ipykernel install"
-    ):
-        runner.check_kernel()
+# --- preflight ---------------------------------------------------------------------------
 
 
-# --- the command line -------------------------------------------------------------------
+def test_too_little_disk_space_is_found_before_any_work(runner, monkeypatch):
+    usage = type("Usage", (), {"free": 3 * 2**20})
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: usage)
+    problems, _ = preflight.check([], {}, runner.study)
+    assert {p.fault.key for p in problems} == {"disk full"}
+    assert "200 MiB needed" in problems[0].text
+    assert "has 3 MiB free" in problems[0].text
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--profile", "dmeo"], "Did you mean 'demo'"),
-        (["--modles", "resnet50"], "Did you mean '--models'"),
-        (["--profile", "demo", "--models", "resnet5"], "Did you mean 'resnet50'"),
-        (
-            ["--profile", "demo", "--methods", "treshold_grad_cam"],
-            "Did you mean 'threshold_grad_cam",
-        ),
-        (["--profile", "demo", "--limit", "-3"], "limit must be a whole number of 0 or more"),
-        (["--profile", "demo", "--limit", "many"], "invalid int value: 'many'"),
-        (["--profile", "demo", "--batch-size", "0"], "batch_size must be a whole number of 1"),
-        (["--profile", "demo", "--device", "tpu"], "device 'tpu' is none of"),
-        (["--profile", "demo", "--device", "cuda:63"], "is not there"),
-        (["--profile", "demo", "--only", "9"], "unknown notebook '9'"),
-    ],
-)
-def test_a_wrong_option_is_refused_before_anything_starts(arguments, message, capsys, monkeypatch):
-    monkeypatch.setattr(runner, "run_steps", lambda *_: pytest.fail("something started"))
-    try:
-        status = run_all.main(arguments)
-    except SystemExit as leaving:
-        status = leaving.code
-    assert status == run_all.WRONG_OPTION
-    assert message in capsys.readouterr().err
+def test_results_that_cannot_be_written_are_found_before_any_work(runner):
+    runner.study.figures.parent.mkdir(parents=True)
+    runner.study.figures.write_text("a file in the folder's place")
+    problems = preflight._check_disk(runner.study)
+    assert problems[0].fault.key == "not ready"
+    assert "cannot be written" in problems[0].text
 
 
-def test_the_paper_profile_without_data_says_what_is_missing(capsys, no_real_data):
-    assert run_all.main(["--models", "resnet50"]) == run_all.MISSING
-    error = capsys.readouterr().err
-    assert "clickme/val-0.tfrecords" in error
-    assert "--profile demo" in error
+def test_a_missing_file_that_an_earlier_notebook_writes_is_no_problem(runner):
+    runner.write("01_a", writes=f"`{runner.figure()}`")
+    runner.write("02_b", reads=f"`{runner.figure()}`")
+    first, second = find_steps(runner.folder / "sources")
+    assert preflight._check_inputs([first, second], runner.study) == []
+    (problem,) = preflight._check_inputs([second], runner.study)
+    assert problem.fault.exit_status == 3
+    assert "02_b reads" in problem.text
+    assert "a.txt, which is not there" in problem.text
 
 
-def test_list_names_everything(capsys):
-    assert run_all.main(["--list"]) == 0
-    printed = capsys.readouterr().out
-    for name in ("05_figures", "fastvit_sa36", "threshold_grad_cam", "paper"):
-        assert name in printed
+# --- memory ------------------------------------------------------------------------------
 
 
-def test_names_may_be_separated_by_commas_or_spaces(monkeypatch):
-    taken = {}
-    monkeypatch.setattr(runner, "run_steps", lambda s, values, *_: taken.update(values) or [
-        runner.Outcome("x", "ok", 0.0)
-    ])  # fmt: skip
-    models = ["resnet50,convnext_tiny", "caformer_s18"]
-    assert run_all.main(["--profile", "demo", "--models", *models]) == 0
-    assert taken["models"] == ["resnet50", "convnext_tiny", "caformer_s18"]
+def test_the_watch_sees_a_processs_peak_and_its_childrens():
+    code = (
+        "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', "
+        "'x = bytearray(100 * 2**20); import time; time.sleep(3)']); time.sleep(3)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code])
+    watch = memory.MemoryWatch(process.pid, interval=0.05)
+    process.wait()
+    watch.stop()
+    assert 100 * 2**20 < watch.peak < 200 * 2**20
 
 
-def test_a_failed_notebook_gives_a_failing_status(monkeypatch):
-    failed = [runner.Outcome("x", "failed", 0.0)]
-    monkeypatch.setattr(runner, "run_steps", lambda *_: failed)
-    assert run_all.main(["--profile", "demo"]) == run_all.FAILED
+def test_figures_of_gpus_are_told_where_there_are_some(monkeypatch):
+    figures = type("Memory", (), {"used": 7 * 2**30, "total": 8 * 2**30})
+    for name, answer in {
+        "nvmlInit": None, "nvmlShutdown": None, "nvmlDeviceGetCount": 2,
+        "nvmlDeviceGetHandleByIndex": "gpu", "nvmlDeviceGetMemoryInfo": figures,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(memory.pynvml, name, lambda *_, answer=answer: answer)
+    watch = memory.MemoryWatch(psutil.Process().pid)
+    time.sleep(0.1)
+    watch.stop()
+    assert (watch.gpu_peak, watch.gpu_total) == (14 * 2**30, 16 * 2**30)
+    assert "of 16.0 GiB GPU memory 14.0 GiB were in use at most" in watch.describe()
 
 
-def test_an_interruption_has_a_status_of_its_own(monkeypatch, capsys):
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(runner, "run_steps", interrupt)
-    assert run_all.main(["--profile", "demo"]) == run_all.INTERRUPTED
-    assert "the same command resumes" in capsys.readouterr().err
-
-
-def test_one_notebook_of_the_study_runs_by_the_command_line(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "run_all.py", "--profile", "demo", "--only", "01", "--limit", "8"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"01_setup +ok", done.stdout)
-    assert "No evidence about DCLS" in done.stdout
+def test_a_kill_that_the_system_counts_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    (tmp_path / "memory.max").write_text(str(2**30))
+    events = tmp_path / "memory.events"
+    events.write_text("low 0\noom 4\noom_kill 3\noom_group_kill 0\n")
+    watch = memory.MemoryWatch(psutil.Process().pid)
+    assert "counts a process killed" not in watch.describe()
+    events.write_text("low 0\noom 5\noom_kill 4\noom_group_kill 0\n")
+    watch.stop()
+    assert "counts a process killed for memory meanwhile" in watch.describe()
+    assert "this container may take 1.0 GiB" in watch.describe()
 
 
-# --- progress ----------------------------------------------------------------------------
+# --- reports -----------------------------------------------------------------------------
+
+
+def test_every_fault_has_an_exit_status_of_its_own():
+    statuses = [fault.exit_status for fault in FAULTS.values()]
+    assert len(set(statuses)) == len(statuses)
+    assert 0 not in statuses
+    assert exit_status([Outcome("a", "ok"), Outcome("b", "kept"), Outcome("c", "timed out")]) == 6
+    assert exit_status([Outcome("a", "ok"), Outcome("b", "kept")]) == 0
+
+
+def test_the_command_that_resumes_is_the_same_one_unless_forced():
+    outcomes = [Outcome("01_a", "ok"), Outcome("02_b", "failed"), Outcome("03_c", "not run")]
+    typed = ["--profile", "demo", "--from", "01", "--force"]
+    assert resume_command(typed[:2], outcomes, False) == "python run_all.py --profile demo"
+    assert resume_command(typed, outcomes, True) == (
+        "python run_all.py --profile demo --force --only 02_b 03_c"
+    )
+    assert resume_command(["--only", "1", "2", "--force", "--limit=3"], outcomes, True) == (
+        "python run_all.py --force --limit=3 --only 02_b 03_c"
+    )
+
+
+def test_a_signal_waits_where_something_must_be_done_whole():
+    done = []
+    with signals.handled():
+        with pytest.raises(signals.Interruption) as caught, signals.held():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.05)
+            done.append("whole")
+        assert caught.value.fault.exit_status == 143
+        with pytest.raises(signals.Interruption):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+    assert done == ["whole"]
+
+
+# --- progress ------------------------------------------------------------------------------
 
 
 class Terminal(io.StringIO):
@@ -289,65 +604,62 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_progress_keeps_one_line_on_a_terminal():
+BARS = (
+    "\rscoring:  10%|█   | 1/16 [00:02<00:30,  2.00s/model]\rscoring:  19%|██  | 3/16 [00:06<00:26]"
+)
+
+
+def test_progress_keeps_one_line_on_a_terminal(tmp_path):
     terminal = Terminal()
-    progress = Progress(terminal)
-    progress.begin("04_scoring", 4, 5)
-    progress.cell(2, 6, "scores = score_study(study)")
-    progress.write("\rscoring:  10%|█   | 1/16\rscoring:  20%|██  | 3/16")
+    progress = Progress(terminal, log=tmp_path / "run.log")
+    progress.begin("[4/5] 04_scoring", usual=57.0, usual_after=20.0)
+    progress.cell(2, 6, "# a comment\nscores = score_study(study)")
+    progress.write(BARS)
+    progress.write("a warning\n")
     progress.end("ok", 12.0)
     text = terminal.getvalue()
-    assert "[4/5] 04_scoring" in text
-    assert "cell 2/6: scores = score_study(study)" in text
-    assert "3/16" in text
+    assert "[4/5] 04_scoring · 0:00 of ~0:57 · ~1:17 left · cell 2/6: scores = sco" in text
+    assert "scoring: 19% 3/16 [00:06<00:26]" in text
     assert text.count("\n") == 1
-    assert text.endswith("[4/5] 04_scoring: ok in 12 s\n")
+    assert text.endswith("[4/5] 04_scoring: ok in 0:12\n")
+    log = (tmp_path / "run.log").read_text()
+    assert log.count("scoring: ") == log.count("19% 3/16") + 1 == 2
+    assert "a warning" in log
+    assert re.match(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d  \[4/5\] 04_scoring", log)
 
 
-def test_progress_in_a_file_has_a_line_at_start_and_end_only():
+@pytest.mark.parametrize("quiet", [False, True])
+def test_progress_in_a_file_has_no_bars_and_a_sign_of_life_unless_quiet(monkeypatch, quiet):
+    monkeypatch.setattr("lib.runner.progress.SIGN_OF_LIFE", 0.2)
     stream = io.StringIO()
-    progress = Progress(stream)
-    progress.begin("01_setup", 1, 5)
+    progress = Progress(stream, quiet=quiet)
+    progress.begin("[1/5] 01_setup")
     progress.cell(1, 3, "x")
-    progress.write("10%\r20%")
-    progress.end("ok", 2.0)
-    assert stream.getvalue() == "[1/5] 01_setup …\n[1/5] 01_setup: ok in 2 s\n"
+    progress.write(BARS)
+    time.sleep(0.3)
+    progress.end("failed", 2.0, "cell 1 raised")
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "[1/5] 01_setup …"
+    assert lines[-2:] == ["[1/5] 01_setup: failed in 0:02", "  cell 1 raised"]
+    between = ["[1/5] 01_setup · 0:00 · scoring: 19% 3/16 [00:06<00:26]"]
+    assert lines[1:-2] == ([] if quiet else between)
 
 
-@pytest.mark.slow
-def test_the_whole_demo_writes_everything_it_declares():
-    done = subprocess.run(
-        [sys.executable, "run_all.py", "--profile", "demo"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    for step in find_steps():
-        assert re.search(rf"{step.name} +ok", done.stdout)
-        assert all(path.stat().st_size for path in step.outputs("demo"))
+def test_ci_is_quiet(monkeypatch):
+    monkeypatch.setenv("CI", "true")
+    assert Progress(io.StringIO()).quiet
 
 
-def test_two_runs_at_once_do_not_meet(tmp_path):
-    """Both kernels start at the same moment; their sockets lie apart and are removed."""
-    before = set((ROOT / "notebooks").iterdir())
-    command = [sys.executable, "run_all.py", "--profile", "demo", "--only", "01", "--models",
-               "resnet50", "--limit", "8"]  # fmt: skip
-    runs = [
-        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        for _ in range(2)
-    ]
-    for run in runs:
-        printed, _ = run.communicate(timeout=300)
-        assert run.returncode == 0, printed.decode()
-    assert set((ROOT / "notebooks").iterdir()) == before
+def test_a_terminal_that_has_gone_does_not_end_the_run():
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    progress = Progress(Gone())
+    progress.begin("x")
+    progress.end("ok", 1.0)
 
 
-def test_a_termination_ends_the_kernel_and_says_so():
-    command = [sys.executable, "run_all.py", "--profile", "demo", "--only", "01", "--limit", "8"]
-    run = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert "01_setup" in run.stdout.readline()
-    run.terminate()
-    _, error = run.communicate(timeout=120)
-    assert run.returncode == run_all.INTERRUPTED
-    assert "interrupted" in error
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (75, "1:15"), (7200, "2:00:00")])
+def test_times_are_told_as_on_a_clock(seconds, text):
+    assert clock(seconds) == text

@@ -1,0 +1,61 @@
+"""One run at a time on a profile."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from lib.outputs import write_atomically
+from lib.paths import shown
+from lib.runner.faults import RunError, is_disk_full
+
+
+@contextmanager
+def sole_run(folder: Path, command: str) -> Iterator[str]:
+    """Holds the profile's lock; yields what is known of a run that was killed, or "".
+
+    The lock is the operating system's: it ends with the process, however that ends.
+    Raises RunError naming the run that holds it.
+    """
+    lock, note = FileLock(folder / "run.lock"), folder / "running.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunError(
+            "busy",
+            f"another run works on {shown(folder)}: {_describe(note) or 'just started'}.\n"
+            "Wait for it, or end it; runs of other profiles do not meet.",
+        ) from None
+    except OSError as error:
+        fault = "disk full" if is_disk_full(error) else "not ready"
+        raise RunError(fault, f"results cannot be written to {shown(folder)}: {error}") from None
+    try:
+        killed = _describe(note)
+        facts = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "command": command,
+        }
+        with write_atomically(note) as partial:
+            partial.write_text(json.dumps(facts), encoding="utf-8")
+        yield killed
+    finally:
+        note.unlink(missing_ok=True)
+        lock.release()
+
+
+def _describe(note: Path) -> str:
+    try:
+        facts = json.loads(note.read_text(encoding="utf-8"))
+        return "process {pid} on {host}, started {started}, `{command}`".format(**facts)
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""

@@ -1,0 +1,87 @@
+"""Everything that can end a run, with the status that `run_all.py` then exits with."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.paths import shown
+from lib.tables import Table
+
+
+@dataclass(frozen=True)
+class Fault:
+    """key : as the closing table shows it"""
+
+    key: str
+    exit_status: int
+    meaning: str
+
+
+FAULTS: Table[Fault] = Table(
+    "fault",
+    [
+        Fault("failed", 1, "a notebook's cell raised an error"),
+        Fault("wrong option", 2, "an option or a notebook's declaration is wrong"),
+        Fault("missing files", 3, "files that the run reads are not there"),
+        Fault("not ready", 4, "kernel, packages, disk space or folders are not as they must be"),
+        Fault("kernel died", 5, "a notebook's kernel died: probably out of memory"),
+        Fault("timed out", 6, "a notebook took longer than --timeout"),
+        Fault("disk full", 7, "no space is left"),
+        Fault("busy", 8, "another run works on the same profile"),
+        Fault("incomplete", 9, "a notebook stopped early, or did not write what it declares"),
+        Fault("hung up", 129, "the terminal was closed (SIGHUP)"),
+        Fault("interrupted", 130, "Ctrl-C (SIGINT)"),
+        Fault("terminated", 143, "asked to end (SIGTERM)"),
+    ],
+)
+
+
+class RunError(RuntimeError):
+    """Something that stops the run before a notebook is started.
+
+    fault : a key of FAULTS
+    """
+
+    def __init__(self, fault: str, message: str):
+        super().__init__(message)
+        self.fault = FAULTS[fault]
+
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_NO_SPACE_TEXTS = ("No space left on device", "Disk quota exceeded")
+_NO_MEMORY_TEXTS = ("out of memory", "MemoryError", "can't allocate memory", "Unable to allocate",
+                    "bad_alloc")  # fmt: skip
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """The error, or one that it comes from, says that no space is left."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in _NO_SPACE:
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return says_disk_full(str(error))
+
+
+def says_disk_full(text: str) -> bool:
+    return any(words in text for words in _NO_SPACE_TEXTS)
+
+
+def says_out_of_memory(text: str) -> bool:
+    return any(words in text for words in _NO_MEMORY_TEXTS)
+
+
+def disk_advice(folders: Iterable[Path]) -> str:
+    """How much is free where results go, and what can be deleted."""
+    free = []
+    for folder in folders:
+        place = next(p for p in (folder, *folder.parents) if p.exists())
+        free.append(f"{shown(folder)} has {shutil.disk_usage(place).free / 2**20:.0f} MiB free")
+    return (
+        f"{', '.join(dict.fromkeys(free))}. Free some space, or put a link to a larger disk in "
+        "that place. Results of runs, kept scores among them, are removed by `make clean`"
+    )

@@ -1,0 +1,141 @@
+"""The run's manifest: from what, and when, every result was made; and whether it still holds.
+
+`data/output/<run>/manifest.json` has one record for every notebook that has succeeded.
+A step is up to date only if everything that determines it (its code cells and
+declarations, its parameters, `lib/`, the files it reads, the environment) is as it was
+then, and its outputs still have the hashes that they had.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lib.fingerprint import sha256_of
+from lib.outputs import write_atomically
+from lib.paths import ROOT, shown
+from lib.runner.steps import Step
+from lib.study import Study
+
+_LIB_SUFFIXES = (".py", ".mplstyle")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What determines a step's results.
+
+    code        : hash of its code cells and its declarations
+    parameters  : as passed
+    lib         : {file: SHA-256} of the package's own code
+    inputs      : {file: SHA-256} of what it reads
+    environment : versions and device
+    """
+
+    code: str
+    parameters: Mapping[str, object]
+    lib: Mapping[str, str]
+    inputs: Mapping[str, str]
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A success. outputs : {file: SHA-256}; commit : the checkout's, "-dirty" if changed"""
+
+    facts: Facts
+    outputs: Mapping[str, str]
+    commit: str
+    finished: str
+    seconds: float
+    peak_memory_bytes: int
+    peak_gpu_bytes: int
+
+
+def step_facts(
+    step: Step, values: Mapping[str, object], study: Study, environment: Mapping[str, str]
+) -> Facts:
+    """What determines the step's results now; a file that is missing has the hash ""."""
+    text = json.dumps([step.code, step.reads, step.writes])
+    code = [p for p in (ROOT / "lib").rglob("*") if p.suffix in _LIB_SUFFIXES]
+    return Facts(
+        hashlib.sha256(text.encode()).hexdigest(),
+        dict(values),
+        hashes(code),
+        hashes(step.inputs(study)),
+        dict(environment),
+    )
+
+
+def hashes(paths: Sequence[Path]) -> dict[str, str]:
+    """{path from the project's folder on: SHA-256, "" where there is no file}, sorted."""
+    return {shown(p): sha256_of(p) if p.is_file() else "" for p in sorted(paths)}
+
+
+def _differences(kind: str, old: Mapping, new: Mapping) -> list[str]:
+    words = []
+    for name in sorted(old.keys() | new.keys()):
+        before, after = old.get(name), new.get(name)
+        if before == after:
+            continue
+        if kind == "file":
+            change = "changed" if before and after else "is new" if after else "is gone"
+            words.append(f"{name} {change}")
+        else:
+            words.append(f"{name}: {_shown(before)} → {_shown(after)}")
+    return words
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None or value == "" else str(value)
+
+
+def _summary(words: Sequence[str]) -> str:
+    more = f" and {len(words) - 2} more" if len(words) > 2 else ""
+    return f"{', '.join(words[:2])}{more}"
+
+
+class Manifest:
+    """The records of a results folder, read once and written after every success."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.problem = ""
+        self._records: dict[str, Record] = {}
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))["notebooks"]
+            for name, fields in stored.items():
+                self._records[name] = Record(**fields | {"facts": Facts(**fields["facts"])})
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            self.problem = f"{shown(path)} is damaged: every notebook runs anew"
+            self._records = {}
+
+    def __getitem__(self, name: str) -> Record | None:
+        return self._records.get(name)
+
+    def add(self, name: str, record: Record, known: Sequence[str]) -> None:
+        """Keep a success; records of notebooks that are not `known` any more are dropped."""
+        self._records[name] = record
+        kept = {n: asdict(r) for n, r in sorted(self._records.items()) if n in known}
+        with write_atomically(self.path) as partial:
+            partial.write_text(json.dumps({"notebooks": kept}, indent=1), encoding="utf-8")
+
+    def why_run(self, name: str, facts: Facts) -> str:
+        """Why the step must run, in words; "" if its results still hold."""
+        record = self._records.get(name)
+        if record is None:
+            return "no success on record"
+        old = record.facts
+        parts = [
+            ["its cells changed"] if old.code != facts.code else [],
+            _differences("value", old.parameters, facts.parameters),
+            _differences("file", old.lib, facts.lib),
+            _differences("file", old.inputs, facts.inputs),
+            _differences("value", old.environment, facts.environment),
+            _differences("file", record.outputs, hashes([ROOT / o for o in record.outputs])),
+        ]
+        return "; ".join(_summary(words) for words in parts if words)

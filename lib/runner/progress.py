@@ -1,0 +1,161 @@
+"""What the terminal shows, and the log keeps, while notebooks run.
+
+On a terminal one line is kept up to date: notebook, elapsed and expected time, and the
+progress bar of a long cell or the cell itself. In a file each notebook has a line at its
+start and one at its end, and a sign of life every few minutes; in CI the latter is left
+out. The log has all of it with the time of day, every cell, and each bar once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import sys
+import threading
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import TextIO
+
+SIGN_OF_LIFE = 300.0  # seconds
+_ERASE = "\r\x1b[K"
+# tqdm's line, of which the drawing and the rate are left out: a terminal is narrow.
+_BAR = re.compile(r"^([^|]*?)\s*(\d+%)\|[^|]*\|\s*(\S+ \[[^,\]]*).*$")
+
+
+def clock(seconds: float) -> str:
+    """75 seconds: "1:15"; two hours: "2:00:00"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class Progress:
+    """Receives the run's events; also a writable file for the cells' stderr.
+
+    stream : where to show them; standard output if not given
+    log    : a file to append to
+    quiet  : no sign of life where there is no terminal; the default in CI
+    """
+
+    def __init__(
+        self, stream: TextIO | None = None, log: Path | None = None, quiet: bool | None = None
+    ):
+        self.stream = stream or sys.stdout
+        self.live = self.stream.isatty()
+        self.quiet = bool(os.environ.get("CI")) if quiet is None else quiet
+        self.log = log
+        self._lock = threading.Lock()
+        self._title = self._cell = self._bar = ""
+        self._started = 0.0
+        self._usual_after: float | None = None
+        self._usual: float | None = None
+        self._beating: threading.Event | None = None
+
+    # --- events ---------------------------------------------------------------
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self._put(f"{_ERASE * self.live}{text}\n")
+        self._note(text)
+
+    def begin(
+        self, title: str, usual: float | None = None, usual_after: float | None = None
+    ) -> None:
+        """A notebook begins.
+
+        usual       : seconds that it took last time, if there was one
+        usual_after : seconds that all notebooks after it took, if each is known
+        """
+        self._title, self._cell, self._bar = title, "", ""
+        self._usual, self._usual_after = usual, usual_after
+        self._started = time.monotonic()
+        self._beating = threading.Event()
+        if self.live:
+            self._note(f"{title} …")
+        else:
+            self.say(f"{title} …")
+        threading.Thread(target=self._beat, args=(self._beating,), daemon=True).start()
+
+    def cell(self, position: int, total: int, source: str) -> None:
+        """A cell begins."""
+        self._note_bar()
+        code = (line for line in source.splitlines() if line.strip() and line.strip()[0] != "#")
+        self._cell = f"cell {position}/{total}: {next(code, '')}"
+        self._note(self._cell)
+        self._draw()
+
+    @property
+    def where(self) -> str:
+        """The cell that has begun last, for messages."""
+        return self._cell or "no cell: it had not begun"
+
+    def end(self, status: str, seconds: float, detail: str = "") -> None:
+        """The notebook has ended."""
+        if self._beating is not None:
+            self._beating.set()
+            self._beating = None
+        self._note_bar()
+        more = "".join(f"\n  {line}" if line else "\n" for line in detail.splitlines())
+        self.say(f"{self._title}: {status} in {clock(seconds)}{more}")
+
+    # --- the cells' stderr: bars, and warnings -----------------------------------
+
+    def write(self, text: str) -> int:
+        for line in (part.strip() for part in re.split(r"[\r\n]+", text)):
+            found = _BAR.match(line)
+            if found:
+                self._bar = " ".join(part for part in found.groups() if part) + "]"
+            elif line:
+                self._note(line)
+        self._draw()
+        return len(text)
+
+    def flush(self) -> None:
+        """Part of a file's interface; every line is flushed as it is drawn."""
+
+    # --- drawing --------------------------------------------------------------
+
+    def _state(self) -> str:
+        elapsed = time.monotonic() - self._started
+        parts = [self._title, clock(elapsed)]
+        if self._usual is not None:
+            parts[-1] += f" of ~{clock(self._usual)}"
+            if self._usual_after is not None:
+                left = max(self._usual - elapsed, 0) + self._usual_after
+                parts.append(f"~{clock(left)} left")
+        return " · ".join([*parts, self._bar or self._cell])
+
+    def _beat(self, stop: threading.Event) -> None:
+        while not stop.wait(1.0 if self.live else SIGN_OF_LIFE):
+            if self.live:
+                self._draw()
+            elif not self.quiet:
+                self.say(self._state())
+
+    def _draw(self) -> None:
+        if not self.live or self._beating is None:
+            return
+        width = max(shutil.get_terminal_size().columns - 1, 20)
+        self._put(f"{_ERASE}{self._state()[:width]}")
+
+    def _put(self, text: str) -> None:
+        # A terminal that has gone must not end a run that works through the night.
+        with self._lock, contextlib.suppress(OSError):
+            self.stream.write(text)
+            self.stream.flush()
+
+    def _note_bar(self) -> None:
+        if self._bar:
+            self._note(self._bar)
+            self._bar = ""
+
+    def _note(self, text: str) -> None:
+        if self.log is None:
+            return
+        now = datetime.now().strftime("%Y-%m-%d %H:%M:%S")
+        # A log that cannot be written, a full disk above all, must not end the run.
+        with contextlib.suppress(OSError), self.log.open("a", encoding="utf-8") as log:
+            log.write("".join(f"{now}  {line}\n" for line in text.splitlines()))

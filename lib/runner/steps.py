@@ -1,0 +1,179 @@
+"""What the numbered notebooks declare: parameters, what they read, what they write.
+
+The second cell of a notebook is its contract, for readers and for the runner:
+
+    **Reads** `pictures` · `weights` · **Writes** `figures/{profile}/map.png` · seconds
+
+Reads are names of `Study.inputs` or paths; writes are paths, from the project's folder
+on. `{profile}` stands for the run's name (`Study.name`). What follows is the time it takes.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import papermill
+from IPython.core.inputtransformer2 import TransformerManager
+
+from lib.paths import NOTEBOOKS, ROOT, shown
+from lib.runner.faults import RunError
+from lib.study import Study
+from lib.tables import unknown_name
+
+_CONTRACT = re.compile(r"\*\*Reads\*\*(?P<reads>.*)\*\*Writes\*\*(?P<writes>.*)", re.DOTALL)
+_PYTHON = TransformerManager()  # makes Python of `%time` and `!ls`
+_QUOTED = re.compile(r"`([^`]+)`")
+_KINDS = {"str": str, "int": int, "float": (int, float), "list": list, "bool": bool}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A notebook and its declarations.
+
+    parameters : {name: declared type}
+    cost       : how long it says that it takes
+    code       : the sources of its code cells
+    """
+
+    path: Path
+    parameters: Mapping[str, str]
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    cost: str = ""
+    code: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    def inputs(self, study: Study) -> list[Path]:
+        """The files it reads. Raises RunError for a name that is neither input nor path."""
+        named = study.inputs()
+        paths: list[Path] = []
+        for read in self.reads:
+            if read in named:
+                paths += named[read]
+            elif "/" in read:
+                paths.append(_place(read, study))
+            else:
+                error = unknown_name("input", read, [*named, "or a path"])
+                raise RunError("wrong option", f"{self.name} declares that it reads: {error}")
+        return paths
+
+    def outputs(self, study: Study) -> list[Path]:
+        return [_place(template, study) for template in self.writes]
+
+    def imports(self) -> list[str]:
+        """Every module that its cells import."""
+        modules: set[str] = set()
+        for source in self.code:
+            for node in ast.walk(ast.parse(_PYTHON.transform_cell(source))):
+                if isinstance(node, ast.Import):
+                    modules.update(name.name for name in node.names)
+                elif isinstance(node, ast.ImportFrom) and node.module:
+                    modules.add(node.module)
+        return sorted(modules)
+
+
+def _place(template: str, study: Study) -> Path:
+    return ROOT / template.replace("{profile}", study.name)
+
+
+def read_step(path: Path) -> Step:
+    """What a notebook declares. Raises RunError naming the notebook and the mend."""
+
+    def refused(reason: str) -> RunError:
+        return RunError("wrong option", f"{shown(path)}: {reason}")
+
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except (ValueError, AttributeError, KeyError, OSError, nbformat.ValidationError) as error:
+        raise refused(f"no readable notebook: {error}") from None
+    cells = notebook.cells
+    tagged = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
+    if len(tagged) != 1:
+        raise refused(f"{len(tagged)} cells are tagged 'parameters', one must be")
+    contract = _CONTRACT.search(cells[1].source) if cells[1].cell_type == "markdown" else None
+    if not contract:
+        raise refused("its second cell must be text that says what it **Reads** and **Writes**")
+    parameters = papermill.inspect_notebook(literal(path))
+    step = Step(
+        path,
+        {name: p["inferred_type_name"].split("[")[0] for name, p in parameters.items()},
+        tuple(_QUOTED.findall(contract["reads"])),
+        tuple(_QUOTED.findall(contract["writes"])),
+        contract["writes"].rpartition("`")[2].strip(" ·\n"),
+        tuple(c.source for c in cells if c.cell_type == "code"),
+    )
+    try:
+        step.imports()
+    except SyntaxError as error:
+        line = (error.text or "").strip()
+        raise refused(f"a code cell is no Python: {error.msg}: {line}") from None
+    return step
+
+
+def literal(path: Path) -> str:
+    """The path for papermill, which takes braces in it for placeholders."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def find_steps(folder: Path = NOTEBOOKS) -> list[Step]:
+    """The numbered notebooks, in order. Raises RunError for two that write the same file."""
+    steps = [read_step(path) for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))]
+    if not steps:
+        raise RunError("wrong option", f"{shown(folder)} holds no numbered notebook")
+    writer: dict[str, Step] = {}
+    for step in steps:
+        for path in step.writes:
+            if writer.setdefault(path, step) is not step:
+                raise RunError(
+                    "wrong option", f"{step.name} and {writer[path].name} both write {path}"
+                )
+    return steps
+
+
+def select_steps(steps: Sequence[Step], only: Sequence[str], first: str = "") -> list[Step]:
+    """Those named by number ("04", "4") or name ("04_scoring"); all for none.
+
+    first : the notebook to begin with; "" for the first
+    """
+    known: dict[str, Step] = {}
+    for step in steps:
+        number = step.name[:2]
+        known.update({number: step, str(int(number)): step, step.name: step})
+    for name in (*only, *([first] if first else [])):
+        if name not in known:
+            raise unknown_name("notebook", name, [s.name for s in steps])
+    wanted = {known[name].name for name in only}
+    begin = known[first].name if first else ""
+    return [s for s in steps if (not wanted or s.name in wanted) and s.name >= begin]
+
+
+def check_parameters(steps: Sequence[Step], values: Mapping[str, object]) -> None:
+    """Every value must be a parameter of every step, and of its declared type.
+
+    papermill itself only warns of an unknown name, passes any type, and turns what it
+    does not know into text. Raises UnknownName, and RunError for a type.
+    """
+    for step in steps:
+        for name, value in values.items():
+            if name not in step.parameters:
+                raise unknown_name(f"parameter of {step.name}", name, step.parameters)
+            declared = step.parameters[name]
+            if declared not in _KINDS:
+                problem = f"declares {name}: {declared}; none of {', '.join(_KINDS)}"
+            elif not isinstance(value, _KINDS[declared]) or (
+                isinstance(value, bool) and declared != "bool"
+            ):
+                problem = f"wants {name}: {declared}, got {value!r}"
+            elif declared == "list" and not all(isinstance(v, str | int | float) for v in value):
+                problem = f"wants a list of texts or numbers as {name}, got {value!r}"
+            else:
+                continue
+            raise RunError("wrong option", f"{step.name} {problem}")

@@ -1,0 +1,410 @@
+"""`python run_all.py`, as a user starts it: options, interruptions, two at once, killed runs.
+
+Toy notebooks run in a copy of the project; its results lie in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import write_notebook
+
+import run_all
+from lib.paths import ROOT
+from lib.runner.faults import FAULTS
+from lib.runner.steps import find_steps
+from lib.study import Study
+
+PARAMETERS = """profile: str = "demo"
+models: list = []
+methods: list = []
+limit: int = 0
+device: str = "auto"
+batch_size: int = 32"""
+# Writes a result that depends on nothing but the name, then lingers.
+CELL = """from lib.outputs import write_result
+from lib.paths import FIGURES, OUTPUT
+with write_result(FIGURES / profile / "{name}.txt") as partial:
+    partial.write_text("{name}" * 1000)
+import os, time
+(OUTPUT / "{name}.pid").write_text(str(os.getpid()))
+time.sleep({seconds})"""
+
+
+class Project:
+    """A copy of the project with notebooks of the test's own."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        skipped = shutil.ignore_patterns("__pycache__", "demo")
+        shutil.copytree(ROOT / "lib", folder / "lib", ignore=skipped)
+        shutil.copy(ROOT / "run_all.py", folder)
+        (folder / "data").mkdir()
+        (folder / "data" / "demo").symlink_to(ROOT / "data" / "demo")
+        (folder / "notebooks").mkdir()
+
+    def add(self, name: str, seconds: float = 0.0, *cells: str) -> None:
+        cells = cells or (CELL.format(name=name, seconds=seconds),)
+        writes = f"`figures/{{profile}}/{name}.txt`" if "write_result" in cells[0] else ""
+        write_notebook(
+            self.folder / "notebooks", name, *cells, writes=writes, parameters=PARAMETERS
+        )
+
+    def start(self, *arguments: str, **options) -> subprocess.Popen:
+        environment = {**os.environ, "PYTHONPATH": str(self.folder)} | options.pop("env", {})
+        return subprocess.Popen(
+            [sys.executable, "run_all.py", "--profile", "demo", *arguments], cwd=self.folder,
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+        )  # fmt: skip
+
+    def run(self, *arguments: str, **options) -> tuple[int, str, str]:
+        process = self.start(*arguments, **options)
+        printed, error = process.communicate(timeout=300)
+        return process.returncode, printed, error
+
+    def kernel(self, name: str) -> psutil.Process:
+        """The notebook's kernel, once its first cell is in its sleep."""
+        path = self.folder / "data" / "output" / f"{name}.pid"
+        deadline = time.monotonic() + 120
+        while not (path.exists() and path.read_text()):
+            assert time.monotonic() < deadline, "the kernel did not come"
+            time.sleep(0.05)
+        return psutil.Process(int(path.read_text()))
+
+    def figures(self) -> dict[str, str]:
+        folder = self.folder / "figures" / "demo"
+        return {
+            p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())
+        }
+
+
+@pytest.fixture
+def project(tmp_path) -> Project:
+    return Project(tmp_path / "project")
+
+
+def is_gone(process: psutil.Process) -> bool:
+    try:
+        process.wait(timeout=10)
+    except psutil.TimeoutExpired:
+        return process.status() == psutil.STATUS_ZOMBIE
+    return True
+
+
+# --- a run and the next one -----------------------------------------------------------------
+
+
+def test_a_run_is_told_kept_and_resumed(project):
+    project.add("01_a")
+    project.add("02_b", 0, "raise ValueError('the map is odd')")
+    project.add("03_c")
+    status, printed, _ = project.run()
+    assert status == 1
+    assert re.search(r"01_a +run +no success on record \(seconds\)", printed)
+    assert re.search(r"\[2/3\] 02_b: failed in 0:0\d\n  cell 3 raised ValueError", printed)
+    assert re.search(r"03_c +ok .* figures/demo/03_c.txt and 1 more", printed)
+    assert "go on with\n    python run_all.py --profile demo\n" in printed
+    assert "\r" not in printed
+    assert "No evidence about DCLS" in printed
+
+    project.add("02_b")
+    status, printed, _ = project.run()
+    assert status == 0
+    assert re.search(r"01_a +keep +unchanged since 20", printed)
+    assert "[1/3] 01_a: kept, unchanged since" in printed
+    assert re.search(r"02_b +ok", printed)
+    output = project.folder / "data" / "output" / "demo"
+    run = json.loads((output / "run.json").read_text())
+    assert [n["status"] for n in run["notebooks"]] == ["kept", "ok", "kept"]
+    assert run["notebooks"][0]["outputs"]["figures/demo/01_a.txt"] == project.figures()["01_a.txt"]
+    assert {p.name for p in output.iterdir()} == {
+        "manifest.json", "notebooks", "run.json", "run.lock", "run.log"
+    }  # fmt: skip
+
+    status, printed, _ = project.run("--dry-run", "--force", "--from", "2")
+    assert status == 0
+    assert re.search(r"02_b +run +--force \(took 0:0\d last time\)", printed)
+    assert "01_a" not in printed
+    assert "[1/2]" not in printed
+
+
+# --- interruptions ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_an_interruption_ends_the_kernel_keeps_what_is_finished_and_says_so(project, name):
+    project.add("01_a")
+    project.add("02_b", 600)
+    project.add("03_c")
+    process = project.start()
+    kernel = project.kernel("02_b")
+    process.send_signal(getattr(signal, name))
+    printed, error = process.communicate(timeout=60)
+    fault = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up"}[name]
+    assert process.returncode == FAULTS[fault].exit_status == 128 + getattr(signal, name)
+    assert is_gone(kernel)
+    assert re.search(rf"02_b +{fault} .*in cell 3/3: from lib.outputs", printed)
+    assert re.search(r"03_c +not run", printed)
+    assert "What is finished is kept; go on with" in printed
+    assert error == ""
+    assert list(project.figures()) == ["01_a.txt"]
+    project.add("02_b")
+    status, printed, _ = project.run()
+    assert status == 0
+    assert "[1/3] 01_a: kept" in printed
+
+
+def test_what_nohup_ignores_is_ignored(project):
+    project.add("01_a", 3)
+    process = project.start(preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    project.kernel("01_a")
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=60) == 0
+    process.communicate()
+
+
+def test_an_interruption_before_any_work_says_that_nothing_changed(monkeypatch, capsys):
+    monkeypatch.setattr(
+        "lib.runner.preflight.check",
+        lambda *_: os.kill(os.getpid(), signal.SIGINT) or time.sleep(1),
+    )
+    assert run_all.main(["--profile", "demo", "--dry-run"]) == 130
+    assert "interrupted; nothing was changed" in capsys.readouterr().err
+
+
+def test_a_second_run_on_the_profile_refuses_and_names_the_first(project):
+    project.add("01_a", 600)
+    first = project.start()
+    project.kernel("01_a")
+    status, printed, error = project.run("--models", "resnet50")
+    assert status == FAULTS["busy"].exit_status == 8
+    assert f"process {first.pid} on" in error
+    assert "`python run_all.py --profile demo`" in error
+    assert printed == ""
+    first.terminate()
+    first.communicate(timeout=60)
+    assert first.returncode == 143
+
+
+def test_a_killed_run_leaves_no_kernel_no_lock_and_no_half_result(project):
+    project.add("01_a")
+    project.add("02_b", 600)
+    process = project.start()
+    kernel = project.kernel("02_b")
+    process.kill()
+    process.communicate(timeout=60)
+    assert is_gone(kernel)
+    assert list(project.figures()) == ["01_a.txt"]
+    project.add("02_b")
+    status, printed, _ = project.run()
+    assert status == 0
+    assert f"The last run was killed (process {process.pid} on" in printed
+    assert "[1/2] 01_a: kept" in printed
+    assert not list((project.folder / "data" / "output" / "demo").glob(".staging*"))
+
+
+def test_a_full_disk_under_the_results_is_told_and_leaves_what_was_there(project):
+    """On a small disk of the test's own, where this machine lets one be mounted."""
+    mount = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    disk = project.folder / "data" / "output"
+    disk.mkdir()
+    mounting = f"mount -t tmpfs -o size=230m none {disk}"
+    if not shutil.which("unshare") or subprocess.run([*mount, mounting], check=False).returncode:
+        pytest.skip("no disk can be mounted here; a full disk in a cell is tested elsewhere")
+    project.add("01_a")
+    # The second notebook fills the disk to the last byte; saving it as executed then fails.
+    project.add("03_c")
+    filling = "import os\nfrom lib.paths import OUTPUT\nwith open(OUTPUT / 'filler', 'wb', 0) as f:\n    try:\n        while True: f.write(b'x' * 4096)\n    except OSError: pass"
+    project.add("02_b", 0, filling, "'x' * 10**6")
+    run = f"{mounting} && {sys.executable} run_all.py --profile demo; code=$?; ls {disk}/demo; exit $code"
+    done = subprocess.run(
+        [*mount, run], cwd=project.folder, env={**os.environ, "PYTHONPATH": str(project.folder)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == FAULTS["disk full"].exit_status == 7, done.stdout + done.stderr
+    assert re.search(r"02_b +disk full", done.stdout)
+    assert "MiB free" in done.stdout
+    assert re.search(r"03_c +not run", done.stdout)
+    assert "Traceback" not in done.stdout + done.stderr
+    assert list(project.figures()) == ["01_a.txt"]
+
+
+# --- preflight ---------------------------------------------------------------------------------
+
+
+def test_another_pythons_kernel_is_refused_with_the_mend(project, tmp_path):
+    project.add("01_a")
+    other = tmp_path / "other"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(other)], check=True)
+    site = next(other.glob("lib/python*/site-packages"))
+    (site / "lent.pth").write_text(os.pathsep.join(p for p in sys.path if "site-packages" in p))
+    spec = tmp_path / "share" / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    argv = [str(other / "bin" / "python"), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    (spec / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "x"}))
+    status, _, error = project.run(env={"JUPYTER_PATH": str(tmp_path / "share")})
+    assert status == FAULTS["not ready"].exit_status == 4
+    assert f"runs {other}/bin/python, another Python than this one, {sys.executable}" in error
+    assert f"{sys.executable} -m ipykernel install --sys-prefix --name python3" in error
+    (spec / "kernel.json").write_text(json.dumps({"argv": ["/bin/false"], "display_name": "x"}))
+    status, _, error = project.run(env={"JUPYTER_PATH": str(tmp_path / "share")})
+    assert status == 4
+    assert "does not start" in error
+    assert "ipykernel install" in error
+
+
+def test_an_import_that_fails_another_copy_and_a_missing_device_are_told_together(project):
+    project.add("01_a", 0, "import not_installed\nfrom lib.outputs import write_result")
+    status, _, error = project.run("--device", "cuda:63", env={"PYTHONPATH": ""})
+    assert status == 4
+    assert "`import not_installed` fails: ModuleNotFoundError" in error
+    assert "pip install -r" in error
+    assert f"the notebooks import `lib` from {ROOT / 'lib'}, not from here" in error
+    assert f"pip install --no-deps -e {project.folder}" in error
+    assert "device 'cuda:63' is not there" in error
+    assert "--device cpu" in error
+    assert not (project.folder / "figures" / "demo" / "01_a.txt").exists()
+
+
+def test_a_python_without_the_packages_is_told_the_mend(project, tmp_path):
+    bare = tmp_path / "bare"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
+    done = subprocess.run(
+        [bare / "bin" / "python", "run_all.py", "--profile", "demo"], cwd=project.folder,
+        capture_output=True, text=True, check=False, env={"PATH": os.environ["PATH"]},
+    )  # fmt: skip
+    assert done.returncode == 4
+    assert "lacks what is needed: No module named" in done.stderr
+    assert f"{bare}/bin/python -m pip install -r" in done.stderr
+
+
+# --- options -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--profile", "dmeo"], "Did you mean 'demo'"),
+        (["--modles", "resnet50"], "Did you mean '--models'"),
+        (["--profile", "demo", "--models", "resnet5"], "Did you mean 'resnet50'"),
+        (
+            ["--profile", "demo", "--methods", "treshold_grad_cam"],
+            "Did you mean 'threshold_grad_cam",
+        ),
+        (["--profile", "demo", "--limit", "-3"], "limit must be a whole number of 0 or more"),
+        (["--profile", "demo", "--limit", "many"], "invalid int value: 'many'"),
+        (["--profile", "demo", "--batch-size", "0"], "batch_size must be a whole number of 1"),
+        (["--profile", "demo", "--device", "tpu"], "device 'tpu' is none of"),
+        (["--profile", "demo", "--only", "9"], "unknown notebook '9'"),
+        (["--profile", "demo", "--from", "9"], "unknown notebook '9'"),
+        (["--profile", "demo", "--from", "2", "--only", "3"], "exclude each other"),
+        (["--profile", "demo", "--timeout", "soon"], "'soon' is no time; write 90s, 30m or 8h"),
+        (["--profile", "demo", "--timeout", "0"], "'0' is no time"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_anything_starts(arguments, message, capsys, monkeypatch):
+    monkeypatch.setattr(run_all, "_prepared", lambda *_: pytest.fail("something started"))
+    try:
+        status = run_all.main(arguments)
+    except SystemExit as leaving:
+        status = leaving.code
+    assert status == run_all.WRONG_OPTION == FAULTS["wrong option"].exit_status
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("30m", 1800), ("8h", 28800), ("45", 45), ("1.5h", 5400)]
+)
+def test_a_timeout_is_given_with_its_unit(text, seconds):
+    assert run_all._duration(text) == seconds
+
+
+def test_the_paper_profile_without_data_says_what_is_missing(capsys, no_real_data):
+    assert run_all.main(["--models", "resnet50"]) == FAULTS["missing files"].exit_status == 3
+    error = capsys.readouterr().err
+    assert "clickme/val-0.tfrecords" in error
+    assert "--profile demo" in error
+
+
+def test_list_names_everything(capsys):
+    assert run_all.main(["--list"]) == 0
+    printed = capsys.readouterr().out
+    for name in ("05_figures", "fastvit_sa36", "threshold_grad_cam", "paper", "reads  pictures"):
+        assert name in printed
+
+
+def test_names_may_be_separated_by_commas_or_spaces(monkeypatch):
+    taken = {}
+
+    def take(options, study, known, chosen, values, command):
+        taken.update(values)
+
+    monkeypatch.setattr(run_all, "_prepared", take)
+    models = ["resnet50,convnext_tiny", "caformer_s18"]
+    assert run_all.main(["--profile", "demo", "--dry-run", "--models", *models]) == 0
+    assert taken["models"] == ["resnet50", "convnext_tiny", "caformer_s18"]
+
+
+# --- the study itself ------------------------------------------------------------------------------
+
+
+def test_one_notebook_of_the_study_runs_by_the_command_line():
+    done = subprocess.run(
+        [sys.executable, "run_all.py", "--profile", "demo", "--only", "01", "--limit", "8",
+         "--force"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"01_setup +ok", done.stdout)
+
+
+@pytest.mark.slow
+def test_the_whole_demo_writes_everything_it_declares():
+    done = subprocess.run(
+        [sys.executable, "run_all.py", "--profile", "demo", "--force"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    study = Study.from_profile("demo")
+    for step in find_steps():
+        assert re.search(rf"{step.name} +ok", done.stdout)
+        assert all(path.stat().st_size for path in step.outputs(study))
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_and_resumed_the_results_are_the_same(project, tmp_path):
+    """The runner or its kernel is killed ten times; the results equal an undisturbed run's."""
+    names = [f"{i:02}_x" for i in range(1, 6)]
+    undisturbed = Project(tmp_path / "undisturbed")
+    for name in names:
+        for each in (project, undisturbed):
+            each.add(name, 1)
+    assert undisturbed.run()[0] == 0
+    moments = random.Random(0)
+    for _ in range(10):
+        process = project.start()
+        time.sleep(moments.uniform(2, 20))
+        children = psutil.Process(process.pid).children() if process.poll() is None else []
+        victim = children[0] if children and moments.random() < 0.5 else psutil.Process(process.pid)
+        victim.kill()
+        process.communicate(timeout=120)
+        done = project.figures() if (project.folder / "figures" / "demo").exists() else {}
+        assert done.items() <= undisturbed.figures().items()
+    assert project.run()[0] == 0
+    assert project.figures() == undisturbed.figures()
+    kept = json.loads((project.folder / "data/output/demo/manifest.json").read_text())["notebooks"]
+    for name in names:
+        path = f"figures/demo/{name}.txt"
+        assert kept[name]["outputs"][path] == undisturbed.figures()[f"{name}.txt"]
