@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from lib.paths import NOTEBOOKS, ROOT
+from lib.runner.faults import FAULTS
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
 
@@ -104,6 +105,13 @@ def test_readmes_commands_exist():
 
     known = {o for action in _parser()._actions for o in action.option_strings}
     assert options <= known
+
+
+def test_readme_lists_every_exit_status():
+    readme = (ROOT / "README.md").read_text()
+    rows = re.findall(r"^\| ([\d, ]+) \|.*\|.*\|$", readme, re.MULTILINE)
+    listed = {int(number) for row in rows for number in row.split(", ")}
+    assert listed == {0} | {fault.exit_status for fault in FAULTS.values()}
 
 
 def test_readmes_links_and_pictures_exist():
