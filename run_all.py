@@ -17,10 +17,10 @@ from typing import NoReturn
 from lib.backbones import BACKBONES
 from lib.methods import METHODS
 from lib.paths import OUTPUT, ROOT, shown
+from lib.runner.faults import FAULTS, RunError
 from lib.study import PROFILES, Study
 from lib.tables import UnknownName, unknown_name
 
-WRONG_OPTION, NOT_READY = 2, 4  # as in lib.runner.faults, which may not be importable yet
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -34,11 +34,14 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         print(f"run_all.py: {message}\n`python run_all.py --help` lists all.", file=sys.stderr)
-        sys.exit(WRONG_OPTION)
+        sys.exit(FAULTS["wrong option"].exit_status)
 
 
 def _names(text: str) -> list[str]:
-    return [name for name in text.split(",") if name]
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError(f"{text!r} names nothing; leave the option out for all")
+    return names
 
 
 def _duration(text: str) -> float:
@@ -53,6 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="run_all.py",
         description=__doc__,
+        epilog="exit status\n   0  all is well\n"
+        + "\n".join(f"{fault.exit_status:4}  {fault.meaning}" for fault in FAULTS.values()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -108,9 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
     try:
-        from lib.runner import signals
-        from lib.runner.faults import RunError
-        from lib.runner.session import Session  # noqa: F401 - all that a run imports
+        from lib.runner import session, signals  # noqa: F401 - with all that a run needs
     except ImportError as error:
         install = f"{shlex.quote(sys.executable)} -m pip install"
         _complain(
@@ -119,25 +122,25 @@ def main(arguments: list[str] | None = None) -> int:
             f"    {install} -r {shlex.quote(str(ROOT / 'requirements.lock'))}\n"
             f"    {install} --no-deps -e {shlex.quote(str(ROOT))}"
         )
-        return NOT_READY
+        return FAULTS["not ready"].exit_status
     try:
         with signals.handled():
             return _run(options, arguments)
     except signals.Interruption as interruption:
-        _complain(f"{interruption.fault.key}; nothing was changed")
+        _complain(f"{interruption.fault.key} before any notebook began")
         return interruption.fault.exit_status
     except UnknownName as error:
         _complain(error)
-        return WRONG_OPTION
+        return FAULTS["wrong option"].exit_status
     except RunError as error:
         _complain(error)
         return error.fault.exit_status
 
 
 def _run(options: argparse.Namespace, arguments: list[str]) -> int:
-    from lib.runner import outcomes, steps
+    from lib.runner import outcomes, signals, steps
     from lib.runner.exclusive import sole_run
-    from lib.runner.faults import RunError
+    from lib.runner.progress import Progress
 
     known = steps.find_steps()
     if options.list:
@@ -162,42 +165,47 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
     command = shlex.join(["python", "run_all.py", *arguments])
 
     if options.dry_run:
-        _prepared(options, study, known, chosen, values, command)
+        _prepared(options, study, known, chosen, values, command, Progress())
         return 0
+    progress = Progress(log=study.output / "run.log")
     with sole_run(OUTPUT / study.profile.key, command) as killed:
         if killed:
-            print(f"The last run was killed ({killed}). What it had finished is kept.\n")
-        results = _prepared(options, study, known, chosen, values, command).run()
-    status = outcomes.exit_status(results)
-    print(f"\n{outcomes.closing_table(results)}\n")
-    print(f"With hashes and versions: {shown(study.output)}/manifest.json, run.json; run.log")
-    if status:
-        again = outcomes.resume_command(arguments, results, options.force)
-        print(f"Not complete (exit status {status}). What is finished is kept; go on with")
-        print(f"    {again}")
-    if study.profile.caveat:
-        print(study.profile.caveat)
+            progress.say(f"The last run was killed ({killed}). What it had finished is kept.\n")
+        session = _prepared(options, study, known, chosen, values, command, progress)
+        results = session.run()
+        with signals.held():  # the run is over; what asks it to end now may read its end
+            status = outcomes.exit_status(results)
+            again = outcomes.resume_command(arguments, results, options.force, options.batch_size)
+            progress.say(_closing(study, outcomes.closing_table(results), status, again))
+            signals.forget()
     return status
 
 
-def _prepared(options, study, known, chosen, values, command):
+def _closing(study: Study, table: str, status: int, again: str) -> str:
+    where = f"{shown(study.output)}/manifest.json, run.json; run.log"
+    lines = ["", table, "", f"With hashes and versions: {where}"]
+    if status:
+        lines += [f"Not complete (exit status {status}). What is finished is kept; go on with"]
+        lines += [f"    {again}"]
+    return "\n".join([*lines, *filter(None, [study.profile.caveat])])
+
+
+def _prepared(options, study, known, chosen, values, command, progress):
     """The session, after the preflight; says what it will do. Raises RunError for trouble."""
     from lib.runner import preflight
-    from lib.runner.faults import RunError
-    from lib.runner.progress import Progress
     from lib.runner.session import Session
 
+    progress.say("Checking inputs, disk, kernel and packages …")
     problems, environment = preflight.check(chosen, values, study)
     if problems:
-        raise RunError(problems[0].fault.key, "\n\n".join(p.text for p in problems))
+        raise RunError(problems[0].fault.key, "\n\n".join(map(str, problems)))
     session = Session(
-        chosen, [step.name for step in known], values, study, environment,
-        Progress(log=study.output / "run.log"), options.force, options.timeout, command,
+        chosen, [step.name for step in known], values, study, environment, progress,
+        options.force, options.timeout, command,
     )  # fmt: skip
-    print(
+    progress.say(
         f"{study.profile.label} ({study.name}) on {environment['device']}; results go to "
-        f"{shown(study.figures)} and {shown(study.output)}\n{session.plan()}\n",
-        flush=True,
+        f"{shown(study.figures)} and {shown(study.output)}\n{session.plan()}\n"
     )
     return session
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import json
@@ -50,16 +51,18 @@ def _plain(value: Any) -> Any:
 
 
 @cache
-def _sha256(path: Path, size: int, modified: int, inode: int) -> str:
+def _sha256(path: Path, *stamp: int) -> str:
+    size, *_, changed = stamp
     if size < _WORTH_KEEPING:
         return _digest(path)
-    stamp, known = [size, modified, inode], _known_hashes()
+    known = _known_hashes()
     entry = known.get(str(path))
-    if entry is None or entry["stamp"] != stamp:
+    if entry is None or entry["stamp"] != [*stamp]:
         entry = {"stamp": stamp, "sha256": _digest(path)}
         # A file changed this very moment may change again without a new time of change.
-        if time.time() - modified / 1e9 > 2:
-            with write_atomically(HASHES) as partial:
+        if time.time() - changed / 1e9 > 2:
+            # What is only quicker with it must not fail without it.
+            with contextlib.suppress(OSError), write_atomically(HASHES) as partial:
                 partial.write_text(json.dumps(known | {str(path): entry}), encoding="utf-8")
     return entry["sha256"]
 
@@ -80,11 +83,11 @@ def _known_hashes() -> dict[str, dict]:
 def sha256_of(path: Path) -> str:
     """A file's SHA-256.
 
-    Large files are hashed once, for all processes, while size, time of change and inode
-    stay the same, as git does it; `data/output/hashes.json` may be deleted at any time.
+    Large files are hashed once, for all processes, while size, inode and times of change
+    stay the same; `data/output/hashes.json` may be deleted at any time.
     """
-    status = path.stat()
-    return _sha256(path.absolute(), status.st_size, status.st_mtime_ns, status.st_ino)
+    s = path.stat()
+    return _sha256(path.absolute(), s.st_size, s.st_ino, s.st_mtime_ns, s.st_ctime_ns)
 
 
 def fingerprint(facts: dict[str, Any]) -> str:

@@ -44,12 +44,10 @@ def write_atomically(path: Path) -> Iterator[Path]:
 
 
 def staged(path: Path) -> Path:
-    """Where to write a result now: `path`, or its place in the staging folder, if there is one.
-
-    path : absolute, where the result belongs
-    """
+    """Where to write a result now: `path`, or its place in the staging folder, if there is one."""
     folder = os.environ.get(STAGING)
-    return Path(folder, *path.parts[1:]) if folder else path
+    place = Path(os.path.abspath(path))  # noqa: PTH100 - links to other disks stay links
+    return Path(folder, *place.parts[1:]) if folder else path
 
 
 @contextmanager
@@ -59,12 +57,11 @@ def write_result(path: Path) -> Iterator[Path]:
         yield partial
 
 
-@cache
 def commit() -> str:
-    """The checkout's commit, "-dirty" if tracked files differ, "unknown" outside git."""
+    """The checkout's commit now, "-dirty" if tracked files differ, "unknown" outside git."""
     try:
         return subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
             cwd=ROOT, capture_output=True, text=True, check=True, timeout=10,
         ).stdout.strip()  # fmt: skip
     except (OSError, subprocess.SubprocessError):

@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
+import json
+
 import pandas as pd
 
 from lib.models import parameter_counts
 from lib.outputs import write_result
+from lib.paths import shown
 from lib.scoring import CONSTANT_HUMAN_MAP, CONSTANT_MODEL_MAP, NON_FINITE, VALID
 from lib.statistics import mean_interval
-from lib.study import Study
+from lib.study import MissingInputs, Study
 
 # Harmonization's constant: the average inter-rater alignment of ClickMe's players.
 HUMAN_CEILING = 0.6575315343478081
+
+
+def load_scores(study: Study) -> pd.DataFrame:
+    """The per-image scores that notebook 04 wrote for just this study.
+
+    Raises MissingInputs if there are none, or they are of other choices than the study's.
+    """
+    path = study.output / "tables" / "scores.parquet"
+    mend = "run notebook 04_scoring with the same parameters first"
+    try:
+        made_for = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["study"]
+        scores = pd.read_parquet(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise MissingInputs(f"there are no scores in {shown(path)}; {mend} ({error})") from None
+    here = study.facts()
+    other = [
+        f"{name}: {made_for.get(name)}, here {here[name]}"
+        for name in ("profile", "models", "methods", "limit", "protocol")
+        if made_for.get(name) != here[name]
+    ]
+    if other:
+        raise MissingInputs(f"{shown(path)} is of another study ({'; '.join(other)}); {mend}")
+    return scores
 
 
 def summarise(study: Study, scores: pd.DataFrame) -> pd.DataFrame:

@@ -14,8 +14,10 @@ from scipy.stats import norm, spearmanr
 
 from lib import scoring
 from lib.clickme import ClickMe, Record, write_shard
+from lib.outputs import save_table
 from lib.results import (
     HUMAN_CEILING,
+    load_scores,
     paired_differences,
     readable_table,
     results_table,
@@ -33,7 +35,7 @@ from lib.scoring import (
 )
 from lib.spearman import rank_maps
 from lib.statistics import mean_interval
-from lib.study import Study
+from lib.study import MissingInputs, Study
 
 
 def tiny_study(tmp_path: Path, monkeypatch, **choices) -> Study:
@@ -243,6 +245,18 @@ def test_no_image_valid_for_both_leaves_the_difference_missing():
     table = results_table(study, scores)
     assert table.invalid_dcls.tolist() == [10, 10]
     readable_table(table)
+
+
+def test_figures_take_the_scores_of_just_this_study(tmp_path, monkeypatch):
+    study = tiny_study(tmp_path, monkeypatch, models=[])
+    with pytest.raises(MissingInputs, match="run notebook 04_scoring"):
+        load_scores(study)
+    scores = made_up_scores(study)
+    save_table(scores, "scores", study, suffix="parquet")
+    pd.testing.assert_frame_equal(load_scores(study), scores)
+    with pytest.raises(MissingInputs, match=r"of another study \(limit: 12, here 7\)"):
+        load_scores(replace(study, limit=7))
+    load_scores(replace(study, batch_size=7))
 
 
 def test_results_are_written_in_three_forms_and_say_what_they_are(tmp_path, monkeypatch):

@@ -27,12 +27,13 @@ FAULTS: Table[Fault] = Table(
         Fault("failed", 1, "a notebook's cell raised an error"),
         Fault("wrong option", 2, "an option or a notebook's declaration is wrong"),
         Fault("missing files", 3, "files that the run reads are not there"),
-        Fault("not ready", 4, "kernel, packages, disk space or folders are not as they must be"),
-        Fault("kernel died", 5, "a notebook's kernel died: probably out of memory"),
+        Fault("not ready", 4, "kernel, packages or folders are not as they must be"),
+        Fault("kernel died", 5, "a notebook's kernel died, most often out of memory"),
         Fault("timed out", 6, "a notebook took longer than --timeout"),
         Fault("disk full", 7, "no space is left"),
         Fault("busy", 8, "another run works on the same profile"),
         Fault("incomplete", 9, "a notebook stopped early, or did not write what it declares"),
+        Fault("out of memory", 10, "a cell was refused memory, the GPU's above all"),
         Fault("hung up", 129, "the terminal was closed (SIGHUP)"),
         Fault("interrupted", 130, "Ctrl-C (SIGINT)"),
         Fault("terminated", 143, "asked to end (SIGTERM)"),
@@ -41,7 +42,7 @@ FAULTS: Table[Fault] = Table(
 
 
 class RunError(RuntimeError):
-    """Something that stops the run before a notebook is started.
+    """Something that ends the run or a notebook; the message says what helps.
 
     fault : a key of FAULTS
     """
@@ -53,8 +54,10 @@ class RunError(RuntimeError):
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _NO_SPACE_TEXTS = ("No space left on device", "Disk quota exceeded")
-_NO_MEMORY_TEXTS = ("out of memory", "MemoryError", "can't allocate memory", "Unable to allocate",
-                    "bad_alloc")  # fmt: skip
+_NO_MEMORY_TEXTS = (
+    "out of memory", "MemoryError", "can't allocate memory", "Unable to allocate", "bad_alloc",
+    "Cannot allocate memory", "ALLOC_FAILED",
+)  # fmt: skip
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # before jupyter looks for kernels
 
+import nbformat
 import psutil
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
@@ -23,7 +28,11 @@ from lib.runner.memory import MemoryWatch
 from lib.runner.progress import Progress
 
 KERNEL = "python3"
-START_TIMEOUT = 180  # seconds; a cold network disk takes its time
+_START_TIMEOUT = 180  # seconds; a cold network disk takes its time
+# Seconds that outputs may lag behind the cell that made them: many, and a slow disk.
+_OUTPUT_TIMEOUT = 600
+# Otherwise ipykernel takes what compiled code prints at its crash, and dies with it.
+_CRASHES_TO_LOG = ["--IPKernelApp.capture_fd_output=False"]
 _LONGEST_SOCKET = 90  # characters, of the 107 (macOS: 103) that a socket's path may have
 
 
@@ -32,27 +41,33 @@ class Kernel:
     """What is wished of a kernel, and, once it runs, what is known of it.
 
     progress    : hears which cell has begun, and the cells' stderr
-    environment : variables added to this process's own
     log         : file for what the kernel process itself prints, crashes above all
-    time_left   : seconds that the notebook still may take, None for no limit
+    environment : variables added to this process's own
+    timeout     : seconds that the notebook may take, from now on; None for no limit
+    where       : the cell that began last
     """
 
     progress: Progress
     log: Path
     environment: Mapping[str, str] = field(default_factory=dict)
-    time_left: Callable[[], float | None] = lambda: None
+    timeout: float | None = None
+    where: str = "no cell: none had begun"
     memory: MemoryWatch | None = None
-    process: object = None
+    process: subprocess.Popen | None = None
+    begun: float = field(default_factory=time.monotonic)
 
     @property
-    def death(self) -> str:
-        """How its process ended, in words; "" while it runs or if it never ran."""
+    def time_left(self) -> float:
+        """Seconds until the timeout; infinite without one."""
+        return math.inf if self.timeout is None else self.begun + self.timeout - time.monotonic()
+
+    @property
+    def ending(self) -> str:
+        """How its process ended, in words."""
         code = self.process.poll() if self.process else None
         if code is None:
-            return ""
-        if code < 0:
-            return f"signal {signal.Signals(-code).name}"
-        return f"exit status {code}"
+            return "it still runs"
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
 
     def last_words(self) -> str:
         """A crash that the kernel process reported, or the end of what it printed."""
@@ -65,30 +80,45 @@ class Kernel:
         return "\n".join(lines[crash:][:8])
 
 
+def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    """The code cells that a reader of the source counts: not the injected parameters."""
+    return [
+        cell
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        and cell.source.strip()
+        and "injected-parameters" not in cell.metadata.get("tags", [])
+    ]
+
+
 class StudyEngine(Engine):
     """papermill's engine "study": takes a `Kernel` as the option `kernel`."""
 
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, *, kernel: Kernel, **_options):
-        code_cells = [c for c in nb_man.nb.cells if c.cell_type == "code"]
+        counted = code_cells(nb_man.nb)
 
         def report(cell, cell_index):
-            if cell.cell_type == "code":
-                position = next(i for i, c in enumerate(code_cells, 1) if c is cell)
-                kernel.progress.cell(position, len(code_cells), cell.source)
+            position = next((i for i, c in enumerate(counted, 1) if c is cell), None)
+            if position is not None:
+                lines = (line for line in cell.source.splitlines() if line.strip())
+                first = next((x for x in lines if not x.lstrip().startswith("#")), "")
+                kernel.where = f"cell {position}/{len(counted)}: {first}"
+                kernel.progress.cell(kernel.where)
 
-        def timeout(_cell):
-            left = kernel.time_left()
-            return None if left is None else max(left, 0.001)
+        def time_left(_cell):
+            return None if kernel.timeout is None else max(kernel.time_left, 0.001)
 
         with _ended(kernel), _sockets() as config, kernel.log.open("wb") as log:
             client = PapermillNotebookClient(
                 nb_man,
                 kernel_name=kernel_name,
-                startup_timeout=START_TIMEOUT,
-                timeout_func=timeout,
+                startup_timeout=math.ceil(max(min(_START_TIMEOUT, kernel.time_left), 1)),
+                iopub_timeout=_OUTPUT_TIMEOUT,
+                timeout_func=time_left,
                 coalesce_streams=True,  # a bar that moves is one output, not one for each move
                 stderr_file=kernel.progress,
+                extra_arguments=_CRASHES_TO_LOG,
                 on_cell_start=report,
                 config=config,
             )
@@ -99,7 +129,8 @@ class StudyEngine(Engine):
 
             client.on_notebook_start = started
             manager = client.create_kernel_manager()
-            client.execute(env={**os.environ, **kernel.environment}, stdout=log, stderr=log)
+            environment = os.environ | {"PYTHONFAULTHANDLER": "1"} | kernel.environment
+            client.execute(env=environment, stdout=log, stderr=log)
 
 
 papermill_engines.register("study", StudyEngine)
@@ -110,7 +141,12 @@ def _sockets() -> Iterator[Config]:
     """Sockets in a folder of this run's own: nobody else can listen, and no two runs race
     for a port. Where that cannot be (Windows, a long path), jupyter's own way.
     """
-    with tempfile.TemporaryDirectory(prefix="dcls-", ignore_cleanup_errors=True) as folder:
+    for remains in Path(tempfile.gettempdir()).glob("dcls-*-*"):  # of runs that were killed
+        pid = remains.name.split("-")[1]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(remains, ignore_errors=True)
+    prefix = f"dcls-{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
         if sys.platform == "win32" or len(folder) > _LONGEST_SOCKET:
             yield Config()
         else:

@@ -63,15 +63,15 @@ def step_facts(
     return Facts(
         hashlib.sha256(text.encode()).hexdigest(),
         dict(values),
-        hashes(code),
+        hashes(sorted(code)),
         hashes(step.inputs(study)),
         dict(environment),
     )
 
 
 def hashes(paths: Sequence[Path]) -> dict[str, str]:
-    """{path from the project's folder on: SHA-256, "" where there is no file}, sorted."""
-    return {shown(p): sha256_of(p) if p.is_file() else "" for p in sorted(paths)}
+    """{path from the project's folder on: SHA-256, "" where there is no file}."""
+    return {shown(p): sha256_of(p) if p.is_file() else "" for p in paths}
 
 
 def _differences(kind: str, old: Mapping, new: Mapping) -> list[str]:
@@ -119,23 +119,36 @@ class Manifest:
 
     def add(self, name: str, record: Record, known: Sequence[str]) -> None:
         """Keep a success; records of notebooks that are not `known` any more are dropped."""
-        self._records[name] = record
-        kept = {n: asdict(r) for n, r in sorted(self._records.items()) if n in known}
+        self._records = {n: r for n, r in self._records.items() if n in known} | {name: record}
+        self._write()
+
+    def drop(self, name: str) -> None:
+        """Forget a success, if there was one."""
+        if self._records.pop(name, None):
+            self._write()
+
+    def _write(self) -> None:
+        facts = {"notebooks": {name: asdict(r) for name, r in sorted(self._records.items())}}
         with write_atomically(self.path) as partial:
-            partial.write_text(json.dumps({"notebooks": kept}, indent=1), encoding="utf-8")
+            partial.write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
     def why_run(self, name: str, facts: Facts) -> str:
         """Why the step must run, in words; "" if its results still hold."""
         record = self._records.get(name)
         if record is None:
             return "no success on record"
-        old = record.facts
-        parts = [
-            ["its cells changed"] if old.code != facts.code else [],
-            _differences("value", old.parameters, facts.parameters),
-            _differences("file", old.lib, facts.lib),
-            _differences("file", old.inputs, facts.inputs),
-            _differences("value", old.environment, facts.environment),
-            _differences("file", record.outputs, hashes([ROOT / o for o in record.outputs])),
-        ]
-        return "; ".join(_summary(words) for words in parts if words)
+        outputs = hashes([ROOT / output for output in record.outputs])
+        touched = _summary(_differences("file", record.outputs, outputs))
+        return "; ".join(words for words in (differences(record.facts, facts), touched) if words)
+
+
+def differences(old: Facts, new: Facts) -> str:
+    """What is not as it was, in words; "" if all is."""
+    parts = [
+        ["its cells changed"] if old.code != new.code else [],
+        _differences("value", old.parameters, new.parameters),
+        _differences("file", old.lib, new.lib),
+        _differences("file", old.inputs, new.inputs),
+        _differences("value", old.environment, new.environment),
+    ]
+    return "; ".join(_summary(words) for words in parts if words)

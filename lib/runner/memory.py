@@ -11,6 +11,7 @@ import psutil
 import pynvml
 
 _CGROUP = Path("/sys/fs/cgroup")
+_OWN_GROUP = Path("/proc/self/cgroup")
 
 
 def in_words(size: float) -> str:
@@ -25,7 +26,7 @@ class MemoryWatch:
     peak, gpu_peak : bytes; the GPU's is what is in use on all GPUs together, by anyone
     """
 
-    def __init__(self, pid: int, interval: float = 0.25):
+    def __init__(self, pid: int, interval: float = 0.5):
         self.peak = self.gpu_peak = self.gpu_total = 0
         self.least_available = psutil.virtual_memory().available
         self._interval = interval
@@ -35,7 +36,7 @@ class MemoryWatch:
         self._thread.start()
 
     def _sample(self, pid: int) -> None:
-        with contextlib.suppress(psutil.Error, pynvml.NVMLError), _gpus() as gpus:
+        with contextlib.suppress(psutil.Error), _gpus() as gpus:
             process = psutil.Process(pid)
             while True:
                 self.peak = max(self.peak, _resident(process))
@@ -80,34 +81,48 @@ def _gpus() -> Iterator[list]:
     """NVIDIA's GPUs, without a CUDA context; none where there is no driver."""
     try:
         pynvml.nvmlInit()
+        gpus = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
     except pynvml.NVMLError:
-        yield []
-        return
-    try:
-        yield [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-    finally:
+        gpus = []
+    yield gpus
+    with contextlib.suppress(pynvml.NVMLError):
         pynvml.nvmlShutdown()
 
 
 def _gpu_memory(gpus: list) -> tuple[int, int]:
-    """(used, total) bytes of all GPUs together."""
-    memory = [pynvml.nvmlDeviceGetMemoryInfo(gpu) for gpu in gpus]
+    """(used, total) bytes of all GPUs together; 0 where they do not tell."""
+    try:
+        memory = [pynvml.nvmlDeviceGetMemoryInfo(gpu) for gpu in gpus]
+    except pynvml.NVMLError:
+        return 0, 0
     return sum(m.used for m in memory), sum(m.total for m in memory)
+
+
+def _groups() -> Iterator[Path]:
+    """Folders of this process's Linux control group and those that it lies in, v2 or v1."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in _OWN_GROUP.read_text().splitlines():
+            number, controllers, path = line.split(":", 2)
+            if number == "0" or "memory" in controllers.split(","):
+                root = _CGROUP if number == "0" else _CGROUP / "memory"
+                own = root / path.strip("/")
+                yield from (p for p in (own, *own.parents) if p.is_relative_to(root))
 
 
 def _container_limit() -> int:
     """Bytes that this control group may take; 0 for no limit, or where that cannot be read."""
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):
-            limit = int((_CGROUP / name).read_text())
-            if limit < psutil.virtual_memory().total:
-                return limit
-    return 0
+    limits = [psutil.virtual_memory().total]
+    for group in _groups():
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            with contextlib.suppress(OSError, ValueError):
+                limits.append(int((group / name).read_text()))
+    return min(limits) if min(limits) < limits[0] else 0
 
 
 def _out_of_memory_kills() -> int:
     """How often Linux has killed a process of this control group for memory."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        text = (_CGROUP / "memory.events").read_text()
-        return int(text.split("oom_kill ")[1].split()[0])
+    for group in _groups():
+        for name in ("memory.events", "memory.oom_control"):
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                return int((group / name).read_text().split("oom_kill ")[1].split()[0])
     return 0

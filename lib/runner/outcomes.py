@@ -3,85 +3,132 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from lib.fingerprint import sha256_of
 from lib.outputs import commit, write_atomically
-from lib.paths import ROOT
-from lib.runner.execution import Outcome
 from lib.runner.faults import FAULTS
 from lib.runner.memory import in_words
 from lib.runner.progress import clock
 
+# After these no further notebook is tried; after any other fault those that do not need
+# the failed one's results are.
+END_THE_RUN = ("disk full", "hung up", "interrupted", "terminated")
+
+
+@dataclass
+class Outcome:
+    """What came of a step.
+
+    status  : "ok", "kept" (up to date, not run), "not run", "running", or a key of FAULTS
+    reason  : why it ran, was kept, or was not run
+    detail  : what went wrong, and what helps
+    outputs : {path from the project's folder on: SHA-256}, those that it declares first
+    """
+
+    notebook: str
+    status: str = "not run"
+    reason: str = ""
+    seconds: float = 0.0
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    peak_memory_bytes: int = 0
+    peak_gpu_bytes: int = 0
+    detail: str = ""
+
+    @property
+    def is_well(self) -> bool:
+        return self.status in ("ok", "kept")
+
 
 def exit_status(outcomes: Sequence[Outcome]) -> int:
-    """0 if all is well, else that of the first fault."""
-    return next((FAULTS[o.status].exit_status for o in outcomes if o.status in FAULTS), 0)
+    """0 only if all is well; else that of what ended the run, or of the first fault."""
+    if all(o.is_well for o in outcomes):
+        return 0
+    faults = [o.status for o in outcomes if o.status in FAULTS]
+    ending = [status for status in faults if status in END_THE_RUN]
+    return FAULTS[(ending + faults + ["failed"])[0]].exit_status
 
 
 def closing_table(outcomes: Sequence[Outcome]) -> str:
-    """The run at a glance: notebook, status, time, memory, and why or what was written."""
-    rows = [("notebook", "status", "time", "memory", "results")]
+    """The run at a glance: notebook, status, time, memory, why, and what was written."""
+    rows = [("notebook", "status", "time", "memory", "reason", "results")]
     for o in outcomes:
-        time, memory = ("", "") if o.status in ("kept", "not run") else (
-            clock(o.seconds), in_words(o.peak_memory_bytes)
-        )  # fmt: skip
-        rows.append((o.notebook, o.status, time, memory, _in_short(o)))
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        ran = o.status not in ("kept", "not run")
+        time, memory = (clock(o.seconds), in_words(o.peak_memory_bytes)) if ran else ("", "")
+        rows.append((o.notebook, o.status, time, memory, _cut(o.reason, 44), _results(o)))
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
     return "\n".join(
-        f"{name:<{widths[0]}}  {status:<{widths[1]}}  {time:>{widths[2]}}  {memory:>{widths[3]}}  "
-        f"{results}".rstrip()
-        for name, status, time, memory, results in rows
+        f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  "
+        f"{row[3]:>{widths[3]}}  {row[4]:<{widths[4]}}  {row[5]}".rstrip()
+        for row in rows
     )
 
 
-def _in_short(outcome: Outcome) -> str:
-    if outcome.status == "ok":
-        first, *others = outcome.outputs
-        return f"{first} and {len(others)} more" if others else first
-    detail = outcome.detail.partition("\n")[0]
-    return detail or outcome.reason
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _results(outcome: Outcome) -> str:
+    if outcome.detail:
+        return _cut(outcome.detail.partition("\n")[0], 70)
+    first, *others = [*outcome.outputs, ""]
+    return f"{first} and {len(others) - 1} more" if len(others) > 1 else first
 
 
 def write_run(
-    path: Path, values: Mapping[str, object], outcomes: Sequence[Outcome], command: str
+    path: Path,
+    outcomes: Sequence[Outcome],
+    values: Mapping[str, object],
+    command: str,
+    started: str,
+    ended: str = "",
 ) -> None:
-    """The closing table as JSON, with the hash of every output."""
-    notebooks = []
-    for outcome in outcomes:
-        facts = asdict(outcome)
-        facts["outputs"] = {o: _hash(ROOT / o) for o in outcome.outputs}
-        notebooks.append(facts)
+    """The closing table as JSON. ended : "" while the run is at work, and if it was killed"""
     facts = {
         "command": command,
         "commit": commit(),
         "parameters": dict(values),
-        "exit_status": exit_status(outcomes),
-        "notebooks": notebooks,
+        "started": started,
+        "ended": ended,
+        "exit_status": exit_status(outcomes) if ended else None,
+        "notebooks": [asdict(outcome) for outcome in outcomes],
     }
     with write_atomically(path) as partial:
         partial.write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
 
-def _hash(path: Path) -> str:
-    return sha256_of(path) if path.is_file() else ""
-
-
-def resume_command(arguments: Sequence[str], outcomes: Sequence[Outcome], forced: bool) -> str:
+def resume_command(
+    arguments: Sequence[str], outcomes: Sequence[Outcome], forced: bool, batch_size: int
+) -> str:
     """The one command that goes on where the run ended.
 
-    The same command does: what has succeeded is kept. Under --force it would begin anew, so
-    it then starts at the first notebook that is not done.
+    The same command does: what has succeeded is kept. Under --force, which would begin
+    anew, only what is left is named; where memory was short, a smaller batch is.
     """
     words = list(arguments)
     if forced:
         words = _without(words, "--only", "--from")
-        left = [o.notebook for o in outcomes if not o.is_well]
-        words += ["--only", *left]
-    return shlex.join(["python", "run_all.py", *words])
+        words += ["--only", *(o.notebook for o in outcomes if not o.is_well)]
+    short_of_memory = any(
+        o.status in ("kernel died", "out of memory") and "Lower --batch-size" in o.detail
+        for o in outcomes
+    )
+    if short_of_memory:
+        words = [*_without(words, "--batch-size"), "--batch-size", str(batch_size // 2)]
+    return shlex.join([_python(), sys.argv[0] or "run_all.py", *words])
+
+
+def _python() -> str:
+    """This Python, as short as it can be typed here."""
+    if shutil.which("python") == sys.executable:
+        return "python"
+    here = os.path.relpath(sys.executable)
+    return sys.executable if here.startswith("..") else here
 
 
 def _without(words: Sequence[str], *options: str) -> list[str]:

@@ -11,7 +11,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
@@ -21,7 +20,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from lib.paths import NOTEBOOKS, ROOT, shown
 from lib.runner import within
-from lib.runner.faults import FAULTS, Fault, disk_advice, is_disk_full
+from lib.runner.faults import RunError, disk_advice, is_disk_full
 from lib.runner.kernel import KERNEL, Kernel
 from lib.runner.memory import in_words
 from lib.runner.progress import Progress
@@ -32,35 +31,31 @@ from lib.study import MissingInputs, Study
 _NEEDED = 200 * 2**20  # bytes
 
 
-@dataclass(frozen=True)
-class Problem:
-    """What is wrong, and the command that mends it."""
-
-    fault: Fault
-    text: str
+_KERNEL_TIMEOUT = 300.0  # seconds for starting it and importing what the notebooks import
 
 
-def problem(fault: str, text: str, *mends: str) -> Problem:
-    return Problem(FAULTS[fault], "\n".join([text, *(f"    {mend}" for mend in mends)]))
+def trouble(fault: str, text: str, *mends: str) -> RunError:
+    """What is wrong, and the commands that mend it."""
+    return RunError(fault, "\n".join([text, *(f"    {mend}" for mend in mends)]))
 
 
 def check(
     steps: Sequence[Step], values: Mapping[str, object], study: Study
-) -> tuple[list[Problem], dict[str, str]]:
+) -> tuple[list[RunError], dict[str, str]]:
     """Everything that would stop the steps, and the environment in which they would run."""
     problems = [*_check_inputs(steps, study), *_check_disk(study)]
     if any(p.fault.key == "disk full" for p in problems):
-        return problems, {}
+        return problems, {}  # nor is there room for a kernel's files
     more, environment = _check_kernel(steps, values)
     return problems + more, environment
 
 
-def _check_inputs(steps: Sequence[Step], study: Study) -> list[Problem]:
+def _check_inputs(steps: Sequence[Step], study: Study) -> list[RunError]:
     problems = []
     try:
         study.require_inputs()
     except MissingInputs as error:
-        problems.append(problem("missing files", str(error)))
+        problems.append(trouble("missing files", str(error)))
     known = {path for paths in study.inputs().values() for path in paths}
     written: set[Path] = set()
     for step in steps:
@@ -68,12 +63,12 @@ def _check_inputs(steps: Sequence[Step], study: Study) -> list[Problem]:
         if absent:
             listed = ", ".join(map(shown, absent))
             text = f"{step.name} reads {listed}, which is not there"
-            problems.append(problem("missing files", f"{text}; run what writes it before it"))
+            problems.append(trouble("missing files", f"{text}; run what writes it before it"))
         written.update(step.outputs(study))
     return problems
 
 
-def _check_disk(study: Study) -> list[Problem]:
+def _check_disk(study: Study) -> list[RunError]:
     """Results can be written, and there is room for them."""
     problems = []
     for folder in (study.output, study.figures):
@@ -84,14 +79,14 @@ def _check_disk(study: Study) -> list[Problem]:
                 file.flush()
         except OSError as error:
             if is_disk_full(error):
-                problems.append(problem("disk full", disk_advice([folder])))
+                problems.append(trouble("disk full", disk_advice([folder])))
             else:
                 text = f"results cannot be written to {shown(folder)}: {error}"
-                problems.append(problem("not ready", text, f"ls -ld {shlex.quote(str(folder))}"))
+                problems.append(trouble("not ready", text, f"ls -ld {shlex.quote(str(folder))}"))
             continue
         if shutil.disk_usage(folder).free < _NEEDED:
             text = f"too little space for the results ({in_words(_NEEDED)} needed): "
-            problems.append(problem("disk full", text + disk_advice([folder])))
+            problems.append(trouble("disk full", text + disk_advice([folder])))
     return problems
 
 
@@ -100,40 +95,63 @@ def _check_disk(study: Study) -> list[Problem]:
 
 def _check_kernel(
     steps: Sequence[Step], values: Mapping[str, object]
-) -> tuple[list[Problem], dict[str, str]]:
+) -> tuple[list[RunError], dict[str, str]]:
     """Start the kernel that the notebooks will have, and look at it from within."""
-    register = f"{_python()} -m ipykernel install --sys-prefix --name {KERNEL}"
     try:
         spec = KernelSpecManager().get_kernel_spec(KERNEL)
     except NoSuchKernel:
         text = f"there is no Jupyter kernel {KERNEL!r}; make it:"
-        return [problem("not ready", text, register)], {}
+        return [trouble("not ready", text, *_mends(""))], {}
+    except ValueError as error:
+        return [trouble("not ready", f"the kernel {KERNEL!r} is no valid JSON: {error}")], {}
+    mends = _mends(spec.resource_dir)
     report, failure = _ask_kernel(steps, values)
     if failure:
         text = f"the kernel {KERNEL!r} ({spec.resource_dir}) does not start: {failure}"
-        return [problem("not ready", text, register)], {}
+        return [trouble("not ready", text, *mends)], {}
     if not _is_this_python(report):
         text = (
             f"the kernel {KERNEL!r} ({spec.resource_dir}) runs {report['executable']}, another "
-            f"Python than this one, {sys.executable}; make one of this environment's own:"
+            f"Python than this one, {sys.executable}; let this environment's own be found:"
         )
-        return [problem("not ready", text, register)], {}
+        return [trouble("not ready", text, *mends)], {}
     return _problems_within(report), report.get("environment", {})
 
 
-def _problems_within(report: Mapping) -> list[Problem]:
-    install = f"{_python()} -m pip install -r {shlex.quote(str(ROOT / 'requirements.lock'))}"
+def _mends(folder: str) -> list[str]:
+    """Commands after which this environment's own kernel is the one that is found.
+
+    folder : where the kernel that is found now is described, "" for nowhere
+    """
+    register = f"{_python()} -m ipykernel install --sys-prefix --name {KERNEL}"
+    if not folder:
+        return [_install_command(), register]
+    if Path(folder).is_relative_to(sys.prefix):
+        return [register]
+    searched = os.environ.get("JUPYTER_PATH", "").split(os.pathsep)
+    if any(path and Path(folder).is_relative_to(path) for path in searched):
+        return ["unset JUPYTER_PATH", register]
+    return [f"{_python()} -m jupyter kernelspec remove -y {KERNEL}", register]
+
+
+def _install_command() -> str:
+    return f"{_python()} -m pip install -r {shlex.quote(str(ROOT / 'requirements.lock'))}"
+
+
+def _problems_within(report: Mapping) -> list[RunError]:
     own = f"{_python()} -m pip install --no-deps -e {shlex.quote(str(ROOT))}"
     problems = [
-        problem("not ready", f"the notebooks' `import {name}` fails: {error}", install, own)
+        trouble(
+            "not ready", f"the notebooks' `import {name}` fails: {error}", _install_command(), own
+        )
         for name, error in report["errors"].items()
     ]
     found = report.get("lib")
     if found and Path(found).resolve() != (ROOT / "lib").resolve():
         text = f"the notebooks import `lib` from {found}, not from here; install this copy:"
-        problems.append(problem("not ready", text, own))
+        problems.append(trouble("not ready", text, own))
     if "device" in report:
-        problems.append(problem("wrong option", report["device"], "run_all.py … --device cpu"))
+        problems.append(trouble("wrong option", report["device"]))
     return problems
 
 
@@ -142,7 +160,8 @@ def _python() -> str:
 
 
 def _is_this_python(report: Mapping[str, str]) -> bool:
-    return os.path.realpath(report["prefix"]) == os.path.realpath(sys.prefix)
+    there, here = (report["prefix"], report["version"]), (sys.prefix, sys.version)
+    return os.path.realpath(there[0]) == os.path.realpath(here[0]) and there[1] == here[1]
 
 
 def _ask_kernel(steps: Sequence[Step], values: Mapping[str, object]) -> tuple[dict, str]:
@@ -152,7 +171,9 @@ def _ask_kernel(steps: Sequence[Step], values: Mapping[str, object]) -> tuple[di
     source = inspect.getsource(within)
     cell = new_code_cell(f"{source}\n\nprint(report({modules!r}, {dict(values)!r}))")
     with tempfile.TemporaryDirectory(prefix="dcls-") as folder:
-        kernel = Kernel(Progress(io.StringIO()), Path(folder, "kernel.log"))
+        kernel = Kernel(
+            Progress(io.StringIO()), Path(folder, "kernel.log"), timeout=_KERNEL_TIMEOUT
+        )
         paths = Path(folder, "question.ipynb"), Path(folder, "answer.ipynb")
         nbformat.write(new_notebook(cells=[cell]), paths[0])
         try:

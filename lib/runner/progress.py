@@ -79,18 +79,12 @@ class Progress:
             self.say(f"{title} …")
         threading.Thread(target=self._beat, args=(self._beating,), daemon=True).start()
 
-    def cell(self, position: int, total: int, source: str) -> None:
-        """A cell begins."""
+    def cell(self, text: str) -> None:
+        """A cell begins. text : "cell 2/6: its first line" """
         self._note_bar()
-        code = (line for line in source.splitlines() if line.strip() and line.strip()[0] != "#")
-        self._cell = f"cell {position}/{total}: {next(code, '')}"
-        self._note(self._cell)
+        self._cell = text
+        self._note(text)
         self._draw()
-
-    @property
-    def where(self) -> str:
-        """The cell that has begun last, for messages."""
-        return self._cell or "no cell: it had not begun"
 
     def end(self, status: str, seconds: float, detail: str = "") -> None:
         """The notebook has ended."""

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
 from lib.outputs import commit
-from lib.paths import ROOT
+from lib.paths import shown
 from lib.runner import signals
-from lib.runner.execution import Outcome, run_step
-from lib.runner.faults import disk_advice, is_disk_full
-from lib.runner.manifest import Manifest, Record, hashes, step_facts
-from lib.runner.outcomes import write_run
+from lib.runner.execution import Attempt
+from lib.runner.faults import RunError, disk_advice, is_disk_full
+from lib.runner.manifest import Facts, Manifest, Record, differences, hashes, step_facts
+from lib.runner.outcomes import END_THE_RUN, Outcome, write_run
 from lib.runner.progress import Progress, clock
 from lib.runner.steps import Step
 from lib.study import Study
 
 _STAGING = ".staging-"
-# After these no further notebook is tried; after any other fault those that do not need
-# the failed one's results are.
-_ENDS_THE_RUN = ("disk full", "hung up", "interrupted", "terminated")
 
 
 @dataclass
@@ -49,31 +48,40 @@ class Session:
     timeout: float | None = None
     command: str = ""
 
+    def __post_init__(self):
+        self.outcomes = [Outcome(step.name, reason="not reached") for step in self.steps]
+        self._started = _now()
+
     @cached_property
     def manifest(self) -> Manifest:
         return Manifest(self.study.output / "manifest.json")
 
-    def why_run(self, step: Step) -> str:
+    def _facts(self, step: Step) -> Facts:
+        return step_facts(step, self.values, self.study, self.environment)
+
+    def why_run(self, step: Step, facts: Facts | None = None) -> str:
         """Why a step must run; "" if its results hold."""
-        facts = step_facts(step, self.values, self.study, self.environment)
-        reason = self.manifest.why_run(step.name, facts)
+        reason = self.manifest.why_run(step.name, facts or self._facts(step))
         return reason or "--force" * self.force
 
-    def _kept_since(self, step: Step) -> str:
-        return f"unchanged since {self.manifest[step.name].finished}"
+    def decisions(self) -> list[tuple[Step, str]]:
+        """Each step with why it would run, as things are now; "" if it would be kept."""
+        found = []
+        anew: set[str] = set()
+        for step in self.steps:
+            waiting = sorted(anew.intersection(step.reads))
+            reason = self.why_run(step) or (f"{waiting[0]} is written anew" if waiting else "")
+            if reason:
+                anew.update(step.writes)
+            found.append((step, reason))
+        return found
 
     def plan(self) -> str:
         """For each notebook whether it would run now, and why; and about how long it takes."""
-        width = max(len(step.name) for step in self.steps)
+        width = max((len(step.name) for step in self.steps), default=0)
         lines = [self.manifest.problem] if self.manifest.problem else []
-        rerun: set[str] = set()
-        for step in self.steps:
-            reason = self.why_run(step)
-            waiting = sorted(rerun.intersection(step.reads))
-            if waiting and not reason:
-                reason = f"{waiting[0]} is written anew"
+        for step, reason in self.decisions():
             if reason:
-                rerun.update(step.writes)
                 usual = self._usual(step)
                 cost = f"took {clock(usual)} last time" if usual is not None else step.cost
                 lines.append(f"  {step.name:<{width}}  run   {reason} ({cost})")
@@ -81,83 +89,136 @@ class Session:
                 lines.append(f"  {step.name:<{width}}  keep  {self._kept_since(step)}")
         return "\n".join(lines)
 
+    def _kept_since(self, step: Step) -> str:
+        finished = datetime.fromisoformat(self.manifest[step.name].finished)
+        return f"unchanged since {finished:%Y-%m-%d %H:%M}"
+
     def _usual(self, step: Step) -> float | None:
         record = self.manifest[step.name]
         return record.seconds if record else None
-
-    def run(self) -> list[Outcome]:
-        """Execute what must be. Writes `manifest.json` at every success, `run.json` at the end."""
-        outcomes = [Outcome(step.name, "not run", "not reached") for step in self.steps]
-        for remains in self.study.output.glob(f"{_STAGING}*"):  # of a run that was killed
-            shutil.rmtree(remains, ignore_errors=True)
-        usual_after = self._usual_after()
-        broken: dict[str, str] = {}  # file: the notebook that was to write it
-        try:
-            for index, step in enumerate(self.steps):
-                needs = next((broken[read] for read in step.reads if read in broken), "")
-                if needs:
-                    outcomes[index].reason = f"it needs the results of {needs}"
-                    broken.update(dict.fromkeys(step.writes, step.name))
-                    continue
-                outcomes[index] = self._run(step, index, usual_after[index])
-                if not outcomes[index].is_well:
-                    broken.update(dict.fromkeys(step.writes, step.name))
-                if outcomes[index].status in _ENDS_THE_RUN:
-                    break
-        except signals.Interruption as interruption:
-            # Between two notebooks, or a second one while the first was being heeded.
-            reached = next((o for o in outcomes if o.reason == "not reached"), outcomes[-1])
-            reached.status = interruption.fault.key
-        finally:
-            with signals.held():
-                self._write_run(outcomes)
-        return outcomes
 
     def _usual_after(self) -> list[float | None]:
         """For each step the seconds that those after it took last time, None if one is unknown."""
         after: list[float | None] = []
         total: float | None = 0.0
-        for step in reversed(self.steps):
+        for step, reason in reversed(self.decisions()):
             after.append(total)
-            usual = self._usual(step) if self.why_run(step) else 0.0
+            usual = self._usual(step) if reason else 0.0
             total = None if total is None or usual is None else total + usual
         return after[::-1]
 
-    def _run(self, step: Step, index: int, usual_after: float | None) -> Outcome:
-        title = f"[{index + 1}/{len(self.steps)}] {step.name}"
-        facts = step_facts(step, self.values, self.study, self.environment)
-        reason = self.why_run(step)
-        if not reason:
-            since = self._kept_since(step)
-            self.progress.say(f"{title}: kept, {since}")
-            return Outcome(step.name, "kept", since, outputs=[*self.manifest[step.name].outputs])
-        self.progress.begin(title, self._usual(step), usual_after)
-        staging = self.study.output / f"{_STAGING}{os.getpid()}" / step.name
-        outcome = run_step(step, self.values, self.study, self.progress, staging, self.timeout)
-        outcome.reason = reason
-        if outcome.status == "ok":
-            record = Record(
-                facts,
-                hashes([ROOT / path for path in outcome.outputs]),
-                commit(),
-                datetime.now().astimezone().isoformat(timespec="seconds"),
-                round(outcome.seconds, 3),
-                outcome.peak_memory_bytes,
-                outcome.peak_gpu_bytes,
-            )
-            try:
-                with signals.held():
-                    self.manifest.add(step.name, record, self.known)
-            except OSError as error:
-                if not is_disk_full(error):
-                    raise
-                outcome.status, outcome.detail = "disk full", disk_advice([self.study.output])
-        self.progress.end(outcome.status, outcome.seconds, outcome.detail)
-        return outcome
+    # --- running --------------------------------------------------------------------------
 
-    def _write_run(self, outcomes: Sequence[Outcome]) -> None:
-        shutil.rmtree(self.study.output / f"{_STAGING}{os.getpid()}", ignore_errors=True)
+    def run(self) -> list[Outcome]:
+        """Execute what must be. Writes `manifest.json` at every success, `run.json` throughout."""
+        for remains in self.study.output.glob(f"{_STAGING}*"):  # of a run that was killed
+            shutil.rmtree(remains, ignore_errors=True)
         try:
-            write_run(self.study.output / "run.json", self.values, outcomes, self.command)
+            self._run_all()
+        except signals.Interruption as interruption:
+            left = next((o for o in self.outcomes if o.status in ("not run", "running")), None)
+            if left is not None:
+                left.status = interruption.fault.key
+        # The run is over: what asks it to end now has been heeded.
+        with contextlib.suppress(signals.Interruption), signals.held():
+            shutil.rmtree(self.study.output / f"{_STAGING}{os.getpid()}", ignore_errors=True)
+            self._report(ended=_now())
+        return self.outcomes
+
+    def _run_all(self) -> None:
+        usual_after = self._usual_after()
+        broken: dict[str, str] = {}  # file: the notebook that was to write it
+        for index, step in enumerate(self.steps):
+            outcome = self.outcomes[index]
+            needs = next((broken[read] for read in step.reads if read in broken), "")
+            if needs:
+                outcome.reason = f"it needs the results of {needs}"
+            else:
+                self._run(step, index, usual_after[index])
+            if not outcome.is_well:
+                broken.update(dict.fromkeys(step.writes, step.name))
+            self._report()
+            if outcome.status in END_THE_RUN:
+                break
+
+    def _run(self, step: Step, index: int, usual_after: float | None) -> None:
+        outcome = self.outcomes[index]
+        title = f"[{index + 1}/{len(self.steps)}] {step.name}"
+        staging = self.study.output / f"{_STAGING}{os.getpid()}" / step.name
+        attempt = Attempt(step, self.values, self.study, self.progress, staging, self.timeout)
+        facts = self._facts(step)
+        outcome.reason = self.why_run(step, facts)
+        if not outcome.reason:
+            outcome.status, outcome.reason = "kept", self._kept_since(step)
+            outcome.outputs = self.manifest[step.name].outputs
+            attempt.forget_failure()
+            self.progress.say(f"{title}: kept, {outcome.reason}")
+            return
+        outcome.status = "running"
+        self._report()
+        self.progress.begin(title, self._usual(step), usual_after)
+        started = time.monotonic()
+        asked_to_end = None
+        try:
+            attempt.execute()
+            with signals.held():  # published and recorded, or neither
+                outcome.outputs = hashes(attempt.publish())
+                outcome.status = "ok"
+                self._measure(outcome, attempt, started)
+                self._record(step, outcome, attempt, facts)
+        except signals.Interruption as interruption:
+            asked_to_end = interruption
+            if outcome.status != "ok":
+                outcome.status = interruption.fault.key
+                outcome.detail = f"in {attempt.kernel.where}"
+        except RunError as error:
+            outcome.status, outcome.detail = error.fault.key, str(error)
+        except OSError as error:  # the manifest
+            outcome.status, outcome.detail = _of_os_error(error, self.study)
+        with signals.held():
+            self._measure(outcome, attempt, started)
+            if not outcome.is_well:
+                kept = attempt.keep_failed(outcome.status, outcome.detail)
+                outcome.detail += f"\nsee {shown(kept)}" if kept else ""
+            shutil.rmtree(staging, ignore_errors=True)
+            self.progress.end(outcome.status, outcome.seconds, outcome.detail)
+        if asked_to_end and outcome.is_well:
+            raise asked_to_end
+
+    def _measure(self, outcome: Outcome, attempt: Attempt, started: float) -> None:
+        outcome.seconds = round(time.monotonic() - started, 3)
+        if attempt.kernel.memory:
+            outcome.peak_memory_bytes = attempt.kernel.memory.peak
+            outcome.peak_gpu_bytes = attempt.kernel.memory.gpu_peak
+
+    def _record(self, step: Step, outcome: Outcome, attempt: Attempt, facts: Facts) -> None:
+        changed = differences(facts, self._facts(step))
+        if not attempt.ran_as_read:
+            changed = f"its cells changed; {changed}".rstrip("; ")
+        if changed:
+            # Nobody can say from which state its results were made.
+            self.manifest.drop(step.name)
+            outcome.detail = f"while it ran: {changed}. It will run again"
+            return
+        record = Record(
+            facts, outcome.outputs, commit(), _now(), outcome.seconds,
+            outcome.peak_memory_bytes, outcome.peak_gpu_bytes,
+        )  # fmt: skip
+        self.manifest.add(step.name, record, self.known)
+
+    def _report(self, ended: str = "") -> None:
+        path = self.study.output / "run.json"
+        try:
+            write_run(path, self.outcomes, self.values, self.command, self._started, ended)
         except OSError as error:
             self.progress.say(f"run.json could not be written: {error}")
+
+
+def _of_os_error(error: OSError, study: Study) -> tuple[str, str]:
+    if is_disk_full(error):
+        return "disk full", f"no space is left on the disk: {disk_advice([study.output])}"
+    return "failed", f"{type(error).__name__}: {error}"
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")

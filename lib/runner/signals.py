@@ -54,6 +54,11 @@ def handled() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def forget() -> None:
+    """A signal that waits is not raised."""
+    _State.pending = None
+
+
 @contextmanager
 def held() -> Iterator[None]:
     """Within, a signal waits: for steps that must be done whole. Raised at the end."""

@@ -59,7 +59,9 @@ class Step:
             if read in named:
                 paths += named[read]
             elif "/" in read:
-                paths.append(_place(read, study))
+                place = _place(read, study)
+                inside = sorted(p for p in place.rglob("*") if p.is_file())
+                paths += inside if place.is_dir() else [place]
             else:
                 error = unknown_name("input", read, [*named, "or a path"])
                 raise RunError("wrong option", f"{self.name} declares that it reads: {error}")
@@ -101,14 +103,17 @@ def read_step(path: Path) -> Step:
     contract = _CONTRACT.search(cells[1].source) if cells[1].cell_type == "markdown" else None
     if not contract:
         raise refused("its second cell must be text that says what it **Reads** and **Writes**")
-    parameters = papermill.inspect_notebook(literal(path))
+    try:
+        parameters = papermill.inspect_notebook(literal(path))
+    except ValueError as error:
+        raise refused(f"papermill cannot read its parameters: {error}") from None
     step = Step(
         path,
         {name: p["inferred_type_name"].split("[")[0] for name, p in parameters.items()},
         tuple(_QUOTED.findall(contract["reads"])),
         tuple(_QUOTED.findall(contract["writes"])),
         contract["writes"].rpartition("`")[2].strip(" ·\n"),
-        tuple(c.source for c in cells if c.cell_type == "code"),
+        tuple(c.source for c in cells if c.cell_type == "code" and c.source.strip()),
     )
     try:
         step.imports()

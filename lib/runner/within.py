@@ -15,6 +15,7 @@ def report(modules: list[str], values: dict) -> str:
     values  : the notebooks' parameters
     """
     found: dict = {"executable": sys.executable, "prefix": sys.prefix, "errors": {}}
+    found["version"] = sys.version
     for name in modules:
         try:
             importlib.import_module(name)
