@@ -9,6 +9,7 @@ What has succeeded and is still valid is kept: the same command resumes a run.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
 import sys
@@ -17,6 +18,7 @@ from typing import NoReturn
 from lib.backbones import BACKBONES
 from lib.methods import METHODS
 from lib.paths import OUTPUT, ROOT, shown
+from lib.runner import signals
 from lib.runner.faults import FAULTS, RunError
 from lib.study import PROFILES, Study
 from lib.tables import UnknownName, unknown_name
@@ -44,6 +46,11 @@ def _names(text: str) -> list[str]:
     return names
 
 
+def _name(text: str) -> str:
+    (name,) = _names(text)[:1]
+    return name
+
+
 def _duration(text: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
     seconds = float(found[1]) * _UNITS[found[2]] if found else 0
@@ -63,9 +70,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     what = parser.add_argument_group("what is studied").add_argument
     what("--profile", default="paper", help=f"which data: {', '.join(PROFILES)} (default: paper)")
-    what("--models", nargs="+", type=_names, default=[], metavar="KEY",
+    what("--models", nargs="+", action="extend", type=_names, default=[], metavar="KEY",
          help="these backbones only (spaces or commas), plain and with DCLS")  # fmt: skip
-    what("--methods", nargs="+", type=_names, default=[], metavar="KEY", help="these methods only")
+    what("--methods", nargs="+", action="extend", type=_names, default=[], metavar="KEY",
+         help="these methods only")  # fmt: skip
     what("--limit", type=int, default=0, metavar="N",
          help="a fixed subset of N pictures (default: all)")  # fmt: skip
     how = parser.add_argument_group("how").add_argument
@@ -75,11 +83,12 @@ def _parser() -> argparse.ArgumentParser:
     how("--timeout", type=_duration, metavar="TIME",
         help="end a notebook after so long: 90s, 30m, 8h (default: never)")  # fmt: skip
     which = parser.add_argument_group("which notebooks").add_argument
-    which("--only", nargs="+", type=_names, default=[], metavar="NOTEBOOK",
+    which("--only", nargs="+", action="extend", type=_names, default=[], metavar="NOTEBOOK",
           help="these, by number or name")  # fmt: skip
-    which("--from", dest="first", default="", metavar="NOTEBOOK",
+    which("--from", dest="first", type=_name, metavar="NOTEBOOK",
           help="this one and those after it")  # fmt: skip
-    which("--force", action="store_true", help="run them even if their results are up to date")
+    which("--force", action="store_true",
+          help="run them even if they are up to date (kept scores are still used)")  # fmt: skip
     which("--dry-run", action="store_true",
           help="check everything, say what would run and why; run nothing")  # fmt: skip
     which("--list", action="store_true", help="list notebooks, models, methods, profiles")
@@ -101,6 +110,13 @@ def _print_lists(steps) -> None:
             print(f"  {row.key:<20} {row.label}")
 
 
+def _here() -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109 - may fail
+    except FileNotFoundError:
+        return ""
+
+
 def _complain(text: object) -> None:
     print(f"run_all.py: {text}", file=sys.stderr, flush=True)
 
@@ -113,21 +129,10 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
     try:
-        from lib.runner import session, signals  # noqa: F401 - with all that a run needs
-    except ImportError as error:
-        install = f"{shlex.quote(sys.executable)} -m pip install"
-        _complain(
-            f"this Python, {sys.executable}, lacks what is needed: {error}\n"
-            "Activate the study's environment, or install it here:\n"
-            f"    {install} -r {shlex.quote(str(ROOT / 'requirements.lock'))}\n"
-            f"    {install} --no-deps -e {shlex.quote(str(ROOT))}"
-        )
-        return FAULTS["not ready"].exit_status
-    try:
         with signals.handled():
             return _run(options, arguments)
     except signals.Interruption as interruption:
-        _complain(f"{interruption.fault.key} before any notebook began")
+        _complain(f"{interruption.fault.key} before any notebook began; nothing was changed")
         return interruption.fault.exit_status
     except UnknownName as error:
         _complain(error)
@@ -138,7 +143,20 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, arguments: list[str]) -> int:
-    from lib.runner import outcomes, signals, steps
+    try:
+        from lib.runner import session
+    except ImportError as error:
+        install = f"{shlex.quote(sys.executable)} -m pip install"
+        raise RunError(
+            "not ready",
+            f"this Python, {sys.executable}, lacks what is needed: {error}\n"
+            "Activate the study's environment, or install it here:\n"
+            f"    {install} -r {shlex.quote(str(ROOT / 'requirements.lock'))}\n"
+            f"    {install} --no-deps -e {shlex.quote(str(ROOT))}",
+        ) from None
+    if not _here():
+        os.chdir(ROOT)  # the folder that this was started in has been deleted
+    from lib.runner import outcomes, steps
     from lib.runner.exclusive import sole_run
     from lib.runner.progress import Progress
 
@@ -160,7 +178,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         raise RunError("wrong option", str(error)) from None
     if options.only and options.first:
         raise RunError("wrong option", "--only and --from exclude each other")
-    chosen = steps.select_steps(known, _flat(options.only), options.first)
+    chosen = steps.select_steps(known, _flat(options.only), options.first or "")
     steps.check_parameters(chosen, values)
     command = shlex.join(["python", "run_all.py", *arguments])
 
@@ -181,11 +199,15 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
     return status
 
 
+_ADVICE = {1: "mend it, then go on with", 6: "with a longer --timeout, go on with"}
+
+
 def _closing(study: Study, table: str, status: int, again: str) -> str:
+    advice = _ADVICE.get(status, "go on with")
     where = f"{shown(study.output)}/manifest.json, run.json; run.log"
     lines = ["", table, "", f"With hashes and versions: {where}"]
     if status:
-        lines += [f"Not complete (exit status {status}). What is finished is kept; go on with"]
+        lines += [f"Not complete (exit status {status}). What is finished is kept; {advice}"]
         lines += [f"    {again}"]
     return "\n".join([*lines, *filter(None, [study.profile.caveat])])
 
@@ -200,15 +222,22 @@ def _prepared(options, study, known, chosen, values, command, progress):
     if problems:
         raise RunError(problems[0].fault.key, "\n\n".join(map(str, problems)))
     session = Session(
-        chosen, [step.name for step in known], values, study, environment, progress,
+        chosen, known, values, study, environment, progress,
         options.force, options.timeout, command,
     )  # fmt: skip
+    chosen = [
+        *(study.profile.label, f"{len(study.variants)} models", f"{len(study.methods)} methods"),
+        *([f"{study.limit} pictures"] if study.limit else []),
+        environment["device"],
+    ]
     progress.say(
-        f"{study.profile.label} ({study.name}) on {environment['device']}; results go to "
-        f"{shown(study.figures)} and {shown(study.output)}\n{session.plan()}\n"
+        f"{', '.join(chosen)}; results go to {shown(study.figures)} and {shown(study.output)}\n"
+        f"{session.plan()}\n"
     )
     return session
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_status = main()
+    signals.ignore()  # all is said and kept
+    sys.exit(exit_status)

@@ -30,7 +30,7 @@ from google.protobuf.message import DecodeError
 from tfrecord import example_pb2
 from torch import Tensor
 
-from lib.outputs import write_atomically
+from lib.files import write_atomically
 from lib.tables import Table
 
 STORED_SIZE = 256

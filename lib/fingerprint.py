@@ -12,7 +12,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from lib.outputs import write_atomically
+from lib.files import write_atomically
 from lib.paths import OUTPUT
 
 HASHES = OUTPUT / "hashes.json"

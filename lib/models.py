@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from lib.backbones import BACKBONES, Backbone, Preprocessing, variant_name
 from lib.dcls import convert_to_dcls, dcls_layers, fold_dcls
+from lib.files import write_atomically
 from lib.fingerprint import sha256_of
-from lib.outputs import write_atomically
 from lib.paths import DEMO
 from lib.tables import unknown_name
 

@@ -17,9 +17,10 @@ from functools import cache
 from importlib.metadata import requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
-from lib.paths import ROOT
+from lib.files import write_atomically
+from lib.fingerprint import sha256_of
+from lib.paths import ROOT, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,18 +30,6 @@ if TYPE_CHECKING:
 
 PACKAGE = "dcls-alignment"
 STAGING = "DCLS_STAGING"  # the environment variable that names the staging folder
-
-
-@contextmanager
-def write_atomically(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path` that replaces it on success only."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{uuid4().hex[:8]}-{path.name}")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def staged(path: Path) -> Path:
@@ -58,12 +47,16 @@ def write_result(path: Path) -> Iterator[Path]:
 
 
 def commit() -> str:
-    """The checkout's commit now, "-dirty" if tracked files differ, "unknown" outside git."""
-    try:
+    """The checkout's commit now, "-dirty" if it holds anything else, "unknown" outside git."""
+
+    def git(*words: str) -> str:
         return subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=ROOT, capture_output=True, text=True, check=True, timeout=10,
-        ).stdout.strip()  # fmt: skip
+            ["git", *words], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30
+        ).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain")
+        return git("rev-parse", "--short=12", "HEAD") + "-dirty" * bool(changed)
     except (OSError, subprocess.SubprocessError):
         return "unknown"
 
@@ -80,23 +73,39 @@ def environment() -> dict[str, str]:
     }
 
 
-def provenance(study: Study) -> dict:
+def provenance(study: Study, drawn_from: Path | None = None) -> dict:
     """What a result was made from: choices, inputs, commit, environment.
 
     Without the time, so that the same study gives the same file; the run's manifest has it.
+
+    drawn_from : the saved table that it shows, whose own inputs are then told
     """
+    if drawn_from is None:
+        inputs = study.input_hashes()
+    else:
+        inputs = {
+            shown(drawn_from): sha256_of(drawn_from),
+            **saved_provenance(drawn_from)["inputs"],
+        }
     return {
         "study": study.facts(),
-        "inputs": study.input_hashes(),
+        "inputs": inputs,
         "commit": commit(),
         "environment": environment(),
     }
 
 
-def save_figure(fig: Figure, name: str, study: Study) -> Path:
+def saved_provenance(path: Path) -> dict:
+    """What stands beside a saved result. Raises OSError or ValueError if nothing does."""
+    return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+
+
+def save_figure(fig: Figure, name: str, study: Study, drawn_from: Path | None = None) -> Path:
     """Write a figure as PNG and PDF with its provenance as JSON; returns where the PNG is.
 
     The profile's caveat is printed at the figure's foot, so it travels with it.
+
+    drawn_from : the saved table that the figure shows, if it shows one
     """
     if study.profile.caveat:
         fig.text(0.5, -0.02, study.profile.caveat, ha="center", va="top", fontsize=8,
@@ -104,13 +113,13 @@ def save_figure(fig: Figure, name: str, study: Study) -> Path:
     for suffix, timeless in (("png", {}), ("pdf", {"CreationDate": None})):
         with write_result(study.figures / f"{name}.{suffix}") as partial:
             fig.savefig(partial, format=suffix, metadata=timeless)
-    _write_provenance(study.figures / f"{name}.json", study)
+    _write_provenance(study.figures / f"{name}.json", provenance(study, drawn_from))
     return staged(study.figures / f"{name}.png")
 
 
-def _write_provenance(path: Path, study: Study) -> None:
+def _write_provenance(path: Path, facts: dict) -> None:
     with write_result(path) as partial:
-        partial.write_text(json.dumps(provenance(study), indent=1), encoding="utf-8")
+        partial.write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
 
 def save_table(table: pd.DataFrame, name: str, study: Study, suffix: str = "csv") -> Path:
@@ -122,5 +131,5 @@ def save_table(table: pd.DataFrame, name: str, study: Study, suffix: str = "csv"
     path = study.output / "tables" / f"{name}.{suffix}"
     with write_result(path) as partial:
         writers[suffix](partial)
-    _write_provenance(path.with_suffix(".json"), study)
+    _write_provenance(path.with_suffix(".json"), provenance(study))
     return staged(path)

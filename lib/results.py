@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
 
 import pandas as pd
 
 from lib.models import parameter_counts
-from lib.outputs import write_result
+from lib.outputs import saved_provenance, write_result
 from lib.paths import shown
 from lib.scoring import CONSTANT_HUMAN_MAP, CONSTANT_MODEL_MAP, NON_FINITE, VALID
 from lib.statistics import mean_interval
@@ -17,15 +17,22 @@ from lib.study import MissingInputs, Study
 HUMAN_CEILING = 0.6575315343478081
 
 
+def scores_path(study: Study) -> Path:
+    """Where notebook 04 writes a study's per-image scores."""
+    return study.output / "tables" / "scores.parquet"
+
+
 def load_scores(study: Study) -> pd.DataFrame:
     """The per-image scores that notebook 04 wrote for just this study.
 
-    Raises MissingInputs if there are none, or they are of other choices than the study's.
+    Raises MissingInputs if there are none, or they were made by other choices, or from
+    other pictures or weights, than the study's.
     """
-    path = study.output / "tables" / "scores.parquet"
+    path = scores_path(study)
     mend = "run notebook 04_scoring with the same parameters first"
     try:
-        made_for = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["study"]
+        saved = saved_provenance(path)
+        made_for = saved["study"]
         scores = pd.read_parquet(path)
     except (OSError, ValueError, KeyError) as error:
         raise MissingInputs(f"there are no scores in {shown(path)}; {mend} ({error})") from None
@@ -34,6 +41,11 @@ def load_scores(study: Study) -> pd.DataFrame:
         f"{name}: {made_for.get(name)}, here {here[name]}"
         for name in ("profile", "models", "methods", "limit", "protocol")
         if made_for.get(name) != here[name]
+    ]
+    other += [
+        f"{name} has changed"
+        for name, sha256 in study.input_hashes().items()
+        if saved["inputs"].get(name) != sha256 and not other
     ]
     if other:
         raise MissingInputs(f"{shown(path)} is of another study ({'; '.join(other)}); {mend}")

@@ -20,10 +20,10 @@ from tqdm import tqdm
 from lib import cam, clickme, dcls, methods, models, spearman
 from lib.backbones import Backbone, variant_name
 from lib.clickme import ClickMe, ClickMeBatch
+from lib.files import write_atomically
 from lib.fingerprint import fingerprint, sha256_of
 from lib.methods import CamMethod
 from lib.models import StudyModel
-from lib.outputs import write_atomically
 from lib.spearman import Ranks, rank_maps, spearman_per_image
 from lib.study import Study
 
@@ -114,6 +114,7 @@ def score_study(study: Study) -> pd.DataFrame:
     study.require_inputs()
     paths: list[Path] = []
     parts = list(study.clickme().per_shard())
+    reused = 0
     with tqdm(total=len(parts) * len(study.variants), desc="scoring", unit="model") as bar:
         for part in parts:
             ranked: list[tuple[ClickMeBatch, Ranks]] = []
@@ -121,12 +122,15 @@ def score_study(study: Study) -> pd.DataFrame:
                 name = variant_name(backbone.key, has_dcls)
                 key = _key(study, backbone, has_dcls, part)
                 path = study.scores / f"{name}-{part.addresses[0].shard.stem}-{key}.parquet"
-                if not _is_kept(path):
+                kept = _is_kept(path)
+                reused += kept
+                if not kept:
                     ranked = ranked or _ranked(part, study)
                     scores = score_variant(study, backbone.key, has_dcls, ranked)
                     with write_atomically(path) as partial:
                         scores.to_parquet(partial, index=False)
                 paths.append(path)
+                bar.set_postfix_str(f"{reused} kept from before", refresh=False)
                 bar.update()
     scores = pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
     order = {variant_name(b.key, d): i for i, (b, d) in enumerate(study.variants)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import matplotlib as mpl
@@ -25,7 +26,8 @@ from lib.figures import (
     plot_size_against_score,
     use_study_style,
 )
-from lib.outputs import save_figure, save_table, write_atomically
+from lib.files import write_atomically
+from lib.outputs import save_figure, save_table
 from lib.study import Study
 
 
@@ -152,6 +154,21 @@ def test_saved_figure_carries_caveat_and_provenance(tmp_path, monkeypatch, summa
     assert facts["study"]["profile"] == "demo"
     assert facts["environment"]["torch"]
     assert facts["commit"]
+
+
+def test_a_figure_drawn_from_a_table_tells_what_the_table_was_made_from(
+    tmp_path, monkeypatch, summary
+):
+    monkeypatch.setattr("lib.study.FIGURES", tmp_path)
+    monkeypatch.setattr("lib.study.OUTPUT", tmp_path)
+    study = Study.from_profile("demo")
+    table = save_table(summary, "t", study)
+    beside = table.with_suffix(".json")
+    beside.write_text(beside.read_text().replace("34d5ad03", "00000000"))  # then, another shard
+    path = save_figure(plot_score_bars(summary), "figure_x", study, drawn_from=table)
+    inputs = json.loads(path.with_suffix(".json").read_text())["inputs"]
+    assert inputs[str(table)] == hashlib.sha256(table.read_bytes()).hexdigest()
+    assert inputs["data/demo/clickme/val/val-0.tfrecords"].startswith("00000000")
 
 
 def test_a_paper_figure_carries_no_caveat(tmp_path, monkeypatch, summary):

@@ -77,7 +77,7 @@ class Project:
     def kernel(self, name: str) -> psutil.Process:
         """The notebook's kernel, once its first cell is in its sleep."""
         path = self.folder / "data" / "output" / f"{name}.pid"
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 60
         while not (path.exists() and path.read_text()):
             assert time.monotonic() < deadline, "the kernel did not come"
             time.sleep(0.05)
@@ -118,7 +118,9 @@ def test_a_run_is_told_kept_and_resumed(project):
         printed,
     )
     assert re.search(r"03_c +ok .* figures/demo/03_c.txt and 1 more", printed)
-    assert re.search(r"go on with\n    \S*python run_all.py --profile demo\n", printed)
+    assert re.search(
+        r"mend it, then go on with\n    \S*python run_all.py --profile demo\n", printed
+    )
     assert "\r" not in printed
     assert "No evidence about DCLS" in printed
 
@@ -138,6 +140,7 @@ def test_a_run_is_told_kept_and_resumed(project):
 
     status, printed, _ = project.run("--dry-run", "--force", "--from", "2")
     assert status == 0
+    assert "embedded example, 16 models, 2 methods, cpu" in printed
     assert re.search(r"02_b +run +--force \(took 0:0\d last time\)", printed)
     assert "01_a" not in printed
     assert "[1/2]" not in printed
@@ -161,12 +164,41 @@ def test_an_interruption_ends_the_kernel_keeps_what_is_finished_and_says_so(proj
     assert re.search(rf"02_b +{fault} .*in cell 2/2: from lib.outputs", printed)
     assert re.search(r"03_c +not run", printed)
     assert "What is finished is kept; go on with" in printed
-    assert error == ""
+    assert error == f"\n{fault}: ending the kernel …\n"
     assert list(project.figures()) == ["01_a.txt"]
     project.add("02_b")
     status, printed, _ = project.run()
     assert status == 0
     assert "[1/3] 01_a: kept" in printed
+
+
+def test_further_ctrl_cs_change_nothing(project):
+    project.add("01_a", 600)
+    process = project.start()
+    kernel = project.kernel("01_a")
+    for pause in (0, 0.02, 0.3, 0.3, 1):
+        process.send_signal(signal.SIGINT)
+        time.sleep(pause)
+    printed, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert is_gone(kernel)
+    assert error == "\ninterrupted: ending the kernel …\n"
+    assert "What is finished is kept; go on with" in printed
+
+
+def test_a_closed_output_and_a_folder_that_is_gone_are_no_reason_to_stop(project, tmp_path):
+    project.add("01_a")
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = project.folder / "run_all.py"
+    command = f"cd {gone} && rmdir {gone} && {sys.executable} {script} --profile demo >&-"
+    done = subprocess.run(
+        ["sh", "-c", command], env={**os.environ, "PYTHONPATH": str(project.folder)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    log = project.folder / "data" / "output" / "demo" / "run.log"
+    assert re.search(r"01_a +ok", log.read_text())
 
 
 def test_what_nohup_ignores_is_ignored(project):
@@ -313,6 +345,7 @@ def test_a_python_without_the_packages_is_told_the_mend(project, tmp_path):
         (["--profile", "demo", "--from", "9"], "unknown notebook '9'"),
         (["--profile", "demo", "--from", "2", "--only", "3"], "exclude each other"),
         (["--profile", "demo", "--only", ""], "'' names nothing"),
+        (["--profile", "demo", "--from", ""], "'' names nothing"),
         (["--profile", "demo", "--timeout", "soon"], "'soon' is no time; write 90s, 30m or 8h"),
         (["--profile", "demo", "--timeout", "0"], "'0' is no time"),
     ],
@@ -359,7 +392,7 @@ def test_names_may_be_separated_by_commas_or_spaces(monkeypatch):
         taken.update(values)
 
     monkeypatch.setattr(run_all, "_prepared", take)
-    models = ["resnet50,convnext_tiny", "caformer_s18"]
+    models = ["resnet50,convnext_tiny", "--models", "caformer_s18"]
     assert run_all.main(["--profile", "demo", "--dry-run", "--models", *models]) == 0
     assert taken["models"] == ["resnet50", "convnext_tiny", "caformer_s18"]
 

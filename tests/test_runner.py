@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -57,7 +58,7 @@ class Runner:
         progress = Progress(self.printed, log=self.study.output / "run.log")
         self.study.output.mkdir(parents=True, exist_ok=True)
         return Session(
-            steps, [s.name for s in steps], VALUES | (values or {}), self.study,
+            steps, steps, VALUES | (values or {}), self.study,
             self.environment, progress, **options,
         )  # fmt: skip
 
@@ -121,7 +122,7 @@ def test_an_error_names_the_cell_and_leaves_the_last_good_results(runner, figure
     )
     assert outcome.status == "failed"
     assert "ValueError: the map is odd" in outcome.detail
-    assert "raise ValueError" in outcome.detail
+    assert "raised in cell 4/4: raise ValueError('the map is odd'), line 1" in outcome.detail
     assert runner.figure().read_text() == "good"
     assert [p.name for p in runner.figure().parent.iterdir()] == ["a.txt"]
     assert sorted(p.name for p in runner.notebooks.iterdir()) == [
@@ -141,7 +142,7 @@ def test_an_output_of_an_earlier_run_does_not_count(runner, declared):
     runner.figure().write_text("yesterday's")
     outcome = runner.run("pass", writes=declared)
     assert outcome.status == "incomplete"
-    assert f"did not write what it declares: {runner.figure()}" in outcome.detail
+    assert f"did not write what it declares: {runner.figure()}. It wrote nothing" in outcome.detail
     assert "lib.outputs" in outcome.detail
 
 
@@ -243,15 +244,17 @@ def test_a_full_disk_is_told_as_such(runner):
     assert "make clean" in outcome.detail
 
 
-def test_nothing_that_a_notebook_started_outlives_it(runner, tmp_path):
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), signal.SIGKILL)", "pass"])
+def test_nothing_that_a_notebook_started_outlives_it(runner, tmp_path, end):
     pids = tmp_path / "pids"
     cell = (
         "import os, signal, subprocess, pathlib\n"
-        "child = subprocess.Popen(['sleep', '1000'])\n"
-        f"pathlib.Path({str(pids)!r}).write_text(f'{{os.getpid()}} {{child.pid}}')\n"
-        "os.kill(os.getpid(), signal.SIGKILL)"
+        "children = [subprocess.Popen(['sleep', '1000'], start_new_session=own) "
+        "for own in (False, True)]\n"
+        "pids = [os.getpid(), *(child.pid for child in children)]\n"
+        f"pathlib.Path({str(pids)!r}).write_text(' '.join(map(str, pids)))\n{end}"
     )
-    assert runner.run(cell).status == "kernel died"
+    assert runner.run(cell).status == ("ok" if end == "pass" else "kernel died")
     for pid in map(int, pids.read_text().split()):
         assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie"
 
@@ -274,6 +277,35 @@ def test_only_notebooks_that_need_a_failed_ones_results_are_not_run(runner, figu
     assert kept["exit_status"] == 1
 
 
+def test_a_half_written_file_is_no_result(runner, figures, declared):
+    late = writing(name="late.txt") + "; import time; time.sleep(600)"
+    thread = f"import threading, time\ndef late():\n{textwrap.indent(late, '    ')}"
+    start = "threading.Thread(target=late, daemon=True).start(); time.sleep(0.5)"
+    outcome = runner.run(figures, thread, start, writing(), writes=declared)
+    assert outcome.status == "ok"
+    assert [p.name for p in runner.study.figures.iterdir()] == ["a.txt"]
+
+
+def test_a_timeout_counts_from_the_kernels_start(runner):
+    assert runner.run("1", timeout=0.2).status == "timed out"
+
+
+def test_a_whole_folder_that_is_read_needs_what_is_written_into_it(runner, figures):
+    runner.figure().parent.mkdir(parents=True)
+    runner.figure().write_text("old")
+    runner.write("01_a", "1 / 0", writes=f"`{runner.study.figures}/./a.txt`")
+    runner.write("02_b", "1", reads=f"`{runner.study.figures}/`")
+    assert [o.status for o in runner.session().run()] == ["failed", "not run"]
+
+
+def test_an_executed_notebook_put_back_is_the_same_source(runner):
+    assert runner.run("1").is_well
+    path = runner.folder / "sources" / "01_it.ipynb"
+    shutil.copy(runner.notebooks / "01_it.ipynb", path)
+    outcome = runner.session().run()[0]
+    assert (outcome.status, outcome.detail) == ("kept", "")
+
+
 def test_slow_outputs_are_no_timeout(runner, monkeypatch):
     write = Progress.write
     monkeypatch.setattr(Progress, "write", lambda *a: time.sleep(0.02) or write(*a))
@@ -288,17 +320,25 @@ def test_trouble_of_the_runners_own_is_not_laid_on_memory(runner, monkeypatch):
     assert "ZeroDivisionError" in outcome.detail
 
 
-def test_results_that_cannot_be_placed_leave_all_of_the_old_ones(runner, figures, declared):
+@pytest.mark.parametrize("blocked", ["file", "folder"])
+def test_results_that_cannot_be_placed_leave_all_of_the_old_ones(
+    runner, figures, declared, blocked
+):
     """One of two figures cannot be written: the other keeps its old content as well."""
     b = runner.figure("deep/b.txt")
     cells = [figures, writing("old"), writing("old", "deep/b.txt")]
     assert runner.run(*cells, writes=f"{declared} `{b}`").is_well
     b.unlink()
-    b.parent.rmdir()
-    b.parent.write_text("a file in the folder's place")
+    if blocked == "file":
+        b.parent.rmdir()
+        b.parent.write_text("a file in the folder's place")
+    else:
+        b.mkdir()
     new = [cell.replace("'old'", "'new'") for cell in cells]
     outcome = runner.run(*new, writes=f"{declared} `{b}`")
     assert outcome.status == "failed"
+    assert "cannot take their places" in outcome.detail
+    assert (runner.notebooks / "01_it.failed.ipynb").exists()
     assert runner.figure().read_text() == "old"
     assert sorted(p.name for p in runner.study.figures.iterdir()) == ["a.txt", "deep"]
 
@@ -439,10 +479,39 @@ def test_a_change_of_anything_that_determines_results_is_told_and_runs_it(
         assert "manifest.json is damaged" in session.plan()
 
 
+def test_a_source_that_is_not_asked_for_and_old_is_told(runner, figures):
+    runner.write("01_a", figures, writing(), writes=f"`{runner.figure()}`")
+    runner.write("02_b", "1", reads=f"`{runner.figure()}`")
+    assert all(o.is_well for o in runner.session().run())
+    runner.write("01_a", figures, writing("other"), writes=f"`{runner.figure()}`")
+    session = runner.session()
+    session.steps = session.steps[1:]
+    assert "attention: 01_a, whose results are read, is not up to date" in session.plan()
+    assert "--from 01" in session.plan()
+
+
 def test_a_changed_parameter_is_told(runner):
     assert runner.run("1").is_well
     session = runner.session({"limit": 4, "batch_size": 8})
     assert session.why_run(session.steps[0]) == "batch_size: 32 → 8, limit: 3 → 4"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[:-20],
+        lambda text: "[" * 200_000,
+        lambda text: re.sub(r'"finished": "[^"]*"', '"finished": "garbage"', text),
+        lambda text: re.sub(r'"outputs": {[^}]*}', '"outputs": ["a"]', text),
+    ],
+)
+def test_a_damaged_manifest_is_told_and_everything_runs_anew(runner, damage):
+    assert runner.run("1").is_well
+    path = runner.study.output / "manifest.json"
+    path.write_text(damage(path.read_text()))
+    session = runner.session()
+    assert "manifest.json is damaged: every notebook runs anew" in session.plan()
+    assert session.run()[0].status == "ok"
 
 
 def test_changed_code_of_the_package_is_told(runner, monkeypatch, tmp_path):
@@ -549,8 +618,20 @@ def test_a_notebook_without_contract_or_parameters_is_refused(tmp_path):
     nbformat.write(new_notebook(cells=[*bare.cells, cell]), path)
     with pytest.raises(RunError, match=r"says what it \*\*Reads\*\* and \*\*Writes\*\*"):
         read_step(path)
-    path.write_text("{}")
+    sound = json.loads(write_notebook(tmp_path, "02_sound", "1").read_text())
+    for damaged in (
+        {}, [], sound | {"cells": None}, sound | {"cells": sound["cells"][2:3]},
+        sound | {"cells": [{"cell_type": "code", "metadata": {}}]},
+        sound | {"metadata": {"kernelspec": {"name": "ir", "language": "R"}}},
+    ):  # fmt: skip
+        path.write_text(json.dumps(damaged))
+        with pytest.raises(RunError, match="01_bare.ipynb: "):
+            read_step(path)
+    path.write_text("[" * 100_000)
     with pytest.raises(RunError, match="no readable notebook"):
+        read_step(path)
+    write_notebook(tmp_path, "01_bare", writes="`figures/../../x`")
+    with pytest.raises(RunError, match="must lie in the project's folder"):
         read_step(path)
     write_notebook(tmp_path, "01_bare", "for x in")
     with pytest.raises(RunError, match=r"no Python: .*for x in"):
@@ -571,7 +652,9 @@ def test_two_notebooks_that_write_the_same_file_are_refused(tmp_path):
 
 
 def test_imports_are_those_of_the_cells():
-    step = Step(Path("x"), {}, code=("%time 1\nimport a.b, d", "!ls\nfrom e import f\nx?"))
+    optional = "try:\n    import g\nexcept ImportError:\n    pass"
+    code = ("%time 1\nimport a.b, d", "!ls\nfrom e import f\nx?", optional)
+    step = Step(Path("x"), {}, code=code)
     assert step.imports() == ["a.b", "d", "e"]
 
 
@@ -583,6 +666,12 @@ STEPS = [Step(Path(f"{n}.ipynb"), {"limit": "int", "device": "str", "models": "l
 def test_steps_are_selected_by_number_or_name(name):
     assert [s.name for s in select_steps(STEPS, [name])] == ["04_scoring"]
     assert [s.name for s in select_steps(STEPS, [], name)] == ["04_scoring", "05_figures"]
+
+
+def test_a_number_names_every_notebook_that_has_it():
+    steps = [Step(Path(f"{name}.ipynb"), {}) for name in ("04_a", "04_b", "05_c")]
+    assert [s.name for s in select_steps(steps, ["4"])] == ["04_a", "04_b"]
+    assert [s.name for s in select_steps(steps, [], "4")] == ["04_a", "04_b", "05_c"]
 
 
 def test_an_unknown_step_is_refused_with_the_nearest():
@@ -728,9 +817,11 @@ def test_a_signal_waits_where_something_must_be_done_whole():
             time.sleep(0.05)
             done.append("whole")
         assert caught.value.fault.exit_status == 143
-        with pytest.raises(signals.Interruption):
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGINT)  # asked already
+        time.sleep(0.05)
+    with signals.handled(), pytest.raises(signals.Interruption):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
     assert done == ["whole"]
 
 
@@ -766,6 +857,20 @@ def test_progress_keeps_one_line_on_a_terminal(tmp_path):
     assert re.match(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d  \[4/5\] 04_scoring", log)
 
 
+def test_the_time_left_is_never_less_than_a_bars():
+    progress = Progress(Terminal())
+    progress.begin("[4/5] 04_scoring", usual=10.0, usual_after=20.0)
+    progress.write("scoring:  19%|██  | 3/16 [00:06<01:26,  2.00s/model]")
+    assert progress._state() == (
+        "[4/5] 04_scoring · 0:00 of ~0:10 · ~1:46 left · scoring: 19% 3/16 [00:06<01:26]"
+    )
+    # On a narrow terminal the estimate makes room for the bar.
+    assert (
+        progress._state(70) == "[4/5] 04_scoring · 0:00 of ~0:10 · scoring: 19% 3/16 [00:06<01:26]"
+    )
+    progress.end("ok", 1.0)
+
+
 @pytest.mark.parametrize("quiet", [False, True])
 def test_progress_in_a_file_has_no_bars_and_a_sign_of_life_unless_quiet(monkeypatch, quiet):
     monkeypatch.setattr("lib.runner.progress.SIGN_OF_LIFE", 0.2)
@@ -781,6 +886,20 @@ def test_progress_in_a_file_has_no_bars_and_a_sign_of_life_unless_quiet(monkeypa
     assert lines[-2:] == ["[1/5] 01_setup: failed in 0:02", "  cell 1 raised"]
     between = ["[1/5] 01_setup · 0:00 · scoring: 19% 3/16 [00:06<00:26]"]
     assert lines[1:-2] == ([] if quiet else between)
+
+
+def test_the_log_has_each_bar_once_whatever_its_kind(tmp_path):
+    progress = Progress(io.StringIO(), log=tmp_path / "run.log")
+    progress.begin("x")
+    for i in range(50):
+        progress.write(f"\rfiles: {i}it [00:01, 44.1it/s]")
+        progress.write(f"\x1b[A\rinner:  {i}%|█| {i}/50 [00:00<00:01, 9it/s]\x1b[A")
+    progress.write("x" * 10**6)
+    progress.end("ok", 1.0)
+    log = (tmp_path / "run.log").read_text()
+    assert len(log.splitlines()) == 4
+    assert len(log) < 1500
+    assert "inner: 49% 49/50 [00:00<00:01]" in log
 
 
 def test_ci_is_quiet(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lib.outputs import write_atomically
+from lib.files import write_atomically
 from lib.paths import shown
 from lib.runner.faults import RunError, is_disk_full
 
@@ -45,11 +46,13 @@ def sole_run(folder: Path, command: str) -> Iterator[str]:
             "started": datetime.now().astimezone().isoformat(timespec="seconds"),
             "command": command,
         }
-        with write_atomically(note) as partial:
+        # The note informs; a run must not end for it.
+        with contextlib.suppress(OSError), write_atomically(note) as partial:
             partial.write_text(json.dumps(facts), encoding="utf-8")
         yield killed
     finally:
-        note.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            note.unlink()
         lock.release()
 
 

@@ -6,17 +6,18 @@ that it declares was written in this run. Only then do all its results take thei
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from uuid import uuid4
 
 import nbformat
 import papermill
-from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from lib.outputs import STAGING, write_atomically
+from lib.files import is_partial, partial_name, write_atomically
+from lib.outputs import STAGING
 from lib.paths import ROOT, shown
 from lib.runner.faults import (
     RunError,
@@ -25,9 +26,9 @@ from lib.runner.faults import (
     says_disk_full,
     says_out_of_memory,
 )
-from lib.runner.kernel import KERNEL, Kernel, code_cells
+from lib.runner.kernel import KERNEL, Kernel
 from lib.runner.progress import Progress, clock
-from lib.runner.steps import Step, literal
+from lib.runner.steps import Step, code_cells, literal
 from lib.study import Study
 
 
@@ -84,7 +85,8 @@ class Attempt:
             raise RunError(
                 "incomplete",
                 f"code cells {', '.join(map(str, incomplete))} did not complete, though no error "
-                f"was raised: something like sys.exit() ended it in {self.kernel.where}",
+                f"was raised: something like sys.exit() in {self.kernel.where}, or a tag "
+                "skip-execution",
             )
         self.ran_as_read = tuple(cell.source for cell in code_cells(notebook)) == self.step.code
         moves = self._moves()
@@ -94,10 +96,12 @@ class Attempt:
             if path not in moves or moves[path].stat().st_size == 0
         ]
         if absent:
+            others = [path for path in moves if path != self.final]
             raise RunError(
                 "incomplete",
                 f"it ended, but did not write what it declares: {', '.join(map(shown, absent))}. "
-                "Notebooks write by lib.outputs: save_figure, save_table, write_result",
+                f"It wrote {', '.join(map(shown, others)) or 'nothing'} by lib.outputs "
+                "(save_figure, save_table, write_result), which is how notebooks write",
             )
 
     def _moves(self) -> dict[Path, Path]:
@@ -105,7 +109,7 @@ class Attempt:
         staged = {
             Path(ROOT.anchor, path.relative_to(self.results)): path
             for path in sorted(self.results.rglob("*"))
-            if path.is_file()
+            if path.is_file() and not is_partial(path)
         }
         declared = [path for path in self.step.outputs(self.study) if path in staged]
         return {path: staged[path] for path in declared} | staged | {self.final: self.executed}
@@ -118,13 +122,19 @@ class Attempt:
         partials: dict[Path, Path] = {}
         try:
             for place, path in moves.items():
+                if place.is_dir():
+                    raise IsADirectoryError(f"a folder stands at {shown(place)}")
                 place.parent.mkdir(parents=True, exist_ok=True)
-                partials[place] = place.with_name(f".{uuid4().hex[:8]}-{place.name}")
+                partials[place] = partial_name(place)
                 shutil.move(path, partials[place])
             for place, partial in partials.items():
                 partial.replace(place)
         except OSError as error:
-            raise self._of_error(error) from None
+            if partials.get(self.final) and partials[self.final].exists():
+                shutil.move(partials[self.final], self.executed)
+            if is_disk_full(error):
+                raise RunError("disk full", self._full()) from None
+            raise RunError("failed", f"its results cannot take their places: {error}") from None
         finally:
             for partial in partials.values():
                 partial.unlink(missing_ok=True)
@@ -152,9 +162,12 @@ class Attempt:
     # --- faults in words -------------------------------------------------------------------
 
     def _of_cell(self, error: PapermillExecutionError) -> RunError:
-        said = f"{error.ename}: {error.evalue}"
-        code = "\n".join(f"    {line}" for line in error.source.splitlines())
-        text = f"{said}\nraised in {self.kernel.where}\n\n{code}"
+        said = _cut(f"{error.ename}: {error.evalue}")
+        code = "\n".join(f"    {line}" for line in _cut(error.source).splitlines())
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))
+        line = re.search(r"^-+> *(\d+)", plain, re.MULTILINE)  # the cell's is the first frame
+        at = f", line {line[1]}" if line else ""
+        text = f"{said}\nraised in {self.kernel.where}{at}\n\n{code}"
         if says_disk_full(said):
             return RunError("disk full", f"{self._full()}\n{text}")
         if says_out_of_memory(said):
@@ -165,7 +178,7 @@ class Attempt:
         kernel = self.kernel
         if is_disk_full(error):
             return RunError("disk full", self._full())
-        if isinstance(error, CellTimeoutError) and kernel.time_left <= 0:
+        if kernel.time_left <= 0 and isinstance(error, RuntimeError | TimeoutError):
             limit = clock(kernel.timeout or 0)
             return RunError(
                 "timed out", f"it was not done after {limit} (--timeout), in {kernel.where}"
@@ -199,3 +212,8 @@ class Attempt:
     def _full(self) -> str:
         folders = (self.study.output, self.study.figures)
         return f"no space is left on the disk: {disk_advice(folders)}"
+
+
+def _cut(text: str, length: int = 4000) -> str:
+    """For the terminal: the whole stands in the notebook."""
+    return text if len(text) <= length else f"{text[:length]} … ({len(text)} characters)"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,15 +17,19 @@ from pathlib import Path
 
 os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # before jupyter looks for kernels
 
-import nbformat
 import psutil
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
 from traitlets.config import Config
 
+from lib.outputs import STAGING
 from lib.runner import signals
 from lib.runner.memory import MemoryWatch
 from lib.runner.progress import Progress
+from lib.runner.steps import code_cells
+
+# What nbclient leaves unawaited at an interruption is no news: the runner tells what happened.
+logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 KERNEL = "python3"
 _START_TIMEOUT = 180  # seconds; a cold network disk takes its time
@@ -80,17 +84,6 @@ class Kernel:
         return "\n".join(lines[crash:][:8])
 
 
-def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
-    """The code cells that a reader of the source counts: not the injected parameters."""
-    return [
-        cell
-        for cell in notebook.cells
-        if cell.cell_type == "code"
-        and cell.source.strip()
-        and "injected-parameters" not in cell.metadata.get("tags", [])
-    ]
-
-
 class StudyEngine(Engine):
     """papermill's engine "study": takes a `Kernel` as the option `kernel`."""
 
@@ -141,12 +134,7 @@ def _sockets() -> Iterator[Config]:
     """Sockets in a folder of this run's own: nobody else can listen, and no two runs race
     for a port. Where that cannot be (Windows, a long path), jupyter's own way.
     """
-    for remains in Path(tempfile.gettempdir()).glob("dcls-*-*"):  # of runs that were killed
-        pid = remains.name.split("-")[1]
-        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(remains, ignore_errors=True)
-    prefix = f"dcls-{os.getpid()}-"
-    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix="dcls-", ignore_cleanup_errors=True) as folder:
         if sys.platform == "win32" or len(folder) > _LONGEST_SOCKET:
             yield Config()
         else:
@@ -168,8 +156,21 @@ def _ended(kernel: Kernel) -> Iterator[None]:
             for process in started:
                 with contextlib.suppress(psutil.Error):
                     process.kill()
-            if kernel.process and hasattr(os, "killpg"):
-                # Workers of a dead kernel are nobody's children, but still of its group.
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(kernel.process.pid, signal.SIGKILL)
             psutil.wait_procs(started, timeout=10)
+            if STAGING in kernel.environment:
+                end_processes(Path(kernel.environment[STAGING]))
+
+
+def end_processes(staging: Path) -> None:
+    """End every process of this user whose environment names a staging folder below `staging`.
+
+    What a kernel started can outlive it, as nobody's child; its environment still tells.
+    """
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            marker = process.environ().get(STAGING)
+            if marker and Path(marker).is_relative_to(staging) and process.pid != os.getpid():
+                process.kill()
+                found.append(process)
+    psutil.wait_procs(found, timeout=10)

@@ -12,10 +12,11 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 
+from lib.files import write_atomically
 from lib.fingerprint import sha256_of
-from lib.outputs import write_atomically
 from lib.paths import ROOT, shown
 from lib.runner.steps import Step
 from lib.study import Study
@@ -80,11 +81,15 @@ def _differences(kind: str, old: Mapping, new: Mapping) -> list[str]:
         before, after = old.get(name), new.get(name)
         if before == after:
             continue
-        if kind == "file":
-            change = "changed" if before and after else "is new" if after else "is gone"
-            words.append(f"{name} {change}")
-        else:
+        if kind == "value":
             words.append(f"{name}: {_shown(before)} → {_shown(after)}")
+        elif before and after:
+            words.append(f"{name} changed")
+        elif after:
+            words.append(f"{name} is new")
+        else:
+            left = kind == "input" and name not in new
+            words.append(f"{name} is {'not read now' if left else 'gone'}")
     return words
 
 
@@ -97,6 +102,19 @@ def _summary(words: Sequence[str]) -> str:
     return f"{', '.join(words[:2])}{more}"
 
 
+def _record(fields: Mapping) -> Record:
+    """A record as it was stored. Raises ValueError, KeyError, TypeError for a damaged one."""
+    facts = Facts(**fields["facts"])
+    record = Record(**{**fields, "facts": facts})
+    datetime.fromisoformat(record.finished)
+    texts = (record.outputs, facts.lib, facts.inputs, facts.environment)
+    if not all(isinstance(value, str) for text in texts for value in dict(text).values()):
+        raise ValueError("a hash or a version is no text")
+    if not isinstance(record.seconds, int | float) or not isinstance(facts.parameters, Mapping):
+        raise ValueError("the seconds are no number, or the parameters no mapping")
+    return record
+
+
 class Manifest:
     """The records of a results folder, read once and written after every success."""
 
@@ -107,10 +125,10 @@ class Manifest:
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))["notebooks"]
             for name, fields in stored.items():
-                self._records[name] = Record(**fields | {"facts": Facts(**fields["facts"])})
+                self._records[name] = _record(fields)
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             self.problem = f"{shown(path)} is damaged: every notebook runs anew"
             self._records = {}
 
@@ -148,7 +166,7 @@ def differences(old: Facts, new: Facts) -> str:
         ["its cells changed"] if old.code != new.code else [],
         _differences("value", old.parameters, new.parameters),
         _differences("file", old.lib, new.lib),
-        _differences("file", old.inputs, new.inputs),
+        _differences("input", old.inputs, new.inputs),
         _differences("value", old.environment, new.environment),
     ]
     return "; ".join(_summary(words) for words in parts if words)

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from lib.outputs import commit, write_atomically
+from lib.files import write_atomically
+from lib.outputs import commit
 from lib.runner.faults import FAULTS
 from lib.runner.memory import in_words
 from lib.runner.progress import clock

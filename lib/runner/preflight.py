@@ -31,6 +31,7 @@ from lib.study import MissingInputs, Study
 _NEEDED = 200 * 2**20  # bytes
 
 
+_MARK = "\n--- the kernel's report ---\n"  # imported packages may print as well
 _KERNEL_TIMEOUT = 300.0  # seconds for starting it and importing what the notebooks import
 
 
@@ -73,8 +74,8 @@ def _check_disk(study: Study) -> list[RunError]:
     problems = []
     for folder in (study.output, study.figures):
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder) as file:
+            place = next(p for p in (folder, *folder.parents) if p.exists())
+            with tempfile.TemporaryFile(dir=place) as file:
                 file.write(b"0" * 4096)
                 file.flush()
         except OSError as error:
@@ -84,7 +85,7 @@ def _check_disk(study: Study) -> list[RunError]:
                 text = f"results cannot be written to {shown(folder)}: {error}"
                 problems.append(trouble("not ready", text, f"ls -ld {shlex.quote(str(folder))}"))
             continue
-        if shutil.disk_usage(folder).free < _NEEDED:
+        if shutil.disk_usage(place).free < _NEEDED:
             text = f"too little space for the results ({in_words(_NEEDED)} needed): "
             problems.append(trouble("disk full", text + disk_advice([folder])))
     return problems
@@ -148,8 +149,10 @@ def _problems_within(report: Mapping) -> list[RunError]:
     ]
     found = report.get("lib")
     if found and Path(found).resolve() != (ROOT / "lib").resolve():
-        text = f"the notebooks import `lib` from {found}, not from here; install this copy:"
-        problems.append(trouble("not ready", text, own))
+        text = f"the notebooks import `lib` from {found}, not from here"
+        searched = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        led = Path(found).resolve().parent in [Path(path).resolve() for path in searched if path]
+        problems.append(trouble("not ready", text, "unset PYTHONPATH" if led else own))
     if "device" in report:
         problems.append(trouble("wrong option", report["device"]))
     return problems
@@ -169,7 +172,7 @@ def _ask_kernel(steps: Sequence[Step], values: Mapping[str, object]) -> tuple[di
     modules = sorted({name for step in steps for name in step.imports()})
     # By its text: which `lib` the kernel imports is part of the question.
     source = inspect.getsource(within)
-    cell = new_code_cell(f"{source}\n\nprint(report({modules!r}, {dict(values)!r}))")
+    cell = new_code_cell(f"{source}\n\nprint({_MARK!r} + report({modules!r}, {dict(values)!r}))")
     with tempfile.TemporaryDirectory(prefix="dcls-") as folder:
         kernel = Kernel(
             Progress(io.StringIO()), Path(folder, "kernel.log"), timeout=_KERNEL_TIMEOUT
@@ -182,7 +185,7 @@ def _ask_kernel(steps: Sequence[Step], values: Mapping[str, object]) -> tuple[di
                 progress_bar=False, cwd=str(NOTEBOOKS), kernel=kernel,
             )  # fmt: skip
             printed = [o.text for o in answer.cells[0].outputs if o.get("name") == "stdout"]
-            return json.loads("".join(printed).splitlines()[-1]), ""
+            return json.loads("".join(printed).rpartition(_MARK)[2]), ""
         except Exception as error:
             said = kernel.last_words()
             return {}, f"{type(error).__name__}: {error}" + (f"\n{said}" if said else "")

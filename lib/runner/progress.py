@@ -9,6 +9,7 @@ out. The log has all of it with the time of day, every cell, and each bar once.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import shutil
@@ -21,8 +22,9 @@ from typing import TextIO
 
 SIGN_OF_LIFE = 300.0  # seconds
 _ERASE = "\r\x1b[K"
+_ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 # tqdm's line, of which the drawing and the rate are left out: a terminal is narrow.
-_BAR = re.compile(r"^([^|]*?)\s*(\d+%)\|[^|]*\|\s*(\S+ \[[^,\]]*).*$")
+_BAR = re.compile(r"^([^|]*?)\s*(\d+%)\|[^|]*\|\s*(\S+ \[[^<,\]]*(?:<([\d:]+))?).*$")
 
 
 def clock(seconds: float) -> str:
@@ -30,6 +32,14 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _seconds(text: str) -> float:
+    """ "1:15": 75."""
+    total = 0
+    for part in text.split(":"):
+        total = total * 60 + int(part)
+    return total
 
 
 class Progress:
@@ -43,7 +53,8 @@ class Progress:
     def __init__(
         self, stream: TextIO | None = None, log: Path | None = None, quiet: bool | None = None
     ):
-        self.stream = stream or sys.stdout
+        # None where standard output is closed: then only the log is kept.
+        self.stream = stream or sys.stdout or io.StringIO()
         self.live = self.stream.isatty()
         self.quiet = bool(os.environ.get("CI")) if quiet is None else quiet
         self.log = log
@@ -52,6 +63,7 @@ class Progress:
         self._started = 0.0
         self._usual_after: float | None = None
         self._usual: float | None = None
+        self._bar_left: float | None = None
         self._beating: threading.Event | None = None
 
     # --- events ---------------------------------------------------------------
@@ -98,12 +110,16 @@ class Progress:
     # --- the cells' stderr: bars, and warnings -----------------------------------
 
     def write(self, text: str) -> int:
-        for line in (part.strip() for part in re.split(r"[\r\n]+", text)):
-            found = _BAR.match(line)
+        for back, line in re.findall(r"(\r?)([^\r\n]*)", _ESCAPE.sub("", text)):
+            found = _BAR.match(line.strip())
             if found:
-                self._bar = " ".join(part for part in found.groups() if part) + "]"
-            elif line:
-                self._note(line)
+                *parts, left = found.groups()
+                self._bar = " ".join(part for part in parts if part) + "]"
+                self._bar_left = _seconds(left) if left else None
+            elif back and line.strip():  # a bar whose end is not known, or another's
+                self._bar, self._bar_left = line.strip(), None
+            elif line.strip():
+                self._note(line.strip()[:1000])
         self._draw()
         return len(text)
 
@@ -112,15 +128,22 @@ class Progress:
 
     # --- drawing --------------------------------------------------------------
 
-    def _state(self) -> str:
+    def _state(self, width: int = 1000) -> str:
         elapsed = time.monotonic() - self._started
-        parts = [self._title, clock(elapsed)]
-        if self._usual is not None:
-            parts[-1] += f" of ~{clock(self._usual)}"
-            if self._usual_after is not None:
-                left = max(self._usual - elapsed, 0) + self._usual_after
-                parts.append(f"~{clock(left)} left")
-        return " · ".join([*parts, self._bar or self._cell])
+        usual = "" if self._usual is None else f" of ~{clock(self._usual)}"
+        parts = [self._title, f"{clock(elapsed)}{usual}", self._bar or self._cell]
+        left = self._left(elapsed)
+        whole = [*parts[:2], f"~{clock(left)} left", parts[2]] if left else parts
+        # A bar tells its own time: rather than cut it, the estimate is left out.
+        text = " · ".join(whole)
+        return text if len(text) <= width or not self._bar else " · ".join(parts)
+
+    def _left(self, elapsed: float) -> float | None:
+        """Seconds until the run's end, from what its notebooks took last time and the bar."""
+        if self._usual is None or self._usual_after is None:
+            return None
+        here = max(self._usual - elapsed, self._bar_left or 0)
+        return here + self._usual_after if here > 0 else None
 
     def _beat(self, stop: threading.Event) -> None:
         while not stop.wait(1.0 if self.live else SIGN_OF_LIFE):
@@ -133,7 +156,7 @@ class Progress:
         if not self.live or self._beating is None:
             return
         width = max(shutil.get_terminal_size().columns - 1, 20)
-        self._put(f"{_ERASE}{self._state()[:width]}")
+        self._put(f"{_ERASE}{self._state(width)[:width]}")
 
     def _put(self, text: str) -> None:
         # A terminal that has gone must not end a run that works through the night.
@@ -144,7 +167,7 @@ class Progress:
     def _note_bar(self) -> None:
         if self._bar:
             self._note(self._bar)
-            self._bar = ""
+            self._bar, self._bar_left = "", None
 
     def _note(self, text: str) -> None:
         if self.log is None:

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
+from lib.files import is_partial
 from lib.outputs import commit
 from lib.paths import shown
 from lib.runner import signals
 from lib.runner.execution import Attempt
 from lib.runner.faults import RunError, disk_advice, is_disk_full
+from lib.runner.kernel import end_processes
 from lib.runner.manifest import Facts, Manifest, Record, differences, hashes, step_facts
 from lib.runner.outcomes import END_THE_RUN, Outcome, write_run
 from lib.runner.progress import Progress, clock
@@ -30,7 +32,7 @@ class Session:
     """A run's fixed choices.
 
     steps       : those that are asked for, in order
-    known       : the names of all notebooks
+    known       : all notebooks
     values      : the notebooks' parameters
     environment : as the preflight found it in the kernel
     force       : run also what is up to date
@@ -39,7 +41,7 @@ class Session:
     """
 
     steps: Sequence[Step]
-    known: Sequence[str]
+    known: Sequence[Step]
     values: Mapping[str, object]
     study: Study
     environment: Mapping[str, str]
@@ -69,8 +71,10 @@ class Session:
         found = []
         anew: set[str] = set()
         for step in self.steps:
-            waiting = sorted(anew.intersection(step.reads))
-            reason = self.why_run(step) or (f"{waiting[0]} is written anew" if waiting else "")
+            waiting = step.needed(sorted(anew))
+            reason = self.why_run(step)
+            if waiting and not reason:
+                reason = f"{waiting[0].replace('{profile}', self.study.name)} is written anew"
             if reason:
                 anew.update(step.writes)
             found.append((step, reason))
@@ -84,10 +88,25 @@ class Session:
             if reason:
                 usual = self._usual(step)
                 cost = f"took {clock(usual)} last time" if usual is not None else step.cost
-                lines.append(f"  {step.name:<{width}}  run   {reason} ({cost})")
+                lines.append(
+                    f"  {step.name:<{width}}  run   {reason}{f' ({cost})' if cost else ''}"
+                )
             else:
                 lines.append(f"  {step.name:<{width}}  keep  {self._kept_since(step)}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._stale_sources()])
+
+    def _stale_sources(self) -> list[str]:
+        """Warnings of notebooks that are not asked for, whose results are read, and are old."""
+        lines = []
+        for step in self.known:
+            if step not in self.steps and any(s.needed(step.writes) for s in self.steps):
+                reason = self.manifest.why_run(step.name, self._facts(step))
+                if reason:
+                    lines.append(
+                        f"  attention: {step.name}, whose results are read, is not up to date "
+                        f"({reason}); --from {step.name[:2]} makes them anew"
+                    )
+        return lines
 
     def _kept_since(self, step: Step) -> str:
         finished = datetime.fromisoformat(self.manifest[step.name].finished)
@@ -111,8 +130,7 @@ class Session:
 
     def run(self) -> list[Outcome]:
         """Execute what must be. Writes `manifest.json` at every success, `run.json` throughout."""
-        for remains in self.study.output.glob(f"{_STAGING}*"):  # of a run that was killed
-            shutil.rmtree(remains, ignore_errors=True)
+        self._sweep()
         try:
             self._run_all()
         except signals.Interruption as interruption:
@@ -125,14 +143,26 @@ class Session:
             self._report(ended=_now())
         return self.outcomes
 
+    def _sweep(self) -> None:
+        """Remove what a run that was killed has left: processes, staged and partial files."""
+        for remains in self.study.output.glob(f"{_STAGING}*"):
+            end_processes(remains)
+            shutil.rmtree(remains, ignore_errors=True)
+        an_hour_ago = time.time() - 3600  # what is younger may be JupyterLab's
+        for folder in (self.study.output, self.study.figures, self.study.scores):
+            for path in folder.rglob(".*"):
+                with contextlib.suppress(OSError):
+                    if is_partial(path) and path.stat().st_mtime < an_hour_ago:
+                        path.unlink()
+
     def _run_all(self) -> None:
         usual_after = self._usual_after()
         broken: dict[str, str] = {}  # file: the notebook that was to write it
         for index, step in enumerate(self.steps):
             outcome = self.outcomes[index]
-            needs = next((broken[read] for read in step.reads if read in broken), "")
+            needs = step.needed(broken)
             if needs:
-                outcome.reason = f"it needs the results of {needs}"
+                outcome.reason = f"it needs the results of {broken[needs[0]]}"
             else:
                 self._run(step, index, usual_after[index])
             if not outcome.is_well:
@@ -204,7 +234,7 @@ class Session:
             facts, outcome.outputs, commit(), _now(), outcome.seconds,
             outcome.peak_memory_bytes, outcome.peak_gpu_bytes,
         )  # fmt: skip
-        self.manifest.add(step.name, record, self.known)
+        self.manifest.add(step.name, record, [known.name for known in self.known])
 
     def _report(self, ended: str = "") -> None:
         path = self.study.output / "run.json"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -27,9 +29,16 @@ class Interruption(KeyboardInterrupt):
 class _State:
     holding = 0
     pending: int | None = None
+    asked = False  # to end: what asks again is told nothing new
 
 
 def _receive(number: int, _frame) -> None:
+    if _State.asked:
+        return
+    _State.asked = True
+    name = _FAULTS[signal.Signals(number).name]
+    with contextlib.suppress(OSError):  # a terminal that has gone
+        os.write(2, f"\n{name}: ending the kernel …\n".encode())
     if _State.holding:
         _State.pending = number
     else:
@@ -42,6 +51,7 @@ def handled() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    _State.asked = False
     before = {}
     for name in _FAULTS:
         number = getattr(signal, name, None)  # Windows has no SIGHUP
@@ -52,6 +62,13 @@ def handled() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def ignore() -> None:
+    """For the last moments of a process."""
+    for name in _FAULTS:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def forget() -> None:

@@ -11,10 +11,11 @@ on. `{profile}` stands for the run's name (`Study.name`). What follows is the ti
 from __future__ import annotations
 
 import ast
+import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import nbformat
 import papermill
@@ -63,18 +64,28 @@ class Step:
                 inside = sorted(p for p in place.rglob("*") if p.is_file())
                 paths += inside if place.is_dir() else [place]
             else:
-                error = unknown_name("input", read, [*named, "or a path"])
+                error = unknown_name(
+                    "input", read, [*named, "or a path from the project's folder on"]
+                )
                 raise RunError("wrong option", f"{self.name} declares that it reads: {error}")
         return paths
 
     def outputs(self, study: Study) -> list[Path]:
         return [_place(template, study) for template in self.writes]
 
+    def needed(self, writes: Iterable[str]) -> list[str]:
+        """Those of other steps' declared writes that it reads, by themselves or in a folder."""
+        return [
+            write
+            for write in writes
+            if any("/" in read and PurePosixPath(write).is_relative_to(read) for read in self.reads)
+        ]
+
     def imports(self) -> list[str]:
-        """Every module that its cells import."""
+        """Every module that its cells import in any case: not in a `try`, not in a function."""
         modules: set[str] = set()
         for source in self.code:
-            for node in ast.walk(ast.parse(_PYTHON.transform_cell(source))):
+            for node in ast.parse(_PYTHON.transform_cell(source)).body:
                 if isinstance(node, ast.Import):
                     modules.update(name.name for name in node.names)
                 elif isinstance(node, ast.ImportFrom) and node.module:
@@ -86,6 +97,17 @@ def _place(template: str, study: Study) -> Path:
     return ROOT / template.replace("{profile}", study.name)
 
 
+def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    """The code cells that a reader of the source counts: not the injected parameters."""
+    return [
+        cell
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        and cell.source.strip()
+        and "injected-parameters" not in cell.metadata.get("tags", [])
+    ]
+
+
 def read_step(path: Path) -> Step:
     """What a notebook declares. Raises RunError naming the notebook and the mend."""
 
@@ -94,13 +116,20 @@ def read_step(path: Path) -> Step:
 
     try:
         notebook = nbformat.read(path, as_version=4)
-    except (ValueError, AttributeError, KeyError, OSError, nbformat.ValidationError) as error:
-        raise refused(f"no readable notebook: {error}") from None
+        nbformat.validate(notebook)
+    except nbformat.ValidationError as error:
+        raise refused(f"no valid notebook: {str(error).splitlines()[0]}") from None
+    except (ValueError, AttributeError, KeyError, TypeError, OSError, RecursionError) as error:
+        raise refused(f"no readable notebook: {type(error).__name__}: {error}") from None
     cells = notebook.cells
     tagged = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
     if len(tagged) != 1:
         raise refused(f"{len(tagged)} cells are tagged 'parameters', one must be")
-    contract = _CONTRACT.search(cells[1].source) if cells[1].cell_type == "markdown" else None
+    language = notebook.metadata.get("kernelspec", {}).get("language", "python")
+    if language != "python":
+        raise refused(f"its kernel's language is {language}; the study's notebooks are Python's")
+    second = cells[1] if len(cells) > 1 else tagged[0]
+    contract = _CONTRACT.search(second.source) if second.cell_type == "markdown" else None
     if not contract:
         raise refused("its second cell must be text that says what it **Reads** and **Writes**")
     try:
@@ -110,11 +139,13 @@ def read_step(path: Path) -> Step:
     step = Step(
         path,
         {name: p["inferred_type_name"].split("[")[0] for name, p in parameters.items()},
-        tuple(_QUOTED.findall(contract["reads"])),
-        tuple(_QUOTED.findall(contract["writes"])),
+        tuple(posixpath.normpath(read) for read in _QUOTED.findall(contract["reads"])),
+        tuple(posixpath.normpath(write) for write in _QUOTED.findall(contract["writes"])),
         contract["writes"].rpartition("`")[2].strip(" ·\n"),
-        tuple(c.source for c in cells if c.cell_type == "code" and c.source.strip()),
+        tuple(cell.source for cell in code_cells(notebook)),
     )
+    if any(path.startswith("..") for path in step.reads + step.writes):
+        raise refused("what it reads and writes must lie in the project's folder")
     try:
         step.imports()
     except SyntaxError as error:
@@ -148,15 +179,16 @@ def select_steps(steps: Sequence[Step], only: Sequence[str], first: str = "") ->
 
     first : the notebook to begin with; "" for the first
     """
-    known: dict[str, Step] = {}
+    names: dict[str, list[str]] = {}
     for step in steps:
         number = step.name[:2]
-        known.update({number: step, str(int(number)): step, step.name: step})
+        for name in {number, str(int(number)), step.name}:
+            names.setdefault(name, []).append(step.name)
     for name in (*only, *([first] if first else [])):
-        if name not in known:
+        if name not in names:
             raise unknown_name("notebook", name, [s.name for s in steps])
-    wanted = {known[name].name for name in only}
-    begin = known[first].name if first else ""
+    wanted = {full for name in only for full in names[name]}
+    begin = names[first][0] if first else ""
     return [s for s in steps if (not wanted or s.name in wanted) and s.name >= begin]
 
 
