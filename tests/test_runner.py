@@ -621,7 +621,7 @@ def test_a_notebook_without_contract_or_parameters_is_refused(tmp_path):
     sound = json.loads(write_notebook(tmp_path, "02_sound", "1").read_text())
     for damaged in (
         {}, [], sound | {"cells": None}, sound | {"cells": sound["cells"][2:3]},
-        sound | {"cells": [{"cell_type": "code", "metadata": {}}]},
+        sound | {"cells": [{"cell_type": "code", "metadata": {}, "id": "a"}]},
         sound | {"metadata": {"kernelspec": {"name": "ir", "language": "R"}}},
     ):  # fmt: skip
         path.write_text(json.dumps(damaged))
