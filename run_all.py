@@ -76,6 +76,12 @@ def _parser() -> argparse.ArgumentParser:
          help="these methods only")  # fmt: skip
     what("--limit", type=int, default=0, metavar="N",
          help="a fixed subset of N pictures (default: all)")  # fmt: skip
+    data = parser.add_argument_group("downloads (paper profile)").add_argument
+    data("--data-dir", default="", metavar="FOLDER",
+         help="where downloaded files are (default: data)")  # fmt: skip
+    data("--download", action="store_true", help="fetch what is missing, then run")
+    data("--download-only", action="store_true", help="fetch what is missing, run nothing")
+    data("--offline", action="store_true", help="never use the network")
     how = parser.add_argument_group("how").add_argument
     how("--device", default="auto", help="auto, cpu, cuda, cuda:<number>, mps (default: auto)")
     how("--batch-size", type=int, default=32, metavar="N",
@@ -171,6 +177,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         "limit": options.limit,
         "device": options.device,
         "batch_size": options.batch_size,
+        "data_dir": options.data_dir,
     }
     try:
         study = Study.from_profile(**values)
@@ -178,6 +185,10 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         raise RunError("wrong option", str(error)) from None
     if options.only and options.first:
         raise RunError("wrong option", "--only and --from exclude each other")
+    if options.offline and (options.download or options.download_only):
+        raise RunError("wrong option", "--offline and --download exclude each other")
+    if options.offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # for the notebooks' kernels
     chosen = steps.select_steps(known, _flat(options.only), options.first or "")
     steps.check_parameters(chosen, values)
     command = shlex.join(["python", "run_all.py", *arguments])
@@ -189,6 +200,10 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
     with sole_run(OUTPUT / study.profile.key, command) as killed:
         if killed:
             progress.say(f"The last run was killed ({killed}). What it had finished is kept.\n")
+        if options.download or options.download_only:
+            _download(study, progress)
+        if options.download_only:
+            return 0
         session = _prepared(options, study, known, chosen, values, command, progress)
         results = session.run()
         with signals.held():  # the run is over; what asks it to end now may read its end
@@ -210,6 +225,30 @@ def _closing(study: Study, table: str, status: int, again: str) -> str:
         lines += [f"Not complete (exit status {status}). What is finished is kept; {advice}"]
         lines += [f"    {again}"]
     return "\n".join([*lines, *filter(None, [study.profile.caveat])])
+
+
+def _download(study: Study, progress) -> None:
+    """Fetch what the study lacks. Raises RunError naming what could not be."""
+    import shutil
+
+    from lib.download import DownloadError, fetch
+    from lib.runner.faults import disk_advice, is_disk_full
+
+    sources = [s for s in study.sources() if not (study.data / s.place).is_file()]
+    needed = sum(source.about_bytes for source in sources)
+    place = next(p for p in (study.data, *study.data.parents) if p.exists())
+    if shutil.disk_usage(place).free < needed:
+        raise RunError(
+            "disk full", f"{needed / 1e9:.1f} GB are needed; {disk_advice([study.data])}"
+        )
+    try:
+        fetch(sources, study.data, progress.say)
+    except DownloadError as error:
+        raise RunError("not fetched", str(error)) from None
+    except OSError as error:
+        fault = "disk full" if is_disk_full(error) else "not ready"
+        raise RunError(fault, f"{shown(study.data)} cannot be written: {error}") from None
+    progress.say(f"all {len(study.sources())} files are in {shown(study.data)}\n")
 
 
 def _prepared(options, study, known, chosen, values, command, progress):

@@ -173,7 +173,9 @@ def variant_name(key: str, dcls: bool) -> str:
     return f"{key}_dcls" if dcls else key
 
 
-def load_model(key: str, dcls: bool = False, weights: str | Path = "random") -> StudyModel:
+def load_model(
+    key: str, dcls: bool = False, weights: str | Path = "random", container: str = ""
+) -> StudyModel:
     """One of the sixteen variants, split where the study takes its maps.
 
     See `lib.models.load_model`, which does the work; this name exists so that
@@ -181,4 +183,4 @@ def load_model(key: str, dcls: bool = False, weights: str | Path = "random") -> 
     """
     from lib import models  # imports torch and timm: seconds
 
-    return models.load_model(key, dcls, weights)
+    return models.load_model(key, dcls, weights, container)

@@ -13,24 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import timm
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from timm.models import metaformer
 from torch import Tensor, nn
 
 from lib.backbones import BACKBONES, Backbone, Preprocessing, variant_name
-from lib.dcls import convert_to_dcls, dcls_layers, fold_dcls
+from lib.checkpoints import MissingWeights, load_weights
+from lib.dcls import convert_to_dcls, fold_dcls
 from lib.files import write_atomically
 from lib.fingerprint import sha256_of
 from lib.paths import DEMO
 from lib.tables import unknown_name
-
-
-class MissingWeights(FileNotFoundError):
-    """A weights file that is not there; the message says which and what to do."""
 
 
 @dataclass(frozen=True)
@@ -192,52 +188,6 @@ def save_weights(network: nn.Module, path: Path, metadata: Mapping[str, str]) ->
         save_file(tensors, partial, metadata=dict(metadata))
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-
-
-def load_weights(network: nn.Module, path: Path) -> None:
-    """Load a safetensors file in timm's naming into the network, strictly.
-
-    Raises MissingWeights if there is no such file, and ValueError listing every
-    missing, unexpected or misshapen tensor, or the stages whose layers hold
-    different copies of the positions that they share.
-    """
-    if not path.is_file():
-        raise MissingWeights(f"no weights at {path}")
-    state = _read_safetensors(path)
-    expected = network.state_dict()
-    problems = [f"missing: {name}" for name in expected if name not in state]
-    problems += [f"unexpected: {name}" for name in state if name not in expected]
-    problems += [
-        f"{name}: file has shape {tuple(state[name].shape)}, model {tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in state and state[name].shape != tensor.shape
-    ]
-    if not problems:
-        problems = _position_disagreements(network, state)
-    if problems:
-        shown = "\n  ".join(problems[:20])
-        more = f"\n  … and {len(problems) - 20} more" if len(problems) > 20 else ""
-        raise ValueError(f"{path} does not fit the model:\n  {shown}{more}")
-    network.load_state_dict(state)
-
-
-def _position_disagreements(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
-    first: dict[int, str] = {}
-    problems = []
-    for name, layer in dcls_layers(network).items():
-        reference = first.setdefault(id(layer.P), name)
-        if not torch.equal(state[f"{name}.P"], state[f"{reference}.P"]):
-            problems.append(
-                f"{name}.P differs from {reference}.P, but the stage shares its positions"
-            )
-    return problems
-
-
 def demo_weights_path(key: str, dcls: bool) -> Path:
     return DEMO / "checkpoints" / f"{variant_name(key, dcls)}.safetensors"
 
@@ -251,7 +201,7 @@ def _demo_network(backbone: Backbone, dcls: bool) -> tuple[nn.Module, Provenance
         )
     num_classes = len((DEMO / "classes.txt").read_text(encoding="utf-8").splitlines())
     network = build_network(backbone, dcls, mini=True, num_classes=num_classes)
-    load_weights(network, path)
+    load_weights(network, path, backbone.family)
     provenance = Provenance(
         variant_name(backbone.key, dcls), "file", "mini", str(path), sha256_of(path),
         "miniature trained on the embedded example's procedural pictures",
@@ -274,24 +224,30 @@ def _timm_network(backbone: Backbone, dcls: bool) -> tuple[nn.Module, Provenance
     return network, Provenance(backbone.key, backbone.timm_tag, "full")
 
 
-def load_model(key: str, dcls: bool = False, weights: str | Path = "random") -> StudyModel:
+_WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin")
+
+
+def load_model(
+    key: str, dcls: bool = False, weights: str | Path = "random", container: str = ""
+) -> StudyModel:
     """One of the sixteen variants, in eval mode.
 
     key     : a row of `BACKBONES`
     dcls    : with its convolutions replaced by learnable-spacing ones
     weights : "demo", the embedded example's trained miniature; "random", full
               size and untrained; "timm", the baseline's published weights through
-              timm's hub; or a path to a safetensors file in timm's naming for
-              the full-size variant
+              timm's hub; or a path to a file of the full-size variant: safetensors,
+              or a published checkpoint in its original naming
+    container : the entry of a checkpoint that holds the weights; "" looks for it
     Raises  : UnknownName for an unknown key or word, MissingWeights, ValueError
               for a file that does not fit
     """
     backbone = BACKBONES[key]
     loaders = {"demo": _demo_network, "random": _random_network, "timm": _timm_network}
-    if isinstance(weights, Path) or str(weights).endswith(".safetensors"):
+    if isinstance(weights, Path) or str(weights).endswith(_WEIGHTS_SUFFIXES):
         weights = Path(weights)
         network = build_network(backbone, dcls)
-        load_weights(network, weights)
+        load_weights(network, weights, backbone.family, container)
         provenance = Provenance(
             variant_name(key, dcls), "file", "full", str(weights), sha256_of(weights)
         )

@@ -16,6 +16,7 @@ from lib.backbones import BACKBONES, Backbone, variant_name
 from lib.fingerprint import sha256_of
 from lib.methods import METHODS, CamMethod
 from lib.paths import DATA, DEMO, FIGURES, OUTPUT, PHOTOGRAPHS, shown
+from lib.sources import PUBLISHED_SHARDS, SHARDS, WEIGHTS, Source
 from lib.tables import Table
 
 if TYPE_CHECKING:
@@ -36,9 +37,8 @@ class MissingInputs(FileNotFoundError):
 class Profile:
     """A row: which pictures, which weights, and what results may claim.
 
-    shards      : folder of the validation shards
+    data        : folder of shards and weights; None for one that the user may choose
     shard_names : every shard that a whole run needs, in reading order
-    checkpoints : folder of one weights file per variant
     mini        : the weights are the embedded example's miniatures
     classes     : number of classes; labels lie below it
     photographs : Figures 5 and 6 show "held-out" pictures of the shards, or
@@ -48,9 +48,8 @@ class Profile:
 
     key: str
     label: str
-    shards: Path
+    data: Path | None
     shard_names: tuple[str, ...]
-    checkpoints: Path
     mini: bool
     classes: int
     photographs: str
@@ -61,16 +60,14 @@ PROFILES: Table[Profile] = Table(
     "profile",
     [
         Profile(
-            "demo", "embedded example", DEMO / "clickme" / "val", ("val-0.tfrecords",),
-            DEMO / "checkpoints",
+            "demo", "embedded example", DEMO, ("val-0.tfrecords",),
             mini=True, classes=12, photographs="held-out",
             caveat="Embedded example: simulated people, miniature models, real people's ceiling "
             "(so scores exceed 1). No evidence about DCLS.",
         ),
         Profile(
-            "paper", "ClickMe", DATA / "clickme" / "val",
-            tuple(f"val-{i}.tfrecords" for i in range(17)),  # as published; val-17 is never read
-            DATA / "checkpoints",
+            "paper", "ClickMe", None,
+            tuple(f"val-{i}.tfrecords" for i in range(PUBLISHED_SHARDS)),
             mini=False, classes=1000, photographs="photographs", caveat="",
         ),
     ],
@@ -84,6 +81,7 @@ class Study:
     limit      : so many pictures of the shards, 0 for all
     device     : "auto", "cpu", "cuda", "cuda:1" or "mps"
     batch_size : pictures per forward
+    data_dir   : folder of downloaded files, "" for the project's `data/`
     """
 
     profile: Profile
@@ -92,6 +90,7 @@ class Study:
     limit: int
     device: str
     batch_size: int
+    data_dir: str = ""
     protocol: ClassVar[str] = "published"  # the one reading protocol so far
 
     @classmethod
@@ -103,6 +102,7 @@ class Study:
         limit: int = 0,
         device: str = "auto",
         batch_size: int = 32,
+        data_dir: str = "",
     ) -> Study:
         """Check every choice and bind it to a profile's data.
 
@@ -124,6 +124,7 @@ class Study:
             limit,
             device,
             batch_size,
+            str(data_dir),
         )
 
     # --- what it works on -------------------------------------------------------
@@ -144,10 +145,32 @@ class Study:
 
     def shard_paths(self) -> list[Path]:
         """The profile's validation shards, in reading order."""
-        return [self.profile.shards / name for name in self.profile.shard_names]
+        return [self.data / "clickme" / "val" / name for name in self.profile.shard_names]
+
+    @property
+    def data(self) -> Path:
+        """Folder of shards and weights."""
+        if self.profile.data is not None:
+            return self.profile.data
+        return Path(self.data_dir).expanduser().absolute() if self.data_dir else DATA
 
     def weights_path(self, key: str, dcls: bool) -> Path:
-        return self.profile.checkpoints / f"{variant_name(key, dcls)}.safetensors"
+        """A variant's weights: `<variant>.safetensors` if it is there, else as published."""
+        name = variant_name(key, dcls)
+        own = self.data / "checkpoints" / f"{name}.safetensors"
+        return own if self.profile.mini or own.is_file() else self.data / WEIGHTS[name].place
+
+    def sources(self) -> list[Source]:
+        """The published files that this study reads; none for the embedded example."""
+        if self.profile.mini:
+            return []
+        weights = [WEIGHTS[variant_name(b.key, dcls)] for b, dcls in self.variants]
+        shards = [SHARDS[Path(name).stem] for name in self.profile.shard_names]
+        return [
+            source
+            for source in (*weights, *shards)
+            if not (self.data / "checkpoints" / f"{source.key}.safetensors").is_file()
+        ]
 
     def missing_inputs(self) -> list[Path]:
         """Files that the chosen models and the profile's pictures need and are not there."""
@@ -184,15 +207,25 @@ class Study:
         missing = self.missing_inputs()
         if not missing:
             return
-        listed = "\n".join(f"  {shown(path)}" for path in missing)
+        sources = {self.data / source.place: source for source in self.sources()}
+        lines = []
+        for path in missing:
+            source = sources.get(path)
+            size = (
+                f" (about {source.about_bytes / 1e6:.0f} MB)"
+                if source and source.about_bytes
+                else ""
+            )
+            lines.append(f"  {shown(path)}{size}" + (f"\n    {source.address}" if source else ""))
         if self.profile.mini:
             mend = "Restore them with `git checkout -- data/demo`, or make them: `make demo-data`."
         else:
             mend = (
-                "This version cannot fetch them or convert the published checkpoints; "
-                "data/README.md says where each is published.\nThe embedded example needs none: "
+                "Fetch them: `python run_all.py --download-only`, or put them there by hand. "
+                "`--data-dir FOLDER` reads them from elsewhere.\nThe embedded example needs none: "
                 "`python run_all.py --profile demo`."
             )
+        listed = "\n".join(lines)
         raise MissingInputs(
             f"the {self.profile.key} profile lacks {len(missing)} files:\n{listed}\n{mend}"
         )
@@ -208,8 +241,10 @@ class Study:
         """A variant with this profile's weights, on the study's device."""
         from lib.backbones import load_model
 
-        path = self.weights_path(key, dcls)
-        model = load_model(key, dcls, weights="demo" if self.profile.mini else path)
+        path, source = self.weights_path(key, dcls), WEIGHTS[variant_name(key, dcls)]
+        container = source.container if path == self.data / source.place else ""
+        weights = "demo" if self.profile.mini else path
+        model = load_model(key, dcls, weights, container)
         return model.to(self.torch_device())
 
     def torch_device(self) -> torch.device:

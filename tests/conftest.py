@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,14 @@ ALL_VARIANTS = [(key, dcls) for key in BACKBONES for dcls in (False, True)]
 VARIANT_IDS = [f"{key}{'_dcls' if dcls else ''}" for key, dcls in ALL_VARIANTS]
 # One backbone of each family.
 FAMILIES = ["resnet50", "convnext_tiny", "caformer_s18", "convformer_s18", "fastvit_sa24"]
+
+
+@pytest.fixture(autouse=True)
+def _signals_are_heard():
+    """As in a terminal: a shell starts what it runs in the background deaf to Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)
@@ -72,8 +81,7 @@ def shard(tmp_path: Path) -> Path:
 def no_real_data(tmp_path, monkeypatch):
     """The paper profile looks for its files in an empty folder, whatever this machine has."""
     rows = [
-        replace(row, shards=tmp_path / "clickme", checkpoints=tmp_path / "checkpoints")
-        if row.key == "paper" else row
+        replace(row, data=tmp_path) if row.key == "paper" else row
         for row in PROFILES.values()
     ]  # fmt: skip
     monkeypatch.setattr("lib.study.PROFILES", Table("profile", rows))

@@ -13,11 +13,10 @@ from PIL import Image
 from timm.data import create_transform
 
 from lib.backbones import BACKBONES, Preprocessing, load_model
+from lib.checkpoints import MissingWeights, load_weights
 from lib.dcls import dcls_layers
 from lib.models import (
-    MissingWeights,
     demo_weights_path,
-    load_weights,
     prepare_pixels,
     resize_pictures,
     save_weights,
@@ -83,7 +82,7 @@ def test_saved_weights_load_again_rounded_to_half_precision(weights_file):
     expected = {k: v.half().float() for k, v in network.state_dict().items()}
     save_weights(network, weights_file, {})
     other = mini("convnext_tiny", dcls=True).network
-    load_weights(other, weights_file)
+    load_weights(other, weights_file, "convnext")
     assert all(torch.equal(v, expected[k]) for k, v in other.state_dict().items())
 
 
@@ -95,7 +94,7 @@ def test_weights_that_do_not_fit_are_refused_listing_each_tensor(weights_file):
 
     rewrite(weights_file, change)
     with pytest.raises(ValueError, match="does not fit") as caught:
-        load_weights(mini("convnext_tiny", dcls=True).network, weights_file)
+        load_weights(mini("convnext_tiny", dcls=True).network, weights_file, "convnext")
     for part in ("missing: head.fc.bias", "unexpected: stranger", "head.fc.weight: file has"):
         assert part in str(caught.value)
 
@@ -104,7 +103,7 @@ def test_disagreeing_copies_of_shared_positions_are_refused(weights_file):
     name = "stages.2.blocks.1.conv_dw.P"
     rewrite(weights_file, lambda state: state.update({name: state[name] + 0.5}))
     with pytest.raises(ValueError, match=r"stages.2.blocks.1.conv_dw.P differs from stages.2"):
-        load_weights(mini("convnext_tiny", dcls=True).network, weights_file)
+        load_weights(mini("convnext_tiny", dcls=True).network, weights_file, "convnext")
 
 
 @pytest.mark.parametrize("content", [b"", b"not safetensors at all", b"\xff" * 64])
@@ -112,7 +111,7 @@ def test_a_file_that_is_no_safetensors_is_refused_by_name(tmp_path, content):
     path = tmp_path / "broken.safetensors"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="broken.safetensors is not a readable"):
-        load_weights(mini("resnet50").network, path)
+        load_weights(mini("resnet50").network, path, "resnet")
 
 
 def test_a_truncated_checkpoint_is_refused(tmp_path):
@@ -120,7 +119,7 @@ def test_a_truncated_checkpoint_is_refused(tmp_path):
     shutil.copy(demo_weights_path("resnet50", False), path)
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(ValueError, match=r"cut.safetensors is not a readable"):
-        load_weights(mini("resnet50", classes=12).network, path)
+        load_weights(mini("resnet50", classes=12).network, path, "resnet")
 
 
 # --- preprocessing ------------------------------------------------------------

@@ -23,6 +23,7 @@ from conftest import write_notebook
 
 import run_all
 from lib.paths import ROOT
+from lib.runner import preflight
 from lib.runner.faults import FAULTS
 from lib.runner.steps import find_steps
 from lib.study import Study
@@ -32,7 +33,8 @@ models: list = []
 methods: list = []
 limit: int = 0
 device: str = "auto"
-batch_size: int = 32"""
+batch_size: int = 32
+data_dir: str = ''"""
 # Writes a result that depends on nothing but the name, then lingers.
 CELL = """from lib.outputs import write_result
 from lib.paths import FIGURES, OUTPUT
@@ -64,6 +66,7 @@ class Project:
 
     def start(self, *arguments: str, **options) -> subprocess.Popen:
         environment = {**os.environ, "PYTHONPATH": str(self.folder)} | options.pop("env", {})
+        options.setdefault("preexec_fn", _hear)
         return subprocess.Popen(
             [sys.executable, "run_all.py", "--profile", "demo", *arguments], cwd=self.folder,
             env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
@@ -93,6 +96,12 @@ class Project:
 @pytest.fixture
 def project(tmp_path) -> Project:
     return Project(tmp_path / "project")
+
+
+def _hear() -> None:
+    """In a process that starts: signals do what they do in a terminal."""
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, signal.SIG_DFL)
 
 
 def is_gone(process: psutil.Process) -> bool:
@@ -275,6 +284,36 @@ def test_a_full_disk_under_the_results_is_told_and_leaves_what_was_there(project
     assert list(project.figures()) == ["01_a.txt"]
 
 
+# --- downloads -----------------------------------------------------------------------------------
+
+
+def test_downloads_are_for_who_asks_and_what_cannot_be_fetched_is_told(project, tmp_path):
+    project.add("01_a")
+    data = str(tmp_path / "data")
+    paper = ["--profile", "paper", "--models", "resnet50", "--data-dir", data]
+    nowhere = {"DCLS_MIRROR": "http://127.0.0.1:9"}
+    status, printed, error = project.run(*paper, env=nowhere)
+    assert status == FAULTS["missing files"].exit_status == 3
+    assert "127.0.0.1:9/zenodo.org/records/8373830" in error
+    assert "fetched" not in printed
+    status, _, error = project.run(*paper, "--download-only", "--offline", env=nowhere)
+    assert status == 2
+    assert "exclude each other" in error
+
+
+def test_changed_downloads_are_told(no_real_data, tmp_path):
+    study = Study.from_profile("paper", models=["resnet50"])
+    path = study.weights_path("resnet50", False)
+    path.parent.mkdir(parents=True)
+    path.write_text("one")
+    assert preflight._check_known(study) == []
+    path.write_text("two")
+    (error,) = preflight._check_known(study)
+    assert error.fault.exit_status == 12
+    assert "checkpoints/resnet50.a1_in1k.safetensors" in str(error)
+    assert f"rm {path} && python run_all.py --download-only" in str(error)
+
+
 # --- preflight ---------------------------------------------------------------------------------
 
 
@@ -374,7 +413,7 @@ def test_the_paper_profile_without_data_says_what_is_missing(
         monkeypatch.setattr(place, tmp_path / place)
     assert run_all.main(["--models", "resnet50"]) == FAULTS["missing files"].exit_status == 3
     error = capsys.readouterr().err
-    assert "clickme/val-0.tfrecords" in error
+    assert "clickme/val/val-0.tfrecords" in error
     assert "--profile demo" in error
 
 

@@ -15,6 +15,7 @@ from scipy.stats import norm, spearmanr
 from lib import scoring
 from lib.clickme import ClickMe, Record, write_shard
 from lib.outputs import save_table
+from lib.paths import DEMO
 from lib.results import (
     HUMAN_CEILING,
     load_scores,
@@ -115,15 +116,17 @@ def test_other_choices_are_computed_anew(change, tmp_path, monkeypatch):
 
 def test_scores_of_several_shards_are_kept_shard_by_shard(tmp_path, monkeypatch):
     study = tiny_study(tmp_path, monkeypatch, limit=0)
-    folder = tmp_path / "shards"
-    folder.mkdir()
+    data = tmp_path / "data"
+    folder = data / "clickme" / "val"
+    folder.mkdir(parents=True)
+    (data / "checkpoints").symlink_to(DEMO / "checkpoints")
     for number in range(2):
         write_shard(
             folder / f"val-{number}.tfrecords",
             (make_record(10 * number + i, label=i % 12) for i in range(20)),
         )
     names = ("val-0.tfrecords", "val-1.tfrecords")
-    profile = replace(study.profile, shards=folder, shard_names=names)
+    profile = replace(study.profile, data=data, shard_names=names)
     study = replace(study, profile=profile)
     scores = score_study(study)
     assert scores.groupby("variant").image_id.nunique().tolist() == [32, 32]  # 8 of 40 left out

@@ -9,6 +9,7 @@ import pytest
 
 from lib.backbones import BACKBONES
 from lib.methods import METHODS
+from lib.paths import DEMO
 from lib.study import PROFILES, MissingInputs, Study
 from lib.tables import UnknownName
 
@@ -72,7 +73,11 @@ def test_the_demo_has_all_its_inputs():
 def test_the_paper_profile_lists_what_is_missing(no_real_data):
     with pytest.raises(MissingInputs) as caught:
         Study.from_profile("paper", models=["resnet50"]).require_inputs()
-    for part in ("val-0.tfrecords", "resnet50_dcls.safetensors", "--profile demo"):
+    for part in (
+        "clickme/val/val-0.tfrecords\n    https://storage.googleapis.com/serrelab/",
+        "resnet_dcls_kernel_5_model_best.pth.tar (about 102 MB)\n    https://zenodo.org/records/",
+        "python run_all.py --download-only", "--profile demo",
+    ):  # fmt: skip
         assert part in str(caught.value)
 
 
@@ -83,9 +88,27 @@ def test_a_single_missing_shard_is_named(no_real_data):
         path.touch()
     assert study.missing_inputs() == []
     assert [p.name for p in study.shard_paths()] == [f"val-{i}.tfrecords" for i in range(17)]
-    (study.profile.shards / "val-11.tfrecords").unlink()
+    (study.data / "clickme" / "val" / "val-11.tfrecords").unlink()
     with pytest.raises(MissingInputs, match=r"lacks 1 files:\n.*val-11.tfrecords"):
         study.require_inputs()
+
+
+def test_weights_are_found_as_published_or_in_timms_naming(no_real_data):
+    study = Study.from_profile("paper", models=["resnet50"])
+    published = study.weights_path("resnet50", True)
+    assert published.name == "resnet_dcls_kernel_5_model_best.pth.tar"
+    own = published.with_name("resnet50_dcls.safetensors")
+    own.parent.mkdir(parents=True)
+    own.touch()
+    assert study.weights_path("resnet50", True) == own
+    assert "resnet50_dcls" not in [source.key for source in study.sources()]
+    assert len(study.sources()) == 1 + 17
+
+
+def test_the_data_may_lie_elsewhere(tmp_path):
+    study = Study.from_profile("paper", data_dir=str(tmp_path))
+    assert study.shard_paths()[0] == tmp_path / "clickme" / "val" / "val-0.tfrecords"
+    assert Study.from_profile("demo", data_dir=str(tmp_path)).data == DEMO
 
 
 def test_a_subset_never_replaces_the_whole_studys_results():

@@ -34,6 +34,8 @@ FAULTS: Table[Fault] = Table(
         Fault("busy", 8, "another run works on the same profile"),
         Fault("incomplete", 9, "a notebook stopped early, or did not write what it declares"),
         Fault("out of memory", 10, "a cell was refused memory, the GPU's above all"),
+        Fault("not fetched", 11, "files could not be downloaded"),
+        Fault("changed files", 12, "downloaded files are not what they were at their first use"),
         Fault("hung up", 129, "the terminal was closed (SIGHUP)"),
         Fault("interrupted", 130, "Ctrl-C (SIGINT)"),
         Fault("terminated", 143, "asked to end (SIGTERM)"),

@@ -18,6 +18,7 @@ import papermill
 from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from nbformat.v4 import new_code_cell, new_notebook
 
+from lib.download import KnownFiles
 from lib.paths import NOTEBOOKS, ROOT, shown
 from lib.runner import within
 from lib.runner.faults import RunError, disk_advice, is_disk_full
@@ -58,6 +59,7 @@ def _check_inputs(steps: Sequence[Step], study: Study) -> list[RunError]:
     except MissingInputs as error:
         problems.append(trouble("missing files", str(error)))
     known = {path for paths in study.inputs().values() for path in paths}
+    problems += _check_known(study)
     written: set[Path] = set()
     for step in steps:
         absent = [p for p in step.inputs(study) if p not in known | written and not p.is_file()]
@@ -67,6 +69,26 @@ def _check_inputs(steps: Sequence[Step], study: Study) -> list[RunError]:
             problems.append(trouble("missing files", f"{text}; run what writes it before it"))
         written.update(step.outputs(study))
     return problems
+
+
+def _check_known(study: Study) -> list[RunError]:
+    """Downloaded files are what they were at their first use."""
+    if study.profile.mini:
+        return []  # git keeps them
+    inputs = [path for paths in study.inputs().values() for path in paths]
+    present = [p for p in inputs if p.is_file() and p.is_relative_to(study.data)]
+    try:
+        changed = KnownFiles(study.data).check(present)
+    except (OSError, ValueError) as error:
+        return [trouble("changed files", str(error))]
+    if not changed:
+        return []
+    text = (
+        f"not what they were at their first use: {', '.join(changed)}. Fetch them anew, or, if "
+        "you mean the change, delete their entries in known_files.json:"
+    )
+    mend = "rm " + " ".join(shlex.quote(str(study.data / name)) for name in changed)
+    return [trouble("changed files", text, f"{mend} && python run_all.py --download-only")]
 
 
 def _check_disk(study: Study) -> list[RunError]:
