@@ -18,6 +18,7 @@ from typing import NoReturn
 from lib.backbones import BACKBONES
 from lib.methods import METHODS
 from lib.paths import OUTPUT, ROOT, shown
+from lib.protocols import PROTOCOLS
 from lib.runner import signals
 from lib.runner.faults import FAULTS, RunError
 from lib.study import PROFILES, Study
@@ -82,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     data("--download", action="store_true", help="fetch what is missing, then run")
     data("--download-only", action="store_true", help="fetch what is missing, run nothing")
     data("--offline", action="store_true", help="never use the network")
+    what("--protocols", nargs="+", action="extend", type=_names, default=[], metavar="KEY",
+         help="how human maps are read (default: published corrected; published needs 17 shards "
+         "of 18)")  # fmt: skip
     how = parser.add_argument_group("how").add_argument
     how("--device", default="auto", help="auto, cpu, cuda, cuda:<number>, mps (default: auto)")
     how("--batch-size", type=int, default=32, metavar="N",
@@ -110,7 +114,8 @@ def _print_lists(steps) -> None:
     for step in steps:
         print(f"  {step.name}\n    reads  {', '.join(step.reads) or 'nothing'}")
         print("\n".join(f"    writes {path}" for path in step.writes))
-    for title, table in (("models", BACKBONES), ("methods", METHODS), ("profile", PROFILES)):
+    for title, table in (("models", BACKBONES), ("methods", METHODS), ("protocols", PROTOCOLS),
+                         ("profile", PROFILES)):  # fmt: skip
         print(f"\n{title} (--{title})")
         for row in table.values():
             print(f"  {row.key:<20} {row.label}")
@@ -178,6 +183,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         "device": options.device,
         "batch_size": options.batch_size,
         "data_dir": options.data_dir,
+        "protocols": _flat(options.protocols),
     }
     try:
         study = Study.from_profile(**values)

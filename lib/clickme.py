@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import copy
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
@@ -25,16 +25,15 @@ import google_crc32c
 import numpy as np
 import simplejpeg
 import torch
-import torch.nn.functional as F
 from google.protobuf.message import DecodeError
 from tfrecord import example_pb2
 from torch import Tensor
 
 from lib.files import write_atomically
-from lib.tables import Table
+from lib.human_maps import DELIVERED_SIZE, published_human_maps, resize
+from lib.protocols import PROTOCOLS
 
 STORED_SIZE = 256
-DELIVERED_SIZE = 224
 # The seed of `limit`'s subset: the same pictures for everyone who asks for as many.
 SUBSET_SEED = 20240803
 
@@ -80,14 +79,22 @@ class ClickMeBatch:
 
     image_ids  : one name per image
     pictures   : (image, 224, 224, 3) uint8
-    human_maps : (image, 224, 224) float32, larger = more important, 0-255 scale
+    stored_maps : (image, 256, 256) uint8, larger = more important
     labels     : (image,) int64
+    places     : (image,) place among the stored pictures, from 0, which tells by which
+                 protocols the picture is scored
     """
 
     image_ids: list[str]
     pictures: np.ndarray
-    human_maps: Tensor
+    stored_maps: Tensor
     labels: Tensor
+    places: np.ndarray
+
+    @cached_property
+    def human_maps(self) -> Tensor:
+        """(image, 224, 224) float32 on a 0-255 scale, in the published reading."""
+        return published_human_maps(self.stored_maps)
 
 
 # --- the file format ------------------------------------------------------------
@@ -210,77 +217,10 @@ def _decode(jpeg: bytes, colour: bool, name: str, address: Address) -> np.ndarra
     return pixels
 
 
-@cache
-def _neighbours(stored: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """For each output pixel: the pixels before and after it, and how far between."""
-    scale = np.float32(stored) / np.float32(side)
-    half = np.float32(0.5)
-    at = (np.arange(side, dtype=np.float32) + half) * scale - half
-    before = np.maximum(np.floor(at), 0).astype(np.int64)
-    after = np.minimum(np.ceil(at), stored - 1).astype(np.int64)
-    return tuple(map(torch.from_numpy, (before, after, at - np.floor(at))))
-
-
-def _resize(x: Tensor, side: int) -> Tensor:
-    """(image, channel, s, s) float32 -> (…, side, side) as tf.image.resize does it.
-
-    Bilinear with half-pixel centres and no antialias, in TensorFlow's own order of
-    float32 operations: F.interpolate's differs in the last digits, which truncation
-    to uint8 turns into whole levels wherever a picture is flat.
-    """
-    before, after, between = _neighbours(x.shape[-1], side)
-    left, right = x[..., before], x[..., after]
-    rows = left + (right - left) * between
-    top, bottom = rows[..., before, :], rows[..., after, :]
-    return top + (bottom - top) * between[:, None]
-
-
 def deliver_pictures(stored: np.ndarray) -> np.ndarray:
     """(image, 256, 256, 3) uint8 -> (image, 224, 224, 3) uint8, truncated, not rounded."""
     x = torch.from_numpy(stored).permute(0, 3, 1, 2).to(torch.float32)
-    return _resize(x.contiguous(), DELIVERED_SIZE).to(torch.uint8).permute(0, 2, 3, 1).numpy()
-
-
-@cache
-def _blur_kernel() -> Tensor:
-    # Ten taps a side with sigma 10, peak at the sixth column and the fifth row: an
-    # even kernel has no centre, and the published code's two ranges differ.
-    columns = torch.arange(-5, 5, dtype=torch.float64)
-    rows = torch.arange(4, -6, -1, dtype=torch.float64)
-    kernel = torch.exp(-(rows[:, None] ** 2 + columns[None, :] ** 2) / (2 * 10.0**2))
-    return (kernel / kernel.sum()).to(torch.float32).view(1, 1, 10, 10)
-
-
-def published_human_maps(stored: Tensor) -> Tensor:
-    """(image, 256, 256) -> (image, 224, 224) float32: shrink to 64, blur, enlarge.
-
-    The blur pads with zeros, so it dims the borders (to a quarter or a third in
-    the corners) and moves maps by about half a pixel at 64: defects of the
-    published reading that are kept here on purpose.
-    """
-    small = _resize(stored.to(torch.float32).unsqueeze(1), 64)
-    blurred = F.conv2d(F.pad(small, (4, 5, 4, 5)), _blur_kernel())
-    return _resize(blurred, DELIVERED_SIZE).squeeze(1)
-
-
-@dataclass(frozen=True)
-class ReadingProtocol:
-    """How stored records become what is scored.
-
-    whole_batches_of : pictures after the last whole batch of this size are left
-                       out, as the published study does; 1 leaves none out
-    human_maps       : stored maps -> delivered maps
-    """
-
-    key: str
-    label: str
-    whole_batches_of: int
-    human_maps: Callable[[Tensor], Tensor]
-
-
-PROTOCOLS: Table[ReadingProtocol] = Table(
-    "protocol", [ReadingProtocol("published", "as published", 32, published_human_maps)]
-)
+    return resize(x.contiguous(), DELIVERED_SIZE).to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
 # --- reading ---------------------------------------------------------------------
@@ -290,9 +230,9 @@ class ClickMe:
     """Pictures, human maps and labels of some shards under a reading protocol.
 
     shards   : TFRecord files, read in this order
-    protocol : a key of `PROTOCOLS`
+    protocols : keys of `PROTOCOLS`; read is what any of them scores
     limit    : a subset of so many pictures, drawn without replacement by a fixed
-               seed from those that the protocol keeps; a smaller limit's pictures
+               seed from those that every protocol scores; a smaller limit's pictures
                are among a larger one's. 0 takes all.
     classes  : labels must lie in 0 … classes - 1
 
@@ -303,7 +243,7 @@ class ClickMe:
     def __init__(
         self,
         shards: Sequence[Path],
-        protocol: str = "published",
+        protocols: Sequence[str] = ("published",),
         limit: int = 0,
         classes: int = 1000,
     ):
@@ -311,21 +251,29 @@ class ClickMe:
             raise ValueError("shards is a list of files, not one path")
         if limit < 0:
             raise ValueError(f"limit must be 0 or more, got {limit}")
-        self.protocol = PROTOCOLS[protocol]
+        self.protocols = PROTOCOLS.select(protocols)
         self.classes = classes
-        stored = [address for shard in shards for address in index_shard(Path(shard))]
-        kept = len(stored) - len(stored) % self.protocol.whole_batches_of
-        if not kept:
-            raise ShardError(
-                f"the shards hold {len(stored)} pictures, fewer than the one whole batch of "
-                f"{self.protocol.whole_batches_of} that protocol {protocol!r} needs"
-            )
+        by_shard = [index_shard(Path(shard)) for shard in shards]
+        stored = [address for addresses in by_shard for address in addresses]
+        self.kept = {p.key: p.kept([len(a) for a in by_shard]) for p in self.protocols}
+        for key, kept in self.kept.items():
+            if not kept:
+                raise ShardError(
+                    f"the shards hold {len(stored)} pictures, fewer than the one whole batch of "
+                    f"32 that protocol {key!r} needs"
+                )
         self.stored = len(stored)
-        self.left_out = len(stored) - kept
-        self.addresses = stored[:kept]
-        if limit and limit < kept:
-            order = np.random.default_rng(SUBSET_SEED).permutation(kept)
-            self.addresses = [self.addresses[i] for i in sorted(order[:limit])]
+        self._places = {address: place for place, address in enumerate(stored)}
+        self.addresses = stored[: max(self.kept.values())]
+        # The same subset whatever the protocols: every one of them scores what this one does.
+        common = PROTOCOLS["published"].kept([len(a) for a in by_shard]) or self.stored
+        if limit and limit < common:
+            order = np.random.default_rng(SUBSET_SEED).permutation(common)
+            self.addresses = [stored[i] for i in sorted(order[:limit])]
+
+    def scored(self, protocol: str) -> int:
+        """How many of these pictures a protocol scores."""
+        return sum(self._places[address] < self.kept[protocol] for address in self.addresses)
 
     def __len__(self) -> int:
         return len(self.addresses)
@@ -373,6 +321,7 @@ class ClickMe:
         return ClickMeBatch(
             [address.image_id for address, _ in items],
             deliver_pictures(pictures),
-            self.protocol.human_maps(torch.from_numpy(maps)),
+            torch.from_numpy(maps),
             torch.tensor([record.label for _, record in items]),
+            np.array([self._places[address] for address, _ in items]),
         )

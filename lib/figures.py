@@ -164,6 +164,33 @@ def plot_score_bars(summary: pd.DataFrame) -> Figure:
     return fig
 
 
+_PROTOCOL_MARKS = ("o", "s", "^", "v", "D", "P")
+
+
+def plot_protocols(summary: pd.DataFrame, method: str) -> Figure:
+    """A line per backbone: its score under each reading protocol, without and with DCLS."""
+    fig, axes = plt.subplots(1, 2, figsize=(8.2, 3.6), sharex=True, sharey=True)
+    protocols = list(dict.fromkeys(summary.protocol))
+    for index, protocol in enumerate(protocols):
+        pair = _variants(summary[summary.protocol == protocol], method)
+        shift = 0.18 * (index - (len(protocols) - 1) / 2)
+        for ax, frame, title in zip(axes, pair, ("without DCLS", "with DCLS"), strict=True):
+            place = np.arange(len(frame))
+            ax.errorbar(
+                frame.score, place + shift, xerr=_errors(frame, "score"), ls="none",
+                fmt=_PROTOCOL_MARKS[index], ms=4, capsize=2, elinewidth=1,
+                label=f"{protocol} ({_counts(frame)})",
+            )  # fmt: skip
+            ax.set_yticks(place, [BACKBONES[key].label for key in frame.index])
+            ax.set_title(title)
+            ax.grid(axis="x")
+    axes[0].invert_yaxis()
+    fig.supxlabel(_SCORE_LABEL, fontsize=9)
+    fig.suptitle(f"{METHODS[method].label}: how much of a score is the protocol? (95 % intervals)")
+    axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return fig
+
+
 def plot_size_against_score(summary: pd.DataFrame, method: str, correlation: float) -> Figure:
     """Figure 4: number of parameters against the baselines' score.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -39,7 +40,7 @@ def load_scores(study: Study) -> pd.DataFrame:
     here = study.facts()
     other = [
         f"{name}: {made_for.get(name)}, here {here[name]}"
-        for name in ("profile", "models", "methods", "limit", "protocol")
+        for name in ("profile", "models", "methods", "limit", "protocols")
         if made_for.get(name) != here[name]
     ]
     other += [
@@ -68,8 +69,10 @@ def summarise(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
         )
         for has_dcls in (False, True):
             of_variant = scores[(scores.backbone == backbone.key) & (scores.dcls == has_dcls)]
-            for method in study.methods:
-                chosen = of_variant[of_variant.method == method.key]
+            for protocol, method in product(study.protocols, study.methods):
+                chosen = of_variant[
+                    (of_variant.protocol == protocol) & (of_variant.method == method.key)
+                ]
                 valid = chosen.rho[chosen.validity == VALID] / HUMAN_CEILING
                 score, low, high = mean_interval(valid)
                 counts = chosen.validity.value_counts()
@@ -78,6 +81,7 @@ def summarise(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
                         "backbone": backbone.key,
                         "label": backbone.label,
                         "dcls": has_dcls,
+                        "protocol": protocol,
                         "method": method.key,
                         "parameters_millions": parameters[has_dcls] / 1e6,
                         "top1": chosen.top1.mean(),
@@ -100,19 +104,21 @@ def paired_differences(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
     n_paired              : images in the comparison
     """
     valid = scores[scores.validity == VALID]
-    wide = valid.pivot(index=["backbone", "method", "image_id"], columns="dcls", values="rho")
+    index = ["protocol", "backbone", "method", "image_id"]
+    wide = valid.pivot(index=index, columns="dcls", values="rho")
     wide = wide.reindex(columns=[False, True]).dropna()
     rows = []
-    for backbone in study.backbones:
-        for method in study.methods:
+    for protocol in study.protocols:
+        for backbone, method in product(study.backbones, study.methods):
             try:
-                pair = wide.loc[(backbone.key, method.key)]
+                pair = wide.loc[(protocol, backbone.key, method.key)]
             except KeyError:  # no image is valid for both
                 pair = wide.iloc[:0]
             gain = (pair[True] - pair[False]) / HUMAN_CEILING
             difference, low, high = mean_interval(gain)
             rows.append(
                 {
+                    "protocol": protocol,
                     "backbone": backbone.key,
                     "method": method.key,
                     "difference": difference,
@@ -142,14 +148,23 @@ def results_table(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
     differences = paired_differences(study, scores)
     rows = []
     for method in study.methods:
-        for backbone in study.backbones:
-            mine = (summary.backbone == backbone.key) & (summary.method == method.key)
+        for backbone, protocol in product(study.backbones, study.protocols):
+            mine = (
+                (summary.backbone == backbone.key)
+                & (summary.method == method.key)
+                & (summary.protocol == protocol)
+            )
             base, with_dcls = (summary[mine & (summary.dcls == d)].iloc[0] for d in (False, True))
-            paired = (differences.backbone == backbone.key) & (differences.method == method.key)
+            paired = (
+                (differences.backbone == backbone.key)
+                & (differences.method == method.key)
+                & (differences.protocol == protocol)
+            )
             gain = differences[paired].iloc[0]
             rows.append(
                 {
                     "data": study.profile.label,
+                    "protocol": protocol,
                     "method": method.label,
                     "backbone": backbone.label + (" mini" if study.profile.mini else ""),
                     "params_M": base.parameters_millions,
@@ -172,6 +187,7 @@ def results_table(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
 _READABLE = {
     "method": "Method",
     "backbone": "Backbone",
+    "protocol": "Protocol",
     "params_M": "Params (M)",
     "params_M_dcls": "Params with DCLS",
     "top1": "Top-1 (%)",
@@ -217,8 +233,8 @@ def write_results(study: Study, results: pd.DataFrame) -> None:
     subset = f"At most {study.limit} pictures. " if study.limit else ""
     caption = (
         f"Score: mean Spearman correlation with human maps over the human ceiling "
-        f"{HUMAN_CEILING:.5f} ({study.profile.label}, protocol: {study.protocol}, target: true "
-        f"class). Difference: DCLS minus baseline, paired per image, with a 95 % "
+        f"{HUMAN_CEILING:.5f} ({study.profile.label}, protocols: {', '.join(study.protocols)}, "
+        f"target: true class). Difference: DCLS minus baseline, paired per image, with a 95 % "
         f"bootstrap interval over images. {subset}{study.profile.caveat}"
     ).strip()
     table = readable_table(results)

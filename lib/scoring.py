@@ -7,7 +7,7 @@ hash of everything that determines them; what is asked for again is read, not co
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,14 +17,17 @@ import pyarrow.parquet as pq
 import torch
 from tqdm import tqdm
 
-from lib import cam, clickme, dcls, methods, models, spearman
-from lib.backbones import Backbone, variant_name
+from lib import cam, clickme, dcls, methods, models, protocols, spearman
+from lib import human_maps as human_maps_code
+from lib.backbones import Backbone, Preprocessing, variant_name
 from lib.clickme import ClickMe, ClickMeBatch
 from lib.files import write_atomically
 from lib.fingerprint import fingerprint, sha256_of
+from lib.human_maps import human_maps
 from lib.methods import CamMethod
 from lib.models import StudyModel
-from lib.spearman import Ranks, rank_maps, spearman_per_image
+from lib.protocols import PROTOCOLS, Protocol
+from lib.spearman import Ranks, rank_maps, sort_maps, spearman_per_image
 from lib.study import Study
 
 VALID = "valid"
@@ -33,14 +36,23 @@ CONSTANT_HUMAN_MAP = "constant human map"
 NON_FINITE = "non-finite map"
 
 # A change to any of these may change a score, so kept scores depend on their text.
-_DETERMINING_CODE = (cam, clickme, dcls, methods, models, spearman, sys.modules[__name__])
+_DETERMINING_CODE = (
+    cam, clickme, dcls, human_maps_code, methods, models, protocols, spearman, sys.modules[__name__]
+)  # fmt: skip
 _DETERMINING_PACKAGES = ("torch", "timm", "dcls", "numpy", "simplejpeg", "pillow")
 
 
 def score_batch(
-    model: StudyModel, batch: ClickMeBatch, human: Ranks, rows: Sequence[CamMethod]
+    model: StudyModel,
+    batch: ClickMeBatch,
+    human: Mapping[str, Ranks],
+    rows: Sequence[CamMethod],
+    kept: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
-    """Scores of one batch: a row per image and method.
+    """Scores of one batch: a row per protocol, method and image.
+
+    human : {protocol: ranked human maps as this backbone's maps are compared with them}
+    kept  : {protocol: how many of the stored pictures it scores}; all if not given
 
     The target is the picture's label, as published. `rho` is Spearman's correlation
     over all pixels; it is missing where `validity` says why.
@@ -51,20 +63,22 @@ def score_batch(
     frames = []
     for row in rows:
         maps = cam.enlarge(row.small_map(passed.features, passed.gradient))
-        rho = spearman_per_image(maps, human).cpu()
-        frames.append(
-            pd.DataFrame(
+        ordered = sort_maps(maps)
+        for key, ranks in human.items():
+            rho = spearman_per_image(ordered, ranks, PROTOCOLS[key].settles).cpu()
+            frame = pd.DataFrame(
                 {
+                    "protocol": key,
                     "method": row.key,
                     "image_id": batch.image_ids,
                     "label": batch.labels.numpy(),
                     "rho": rho.numpy(),
-                    "validity": _validity(maps, human),
+                    "validity": _validity(maps, ranks),
                     "top1": hits[:, 0].numpy(),
                     "top5": hits.any(dim=1).numpy(),
                 }
             )
-        )
+            frames.append(frame[batch.places < kept[key]] if kept else frame)
     return pd.concat(frames, ignore_index=True)
 
 
@@ -91,7 +105,8 @@ def _key(study: Study, backbone: Backbone, has_dcls: bool, part: ClickMe) -> str
             "preprocessing": backbone.preprocessing,
             "head_norm_eps": backbone.head_norm_eps,
             "methods": {method.key: method.small_map for method in study.methods},
-            "protocol": part.protocol,
+            "protocols": [(p.key, sorted(p.mends)) for p in part.protocols],
+            "kept": part.kept,
             "shard": sha256_of(part.addresses[0].shard),
             "pictures": [address.index for address in part.addresses],
             "device": study.torch_device().type,
@@ -117,7 +132,7 @@ def score_study(study: Study) -> pd.DataFrame:
     reused = 0
     with tqdm(total=len(parts) * len(study.variants), desc="scoring", unit="model") as bar:
         for part in parts:
-            ranked: list[tuple[ClickMeBatch, Ranks]] = []
+            ranked: HumanRanks | None = None
             for backbone, has_dcls in study.variants:
                 name = variant_name(backbone.key, has_dcls)
                 key = _key(study, backbone, has_dcls, part)
@@ -125,8 +140,8 @@ def score_study(study: Study) -> pd.DataFrame:
                 kept = _is_kept(path)
                 reused += kept
                 if not kept:
-                    ranked = ranked or _ranked(part, study)
-                    scores = score_variant(study, backbone.key, has_dcls, ranked)
+                    ranked = ranked or HumanRanks(part, study)
+                    scores = score_variant(study, backbone, has_dcls, ranked)
                     with write_atomically(path) as partial:
                         scores.to_parquet(partial, index=False)
                 paths.append(path)
@@ -150,24 +165,52 @@ def _is_kept(path: Path) -> bool:
     return True
 
 
-def _ranked(part: ClickMe, study: Study) -> list[tuple[ClickMeBatch, Ranks]]:
-    device = study.torch_device()
-    return [
-        (batch, rank_maps(batch.human_maps.to(device))) for batch in part.batches(study.batch_size)
-    ]
+class HumanRanks:
+    """A shard's pictures with their ranked human maps, for all variants and protocols.
+
+    A reading of the maps that several protocols or backbones share is made and ranked once.
+    """
+
+    def __init__(self, part: ClickMe, study: Study):
+        self.part = part
+        self._device = study.torch_device()
+        self._batches = list(part.batches(study.batch_size))
+        self._ranks: dict[tuple, list[Ranks]] = {}
+
+    def batches(self, backbone: Backbone) -> Iterator[tuple[ClickMeBatch, dict[str, Ranks]]]:
+        """The batches, each with {protocol: ranks} for this backbone's maps."""
+        geometry = backbone.preprocessing
+        for number, batch in enumerate(self._batches):
+            human = {p.key: self._of(p, geometry)[number] for p in self.part.protocols}
+            yield batch, human
+
+    def _of(self, protocol: Protocol, geometry: Preprocessing) -> list[Ranks]:
+        reading = protocol.reading(geometry)
+        if reading not in self._ranks:
+            self._ranks[reading] = [
+                rank_maps(
+                    human_maps(batch.stored_maps, protocol, geometry).to(self._device),
+                    protocol.settles,
+                )
+                for batch in self._batches
+            ]
+        return self._ranks[reading]
 
 
 def score_variant(
-    study: Study, key: str, has_dcls: bool, batches: Sequence[tuple[ClickMeBatch, Ranks]]
+    study: Study, backbone: Backbone, has_dcls: bool, ranked: HumanRanks
 ) -> pd.DataFrame:
-    """Scores of one variant over ranked batches."""
-    model = study.load_model(key, has_dcls).for_inference()
+    """Scores of one variant over a shard's ranked batches."""
+    model = study.load_model(backbone.key, has_dcls).for_inference()
     scores = pd.concat(
-        [score_batch(model, batch, human, study.methods) for batch, human in batches],
+        [
+            score_batch(model, batch, human, study.methods, ranked.part.kept)
+            for batch, human in ranked.batches(backbone)
+        ],
         ignore_index=True,
     )
-    names = {"variant": variant_name(key, has_dcls), "backbone": key, "dcls": has_dcls,
-             "protocol": study.protocol}  # fmt: skip
+    names = {"variant": variant_name(backbone.key, has_dcls), "backbone": backbone.key,
+             "dcls": has_dcls}  # fmt: skip
     for column, value in reversed(names.items()):
         scores.insert(0, column, value)
     return scores

@@ -51,17 +51,45 @@ def _flip_negative(bits: np.ndarray) -> np.ndarray:
     return bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
 
 
-def _sorted_ranks(maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Centred average ranks in sorted order, the pixels they belong to, the norms.
+@dataclass(frozen=True)
+class SortedMaps:
+    """Maps whose pixels are sorted, to be ranked in more than one way.
 
-    The ranks of a group of ties all take the mean of the places they fill.
+    ordered, pixels : (image, pixel) values in order, and the pixels they came from
+    finite          : (image,) bool
     """
+
+    ordered: Tensor
+    pixels: Tensor
+    finite: Tensor
+    shape: tuple[int, ...]
+
+
+def sort_maps(maps: Tensor | np.ndarray, name: str = "maps") -> SortedMaps:
+    """(image, height, width) maps with their pixels in order: the expensive part of ranking."""
+    maps = _as_maps(maps, name)
     values = maps.flatten(1)
-    count = values.shape[1]
     if values.dtype == torch.float32 and values.device.type == "cpu":
         ordered, pixels = _sort_float32_on_cpu(values)
     else:
         ordered, pixels = values.sort(dim=1)
+    return SortedMaps(ordered, pixels, torch.isfinite(values).all(dim=1), tuple(maps.shape))
+
+
+def _settled(ordered: Tensor) -> Tensor:
+    """Values rounded to 1e-5 of their map's range; the order stays."""
+    low, high = ordered[:, :1].double(), ordered[:, -1:].double()
+    span = torch.where(high > low, high - low, 1.0)
+    return ((ordered.double() - low) / span * 1e5).round()
+
+
+def _sorted_ranks(maps: SortedMaps, settle: bool) -> tuple[Tensor, Tensor]:
+    """Centred average ranks in sorted order, and their norms.
+
+    The ranks of a group of ties all take the mean of the places they fill.
+    """
+    ordered = _settled(maps.ordered) if settle else maps.ordered
+    count = ordered.shape[1]
     starts = torch.ones_like(ordered, dtype=torch.bool)
     torch.ne(ordered[:, 1:], ordered[:, :-1], out=starts[:, 1:])
     first = starts.flatten().nonzero().squeeze(1)
@@ -70,8 +98,7 @@ def _sorted_ranks(maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     group = starts.flatten().cumsum(0) - 1
     centred = middle[group].view(starts.shape)
     norm = centred.square().sum(dim=1).sqrt()
-    finite = torch.isfinite(values).all(dim=1)
-    return centred, pixels, torch.where(finite, norm, torch.nan)
+    return centred, torch.where(maps.finite, norm, torch.nan)
 
 
 def _as_maps(maps: Tensor | np.ndarray, name: str) -> Tensor:
@@ -92,16 +119,21 @@ def _as_maps(maps: Tensor | np.ndarray, name: str) -> Tensor:
     return maps.to(torch.float32 if narrow else torch.float64)
 
 
-def rank_maps(maps: Tensor | np.ndarray) -> Ranks:
-    """Ranks of (image, height, width) maps, to be reused; ties take average ranks."""
-    maps = _as_maps(maps, "maps")
-    centred, pixels, norm = _sorted_ranks(maps)
-    in_place = torch.empty_like(centred).scatter_(1, pixels, centred)
-    return Ranks(in_place, norm, tuple(maps.shape))
+def rank_maps(maps: Tensor | np.ndarray | SortedMaps, settle: bool = False) -> Ranks:
+    """Ranks of (image, height, width) maps, to be reused; ties take average ranks.
+
+    settle : round to 1e-5 of the map's range first: interpolated plateaus are not bit-equal
+    """
+    ordered = maps if isinstance(maps, SortedMaps) else sort_maps(maps)
+    centred, norm = _sorted_ranks(ordered, settle)
+    in_place = torch.empty_like(centred).scatter_(1, ordered.pixels, centred)
+    return Ranks(in_place, norm, ordered.shape)
 
 
 def spearman_per_image(
-    model_maps: Tensor | np.ndarray, human_maps: Tensor | np.ndarray | Ranks
+    model_maps: Tensor | np.ndarray | SortedMaps,
+    human_maps: Tensor | np.ndarray | Ranks,
+    settle: bool = False,
 ) -> Tensor:
     """Rank agreement of model and human maps, one score per image.
 
@@ -109,21 +141,22 @@ def spearman_per_image(
     A constant map has no ordering, and a map with a NaN or an infinity none
     either: the score is NaN, and the caller counts it.
 
-    model_maps : (image, height, width), any scale
+    model_maps : (image, height, width), any scale, or `sort_maps` of such
     human_maps : the same shape, or `rank_maps` of such
+    settle  : round maps to 1e-5 of their range before ranking
     Returns : (image,) float64 on the maps' device
     Raises  : ValueError naming both shapes if they differ
     Source  : Spearman's rho as the correlation of average ranks, = scipy's
     """
-    model_maps = _as_maps(model_maps, "model_maps")
-    human = human_maps if isinstance(human_maps, Ranks) else rank_maps(human_maps)
-    if tuple(model_maps.shape) != human.shape:
-        raise ValueError(
-            f"model_maps {tuple(model_maps.shape)} and human_maps {human.shape} differ in shape"
-        )
-    centred, pixels, norm = _sorted_ranks(model_maps)
+    model = model_maps
+    if not isinstance(model, SortedMaps):
+        model = sort_maps(model, "model_maps")
+    human = human_maps if isinstance(human_maps, Ranks) else rank_maps(human_maps, settle)
+    if model.shape != human.shape:
+        raise ValueError(f"model_maps {model.shape} and human_maps {human.shape} differ in shape")
+    centred, norm = _sorted_ranks(model, settle)
     # Fetch the human ranks in the model's order: cheaper than scattering the model's.
-    product = (centred * human.centred.gather(1, pixels)).sum(dim=1)
+    product = (centred * human.centred.gather(1, model.pixels)).sum(dim=1)
     scale = norm * human.norm
     rho = product / torch.where(scale > 0, scale, torch.nan)
     return rho.clamp(-1.0, 1.0)

@@ -10,12 +10,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from lib.backbones import BACKBONES, Backbone, variant_name
 from lib.fingerprint import sha256_of
 from lib.methods import METHODS, CamMethod
 from lib.paths import DATA, DEMO, FIGURES, OUTPUT, PHOTOGRAPHS, shown
+from lib.protocols import DEFAULT_PROTOCOLS, PROTOCOLS
 from lib.sources import PUBLISHED_SHARDS, SHARDS, WEIGHTS, Source
 from lib.tables import Table
 
@@ -67,7 +68,7 @@ PROFILES: Table[Profile] = Table(
         ),
         Profile(
             "paper", "ClickMe", None,
-            tuple(f"val-{i}.tfrecords" for i in range(PUBLISHED_SHARDS)),
+            tuple(f"{key}.tfrecords" for key in SHARDS),
             mini=False, classes=1000, photographs="photographs", caveat="",
         ),
     ],
@@ -91,7 +92,7 @@ class Study:
     device: str
     batch_size: int
     data_dir: str = ""
-    protocol: ClassVar[str] = "published"  # the one reading protocol so far
+    protocols: tuple[str, ...] = DEFAULT_PROTOCOLS
 
     @classmethod
     def from_profile(
@@ -103,6 +104,7 @@ class Study:
         device: str = "auto",
         batch_size: int = 32,
         data_dir: str = "",
+        protocols: Sequence[str] = (),
     ) -> Study:
         """Check every choice and bind it to a profile's data.
 
@@ -125,6 +127,7 @@ class Study:
             device,
             batch_size,
             str(data_dir),
+            tuple(p.key for p in PROTOCOLS.select(protocols or DEFAULT_PROTOCOLS)),
         )
 
     # --- what it works on -------------------------------------------------------
@@ -145,7 +148,10 @@ class Study:
 
     def shard_paths(self) -> list[Path]:
         """The profile's validation shards, in reading order."""
-        return [self.data / "clickme" / "val" / name for name in self.profile.shard_names]
+        names = self.profile.shard_names
+        if not any("pictures" in PROTOCOLS[key].mends for key in self.protocols):
+            names = names[:PUBLISHED_SHARDS]  # the published reader stops before the last one
+        return [self.data / "clickme" / "val" / name for name in names]
 
     @property
     def data(self) -> Path:
@@ -165,7 +171,7 @@ class Study:
         if self.profile.mini:
             return []
         weights = [WEIGHTS[variant_name(b.key, dcls)] for b, dcls in self.variants]
-        shards = [SHARDS[Path(name).stem] for name in self.profile.shard_names]
+        shards = [SHARDS[path.stem] for path in self.shard_paths()]
         return [
             source
             for source in (*weights, *shards)
@@ -235,7 +241,7 @@ class Study:
         from lib.clickme import ClickMe
 
         chosen = self.limit if limit is None else limit
-        return ClickMe(self.shard_paths(), self.protocol, chosen, self.profile.classes)
+        return ClickMe(self.shard_paths(), self.protocols, chosen, self.profile.classes)
 
     def load_model(self, key: str, dcls: bool) -> StudyModel:
         """A variant with this profile's weights, on the study's device."""
@@ -285,8 +291,8 @@ class Study:
     @property
     def is_whole(self) -> bool:
         """All models, all methods and all pictures are chosen."""
-        chosen = (len(self.backbones), len(self.methods), self.limit)
-        return chosen == (len(BACKBONES), len(METHODS), 0)
+        chosen = (len(self.backbones), len(self.methods), self.limit, self.protocols)
+        return chosen == (len(BACKBONES), len(METHODS), 0, DEFAULT_PROTOCOLS)
 
     @property
     def name(self) -> str:
@@ -317,7 +323,7 @@ class Study:
             "models": [b.key for b in self.backbones],
             "methods": [m.key for m in self.methods],
             "limit": self.limit,
-            "protocol": self.protocol,
+            "protocols": list(self.protocols),
             "device": str(self.torch_device()),
             "batch_size": self.batch_size,
             "caveat": self.profile.caveat,

@@ -23,9 +23,9 @@ from lib.clickme import (
     ShardError,
     deliver_pictures,
     index_shard,
-    published_human_maps,
     write_shard,
 )
+from lib.human_maps import published_human_maps
 
 
 @pytest.fixture(scope="module")
@@ -108,14 +108,17 @@ def test_pictures_are_truncated_not_rounded():
 
 def test_the_last_partial_batch_is_left_out_and_counted(shard):
     clickme = ClickMe([shard])
-    assert (clickme.stored, len(clickme), clickme.left_out) == (36, 32, 4)
+    assert (clickme.stored, len(clickme), clickme.scored("published")) == (36, 32, 32)
+    both = ClickMe([shard], ("published", "corrected"))
+    assert (len(both), both.scored("published"), both.scored("corrected")) == (36, 32, 36)
+    assert [place for batch in both.batches(7) for place in batch.places] == list(range(36))
 
 
 def test_whole_batches_are_counted_across_shards(shard, tmp_path):
     second = tmp_path / "val-1.tfrecords"
     write_shard(second, (make_record(100 + i) for i in range(30)))
     clickme = ClickMe([shard, second])
-    assert (len(clickme), clickme.left_out) == (64, 2)
+    assert (clickme.stored, len(clickme)) == (66, 64)
     ids = [i for batch in clickme.batches(7) for i in batch.image_ids]
     assert ids == [*(f"val-0:{i}" for i in range(36)), *(f"val-1:{i}" for i in range(28))]
 
@@ -142,6 +145,9 @@ def test_limit_takes_a_fixed_subset_and_a_smaller_ones_lie_in_it(shard):
     assert set(ids(4)) < set(ids(10)) < set(ids(0))
     assert ids(10) != ids(0)[:10]
     assert ids(1000) == ids(0)
+    both = ClickMe([shard], ("published", "corrected"), limit=10)
+    assert [a.image_id for a in both.addresses] == ids(10)  # all are scored by both
+    assert both.scored("published") == both.scored("corrected") == 10
 
 
 def test_a_shard_smaller_than_one_whole_batch_is_refused(tmp_path):

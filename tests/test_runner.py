@@ -592,6 +592,7 @@ def test_the_studys_notebooks_declare_parameters_inputs_and_outputs():
         assert step.parameters == {
             "profile": "str", "models": "list", "methods": "list", "limit": "int",
             "device": "str", "batch_size": "int", "data_dir": "str",
+            "protocols": "list",
         }  # fmt: skip
         assert all(path.is_relative_to(ROOT) for path in step.outputs(study))
         assert all(path.suffix for path in step.inputs(study))

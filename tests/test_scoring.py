@@ -38,10 +38,16 @@ from lib.spearman import rank_maps
 from lib.statistics import mean_interval
 from lib.study import MissingInputs, Study
 
+TINY = {"models": ["resnet50"], "limit": 12, "protocols": ["published"]}
+
+
+def published(**choices) -> Study:
+    return Study.from_profile("demo", protocols=["published"], **choices)
+
 
 def tiny_study(tmp_path: Path, monkeypatch, **choices) -> Study:
     monkeypatch.setattr("lib.study.OUTPUT", tmp_path / "output")
-    return Study.from_profile("demo", **{"models": ["resnet50"], "limit": 12} | choices)
+    return Study.from_profile("demo", **{**TINY, **choices})
 
 
 def test_scores_equal_a_literal_recomputation(tmp_path, monkeypatch):
@@ -152,10 +158,10 @@ def test_an_interruption_keeps_what_is_finished(tmp_path, monkeypatch):
     study = tiny_study(tmp_path, monkeypatch)
     whole = scoring.score_variant
 
-    def interrupted(study, key, dcls, batches):
+    def interrupted(study, backbone, dcls, ranked):
         if dcls:
             raise KeyboardInterrupt
-        return whole(study, key, dcls, batches)
+        return whole(study, backbone, dcls, ranked)
 
     monkeypatch.setattr(scoring, "score_variant", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -179,14 +185,14 @@ def test_constant_and_non_finite_maps_are_counted_and_never_enter_a_mean(tmp_pat
     batch = next(ClickMe([path]).batches(4))
     model = mini("resnet50")
     model.network.fc.weight.data[1] = -model.network.fc.weight.data[1].abs()  # all evidence < 0
-    frame = score_batch(model, batch, rank_maps(batch.human_maps), study_methods())
+    frame = score_batch(model, batch, {"published": rank_maps(batch.human_maps)}, study_methods())
     validity = dict(zip(frame.image_id[:4], frame.validity[:4], strict=True))
     assert validity["val-0:0"] == CONSTANT_HUMAN_MAP
     assert set(list(validity.values())[1:]) == {CONSTANT_MODEL_MAP}
     assert frame.rho.isna().all()
 
     model.network.fc.weight.data[1] = float("nan")
-    frame = score_batch(model, batch, rank_maps(batch.human_maps), study_methods())
+    frame = score_batch(model, batch, {"published": rank_maps(batch.human_maps)}, study_methods())
     assert set(frame.validity) == {NON_FINITE}
 
 
@@ -220,7 +226,7 @@ def made_up_scores(study: Study) -> pd.DataFrame:
 
 
 def test_summary_means_valid_images_and_counts_the_others():
-    study = Study.from_profile("demo", models=["resnet50", "caformer_s18"])
+    study = published(models=["resnet50", "caformer_s18"])
     summary = summarise(study, made_up_scores(study))
     assert len(summary) == 2 * 2 * 2
     base = summary[~summary.dcls].iloc[0]
@@ -231,7 +237,7 @@ def test_summary_means_valid_images_and_counts_the_others():
 
 
 def test_difference_is_paired_on_images_valid_for_both():
-    study = Study.from_profile("demo", models=["resnet50"])
+    study = published(models=["resnet50"])
     difference = paired_differences(study, made_up_scores(study)).iloc[0]
     assert difference.n_paired == 8
     assert difference.difference == pytest.approx(0.05 / HUMAN_CEILING)
@@ -239,7 +245,7 @@ def test_difference_is_paired_on_images_valid_for_both():
 
 
 def test_no_image_valid_for_both_leaves_the_difference_missing():
-    study = Study.from_profile("demo", models=["resnet50"])
+    study = published(models=["resnet50"])
     scores = made_up_scores(study)
     scores.loc[scores.dcls, ["rho", "validity"]] = [np.nan, CONSTANT_MODEL_MAP]
     difference = paired_differences(study, scores).iloc[0]
@@ -283,7 +289,7 @@ def test_results_are_written_in_three_forms_and_say_what_they_are(tmp_path, monk
 
 
 def test_size_correlation_is_scipys_over_the_baselines():
-    study = Study.from_profile("demo")
+    study = published()
     summary = summarise(study, made_up_scores(study))
     summary["score"] = np.random.default_rng(0).random(len(summary))
     base = summary[~summary.dcls & (summary.method == "grad_cam")]
@@ -317,7 +323,7 @@ def test_interval_of_too_few_values_is_missing(values, mean):
 def test_random_weights_score_near_zero_only_by_chance(key, shard):
     # a smoke test of the whole path on a network that knows nothing
     batch = next(ClickMe([shard]).batches(8))
-    frame = score_batch(mini(key).for_inference(), batch, rank_maps(batch.human_maps),
-                        study_methods())  # fmt: skip
+    human = {"published": rank_maps(batch.human_maps)}
+    frame = score_batch(mini(key).for_inference(), batch, human, study_methods())
     assert frame.rho.dropna().between(-1, 1).all()
     assert len(frame) == 16

@@ -87,7 +87,9 @@ def test_a_single_missing_shard_is_named(no_real_data):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     assert study.missing_inputs() == []
-    assert [p.name for p in study.shard_paths()] == [f"val-{i}.tfrecords" for i in range(17)]
+    assert [p.name for p in study.shard_paths()] == [f"val-{i}.tfrecords" for i in range(18)]
+    published = Study.from_profile("paper", protocols=["published"])  # the published 17
+    assert [p.name for p in published.shard_paths()] == [f"val-{i}.tfrecords" for i in range(17)]
     (study.data / "clickme" / "val" / "val-11.tfrecords").unlink()
     with pytest.raises(MissingInputs, match=r"lacks 1 files:\n.*val-11.tfrecords"):
         study.require_inputs()
@@ -102,7 +104,7 @@ def test_weights_are_found_as_published_or_in_timms_naming(no_real_data):
     own.touch()
     assert study.weights_path("resnet50", True) == own
     assert "resnet50_dcls" not in [source.key for source in study.sources()]
-    assert len(study.sources()) == 1 + 17
+    assert len(study.sources()) == 1 + 18
 
 
 def test_the_data_may_lie_elsewhere(tmp_path):
