@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-tensorflow lab lint lock demo-data clean
+.PHONY: demo test test-slow test-tensorflow lab lint lock rehearsal demo-data clean
 
 demo: $(READY)
 	$(BIN)/python run_all.py --profile demo
@@ -34,13 +34,17 @@ lock:
 	uv pip compile --universal --python-version 3.11 --extra dev --no-emit-index-url \
 		--no-header --upgrade pyproject.toml --output-file requirements.lock
 
+# The full study on stand-ins (random weights, generated pictures), from the download on.
+rehearsal: $(READY)
+	$(BIN)/python -m lib.rehearsal
+
 # Makes data/demo/ anew from seeds: about forty minutes on two cores.
 demo-data: $(READY)
 	$(BIN)/python -m lib.demo
 
 # Removes what runs wrote, kept scores included; keeps the environment, the embedded example and downloads.
 clean:
-	rm -rf data/output figures/demo* figures/paper* .pytest_cache .ruff_cache .hypothesis
+	rm -rf data/output data/rehearsal figures/demo* figures/paper* figures/rehearsal* .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 $(READY): requirements.lock pyproject.toml

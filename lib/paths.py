@@ -16,3 +16,6 @@ PHOTOGRAPHS = DATA / "photographs"  # a user's own, in place of those that packa
 def shown(path: Path) -> str:
     """The path as a reader wants it: from the project's folder on, if it lies there."""
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+PUBLISHED_SCORES = DATA / "published_scores.csv"  # for a reader to fill in

@@ -1,27 +1,44 @@
-"""Stand-ins for the published files: everything of the full study but its true numbers.
+"""A rehearsal of the full study: everything but its true numbers.
 
-    python -m lib.rehearsal serve     makes them below data/rehearsal and serves them
+    python -m lib.rehearsal [options of run_all.py]
 
-Full-size networks with random weights, stored in the published containers under the
-original repositories' names; shards of ClickMe's format. Nothing measured on them says
-anything about any model.
+makes full-size networks with random weights, stored in the published containers under the
+original repositories' names, and shards of ClickMe's format with 1,024 generated pictures
+each; serves them on this machine; and runs the study on them from the download on. Nothing
+measured on them says anything about any model, and every figure says so.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
+import os
 import re
-from collections.abc import Callable, Mapping
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from lib.backbones import BACKBONES
+from lib.clickme import Record, encode_jpeg, write_shard
 from lib.dcls import dcls_layers
 from lib.models import build_network
-from lib.sources import WEIGHTS, Source
+from lib.paths import DATA, ROOT
+from lib.sources import MIRROR, SHARDS, WEIGHTS, Source
+
+SERVED = DATA / "rehearsal" / "served"
+_PER_SHARD, _DISTINCT = 1024, 48
 
 Renaming = Callable[[str, Tensor], tuple[str, Tensor]]
 
@@ -114,12 +131,86 @@ def write_stand_in(network: nn.Module, family: str, source: Source, folder: Path
     return path
 
 
-def make_weights(folder: Path, seed: int = 0) -> list[Path]:
-    """Stand-ins of every published weights file, one after the other."""
-    paths = []
-    for source in WEIGHTS.values():
+def _served(source: Source) -> Path:
+    """Where the server looks for a file: `<host>/<path>`, as a mirror is asked for it."""
+    parts = urlsplit(source.url)
+    return SERVED / parts.netloc / parts.path.strip("/")
+
+
+def make_weights() -> None:
+    """A stand-in of every published weights file that is not there yet."""
+    for source in tqdm(WEIGHTS.values(), desc="weights", unit="file"):
+        place = _served(source)
+        if place.exists():
+            continue
         key, dcls = source.variant
-        torch.manual_seed(seed)
+        torch.manual_seed(len(source.key))
         network = random_network(key, dcls)
-        paths.append(write_stand_in(network, BACKBONES[key].family, source, folder))
-    return paths
+        made = write_stand_in(network, BACKBONES[key].family, source, SERVED / "made")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        made.replace(place)
+
+
+def _records(shard: int) -> Iterator[Record]:
+    """Generated pictures, some dozens of them repeated under other labels."""
+    rng = np.random.default_rng(shard)
+    pairs = []
+    for _ in range(_DISTINCT):
+        picture = rng.integers(0, 256, (16, 16, 3)).repeat(16, 0).repeat(16, 1).astype(np.uint8)
+        heatmap = np.zeros((256, 256), np.uint8)
+        row, column = rng.integers(0, 180, 2)
+        heatmap[row : row + 70, column : column + 60] = rng.integers(100, 255)
+        pairs.append((encode_jpeg(picture, 90), encode_jpeg(heatmap, 90)))
+    for index in range(_PER_SHARD):
+        yield Record(*pairs[index % _DISTINCT], int(rng.integers(0, 1000)))
+
+
+def make_shards() -> None:
+    """A stand-in of every shard that is not there yet."""
+    for number, source in enumerate(tqdm(SHARDS.values(), desc="shards", unit="file")):
+        if not _served(source).exists():
+            write_shard(_served(source), _records(number))
+
+
+def make_zenodo_records() -> None:
+    """What Zenodo's API says of its files: names, sizes, checksums."""
+    records: dict[str, list[dict]] = {}
+    for source in WEIGHTS.values():
+        parts = urlsplit(source.url)
+        if parts.netloc == "zenodo.org":
+            *_, record, _, name = parts.path.split("/")
+            path = _served(source)
+            with path.open("rb") as file:
+                md5 = hashlib.file_digest(file, "md5").hexdigest()
+            entry = {"key": name, "size": path.stat().st_size, "checksum": f"md5:{md5}"}
+            records.setdefault(record, []).append(entry)
+    for record, files in records.items():
+        path = SERVED / "zenodo.org" / "api" / "records" / record
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"files": files}), encoding="utf-8")
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_) -> None:
+        """Nothing: the runner tells what it fetches."""
+
+
+def main(arguments: list[str]) -> int:
+    """Make, serve, run; returns run_all.py's exit status."""
+    make_weights()
+    make_shards()
+    make_zenodo_records()
+    handler = partial(_Quiet, directory=str(SERVED))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        mirror = f"http://127.0.0.1:{server.server_port}"
+        command = [sys.executable, str(ROOT / "run_all.py"), "--profile", "rehearsal", "--download"]
+        done = subprocess.run(
+            [*command, *arguments], env={**os.environ, MIRROR: mirror}, check=False
+        )
+        server.shutdown()
+    return done.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:] or ["--limit", "32", "--batch-size", "8"]))

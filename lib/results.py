@@ -5,11 +5,14 @@ from __future__ import annotations
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from lib.backbones import BACKBONES
+from lib.methods import METHODS
 from lib.models import parameter_counts
 from lib.outputs import saved_provenance, write_result
-from lib.paths import shown
+from lib.paths import PUBLISHED_SCORES, shown
 from lib.scoring import CONSTANT_HUMAN_MAP, CONSTANT_MODEL_MAP, NON_FINITE, VALID
 from lib.statistics import mean_interval
 from lib.study import MissingInputs, Study
@@ -51,6 +54,28 @@ def load_scores(study: Study) -> pd.DataFrame:
     if other:
         raise MissingInputs(f"{shown(path)} is of another study ({'; '.join(other)}); {mend}")
     return scores
+
+
+def entered_scores(path: Path = PUBLISHED_SCORES) -> pd.DataFrame:
+    """The published table as a reader has entered it: backbone, method, score, score_dcls.
+
+    Cells that are not filled in are missing. Raises ValueError naming what is wrong.
+    """
+    table = pd.read_csv(path)
+    columns = ["backbone", "method", "score", "score_dcls"]
+    if list(table.columns) != columns:
+        raise ValueError(f"{shown(path)} needs the columns {', '.join(columns)}")
+    for name, known in (("backbone", BACKBONES), ("method", METHODS)):
+        for key in table[name]:
+            known[key]  # raises, with the nearest name
+    for name in columns[2:]:
+        numbers = pd.to_numeric(table[name], errors="coerce")
+        wrong = table[name].notna() & ~numbers.between(-2, 2)
+        if wrong.any():
+            line = wrong.idxmax() + 2
+            raise ValueError(f"{shown(path)}, line {line}: {table[name][line - 2]} is no score")
+        table[name] = numbers
+    return table
 
 
 def summarise(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
@@ -146,6 +171,7 @@ def results_table(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
         invalid=lambda t: t.n_constant_model + t.n_constant_human + t.n_non_finite
     )
     differences = paired_differences(study, scores)
+    entered = entered_scores()
     rows = []
     for method in study.methods:
         for backbone, protocol in product(study.backbones, study.protocols):
@@ -173,6 +199,7 @@ def results_table(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
                     "top1_dcls": with_dcls.top1,
                     "score": base.score,
                     "score_dcls": with_dcls.score,
+                    **_entered(study, entered, backbone.key, method.key, protocol),
                     "difference": gain.difference,
                     "difference_low": gain.low,
                     "difference_high": gain.high,
@@ -182,6 +209,16 @@ def results_table(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _entered(
+    study: Study, entered: pd.DataFrame, backbone: str, method: str, protocol: str
+) -> dict[str, float]:
+    """What a reader has entered for this row; the published table is of one protocol."""
+    row = entered[(entered.backbone == backbone) & (entered.method == method)]
+    if study.profile.key != "paper" or protocol != "published" or row.empty:
+        return {"entered": np.nan, "entered_dcls": np.nan}
+    return {"entered": row.score.iloc[0], "entered_dcls": row.score_dcls.iloc[0]}
 
 
 _READABLE = {
@@ -194,6 +231,8 @@ _READABLE = {
     "top1_dcls": "Top-1 with DCLS",
     "score": "Score",
     "score_dcls": "Score with DCLS",
+    "entered": "Published score, as entered",
+    "entered_dcls": "Published, with DCLS, as entered",
     "gain": "Difference [95 %]",
     "n_paired": "n",
     "excluded": "Invalid maps (without, with)",
@@ -214,6 +253,8 @@ def readable_table(results: pd.DataFrame) -> pd.DataFrame:
         top1_dcls=rounded("top1_dcls", 1, 100),
         score=rounded("score", 3),
         score_dcls=rounded("score_dcls", 3),
+        entered=rounded("entered", 3).replace("nan", ""),
+        entered_dcls=rounded("entered_dcls", 3).replace("nan", ""),
         gain=[
             f"{r.difference:+.3f} [{r.difference_low:+.3f}, {r.difference_high:+.3f}]".replace(
                 "[+nan, +nan]", "[–]"
@@ -222,9 +263,9 @@ def readable_table(results: pd.DataFrame) -> pd.DataFrame:
         ],
         excluded=[f"{r.invalid}, {r.invalid_dcls}" for r in results.itertuples()],
     )
-    table = text[list(_READABLE)]
-    table.columns = list(_READABLE.values())
-    return table
+    is_entered = results[["entered", "entered_dcls"]].notna().any(axis=None)
+    columns = [c for c in _READABLE if is_entered or not c.startswith("entered")]
+    return text[columns].rename(columns=_READABLE)
 
 
 def write_results(study: Study, results: pd.DataFrame) -> None:

@@ -71,6 +71,13 @@ PROFILES: Table[Profile] = Table(
             tuple(f"{key}.tfrecords" for key in SHARDS),
             mini=False, classes=1000, photographs="photographs", caveat="",
         ),
+        Profile(
+            "rehearsal", "rehearsal", DATA / "rehearsal" / "data",
+            tuple(f"{key}.tfrecords" for key in SHARDS),
+            mini=False, classes=1000, photographs="photographs",
+            caveat="Rehearsal: full-size networks with random weights, generated pictures and "
+            "maps. No result.",
+        ),
     ],
 )  # fmt: skip
 

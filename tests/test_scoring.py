@@ -15,9 +15,10 @@ from scipy.stats import norm, spearmanr
 from lib import scoring
 from lib.clickme import ClickMe, Record, write_shard
 from lib.outputs import save_table
-from lib.paths import DEMO
+from lib.paths import DEMO, PUBLISHED_SCORES
 from lib.results import (
     HUMAN_CEILING,
+    entered_scores,
     load_scores,
     paired_differences,
     readable_table,
@@ -36,7 +37,7 @@ from lib.scoring import (
 )
 from lib.spearman import rank_maps
 from lib.statistics import mean_interval
-from lib.study import MissingInputs, Study
+from lib.study import PROFILES, MissingInputs, Study
 
 TINY = {"models": ["resnet50"], "limit": 12, "protocols": ["published"]}
 
@@ -283,6 +284,42 @@ def test_results_are_written_in_three_forms_and_say_what_they_are(tmp_path, monk
         assert "ConvNeXt-T" in text
         assert "simulated people, miniature models" in text
     assert r"95 \%" in (folder / "results.tex").read_text()
+
+
+def test_a_published_table_that_a_reader_enters_stands_beside_the_paper_profiles(
+    tmp_path, monkeypatch
+):
+    assert entered_scores().score.isna().all()  # none is invented
+    assert len(entered_scores()) == 16
+    path = tmp_path / "published_scores.csv"
+    text = PUBLISHED_SCORES.read_text()
+    path.write_text(text.replace("resnet50,grad_cam,,", "resnet50,grad_cam,0.5,0.625"))
+    monkeypatch.setattr("lib.results.entered_scores", lambda: entered_scores(path))
+    paper = replace(published(), profile=PROFILES["paper"])
+    table = results_table(paper, made_up_scores(paper))
+    assert (table.entered[0], table.entered_dcls[0]) == (0.5, 0.625)
+    assert table.entered.notna().sum() == 1
+    assert readable_table(table)["Published, with DCLS, as entered"][0] == "0.625"
+    demo = results_table(published(), made_up_scores(published()))
+    assert not any("Published" in column for column in readable_table(demo))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("resnet5,grad_cam,,", "Did you mean 'resnet50'"),
+        ("resnet50,grad_cam,much,", "line 2: much is no score"),
+        ("resnet50,grad_cam,,65.7", "line 2: 65.7 is no score"),
+    ],
+)
+def test_a_wrong_entry_is_named(tmp_path, line, message):
+    path = tmp_path / "published_scores.csv"
+    path.write_text(f"backbone,method,score,score_dcls\n{line}\n")
+    with pytest.raises(ValueError, match=message):
+        entered_scores(path)
+    path.write_text("model,score\n")
+    with pytest.raises(ValueError, match="needs the columns backbone, method"):
+        entered_scores(path)
 
 
 # --- intervals -----------------------------------------------------------------------
