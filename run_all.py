@@ -238,12 +238,12 @@ def _download(study: Study, progress) -> None:
     import shutil
 
     from lib.download import DownloadError, fetch
+    from lib.files import existing
     from lib.runner.faults import disk_advice, is_disk_full
 
     sources = [s for s in study.sources() if not (study.data / s.place).is_file()]
     needed = sum(source.about_bytes for source in sources)
-    place = next(p for p in (study.data, *study.data.parents) if p.exists())
-    if shutil.disk_usage(place).free < needed:
+    if shutil.disk_usage(existing(study.data)).free < needed:
         raise RunError(
             "disk full", f"{needed / 1e9:.1f} GB are needed; {disk_advice([study.data])}"
         )

@@ -11,6 +11,11 @@ from uuid import uuid4
 _PARTIAL = re.compile(r"\.[0-9a-f]{8}-.")
 
 
+def existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that is there."""
+    return next(p for p in (path, *path.parents) if p.exists())
+
+
 def partial_name(path: Path) -> Path:
     """A new temporary name beside `path`."""
     return path.with_name(f".{uuid4().hex[:8]}-{path.name}")

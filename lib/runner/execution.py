@@ -21,7 +21,7 @@ from lib.outputs import STAGING
 from lib.paths import ROOT, shown
 from lib.runner.faults import (
     RunError,
-    disk_advice,
+    full_disk,
     is_disk_full,
     says_disk_full,
     says_out_of_memory,
@@ -133,7 +133,7 @@ class Attempt:
             if partials.get(self.final) and partials[self.final].exists():
                 shutil.move(partials[self.final], self.executed)
             if is_disk_full(error):
-                raise RunError("disk full", self._full()) from None
+                raise self._full() from None
             raise RunError("failed", f"its results cannot take their places: {error}") from None
         finally:
             for partial in partials.values():
@@ -169,7 +169,7 @@ class Attempt:
         at = f", line {line[1]}" if line else ""
         text = f"{said}\nraised in {self.kernel.where}{at}\n\n{code}"
         if says_disk_full(said):
-            return RunError("disk full", f"{self._full()}\n{text}")
+            return self._full(f"\n{text}")
         if says_out_of_memory(said):
             return RunError("out of memory", f"{text}\n\n{self._memory()}\n{self._lower()}")
         return RunError("failed", text)
@@ -177,7 +177,7 @@ class Attempt:
     def _of_error(self, error: Exception) -> RunError:
         kernel = self.kernel
         if is_disk_full(error):
-            return RunError("disk full", self._full())
+            return self._full()
         if kernel.time_left <= 0 and isinstance(error, RuntimeError | TimeoutError):
             limit = clock(kernel.timeout or 0)
             return RunError(
@@ -209,9 +209,8 @@ class Attempt:
         said = self.kernel.last_words()
         return f"{text}\nThe kernel's last words:\n{said}" if said else text
 
-    def _full(self) -> str:
-        folders = (self.study.output, self.study.figures)
-        return f"no space is left on the disk: {disk_advice(folders)}"
+    def _full(self, more: str = "") -> RunError:
+        return full_disk(self.study.output, self.study.figures, more=more)
 
 
 def _cut(text: str, length: int = 4000) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib.files import existing
 from lib.paths import shown
 from lib.tables import Table
 
@@ -80,12 +81,17 @@ def says_out_of_memory(text: str) -> bool:
     return any(words in text for words in _NO_MEMORY_TEXTS)
 
 
+def full_disk(*folders: Path, more: str = "") -> RunError:
+    """What to raise where writing into these folders found no space."""
+    return RunError("disk full", f"no space is left on the disk: {disk_advice(folders)}{more}")
+
+
 def disk_advice(folders: Iterable[Path]) -> str:
     """How much is free where results go, and what can be deleted."""
     free = []
     for folder in folders:
-        place = next(p for p in (folder, *folder.parents) if p.exists())
-        free.append(f"{shown(folder)} has {shutil.disk_usage(place).free / 2**20:.0f} MiB free")
+        space = shutil.disk_usage(existing(folder)).free / 2**20
+        free.append(f"{shown(folder)} has {space:.0f} MiB free")
     return (
         f"{', '.join(dict.fromkeys(free))}. Free some space, or put a link to a larger disk in "
         "that place. Results of runs, kept scores among them, are removed by `make clean`"

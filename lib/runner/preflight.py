@@ -19,6 +19,7 @@ from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from nbformat.v4 import new_code_cell, new_notebook
 
 from lib.download import KnownFiles
+from lib.files import existing
 from lib.paths import NOTEBOOKS, ROOT, shown
 from lib.runner import within
 from lib.runner.faults import RunError, disk_advice, is_disk_full
@@ -96,7 +97,7 @@ def _check_disk(study: Study) -> list[RunError]:
     problems = []
     for folder in (study.output, study.figures):
         try:
-            place = next(p for p in (folder, *folder.parents) if p.exists())
+            place = existing(folder)
             with tempfile.TemporaryFile(dir=place) as file:
                 file.write(b"0" * 4096)
                 file.flush()

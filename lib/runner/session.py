@@ -16,7 +16,7 @@ from lib.outputs import commit
 from lib.paths import shown
 from lib.runner import signals
 from lib.runner.execution import Attempt
-from lib.runner.faults import RunError, disk_advice, is_disk_full
+from lib.runner.faults import RunError, full_disk, is_disk_full
 from lib.runner.kernel import end_processes
 from lib.runner.manifest import Facts, Manifest, Record, differences, hashes, step_facts
 from lib.runner.outcomes import END_THE_RUN, Outcome, write_run
@@ -204,7 +204,9 @@ class Session:
         except RunError as error:
             outcome.status, outcome.detail = error.fault.key, str(error)
         except OSError as error:  # the manifest
-            outcome.status, outcome.detail = _of_os_error(error, self.study)
+            full = is_disk_full(error)
+            outcome.status = "disk full" if full else "failed"
+            outcome.detail = str(full_disk(self.study.output) if full else error)
         with signals.held():
             self._measure(outcome, attempt, started)
             if not outcome.is_well:
@@ -242,12 +244,6 @@ class Session:
             write_run(path, self.outcomes, self.values, self.command, self._started, ended)
         except OSError as error:
             self.progress.say(f"run.json could not be written: {error}")
-
-
-def _of_os_error(error: OSError, study: Study) -> tuple[str, str]:
-    if is_disk_full(error):
-        return "disk full", f"no space is left on the disk: {disk_advice([study.output])}"
-    return "failed", f"{type(error).__name__}: {error}"
 
 
 def _now() -> str:
