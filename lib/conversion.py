@@ -65,7 +65,7 @@ def receptive_fields(study: Study, count: int) -> tuple[dict[Backbone, dict[str,
     fields: dict[Backbone, dict[str, np.ndarray]] = {}
     for backbone, dcls in study.variants:
         model = study.load_model(backbone.key, dcls).folded()
-        field = effective_receptive_field(model, model.prepare(pictures))
+        field = effective_receptive_field(model, model.prepare(pictures), min(study.batch_size, 8))
         name = "with DCLS" if dcls else "without DCLS"
         fields.setdefault(backbone, {})[name] = field.cpu().numpy()
     return fields, len(pictures)

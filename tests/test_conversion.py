@@ -95,3 +95,11 @@ def test_fingerprint_sees_what_a_made_function_remembers():
 def test_fingerprint_refuses_what_it_cannot_describe():
     with pytest.raises(TypeError, match="cannot fingerprint a Tensor"):
         fingerprint({"x": torch.ones(2)})
+
+
+def test_a_receptive_field_does_not_depend_on_how_many_pictures_go_at_once(pictures):
+    model = mini("convnext_tiny", dcls=True).folded()
+    x = model.prepare(pictures)
+    at_once, one_by_one = (effective_receptive_field(model, x, size) for size in (4, 1))
+    torch.testing.assert_close(at_once, one_by_one, atol=1e-6, rtol=1e-5)
+    assert at_once.max() == 1
