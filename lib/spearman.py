@@ -76,19 +76,48 @@ def sort_maps(maps: Tensor | np.ndarray, name: str = "maps") -> SortedMaps:
     return SortedMaps(ordered, pixels, torch.isfinite(values).all(dim=1), tuple(maps.shape))
 
 
-def _settled(ordered: Tensor) -> Tensor:
-    """Values rounded to 1e-5 of their map's range; the order stays."""
-    low, high = ordered[:, :1].double(), ordered[:, -1:].double()
-    span = torch.where(high > low, high - low, 1.0)
-    return ((ordered.double() - low) / span * 1e5).round()
-
-
 def _sorted_ranks(maps: SortedMaps, settle: bool) -> tuple[Tensor, Tensor]:
     """Centred average ranks in sorted order, and their norms.
 
-    The ranks of a group of ties all take the mean of the places they fill.
+    settle : round to 1e-5 of each map's range first, which keeps the order
     """
-    ordered = _settled(maps.ordered) if settle else maps.ordered
+    if maps.ordered.device.type == "cpu":
+        centred, norm = map(torch.from_numpy, _ranks_by_numpy(maps.ordered.numpy(), settle))
+    else:
+        centred, norm = _ranks_by_torch(maps.ordered, settle)
+    return centred, torch.where(maps.finite, norm, torch.nan)
+
+
+# The ranks of a group of ties all take the mean of the places they fill. Two forms of the
+# same: on a CPU numpy's `repeat`, in place, is several times as fast as torch's gather.
+
+
+def _ranks_by_numpy(ordered: np.ndarray, settle: bool) -> tuple[np.ndarray, np.ndarray]:
+    if settle:
+        low = ordered[:, :1].astype(np.float64)
+        span = ordered[:, -1:] - low
+        ordered = ordered.astype(np.float64)
+        with np.errstate(invalid="ignore"):  # maps that are not finite have no ranks anyway
+            ordered -= low
+            ordered /= np.where(span > 0, span, 1.0)
+            ordered *= 1e5
+            np.rint(ordered, out=ordered)
+    count = ordered.shape[1]
+    starts = np.empty(ordered.shape, dtype=bool)
+    starts[:, 0] = True
+    np.not_equal(ordered[:, 1:], ordered[:, :-1], out=starts[:, 1:])
+    first = np.flatnonzero(starts)
+    ties = np.diff(first, append=starts.size)
+    middle = first % count + (ties - count) / 2
+    centred = np.repeat(middle, ties).reshape(starts.shape)
+    return centred, np.sqrt(np.einsum("ij,ij->i", centred, centred))
+
+
+def _ranks_by_torch(ordered: Tensor, settle: bool) -> tuple[Tensor, Tensor]:
+    if settle:
+        low, high = ordered[:, :1].double(), ordered[:, -1:].double()
+        span = torch.where(high > low, high - low, 1.0)
+        ordered = ((ordered.double() - low) / span * 1e5).round()
     count = ordered.shape[1]
     starts = torch.ones_like(ordered, dtype=torch.bool)
     torch.ne(ordered[:, 1:], ordered[:, :-1], out=starts[:, 1:])
@@ -97,8 +126,7 @@ def _sorted_ranks(maps: SortedMaps, settle: bool) -> tuple[Tensor, Tensor]:
     middle = (first % count).double() + (ties - count).double() / 2
     group = starts.flatten().cumsum(0) - 1
     centred = middle[group].view(starts.shape)
-    norm = centred.square().sum(dim=1).sqrt()
-    return centred, torch.where(maps.finite, norm, torch.nan)
+    return centred, centred.square().sum(dim=1).sqrt()
 
 
 def _as_maps(maps: Tensor | np.ndarray, name: str) -> Tensor:

@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import rankdata, spearmanr
 
-from lib.spearman import attainable_rho, rank_maps, spearman_per_image
+from lib.spearman import (
+    _ranks_by_numpy,
+    _ranks_by_torch,
+    attainable_rho,
+    rank_maps,
+    spearman_per_image,
+)
 
 
 def scipy_scores(model_maps, human_maps) -> np.ndarray:
@@ -169,3 +175,17 @@ def test_views_and_tensors_with_gradients_are_taken():
 def test_maps_without_an_image_axis_or_with_imaginary_parts_are_refused(wrong):
     with pytest.raises(ValueError, match=r"must be \(image, height, width\), real"):
         spearman_per_image(wrong, wrong)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.booleans())
+def test_both_forms_of_ranking_are_the_same(seed, levels, settle):
+    """The one that graphics cards take, and the processor's."""
+    ordered = np.sort(np.random.default_rng(seed).integers(0, levels, (3, 40)), axis=1)
+    ordered = ordered.astype(np.float32) / 7
+    for ours, theirs in zip(
+        _ranks_by_numpy(ordered, settle),
+        _ranks_by_torch(torch.from_numpy(ordered), settle),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-15)
