@@ -143,7 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
         with signals.handled():
             return _run(options, arguments)
     except signals.Interruption as interruption:
-        _complain(f"{interruption.fault.key} before any notebook began; nothing was changed")
+        _complain(f"{interruption.fault.key} before any notebook began; what was fetched is kept")
         return interruption.fault.exit_status
     except UnknownName as error:
         _complain(error)
@@ -155,7 +155,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, arguments: list[str]) -> int:
     try:
-        from lib.runner import session
+        from lib.runner import outcomes, preflight, session, steps  # noqa: F401 - all of it now
+        from lib.runner.exclusive import sole_run
+        from lib.runner.progress import Progress
     except ImportError as error:
         install = f"{shlex.quote(sys.executable)} -m pip install"
         raise RunError(
@@ -167,9 +169,6 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         ) from None
     if not _here():
         os.chdir(ROOT)  # the folder that this was started in has been deleted
-    from lib.runner import outcomes, steps
-    from lib.runner.exclusive import sole_run
-    from lib.runner.progress import Progress
 
     known = steps.find_steps()
     if options.list:
@@ -210,8 +209,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
             _download(study, progress)
         if options.download_only:
             return 0
-        session = _prepared(options, study, known, chosen, values, command, progress)
-        results = session.run()
+        results = _prepared(options, study, known, chosen, values, command, progress).run()
         with signals.held():  # the run is over; what asks it to end now may read its end
             status = outcomes.exit_status(results)
             again = outcomes.resume_command(arguments, results, options.force, options.batch_size)
