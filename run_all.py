@@ -9,6 +9,7 @@ What has succeeded and is still valid is kept: the same command resumes a run.
 from __future__ import annotations
 
 import argparse
+import csv
 import os
 import re
 import shlex
@@ -86,10 +87,15 @@ def _parser() -> argparse.ArgumentParser:
     what("--protocols", nargs="+", action="extend", type=_names, default=[], metavar="KEY",
          help="how human maps are read (default: published corrected; published needs 17 shards "
          "of 18)")  # fmt: skip
+    what("--pictures", default="", metavar="FOLDER",
+         help="score these pictures and human maps in place of ClickMe's: shards, .npz files, or "
+         "pictures and maps with labels.csv (see data/README.md)")  # fmt: skip
     how = parser.add_argument_group("how").add_argument
     how("--device", default="auto", help="auto, cpu, cuda, cuda:<number>, mps (default: auto)")
     how("--batch-size", type=int, default=32, metavar="N",
         help="pictures per forward (default: 32); less takes less memory")  # fmt: skip
+    how("--keep-going", action="store_true",
+        help="leave out what is missing or cannot be read, and say so in the results")  # fmt: skip
     how("--timeout", type=_duration, metavar="TIME",
         help="end a notebook after so long: 90s, 30m, 8h (default: never)")  # fmt: skip
     which = parser.add_argument_group("which notebooks").add_argument
@@ -183,6 +189,8 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         "batch_size": options.batch_size,
         "data_dir": options.data_dir,
         "protocols": _flat(options.protocols),
+        "pictures": options.pictures,
+        "keep_going": options.keep_going,
     }
     try:
         study = Study.from_profile(**values)
@@ -211,9 +219,12 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
             return 0
         results = _prepared(options, study, known, chosen, values, command, progress).run()
         with signals.held():  # the run is over; what asks it to end now may read its end
+            missed = _left_out(study) if study.keep_going else []
             status = outcomes.exit_status(results)
+            if missed and not status:
+                status = FAULTS["left out"].exit_status
             again = outcomes.resume_command(arguments, results, options.force, options.batch_size)
-            progress.say(_closing(study, outcomes.closing_table(results), status, again))
+            progress.say(_closing(study, outcomes.closing_table(results), missed, status, again))
             signals.forget()
     return status
 
@@ -221,10 +232,22 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
 _ADVICE = {1: "mend it, then go on with", 6: "with a longer --timeout, go on with"}
 
 
-def _closing(study: Study, table: str, status: int, again: str) -> str:
+def _left_out(study: Study) -> list[str]:
+    """What the results say that they lack."""
+    try:
+        with (study.output / "tables" / "left_out.csv").open(encoding="utf-8", newline="") as file:
+            return [f"  {row['left_out']}: {row['reason']}" for row in csv.DictReader(file)]
+    except FileNotFoundError:
+        return []
+
+
+def _closing(study: Study, table: str, missed: list[str], status: int, again: str) -> str:
     advice = _ADVICE.get(status, "go on with")
     where = f"{shown(study.output)}/manifest.json, run.json; run.log"
     lines = ["", table, "", f"With hashes and versions: {where}"]
+    if missed:
+        more = f"\n  … and {len(missed) - 10} more, see left_out.csv" if len(missed) > 10 else ""
+        lines += [f"Left out ({len(missed)}):", *missed[:10]] + ([more] if more else [])
     if status:
         lines += [f"Not complete (exit status {status}). What is finished is kept; {advice}"]
         lines += [f"    {again}"]
@@ -248,6 +271,9 @@ def _download(study: Study, progress) -> None:
     try:
         fetch(sources, study.data, progress.say)
     except DownloadError as error:
+        if study.keep_going:
+            progress.say(f"{error}\n")
+            return
         raise RunError("not fetched", str(error)) from None
     except OSError as error:
         fault = "disk full" if is_disk_full(error) else "not ready"

@@ -93,7 +93,8 @@ def _errors(frame: pd.DataFrame, column: str) -> np.ndarray:
 
 def _counts(frame: pd.DataFrame) -> str:
     low, high = frame.n.min(), frame.n.max()
-    return f"n = {low} images" if low == high else f"n = {low}–{high} images"
+    protocol = f", {frame.protocol.iloc[0]}"
+    return (f"n = {low} images" if low == high else f"n = {low}–{high} images") + protocol
 
 
 def _variants(summary: pd.DataFrame, method: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -179,7 +180,7 @@ def plot_protocols(summary: pd.DataFrame, method: str) -> Figure:
             ax.errorbar(
                 frame.score, place + shift, xerr=_errors(frame, "score"), ls="none",
                 fmt=_PROTOCOL_MARKS[index], ms=4, capsize=2, elinewidth=1,
-                label=f"{protocol} ({_counts(frame)})",
+                label=_counts(frame).replace(f", {protocol}", f"\n{protocol}"),
             )  # fmt: skip
             ax.set_yticks(place, [BACKBONES[key].label for key in frame.index])
             ax.set_title(title)
@@ -198,6 +199,7 @@ def plot_size_against_score(summary: pd.DataFrame, method: str, correlation: flo
     """
     fig, ax = plt.subplots(figsize=(6.8, 3.8))
     base, _ = _variants(summary, method)
+    base = base[[not BACKBONES[key].pair_of for key in base.index]]
     for row, error in zip(base.reset_index().itertuples(), _errors(base, "score").T, strict=True):
         backbone = BACKBONES[row.backbone]
         ax.errorbar(

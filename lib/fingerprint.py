@@ -68,6 +68,9 @@ def _sha256(path: Path, *stamp: int) -> str:
 
 
 def _digest(path: Path) -> str:
+    if path.is_dir():
+        lines = [f"{p.relative_to(path).as_posix()} {_digest(p)}" for p in _files(path)]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -81,13 +84,35 @@ def _known_hashes() -> dict[str, dict]:
 
 
 def sha256_of(path: Path) -> str:
-    """A file's SHA-256.
+    """A file's SHA-256; a folder's is of its files' names and hashes.
 
     Large files are hashed once, for all processes, while size, inode and times of change
     stay the same; `data/output/hashes.json` may be deleted at any time.
     """
+    if path.is_dir():
+        return _sha256(path.absolute(), *_folder_stamp(path))
     s = path.stat()
     return _sha256(path.absolute(), s.st_size, s.st_ino, s.st_mtime_ns, s.st_ctime_ns)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _folder_stamp(folder: Path) -> tuple[int, ...]:
+    """Total size, a hash of all names and stamps, the latest time of change."""
+    size = changed = 0
+    stamps = hashlib.sha256()
+    for path in _files(folder):
+        s = path.stat()
+        size, changed = size + s.st_size, max(changed, s.st_ctime_ns)
+        stamps.update(f"{path} {s.st_size} {s.st_ino} {s.st_mtime_ns} {s.st_ctime_ns}".encode())
+    return size, int.from_bytes(stamps.digest()[:7]), changed
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    return sum(p.stat().st_size for p in _files(path)) if path.is_dir() else path.stat().st_size
 
 
 def fingerprint(facts: dict[str, Any]) -> str:

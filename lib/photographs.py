@@ -13,7 +13,9 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
+
+from lib.pictures import read_picture
 
 SIDE = 224
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -62,15 +64,7 @@ def load_square(path: Path) -> np.ndarray:
 
     Raises ValueError naming the file if it is no readable picture.
     """
-    try:
-        with Image.open(path) as opened:
-            if opened.mode.startswith(("I", "F")):
-                raise OSError(f"its {opened.mode} pixels have no 8-bit meaning; save it as 8-bit")
-            upright = ImageOps.exif_transpose(opened).convert("RGBA")
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} is no readable picture: {error}") from None
-    white = Image.new("RGBA", upright.size, "white")
-    colour = Image.alpha_composite(white, upright).convert("RGB")
+    colour = read_picture(path)
     return np.asarray(ImageOps.fit(colour, (SIDE, SIDE), Image.Resampling.BICUBIC))
 
 

@@ -6,11 +6,11 @@ Each mend can be switched on alone ("published+blur"), which tells what it does 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lib.backbones import Preprocessing
-from lib.sources import PUBLISHED_SHARDS
+from lib.sources import UNREAD_SHARD
 from lib.tables import Table
 
 _WHOLE_BATCH = 32
@@ -43,14 +43,15 @@ class Protocol:
     label: str
     mends: frozenset[str]
 
-    def kept(self, per_shard: Sequence[int]) -> int:
+    def kept(self, per_part: Mapping[str, int]) -> int:
         """How many of the stored pictures are scored: the first so many, in reading order.
 
-        per_shard : pictures stored in each shard
+        per_part : {name: pictures stored}; the shard that is not read is the last
         """
+        stored = sum(per_part.values())
         if "pictures" in self.mends:
-            return sum(per_shard)
-        stored = sum(per_shard[:PUBLISHED_SHARDS])
+            return stored
+        stored -= per_part.get(UNREAD_SHARD, 0)
         return stored - stored % _WHOLE_BATCH
 
     @property

@@ -31,11 +31,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lib.backbones import BACKBONES
-from lib.clickme import Record, encode_jpeg, write_shard
 from lib.dcls import dcls_layers
 from lib.models import build_network
 from lib.paths import DATA, ROOT
 from lib.sources import MIRROR, SHARDS, WEIGHTS, Source
+from lib.stored.shards import Record, encode_jpeg, write_shard
 
 SERVED = DATA / "rehearsal" / "served"
 _PER_SHARD, _DISTINCT = 1024, 48

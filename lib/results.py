@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.backbones import BACKBONES
+from lib.backbones import BACKBONES, THE_EIGHT
 from lib.methods import METHODS
 from lib.models import parameter_counts
 from lib.outputs import saved_provenance, write_result
 from lib.paths import PUBLISHED_SCORES, shown
 from lib.scoring import CONSTANT_HUMAN_MAP, CONSTANT_MODEL_MAP, NON_FINITE, VALID
 from lib.statistics import mean_interval
-from lib.study import MissingInputs, Study
+from lib.study import DEMO_RECIPE, MissingInputs, Study
 
 # Harmonization's constant: the average inter-rater alignment of ClickMe's players.
 HUMAN_CEILING = 0.6575315343478081
@@ -43,7 +43,7 @@ def load_scores(study: Study) -> pd.DataFrame:
     here = study.facts()
     other = [
         f"{name}: {made_for.get(name)}, here {here[name]}"
-        for name in ("profile", "models", "methods", "limit", "protocols")
+        for name in ("profile", "models", "methods", "limit", "protocols", "pictures")
         if made_for.get(name) != here[name]
     ]
     other += [
@@ -156,8 +156,9 @@ def paired_differences(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def size_correlation(summary: pd.DataFrame, method: str) -> float:
-    """Rank correlation of size and score over the baselines under one method."""
-    base = summary[~summary.dcls & (summary.method == method)]
+    """Rank correlation of size and score over the eight's baselines under one method."""
+    eight = summary.backbone.isin([b.key for b in THE_EIGHT])
+    base = summary[eight & ~summary.dcls & (summary.method == method)]
     return float(base.parameters_millions.corr(base.score, method="spearman"))
 
 
@@ -193,6 +194,8 @@ def results_table(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
                     "protocol": protocol,
                     "method": method.label,
                     "backbone": backbone.label + (" mini" if study.profile.mini else ""),
+                    "recipe": study.recipe(backbone.key, False),
+                    "recipe_dcls": study.recipe(backbone.key, True),
                     "params_M": base.parameters_millions,
                     "params_M_dcls": with_dcls.parameters_millions,
                     "top1": base.top1,
@@ -225,6 +228,8 @@ _READABLE = {
     "method": "Method",
     "backbone": "Backbone",
     "protocol": "Protocol",
+    "recipe": "Trained by",
+    "recipe_dcls": "Trained by, with DCLS",
     "params_M": "Params (M)",
     "params_M_dcls": "Params with DCLS",
     "top1": "Top-1 (%)",
@@ -237,6 +242,7 @@ _READABLE = {
     "n_paired": "n",
     "excluded": "Invalid maps (without, with)",
 }
+_ENTERED = ["entered", "entered_dcls"]
 
 
 def readable_table(results: pd.DataFrame) -> pd.DataFrame:
@@ -253,8 +259,8 @@ def readable_table(results: pd.DataFrame) -> pd.DataFrame:
         top1_dcls=rounded("top1_dcls", 1, 100),
         score=rounded("score", 3),
         score_dcls=rounded("score_dcls", 3),
-        entered=rounded("entered", 3).replace("nan", ""),
-        entered_dcls=rounded("entered_dcls", 3).replace("nan", ""),
+        entered=rounded("entered", 3),
+        entered_dcls=rounded("entered_dcls", 3),
         gain=[
             f"{r.difference:+.3f} [{r.difference_low:+.3f}, {r.difference_high:+.3f}]".replace(
                 "[+nan, +nan]", "[–]"
@@ -263,20 +269,25 @@ def readable_table(results: pd.DataFrame) -> pd.DataFrame:
         ],
         excluded=[f"{r.invalid}, {r.invalid_dcls}" for r in results.itertuples()],
     )
-    is_entered = results[["entered", "entered_dcls"]].notna().any(axis=None)
-    columns = [c for c in _READABLE if is_entered or not c.startswith("entered")]
-    return text[columns].rename(columns=_READABLE)
+    unused = [] if results[["entered", "entered_dcls"]].notna().any(axis=None) else _ENTERED
+    if results.recipe.eq(DEMO_RECIPE).all():
+        unused = [*unused, "recipe", "recipe_dcls"]
+    text = text.replace(to_replace=r"^\+?nan( \[–\])?$", value="–", regex=True)
+    return text[[c for c in _READABLE if c not in unused]].rename(columns=_READABLE)
 
 
-def write_results(study: Study, results: pd.DataFrame) -> None:
-    """Write the results table as CSV (numbers), Markdown and LaTeX (rounded)."""
+def write_results(study: Study, results: pd.DataFrame, missed: pd.DataFrame) -> None:
+    """Write the results table as CSV (numbers), Markdown and LaTeX (rounded).
+
+    missed : what `lib.scoring.left_out` tells; the caption names it
+    """
     folder = study.output / "tables"
     subset = f"At most {study.limit} pictures. " if study.limit else ""
     caption = (
         f"Score: mean Spearman correlation with human maps over the human ceiling "
         f"{HUMAN_CEILING:.5f} ({study.profile.label}, protocols: {', '.join(study.protocols)}, "
         f"target: true class). Difference: DCLS minus baseline, paired per image, with a 95 % "
-        f"bootstrap interval over images. {subset}{study.profile.caveat}"
+        f"bootstrap interval over images. {subset}{_in_words(missed)}{study.profile.caveat}"
     ).strip()
     table = readable_table(results)
     latex = (
@@ -293,6 +304,13 @@ def write_results(study: Study, results: pd.DataFrame) -> None:
     for name, text in texts.items():
         with write_result(folder / name) as partial:
             partial.write_text(text, encoding="utf-8")
+
+
+def _in_words(missed: pd.DataFrame) -> str:
+    if missed.empty:
+        return ""
+    names = ", ".join(missed.left_out[:20]) + (" …" if len(missed) > 20 else "")
+    return f"Left out, because missing or unreadable ({len(missed)}, see left_out.csv): {names}. "
 
 
 def _latex_text(text: str) -> str:

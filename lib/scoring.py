@@ -1,6 +1,6 @@
 """Agreement with human maps, picture by picture.
 
-Scores are kept on disk, one file per variant and shard, under a name that contains a
+Scores are kept on disk, one file per variant and part, under a name that contains a
 hash of everything that determines them; what is asked for again is read, not computed.
 """
 
@@ -17,27 +17,33 @@ import pyarrow.parquet as pq
 import torch
 from tqdm import tqdm
 
-from lib import cam, clickme, dcls, methods, models, protocols, spearman
+from lib import cam, clickme, dcls, methods, models, pictures, protocols, spearman
 from lib import human_maps as human_maps_code
 from lib.backbones import Backbone, Preprocessing, variant_name
+from lib.checkpoints import MissingWeights, WeightsError
 from lib.clickme import ClickMe, ClickMeBatch
 from lib.files import write_atomically
 from lib.fingerprint import fingerprint, sha256_of
 from lib.human_maps import human_maps
 from lib.methods import CamMethod
 from lib.models import StudyModel
+from lib.paths import shown
 from lib.protocols import PROTOCOLS, Protocol
 from lib.spearman import Ranks, rank_maps, sort_maps, spearman_per_image
-from lib.study import Study
+from lib.stored import folders, shards
+from lib.study import MissingInputs, Study
 
 VALID = "valid"
 CONSTANT_MODEL_MAP = "constant model map"
 CONSTANT_HUMAN_MAP = "constant human map"
 NON_FINITE = "non-finite map"
 
+_LEFT_OUT = "left_out"  # in a table's attributes
+
 # A change to any of these may change a score, so kept scores depend on their text.
 _DETERMINING_CODE = (
-    cam, clickme, dcls, human_maps_code, methods, models, protocols, spearman, sys.modules[__name__]
+    cam, clickme, dcls, folders, human_maps_code, methods, models, pictures, protocols, shards,
+    spearman, sys.modules[__name__],
 )  # fmt: skip
 _DETERMINING_PACKAGES = ("torch", "timm", "dcls", "numpy", "simplejpeg", "pillow")
 
@@ -96,8 +102,8 @@ def _validity(maps: torch.Tensor, human: Ranks) -> list[str]:
     return words
 
 
-def _key(study: Study, backbone: Backbone, has_dcls: bool, part: ClickMe) -> str:
-    """A hash of what determines a variant's scores on a shard's pictures."""
+def _key(study: Study, backbone: Backbone, has_dcls: bool, some: ClickMe) -> str:
+    """A hash of what determines a variant's scores on a part's pictures."""
     return fingerprint(
         {
             "weights": sha256_of(study.weights_path(backbone.key, has_dcls)),
@@ -105,10 +111,10 @@ def _key(study: Study, backbone: Backbone, has_dcls: bool, part: ClickMe) -> str
             "preprocessing": backbone.preprocessing,
             "head_norm_eps": backbone.head_norm_eps,
             "methods": {method.key: method.small_map for method in study.methods},
-            "protocols": [(p.key, sorted(p.mends)) for p in part.protocols],
-            "kept": part.kept,
-            "shard": sha256_of(part.addresses[0].shard),
-            "pictures": [address.index for address in part.addresses],
+            "protocols": [(p.key, sorted(p.mends)) for p in some.protocols],
+            "scored": {p.key: some.scored(p.key) for p in some.protocols},
+            "part": some.part.digest(),
+            "pictures": [chosen.index for chosen in some.chosen],
             "device": study.torch_device().type,
             "code": _DETERMINING_CODE,
             "packages": {name: version(name) for name in _DETERMINING_PACKAGES},
@@ -122,51 +128,92 @@ def score_study(study: Study) -> pd.DataFrame:
     One row per variant, method and image: `variant, backbone, dcls, protocol,
     method, image_id, label, rho, validity, top1, top5`.
 
-    Shards are worked through one by one, so memory does not grow with their number;
-    a shard's pictures and human ranks are made once for all variants.
-    Raises MissingInputs, and ShardError for an unreadable shard.
+    Shards (parts of a folder) are worked through one by one, so memory does not grow with
+    their number; a part's pictures and human ranks are made once for all variants.
+    Raises MissingInputs, StoredError and WeightsError for what cannot be read; with
+    `keep_going` that is left out, and told by `left_out`.
     """
     study.require_inputs()
-    paths: list[Path] = []
-    parts = list(study.clickme().per_shard())
+    clickme = study.clickme()
+    missed = dict(clickme.left_out)
+    parts = list(clickme.per_part())
+    kept: list[tuple[Backbone, bool, Path]] = []
     reused = 0
     with tqdm(total=len(parts) * len(study.variants), desc="scoring", unit="model") as bar:
-        for part in parts:
+        for some in parts:
             ranked: HumanRanks | None = None
             for backbone, has_dcls in study.variants:
-                name = variant_name(backbone.key, has_dcls)
-                key = _key(study, backbone, has_dcls, part)
-                path = study.scores / f"{name}-{part.addresses[0].shard.stem}-{key}.parquet"
-                kept = _is_kept(path)
-                reused += kept
-                if not kept:
-                    ranked = ranked or HumanRanks(part, study)
-                    scores = score_variant(study, backbone, has_dcls, ranked)
-                    with write_atomically(path) as partial:
-                        scores.to_parquet(partial, index=False)
-                paths.append(path)
-                bar.set_postfix_str(f"{reused} kept from before", refresh=False)
                 bar.update()
-    scores = pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
-    order = {variant_name(b.key, d): i for i, (b, d) in enumerate(study.variants)}
-    return scores.sort_values("variant", key=lambda v: v.map(order), kind="stable").reset_index(
-        drop=True
-    )
+                name = variant_name(backbone.key, has_dcls)
+                if name in missed:
+                    continue
+                try:
+                    path = _kept_path(study, backbone, has_dcls, some)
+                    if _is_kept(path, study.keep_going):
+                        reused += 1
+                    else:
+                        ranked = ranked or HumanRanks(some, study)
+                        scores = score_variant(study, backbone, has_dcls, ranked)
+                        scores.attrs[_LEFT_OUT] = some.left_out
+                        with write_atomically(path) as partial:
+                            scores.to_parquet(partial, index=False)
+                except (MissingWeights, WeightsError) as error:
+                    if not study.keep_going:
+                        raise
+                    missed[name] = str(error)
+                    tqdm.write(f"left out: {name}: {error}")
+                    continue
+                kept.append((backbone, has_dcls, path))
+                bar.set_postfix_str(f"{reused} kept from before", refresh=False)
+    if not kept:
+        reasons = "\n".join(f"{name}: {reason}" for name, reason in missed.items())
+        raise MissingInputs(f"nothing can be scored:\n{reasons}")
+    kept.sort(key=lambda item: study.variants.index(item[:2]))
+    tables = [_read_kept(*item) for item in kept]
+    for table in tables:
+        missed |= table.attrs.pop(_LEFT_OUT, {})
+    scores = pd.concat(tables, ignore_index=True)
+    scores.attrs[_LEFT_OUT] = missed
+    return scores
 
 
-def _is_kept(path: Path) -> bool:
+def left_out(scores: pd.DataFrame) -> pd.DataFrame:
+    """What a study with `keep_going` left out: a row per variant, part or picture, and why."""
+    missed = scores.attrs.get(_LEFT_OUT, {})
+    return pd.DataFrame(missed.items(), columns=["left_out", "reason"], dtype=str)
+
+
+def _kept_path(study: Study, backbone: Backbone, has_dcls: bool, some: ClickMe) -> Path:
+    """Raises MissingWeights."""
+    weights = study.weights_path(backbone.key, has_dcls)
+    if not weights.is_file():
+        raise MissingWeights(f"no weights at {shown(weights)}")
+    name = study.weights_name(backbone.key, has_dcls)
+    key = _key(study, backbone, has_dcls, some)
+    return study.scores / f"{name}-{some.part.name}-{key}.parquet"
+
+
+def _is_kept(path: Path, keep_going: bool) -> bool:
     if not path.is_file():
         return False
     try:
-        pq.read_metadata(path)
+        told = pq.read_schema(path).pandas_metadata or {}
     except pa.ArrowInvalid:
         tqdm.write(f"{path} is damaged: scoring anew")
         return False
-    return True
+    return keep_going or not told.get("attributes", {}).get(_LEFT_OUT)
+
+
+def _read_kept(backbone: Backbone, has_dcls: bool, path: Path) -> pd.DataFrame:
+    scores = pd.read_parquet(path)
+    scores.insert(0, "variant", variant_name(backbone.key, has_dcls))
+    scores.insert(1, "backbone", backbone.key)
+    scores.insert(2, "dcls", has_dcls)
+    return scores
 
 
 class HumanRanks:
-    """A shard's pictures with their ranked human maps, for all variants and protocols.
+    """A part's pictures with their ranked human maps, for all variants and protocols.
 
     A reading of the maps that several protocols or backbones share is made and ranked once.
     """
@@ -175,6 +222,8 @@ class HumanRanks:
         self.part = part
         self._device = study.torch_device()
         self._batches = list(part.batches(study.batch_size))
+        for name, reason in part.left_out.items():
+            tqdm.write(f"left out: {name}: {reason}")
         self._ranks: dict[tuple, list[Ranks]] = {}
 
     def batches(self, backbone: Backbone) -> Iterator[tuple[ClickMeBatch, dict[str, Ranks]]]:
@@ -200,17 +249,13 @@ class HumanRanks:
 def score_variant(
     study: Study, backbone: Backbone, has_dcls: bool, ranked: HumanRanks
 ) -> pd.DataFrame:
-    """Scores of one variant over a shard's ranked batches."""
+    """Scores of one variant over a part's ranked batches."""
     model = study.load_model(backbone.key, has_dcls).for_inference()
-    scores = pd.concat(
-        [
-            score_batch(model, batch, human, study.methods, ranked.part.kept)
-            for batch, human in ranked.batches(backbone)
-        ],
-        ignore_index=True,
-    )
-    names = {"variant": variant_name(backbone.key, has_dcls), "backbone": backbone.key,
-             "dcls": has_dcls}  # fmt: skip
-    for column, value in reversed(names.items()):
-        scores.insert(0, column, value)
-    return scores
+    frames = [
+        score_batch(model, batch, human, study.methods, ranked.part.kept)
+        for batch, human in ranked.batches(backbone)
+    ]
+    if not frames:
+        return pd.DataFrame()
+    # Whatever the batches, the same rows in the same order.
+    return pd.concat(frames).sort_values(["method", "protocol"], kind="stable", ignore_index=True)

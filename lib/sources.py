@@ -41,8 +41,7 @@ class Source:
     @property
     def variant(self) -> tuple[str, bool]:
         """(backbone, dcls) of a weights file."""
-        key = self.key.removesuffix("_matched")
-        return key.removesuffix("_dcls"), key.endswith("_dcls")
+        return self.key.removesuffix("_dcls"), self.key.endswith("_dcls")
 
     @property
     def address(self) -> str:
@@ -89,6 +88,9 @@ def _weights() -> list[Source]:
     rows = []
     for backbone in BACKBONES.values():
         key = backbone.key
+        if backbone.pair_of:
+            rows.append(_timm(backbone.pair_of, backbone.timm_tag, key))
+            continue  # its DCLS weights are the other's
         if backbone.family == "fastvit":  # the study trained its own baselines
             file = f"{key}_seed0.pth.tar"
             rows.append(_zenodo(key, False, 8370737, file, "state_dict_ema", "the study's"))
@@ -101,15 +103,14 @@ def _weights() -> list[Source]:
         else:
             record, file, recipe = with_dcls[key]
             rows.append(_zenodo(key, True, record, file, "state_dict_ema", recipe))
-        if backbone.matched_tag:
-            rows.append(_timm(key, backbone.matched_tag, f"{key}_matched"))
     return rows
 
 
 WEIGHTS: Table[Source] = Table("weights file", _weights())
 
+_SHARDS = 18
 # The published reader stops before the last one.
-PUBLISHED_SHARDS = 17
+UNREAD_SHARD = f"val-{_SHARDS - 1}"
 SHARDS: Table[Source] = Table(
     "shard",
     [
@@ -117,6 +118,6 @@ SHARDS: Table[Source] = Table(
             f"val-{i}", f"clickme/val/val-{i}.tfrecords", f"{_CLICKME}/val/val-{i}.tfrecords",
             licence="ImageNet's pictures: never redistribute",
         )
-        for i in range(PUBLISHED_SHARDS + 1)
+        for i in range(_SHARDS)
     ],
 )  # fmt: skip

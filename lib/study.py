@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib.backbones import BACKBONES, Backbone, variant_name
-from lib.fingerprint import sha256_of
+from lib.backbones import BACKBONES, THE_EIGHT, Backbone, variant_name
+from lib.fingerprint import sha256_of, size_of
 from lib.methods import METHODS, CamMethod
 from lib.paths import DATA, DEMO, FIGURES, OUTPUT, PHOTOGRAPHS, shown
 from lib.protocols import DEFAULT_PROTOCOLS, PROTOCOLS
-from lib.sources import PUBLISHED_SHARDS, SHARDS, WEIGHTS, Source
+from lib.sources import SHARDS, UNREAD_SHARD, WEIGHTS, Source
 from lib.tables import Table
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lib.models import StudyModel
 
 CLASS_NAMES = DEMO / "classes.txt"
+DEMO_RECIPE = "the demo's"
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
@@ -55,6 +56,11 @@ class Profile:
     classes: int
     photographs: str
     caveat: str
+
+    @property
+    def backbones(self) -> tuple[Backbone, ...]:
+        """All that a whole run studies."""
+        return THE_EIGHT if self.mini else tuple(BACKBONES.values())
 
 
 PROFILES: Table[Profile] = Table(
@@ -90,6 +96,9 @@ class Study:
     device     : "auto", "cpu", "cuda", "cuda:1" or "mps"
     batch_size : pictures per forward
     data_dir   : folder of downloaded files, "" for the project's `data/`
+    protocols  : keys of PROTOCOLS
+    pictures   : a folder of pictures and human maps in place of the profile's, "" for none
+    keep_going : what is missing or cannot be read is left out and named
     """
 
     profile: Profile
@@ -100,6 +109,8 @@ class Study:
     batch_size: int
     data_dir: str = ""
     protocols: tuple[str, ...] = DEFAULT_PROTOCOLS
+    pictures: str = ""
+    keep_going: bool = False
 
     @classmethod
     def from_profile(
@@ -112,6 +123,8 @@ class Study:
         batch_size: int = 32,
         data_dir: str = "",
         protocols: Sequence[str] = (),
+        pictures: str = "",
+        keep_going: bool = False,
     ) -> Study:
         """Check every choice and bind it to a profile's data.
 
@@ -126,15 +139,24 @@ class Study:
                 raise ValueError(f"{name} must be a whole number of {least} or more, got {value!r}")
         if not _DEVICE.fullmatch(str(device)):
             raise ValueError(f"device {device!r} is none of auto, cpu, cuda, cuda:<number>, mps")
+        row = PROFILES[profile]
+        chosen = tuple(BACKBONES.select(models)) if models else row.backbones
+        absent = [b.key for b in chosen if b not in row.backbones]
+        if absent:
+            raise ValueError(f"the {row.key} profile has no model {', '.join(absent)}")
+        if pictures:
+            row = replace(row, label=f"{row.label} models, pictures of {Path(pictures).name}")
         return cls(
-            PROFILES[profile],
-            tuple(BACKBONES.select(models)),
+            row,
+            chosen,
             tuple(METHODS.select(methods)),
             limit,
             device,
             batch_size,
             str(data_dir),
             tuple(p.key for p in PROTOCOLS.select(protocols or DEFAULT_PROTOCOLS)),
+            str(Path(pictures).expanduser().absolute()) if pictures else "",
+            bool(keep_going),
         )
 
     # --- what it works on -------------------------------------------------------
@@ -145,19 +167,26 @@ class Study:
         return [(backbone, dcls) for backbone in self.backbones for dcls in (False, True)]
 
     def prefer(self, *keys: str) -> list[Backbone]:
-        """Those of these backbones that are chosen; the first chosen if none is."""
-        wanted = [b for b in self.backbones if b.key in keys]
-        return wanted or [self.backbones[0]]
+        """Those of these backbones that are chosen and there; the first one if none is."""
+        there = [b for b in self.backbones if not self.keep_going or self._has_weights(b)]
+        return [b for b in there if b.key in keys] or there[:1]
+
+    def _has_weights(self, backbone: Backbone) -> bool:
+        return all(self.weights_path(backbone.key, dcls).is_file() for dcls in (False, True))
 
     def prefer_method(self, key: str = "threshold_grad_cam") -> CamMethod:
         """This method if it is chosen, else the first that is."""
         return next((m for m in self.methods if m.key == key), self.methods[0])
 
-    def shard_paths(self) -> list[Path]:
-        """The profile's validation shards, in reading order."""
-        names = self.profile.shard_names
+    def picture_paths(self) -> list[Path]:
+        """The profile's validation shards in reading order, or the user's pictures."""
+        if self.pictures:
+            from lib.stored import picture_files
+
+            return picture_files(Path(self.pictures))
+        names = list(self.profile.shard_names)
         if not any("pictures" in PROTOCOLS[key].mends for key in self.protocols):
-            names = names[:PUBLISHED_SHARDS]  # the published reader stops before the last one
+            names = [name for name in names if Path(name).stem != UNREAD_SHARD]
         return [self.data / "clickme" / "val" / name for name in names]
 
     @property
@@ -169,32 +198,51 @@ class Study:
 
     def weights_path(self, key: str, dcls: bool) -> Path:
         """A variant's weights: `<variant>.safetensors` if it is there, else as published."""
-        name = variant_name(key, dcls)
-        own = self.data / "checkpoints" / f"{name}.safetensors"
-        return own if self.profile.mini or own.is_file() else self.data / WEIGHTS[name].place
+        own = self._own_weights(key, dcls)
+        if self.profile.mini or own.is_file():
+            return own
+        return self.data / self._published_weights(key, dcls).place
+
+    def _own_weights(self, key: str, dcls: bool) -> Path:
+        return self.data / "checkpoints" / f"{self.weights_name(key, dcls)}.safetensors"
+
+    def _published_weights(self, key: str, dcls: bool) -> Source:
+        return WEIGHTS[self.weights_name(key, dcls)]
+
+    @staticmethod
+    def weights_name(key: str, dcls: bool) -> str:
+        """The variant whose weights these are: the fairer pair shares its DCLS model."""
+        return variant_name((dcls and BACKBONES[key].pair_of) or key, dcls)
+
+    def recipe(self, key: str, dcls: bool) -> str:
+        """How a variant's weights were trained."""
+        if self.profile.mini:
+            return DEMO_RECIPE
+        path, source = self.weights_path(key, dcls), self._published_weights(key, dcls)
+        return source.recipe if path == self.data / source.place else "unknown"
 
     def sources(self) -> list[Source]:
         """The published files that this study reads; none for the embedded example."""
         if self.profile.mini:
             return []
-        weights = [WEIGHTS[variant_name(b.key, dcls)] for b, dcls in self.variants]
-        shards = [SHARDS[path.stem] for path in self.shard_paths()]
-        return [
-            source
-            for source in (*weights, *shards)
-            if not (self.data / "checkpoints" / f"{source.key}.safetensors").is_file()
+        weights = [
+            self._published_weights(b.key, dcls)
+            for b, dcls in self.variants
+            if not self._own_weights(b.key, dcls).is_file()
         ]
+        shards = [SHARDS[p.stem] for p in self.picture_paths()] if not self.pictures else []
+        return list(dict.fromkeys([*weights, *shards]))
 
     def missing_inputs(self) -> list[Path]:
         """Files that the chosen models and the profile's pictures need and are not there."""
-        return [path for path in self._inputs() if not path.is_file()]
+        return [path for path in self._inputs() if not path.exists()]
 
     def inputs(self) -> dict[str, list[Path]]:
         """Files by the names under which notebooks declare that they read them."""
         own = self.profile.photographs == "photographs" and PHOTOGRAPHS.is_dir()
         return {
-            "pictures": self.shard_paths() + [CLASS_NAMES] * self.profile.mini,
-            "weights": [self.weights_path(b.key, dcls) for b, dcls in self.variants],
+            "pictures": self.picture_paths() + [CLASS_NAMES] * self.profile.mini,
+            "weights": list(dict.fromkeys(self.weights_path(b.key, d) for b, d in self.variants)),
             "photographs": sorted(p for p in PHOTOGRAPHS.iterdir() if p.is_file()) if own else [],
         }
 
@@ -206,19 +254,23 @@ class Study:
         return [
             {
                 "file": shown(path),
-                "MB": round(path.stat().st_size / 1e6, 2) if path.is_file() else "missing",
+                "MB": round(size_of(path) / 1e6, 2) if path.exists() else "missing",
             }
             for path in self._inputs()
         ]
 
     def input_hashes(self) -> dict[str, str]:
         """SHA-256 of every input file that is there."""
-        return {shown(path): sha256_of(path) for path in self._inputs() if path.is_file()}
+        return {shown(path): sha256_of(path) for path in self._inputs() if path.exists()}
 
     def require_inputs(self) -> None:
-        """Raise MissingInputs, listing every missing file, unless all are there."""
+        """Raise MissingInputs, listing every missing file, unless all are there.
+
+        With `keep_going`, unless there are pictures and both weights of a backbone.
+        """
         missing = self.missing_inputs()
-        if not missing:
+        pictures = any(path.exists() for path in self.picture_paths())
+        if not missing or (self.keep_going and pictures and self.prefer()):
             return
         sources = {self.data / source.place: source for source in self.sources()}
         lines = []
@@ -230,7 +282,9 @@ class Study:
                 else ""
             )
             lines.append(f"  {shown(path)}{size}" + (f"\n    {source.address}" if source else ""))
-        if self.profile.mini:
+        if self.pictures and not Path(self.pictures).exists():
+            mend = "The folder of --pictures is not there."
+        elif self.profile.mini:
             mend = "Restore them with `git checkout -- data/demo`, or make them: `make demo-data`."
         else:
             mend = (
@@ -248,13 +302,15 @@ class Study:
         from lib.clickme import ClickMe
 
         chosen = self.limit if limit is None else limit
-        return ClickMe(self.shard_paths(), self.protocols, chosen, self.profile.classes)
+        return ClickMe(
+            self.picture_paths(), self.protocols, chosen, self.profile.classes, self.keep_going
+        )
 
     def load_model(self, key: str, dcls: bool) -> StudyModel:
         """A variant with this profile's weights, on the study's device."""
         from lib.backbones import load_model
 
-        path, source = self.weights_path(key, dcls), WEIGHTS[variant_name(key, dcls)]
+        path, source = self.weights_path(key, dcls), self._published_weights(key, dcls)
         container = source.container if path == self.data / source.place else ""
         weights = "demo" if self.profile.mini else path
         model = load_model(key, dcls, weights, container)
@@ -298,16 +354,20 @@ class Study:
     @property
     def is_whole(self) -> bool:
         """All models, all methods and all pictures are chosen."""
-        chosen = (len(self.backbones), len(self.methods), self.limit, self.protocols)
-        return chosen == (len(BACKBONES), len(METHODS), 0, DEFAULT_PROTOCOLS)
+        chosen = (self.backbones, len(self.methods), self.limit, self.protocols)
+        return chosen == (self.profile.backbones, len(METHODS), 0, DEFAULT_PROTOCOLS)
 
     @property
     def name(self) -> str:
         """Names the folders of results: the profile's key, "demo_subset" for less than all.
 
-        So a quick look at two models never replaces the whole study's figures.
+        So a quick look at two models never replaces the whole study's figures, nor do
+        results on other pictures ("paper_gaze" for a folder `gaze`).
         """
-        return self.profile.key if self.is_whole else f"{self.profile.key}_subset"
+        name = self.profile.key
+        if self.pictures:
+            name += "_" + (re.sub(r"[^\w-]+", "_", Path(self.pictures).name) or "pictures")
+        return name if self.is_whole else f"{name}_subset"
 
     @property
     def figures(self) -> Path:
@@ -331,6 +391,7 @@ class Study:
             "methods": [m.key for m in self.methods],
             "limit": self.limit,
             "protocols": list(self.protocols),
+            "pictures": self.pictures,
             "device": str(self.torch_device()),
             "batch_size": self.batch_size,
             "caveat": self.profile.caveat,

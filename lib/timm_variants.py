@@ -1,6 +1,6 @@
 """The DCLS variants in timm's registry: `timm.create_model("convnext_tiny_dcls")`.
 
-Importing this module registers one entry per row of `BACKBONES`.
+Importing this module registers one entry per backbone of the study.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from functools import partial
 from timm.models import register_model
 from torch import nn
 
-from lib.backbones import BACKBONES, Backbone, variant_name
+from lib.backbones import THE_EIGHT, Backbone, variant_name
 from lib.models import build_network
 
 
@@ -25,7 +25,7 @@ def _create(backbone: Backbone, pretrained: bool = False, **kwargs) -> nn.Module
     return build_network(backbone, True, **known)
 
 
-for _backbone in BACKBONES.values():
+for _backbone in THE_EIGHT:
     _entry = partial(_create, _backbone)
     _entry.__name__ = variant_name(_backbone.timm_name, True)  # type: ignore[attr-defined]
     _entry.__module__ = __name__

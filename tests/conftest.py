@@ -12,13 +12,14 @@ import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from lib.backbones import BACKBONES
-from lib.clickme import Record, encode_jpeg, write_shard
+from lib.backbones import BACKBONES, THE_EIGHT
 from lib.models import Provenance, StudyModel, build_network
+from lib.stored.shards import Record, encode_jpeg, write_shard
 from lib.study import PROFILES
 from lib.tables import Table
 
-ALL_VARIANTS = [(key, dcls) for key in BACKBONES for dcls in (False, True)]
+EIGHT = [b.key for b in THE_EIGHT]
+ALL_VARIANTS = [(key, dcls) for key in EIGHT for dcls in (False, True)]
 VARIANT_IDS = [f"{key}{'_dcls' if dcls else ''}" for key, dcls in ALL_VARIANTS]
 # One backbone of each family.
 FAMILIES = ["resnet50", "convnext_tiny", "caformer_s18", "convformer_s18", "fastvit_sa24"]

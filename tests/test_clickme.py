@@ -17,15 +17,14 @@ from tfrecord.reader import tfrecord_loader
 sys.path.insert(0, str(Path(__file__).parent / "tensorflow"))
 from reading import GOLDEN, SHARD, places
 
-from lib.clickme import (
-    ClickMe,
-    Record,
-    ShardError,
-    deliver_pictures,
-    index_shard,
-    write_shard,
-)
+from lib.clickme import ClickMe, deliver_pictures
 from lib.human_maps import published_human_maps
+from lib.stored import StoredError
+from lib.stored.shards import Record, Shard, write_shard
+
+
+def index_shard(path: Path):
+    return Shard(path).addresses
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +54,7 @@ def test_an_independent_reader_finds_the_same_records():
     clickme = ClickMe([SHARD], classes=12)
     stored = list(tfrecord_loader(str(SHARD), None, {"image": "byte", "label": "int"}))
     assert len(stored) == len(addresses) == clickme.stored
-    for (_, record), theirs in zip(clickme.records(), stored, strict=False):
+    for (_, record), theirs in zip(Shard(SHARD).records(), stored, strict=True):
         assert record.image == bytes(theirs["image"])
         assert record.label == theirs["label"][0]
 
@@ -138,7 +137,7 @@ def test_batches_hold_everything_once_and_the_last_may_be_smaller(shard):
 
 def test_limit_takes_a_fixed_subset_and_a_smaller_ones_lie_in_it(shard):
     def ids(limit):
-        return [a.image_id for a in ClickMe([shard], limit=limit).addresses]
+        return [a.image_id for a in ClickMe([shard], limit=limit).chosen]
 
     assert len(ids(10)) == 10
     assert ids(10) == ids(10)
@@ -146,14 +145,14 @@ def test_limit_takes_a_fixed_subset_and_a_smaller_ones_lie_in_it(shard):
     assert ids(10) != ids(0)[:10]
     assert ids(1000) == ids(0)
     both = ClickMe([shard], ("published", "corrected"), limit=10)
-    assert [a.image_id for a in both.addresses] == ids(10)  # all are scored by both
+    assert [a.image_id for a in both.chosen] == ids(10)  # all are scored by both
     assert both.scored("published") == both.scored("corrected") == 10
 
 
 def test_a_shard_smaller_than_one_whole_batch_is_refused(tmp_path):
     path = tmp_path / "val-0.tfrecords"
     write_shard(path, (make_record(i) for i in range(31)))
-    with pytest.raises(ShardError, match="31 pictures, fewer than the one whole batch of 32"):
+    with pytest.raises(StoredError, match="31 pictures, fewer than the one whole batch of 32"):
         ClickMe([path])
 
 
@@ -161,7 +160,7 @@ def test_written_shard_reads_back(tmp_path):
     records = [make_record(i, label=i) for i in range(32)]
     path = tmp_path / "val-0.tfrecords"
     assert write_shard(path, records) == 32
-    assert [r for _, r in ClickMe([path]).records()] == records
+    assert [r for _, r in Shard(path).records()] == records
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -171,14 +170,14 @@ def test_written_shard_reads_back(tmp_path):
 @pytest.mark.parametrize("cut", [1, 5, 30, 1000])
 def test_a_truncated_shard_names_file_record_and_offset(shard, cut):
     shard.write_bytes(shard.read_bytes()[:-cut])
-    with pytest.raises(ShardError, match=r"val-0.tfrecords, record 35 at byte \d+: truncated"):
+    with pytest.raises(StoredError, match=r"val-0.tfrecords, record 35 at byte \d+: truncated"):
         ClickMe([shard])
 
 
 def test_a_shard_cut_inside_a_header_is_noticed(shard):
     last = index_shard(shard)[-1]
     shard.write_bytes(shard.read_bytes()[: last.offset + 7])
-    with pytest.raises(ShardError, match="record 35 .* truncated: 7 bytes of a 12-byte header"):
+    with pytest.raises(StoredError, match="record 35 .* truncated: 7 bytes of a 12-byte header"):
         ClickMe([shard])
 
 
@@ -192,7 +191,9 @@ def flip(path: Path, offset: int) -> None:
 def test_a_corrupt_length_is_noticed_on_opening(shard, inside):
     third = index_shard(shard)[2]
     flip(shard, third.offset + inside)
-    with pytest.raises(ShardError, match=f"record 2 at byte {third.offset}: the length's checksum"):
+    with pytest.raises(
+        StoredError, match=f"record 2 at byte {third.offset}: the length's checksum"
+    ):
         ClickMe([shard])
 
 
@@ -200,27 +201,27 @@ def test_a_corrupt_length_is_noticed_on_opening(shard, inside):
 def test_a_corrupt_payload_is_noticed_on_reading(shard, inside):
     third, fourth = index_shard(shard)[2:4]
     flip(shard, (third.offset if inside > 0 else fourth.offset) + inside)
-    with pytest.raises(ShardError, match=f"record 2 at byte {third.offset}: the payload's"):
+    with pytest.raises(StoredError, match=f"record 2 at byte {third.offset}: the payload's"):
         list(ClickMe([shard]).batches())
 
 
 def test_a_file_that_is_no_tfrecord_is_refused(tmp_path):
     path = tmp_path / "val-0.tfrecords"
     path.write_bytes(b"<html>404 not found</html>")
-    with pytest.raises(ShardError, match="is no TFRecord file"):
+    with pytest.raises(StoredError, match="is no TFRecord file"):
         ClickMe([path])
     path.write_bytes(b"")
-    with pytest.raises(ShardError, match="holds no record"):
+    with pytest.raises(StoredError, match="holds no record"):
         ClickMe([path])
 
 
 def test_an_absurd_length_with_a_right_checksum_is_refused(tmp_path):
-    from lib.clickme import _masked_crc
+    from lib.stored.shards import _masked_crc
 
     length = struct.pack("<Q", 1 << 62)
     path = tmp_path / "val-0.tfrecords"
     path.write_bytes(length + struct.pack("<I", _masked_crc(length)) + b"x" * 100)
-    with pytest.raises(ShardError, match="truncated: the record needs"):
+    with pytest.raises(StoredError, match="truncated: the record needs"):
         ClickMe([path])
 
 
@@ -251,14 +252,14 @@ heatmap = np.zeros((256, 256), np.uint8)
 )
 def test_a_record_that_is_wrong_is_named(tmp_path, record, message):
     path = shard_with(tmp_path / "val-3.tfrecords", record)
-    with pytest.raises(ShardError, match=rf"val-3.tfrecords, record 31 at byte \d+: .*{message}"):
+    with pytest.raises(StoredError, match=rf"val-3.tfrecords, record 31 at byte \d+: .*{message}"):
         list(ClickMe([path]).batches())
 
 
 def test_a_record_without_a_feature_is_named(tmp_path, monkeypatch):
     from tfrecord import example_pb2
 
-    from lib.clickme import _masked_crc
+    from lib.stored.shards import _masked_crc
 
     example = example_pb2.Example()
     example.features.feature["image"].bytes_list.value.append(b"")
@@ -267,8 +268,8 @@ def test_a_record_without_a_feature_is_named(tmp_path, monkeypatch):
     framed = length + struct.pack("<I", _masked_crc(length)) + payload
     path = tmp_path / "val-0.tfrecords"
     path.write_bytes((framed + struct.pack("<I", _masked_crc(payload))) * 32)
-    with pytest.raises(ShardError, match=r"record 0 .* lacks the feature heatmap, label"):
-        list(ClickMe([path]).records())
+    with pytest.raises(StoredError, match=r"record 0 .* lacks the feature heatmap, label"):
+        list(Shard(path).records())
 
 
 def test_what_was_read_before_a_corrupt_record_is_delivered_first(shard):
@@ -276,7 +277,7 @@ def test_what_was_read_before_a_corrupt_record_is_delivered_first(shard):
     batches = ClickMe([shard]).batches(10)
     assert len(next(batches).image_ids) == 10
     assert len(next(batches).image_ids) == 10
-    with pytest.raises(ShardError, match="record 20"):
+    with pytest.raises(StoredError, match="record 20"):
         next(batches)
 
 

@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 
 from lib.backbones import BACKBONES, load_model
 from lib.cam import cam_maps
-from lib.clickme import ClickMe, index_shard, read_record
+from lib.clickme import ClickMe
 from lib.demo.__main__ import HELD_OUT, SEED, TRAINING, _record
 from lib.demo.players import human_map
 from lib.demo.scenes import CLASSES, EMPTY, make_scene
@@ -18,12 +18,13 @@ from lib.demo.training import speed_up_training, train
 from lib.methods import METHODS
 from lib.models import build_network
 from lib.spearman import rank_maps, spearman_per_image
+from lib.stored.shards import Shard, read_record
 from lib.study import Study
 
 
 @pytest.fixture(scope="module")
 def batches():
-    clickme = ClickMe(Study.from_profile("demo").shard_paths(), classes=len(CLASSES))
+    clickme = ClickMe(Study.from_profile("demo").picture_paths(), classes=len(CLASSES))
     return [(batch, rank_maps(batch.human_maps)) for batch in clickme.batches(32)]
 
 
@@ -38,9 +39,9 @@ def centred_gaussian_score(batches) -> float:
 
 
 def test_shard_is_made_from_its_seeds():
-    path = Study.from_profile("demo").shard_paths()[0]
+    path = Study.from_profile("demo").picture_paths()[0]
     with path.open("rb") as file:
-        for address in index_shard(path)[::60]:
+        for address in Shard(path).addresses[::60]:
             scene = make_scene(SEED, HELD_OUT, address.index)
             assert read_record(file, address) == _record(scene, address.index)
 

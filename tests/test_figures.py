@@ -14,7 +14,7 @@ from PIL import Image
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-from lib.backbones import BACKBONES
+from lib.backbones import BACKBONES, THE_EIGHT
 from lib.figures import (
     overlay,
     plot_dcls_against_baseline,
@@ -41,11 +41,11 @@ def _closed():
 @pytest.fixture
 def summary() -> pd.DataFrame:
     rows = []
-    for i, backbone in enumerate(BACKBONES.values()):
+    for i, backbone in enumerate(THE_EIGHT):
         for dcls in (False, True):
             for method in ("grad_cam", "threshold_grad_cam"):
                 score = 0.3 + 0.05 * i + 0.1 * dcls
-                rows.append({"backbone": backbone.key, "dcls": dcls, "method": method,
+                rows.append({"backbone": backbone.key, "protocol": "published", "dcls": dcls, "method": method,
                              "parameters_millions": 20.0 + i, "score": score,
                              "low": score - 0.02, "high": score + 0.03, "n": 224})  # fmt: skip
     return pd.DataFrame(rows)
@@ -58,7 +58,7 @@ def test_figure_2_places_each_backbone_at_its_two_scores(summary):
     np.testing.assert_allclose(points, expected)
     assert ax.get_xlim() == ax.get_ylim()
     legend = ax.get_legend()
-    assert [t.get_text() for t in legend.get_texts()] == [b.label for b in BACKBONES.values()]
+    assert [t.get_text() for t in legend.get_texts()] == [b.label for b in THE_EIGHT]
     assert "n = 224 images" in legend.get_title().get_text()
     assert "95 %" in legend.get_title().get_text()
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import EIGHT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import convolve2d
@@ -46,12 +47,12 @@ def test_the_tables_hold_the_published_the_corrected_and_each_mend_alone():
 
 
 def test_the_published_reader_stops_before_the_last_shard_and_drops_the_partial_batch():
-    shards = [1024] * 17 + [500]
+    shards = {f"val-{i}": 1024 for i in range(17)} | {"val-17": 500}
     assert PROTOCOLS["published"].kept(shards) == 17 * 1024
-    assert PROTOCOLS["published"].kept([40, 30]) == 64
+    assert PROTOCOLS["published"].kept({"val-0": 40, "val-1": 30}) == 64
     assert PROTOCOLS["corrected"].kept(shards) == 17 * 1024 + 500
     assert PROTOCOLS["published+blur"].kept(shards) == 17 * 1024
-    assert PROTOCOLS["published+pictures"].kept([40, 30]) == 70
+    assert PROTOCOLS["published+pictures"].kept({"val-0": 40, "val-1": 30}) == 70
 
 
 # --- blur ----------------------------------------------------------------------------------
@@ -81,7 +82,7 @@ def test_the_mended_blur_dims_no_border_and_prefers_no_side(stored):
 # --- crop ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", BACKBONES)
+@pytest.mark.parametrize("key", EIGHT)
 def test_the_cropped_map_is_in_register_with_the_cropped_picture(key):
     """One pattern, once as the picture and once as the human map: the same place after cropping."""
     geometry = GEOMETRIES[key]

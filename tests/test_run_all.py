@@ -32,10 +32,7 @@ PARAMETERS = """profile: str = "demo"
 models: list = []
 methods: list = []
 limit: int = 0
-device: str = "auto"
-batch_size: int = 32
-data_dir: str = ''
-protocols: list = []"""
+options: dict = {}"""
 # Writes a result that depends on nothing but the name, then lingers.
 CELL = """from lib.outputs import write_result
 from lib.paths import FIGURES, OUTPUT

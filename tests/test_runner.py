@@ -591,8 +591,7 @@ def test_the_studys_notebooks_declare_parameters_inputs_and_outputs():
         assert step.cost
         assert step.parameters == {
             "profile": "str", "models": "list", "methods": "list", "limit": "int",
-            "device": "str", "batch_size": "int", "data_dir": "str",
-            "protocols": "list",
+            "options": "dict",
         }  # fmt: skip
         assert all(path.is_relative_to(ROOT) for path in step.outputs(study))
         assert all(path.suffix for path in step.inputs(study))
@@ -921,3 +920,17 @@ def test_a_terminal_that_has_gone_does_not_end_the_run():
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (75, "1:15"), (7200, "2:00:00")])
 def test_times_are_told_as_on_a_clock(seconds, text):
     assert clock(seconds) == text
+
+
+def test_options_take_what_has_no_parameter_of_its_own(tmp_path):
+    plain = read_step(write_notebook(tmp_path, "01_a", "1"))
+    taking = read_step(
+        write_notebook(tmp_path, "02_b", "1", parameters="limit: int = 0\noptions: dict = {}")
+    )
+    values = {"profile": "demo", "limit": 3, "batch_size": 8}
+    assert plain.bound(values) == values
+    assert taking.bound(values) == {"limit": 3, "options": {"profile": "demo", "batch_size": 8}}
+    assert taking.bound({"limit": 3}) == {"limit": 3}
+    check_parameters([taking], {**values, "pictures": "x"})
+    with pytest.raises(UnknownName, match=r"'pictures'.*options: dict = \{\}` would take all"):
+        check_parameters([plain], {"pictures": "x"})

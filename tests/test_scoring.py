@@ -13,7 +13,7 @@ from conftest import FAMILIES, make_record, mini
 from scipy.stats import norm, spearmanr
 
 from lib import scoring
-from lib.clickme import ClickMe, Record, write_shard
+from lib.clickme import ClickMe
 from lib.outputs import save_table
 from lib.paths import DEMO, PUBLISHED_SCORES
 from lib.results import (
@@ -32,11 +32,13 @@ from lib.scoring import (
     CONSTANT_MODEL_MAP,
     NON_FINITE,
     VALID,
+    left_out,
     score_batch,
     score_study,
 )
 from lib.spearman import rank_maps
 from lib.statistics import mean_interval
+from lib.stored.shards import Record, write_shard
 from lib.study import PROFILES, MissingInputs, Study
 
 TINY = {"models": ["resnet50"], "limit": 12, "protocols": ["published"]}
@@ -272,7 +274,7 @@ def test_figures_take_the_scores_of_just_this_study(tmp_path, monkeypatch):
 def test_results_are_written_in_three_forms_and_say_what_they_are(tmp_path, monkeypatch):
     study = tiny_study(tmp_path, monkeypatch, models=[])
     results = results_table(study, made_up_scores(study))
-    write_results(study, results)
+    write_results(study, results, left_out(pd.DataFrame()))
     folder = study.output / "tables"
     assert {p.name for p in folder.iterdir()} == {"results.csv", "results.md", "results.tex"}
     read = pd.read_csv(folder / "results.csv")

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from lib.backbones import BACKBONES
+from lib.backbones import THE_EIGHT
 from lib.methods import METHODS
 from lib.paths import DEMO
 from lib.study import PROFILES, MissingInputs, Study
@@ -16,7 +16,8 @@ from lib.tables import UnknownName
 
 def test_everything_is_chosen_by_default():
     study = Study.from_profile("demo")
-    assert [b.key for b in study.backbones] == list(BACKBONES)
+    assert study.backbones == THE_EIGHT
+    assert len(THE_EIGHT) == 8
     assert [m.key for m in study.methods] == list(METHODS)
     assert len(study.variants) == 16
 
@@ -87,9 +88,9 @@ def test_a_single_missing_shard_is_named(no_real_data):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     assert study.missing_inputs() == []
-    assert [p.name for p in study.shard_paths()] == [f"val-{i}.tfrecords" for i in range(18)]
+    assert [p.name for p in study.picture_paths()] == [f"val-{i}.tfrecords" for i in range(18)]
     published = Study.from_profile("paper", protocols=["published"])  # the published 17
-    assert [p.name for p in published.shard_paths()] == [f"val-{i}.tfrecords" for i in range(17)]
+    assert [p.name for p in published.picture_paths()] == [f"val-{i}.tfrecords" for i in range(17)]
     (study.data / "clickme" / "val" / "val-11.tfrecords").unlink()
     with pytest.raises(MissingInputs, match=r"lacks 1 files:\n.*val-11.tfrecords"):
         study.require_inputs()
@@ -109,7 +110,7 @@ def test_weights_are_found_as_published_or_in_timms_naming(no_real_data):
 
 def test_the_data_may_lie_elsewhere(tmp_path):
     study = Study.from_profile("paper", data_dir=str(tmp_path))
-    assert study.shard_paths()[0] == tmp_path / "clickme" / "val" / "val-0.tfrecords"
+    assert study.picture_paths()[0] == tmp_path / "clickme" / "val" / "val-0.tfrecords"
     assert Study.from_profile("demo", data_dir=str(tmp_path)).data == DEMO
 
 
@@ -121,7 +122,9 @@ def test_a_subset_never_replaces_the_whole_studys_results():
         assert study.figures != whole.figures
         assert study.output != whole.output
         assert study.scores == whole.scores  # named by what determines them
-    assert Study.from_profile("demo", batch_size=4, models=list(BACKBONES)).name == "demo"
+    assert (
+        Study.from_profile("demo", batch_size=4, models=[b.key for b in THE_EIGHT]).name == "demo"
+    )
 
 
 def test_preferred_backbones_fall_back_to_a_chosen_one():

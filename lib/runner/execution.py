@@ -65,7 +65,7 @@ class Attempt:
             shutil.rmtree(self.staging, ignore_errors=True)
             self.staging.mkdir(parents=True)
             notebook = papermill.execute_notebook(
-                literal(self.step.path), literal(self.executed), dict(self.values),
+                literal(self.step.path), literal(self.executed), self.step.bound(self.values),
                 engine_name="study", kernel_name=KERNEL, progress_bar=False,
                 cwd=str(self.step.path.parent), kernel=self.kernel,
             )  # fmt: skip

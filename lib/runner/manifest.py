@@ -72,7 +72,7 @@ def step_facts(
 
 def hashes(paths: Sequence[Path]) -> dict[str, str]:
     """{path from the project's folder on: SHA-256, "" where there is no file}."""
-    return {shown(p): sha256_of(p) if p.is_file() else "" for p in paths}
+    return {shown(p): sha256_of(p) if p.exists() else "" for p in paths}
 
 
 def _differences(kind: str, old: Mapping, new: Mapping) -> list[str]:

@@ -27,6 +27,7 @@ from lib.runner.kernel import KERNEL, Kernel
 from lib.runner.memory import in_words
 from lib.runner.progress import Progress
 from lib.runner.steps import Step, literal
+from lib.stored import StoredError, open_parts
 from lib.study import MissingInputs, Study
 
 # Figures, tables, notebooks and kept scores of the whole study, twice, and some room.
@@ -61,6 +62,7 @@ def _check_inputs(steps: Sequence[Step], study: Study) -> list[RunError]:
         problems.append(trouble("missing files", str(error)))
     known = {path for paths in study.inputs().values() for path in paths}
     problems += _check_known(study)
+    problems += _check_pictures(study)
     written: set[Path] = set()
     for step in steps:
         absent = [p for p in step.inputs(study) if p not in known | written and not p.is_file()]
@@ -92,10 +94,27 @@ def _check_known(study: Study) -> list[RunError]:
     return [trouble("changed files", text, f"{mend} && python run_all.py --download-only")]
 
 
+def _check_pictures(study: Study) -> list[RunError]:
+    """Shards and lists of pictures are whole, as far as their headers tell."""
+    if study.keep_going:
+        return []
+    problems = []
+    for place in study.picture_paths():
+        try:
+            if place.exists():
+                open_parts([place])
+        except (StoredError, OSError) as error:
+            problems.append(str(error))
+    if not problems:
+        return []
+    text = "\n".join([*problems, "Mend them, or leave them out with --keep-going."])
+    return [trouble("unreadable files", text)]
+
+
 def _check_disk(study: Study) -> list[RunError]:
     """Results can be written, and there is room for them."""
     problems = []
-    for folder in (study.output, study.figures):
+    for folder in (study.output, study.figures, study.scores):
         try:
             place = existing(folder)
             with tempfile.TemporaryFile(dir=place) as file:

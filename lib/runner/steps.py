@@ -29,7 +29,8 @@ from lib.tables import unknown_name
 _CONTRACT = re.compile(r"\*\*Reads\*\*(?P<reads>.*)\*\*Writes\*\*(?P<writes>.*)", re.DOTALL)
 _PYTHON = TransformerManager()  # makes Python of `%time` and `!ls`
 _QUOTED = re.compile(r"`([^`]+)`")
-_KINDS = {"str": str, "int": int, "float": (int, float), "list": list, "bool": bool}
+_KINDS = {"str": str, "int": int, "float": (int, float), "list": list, "bool": bool, "dict": dict}
+_REST = "options"  # the parameter that takes all values without one of their own
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,12 @@ class Step:
 
     def outputs(self, study: Study) -> list[Path]:
         return [_place(template, study) for template in self.writes]
+
+    def bound(self, values: Mapping[str, object]) -> dict[str, object]:
+        """The values as its parameters take them: by name, the others together as `options`."""
+        own = {name: value for name, value in values.items() if name in self.parameters}
+        rest = {name: value for name, value in values.items() if name not in own}
+        return own | ({_REST: rest} if _REST in self.parameters and rest else {})
 
     def needed(self, writes: Iterable[str]) -> list[str]:
         """Those of other steps' declared writes that it reads, by themselves or in a folder."""
@@ -193,7 +200,7 @@ def select_steps(steps: Sequence[Step], only: Sequence[str], first: str = "") ->
 
 
 def check_parameters(steps: Sequence[Step], values: Mapping[str, object]) -> None:
-    """Every value must be a parameter of every step, and of its declared type.
+    """Every value must be a parameter of every step and of its declared type, or an option.
 
     papermill itself only warns of an unknown name, passes any type, and turns what it
     does not know into text. Raises UnknownName, and RunError for a type.
@@ -201,7 +208,10 @@ def check_parameters(steps: Sequence[Step], values: Mapping[str, object]) -> Non
     for step in steps:
         for name, value in values.items():
             if name not in step.parameters:
-                raise unknown_name(f"parameter of {step.name}", name, step.parameters)
+                if _REST in step.parameters:
+                    continue
+                known = [*step.parameters, f"and `{_REST}: dict = {{}}` would take all others"]
+                raise unknown_name(f"parameter of {step.name}", name, known)
             declared = step.parameters[name]
             if declared not in _KINDS:
                 problem = f"declares {name}: {declared}; none of {', '.join(_KINDS)}"

@@ -1,0 +1,266 @@
+"""Pictures with human maps in ordinary files: `.npz` archives, or a folder with `labels.csv`.
+
+Pictures and maps of 256x256, ClickMe's own size, are taken as they are. Of others the
+centred square is scaled to it; a map must have its picture's proportions.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import numpy as np
+import simplejpeg
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from lib.pictures import read_picture
+from lib.stored.part import STORED_SIZE, Part, StoredError, StoredPicture, digest_of
+
+LABELS = "labels.csv"
+PER_PART = 1024  # pictures, as in a shard
+_COLUMNS = ("picture", "map", "label")
+_KEYS = ("image", "heatmap", "label")
+_SQUARE = (STORED_SIZE, STORED_SIZE)
+_PROPORTION = 0.02  # by which a map's width over height may differ from its picture's
+
+
+class Files(Part):
+    """Some pictures of a folder. `ids` and `files` (those of one picture together) are parallel."""
+
+    def __init__(self, name: str, ids: Sequence[str], files: Sequence[tuple[Path, ...]]):
+        self.name, self.ids, self.files = name, ids, files
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def image_id(self, index: int) -> str:
+        return self.ids[index]
+
+    def where(self, index: int) -> str:
+        return str(self.files[index][0])
+
+    def digest(self) -> str:
+        return digest_of([path for paths in self.files for path in paths])
+
+    def read(self, indices: Sequence[int]) -> Iterator[StoredPicture | StoredError]:
+        for index in indices:
+            try:
+                yield self.one(index)
+            except StoredError as error:
+                yield error
+
+    def one(self, index: int) -> StoredPicture:
+        """Raises StoredError naming the file."""
+        raise NotImplementedError
+
+
+def _in_parts(folder: Path, count: int) -> Iterator[tuple[str, slice]]:
+    name = re.sub(r"[^\w.-]+", "_", folder.absolute().name) or "pictures"
+    for number, start in enumerate(range(0, count, PER_PART)):
+        yield f"{name}-{number}", slice(start, start + PER_PART)
+
+
+# --- one archive a picture --------------------------------------------------------------
+
+
+class Archives(Files):
+    """`.npz` files with `image`, `heatmap` and `label`."""
+
+    def one(self, index: int) -> StoredPicture:
+        (path,) = self.files[index]
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                absent = [key for key in _KEYS if key not in archive]
+                if absent:
+                    raise StoredError(f"{path} lacks {', '.join(absent)}; has {archive.files}")
+                image, heatmap, label = (archive[key] for key in _KEYS)
+        except StoredError:
+            raise
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise StoredError(f"{path} is no readable .npz file: {error}") from None
+        if image.ndim != 3 or image.shape[2] != 3:
+            raise StoredError(f"{path}: image has shape {image.shape}, expected (height, width, 3)")
+        if label.size != 1 or not np.issubdtype(label.dtype, np.integer):
+            raise StoredError(f"{path}: label is {label.dtype} {label.shape}, expected one integer")
+        return _stored(
+            Image.fromarray(_as_bytes(image, path)), _as_map(heatmap, path), int(label.item()), path
+        )
+
+
+def open_archives(folder: Path) -> list[Part]:
+    """The folder's `.npz` files by name, subfolders included. Raises StoredError for none."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not there")
+    paths = sorted(folder.rglob("*.npz"))
+    if not paths:
+        raise StoredError(
+            f"{folder} holds no pictures: neither shards (.tfrecords), nor {LABELS}, nor .npz files"
+        )
+    ids = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
+    return [
+        Archives(name, ids[some], [(path,) for path in paths[some]])
+        for name, some in _in_parts(folder, len(paths))
+    ]
+
+
+def _as_bytes(image: np.ndarray, path: Path) -> np.ndarray:
+    """uint8; floats are taken for 0-1 if none exceeds 1, else for 0-255."""
+    if image.dtype == np.uint8:
+        return image
+    if not np.isfinite(image).all() or image.min() < 0 or image.max() > 255:
+        raise StoredError(f"{path}: the image's values are not in 0-1 or 0-255")
+    scale = 255 if np.issubdtype(image.dtype, np.floating) and image.max() <= 1 else 1
+    return np.round(image * scale).astype(np.uint8)
+
+
+def _as_map(heatmap: np.ndarray, path: Path) -> np.ndarray:
+    """(height, width), uint8 as it is, anything else float32."""
+    if heatmap.ndim == 3 and heatmap.shape[-1] == 1:
+        heatmap = heatmap[..., 0]
+    if heatmap.ndim != 2 or not np.issubdtype(heatmap.dtype, np.number):
+        kind = f"{heatmap.dtype} {heatmap.shape}"
+        raise StoredError(f"{path}: the map is {kind}, expected numbers (height, width)")
+    if heatmap.dtype == np.uint8:
+        return heatmap
+    heatmap = heatmap.astype(np.float32)
+    if not np.isfinite(heatmap).all():
+        raise StoredError(f"{path}: the map has values that are not finite")
+    return heatmap
+
+
+# --- pictures, maps and a list ----------------------------------------------------------
+
+
+class Listed(Files):
+    """A picture, its map, and a class index from the list."""
+
+    def __init__(self, name: str, ids: Sequence[str], files: Sequence, labels: Sequence[int]):
+        super().__init__(name, ids, files)
+        self.labels = labels
+
+    def digest(self) -> str:
+        return f"{super().digest()} {list(self.labels)}"
+
+    def one(self, index: int) -> StoredPicture:
+        picture, human = self.files[index]
+        try:
+            image = _jpeg_as_published(picture) or read_picture(picture)
+        except ValueError as error:
+            raise StoredError(str(error)) from None
+        return _stored(image, _read_map(human), self.labels[index], human)
+
+
+def open_folder(folder: Path) -> list[Part]:
+    """What `labels.csv` lists: `picture,map,label`, paths from the folder on, class indices.
+
+    Raises StoredError naming the line of anything wrong, of a file that is not there above all.
+    """
+    listing = folder / LABELS
+    try:
+        with listing.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            if not set(_COLUMNS) <= set(rows.fieldnames or ()):
+                raise StoredError(f"{listing} needs the columns {','.join(_COLUMNS)}")
+            lines = list(rows)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise StoredError(f"{listing} is no CSV in UTF-8: {error}") from None
+    if not lines:
+        raise StoredError(f"{listing} lists no picture")
+    ids: dict[str, int] = {}
+    files, labels, problems = [], [], []
+    for number, row in enumerate(lines, 2):
+        try:
+            paths = tuple(_inside(folder, row[column]) for column in _COLUMNS[:2])
+            label = int(row["label"])
+            first = ids.setdefault(row["picture"], number)
+            if first != number:
+                raise ValueError(f"repeats {row['picture']} of line {first}")
+        except (ValueError, TypeError) as error:
+            problems.append(f"  line {number}: {error}")
+            continue
+        files.append(paths)
+        labels.append(label)
+    if problems:
+        more = f"\n  … and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise StoredError(f"{listing}:\n" + "\n".join(problems[:10]) + more)
+    names = list(ids)
+    return [
+        Listed(name, names[some], files[some], labels[some])
+        for name, some in _in_parts(folder, len(names))
+    ]
+
+
+def _inside(folder: Path, text: str | None) -> Path:
+    """A listed path; it may not lead out of the folder. Raises ValueError."""
+    if not text:
+        raise ValueError("lacks a path")
+    windows, posix = PureWindowsPath(text), PurePosixPath(text)
+    if posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts:
+        raise ValueError(f"{text} leads out of the folder; paths start at the folder of {LABELS}")
+    path = folder / posix
+    if not path.is_file():
+        raise ValueError(f"{text} is not there")
+    return path
+
+
+def _jpeg_as_published(path: Path) -> Image.Image | None:
+    """A plain colour JPEG, decoded as in shards, so that exported pictures score the same."""
+    with path.open("rb") as file:
+        if file.read(2) != b"\xff\xd8":
+            return None
+    try:
+        with Image.open(path) as opened:
+            turned = opened.getexif().get(ExifTags.Base.Orientation, 1) != 1
+            if opened.mode != "RGB" or turned:
+                return None
+        return Image.fromarray(simplejpeg.decode_jpeg(path.read_bytes(), fastdct=True, strict=True))
+    except (UnidentifiedImageError, OSError, ValueError):
+        return None  # the ordinary reading says what is wrong with it
+
+
+def _read_map(path: Path) -> np.ndarray:
+    """A map from a picture file with one channel, 8 or 16 bit, or from `.npy`."""
+    if path.suffix == ".npy":
+        try:
+            return _as_map(np.load(path, allow_pickle=False), path)
+        except StoredError:
+            raise
+        except (OSError, ValueError, EOFError) as error:
+            raise StoredError(f"{path} is no readable .npy file: {error}") from None
+    try:
+        if path.suffix.lower() in (".jpg", ".jpeg"):
+            grey = simplejpeg.decode_jpeg_header(path.read_bytes())[2] == "Gray"
+            if grey:
+                return simplejpeg.decode_jpeg(
+                    path.read_bytes(), colorspace="GRAY", fastdct=True, strict=True
+                )[..., 0]
+        with Image.open(path) as opened:
+            pixels = np.asarray(opened if opened.mode != "P" else opened.convert("RGB"))
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+        raise StoredError(f"{path} is no readable map: {error}") from None
+    if pixels.ndim == 3:
+        if not (pixels[..., :1] == pixels[..., :3]).all():
+            raise StoredError(f"{path} is in colour; a map has one channel")
+        pixels = pixels[..., 0]
+    return _as_map(pixels if pixels.dtype != bool else pixels.astype(np.uint8), path)
+
+
+# --- one size ---------------------------------------------------------------------------
+
+
+def _stored(image: Image.Image, heatmap: np.ndarray, label: int, path: Path) -> StoredPicture:
+    height, width = heatmap.shape
+    if abs(width / height * image.height / image.width - 1) > _PROPORTION:
+        raise StoredError(
+            f"{path}: the map is {height}x{width}, its picture {image.height}x{image.width} "
+            "(height x width): other proportions"
+        )
+    if image.size != _SQUARE:
+        image = ImageOps.fit(image, _SQUARE, Image.Resampling.BICUBIC)
+    if (width, height) != _SQUARE:
+        grey = Image.fromarray(heatmap.astype(np.float32))
+        heatmap = np.asarray(ImageOps.fit(grey, _SQUARE, Image.Resampling.BILINEAR))
+    return StoredPicture(np.asarray(image), heatmap, label)
