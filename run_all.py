@@ -248,7 +248,10 @@ def _closing(study: Study, table: str, missed: list[str], status: int, again: st
     if missed:
         more = f"\n  … and {len(missed) - 10} more, see left_out.csv" if len(missed) > 10 else ""
         lines += [f"Left out ({len(missed)}):", *missed[:10]] + ([more] if more else [])
-    if status:
+    if status == FAULTS["left out"].exit_status:
+        lines += [f"Complete but for that (exit status {status}); once mended, run it again with"]
+        lines += [f"    {again}"]
+    elif status:
         lines += [f"Not complete (exit status {status}). What is finished is kept; {advice}"]
         lines += [f"    {again}"]
     return "\n".join([*lines, *filter(None, [study.profile.caveat])])

@@ -93,8 +93,8 @@ def _errors(frame: pd.DataFrame, column: str) -> np.ndarray:
 
 def _counts(frame: pd.DataFrame) -> str:
     low, high = frame.n.min(), frame.n.max()
-    protocol = f", {frame.protocol.iloc[0]}"
-    return (f"n = {low} images" if low == high else f"n = {low}–{high} images") + protocol
+    number = f"{low}" if low == high else f"{low}–{high}"
+    return f"n = {number} images, {frame.protocol.iloc[0]} protocol"
 
 
 def _variants(summary: pd.DataFrame, method: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -130,7 +130,7 @@ def plot_dcls_against_baseline(summary: pd.DataFrame, method: str) -> Figure:
     ax.set_title(
         f"Figure 2. {METHODS[method].label}:\nabove the dashed line DCLS agrees more with people"
     )
-    ax.legend(title=f"{_counts(base)}, bars: 95 % interval", title_fontsize=8, loc="center left",
+    ax.legend(title=f"{_counts(base)},\nbars: 95 % interval", title_fontsize=8, loc="center left",
               bbox_to_anchor=(1.0, 0.5))  # fmt: skip
     return fig
 
@@ -180,7 +180,7 @@ def plot_protocols(summary: pd.DataFrame, method: str) -> Figure:
             ax.errorbar(
                 frame.score, place + shift, xerr=_errors(frame, "score"), ls="none",
                 fmt=_PROTOCOL_MARKS[index], ms=4, capsize=2, elinewidth=1,
-                label=_counts(frame).replace(f", {protocol}", f"\n{protocol}"),
+                label=_counts(frame).replace(", ", "\n"),
             )  # fmt: skip
             ax.set_yticks(place, [BACKBONES[key].label for key in frame.index])
             ax.set_title(title)
@@ -214,7 +214,7 @@ def plot_size_against_score(summary: pd.DataFrame, method: str, correlation: flo
     if np.isnan(correlation):
         told = "too few models for a rank correlation of size and score"
     ax.set_title(f"Figure 4. Baselines, {METHODS[method].label}\n{told}")
-    ax.legend(title=f"{_counts(base)}, bars: 95 % interval", title_fontsize=8, loc="center left",
+    ax.legend(title=f"{_counts(base)},\nbars: 95 % interval", title_fontsize=8, loc="center left",
               bbox_to_anchor=(1.0, 0.5))  # fmt: skip
     ax.grid()
     return fig

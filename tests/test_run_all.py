@@ -486,3 +486,29 @@ def test_killed_at_random_moments_and_resumed_the_results_are_the_same(project, 
     for name in names:
         path = f"figures/demo/{name}.txt"
         assert kept[name]["outputs"][path] == undisturbed.figures()[f"{name}.txt"]
+
+
+def test_what_keep_going_left_out_is_told_with_a_status_of_its_own(project):
+    cell = """from lib.outputs import write_result
+from lib.paths import OUTPUT
+with write_result(OUTPUT / profile / "tables" / "left_out.csv") as partial:
+    partial.write_text("left_out,reason\\nval-3,it is cut short\\n")"""
+    writes = "`data/output/{profile}/tables/left_out.csv`"
+    folder = project.folder / "notebooks"
+    write_notebook(folder, "01_a", cell, writes=writes, parameters=PARAMETERS)
+    status, out, _ = project.run("--keep-going")
+    assert status == FAULTS["left out"].exit_status == 14
+    assert "val-3: it is cut short" in out
+    assert "Complete but for that" in out
+    status, _, _ = project.run()
+    assert status == 0
+
+
+def test_unreadable_pictures_are_told_before_any_work(tmp_path, capsys):
+    (tmp_path / "val-0.tfrecords").write_text("<html>404</html>")
+    arguments = ["--profile", "demo", "--pictures", str(tmp_path), "--dry-run"]
+    assert run_all.main(arguments) == FAULTS["unreadable files"].exit_status == 13
+    assert "val-0.tfrecords, record 0 at byte 0" in capsys.readouterr().err
+    missing = str(tmp_path / "nowhere")
+    assert run_all.main(["--profile", "demo", "--pictures", missing, "--dry-run"]) == 3
+    assert "The folder of --pictures is not there" in capsys.readouterr().err
