@@ -19,6 +19,7 @@ from typing import NoReturn
 from lib.backbones import BACKBONES
 from lib.methods import METHODS
 from lib.paths import OUTPUT, ROOT, shown
+from lib.precision import PRECISIONS
 from lib.protocols import PROTOCOLS
 from lib.runner import signals
 from lib.runner.faults import FAULTS, RunError
@@ -51,6 +52,14 @@ def _names(text: str) -> list[str]:
 def _name(text: str) -> str:
     (name,) = _names(text)[:1]
     return name
+
+
+def _batch_size(text: str) -> int:
+    if text == "auto":
+        return 0
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a number of pictures")
+    return int(text)
 
 
 def _duration(text: str) -> float:
@@ -92,8 +101,14 @@ def _parser() -> argparse.ArgumentParser:
          "pictures and maps with labels.csv (see data/README.md)")  # fmt: skip
     how = parser.add_argument_group("how").add_argument
     how("--device", default="auto", help="auto, cpu, cuda, cuda:<number>, mps (default: auto)")
-    how("--batch-size", type=int, default=32, metavar="N",
-        help="pictures per forward (default: 32); less takes less memory")  # fmt: skip
+    how("--batch-size", type=_batch_size, default=0, metavar="N",
+        help="pictures per forward; auto (default) halves it where memory is short")  # fmt: skip
+    how("--precision", default="float32",
+        help=f"of the networks' features: {', '.join(PRECISIONS)} (default: float32)")  # fmt: skip
+    how("--compile", action="store_true", help="compile networks by torch.compile")
+    how("--workers", type=int, default=0, metavar="N", help="score by N processes at once (Dask)")
+    how("--scheduler", default="", metavar="ADDRESS",
+        help="score on the workers of this Dask scheduler (tcp://host:8786)")  # fmt: skip
     how("--keep-going", action="store_true",
         help="leave out what is missing or cannot be read, and say so in the results")  # fmt: skip
     how("--timeout", type=_duration, metavar="TIME",
@@ -191,9 +206,15 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         "protocols": _flat(options.protocols),
         "pictures": options.pictures,
         "keep_going": options.keep_going,
+        "precision": options.precision,
+        "compile": options.compile,
+        "workers": options.workers,
+        "scheduler": options.scheduler,
     }
     try:
         study = Study.from_profile(**values)
+        # Kernels run in the notebooks' folder: from there a relative path leads elsewhere.
+        values |= {"data_dir": study.data_dir, "pictures": study.pictures}
     except ValueError as error:
         raise RunError("wrong option", str(error)) from None
     if options.only and options.first:
@@ -214,7 +235,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         if killed:
             progress.say(f"The last run was killed ({killed}). What it had finished is kept.\n")
         if options.download or options.download_only:
-            _download(study, progress)
+            _download(study, progress, study.keep_going and not options.download_only)
         if options.download_only:
             return 0
         results = _prepared(options, study, known, chosen, values, command, progress).run()
@@ -257,8 +278,8 @@ def _closing(study: Study, table: str, missed: list[str], status: int, again: st
     return "\n".join([*lines, *filter(None, [study.profile.caveat])])
 
 
-def _download(study: Study, progress) -> None:
-    """Fetch what the study lacks. Raises RunError naming what could not be."""
+def _download(study: Study, progress, tolerant: bool) -> None:
+    """Fetch what the study lacks. Raises RunError naming what could not be, unless tolerant."""
     import shutil
 
     from lib.download import DownloadError, fetch
@@ -274,10 +295,12 @@ def _download(study: Study, progress) -> None:
     try:
         fetch(sources, study.data, progress.say)
     except DownloadError as error:
-        if study.keep_going:
+        if tolerant:
             progress.say(f"{error}\n")
             return
         raise RunError("not fetched", str(error)) from None
+    except ValueError as error:  # known_files.json is damaged
+        raise RunError("changed files", str(error)) from None
     except OSError as error:
         fault = "disk full" if is_disk_full(error) else "not ready"
         raise RunError(fault, f"{shown(study.data)} cannot be written: {error}") from None

@@ -60,7 +60,7 @@ def head_pass(model: nn.Module, x: Tensor, targets: Tensor | None = None) -> Hea
     may be called under `no_grad`.
     """
     with evaluating(model):
-        with torch.no_grad():
+        with torch.inference_mode():
             features = model.features(x)
         with torch.inference_mode(False), torch.enable_grad():
             # clone: features made under a caller's inference_mode cannot be recorded
@@ -77,7 +77,7 @@ def head_pass(model: nn.Module, x: Tensor, targets: Tensor | None = None) -> Hea
 
 def _checked_targets(targets: Tensor, logits: Tensor) -> Tensor:
     images, classes = logits.shape
-    targets = torch.as_tensor(targets, device=logits.device)
+    targets = torch.as_tensor(targets)
     if targets.shape != (images,):
         raise ValueError(
             f"need one target class per image: {images} images, targets {tuple(targets.shape)}"
@@ -89,7 +89,8 @@ def _checked_targets(targets: Tensor, logits: Tensor) -> Tensor:
         or not ((targets >= 0) & (targets < classes)).all()
     ):
         raise ValueError(f"targets must be class indices 0 … {classes - 1}, got {targets.tolist()}")
-    return targets.long()
+    # Checked where they were, which for a shard's labels is not the device: no waiting for it.
+    return targets.to(logits.device, torch.int64, non_blocking=True)
 
 
 def enlarge(small_maps: Tensor, size: int = MAP_SIZE) -> Tensor:

@@ -1,5 +1,6 @@
 """ClickMe as the models are given it: pictures, human maps and labels, batch by batch.
 
+Other stores of pictures and maps (`lib.stored`) are read in the same way.
 Reading is done as the published study does it, so that scores can equal its own;
 `PROTOCOLS` tells which of the stored pictures are scored, and how their maps are read.
 """
@@ -78,6 +79,7 @@ class ClickMe:
                are among a larger one's. 0 takes all.
     classes  : labels must lie in 0 … classes - 1
     keep_going : what cannot be read is left out, and named in `left_out`
+    unread   : the name of a last shard that the published reader stops before
 
     Opening lists the pictures; they are read when iterated, so memory does
     not grow with their number. Raises FileNotFoundError and StoredError.
@@ -93,6 +95,7 @@ class ClickMe:
         limit: int = 0,
         classes: int = 1000,
         keep_going: bool = False,
+        unread: str = "",
     ):
         if isinstance(places, str | Path):
             raise ValueError("places is a list of files or folders, not one path")
@@ -105,25 +108,29 @@ class ClickMe:
         self.left_out = {part.name: part.damage for part in parts if part.damage}
         stored = [(part, index) for part in parts for index in range(len(part))]
         self.stored = len(stored)
-        per_part = {part.name: len(part) for part in parts}
-        self.kept = {p.key: p.kept(per_part) for p in self.protocols}
-        for key, kept in self.kept.items():
-            if not kept:
+        last = sum(len(part) for part in parts[-1:] if part.name == unread)
+        self._scored = {p.key: p.scored(self.stored, last) for p in self.protocols}
+        for key, scored in self._scored.items():
+            if not scored:
                 raise StoredError(
                     f"there are {self.stored} pictures, fewer than the one whole batch of "
                     f"32 that protocol {key!r} needs"
                 )
-        taken = range(max(self.kept.values()))
+        taken = range(max(self._scored.values()))
         # The same subset whatever the protocols: every one of them scores what this one does.
-        common = PROTOCOLS["published"].kept(per_part) or self.stored
-        if limit and limit < common:
-            order = np.random.default_rng(SUBSET_SEED).permutation(common)
-            taken = sorted(order[:limit].tolist())
+        common = PROTOCOLS["published"].scored(self.stored, last) or self.stored
+        order = np.random.default_rng(SUBSET_SEED).permutation(common).tolist()
+        if 0 < limit < len(taken):  # what not all protocols score comes last
+            taken = sorted([*order, *range(common, self.stored)][:limit])
         self.chosen = [_Chosen(*stored[place], place) for place in taken]
 
     def scored(self, protocol: str) -> int:
         """How many of these pictures a protocol scores."""
-        return sum(chosen.place < self.kept[protocol] for chosen in self.chosen)
+        return sum(chosen.place < self._scored[protocol] for chosen in self.chosen)
+
+    def is_scored(self, protocol: str, places: np.ndarray) -> np.ndarray:
+        """Which of the pictures at these places a protocol scores, as bools."""
+        return places < self._scored[protocol]
 
     def __len__(self) -> int:
         return len(self.chosen)

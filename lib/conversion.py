@@ -63,9 +63,11 @@ def receptive_fields(study: Study, count: int) -> tuple[dict[Backbone, dict[str,
     """
     pictures = held_out(study, count).pictures
     fields: dict[Backbone, dict[str, np.ndarray]] = {}
-    for backbone, dcls in study.variants:
+    for backbone, dcls in study.there():
         model = study.load_model(backbone.key, dcls).folded()
-        field = effective_receptive_field(model, model.prepare(pictures), min(study.batch_size, 8))
+        field = effective_receptive_field(
+            model, model.prepare(pictures), min(study.batch_size or 8, 8)
+        )
         name = "with DCLS" if dcls else "without DCLS"
         fields.setdefault(backbone, {})[name] = field.cpu().numpy()
     return fields, len(pictures)

@@ -107,7 +107,7 @@ def _variants(summary: pd.DataFrame, method: str) -> tuple[pd.DataFrame, pd.Data
 def plot_dcls_against_baseline(summary: pd.DataFrame, method: str) -> Figure:
     """Figure 2: a point per backbone, score without DCLS (x) against with it (y).
 
-    summary : as `lib.scoring.summarise` makes it
+    summary : as `lib.results.summarise` makes it
     """
     fig, ax = plt.subplots(figsize=(6.8, 4.6))
     base, dcls = _variants(summary, method)
@@ -223,7 +223,7 @@ def plot_size_against_score(summary: pd.DataFrame, method: str, correlation: flo
 def plot_rho_distributions(scores: pd.DataFrame, method: str) -> Figure:
     """How the correlation spreads over pictures, per backbone, without and with DCLS.
 
-    scores : the per-image table of `lib.scoring.score_study`; invalid maps are left out
+    scores : the per-image table of `lib.scorer.score_study`; invalid maps are left out
     """
     of_method = scores[scores.method == method]
     present = set(of_method.backbone)

@@ -26,6 +26,8 @@ from lib.dcls import convert_to_dcls, fold_dcls
 from lib.files import write_atomically
 from lib.fingerprint import sha256_of
 from lib.paths import DEMO
+from lib.precision import PRECISIONS
+from lib.rewrites import MINI_FORM, PLAIN, Form, remembered_form, written
 from lib.tables import unknown_name
 
 
@@ -85,11 +87,13 @@ class StudyModel(nn.Module):
     prepare(pictures) : uint8 pictures -> x
     """
 
-    layout = torch.contiguous_format
+    form = PLAIN
+    precision = "float32"
 
     def __init__(self, network: nn.Module, backbone: Backbone, provenance: Provenance):
         super().__init__()
         self.network = network
+        self._forward_features = network.forward_features
         self.backbone = backbone
         self.provenance = provenance
 
@@ -98,7 +102,10 @@ class StudyModel(nn.Module):
         return self.provenance.variant
 
     def features(self, x: Tensor) -> Tensor:
-        return self.network.forward_features(x)
+        if self.precision == "float32":
+            return self._forward_features(x)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return self._forward_features(x).float()
 
     def head(self, features: Tensor) -> Tensor:
         return self.network.forward_head(features)
@@ -108,26 +115,43 @@ class StudyModel(nn.Module):
 
     def prepare(self, pictures: np.ndarray) -> Tensor:
         """Pictures as the network wants them, on its device and in its layout."""
-        geometry = self.backbone.preprocessing
-        pixels = torch.from_numpy(resize_pictures(pictures, geometry))
-        device = next(self.parameters()).device
-        return prepare_pixels(pixels.to(device), geometry).contiguous(memory_format=self.layout)
+        resized = resize_pictures(pictures, self.backbone.preprocessing)
+        return self.prepare_pixels(torch.from_numpy(resized))
+
+    def prepare_pixels(self, pixels: Tensor) -> Tensor:
+        """The same for (image, side, side, 3) uint8 that are resized and cropped already."""
+        here = pixels.to(next(self.parameters()).device, non_blocking=True)
+        x = prepare_pixels(here, self.backbone.preprocessing)
+        return x.contiguous(memory_format=self.form.layout)
 
     def folded(self) -> StudyModel:
         """The same function with every DCLS kernel folded into a plain convolution."""
         return StudyModel(fold_dcls(self.network), self.backbone, self.provenance).eval()
 
-    def for_inference(self) -> StudyModel:
-        """Folded and laid out for fast forwards: what scores and maps are made with.
+    def for_inference(
+        self, precision: str = "float32", compiled: bool = False, form: Form | None = None
+    ) -> StudyModel:
+        """Folded and rewritten for fast forwards: what scores and maps are made with.
 
-        On a CPU 17x17 depthwise convolutions are 20-100 times faster channels-last.
-        Not for a backward through the network: on a CPU FastViT's crashes in this
-        layout. `lib.cam` differentiates the head only, and is safe.
+        precision : of the features, a key of `PRECISIONS`
+        compiled  : by torch.compile, at the first forward of each shape
+        form      : how the network is written; None takes what was measured to be the
+                    fastest here (`lib.rewrites`), and measures it the first time
+
+        Not for a backward through the network: on a CPU FastViT's crashes channels-last.
+        `lib.cam` differentiates the head only, and is safe.
         """
         folded = self.folded()
-        folded.layout = torch.channels_last
-        folded.network.to(memory_format=folded.layout)
-        return folded
+        if form is None and self.provenance.architecture == "mini":
+            form = MINI_FORM
+        elif form is None:
+            side = self.backbone.preprocessing.crop
+            form = remembered_form(folded.network, self.variant, side)
+        model = StudyModel(written(folded.network, form), self.backbone, self.provenance).eval()
+        model.form, model.precision = form, PRECISIONS[precision].key
+        if compiled:
+            model._forward_features = torch.compile(model.network.forward_features)
+        return model
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -6,11 +6,9 @@ Each mend can be switched on alone ("published+blur"), which tells what it does 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lib.backbones import Preprocessing
-from lib.sources import UNREAD_SHARD
 from lib.tables import Table
 
 _WHOLE_BATCH = 32
@@ -43,16 +41,14 @@ class Protocol:
     label: str
     mends: frozenset[str]
 
-    def kept(self, per_part: Mapping[str, int]) -> int:
+    def scored(self, stored: int, unread: int = 0) -> int:
         """How many of the stored pictures are scored: the first so many, in reading order.
 
-        per_part : {name: pictures stored}; the shard that is not read is the last
+        unread : pictures of the last shard, where it is the one that is never read
         """
-        stored = sum(per_part.values())
         if "pictures" in self.mends:
             return stored
-        stored -= per_part.get(UNREAD_SHARD, 0)
-        return stored - stored % _WHOLE_BATCH
+        return (stored - unread) // _WHOLE_BATCH * _WHOLE_BATCH
 
     @property
     def settles(self) -> bool:

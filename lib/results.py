@@ -43,7 +43,16 @@ def load_scores(study: Study) -> pd.DataFrame:
     here = study.facts()
     other = [
         f"{name}: {made_for.get(name)}, here {here[name]}"
-        for name in ("profile", "models", "methods", "limit", "protocols", "pictures")
+        for name in (
+            "profile",
+            "models",
+            "methods",
+            "limit",
+            "protocols",
+            "pictures",
+            "precision",
+            "compile",
+        )
         if made_for.get(name) != here[name]
     ]
     other += [
@@ -279,7 +288,7 @@ def readable_table(results: pd.DataFrame) -> pd.DataFrame:
 def write_results(study: Study, results: pd.DataFrame, missed: pd.DataFrame) -> None:
     """Write the results table as CSV (numbers), Markdown and LaTeX (rounded).
 
-    missed : what `lib.scoring.left_out` tells; the caption names it
+    missed : what `lib.scorer.left_out` tells; the caption names it
     """
     folder = study.output / "tables"
     subset = f"At most {study.limit} pictures. " if study.limit else ""

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib.backbones import BACKBONES, THE_EIGHT, Backbone, variant_name
-from lib.fingerprint import sha256_of, size_of
+from lib.fingerprint import fingerprint, sha256_of, size_of
 from lib.methods import METHODS, CamMethod
 from lib.paths import DATA, DEMO, FIGURES, OUTPUT, PHOTOGRAPHS, shown
+from lib.precision import PRECISIONS
 from lib.protocols import DEFAULT_PROTOCOLS, PROTOCOLS
 from lib.sources import SHARDS, UNREAD_SHARD, WEIGHTS, Source
 from lib.tables import Table
@@ -94,11 +95,15 @@ class Study:
 
     limit      : so many pictures of the shards, 0 for all
     device     : "auto", "cpu", "cuda", "cuda:1" or "mps"
-    batch_size : pictures per forward
+    batch_size : pictures per forward, 0 for as many as is good for the device
     data_dir   : folder of downloaded files, "" for the project's `data/`
     protocols  : keys of PROTOCOLS
     pictures   : a folder of pictures and human maps in place of the profile's, "" for none
     keep_going : what is missing or cannot be read is left out and named
+    precision  : a key of PRECISIONS
+    compile    : networks are compiled by torch.compile
+    workers    : so many processes score at once, 0 for none but this one
+    scheduler  : address of a Dask scheduler whose workers score, "" for none
     """
 
     profile: Profile
@@ -111,6 +116,10 @@ class Study:
     protocols: tuple[str, ...] = DEFAULT_PROTOCOLS
     pictures: str = ""
     keep_going: bool = False
+    precision: str = "float32"
+    compile: bool = False
+    workers: int = 0
+    scheduler: str = ""
 
     @classmethod
     def from_profile(
@@ -120,11 +129,15 @@ class Study:
         methods: Sequence[str] = (),
         limit: int = 0,
         device: str = "auto",
-        batch_size: int = 32,
+        batch_size: int = 0,
         data_dir: str = "",
         protocols: Sequence[str] = (),
         pictures: str = "",
         keep_going: bool = False,
+        precision: str = "float32",
+        compile: bool = False,
+        workers: int = 0,
+        scheduler: str = "",
     ) -> Study:
         """Check every choice and bind it to a profile's data.
 
@@ -134,9 +147,11 @@ class Study:
         """
         if isinstance(models, str) or isinstance(methods, str):
             raise ValueError("models and methods are lists of names, not one text")
-        for name, value, least in (("limit", limit, 0), ("batch_size", batch_size, 1)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} must be a whole number of {least} or more, got {value!r}")
+        for name, value in (("limit", limit), ("batch_size", batch_size), ("workers", workers)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise ValueError(f"{name} must be a whole number of 0 or more, got {value!r}")
+        if workers and scheduler:
+            raise ValueError("workers and scheduler exclude each other: one starts a cluster here")
         if not _DEVICE.fullmatch(str(device)):
             raise ValueError(f"device {device!r} is none of auto, cpu, cuda, cuda:<number>, mps")
         row = PROFILES[profile]
@@ -145,7 +160,8 @@ class Study:
         if absent:
             raise ValueError(f"the {row.key} profile has no model {', '.join(absent)}")
         if pictures:
-            row = replace(row, label=f"{row.label} models, pictures of {Path(pictures).name}")
+            named = Path(pictures).expanduser().absolute().name
+            row = replace(row, label=f"{row.label} models, pictures of {named}")
         return cls(
             row,
             chosen,
@@ -153,11 +169,29 @@ class Study:
             limit,
             device,
             batch_size,
-            str(data_dir),
+            str(Path(data_dir).expanduser().absolute()) if data_dir else "",
             tuple(p.key for p in PROTOCOLS.select(protocols or DEFAULT_PROTOCOLS)),
             str(Path(pictures).expanduser().absolute()) if pictures else "",
             bool(keep_going),
+            PRECISIONS[precision].key,
+            bool(compile),
+            workers,
+            scheduler,
         )
+
+    def choices(self) -> dict:
+        """What `from_profile` makes the same study from, in another process."""
+        return {
+            "profile": self.profile.key,
+            "models": [b.key for b in self.backbones],
+            "methods": [m.key for m in self.methods],
+            "protocols": list(self.protocols),
+            **{
+                name: getattr(self, name)
+                for name in ("limit", "device", "batch_size", "data_dir", "pictures",
+                             "keep_going", "precision", "compile")
+            },
+        }  # fmt: skip
 
     # --- what it works on -------------------------------------------------------
 
@@ -168,8 +202,13 @@ class Study:
 
     def prefer(self, *keys: str) -> list[Backbone]:
         """Those of these backbones that are chosen and there; the first one if none is."""
-        there = [b for b in self.backbones if not self.keep_going or self._has_weights(b)]
+        there = list(dict.fromkeys(backbone for backbone, _ in self.there()))
         return [b for b in there if b.key in keys] or there[:1]
+
+    def there(self) -> list[tuple[Backbone, bool]]:
+        """The variants; with `keep_going` those of backbones with both weights."""
+        there = [b for b in self.backbones if not self.keep_going or self._has_weights(b)]
+        return [(backbone, dcls) for backbone in there for dcls in (False, True)]
 
     def _has_weights(self, backbone: Backbone) -> bool:
         return all(self.weights_path(backbone.key, dcls).is_file() for dcls in (False, True))
@@ -194,41 +233,49 @@ class Study:
         """Folder of shards and weights."""
         if self.profile.data is not None:
             return self.profile.data
-        return Path(self.data_dir).expanduser().absolute() if self.data_dir else DATA
+        return Path(self.data_dir) if self.data_dir else DATA
 
     def weights_path(self, key: str, dcls: bool) -> Path:
         """A variant's weights: `<variant>.safetensors` if it is there, else as published."""
         own = self._own_weights(key, dcls)
-        if self.profile.mini or own.is_file():
+        source = self._published_weights(key, dcls)
+        if self.profile.mini or source is None or own.is_file():
             return own
-        return self.data / self._published_weights(key, dcls).place
+        return self.data / source.place
 
     def _own_weights(self, key: str, dcls: bool) -> Path:
         return self.data / "checkpoints" / f"{self.weights_name(key, dcls)}.safetensors"
 
-    def _published_weights(self, key: str, dcls: bool) -> Source:
-        return WEIGHTS[self.weights_name(key, dcls)]
+    def _published_weights(self, key: str, dcls: bool) -> Source | None:
+        """None for a reader's own backbone."""
+        return WEIGHTS.get(self.weights_name(key, dcls))
 
     @staticmethod
     def weights_name(key: str, dcls: bool) -> str:
         """The variant whose weights these are: the fairer pair shares its DCLS model."""
         return variant_name((dcls and BACKBONES[key].pair_of) or key, dcls)
 
+    def container(self, key: str, dcls: bool) -> str:
+        """The entry of a variant's weights file that is read, "" where any will do."""
+        path, source = self.weights_path(key, dcls), self._published_weights(key, dcls)
+        return source.container if source and path == self.data / source.place else ""
+
     def recipe(self, key: str, dcls: bool) -> str:
         """How a variant's weights were trained."""
         if self.profile.mini:
             return DEMO_RECIPE
         path, source = self.weights_path(key, dcls), self._published_weights(key, dcls)
-        return source.recipe if path == self.data / source.place else "unknown"
+        return source.recipe if source and path == self.data / source.place else "unknown"
 
     def sources(self) -> list[Source]:
         """The published files that this study reads; none for the embedded example."""
         if self.profile.mini:
             return []
         weights = [
-            self._published_weights(b.key, dcls)
+            source
             for b, dcls in self.variants
-            if not self._own_weights(b.key, dcls).is_file()
+            if (source := self._published_weights(b.key, dcls))
+            and not self._own_weights(b.key, dcls).is_file()
         ]
         shards = [SHARDS[p.stem] for p in self.picture_paths()] if not self.pictures else []
         return list(dict.fromkeys([*weights, *shards]))
@@ -303,17 +350,16 @@ class Study:
 
         chosen = self.limit if limit is None else limit
         return ClickMe(
-            self.picture_paths(), self.protocols, chosen, self.profile.classes, self.keep_going
-        )
+            self.picture_paths(), self.protocols, chosen, self.profile.classes,
+            self.keep_going, "" if self.pictures else UNREAD_SHARD,
+        )  # fmt: skip
 
     def load_model(self, key: str, dcls: bool) -> StudyModel:
         """A variant with this profile's weights, on the study's device."""
         from lib.backbones import load_model
 
-        path, source = self.weights_path(key, dcls), self._published_weights(key, dcls)
-        container = source.container if path == self.data / source.place else ""
-        weights = "demo" if self.profile.mini else path
-        model = load_model(key, dcls, weights, container)
+        weights = "demo" if self.profile.mini else self.weights_path(key, dcls)
+        model = load_model(key, dcls, weights, self.container(key, dcls))
         return model.to(self.torch_device())
 
     def torch_device(self) -> torch.device:
@@ -354,19 +400,22 @@ class Study:
     @property
     def is_whole(self) -> bool:
         """All models, all methods and all pictures are chosen."""
-        chosen = (self.backbones, len(self.methods), self.limit, self.protocols)
-        return chosen == (self.profile.backbones, len(METHODS), 0, DEFAULT_PROTOCOLS)
+        chosen = (self.backbones, len(self.methods), self.limit, self.protocols, self.precision)
+        whole = (self.profile.backbones, len(METHODS), 0, DEFAULT_PROTOCOLS, "float32")
+        return chosen == whole
 
     @property
     def name(self) -> str:
         """Names the folders of results: the profile's key, "demo_subset" for less than all.
 
         So a quick look at two models never replaces the whole study's figures, nor do
-        results on other pictures ("paper_gaze" for a folder `gaze`).
+        results on other pictures ("paper_gaze_1a2b" for a folder `gaze`).
         """
         name = self.profile.key
         if self.pictures:
-            name += "_" + (re.sub(r"[^\w-]+", "_", Path(self.pictures).name) or "pictures")
+            # With a hash, for folders of one name in different places.
+            place = re.sub(r"[^\w-]+", "_", Path(self.pictures).name)
+            name += f"_{place}_{fingerprint({'pictures': self.pictures})[:4]}"
         return name if self.is_whole else f"{name}_subset"
 
     @property
@@ -393,6 +442,8 @@ class Study:
             "protocols": list(self.protocols),
             "pictures": self.pictures,
             "device": str(self.torch_device()),
-            "batch_size": self.batch_size,
+            "batch_size": self.batch_size or "auto",
+            "precision": self.precision,
+            "compile": self.compile,
             "caveat": self.profile.caveat,
         }

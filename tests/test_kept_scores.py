@@ -16,14 +16,14 @@ import pandas as pd
 import pytest
 from conftest import make_record
 
-from lib import scoring
+from lib import kept as kept_scores
 from lib.backbones import BACKBONES
 from lib.checkpoints import MissingWeights, WeightsError
 from lib.models import build_network
 from lib.paths import DEMO, ROOT
 from lib.rehearsal import write_stand_in
 from lib.results import paired_differences, readable_table, results_table, write_results
-from lib.scoring import left_out, score_study
+from lib.scorer import left_out, score_study
 from lib.sources import WEIGHTS
 from lib.stored import StoredError
 from lib.stored.shards import Shard, write_shard
@@ -35,7 +35,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 import lib.study
-from lib.scoring import score_study
+from lib.scorer import score_study
 from lib.study import Study
 
 data, output = Path(sys.argv[1]), Path(sys.argv[2])
@@ -136,7 +136,7 @@ def test_a_damaged_file_of_kept_scores_is_made_anew(make):
 def test_where_scores_cannot_be_written_nothing_finished_is_lost(make, monkeypatch):
     """A full disk, or a folder that became read-only, after some of the work."""
     study = make()
-    whole = scoring.write_atomically
+    whole = kept_scores.write_atomically
     written = []
 
     def full(path):
@@ -145,11 +145,11 @@ def test_where_scores_cannot_be_written_nothing_finished_is_lost(make, monkeypat
         written.append(path)
         return whole(path)
 
-    monkeypatch.setattr(scoring, "write_atomically", full)
+    monkeypatch.setattr(kept_scores, "write_atomically", full)
     with pytest.raises(OSError, match="No space left"):
         score_study(study)
     assert len(kept(study.scores)) == 2
-    monkeypatch.setattr(scoring, "write_atomically", whole)
+    monkeypatch.setattr(kept_scores, "write_atomically", whole)
     before = kept(study.scores)
     assert len(score_study(study)) == SHARDS * PICTURES * 2 * 2
     assert before.items() <= kept(study.scores).items()

@@ -16,7 +16,7 @@ from lib.backbones import BACKBONES
 from lib.human_maps import human_maps, mended_human_maps, published_human_maps, resize
 from lib.models import resize_pictures
 from lib.protocols import DEFAULT_PROTOCOLS, MENDS, PROTOCOLS
-from lib.scoring import score_study
+from lib.scorer import score_study
 from lib.spearman import rank_maps, sort_maps, spearman_per_image
 from lib.study import Study
 from lib.tables import UnknownName
@@ -47,12 +47,12 @@ def test_the_tables_hold_the_published_the_corrected_and_each_mend_alone():
 
 
 def test_the_published_reader_stops_before_the_last_shard_and_drops_the_partial_batch():
-    shards = {f"val-{i}": 1024 for i in range(17)} | {"val-17": 500}
-    assert PROTOCOLS["published"].kept(shards) == 17 * 1024
-    assert PROTOCOLS["published"].kept({"val-0": 40, "val-1": 30}) == 64
-    assert PROTOCOLS["corrected"].kept(shards) == 17 * 1024 + 500
-    assert PROTOCOLS["published+blur"].kept(shards) == 17 * 1024
-    assert PROTOCOLS["published+pictures"].kept({"val-0": 40, "val-1": 30}) == 70
+    stored = 17 * 1024 + 500
+    assert PROTOCOLS["published"].scored(stored, unread=500) == 17 * 1024
+    assert PROTOCOLS["published"].scored(70) == 64
+    assert PROTOCOLS["corrected"].scored(stored, unread=500) == 17 * 1024 + 500
+    assert PROTOCOLS["published+blur"].scored(stored, unread=500) == 17 * 1024
+    assert PROTOCOLS["published+pictures"].scored(70) == 70
 
 
 # --- blur ----------------------------------------------------------------------------------

@@ -376,7 +376,7 @@ def test_a_python_without_the_packages_is_told_the_mend(project, tmp_path):
         ),
         (["--profile", "demo", "--limit", "-3"], "limit must be a whole number of 0 or more"),
         (["--profile", "demo", "--limit", "many"], "invalid int value: 'many'"),
-        (["--profile", "demo", "--batch-size", "0"], "batch_size must be a whole number of 1"),
+        (["--profile", "demo", "--batch-size", "0"], "neither auto nor a number of pictures"),
         (["--profile", "demo", "--device", "tpu"], "device 'tpu' is none of"),
         (["--profile", "demo", "--only", "9"], "unknown notebook '9'"),
         (["--profile", "demo", "--from", "9"], "unknown notebook '9'"),

@@ -9,13 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import FAMILIES, make_record, mini
+from conftest import ALL_VARIANTS, FAMILIES, VARIANT_IDS, make_record, mini
 from scipy.stats import norm, spearmanr
 
-from lib import scoring
+from lib import kept, scorer
 from lib.clickme import ClickMe
 from lib.outputs import save_table
 from lib.paths import DEMO, PUBLISHED_SCORES
+from lib.prepared import PreparedPart
+from lib.protocols import PROTOCOLS
 from lib.results import (
     HUMAN_CEILING,
     entered_scores,
@@ -27,16 +29,15 @@ from lib.results import (
     summarise,
     write_results,
 )
+from lib.scorer import left_out, score_study
 from lib.scoring import (
     CONSTANT_HUMAN_MAP,
     CONSTANT_MODEL_MAP,
     NON_FINITE,
     VALID,
-    left_out,
-    score_batch,
-    score_study,
+    BatchSize,
+    score_part,
 )
-from lib.spearman import rank_maps
 from lib.statistics import mean_interval
 from lib.stored.shards import Record, write_shard
 from lib.study import PROFILES, MissingInputs, Study
@@ -106,10 +107,7 @@ def test_kept_scores_are_read_and_not_computed(tmp_path, monkeypatch):
     study = tiny_study(tmp_path, monkeypatch)
     first = score_study(study)
 
-    def refuse(*_):
-        raise AssertionError("computed again")
-
-    monkeypatch.setattr(scoring, "score_variant", refuse)
+    monkeypatch.setattr(scorer, "score_part", None)  # nothing is computed
     pd.testing.assert_frame_equal(score_study(study), first)
 
 
@@ -118,7 +116,7 @@ def test_kept_scores_are_read_and_not_computed(tmp_path, monkeypatch):
 )
 def test_other_choices_are_computed_anew(change, tmp_path, monkeypatch):
     score_study(tiny_study(tmp_path, monkeypatch))
-    monkeypatch.setattr(scoring, "score_variant", lambda *_: 1 / 0)
+    monkeypatch.setattr(scorer, "score_part", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         score_study(tiny_study(tmp_path, monkeypatch, **change))
 
@@ -151,30 +149,32 @@ def test_scores_of_several_shards_are_kept_shard_by_shard(tmp_path, monkeypatch)
 
 def test_other_weights_are_scored_anew(tmp_path, monkeypatch):
     score_study(tiny_study(tmp_path, monkeypatch))
-    monkeypatch.setattr(scoring, "score_variant", lambda *_: 1 / 0)
-    monkeypatch.setattr(scoring, "sha256_of", lambda path: "another")
+    monkeypatch.setattr(scorer, "score_part", lambda *_: 1 / 0)
+    monkeypatch.setattr(kept, "sha256_of", lambda path: "another")
     with pytest.raises(ZeroDivisionError):
         score_study(tiny_study(tmp_path, monkeypatch))
 
 
 def test_an_interruption_keeps_what_is_finished(tmp_path, monkeypatch):
     study = tiny_study(tmp_path, monkeypatch)
-    whole = scoring.score_variant
+    done = []
 
-    def interrupted(study, backbone, dcls, ranked):
-        if dcls:
+    def interrupted(model, *others):
+        if done:
             raise KeyboardInterrupt
-        return whole(study, backbone, dcls, ranked)
+        done.append(model.variant)
+        return score_part(model, *others)
 
-    monkeypatch.setattr(scoring, "score_variant", interrupted)
+    monkeypatch.setattr(scorer, "score_part", interrupted)
     with pytest.raises(KeyboardInterrupt):
         score_study(study)
-    kept = list(study.scores.iterdir())
-    assert [p.suffix for p in kept] == [".parquet"]
-    done = []
-    monkeypatch.setattr(scoring, "score_variant", lambda *a: done.append(a[2]) or whole(*a))
+    assert [p.suffix for p in study.scores.iterdir()] == [".parquet"]
+    again = []
+    monkeypatch.setattr(
+        scorer, "score_part", lambda model, *o: again.append(model.variant) or score_part(model, *o)
+    )
     assert len(score_study(study)) == 48
-    assert done == [True]
+    assert (done, again) == (["resnet50"], ["resnet50_dcls"])
 
 
 # --- invalid maps -------------------------------------------------------------------
@@ -185,18 +185,20 @@ def test_constant_and_non_finite_maps_are_counted_and_never_enter_a_mean(tmp_pat
     black = Record(flat.image, make_flat_jpeg(), 1)
     path = tmp_path / "val-0.tfrecords"
     write_shard(path, [black, *(make_record(i, label=1) for i in range(1, 32))])
-    batch = next(ClickMe([path]).batches(4))
     model = mini("resnet50")
     model.network.fc.weight.data[1] = -model.network.fc.weight.data[1].abs()  # all evidence < 0
-    frame = score_batch(model, batch, {"published": rank_maps(batch.human_maps)}, study_methods())
-    validity = dict(zip(frame.image_id[:4], frame.validity[:4], strict=True))
-    assert validity["val-0:0"] == CONSTANT_HUMAN_MAP
-    assert set(list(validity.values())[1:]) == {CONSTANT_MODEL_MAP}
+    frame = scores_of(model, path)
+    assert dict(zip(frame.image_id, frame.validity, strict=True))["val-0:0"] == CONSTANT_HUMAN_MAP
+    assert set(frame.validity[frame.image_id != "val-0:0"]) == {CONSTANT_MODEL_MAP}
     assert frame.rho.isna().all()
 
     model.network.fc.weight.data[1] = float("nan")
-    frame = score_batch(model, batch, {"published": rank_maps(batch.human_maps)}, study_methods())
-    assert set(frame.validity) == {NON_FINITE}
+    assert set(scores_of(model, path).validity) == {NON_FINITE}
+
+
+def scores_of(model, path: Path, batch: int = 32) -> pd.DataFrame:
+    part = PreparedPart(ClickMe([path]), torch.device("cpu"), batch)
+    return score_part(model, study_methods(), part, BatchSize(batch))
 
 
 def make_flat_jpeg() -> bytes:
@@ -361,8 +363,82 @@ def test_interval_of_too_few_values_is_missing(values, mean):
 @pytest.mark.parametrize("key", FAMILIES)
 def test_random_weights_score_near_zero_only_by_chance(key, shard):
     # a smoke test of the whole path on a network that knows nothing
-    batch = next(ClickMe([shard]).batches(8))
-    human = {"published": rank_maps(batch.human_maps)}
-    frame = score_batch(mini(key).for_inference(), batch, human, study_methods())
+    frame = scores_of(mini(key).for_inference(), shard, 8)
     assert frame.rho.dropna().between(-1, 1).all()
-    assert len(frame) == 16
+    assert len(frame) == 2 * 32
+
+
+# --- memory ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA"), RuntimeError("can't allocate memory: 1 bytes")]
+)
+def test_out_of_memory_halves_the_batch_and_goes_on(shard, monkeypatch, error, capsys):
+    model = mini("resnet50").for_inference()
+    expected = scores_of(model, shard, 32)
+    sizes = []
+    features = model.features
+
+    def scarce(x):
+        sizes.append(len(x))
+        if len(x) > 10:
+            raise error
+        return features(x)
+
+    monkeypatch.setattr(model, "features", scarce)
+    scores = scores_of(model, shard, 32)
+    assert sizes == [32, 16, 8, 8, 8, 8]
+    assert scores.image_id.tolist() == expected.image_id.tolist()
+    np.testing.assert_allclose(scores.rho, expected.rho, atol=1e-5)
+    told = capsys.readouterr().out
+    assert "out of memory with 32 pictures a forward: going on with 16" in told
+
+
+@pytest.mark.parametrize("message", ["out of memory, even for one", "something else"])
+def test_what_a_smaller_batch_does_not_mend_ends_the_scoring(shard, monkeypatch, message):
+    model = mini("resnet50").for_inference()
+
+    def broken(x):
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(model, "features", broken)
+    with pytest.raises(RuntimeError, match=message):
+        scores_of(model, shard, 4)
+
+
+# --- the hot path --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("key", "dcls"), ALL_VARIANTS, ids=VARIANT_IDS)
+def test_the_fast_path_scores_as_the_plain_definition_does(key, dcls):
+    """Every rewrite together: folded, fused, channels-last, one pass, sorting by digits."""
+    study = Study.from_profile("demo", models=[key], limit=8)
+    fast = study.load_model(key, dcls).for_inference()
+    plain = study.load_model(key, dcls)
+    part = PreparedPart(study.clickme(), torch.device("cpu"), 8)
+    scores = score_part(fast, study.methods, part, BatchSize(8))
+    (block,) = part.blocks(plain.backbone.preprocessing)
+    features = plain.features(plain.prepare_pixels(block.pixels)).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(
+        plain.head(features).gather(1, block.labels[:, None]).sum(), features
+    )
+    for method in study.methods:
+        small = method.small_map(features.detach(), gradient)
+        maps = torch.nn.functional.interpolate(small[:, None], (224, 224), mode="bilinear")
+        maps = maps.flatten(1).numpy()
+        for protocol, ranks in block.human.items():
+            rows = scores[(scores.method == method.key) & (scores.protocol == protocol)]
+            for rho, of_model, of_people in zip(rows.rho, maps, ranks.centred, strict=True):
+                if PROTOCOLS[protocol].settles:
+                    exact = of_model.astype(np.float64)
+                    of_model = np.rint((exact - exact.min()) / (exact.max() - exact.min()) * 1e5)
+                expected = spearmanr(of_model, of_people).statistic
+                assert rho == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_forward_in_bf16_scores_nearly_the_same(tmp_path, monkeypatch):
+    exact = score_study(tiny_study(tmp_path, monkeypatch))
+    rough = score_study(tiny_study(tmp_path, monkeypatch, precision="bf16"))
+    change = (exact.rho - rough.rho).abs()
+    assert 0 < change.max() < 0.05

@@ -13,10 +13,11 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import rankdata, spearmanr
 
 from lib.spearman import (
-    _ranks_by_numpy,
-    _ranks_by_torch,
+    _ranks_in_order,
+    _ranks_on_cpu,
     attainable_rho,
     rank_maps,
+    sort_maps,
     spearman_per_image,
 )
 
@@ -181,11 +182,31 @@ def test_maps_without_an_image_axis_or_with_imaginary_parts_are_refused(wrong):
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.booleans())
 def test_both_forms_of_ranking_are_the_same(seed, levels, settle):
     """The one that graphics cards take, and the processor's."""
-    ordered = np.sort(np.random.default_rng(seed).integers(0, levels, (3, 40)), axis=1)
-    ordered = ordered.astype(np.float32) / 7
-    for ours, theirs in zip(
-        _ranks_by_numpy(ordered, settle),
-        _ranks_by_torch(torch.from_numpy(ordered), settle),
-        strict=True,
-    ):
-        np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-15)
+    maps = np.random.default_rng(seed).integers(0, levels, (3, 5, 8)).astype(np.float32) / 7
+    ordered = sort_maps(maps)
+    centred, norm = _ranks_on_cpu(ordered, settle)
+    in_order, same_norm = _ranks_in_order(ordered, settle)
+    np.testing.assert_array_equal(centred.gather(1, ordered.pixels), in_order)
+    np.testing.assert_allclose(norm, same_norm, rtol=1e-14)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    arrays(
+        np.float32, (3, 6, 7), elements=st.floats(width=32, allow_nan=False, allow_subnormal=True)
+    )
+)
+def test_the_sort_by_digits_orders_every_float(values):
+    ordered = sort_maps(values)
+    np.testing.assert_array_equal(ordered.ordered, np.sort(values.reshape(3, -1), axis=1))
+    taken = torch.from_numpy(values).flatten(1).gather(1, ordered.pixels)
+    np.testing.assert_array_equal(ordered.ordered, taken)
+    assert all(sorted(row) == list(range(42)) for row in ordered.pixels.tolist())
+
+
+def test_some_images_of_ranks_are_ranks():
+    maps = torch.rand(4, 8, 8)
+    some, alone = rank_maps(maps)[1:3], rank_maps(maps[1:3])
+    assert torch.equal(some.centred, alone.centred)
+    assert torch.equal(some.norm, alone.norm)
+    assert some.shape == alone.shape

@@ -37,7 +37,7 @@ def test_choices_come_in_the_tables_order_once_each():
         ({"limit": -1}, "limit must be a whole number of 0 or more, got -1"),
         ({"limit": "5"}, "limit must be a whole number"),
         ({"limit": True}, "limit must be a whole number"),
-        ({"batch_size": 0}, "batch_size must be a whole number of 1 or more"),
+        ({"batch_size": -1}, "batch_size must be a whole number of 0 or more"),
         ({"batch_size": 2.0}, "batch_size must be"),
         ({"device": "gpu"}, "device 'gpu' is none of"),
         ({"device": "cuda:x"}, "is none of"),

@@ -172,7 +172,7 @@ class Attempt:
             return self._full(f"\n{text}")
         if says_out_of_memory(said):
             return RunError("out of memory", f"{text}\n\n{self._memory()}\n{self._lower()}")
-        return RunError("failed", text)
+        return RunError("unreadable files" if error.ename == "StoredError" else "failed", text)
 
     def _of_error(self, error: Exception) -> RunError:
         kernel = self.kernel
@@ -201,9 +201,10 @@ class Attempt:
 
     def _lower(self) -> str:
         size = self.values.get("batch_size")
-        if not isinstance(size, int) or size <= 1:
+        if not isinstance(size, int) or size == 1:
             return "Close other programs, or take a machine with more memory"
-        return f"Lower --batch-size (it was {size}): try --batch-size {size // 2}"
+        told, smaller = (size, size // 2) if size else ("auto", 8)
+        return f"Lower --batch-size (it was {told}): try --batch-size {smaller}"
 
     def _with_last_words(self, text: str) -> str:
         said = self.kernel.last_words()

@@ -120,7 +120,7 @@ def resume_command(
         for o in outcomes
     )
     if short_of_memory:
-        words = [*_without(words, "--batch-size"), "--batch-size", str(batch_size // 2)]
+        words = [*_without(words, "--batch-size"), "--batch-size", str(batch_size // 2 or 8)]
     return shlex.join([_python(), sys.argv[0] or "run_all.py", *words])
 
 

@@ -78,8 +78,8 @@ def _check_known(study: Study) -> list[RunError]:
     """Downloaded files are what they were at their first use."""
     if study.profile.mini:
         return []  # git keeps them
-    inputs = [path for paths in study.inputs().values() for path in paths]
-    present = [p for p in inputs if p.is_file() and p.is_relative_to(study.data)]
+    published = [study.data / source.place for source in study.sources()]
+    present = [path for path in published if path.is_file()]
     try:
         changed = KnownFiles(study.data).check(present)
     except (OSError, ValueError) as error:

@@ -36,7 +36,11 @@ def open_parts(places: Iterable[Path], tolerant: bool = False) -> list[Part]:
         elif shards := find_shards(place):
             parts += [Shard(path, tolerant) for path in shards]
         elif (place / LABELS).is_file():
-            parts += open_folder(place)
+            parts += open_folder(place, tolerant)
         else:
             parts += open_archives(place)
+    names = [part.name for part in parts]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise StoredError(f"more than one part has the name {', '.join(repeated)}; rename them")
     return parts

@@ -32,6 +32,7 @@ class Files(Part):
 
     def __init__(self, name: str, ids: Sequence[str], files: Sequence[tuple[Path, ...]]):
         self.name, self.ids, self.files = name, ids, files
+        self._digest = ""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -43,7 +44,9 @@ class Files(Part):
         return str(self.files[index][0])
 
     def digest(self) -> str:
-        return digest_of([path for paths in self.files for path in paths])
+        if not self._digest:
+            self._digest = f"{digest_of([p for paths in self.files for p in paths])} {[*self.ids]}"
+        return self._digest
 
     def read(self, indices: Sequence[int]) -> Iterator[StoredPicture | StoredError]:
         for index in indices:
@@ -51,6 +54,8 @@ class Files(Part):
                 yield self.one(index)
             except StoredError as error:
                 yield error
+            except Exception as error:  # whatever a decoder makes of a damaged file
+                yield StoredError(f"{self.where(index)}: {type(error).__name__}: {error}")
 
     def one(self, index: int) -> StoredPicture:
         """Raises StoredError naming the file."""
@@ -94,7 +99,7 @@ def open_archives(folder: Path) -> list[Part]:
     """The folder's `.npz` files by name, subfolders included. Raises StoredError for none."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not there")
-    paths = sorted(folder.rglob("*.npz"))
+    paths = sorted(path for path in folder.rglob("*.npz") if path.is_file())
     if not paths:
         raise StoredError(
             f"{folder} holds no pictures: neither shards (.tfrecords), nor {LABELS}, nor .npz files"
@@ -153,10 +158,11 @@ class Listed(Files):
         return _stored(image, _read_map(human), self.labels[index], human)
 
 
-def open_folder(folder: Path) -> list[Part]:
+def open_folder(folder: Path, tolerant: bool = False) -> list[Part]:
     """What `labels.csv` lists: `picture,map,label`, paths from the folder on, class indices.
 
-    Raises StoredError naming the line of anything wrong, of a file that is not there above all.
+    Raises StoredError naming the line of anything wrong, of a file that is not there above
+    all; if tolerant, such lines are the first part's `damage`.
     """
     listing = folder / LABELS
     try:
@@ -164,33 +170,38 @@ def open_folder(folder: Path) -> list[Part]:
             rows = csv.DictReader(file)
             if not set(_COLUMNS) <= set(rows.fieldnames or ()):
                 raise StoredError(f"{listing} needs the columns {','.join(_COLUMNS)}")
-            lines = list(rows)
+            lines = [(rows.line_num, row) for row in rows]
     except (UnicodeDecodeError, csv.Error) as error:
         raise StoredError(f"{listing} is no CSV in UTF-8: {error}") from None
     if not lines:
         raise StoredError(f"{listing} lists no picture")
     ids: dict[str, int] = {}
     files, labels, problems = [], [], []
-    for number, row in enumerate(lines, 2):
+    for number, row in lines:
         try:
             paths = tuple(_inside(folder, row[column]) for column in _COLUMNS[:2])
             label = int(row["label"])
-            first = ids.setdefault(row["picture"], number)
-            if first != number:
-                raise ValueError(f"repeats {row['picture']} of line {first}")
+            if row["picture"] in ids:
+                raise ValueError(f"repeats {row['picture']} of line {ids[row['picture']]}")
+            ids[row["picture"]] = number
         except (ValueError, TypeError) as error:
             problems.append(f"  line {number}: {error}")
             continue
         files.append(paths)
         labels.append(label)
+    told = ""
     if problems:
         more = f"\n  … and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise StoredError(f"{listing}:\n" + "\n".join(problems[:10]) + more)
+        told = f"{listing}:\n" + "\n".join(problems[:10]) + more
+        if not (tolerant and files):
+            raise StoredError(told)
     names = list(ids)
-    return [
+    parts: list[Part] = [
         Listed(name, names[some], files[some], labels[some])
         for name, some in _in_parts(folder, len(names))
     ]
+    parts[0].damage = told
+    return parts
 
 
 def _inside(folder: Path, text: str | None) -> Path:
@@ -238,7 +249,9 @@ def _read_map(path: Path) -> np.ndarray:
                     path.read_bytes(), colorspace="GRAY", fastdct=True, strict=True
                 )[..., 0]
         with Image.open(path) as opened:
-            pixels = np.asarray(opened if opened.mode != "P" else opened.convert("RGB"))
+            if opened.mode in ("P", "PA", "LA", "RGBA"):
+                opened = opened.convert("L" if opened.mode == "LA" else "RGB")
+            pixels = np.asarray(opened)
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
         raise StoredError(f"{path} is no readable map: {error}") from None
     if pixels.ndim == 3:

@@ -26,6 +26,7 @@ from lib.files import write_atomically
 from lib.fingerprint import sha256_of
 from lib.stored.part import STORED_SIZE, Part, StoredError, StoredPicture
 
+_SUFFIXES = (".tfrecord", ".tfrecords")
 _HEADER = struct.Struct("<QI")  # length, masked CRC of the length
 _FOOTER = struct.Struct("<I")  # masked CRC of the payload
 _CRC_MASK = 0xA282EAD8
@@ -35,7 +36,7 @@ def find_shards(folder: Path) -> list[Path]:
     """The folder's TFRecord files, val-2 before val-10."""
     if not folder.is_dir():
         return []
-    found = [p for p in folder.iterdir() if p.suffix in (".tfrecord", ".tfrecords")]
+    found = [p for p in folder.iterdir() if p.suffix in _SUFFIXES and p.name[0] != "."]
     return sorted(found, key=lambda p: [(len(d), d) for d in re.split(r"(\d+)", p.name)])
 
 

@@ -1,0 +1,94 @@
+"""Kept scores: one file per variant and part, named by a hash of what determines them."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from lib import (
+    cam,
+    checkpoints,
+    clickme,
+    dcls,
+    human_maps,
+    methods,
+    models,
+    pictures,
+    prepared,
+    protocols,
+    rewrites,
+    scoring,
+    spearman,
+)
+from lib.backbones import Backbone
+from lib.checkpoints import MissingWeights
+from lib.clickme import ClickMe
+from lib.files import write_atomically
+from lib.fingerprint import fingerprint, sha256_of
+from lib.paths import shown
+from lib.stored import folders, part, shards
+from lib.study import Study
+
+LEFT_OUT = "left_out"  # in a table's attributes: {picture: why it was not scored}
+
+# A change to any of these may change a score, so kept scores depend on their text.
+_DETERMINING_CODE = (
+    cam, checkpoints, clickme, dcls, folders, human_maps, methods, models, part, pictures,
+    prepared, protocols, rewrites, scoring, shards, spearman,
+)  # fmt: skip
+_DETERMINING_PACKAGES = ("torch", "timm", "dcls", "numpy", "simplejpeg", "pillow")
+
+
+def kept_path(study: Study, backbone: Backbone, has_dcls: bool, some: ClickMe) -> Path:
+    """Where a variant's scores on the pictures of a part are kept. Raises MissingWeights."""
+    weights = study.weights_path(backbone.key, has_dcls)
+    if not weights.is_file():
+        raise MissingWeights(f"no weights at {shown(weights)}")
+    key = fingerprint(
+        {
+            "weights": sha256_of(weights),
+            "container": study.container(backbone.key, has_dcls),
+            "dcls": has_dcls and backbone.dcls,
+            "preprocessing": backbone.preprocessing,
+            "head_norm_eps": backbone.head_norm_eps,
+            "methods": {method.key: method.small_map for method in study.methods},
+            "protocols": [(p.key, sorted(p.mends)) for p in some.protocols],
+            "scored": {p.key: some.scored(p.key) for p in some.protocols},
+            "part": some.part.digest(),
+            "pictures": [chosen.index for chosen in some.chosen],
+            "device": study.torch_device().type,
+            "precision": study.precision,
+            "compile": study.compile,
+            "code": _DETERMINING_CODE,
+            "packages": {name: version(name) for name in _DETERMINING_PACKAGES},
+        }
+    )
+    name = study.weights_name(backbone.key, has_dcls)
+    return study.scores / f"{name}-{some.part.name}-{key}.parquet"
+
+
+def write_kept(path: Path, scores: pd.DataFrame, left_out: dict[str, str]) -> None:
+    """The file appears when it is whole, with checksums in it."""
+    scores.attrs[LEFT_OUT] = left_out
+    with write_atomically(path) as partial:
+        scores.to_parquet(partial, index=False, write_page_checksum=True)
+
+
+def read_kept(path: Path, keep_going: bool = True) -> pd.DataFrame | None:
+    """Scores kept there; None if there are none, or the file is damaged.
+
+    keep_going : scores that lack pictures will do
+    """
+    if not path.is_file():
+        return None
+    try:
+        scores = pq.read_table(path, page_checksum_verification=True).to_pandas()
+    except (pa.ArrowException, OSError) as error:
+        tqdm.write(f"{shown(path)} is damaged: scoring anew ({str(error).splitlines()[0]})")
+        return None
+    return scores if keep_going or not scores.attrs.get(LEFT_OUT) else None
