@@ -54,6 +54,12 @@ def _name(text: str) -> str:
     return name
 
 
+def _folder(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("an empty text names no folder")
+    return text
+
+
 def _batch_size(text: str) -> int:
     if text == "auto":
         return 0
@@ -88,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     what("--limit", type=int, default=0, metavar="N",
          help="a fixed subset of N pictures (default: all)")  # fmt: skip
     data = parser.add_argument_group("downloads (paper profile)").add_argument
-    data("--data-dir", default="", metavar="FOLDER",
+    data("--data-dir", type=_folder, default="", metavar="FOLDER",
          help="where downloaded files are (default: data)")  # fmt: skip
     data("--download", action="store_true", help="fetch what is missing, then run")
     data("--download-only", action="store_true", help="fetch what is missing, run nothing")
@@ -96,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     what("--protocols", nargs="+", action="extend", type=_names, default=[], metavar="KEY",
          help="how human maps are read (default: published corrected; published needs 17 shards "
          "of 18)")  # fmt: skip
-    what("--pictures", default="", metavar="FOLDER",
+    what("--pictures", type=_folder, default="", metavar="FOLDER",
          help="score these pictures and human maps in place of ClickMe's: shards, .npz files, or "
          "pictures and maps with labels.csv (see data/README.md)")  # fmt: skip
     how = parser.add_argument_group("how").add_argument
@@ -240,7 +246,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
             return 0
         results = _prepared(options, study, known, chosen, values, command, progress).run()
         with signals.held():  # the run is over; what asks it to end now may read its end
-            missed = _left_out(study) if study.keep_going else []
+            missed = _left_out(study, results) if study.keep_going else []
             status = outcomes.exit_status(results)
             if missed and not status:
                 status = FAULTS["left out"].exit_status
@@ -253,10 +259,13 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
 _ADVICE = {1: "mend it, then go on with", 6: "with a longer --timeout, go on with"}
 
 
-def _left_out(study: Study) -> list[str]:
-    """What the results say that they lack."""
+def _left_out(study: Study, results) -> list[str]:
+    """What this run's results say that they lack."""
+    path = study.output / "tables" / "left_out.csv"
+    if not any(shown(path) in outcome.outputs for outcome in results):
+        return []
     try:
-        with (study.output / "tables" / "left_out.csv").open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8", newline="") as file:
             return [f"  {row['left_out']}: {row['reason']}" for row in csv.DictReader(file)]
     except FileNotFoundError:
         return []

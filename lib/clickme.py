@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.human_maps import DELIVERED_SIZE, published_human_maps, resize
+from lib.human_maps import DELIVERED_SIZE, published_human_maps, resize_picture
 from lib.protocols import PROTOCOLS
 from lib.stored import Part, StoredError, StoredPicture, open_parts
+from lib.threads import each
 
 # The seed of `limit`'s subset: the same pictures for everyone who asks for as many.
 SUBSET_SEED = 20240803
@@ -52,8 +53,13 @@ class ClickMeBatch:
 
 def deliver_pictures(stored: np.ndarray) -> np.ndarray:
     """(image, 256, 256, 3) uint8 -> (image, 224, 224, 3) uint8, truncated, not rounded."""
-    x = torch.from_numpy(stored).permute(0, 3, 1, 2).to(torch.float32)
-    return resize(x.contiguous(), DELIVERED_SIZE).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    delivered = np.empty((len(stored), DELIVERED_SIZE, DELIVERED_SIZE, 3), np.uint8)
+
+    def deliver(image: int) -> None:
+        delivered[image] = resize_picture(stored[image], DELIVERED_SIZE)
+
+    each(deliver, range(len(stored)))
+    return delivered
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,7 @@ class ClickMe:
             if not scored:
                 raise StoredError(
                     f"there are {self.stored} pictures, fewer than the one whole batch of "
-                    f"32 that protocol {key!r} needs"
+                    f"32 that protocol {key!r} needs; `--protocols corrected` scores any number"
                 )
         taken = range(max(self._scored.values()))
         # The same subset whatever the protocols: every one of them scores what this one does.

@@ -40,6 +40,21 @@ def resize(x: Tensor, side: int) -> Tensor:
     return top + (bottom - top) * between[:, None]
 
 
+def resize_picture(pixels: np.ndarray, side: int) -> np.ndarray:
+    """The same for one (s, s, 3) uint8 picture, truncated to uint8: numpy in place is faster."""
+    before, after, between = (t.numpy() for t in _neighbours(len(pixels), side))
+    x = pixels.astype(np.float32)
+    rows, right = x[:, before], x[:, after]
+    right -= rows
+    right *= between[:, None]
+    rows += right
+    top, bottom = rows[before], rows[after]
+    bottom -= top
+    bottom *= between[:, None, None]
+    top += bottom
+    return top.astype(np.uint8)
+
+
 @cache
 def _blur_kernel() -> Tensor:
     # Ten taps a side with sigma 10, peak at the sixth column and the fifth row: an
@@ -77,9 +92,13 @@ def mended_human_maps(stored: Tensor) -> Tensor:
 
 
 def human_maps(stored: Tensor, protocol: Protocol, geometry: Preprocessing) -> Tensor:
-    """(image, 256, 256) uint8 -> (image, 224, 224) float32, as compared with a backbone's maps."""
+    """(image, 256, 256) -> (image, 224, 224) float32, as compared with a backbone's maps."""
     blur_mended, crop, _ = protocol.reading(geometry)
     maps = mended_human_maps(stored) if blur_mended else published_human_maps(stored)
+    if blur_mended:  # whose rounding errors are no map; zero padding would make one of them
+        flat = stored.flatten(1)
+        constant = flat.amin(dim=1) == flat.amax(dim=1)
+        maps = torch.where(constant[:, None, None], 0.0, maps)
     if crop is None:
         return maps
     window = geometry.window(geometry.resize)

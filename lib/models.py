@@ -29,6 +29,7 @@ from lib.paths import DEMO
 from lib.precision import PRECISIONS
 from lib.rewrites import MINI_FORM, PLAIN, Form, remembered_form, written
 from lib.tables import unknown_name
+from lib.threads import each
 
 
 @dataclass(frozen=True)
@@ -64,19 +65,23 @@ def resize_pictures(pictures: np.ndarray, geometry: Preprocessing) -> np.ndarray
     if len(pictures) and pictures.shape[1:3] != (side, side):
         bicubic = Image.Resampling.BICUBIC
         pictures = np.stack(
-            [np.asarray(Image.fromarray(p).resize((side, side), bicubic)) for p in pictures]
+            each(lambda p: np.asarray(Image.fromarray(p).resize((side, side), bicubic)), pictures)
         )
     window = geometry.window(side)
     return np.ascontiguousarray(pictures[:, window, window])
 
 
-def prepare_pixels(pixels: Tensor, geometry: Preprocessing) -> Tensor:
+def prepare_pixels(
+    pixels: Tensor,
+    geometry: Preprocessing,
+    layout: torch.memory_format = torch.contiguous_format,
+) -> Tensor:
     """(image, side, side, 3) uint8 -> (image, 3, side, side) float32, normalised."""
-    x = pixels.permute(0, 3, 1, 2).to(torch.float32)
-    mean = torch.tensor(geometry.mean, device=x.device).view(1, 3, 1, 1)
-    std = torch.tensor(geometry.std, device=x.device).view(1, 3, 1, 1)
-    # A permuted tensor is channels-last in memory; FastViT's training crashes on one.
-    return ((x / 255 - mean) / std).contiguous()
+    mean = torch.tensor(geometry.mean, device=pixels.device)
+    std = torch.tensor(geometry.std, device=pixels.device)
+    x = pixels.to(torch.float32).div_(255).sub_(mean).div_(std).permute(0, 3, 1, 2)
+    # Channels-last in memory as it is; FastViT's training crashes on that.
+    return x.contiguous(memory_format=layout)
 
 
 class StudyModel(nn.Module):
@@ -121,8 +126,7 @@ class StudyModel(nn.Module):
     def prepare_pixels(self, pixels: Tensor) -> Tensor:
         """The same for (image, side, side, 3) uint8 that are resized and cropped already."""
         here = pixels.to(next(self.parameters()).device, non_blocking=True)
-        x = prepare_pixels(here, self.backbone.preprocessing)
-        return x.contiguous(memory_format=self.form.layout)
+        return prepare_pixels(here, self.backbone.preprocessing, self.form.layout)
 
     def folded(self) -> StudyModel:
         """The same function with every DCLS kernel folded into a plain convolution."""

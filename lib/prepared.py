@@ -1,7 +1,7 @@
 """A part's pictures ready for the networks and its human maps ranked.
 
-Decoding, resizing and ranking are done once for all variants and methods, in a thread of
-their own, ahead of the forward that needs them.
+Decoding, resizing and ranking are done once for all variants and methods: beside a GPU in a
+thread of their own, ahead of the forward that needs them; on a CPU by all its processors.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count, takewhile
 
 import numpy as np
 import torch
@@ -73,6 +74,11 @@ class PreparedPart:
         """All pictures, the next ones being made ready meanwhile. Raises StoredError."""
         # One preprocessing at a time: a part's pixels take some hundred megabytes.
         self._pixels = {key: v for key, v in self._pixels.items() if key[0] == geometry}
+        if self.device.type == "cpu":
+            # Where the forward takes all processors, a thread beside it makes it wait.
+            numbered = (self._block(number, geometry) for number in count())
+            yield from takewhile(lambda block: block is not None, numbered)
+            return
         with ThreadPoolExecutor(1, thread_name_prefix="prepare") as ahead:
             waiting = ahead.submit(self._block, 0, geometry)
             number = 0

@@ -151,7 +151,7 @@ def make_weights() -> None:
         made.replace(place)
 
 
-def _records(shard: int) -> Iterator[Record]:
+def generated_records(shard: int) -> Iterator[Record]:
     """Generated pictures, some dozens of them repeated under other labels."""
     rng = np.random.default_rng(shard)
     pairs = []
@@ -169,7 +169,7 @@ def make_shards() -> None:
     """A stand-in of every shard that is not there yet."""
     for number, source in enumerate(tqdm(SHARDS.values(), desc="shards", unit="file")):
         if not _served(source).exists():
-            write_shard(_served(source), _records(number))
+            write_shard(_served(source), generated_records(number))
 
 
 def make_zenodo_records() -> None:

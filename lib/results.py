@@ -322,7 +322,11 @@ def _in_words(missed: pd.DataFrame) -> str:
     return f"Left out, because missing or unreadable ({len(missed)}, see left_out.csv): {names}. "
 
 
+_LATEX = {
+    "\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
+    **{sign: f"\\{sign}" for sign in "&_%#${}"},
+}  # fmt: skip
+
+
 def _latex_text(text: str) -> str:
-    for sign in "&_%#$":
-        text = text.replace(sign, f"\\{sign}")
-    return text
+    return "".join(_LATEX.get(sign, sign) for sign in text)

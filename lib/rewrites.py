@@ -172,11 +172,11 @@ def _machine(device: torch.device) -> str:
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
-        name = f"{_processor()}, {torch.get_num_threads()} threads"
+        name = f"{processor()}, {torch.get_num_threads()} threads"
     return f"{name}, torch {torch.__version__}"
 
 
-def _processor() -> str:
+def processor() -> str:
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.partition(":")[2].strip() for line in lines if "model name" in line)

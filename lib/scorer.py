@@ -18,7 +18,9 @@ from lib.kept import LEFT_OUT, kept_path, read_kept, write_kept
 from lib.models import StudyModel
 from lib.prepared import PreparedPart
 from lib.scoring import BatchSize, score_part
+from lib.stored import StoredError
 from lib.study import MissingInputs, Study
+from lib.threads import reuse_memory
 
 _MODELS_IN_MEMORY = 1.5e9  # bytes; of a GPU's memory a third
 _AUTO = {"cuda": 256}  # pictures a forward; halved where they do not fit
@@ -50,6 +52,7 @@ class Scorer:
         self.device = study.torch_device()
         auto = _AUTO.get(self.device.type, _AUTO_ELSEWHERE)
         self.batch = BatchSize(study.batch_size or auto)
+        reuse_memory()
         self._part: PreparedPart | None = None
         self._models: dict[str, StudyModel] = {}
         self._room = _MODELS_IN_MEMORY
@@ -63,6 +66,11 @@ class Scorer:
             self._part = PreparedPart(unit.some, self.device, self.batch.now)
         model = self._model(unit.backbone, unit.dcls)
         scores = score_part(model, self.study.methods, self._part, self.batch)
+        if kept_path(self.study, unit.backbone, unit.dcls, unit.some) != unit.path:
+            raise StoredError(
+                f"{unit.some.part.name} or the weights of {unit.variant} changed while they were "
+                "scored: run again with the files as they are now"
+            )
         write_kept(unit.path, scores, unit.some.left_out)
 
     def _model(self, backbone: Backbone, dcls: bool) -> StudyModel:
@@ -116,7 +124,7 @@ def score_study(study: Study) -> pd.DataFrame:
 
 def left_out(scores: pd.DataFrame) -> pd.DataFrame:
     """What a study with `keep_going` left out: a row per variant, part or picture, and why."""
-    missed = scores.attrs.get(LEFT_OUT, {})
+    missed = {name: why[:1000] for name, why in scores.attrs.get(LEFT_OUT, {}).items()}
     return pd.DataFrame(missed.items(), columns=["left_out", "reason"], dtype=str)
 
 

@@ -17,7 +17,7 @@ from lib.methods import CamMethod
 from lib.models import StudyModel
 from lib.prepared import Block, PreparedPart
 from lib.protocols import PROTOCOLS
-from lib.spearman import Ranks, sort_maps, spearman_per_image
+from lib.spearman import Ranks, correlate
 
 VALID = "valid"
 CONSTANT_MODEL_MAP = "constant model map"
@@ -45,16 +45,16 @@ def agreement(maps: Tensor, human: Mapping[str, Ranks]) -> Agreement:
 
     Pixels are sorted once for all protocols.
     """
-    ordered = sort_maps(maps)
-    rho = {
-        key: spearman_per_image(ordered, ranks, PROTOCOLS[key].settles)
-        for key, ranks in human.items()
-    }
-    usable = {key: ranks.norm != 0 for key, ranks in human.items()}
-    finite = ordered.finite
+    found = correlate(maps, [(ranks, PROTOCOLS[key].settles) for key, ranks in human.items()])
+    finite = found.finite
     for ranks in human.values():
         finite = finite & ranks.norm.isfinite()
-    return Agreement(rho, usable, finite, ordered.constant)
+    return Agreement(
+        dict(zip(human, found.rho, strict=True)),
+        {key: ranks.norm != 0 for key, ranks in human.items()},
+        finite,
+        found.constant,
+    )
 
 
 @dataclass

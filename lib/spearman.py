@@ -6,14 +6,15 @@ Ranks are the expensive half and human maps serve every model and method, so
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from lib.threads import each
 
 _STEPS = 1e5  # of a map's range, where maps are settled
 
@@ -39,118 +40,88 @@ class Ranks:
         return Ranks(centred, self.norm[images], (len(centred), *self.shape[1:]))
 
 
-@dataclass(frozen=True)
-class SortedMaps:
-    """Maps whose pixels are sorted, to be ranked in more than one way.
-
-    ordered, pixels : (image, pixel) values in order, and the pixels they came from
-    finite          : (image,) bool
-    """
-
-    ordered: Tensor
-    pixels: Tensor
-    finite: Tensor
-    shape: tuple[int, ...]
-
-    @property
-    def constant(self) -> Tensor:
-        """(image,) bool: one value only, so it orders nothing."""
-        return self.ordered[:, 0] == self.ordered[:, -1]
-
-
-def sort_maps(maps: Tensor | np.ndarray, name: str = "maps") -> SortedMaps:
-    """(image, height, width) maps with their pixels in order: the expensive part of ranking."""
-    maps = _as_maps(maps, name)
-    values = maps.flatten(1)
-    if values.dtype == torch.float32 and values.device.type == "cpu":
-        ordered, pixels = _sort_float32_on_cpu(values.numpy())
-    else:
-        ordered, pixels = values.sort(dim=1)
-    return SortedMaps(ordered, pixels, torch.isfinite(values).all(dim=1), tuple(maps.shape))
-
-
 # --- on a CPU, row by row -----------------------------------------------------------------
-# A row of 50,176 pixels stays in the processor's cache through all steps; rows are shared out
-# among threads, for numpy holds no lock while it works. Several times as fast as torch's forms.
-
-_pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="ranks")
+# A row of 50,176 pixels stays in the processor's cache through all steps, and rows are shared
+# out among threads: several times as fast as torch's forms, and as scipy.
 
 
-def _each_row(work: Callable[[int], object], count: int) -> list:
-    if count == 1 or torch.get_num_threads() == 1:
-        return [work(row) for row in range(count)]
-    return list(_pool.map(work, range(count)))
+def _order(values: np.ndarray) -> np.ndarray:
+    """The pixels of a row of float32 or float64 in order of their values.
 
-
-def _sort_float32_on_cpu(values: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Sorted values and the pixels they came from, per row.
-
-    The bits of a float32, its sign handled, order like the number. numpy sorts numbers of 16
-    bits by their digits, without comparing: so first by the lower half, then by the upper.
+    The bits of a float32, its sign handled, order like the number; and numpy sorts numbers
+    of 16 bits by their digits, without comparing: first by the lower half, then by the upper.
     """
-    ordered = np.empty_like(values)
-    pixels = np.empty(values.shape, dtype=np.int64)
-
-    def sort(row: int) -> None:
-        bits = (values[row] + np.float32(0)).view(np.int32)  # -0.0 equals 0.0, its bits do not
-        bits ^= (bits >> 31) & np.int32(0x7FFFFFFF)  # sign and magnitude order as integers
-        by_lower = np.argsort(bits.astype(np.uint16), kind="stable")
-        upper = (bits >> 16).astype(np.int16)
-        pixels[row] = by_lower[np.argsort(upper[by_lower], kind="stable")]
-        np.take(values[row], pixels[row], out=ordered[row])
-
-    _each_row(sort, len(values))
-    return torch.from_numpy(ordered), torch.from_numpy(pixels)
+    if values.dtype != np.float32:
+        return np.argsort(values, kind="stable")
+    bits = (values + np.float32(0)).view(np.int32)  # -0.0 equals 0.0, its bits do not
+    bits ^= (bits >> 31) & np.int32(0x7FFFFFFF)  # sign and magnitude order as integers
+    by_lower = np.argsort(bits.astype(np.uint16), kind="stable")
+    upper = (bits >> 16).astype(np.int16)
+    return by_lower[np.argsort(upper[by_lower], kind="stable")]
 
 
-def _ties(ordered: np.ndarray, settle: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Of one row in order: the centred average rank of each group of ties, and its size."""
+def _settled(ordered: np.ndarray) -> np.ndarray:
+    low, high = float(ordered[0]), float(ordered[-1])
+    steps = ordered.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # maps that are not finite have no ranks anyway
+        steps -= low
+        steps /= high - low if high > low else 1.0
+        steps *= _STEPS
+        return np.rint(steps, out=steps)
+
+
+def _average_ranks(ordered: np.ndarray, settle: bool) -> tuple[np.ndarray, float]:
+    """Of a row in order: centred average ranks, and their norm."""
     if settle:
-        low, high = float(ordered[0]), float(ordered[-1])
-        settled = ordered.astype(np.float64)
-        with np.errstate(invalid="ignore"):  # maps that are not finite have no ranks anyway
-            settled -= low
-            settled /= high - low if high > low else 1.0
-            settled *= _STEPS
-            ordered = np.rint(settled, out=settled)
+        ordered = _settled(ordered)
     starts = np.empty(len(ordered), dtype=bool)
     starts[0] = True
     np.not_equal(ordered[1:], ordered[:-1], out=starts[1:])
+    if starts.all():
+        return _untied(len(ordered))
     first = np.flatnonzero(starts)
     sizes = np.diff(first, append=len(ordered))
-    return first + (sizes - len(ordered)) / 2, sizes
+    middle = first + (sizes - len(ordered)) / 2
+    norm = float(np.sqrt(np.einsum("i,i,i", middle, middle, sizes)))
+    return np.repeat(middle, sizes), norm
 
 
-def _norm(middle: np.ndarray, sizes: np.ndarray) -> float:
-    return float(np.sqrt(np.einsum("i,i,i", middle, middle, sizes)))
+@cache
+def _untied(count: int) -> tuple[np.ndarray, float]:
+    """Centred ranks 1 … count, and their norm."""
+    centred = np.arange(count) - (count - 1) / 2
+    return centred, float((count * (count**2 - 1) / 12) ** 0.5)
 
 
-def _ranks_on_cpu(maps: SortedMaps, settle: bool) -> tuple[Tensor, Tensor]:
-    ordered, pixels = maps.ordered.numpy(), maps.pixels.numpy()
-    centred = np.empty(ordered.shape, dtype=_rank_type(ordered.shape[1]))
+def _ranks_of_rows(values: np.ndarray, settle: bool) -> tuple[Tensor, Tensor]:
+    """Centred average ranks and their norms."""
+    centred = np.empty(values.shape, dtype=_rank_type(values.shape[1]))
 
     def rank(row: int) -> float:
-        middle, sizes = _ties(ordered[row], settle)
-        centred[row][pixels[row]] = np.repeat(middle.astype(centred.dtype), sizes)
-        return _norm(middle, sizes)
+        order = _order(values[row])
+        centred[row][order], norm = _average_ranks(values[row][order], settle)
+        return norm
 
-    norm = torch.tensor(_each_row(rank, len(ordered)), dtype=torch.float64)
-    return torch.from_numpy(centred), norm
+    norms = torch.tensor(each(rank, range(len(values))), dtype=torch.float64)
+    return torch.from_numpy(centred), norms
 
 
-def _rho_on_cpu(maps: SortedMaps, human: Ranks, settle: bool) -> tuple[Tensor, Tensor]:
-    """Sums of products with the human ranks, and the maps' own norms."""
-    ordered, pixels, centred = maps.ordered.numpy(), maps.pixels.numpy(), human.centred.numpy()
+def _products_of_rows(values: np.ndarray, human: Sequence[tuple[Ranks, bool]]) -> Tensor:
+    """(image, comparison, 2): sums of products with the human ranks, the maps' own norms."""
+    theirs = [(ranks.centred.numpy(), settle) for ranks, settle in human]
 
-    def correlate(row: int) -> tuple[float, float]:
-        middle, sizes = _ties(ordered[row], settle)
-        # Fetch the human ranks in the model's order: cheaper than scattering the model's.
-        theirs = np.take(centred[row], pixels[row])
-        product = np.einsum("i,i", np.repeat(middle, sizes), theirs, dtype=np.float64)
-        return float(product), _norm(middle, sizes)
+    def correlate(row: int) -> list[tuple[float, float]]:
+        order = _order(values[row])
+        ordered = values[row][order]
+        found = []
+        for centred, settle in theirs:
+            mine, norm = _average_ranks(ordered, settle)
+            # Fetch the human ranks in the model's order: cheaper than scattering the model's.
+            found.append((float(np.einsum("i,i", mine, centred[row][order])), norm))
+        return found
 
-    found = torch.tensor(_each_row(correlate, len(ordered)), dtype=torch.float64).view(-1, 2)
-    return found[:, 0], found[:, 1]
+    found = each(correlate, range(len(values)))
+    return torch.tensor(found, dtype=torch.float64).view(len(values), len(human), 2)
 
 
 def _rank_type(pixels: int) -> type:
@@ -160,9 +131,8 @@ def _rank_type(pixels: int) -> type:
 # --- on any other device, all rows at once --------------------------------------------------
 
 
-def _ranks_in_order(maps: SortedMaps, settle: bool) -> tuple[Tensor, Tensor]:
-    """Centred average ranks in sorted order, and their norms."""
-    ordered = maps.ordered
+def _ranks_in_order(ordered: Tensor, settle: bool) -> tuple[Tensor, Tensor]:
+    """Centred average ranks of sorted rows, and their norms."""
     if settle:
         low, high = ordered[:, :1].double(), ordered[:, -1:].double()
         span = torch.where(high > low, high - low, 1.0)
@@ -178,6 +148,29 @@ def _ranks_in_order(maps: SortedMaps, settle: bool) -> tuple[Tensor, Tensor]:
     last = ends.flip(1).cummin(dim=1).values.flip(1)
     centred = (first + last).double() / 2 - (count - 1) / 2
     return centred, centred.square().sum(dim=1).sqrt()
+
+
+def _products_on_device(values: Tensor, human: Sequence[tuple[Ranks, bool]]) -> Tensor:
+    """As `_products_of_rows`."""
+    ordered, pixels = values.sort(dim=1)
+    found = []
+    for ranks, settle in human:
+        centred, norm = _ranks_in_order(ordered, settle)
+        product = (centred * ranks.centred.gather(1, pixels)).sum(dim=1)
+        found.append(torch.stack([product, norm], dim=1))
+    return torch.stack(found, dim=1)
+
+
+def _ranks_on_device(values: Tensor, settle: bool) -> tuple[Tensor, Tensor]:
+    """As `_ranks_of_rows`."""
+    ordered, pixels = values.sort(dim=1)
+    in_order, norm = _ranks_in_order(ordered, settle)
+    exact = torch.float32 if _rank_type(values.shape[1]) is np.float32 else torch.float64
+    in_order = in_order.to(exact)
+    return torch.empty_like(in_order).scatter_(1, pixels, in_order), norm
+
+
+# --- for everyone ---------------------------------------------------------------------------
 
 
 def _as_maps(maps: Tensor | np.ndarray, name: str) -> Tensor:
@@ -198,26 +191,63 @@ def _as_maps(maps: Tensor | np.ndarray, name: str) -> Tensor:
     return maps.to(torch.float32 if narrow else torch.float64)
 
 
-def rank_maps(maps: Tensor | np.ndarray | SortedMaps, settle: bool = False) -> Ranks:
+def rank_maps(maps: Tensor | np.ndarray, settle: bool = False) -> Ranks:
     """Ranks of (image, height, width) maps, to be reused; ties take average ranks.
 
     settle : round to 1e-5 of the map's range first: interpolated plateaus are not bit-equal
     """
-    maps = maps if isinstance(maps, SortedMaps) else sort_maps(maps)
-    if maps.ordered.device.type == "cpu":
-        centred, norm = _ranks_on_cpu(maps, settle)
+    maps = _as_maps(maps, "maps")
+    values = maps.flatten(1)
+    if values.device.type == "cpu":
+        centred, norm = _ranks_of_rows(values.numpy(), settle)
     else:
-        in_order, norm = _ranks_in_order(maps, settle)
-        exact = torch.float32 if _rank_type(in_order.shape[1]) is np.float32 else torch.float64
-        in_order = in_order.to(exact)
-        centred = torch.empty_like(in_order).scatter_(1, maps.pixels, in_order)
-    return Ranks(centred, torch.where(maps.finite, norm, torch.nan), maps.shape)
+        centred, norm = _ranks_on_device(values, settle)
+    finite = values.isfinite().all(dim=1)
+    return Ranks(centred, torch.where(finite, norm, torch.nan), tuple(maps.shape))
+
+
+@dataclass(frozen=True)
+class Correlations:
+    """Of some maps with human maps ranked in one or more ways.
+
+    rho : (comparison, image) float64; NaN where either map has no ordering
+    finite, constant : (image,) bool, of the maps
+    """
+
+    rho: Tensor
+    finite: Tensor
+    constant: Tensor
+
+
+def correlate(model_maps: Tensor | np.ndarray, human: Sequence[tuple[Ranks, bool]]) -> Correlations:
+    """Spearman's rho of each map with the human maps in each of several rankings.
+
+    human : (ranks, whether the model's maps are settled before they are ranked too)
+
+    The expensive part, sorting a map's pixels, is done once for all. As for
+    `spearman_per_image`, to which this is the form for many protocols.
+    """
+    maps = _as_maps(model_maps, "model_maps")
+    for ranks, _ in human:
+        if tuple(maps.shape) != ranks.shape:
+            raise ValueError(
+                f"model_maps {tuple(maps.shape)} and human_maps {ranks.shape} differ in shape"
+            )
+    values = maps.flatten(1)
+    if values.device.type == "cpu":
+        found = _products_of_rows(values.numpy(), human)
+    else:
+        found = _products_on_device(values, human)
+    product, norm = found.unbind(dim=2)
+    finite = values.isfinite().all(dim=1)
+    scale = torch.where(finite[:, None], norm, torch.nan)
+    scale = scale * torch.stack([ranks.norm for ranks, _ in human], dim=1)
+    rho = (product / torch.where(scale > 0, scale, torch.nan)).clamp(-1.0, 1.0)
+    return Correlations(rho.T, finite, values.amin(dim=1) == values.amax(dim=1))
 
 
 def spearman_per_image(
-    model_maps: Tensor | np.ndarray | SortedMaps,
-    human_maps: Tensor | np.ndarray | Ranks,
-    settle: bool = False,
+    model_maps: Tensor | np.ndarray, human_maps: Tensor | np.ndarray | Ranks, settle: bool = False
 ) -> Tensor:
     """Rank agreement of model and human maps, one score per image.
 
@@ -225,28 +255,15 @@ def spearman_per_image(
     A constant map has no ordering, and a map with a NaN or an infinity none
     either: the score is NaN, and the caller counts it.
 
-    model_maps : (image, height, width), any scale, or `sort_maps` of such
+    model_maps : (image, height, width), any scale
     human_maps : the same shape, or `rank_maps` of such
     settle  : round maps to 1e-5 of their range before ranking
     Returns : (image,) float64 on the maps' device
     Raises  : ValueError naming both shapes if they differ
     Source  : Spearman's rho as the correlation of average ranks, = scipy's
     """
-    model = model_maps
-    if not isinstance(model, SortedMaps):
-        model = sort_maps(model, "model_maps")
     human = human_maps if isinstance(human_maps, Ranks) else rank_maps(human_maps, settle)
-    if model.shape != human.shape:
-        raise ValueError(f"model_maps {model.shape} and human_maps {human.shape} differ in shape")
-    if model.ordered.device.type == "cpu":
-        product, norm = _rho_on_cpu(model, human, settle)
-    else:
-        centred, norm = _ranks_in_order(model, settle)
-        product = (centred * human.centred.gather(1, model.pixels)).sum(dim=1)
-    norm = torch.where(model.finite, norm, torch.nan)
-    scale = norm * human.norm
-    rho = product / torch.where(scale > 0, scale, torch.nan)
-    return rho.clamp(-1.0, 1.0)
+    return correlate(model_maps, [(human, settle)]).rho[0]
 
 
 def attainable_rho(maps: Tensor | np.ndarray) -> Tensor:

@@ -89,6 +89,21 @@ PROFILES: Table[Profile] = Table(
 )  # fmt: skip
 
 
+def _absolute(folder: str, name: str) -> str:
+    """A folder that is chosen, whatever the working folder is later; "" for none."""
+    if not str(folder):
+        return ""
+    try:
+        path = Path(folder).expanduser().resolve()
+    except RuntimeError as error:  # ~somebody
+        raise ValueError(f"{name}: {error}") from None
+    if path.is_file():
+        raise ValueError(f"{name} must be a folder, and {path} is a file")
+    if name == "pictures" and OUTPUT.is_relative_to(path):
+        raise ValueError(f"{path} holds this project's results; keep pictures in their own folder")
+    return str(path)
+
+
 @dataclass(frozen=True)
 class Study:
     """A checked set of choices; make one with `from_profile`.
@@ -155,12 +170,13 @@ class Study:
         if not _DEVICE.fullmatch(str(device)):
             raise ValueError(f"device {device!r} is none of auto, cpu, cuda, cuda:<number>, mps")
         row = PROFILES[profile]
+        pictures, data_dir = _absolute(pictures, "pictures"), _absolute(data_dir, "data_dir")
         chosen = tuple(BACKBONES.select(models)) if models else row.backbones
         absent = [b.key for b in chosen if b not in row.backbones]
         if absent:
             raise ValueError(f"the {row.key} profile has no model {', '.join(absent)}")
         if pictures:
-            named = Path(pictures).expanduser().absolute().name
+            named = Path(pictures).name[:40]
             row = replace(row, label=f"{row.label} models, pictures of {named}")
         return cls(
             row,
@@ -169,9 +185,9 @@ class Study:
             limit,
             device,
             batch_size,
-            str(Path(data_dir).expanduser().absolute()) if data_dir else "",
+            data_dir,
             tuple(p.key for p in PROTOCOLS.select(protocols or DEFAULT_PROTOCOLS)),
-            str(Path(pictures).expanduser().absolute()) if pictures else "",
+            pictures,
             bool(keep_going),
             PRECISIONS[precision].key,
             bool(compile),
@@ -414,7 +430,7 @@ class Study:
         name = self.profile.key
         if self.pictures:
             # With a hash, for folders of one name in different places.
-            place = re.sub(r"[^\w-]+", "_", Path(self.pictures).name)
+            place = re.sub(r"[^\w-]+", "_", Path(self.pictures).name)[:40]
             name += f"_{place}_{fingerprint({'pictures': self.pictures})[:4]}"
         return name if self.is_whole else f"{name}_subset"
 

@@ -17,13 +17,21 @@ import simplejpeg
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from lib.pictures import read_picture
-from lib.stored.part import STORED_SIZE, Part, StoredError, StoredPicture, digest_of
+from lib.stored.part import (
+    STORED_SIZE,
+    Part,
+    StoredError,
+    StoredPicture,
+    digest_of,
+    refuse_unprintable,
+)
 
 LABELS = "labels.csv"
 PER_PART = 1024  # pictures, as in a shard
 _COLUMNS = ("picture", "map", "label")
 _KEYS = ("image", "heatmap", "label")
 _SQUARE = (STORED_SIZE, STORED_SIZE)
+_LARGEST = 2**28  # bytes of an archive, unpacked
 _PROPORTION = 0.02  # by which a map's width over height may differ from its picture's
 
 
@@ -32,7 +40,6 @@ class Files(Part):
 
     def __init__(self, name: str, ids: Sequence[str], files: Sequence[tuple[Path, ...]]):
         self.name, self.ids, self.files = name, ids, files
-        self._digest = ""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -44,9 +51,7 @@ class Files(Part):
         return str(self.files[index][0])
 
     def digest(self) -> str:
-        if not self._digest:
-            self._digest = f"{digest_of([p for paths in self.files for p in paths])} {[*self.ids]}"
-        return self._digest
+        return f"{digest_of([path for paths in self.files for path in paths])} {[*self.ids]}"
 
     def read(self, indices: Sequence[int]) -> Iterator[StoredPicture | StoredError]:
         for index in indices:
@@ -63,7 +68,7 @@ class Files(Part):
 
 
 def _in_parts(folder: Path, count: int) -> Iterator[tuple[str, slice]]:
-    name = re.sub(r"[^\w.-]+", "_", folder.absolute().name) or "pictures"
+    name = re.sub(r"[^\w.-]+", "_", folder.absolute().name)[:40] or "pictures"
     for number, start in enumerate(range(0, count, PER_PART)):
         yield f"{name}-{number}", slice(start, start + PER_PART)
 
@@ -76,6 +81,12 @@ class Archives(Files):
 
     def one(self, index: int) -> StoredPicture:
         (path,) = self.files[index]
+        if not zipfile.is_zipfile(path):
+            raise StoredError(f"{path} is no .npz file")
+        with zipfile.ZipFile(path) as members:
+            size = sum(member.file_size for member in members.infolist())
+        if size > _LARGEST:
+            raise StoredError(f"{path} would unpack to {size / 1e6:.0f} MB: no picture needs that")
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 absent = [key for key in _KEYS if key not in archive]
@@ -104,6 +115,7 @@ def open_archives(folder: Path) -> list[Part]:
         raise StoredError(
             f"{folder} holds no pictures: neither shards (.tfrecords), nor {LABELS}, nor .npz files"
         )
+    refuse_unprintable(paths)
     ids = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
     return [
         Archives(name, ids[some], [(path,) for path in paths[some]])
@@ -115,6 +127,8 @@ def _as_bytes(image: np.ndarray, path: Path) -> np.ndarray:
     """uint8; floats are taken for 0-1 if none exceeds 1, else for 0-255."""
     if image.dtype == np.uint8:
         return image
+    if image.dtype.kind not in "fiu":
+        raise StoredError(f"{path}: the image is {image.dtype}, expected uint8 or floats")
     if not np.isfinite(image).all() or image.min() < 0 or image.max() > 255:
         raise StoredError(f"{path}: the image's values are not in 0-1 or 0-255")
     scale = 255 if np.issubdtype(image.dtype, np.floating) and image.max() <= 1 else 1
@@ -125,7 +139,7 @@ def _as_map(heatmap: np.ndarray, path: Path) -> np.ndarray:
     """(height, width), uint8 as it is, anything else float32."""
     if heatmap.ndim == 3 and heatmap.shape[-1] == 1:
         heatmap = heatmap[..., 0]
-    if heatmap.ndim != 2 or not np.issubdtype(heatmap.dtype, np.number):
+    if heatmap.ndim != 2 or not heatmap.size or heatmap.dtype.kind not in "fiu":
         kind = f"{heatmap.dtype} {heatmap.shape}"
         raise StoredError(f"{path}: the map is {kind}, expected numbers (height, width)")
     if heatmap.dtype == np.uint8:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from lib.fingerprint import sha256_of
 
 STORED_SIZE = 256
 
@@ -61,10 +63,13 @@ class Part(ABC):
         """These pictures, decoded; in the place of one that cannot be read, why."""
 
 
+def refuse_unprintable(paths: Iterable[Path]) -> None:
+    """Raise StoredError for a file whose name is no text: no table could hold it."""
+    for path in paths:
+        if not str(path).isprintable():
+            raise StoredError(f"the file name {str(path)!a} is no printable text; rename it")
+
+
 def digest_of(paths: Sequence[Path]) -> str:
     """A hash of these files' contents, in this order."""
-    whole = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            whole.update(hashlib.file_digest(file, "sha256").digest())
-    return whole.hexdigest()
+    return hashlib.sha256("".join(map(sha256_of, paths)).encode()).hexdigest()

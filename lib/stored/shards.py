@@ -24,7 +24,13 @@ from google.protobuf.message import DecodeError
 
 from lib.files import write_atomically
 from lib.fingerprint import sha256_of
-from lib.stored.part import STORED_SIZE, Part, StoredError, StoredPicture
+from lib.stored.part import (
+    STORED_SIZE,
+    Part,
+    StoredError,
+    StoredPicture,
+    refuse_unprintable,
+)
 
 _SUFFIXES = (".tfrecord", ".tfrecords")
 _HEADER = struct.Struct("<QI")  # length, masked CRC of the length
@@ -37,6 +43,8 @@ def find_shards(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     found = [p for p in folder.iterdir() if p.suffix in _SUFFIXES and p.name[0] != "."]
+    found = [path for path in found if path.is_file()]
+    refuse_unprintable(found)
     return sorted(found, key=lambda p: [(len(d), d) for d in re.split(r"(\d+)", p.name)])
 
 
