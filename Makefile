@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-tensorflow lab lint lock rehearsal demo-data clean
+.PHONY: demo test test-slow test-tensorflow lab lint lock rehearsal bench demo-data clean
 
 demo: $(READY)
 	$(BIN)/python run_all.py --profile demo
@@ -37,6 +37,10 @@ lock:
 # The full study on stand-ins (random weights, generated pictures), from the download on.
 rehearsal: $(READY)
 	$(BIN)/python -m lib.rehearsal
+
+# Speed against the forward alone and against other packages; QUICK=1 ends within three minutes.
+bench: $(READY)
+	$(BIN)/python -m lib.bench $(if $(QUICK),--quick)
 
 # Makes data/demo/ anew from seeds: about forty minutes on two cores.
 demo-data: $(READY)

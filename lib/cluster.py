@@ -16,8 +16,8 @@ from distributed import Client, LocalCluster, as_completed, get_worker
 
 from lib.checkpoints import MissingWeights, WeightsError
 from lib.kept import read_kept
-from lib.scorer import Scorer, Unit, units_of
 from lib.study import Study
+from lib.study_scores import Scorer, Unit, units_of
 
 _WAIT = 60  # seconds for a scheduler to answer
 
@@ -30,7 +30,7 @@ class ClusterError(RuntimeError):
 
 
 def score_on_cluster(study: Study, units: list[Unit]) -> Iterator[tuple[Unit, Exception | None]]:
-    """As `lib.scorer` scores units here; yields each in the order in which they are done."""
+    """As `lib.study_scores` scores units here; yields each in the order in which they are done."""
     if not units:
         return
     choices = study.choices()

@@ -223,7 +223,7 @@ def plot_size_against_score(summary: pd.DataFrame, method: str, correlation: flo
 def plot_rho_distributions(scores: pd.DataFrame, method: str) -> Figure:
     """How the correlation spreads over pictures, per backbone, without and with DCLS.
 
-    scores : the per-image table of `lib.scorer.score_study`; invalid maps are left out
+    scores : the per-image table of `lib.study_scores.score_study`; invalid maps are left out
     """
     of_method = scores[scores.method == method]
     present = set(of_method.backbone)

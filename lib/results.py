@@ -288,7 +288,7 @@ def readable_table(results: pd.DataFrame) -> pd.DataFrame:
 def write_results(study: Study, results: pd.DataFrame, missed: pd.DataFrame) -> None:
     """Write the results table as CSV (numbers), Markdown and LaTeX (rounded).
 
-    missed : what `lib.scorer.left_out` tells; the caption names it
+    missed : what `lib.study_scores.left_out` tells; the caption names it
     """
     folder = study.output / "tables"
     subset = f"At most {study.limit} pictures. " if study.limit else ""

@@ -23,7 +23,7 @@ SHARDS, PICTURES = 4, 40
 # A program of its own: Dask starts its workers from one.
 PROGRAM = """
 import sys
-from lib.scorer import score_study
+from lib.study_scores import score_study
 from lib.study import Study
 
 if __name__ == "__main__":

@@ -17,17 +17,19 @@ import pytest
 from conftest import make_record
 
 from lib import kept as kept_scores
+from lib import study_scores
 from lib.backbones import BACKBONES
 from lib.checkpoints import MissingWeights, WeightsError
+from lib.kept import read_kept
 from lib.models import build_network
 from lib.paths import DEMO, ROOT
 from lib.rehearsal import write_stand_in
 from lib.results import paired_differences, readable_table, results_table, write_results
-from lib.scorer import left_out, score_study
 from lib.sources import WEIGHTS
 from lib.stored import StoredError
 from lib.stored.shards import Shard, write_shard
 from lib.study import PROFILES, MissingInputs, Study
+from lib.study_scores import left_out, score_study
 
 SHARDS, PICTURES = 3, 12
 _MAKE_STUDY = """
@@ -35,7 +37,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 import lib.study
-from lib.scorer import score_study
+from lib.study_scores import score_study
 from lib.study import Study
 
 data, output = Path(sys.argv[1]), Path(sys.argv[2])
@@ -128,9 +130,25 @@ def test_a_damaged_file_of_kept_scores_is_made_anew(make):
     study = make()
     expected = score_study(study)
     path = next(study.scores.iterdir())
-    for content in (b"", path.read_bytes()[:-10], b"PAR1" + bytes(100)):
+    whole = path.read_bytes()
+    for content in (b"", whole[:-10], b"PAR1" + bytes(100)):
         path.write_bytes(content)
         pd.testing.assert_frame_equal(score_study(study), expected)
+    dice = random.Random(0)
+    for _ in range(40):  # a bit that flipped anywhere
+        content = bytearray(path.read_bytes())
+        content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+        path.write_bytes(content)
+        table = read_kept(path)
+        if table is not None:  # in what no reader looks at
+            pd.testing.assert_series_equal(table.rho, read_kept_before(whole, path).rho)
+        path.write_bytes(whole)
+
+
+def read_kept_before(whole: bytes, path: Path) -> pd.DataFrame:
+    other = path.with_name("other.parquet")
+    other.write_bytes(whole)
+    return read_kept(other)
 
 
 def test_where_scores_cannot_be_written_nothing_finished_is_lost(make, monkeypatch):
@@ -270,3 +288,20 @@ def test_the_matched_resnet_shares_its_dcls_model_and_its_scores(tmp_path, monke
     assert table.recipe_dcls.str.contains("A3").all()
     assert "Trained by" in readable_table(table)
     assert len(paired_differences(study, scores)) == 2
+
+
+def test_a_shard_that_changes_while_it_is_scored_keeps_nothing_wrong(make, data, monkeypatch):
+    """Its pictures were read before, its hash would be taken after."""
+    study = make()
+    path = data / "clickme" / "val" / "val-0.tfrecords"
+    whole = study_scores.score_part
+
+    def replaced(*arguments):
+        scores = whole(*arguments)
+        write_shard(path, (make_record(500 + i, label=1) for i in range(PICTURES)))
+        return scores
+
+    monkeypatch.setattr(study_scores, "score_part", replaced)
+    with pytest.raises(StoredError, match="val-0 or the weights of resnet50 changed while"):
+        score_study(study)
+    assert not kept(study.scores)

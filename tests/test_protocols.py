@@ -16,9 +16,9 @@ from lib.backbones import BACKBONES
 from lib.human_maps import human_maps, mended_human_maps, published_human_maps, resize
 from lib.models import resize_pictures
 from lib.protocols import DEFAULT_PROTOCOLS, MENDS, PROTOCOLS
-from lib.scorer import score_study
 from lib.spearman import rank_maps, spearman_per_image
 from lib.study import Study
+from lib.study_scores import score_study
 from lib.tables import UnknownName
 
 GEOMETRIES = {key: row.preprocessing for key, row in BACKBONES.items()}
@@ -173,3 +173,12 @@ def test_all_protocols_in_one_pass_score_as_each_alone(tmp_path, monkeypatch):
         assert means[f"published+{mend}"] != means["published"]
     assert means["published+pictures"] == means["published"]  # the same eight pictures
     assert abs(means["published+ties"] - means["published"]) < 0.01
+
+
+@pytest.mark.parametrize("value", [0, 7, 255, 0.1, 1 / 3])
+def test_a_human_map_with_one_value_orders_nothing_when_corrected(value):
+    stored = torch.full((1, 256, 256), value)
+    for geometry in GEOMETRIES.values():
+        corrected = PROTOCOLS["corrected"]
+        maps = human_maps(stored, corrected, geometry)
+        assert rank_maps(maps, corrected.settles).norm.item() == 0

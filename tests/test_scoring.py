@@ -12,7 +12,7 @@ import torch
 from conftest import ALL_VARIANTS, FAMILIES, VARIANT_IDS, make_record, mini
 from scipy.stats import norm, spearmanr
 
-from lib import kept, scorer
+from lib import kept, study_scores
 from lib.clickme import ClickMe
 from lib.outputs import save_table
 from lib.paths import DEMO, PUBLISHED_SCORES
@@ -29,7 +29,6 @@ from lib.results import (
     summarise,
     write_results,
 )
-from lib.scorer import left_out, score_study
 from lib.scoring import (
     CONSTANT_HUMAN_MAP,
     CONSTANT_MODEL_MAP,
@@ -41,6 +40,7 @@ from lib.scoring import (
 from lib.statistics import mean_interval
 from lib.stored.shards import Record, write_shard
 from lib.study import PROFILES, MissingInputs, Study
+from lib.study_scores import left_out, score_study
 
 TINY = {"models": ["resnet50"], "limit": 12, "protocols": ["published"]}
 
@@ -107,7 +107,7 @@ def test_kept_scores_are_read_and_not_computed(tmp_path, monkeypatch):
     study = tiny_study(tmp_path, monkeypatch)
     first = score_study(study)
 
-    monkeypatch.setattr(scorer, "score_part", None)  # nothing is computed
+    monkeypatch.setattr(study_scores, "score_part", None)  # nothing is computed
     pd.testing.assert_frame_equal(score_study(study), first)
 
 
@@ -116,7 +116,7 @@ def test_kept_scores_are_read_and_not_computed(tmp_path, monkeypatch):
 )
 def test_other_choices_are_computed_anew(change, tmp_path, monkeypatch):
     score_study(tiny_study(tmp_path, monkeypatch))
-    monkeypatch.setattr(scorer, "score_part", lambda *_: 1 / 0)
+    monkeypatch.setattr(study_scores, "score_part", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         score_study(tiny_study(tmp_path, monkeypatch, **change))
 
@@ -149,7 +149,7 @@ def test_scores_of_several_shards_are_kept_shard_by_shard(tmp_path, monkeypatch)
 
 def test_other_weights_are_scored_anew(tmp_path, monkeypatch):
     score_study(tiny_study(tmp_path, monkeypatch))
-    monkeypatch.setattr(scorer, "score_part", lambda *_: 1 / 0)
+    monkeypatch.setattr(study_scores, "score_part", lambda *_: 1 / 0)
     monkeypatch.setattr(kept, "sha256_of", lambda path: "another")
     with pytest.raises(ZeroDivisionError):
         score_study(tiny_study(tmp_path, monkeypatch))
@@ -165,13 +165,15 @@ def test_an_interruption_keeps_what_is_finished(tmp_path, monkeypatch):
         done.append(model.variant)
         return score_part(model, *others)
 
-    monkeypatch.setattr(scorer, "score_part", interrupted)
+    monkeypatch.setattr(study_scores, "score_part", interrupted)
     with pytest.raises(KeyboardInterrupt):
         score_study(study)
     assert [p.suffix for p in study.scores.iterdir()] == [".parquet"]
     again = []
     monkeypatch.setattr(
-        scorer, "score_part", lambda model, *o: again.append(model.variant) or score_part(model, *o)
+        study_scores,
+        "score_part",
+        lambda model, *o: again.append(model.variant) or score_part(model, *o),
     )
     assert len(score_study(study)) == 48
     assert (done, again) == (["resnet50"], ["resnet50_dcls"])

@@ -23,8 +23,8 @@ from lib.study import MissingInputs, Study
 from lib.threads import reuse_memory
 
 _MODELS_IN_MEMORY = 1.5e9  # bytes; of a GPU's memory a third
-_AUTO = {"cuda": 256}  # pictures a forward; halved where they do not fit
-_AUTO_ELSEWHERE = 32
+# Pictures a forward, unless it is said; halved where they do not fit.
+_AUTO_GPU, _AUTO_MINI, _AUTO_CPU = 256, 32, 8
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ class Scorer:
     def __init__(self, study: Study):
         self.study = study
         self.device = study.torch_device()
-        auto = _AUTO.get(self.device.type, _AUTO_ELSEWHERE)
+        auto = _AUTO_MINI if study.profile.mini else _AUTO_CPU
+        auto = _AUTO_GPU if self.device.type == "cuda" else auto
         self.batch = BatchSize(study.batch_size or auto)
         reuse_memory()
         self._part: PreparedPart | None = None

@@ -1,0 +1,48 @@
+"""Scores of a GPU are those of the CPU; skipped where there is none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import ALL_VARIANTS, VARIANT_IDS
+
+from lib.prepared import PreparedPart
+from lib.scoring import BatchSize, score_part
+from lib.study import Study
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+
+
+@pytest.mark.parametrize(("key", "dcls"), ALL_VARIANTS, ids=VARIANT_IDS)
+def test_scores_are_the_cpus(key, dcls):
+    """float32 without TF32: rho to 1e-5, and the same maps are invalid."""
+    tables = {}
+    for device in ("cpu", "cuda"):
+        study = Study.from_profile("demo", models=[key], limit=64, device=device)
+        model = study.load_model(key, dcls).for_inference()
+        part = PreparedPart(study.clickme(), study.torch_device(), 32)
+        tables[device] = score_part(model, study.methods, part, BatchSize(32))
+    here, there = tables["cpu"], tables["cuda"]
+    assert here.image_id.tolist() == there.image_id.tolist()
+    assert here.validity.tolist() == there.validity.tolist()
+    np.testing.assert_allclose(there.rho, here.rho, atol=1e-5, rtol=0)
+
+
+def test_too_large_a_batch_is_halved_on_the_device(monkeypatch):
+    study = Study.from_profile("demo", models=["resnet50"], limit=64, device="cuda")
+    model = study.load_model("resnet50", False).for_inference()
+    features = model.features
+
+    def greedy(x):
+        if len(x) > 16:
+            torch.empty(1 << 50, dtype=torch.uint8, device="cuda")
+        return features(x)
+
+    monkeypatch.setattr(model, "features", greedy)
+    size = BatchSize(64)
+    scores = score_part(
+        model, study.methods, PreparedPart(study.clickme(), study.torch_device(), 64), size
+    )
+    assert size.now == 16
+    assert len(scores) == 64 * 2 * 2

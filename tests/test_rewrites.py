@@ -1,0 +1,130 @@
+"""Rewritten networks compute the same; which one is fastest is measured once and remembered."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from conftest import ALL_VARIANTS, VARIANT_IDS, mini
+from torch import nn
+
+from lib import rewrites
+from lib.dcls import fold_dcls
+from lib.models import Provenance, StudyModel
+from lib.rewrites import (
+    MINI_FORM,
+    PLAIN,
+    Form,
+    LinearAsConv,
+    candidates,
+    fastest_form,
+    remembered_form,
+    written,
+)
+
+
+def unlike(network: nn.Module) -> nn.Module:
+    """Batch norms with statistics and scales of their own, so that leaving one out shows."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 2)
+            nn.init.normal_(module.bias)
+    return network
+
+
+@pytest.mark.parametrize(("key", "dcls"), ALL_VARIANTS, ids=VARIANT_IDS)
+def test_every_form_computes_the_same_features_and_logits(key, dcls):
+    model = mini(key, dcls)
+    folded = fold_dcls(unlike(model.network))
+    side = model.backbone.preprocessing.crop
+    x = torch.randn(2, 3, side, side)
+    forms = candidates(folded)
+    assert PLAIN in forms
+    assert Form() in forms
+    before = {name: tensor.clone() for name, tensor in folded.state_dict().items()}
+    with torch.inference_mode():
+        expected, logits = folded.forward_features(x), folded(x)
+        for form in forms:
+            network = written(folded, form)
+            there = x.contiguous(memory_format=form.layout)
+            features = network.forward_features(there)
+            assert (features - expected).abs().max() < 5e-6 * expected.abs().max(), form
+            assert (network(there) - logits).abs().max() < 5e-6 * logits.abs().max(), form
+    for name, tensor in folded.state_dict().items():
+        assert torch.equal(tensor, before[name])  # the network given is unchanged
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 5, 12), (2, 25, 12), (3, 12)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_linear_layer_as_a_convolution_is_that_layer(shape, bias):
+    linear, x = nn.Linear(12, 7, bias=bias), torch.randn(shape)
+    torch.testing.assert_close(LinearAsConv(linear)(x), linear(x), rtol=1e-6, atol=1e-6)
+
+
+def test_the_forms_of_a_family_are_those_that_change_something():
+    assert {f.linear_as_conv for f in candidates(mini("resnet50").network)} == {False}
+    assert {f.fused for f in candidates(mini("convnext_tiny").network)} == {False}
+    assert len(candidates(mini("fastvit_sa24").network)) == 8
+
+
+def test_the_fastest_form_is_measured_and_one_that_computes_something_else_is_out(monkeypatch):
+    network = mini("convnext_tiny").network
+    slow, fast, wrong = Form(), PLAIN, Form(linear_as_conv=True)
+    seconds = {slow: 3.0, fast: 1.0, wrong: 0.1}
+    made: dict[int, Form] = {}
+
+    def rewritten(_, form):
+        copy = nn.Module()
+        made[id(copy)] = form
+        copy.form = form
+        return copy
+
+    def timed(candidate, x):
+        form = getattr(candidate, "form", None)
+        return seconds.get(form, 9.0), torch.ones(1) * (2 if form == wrong else 1)
+
+    monkeypatch.setattr(rewrites, "written", rewritten)
+    monkeypatch.setattr(rewrites, "_seconds", timed)
+    assert fastest_form(network, 224, [slow, fast, wrong]) == fast
+
+
+def test_a_measurement_is_remembered_and_a_damaged_memory_made_anew(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(rewrites, "fastest_form", lambda *_: calls.append(1) or Form(False, True))
+    path = tmp_path / "forms.json"
+    network = mini("convnext_tiny").network
+    for _ in range(2):
+        assert remembered_form(network, "a", 224, path) == Form(False, True)
+    assert len(calls) == 1
+    remembered_form(network, "b", 224, path)
+    assert len(calls) == 2
+    assert len(json.loads(path.read_text())) == 2
+    for damaged in ("{", "[1]", json.dumps(dict.fromkeys(json.loads(path.read_text()), 3))):
+        path.write_text(damaged)
+        assert remembered_form(network, "a", 224, path) == Form(False, True)
+    assert len(calls) == 5
+
+
+def test_a_miniatures_form_is_not_measured_and_a_full_size_networks_is(monkeypatch):
+    small = mini("resnet50")
+    assert small.for_inference().form == MINI_FORM
+    asked = []
+    monkeypatch.setattr(
+        "lib.models.remembered_form", lambda _, name, side: asked.append((name, side)) or PLAIN
+    )
+    full = StudyModel(small.network, small.backbone, Provenance("resnet50", "random", "full"))
+    assert full.for_inference().form == PLAIN
+    assert asked == [("resnet50", 224)]
+
+
+@pytest.mark.slow
+def test_a_compiled_network_computes_the_same():
+    model = mini("resnet50").eval()
+    x = model.prepare_pixels(torch.randint(0, 256, (2, 224, 224, 3), dtype=torch.uint8))
+    compiled = model.for_inference(form=PLAIN, compiled=True)
+    with torch.inference_mode():
+        expected = model.for_inference(form=PLAIN).features(x)
+        assert (compiled.features(x) - expected).abs().max() < 1e-5 * expected.abs().max()
