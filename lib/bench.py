@@ -154,7 +154,7 @@ def bench_variant(
     fast = plain.for_inference(form=fastest_form(folded.network, side))
     rough = plain.for_inference("bf16", form=fast.form)
     methods = list(METHODS.values())
-    clickme = ClickMe([shard], DEFAULT_PROTOCOLS)
+    clickme = ClickMe([shard], DEFAULT_PROTOCOLS, limit=2 * batch)
     ready = PreparedPart(clickme, device, batch)
     first = next(iter(ready.blocks(backbone.preprocessing)))[:batch]
     x = folded.prepare_pixels(first.pixels)
@@ -170,7 +170,9 @@ def bench_variant(
             model(x)
 
     def study(model: StudyModel, part: PreparedPart | None = None) -> pd.DataFrame:
-        part = part or PreparedPart(ClickMe([shard], DEFAULT_PROTOCOLS), device, batch)
+        part = part or PreparedPart(
+            ClickMe([shard], DEFAULT_PROTOCOLS, limit=2 * batch), device, batch
+        )
         return score_part(model, methods, part, BatchSize(batch))
 
     per_picture = in_turns(
@@ -225,7 +227,7 @@ def bench_compiled(
     """torch.compile against the same network as it is."""
     plain = random_model(backbone, False, device)
     form = fastest_form(plain.folded().network, backbone.preprocessing.crop)
-    ready = PreparedPart(ClickMe([shard], DEFAULT_PROTOCOLS), device, batch)
+    ready = PreparedPart(ClickMe([shard], DEFAULT_PROTOCOLS, limit=2 * batch), device, batch)
     models = {
         name: plain.for_inference(compiled=compiled, form=form)
         for name, compiled in (("as it is", False), ("compiled", True))
@@ -276,9 +278,9 @@ def bench_spearman(rounds: int, device: torch.device, count: int = 8) -> dict[st
     return {name: seconds / count for name, seconds in found.items()}
 
 
-def bench_reader(shard: Path, rounds: int) -> dict[str, float]:
+def bench_reader(shard: Path, batch: int, rounds: int) -> dict[str, float]:
     """Seconds per picture of reading alone."""
-    clickme = ClickMe([shard], DEFAULT_PROTOCOLS)
+    clickme = ClickMe([shard], DEFAULT_PROTOCOLS, limit=2 * batch)
     pictures = next(clickme.batches(8)).pictures
     stored = next(clickme.batches(8)).stored_maps
     here = torch.device("cpu")
@@ -370,7 +372,7 @@ def run(models: Sequence[str], batch: int, rounds: int, quick: bool) -> dict:
         for dcls in (False, True)
         if not models or variant_name(backbone.key, dcls) in models
     ]
-    pictures = 2 * batch
+    pictures = 2 * batch  # of a shard with one whole batch of the published protocol
     with tempfile.TemporaryDirectory() as folder:
         shard = Path(folder) / "val-0.tfrecords"
         write_shard(shard, islice(generated_records(0), pictures))
@@ -392,7 +394,7 @@ def run(models: Sequence[str], batch: int, rounds: int, quick: bool) -> dict:
             "rounds": rounds,
             "pictures": pictures,
             "spearman": bench_spearman(rounds, device),
-            "reader": bench_reader(shard, rounds),
+            "reader": bench_reader(shard, batch, rounds),
             "variants": [
                 bench_variant(backbone, dcls, shard, batch, rounds, device)
                 for backbone, dcls in tqdm(variants, desc="variants", unit="model", file=sys.stderr)
