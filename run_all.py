@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     what("--limit", type=int, default=0, metavar="N",
          help="a fixed subset of N pictures (default: all)")  # fmt: skip
     data = parser.add_argument_group("downloads (paper profile)").add_argument
-    data("--data-dir", type=_folder, default="", metavar="FOLDER",
+    data("--data-dir", type=_folder, metavar="FOLDER",
          help="where downloaded files are (default: data)")  # fmt: skip
     data("--download", action="store_true", help="fetch what is missing, then run")
     data("--download-only", action="store_true", help="fetch what is missing, run nothing")
@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     what("--protocols", nargs="+", action="extend", type=_names, default=[], metavar="KEY",
          help="how human maps are read (default: published corrected; published needs 17 shards "
          "of 18)")  # fmt: skip
-    what("--pictures", type=_folder, default="", metavar="FOLDER",
+    what("--pictures", type=_folder, metavar="FOLDER",
          help="score these pictures and human maps in place of ClickMe's: shards, .npz files, or "
          "pictures and maps with labels.csv (see data/README.md)")  # fmt: skip
     how = parser.add_argument_group("how").add_argument
@@ -208,9 +208,9 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         "limit": options.limit,
         "device": options.device,
         "batch_size": options.batch_size,
-        "data_dir": options.data_dir,
+        "data_dir": options.data_dir or "",
         "protocols": _flat(options.protocols),
-        "pictures": options.pictures,
+        "pictures": options.pictures or "",
         "keep_going": options.keep_going,
         "precision": options.precision,
         "compile": options.compile,

@@ -375,7 +375,7 @@ def run(models: Sequence[str], batch: int, rounds: int, quick: bool) -> dict:
     pictures = 2 * batch  # of a shard with one whole batch of the published protocol
     with tempfile.TemporaryDirectory() as folder:
         shard = Path(folder) / "val-0.tfrecords"
-        write_shard(shard, islice(generated_records(0), pictures))
+        write_shard(shard, islice(generated_records(0), max(32, pictures)))
         packages = (
             "torch",
             "timm",
