@@ -6,7 +6,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
@@ -88,7 +87,10 @@ def read_kept(path: Path, keep_going: bool = True) -> pd.DataFrame | None:
         return None
     try:
         scores = pq.read_table(path, page_checksum_verification=True).to_pandas()
-    except (pa.ArrowException, OSError) as error:
-        tqdm.write(f"{shown(path)} is damaged: scoring anew ({str(error).splitlines()[0]})")
+        if len(scores.columns) and list(scores.columns) != scoring.COLUMNS:
+            raise ValueError(f"it has the columns {', '.join(map(str, scores.columns))}")
+    except Exception as error:  # whatever a reader makes of a file with wrong bits
+        told = str(error).splitlines() or [type(error).__name__]
+        tqdm.write(f"{shown(path)} is damaged: scoring anew ({told[0]})")
         return None
     return scores if keep_going or not scores.attrs.get(LEFT_OUT) else None

@@ -24,6 +24,8 @@ CONSTANT_MODEL_MAP = "constant model map"
 CONSTANT_HUMAN_MAP = "constant human map"
 NON_FINITE = "non-finite map"
 
+COLUMNS = ["protocol", "method", "image_id", "label", "rho", "validity", "top1", "top5"]
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -113,9 +115,7 @@ class Scores:
                 names = {"protocol": key, "method": method.key}
                 frame = pd.DataFrame(names | images | {"rho": rho, "validity": validity})
                 frames.append(frame[is_scored(key, places)])
-        return pd.concat(frames, ignore_index=True)[
-            ["protocol", "method", "image_id", "label", "rho", "validity", "top1", "top5"]
-        ]
+        return pd.concat(frames, ignore_index=True)[COLUMNS]
 
 
 def score_part(
