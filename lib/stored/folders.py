@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import re
 import zipfile
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -62,9 +63,9 @@ class Files(Part):
             except Exception as error:  # whatever a decoder makes of a damaged file
                 yield StoredError(f"{self.where(index)}: {type(error).__name__}: {error}")
 
+    @abstractmethod
     def one(self, index: int) -> StoredPicture:
         """Raises StoredError naming the file."""
-        raise NotImplementedError
 
 
 def _in_parts(folder: Path, count: int) -> Iterator[tuple[str, slice]]:
