@@ -209,11 +209,11 @@ def further_methods(
     x = model.prepare_pixels(block.pixels)
     passed = head_pass(model, x, block.labels)
 
-    def cost(method):
-        return agreement(enlarge(method.small_map(passed.features, passed.gradient)), block.human)
-
     def only_map(method):
         return enlarge(method.small_map(passed.features, passed.gradient))
+
+    def cost(method):
+        return agreement(only_map(method)[None], block.human)
 
     contenders = {f"{m.label}, map": lambda m=m: only_map(m) for m in _FURTHER}
     contenders |= {f"{m.label}, map and scores": lambda m=m: cost(m) for m in _FURTHER}

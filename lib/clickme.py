@@ -18,10 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.human_maps import DELIVERED_SIZE, published_human_maps, resize_picture
+from lib.human_maps import DELIVERED_SIZE, published_human_maps, resize_pictures
 from lib.protocols import PROTOCOLS
 from lib.stored import Part, StoredError, StoredPicture, open_parts
-from lib.threads import each
 
 # The seed of `limit`'s subset: the same pictures for everyone who asks for as many.
 SUBSET_SEED = 20240803
@@ -53,13 +52,7 @@ class ClickMeBatch:
 
 def deliver_pictures(stored: np.ndarray) -> np.ndarray:
     """(image, 256, 256, 3) uint8 -> (image, 224, 224, 3) uint8, truncated, not rounded."""
-    delivered = np.empty((len(stored), DELIVERED_SIZE, DELIVERED_SIZE, 3), np.uint8)
-
-    def deliver(image: int) -> None:
-        delivered[image] = resize_picture(stored[image], DELIVERED_SIZE)
-
-    each(deliver, range(len(stored)))
-    return delivered
+    return resize_pictures(stored, DELIVERED_SIZE)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from lib import (
     clickme,
     dcls,
     human_maps,
+    loops,
     methods,
     models,
     pictures,
@@ -37,10 +38,10 @@ LEFT_OUT = "left_out"  # in a table's attributes: {picture: why it was not score
 
 # A change to any of these may change a score, so kept scores depend on their text.
 _DETERMINING_CODE = (
-    cam, checkpoints, clickme, dcls, folders, human_maps, methods, models, part, pictures,
+    cam, checkpoints, clickme, dcls, folders, human_maps, loops, methods, models, part, pictures,
     prepared, protocols, rewrites, scoring, shards, spearman,
 )  # fmt: skip
-_DETERMINING_PACKAGES = ("torch", "timm", "dcls", "numpy", "simplejpeg", "pillow")
+_DETERMINING_PACKAGES = ("torch", "timm", "dcls", "numpy", "numba", "simplejpeg", "pillow")
 
 
 def kept_path(study: Study, backbone: Backbone, has_dcls: bool, some: ClickMe) -> Path:

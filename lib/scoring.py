@@ -29,11 +29,11 @@ COLUMNS = ["protocol", "method", "image_id", "label", "rho", "validity", "top1",
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of one method's maps with human maps, on the device: nothing here waits for it.
+    """Of methods' maps with human maps, on the device: nothing here waits for it.
 
-    rho    : {protocol: (image,) float64}
+    rho    : {protocol: (method, image) float64}
     usable : {protocol: (image,) bool, the human map orders something}
-    finite, constant : (image,) bool, of the network's maps
+    finite, constant : (method, image) bool, of the network's maps
     """
 
     rho: dict[str, Tensor]
@@ -43,7 +43,7 @@ class Agreement:
 
 
 def agreement(maps: Tensor, human: Mapping[str, Ranks]) -> Agreement:
-    """Compare (image, height, width) maps with ranked human maps, {protocol: ranks}.
+    """Compare (method, image, height, width) maps with ranked human maps, {protocol: ranks}.
 
     Pixels are sorted once for all protocols.
     """
@@ -64,7 +64,7 @@ class Scores:
     """What forwards leave behind, batch by batch; a table in the end."""
 
     methods: Sequence[CamMethod]
-    _blocks: list[tuple[Block, Tensor, list[Agreement]]] = field(default_factory=list)
+    _blocks: list[tuple[Block, Tensor, Agreement]] = field(default_factory=list)
 
     def add(self, model: StudyModel, block: Block) -> None:
         """One forward, one gradient of the head, every method's maps, every protocol's score.
@@ -74,11 +74,9 @@ class Scores:
         passed = cam.head_pass(model, model.prepare_pixels(block.pixels), block.labels)
         best = passed.logits.topk(min(5, passed.logits.shape[1]), dim=1).indices
         hits = best == passed.targets[:, None]
-        found = [
-            agreement(cam.enlarge(m.small_map(passed.features, passed.gradient)), block.human)
-            for m in self.methods
-        ]
-        self._blocks.append((block, hits, found))
+        small = torch.stack([m.small_map(passed.features, passed.gradient) for m in self.methods])
+        maps = cam.enlarge(small.flatten(0, 1)).unflatten(0, small.shape[:2])
+        self._blocks.append((block, hits, agreement(maps, block.human)))
 
     def table(self, is_scored: Callable[[str, np.ndarray], np.ndarray]) -> pd.DataFrame:
         """A row per method, protocol and image, whatever the batches were.
@@ -97,23 +95,29 @@ class Scores:
             "top1": top[:, 0],
             "top5": top.any(axis=1),
         }
+        finite, constant = (
+            torch.cat([getattr(a, name) for a in found], dim=1).cpu().numpy()
+            for name in ("finite", "constant")
+        )
+        rho, usable = (
+            {
+                key: torch.cat([getattr(a, name)[key] for a in found], dim=-1).cpu().numpy()
+                for key in found[0].rho
+            }
+            for name in ("rho", "usable")
+        )
         frames = []
         for number, method in enumerate(self.methods):
-            of_method = [agreements[number] for agreements in found]
-            finite, constant = (
-                torch.cat([getattr(a, name) for a in of_method]).cpu().numpy()
-                for name in ("finite", "constant")
-            )
-            for key in of_method[0].rho:
-                rho = torch.cat([a.rho[key] for a in of_method]).cpu().numpy()
-                usable = torch.cat([a.usable[key] for a in of_method]).cpu().numpy()
+            for key in rho:
                 validity = np.select(
-                    [~finite, ~usable, constant],
+                    [~finite[number], ~usable[key], constant[number]],
                     [NON_FINITE, CONSTANT_HUMAN_MAP, CONSTANT_MODEL_MAP],
                     VALID,
                 )
                 names = {"protocol": key, "method": method.key}
-                frame = pd.DataFrame(names | images | {"rho": rho, "validity": validity})
+                frame = pd.DataFrame(
+                    names | images | {"rho": rho[key][number], "validity": validity}
+                )
                 frames.append(frame[is_scored(key, places)])
         return pd.concat(frames, ignore_index=True)[COLUMNS]
 

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lib.loops import STEPS, average_ranks, order_of_bits, weighted_sum
 from lib.threads import each
-
-_STEPS = 1e5  # of a map's range, where maps are settled
 
 
 @dataclass(frozen=True)
@@ -46,51 +44,10 @@ class Ranks:
 
 
 def _order(values: np.ndarray) -> np.ndarray:
-    """The pixels of a row of float32 or float64 in order of their values.
-
-    The bits of a float32, its sign handled, order like the number; and numpy sorts numbers
-    of 16 bits by their digits, without comparing: first by the lower half, then by the upper.
-    """
-    if values.dtype != np.float32:
-        return np.argsort(values, kind="stable")
-    bits = (values + np.float32(0)).view(np.int32)  # -0.0 equals 0.0, its bits do not
-    bits ^= (bits >> 31) & np.int32(0x7FFFFFFF)  # sign and magnitude order as integers
-    by_lower = np.argsort(bits.astype(np.uint16), kind="stable")
-    upper = (bits >> 16).astype(np.int16)
-    return by_lower[np.argsort(upper[by_lower], kind="stable")]
-
-
-def _settled(ordered: np.ndarray) -> np.ndarray:
-    low, high = float(ordered[0]), float(ordered[-1])
-    steps = ordered.astype(np.float64)
-    with np.errstate(invalid="ignore"):  # maps that are not finite have no ranks anyway
-        steps -= low
-        steps /= high - low if high > low else 1.0
-        steps *= _STEPS
-        return np.rint(steps, out=steps)
-
-
-def _average_ranks(ordered: np.ndarray, settle: bool) -> tuple[np.ndarray, float]:
-    """Of a row in order: centred average ranks, and their norm."""
-    if settle:
-        ordered = _settled(ordered)
-    starts = np.empty(len(ordered), dtype=bool)
-    starts[0] = True
-    np.not_equal(ordered[1:], ordered[:-1], out=starts[1:])
-    if starts.all():
-        return _untied(len(ordered))
-    first = np.flatnonzero(starts)
-    sizes = np.diff(first, append=len(ordered))
-    middle = first + (sizes - len(ordered)) / 2
-    norm = float(np.sqrt(np.einsum("i,i,i", middle, middle, sizes)))
-    return np.repeat(middle, sizes), norm
-
-
-@cache
-def _untied(count: int) -> tuple[np.ndarray, float]:
-    """Centred ranks 1 … count, and their norm."""
-    centred = np.arange(count) - (count - 1) / 2
-    return centred, float((count * (count**2 - 1) / 12) ** 0.5)
+    """The pixels of a row of float32 or float64 in order of their values."""
+    if values.dtype == np.float32:
+        return order_of_bits(values.view(np.uint32))
+    return np.argsort(values, kind="stable").astype(np.int32)
 
 
 def _ranks_of_rows(values: np.ndarray, settle: bool) -> tuple[Tensor, Tensor]:
@@ -99,29 +56,40 @@ def _ranks_of_rows(values: np.ndarray, settle: bool) -> tuple[Tensor, Tensor]:
 
     def rank(row: int) -> float:
         order = _order(values[row])
-        centred[row][order], norm = _average_ranks(values[row][order], settle)
+        mine = np.empty(len(order))
+        norm = average_ranks(values[row][order], settle, mine)
+        centred[row][order] = mine
         return norm
 
     norms = torch.tensor(each(rank, range(len(values))), dtype=torch.float64)
     return torch.from_numpy(centred), norms
 
 
-def _products_of_rows(values: np.ndarray, human: Sequence[tuple[Ranks, bool]]) -> Tensor:
-    """(image, comparison, 2): sums of products with the human ranks, the maps' own norms."""
+def _products_of_rows(
+    values: np.ndarray, human: Sequence[tuple[Ranks, bool]]
+) -> tuple[Tensor, Tensor]:
+    """(row, comparison, 2): sums of products with the human ranks, the rows' own norms;
+    and (row, 2): the rows' least and largest values, not finite where any is not.
+
+    values : (row, pixel), the human maps' images once or over and over
+    """
     theirs = [(ranks.centred.numpy(), settle) for ranks, settle in human]
 
-    def correlate(row: int) -> list[tuple[float, float]]:
+    def correlate(row: int) -> tuple[list[tuple[float, float]], tuple[float, float]]:
         order = _order(values[row])
-        ordered = values[row][order]
+        ordered, mine = values[row][order], np.empty(len(order))
         found = []
         for centred, settle in theirs:
-            mine, norm = _average_ranks(ordered, settle)
+            norm = average_ranks(ordered, settle, mine)
             # Fetch the human ranks in the model's order: cheaper than scattering the model's.
-            found.append((float(np.einsum("i,i", mine, centred[row][order])), norm))
-        return found
+            found.append((weighted_sum(mine, centred[row % len(centred)], order), norm))
+        return found, (ordered[0], ordered[-1])
 
+    # One call with no torch operation inside: torch's threads spin for a while after each.
     found = each(correlate, range(len(values)))
-    return torch.tensor(found, dtype=torch.float64).view(len(values), len(human), 2)
+    products = torch.tensor([row for row, _ in found], dtype=torch.float64)
+    extremes = torch.tensor([extremes for _, extremes in found], dtype=torch.float64)
+    return products.view(len(values), len(human), 2), extremes.view(len(values), 2)
 
 
 def _rank_type(pixels: int) -> type:
@@ -136,7 +104,7 @@ def _ranks_in_order(ordered: Tensor, settle: bool) -> tuple[Tensor, Tensor]:
     if settle:
         low, high = ordered[:, :1].double(), ordered[:, -1:].double()
         span = torch.where(high > low, high - low, 1.0)
-        ordered = ((ordered.double() - low) / span * _STEPS).round()
+        ordered = ((ordered.double() - low) / span * STEPS).round()
     count = ordered.shape[1]
     # The first and the last place of each pixel's group of ties, by running extremes:
     # nothing has to wait for the device to say how many groups there are.
@@ -150,15 +118,19 @@ def _ranks_in_order(ordered: Tensor, settle: bool) -> tuple[Tensor, Tensor]:
     return centred, centred.square().sum(dim=1).sqrt()
 
 
-def _products_on_device(values: Tensor, human: Sequence[tuple[Ranks, bool]]) -> Tensor:
+def _products_on_device(
+    values: Tensor, human: Sequence[tuple[Ranks, bool]]
+) -> tuple[Tensor, Tensor]:
     """As `_products_of_rows`."""
     ordered, pixels = values.sort(dim=1)
     found = []
     for ranks, settle in human:
         centred, norm = _ranks_in_order(ordered, settle)
-        product = (centred * ranks.centred.gather(1, pixels)).sum(dim=1)
-        found.append(torch.stack([product, norm], dim=1))
-    return torch.stack(found, dim=1)
+        images, count = ranks.centred.shape
+        times = pixels.view(-1, images, count)
+        theirs = ranks.centred.expand(len(times), -1, -1).gather(2, times).view_as(centred)
+        found.append(torch.stack([(centred * theirs).sum(dim=1), norm], dim=1))
+    return torch.stack(found, dim=1), ordered[:, [0, -1]]
 
 
 def _ranks_on_device(values: Tensor, settle: bool) -> tuple[Tensor, Tensor]:
@@ -173,13 +145,14 @@ def _ranks_on_device(values: Tensor, settle: bool) -> tuple[Tensor, Tensor]:
 # --- for everyone ---------------------------------------------------------------------------
 
 
-def _as_maps(maps: Tensor | np.ndarray, name: str) -> Tensor:
+def _as_maps(maps: Tensor | np.ndarray, name: str, many: bool = False) -> Tensor:
     if isinstance(maps, np.ndarray):
         maps = np.ascontiguousarray(maps, dtype=maps.dtype.newbyteorder("="))
     maps = torch.as_tensor(maps).detach()
     if maps.device.type == "mps":
         maps = maps.cpu()  # Apple's GPUs have no float64
-    if maps.ndim != 3 or maps.shape[1] * maps.shape[2] < 2 or maps.is_complex():
+    dimensions = (3, 4) if many else (3,)
+    if maps.ndim not in dimensions or maps.shape[-2] * maps.shape[-1] < 2 or maps.is_complex():
         raise ValueError(
             f"{name} must be (image, height, width), real, with two pixels or more, "
             f"got {tuple(maps.shape)} {maps.dtype}"
@@ -208,10 +181,10 @@ def rank_maps(maps: Tensor | np.ndarray, settle: bool = False) -> Ranks:
 
 @dataclass(frozen=True)
 class Correlations:
-    """Of some maps with human maps ranked in one or more ways.
+    """Of some maps with human maps ranked in one or more ways; on the maps' device.
 
-    rho : (comparison, image) float64; NaN where either map has no ordering
-    finite, constant : (image,) bool, of the maps
+    rho : (comparison, …, image) float64; NaN where either map has no ordering
+    finite, constant : (…, image) bool, of the maps
     """
 
     rho: Tensor
@@ -220,30 +193,35 @@ class Correlations:
 
 
 def correlate(model_maps: Tensor | np.ndarray, human: Sequence[tuple[Ranks, bool]]) -> Correlations:
-    """Spearman's rho of each map with the human maps in each of several rankings.
+    """Spearman's rho of maps with the human maps in each of several rankings.
 
+    model_maps : (image, height, width), or (method, image, height, width)
     human : (ranks, whether the model's maps are settled before they are ranked too)
 
     The expensive part, sorting a map's pixels, is done once for all. As for
-    `spearman_per_image`, to which this is the form for many protocols.
+    `spearman_per_image`, to which this is the form for many protocols and methods.
     """
-    maps = _as_maps(model_maps, "model_maps")
+    maps = _as_maps(model_maps, "model_maps", many=True)
     for ranks, _ in human:
-        if tuple(maps.shape) != ranks.shape:
+        if tuple(maps.shape[-3:]) != ranks.shape:
             raise ValueError(
                 f"model_maps {tuple(maps.shape)} and human_maps {ranks.shape} differ in shape"
             )
-    values = maps.flatten(1)
+    values = maps.reshape(maps.shape[:-2].numel(), maps.shape[-2:].numel())
     if values.device.type == "cpu":
-        found = _products_of_rows(values.numpy(), human)
+        found, extremes = _products_of_rows(values.numpy(), human)
     else:
-        found = _products_on_device(values, human)
+        found, extremes = _products_on_device(values, human)
+    here = maps.shape[:-2]
     product, norm = found.unbind(dim=2)
-    finite = values.isfinite().all(dim=1)
-    scale = torch.where(finite[:, None], norm, torch.nan)
-    scale = scale * torch.stack([ranks.norm for ranks, _ in human], dim=1)
-    rho = (product / torch.where(scale > 0, scale, torch.nan)).clamp(-1.0, 1.0)
-    return Correlations(rho.T, finite, values.amin(dim=1) == values.amax(dim=1))
+    finite = extremes.isfinite().all(dim=1).view(here)
+    constant = (extremes[:, 0] == extremes[:, 1]).view(here)
+    scale = norm.T.view(len(human), *here)
+    theirs = torch.stack([ranks.norm for ranks, _ in human])
+    scale = scale * (theirs if maps.ndim == 3 else theirs[:, None])
+    scale = torch.where(finite & (scale > 0), scale, torch.nan)
+    rho = (product.T.view(len(human), *here) / scale).clamp(-1.0, 1.0)
+    return Correlations(rho, finite, constant)
 
 
 def spearman_per_image(

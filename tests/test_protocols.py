@@ -61,12 +61,12 @@ def test_the_published_reader_stops_before_the_last_shard_and_drops_the_partial_
 def test_the_mended_blur_is_a_literal_normalised_gaussian(stored):
     at = np.arange(-5, 6)
     kernel = np.exp(-(at[:, None] ** 2 + at[None, :] ** 2) / 200.0)
-    small = resize(stored.float().unsqueeze(1), 64).squeeze(1).numpy().astype(np.float64)
+    small = resize(stored, 64).numpy().astype(np.float64)
     expected = [
         convolve2d(m, kernel, mode="same") / convolve2d(np.ones_like(m), kernel, mode="same")
         for m in small
     ]
-    expected = resize(torch.tensor(np.array(expected)).float().unsqueeze(1), 224).squeeze(1)
+    expected = resize(torch.tensor(np.array(expected)).float(), 224)
     torch.testing.assert_close(mended_human_maps(stored), expected, atol=1e-3, rtol=0)
 
 
@@ -89,7 +89,7 @@ def test_the_cropped_map_is_in_register_with_the_cropped_picture(key):
     rows, columns = np.mgrid[:256, :256]
     blob = 255 * np.exp(-((rows - 90) ** 2 + (columns - 150) ** 2) / (2 * 12.0**2))
     stored = torch.from_numpy(blob.astype(np.uint8))[None]
-    delivered = resize(stored.float().unsqueeze(1), 224).squeeze().numpy().astype(np.uint8)
+    delivered = resize(stored, 224).squeeze().numpy().astype(np.uint8)
     picture = resize_pictures(np.repeat(delivered[None, ..., None], 3, axis=-1), geometry)[
         0, ..., 0
     ]

@@ -19,6 +19,7 @@ from lib.spearman import (
     _ranks_of_rows,
     _ranks_on_device,
     attainable_rho,
+    correlate,
     rank_maps,
     spearman_per_image,
 )
@@ -191,10 +192,28 @@ def test_both_forms_of_ranking_are_the_same(seed, levels, settle):
     ):
         np.testing.assert_allclose(ours, theirs, rtol=1e-14)
     human = [(rank_maps(rng.random((3, 5, 8))), settle), (rank_maps(rng.random((3, 8, 5))), False)]
-    np.testing.assert_allclose(
-        _products_of_rows(values.numpy(), human), _products_on_device(values, human), rtol=1e-12,
-        atol=1e-9,
-    )  # fmt: skip
+    twice = torch.cat([values, values.flip(0)])  # two methods' maps of three images
+    ours, theirs = _products_of_rows(twice.numpy(), human), _products_on_device(twice, human)
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-12, atol=1e-9)
+    np.testing.assert_array_equal(ours[1], theirs[1])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([np.float32, np.float64]))
+def test_several_methods_and_readings_at_once_are_scipys_one_by_one(seed, dtype):
+    rng = np.random.default_rng(seed)
+    maps = rng.integers(0, 9, (2, 3, 5, 8)).astype(dtype)
+    maps[0, 1] = 4  # constant
+    maps[1, 2, 0, 0] = rng.choice([np.nan, -np.nan, np.inf, -np.inf])
+    readings = rng.random((2, 3, 5, 8))
+    found = correlate(maps, [(rank_maps(reading), False) for reading in readings])
+    for rho, reading in zip(found.rho, readings, strict=True):
+        for mine, of_method in zip(rho, maps, strict=True):
+            expected = scipy_scores(of_method, reading)
+            expected[~np.isfinite(of_method).all(axis=(1, 2))] = np.nan
+            np.testing.assert_allclose(mine, expected, atol=1e-10, rtol=0)
+    np.testing.assert_array_equal(found.finite, np.isfinite(maps).all(axis=(2, 3)))
+    np.testing.assert_array_equal(found.constant, (maps == maps[..., :1, :1]).all(axis=(2, 3)))
 
 
 @settings(max_examples=50, deadline=None)
