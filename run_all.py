@@ -17,13 +17,13 @@ import sys
 from typing import NoReturn
 
 from lib.backbones import BACKBONES
-from lib.methods import METHODS
+from lib.methods import METHODS, PUBLISHED_METHODS
 from lib.paths import OUTPUT, ROOT, shown
 from lib.precision import PRECISIONS
 from lib.protocols import PROTOCOLS
 from lib.runner import signals
 from lib.runner.faults import FAULTS, RunError
-from lib.study import PROFILES, Study
+from lib.study import PROFILES, TARGETS, Study
 from lib.tables import UnknownName, unknown_name
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -90,7 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     what("--models", nargs="+", action="extend", type=_names, default=[], metavar="KEY",
          help="these backbones only (spaces or commas), plain and with DCLS")  # fmt: skip
     what("--methods", nargs="+", action="extend", type=_names, default=[], metavar="KEY",
-         help="these methods only")  # fmt: skip
+         help=f"these CAM methods (default: {' '.join(PUBLISHED_METHODS)}; "
+         "--list shows all)")  # fmt: skip
     what("--limit", type=int, default=0, metavar="N",
          help="a fixed subset of N pictures (default: all)")  # fmt: skip
     data = parser.add_argument_group("downloads (paper profile)").add_argument
@@ -105,6 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     what("--pictures", type=_folder, metavar="FOLDER",
          help="score these pictures and human maps in place of ClickMe's: shards, .npz files, or "
          "pictures and maps with labels.csv (see data/README.md)")  # fmt: skip
+    what("--target", default=TARGETS[0], metavar="CLASS",
+         help=f"whose evidence maps show: {' or '.join(TARGETS)} (default: "
+         f"{TARGETS[0]}, the picture's label)")  # fmt: skip
     how = parser.add_argument_group("how").add_argument
     how("--device", default="auto", help="auto, cpu, cuda, cuda:<number>, mps (default: auto)")
     how("--batch-size", type=_batch_size, default=0, metavar="N",
@@ -216,6 +220,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         "compile": options.compile,
         "workers": options.workers,
         "scheduler": options.scheduler,
+        "target": options.target,
     }
     try:
         study = Study.from_profile(**values)
@@ -293,7 +298,8 @@ def _download(study: Study, progress, tolerant: bool) -> None:
 
     from lib.download import DownloadError, fetch
     from lib.files import existing
-    from lib.runner.faults import disk_advice, is_disk_full
+    from lib.runner.faults import disk_advice
+    from lib.shortage import is_disk_full
 
     sources = [s for s in study.sources() if not (study.data / s.place).is_file()]
     needed = sum(source.about_bytes for source in sources)

@@ -35,7 +35,7 @@ from lib.clickme import ClickMe
 from lib.dcls import dcls_layers
 from lib.files import write_atomically
 from lib.human_maps import published_human_maps
-from lib.methods import METHODS, grad_cam_variant
+from lib.methods import METHODS, PUBLISHED_METHODS
 from lib.models import Provenance, StudyModel, build_network, resize_pictures
 from lib.paths import DATA, shown
 from lib.prepared import PreparedPart
@@ -50,10 +50,8 @@ from lib.threads import reuse_memory
 RESULTS = DATA / "bench"
 _QUICK = ("convnext_tiny", "caformer_s18_dcls")
 _COMPILED = ("resnet50", "convnext_tiny")  # compiling takes its time
-_FURTHER = (  # methods that a study may add
-    grad_cam_variant("floor", "Grad-CAM, floor .3", floor=0.3),
-    grad_cam_variant("early", "ReLU first", relu_before_mean=True),
-)
+_PUBLISHED = [METHODS[key] for key in PUBLISHED_METHODS]
+_FURTHER = [METHODS["grad_cam_floor_0.3"], METHODS["relu_first"]]
 _Contenders = Mapping[str, Callable[[], object]]
 
 
@@ -65,14 +63,18 @@ def _timed(work: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
+_LONG = 5.0  # seconds: what takes longer needs no turn to get warm
+
+
 def in_turns(contenders: _Contenders, rounds: int, device: torch.device) -> dict[str, float]:
-    """Median seconds of each, taking turns; a first turn of all is not counted."""
+    """Median seconds of each, taking turns; a first turn is not counted, unless it was long."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds + 1):
         for name, work in contenders.items():
-            seconds = _timed(work, device)
-            if number:
-                times[name].append(seconds)
+            if len(times[name]) < rounds:
+                seconds = _timed(work, device)
+                if number or seconds > _LONG:
+                    times[name].append(seconds)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -97,7 +99,7 @@ def published_way(
     """As the study was published: a full backward per method, kernels built at every forward,
     scipy picture by picture."""
     scores = []
-    for method in METHODS.values():
+    for method in _PUBLISHED:
         model.zero_grad()
         features = model.features(x)
         features.retain_grad()
@@ -153,7 +155,6 @@ def bench_variant(
     side = backbone.preprocessing.crop
     fast = plain.for_inference(form=fastest_form(folded.network, side))
     rough = plain.for_inference("bf16", form=fast.form)
-    methods = list(METHODS.values())
     clickme = ClickMe([shard], DEFAULT_PROTOCOLS, limit=2 * batch)
     ready = PreparedPart(clickme, device, batch)
     first = next(iter(ready.blocks(backbone.preprocessing)))[:batch]
@@ -173,7 +174,7 @@ def bench_variant(
         part = part or PreparedPart(
             ClickMe([shard], DEFAULT_PROTOCOLS, limit=2 * batch), device, batch
         )
-        return score_part(model, methods, part, BatchSize(batch))
+        return score_part(model, _PUBLISHED, part, BatchSize(batch))
 
     per_picture = in_turns(
         {
@@ -234,7 +235,7 @@ def bench_compiled(
     }
 
     def study(model: StudyModel) -> pd.DataFrame:
-        return score_part(model, list(METHODS.values()), ready, BatchSize(batch))
+        return score_part(model, _PUBLISHED, ready, BatchSize(batch))
 
     try:
         seconds = in_turns({n: lambda m=m: study(m) for n, m in models.items()}, rounds, device)
@@ -334,10 +335,10 @@ def _grow(count: int, batch: int) -> dict:
         clickme = ClickMe(shards, ("corrected",))
         size = BatchSize(batch)
         parts = list(clickme.per_part())
-        score_part(model, list(METHODS.values()), PreparedPart(parts[0], device, batch), size)
+        score_part(model, _PUBLISHED, PreparedPart(parts[0], device, batch), size)
         started = time.perf_counter()
         for some in parts:
-            score_part(model, list(METHODS.values()), PreparedPart(some, device, batch), size)
+            score_part(model, _PUBLISHED, PreparedPart(some, device, batch), size)
         seconds = time.perf_counter() - started
     return {"pictures": count, "seconds": seconds, "peak_memory_bytes": _peak_memory()}
 
@@ -361,8 +362,10 @@ def machine(device: torch.device) -> str:
     return f"{processor()}, {torch.get_num_threads()} threads"
 
 
-def run(models: Sequence[str], batch: int, rounds: int, quick: bool) -> dict:
-    """Every measurement, as plain values."""
+def run(
+    models: Sequence[str], batch: int, rounds: int, quick: bool, save: Callable[[dict], None]
+) -> dict:
+    """Every measurement, as plain values; `save` is given them as they grow."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     reuse_memory()  # as scoring does; the floor has it too
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -373,40 +376,36 @@ def run(models: Sequence[str], batch: int, rounds: int, quick: bool) -> dict:
         if not models or variant_name(backbone.key, dcls) in models
     ]
     pictures = 2 * batch  # of a shard with one whole batch of the published protocol
+    packages = ("torch", "timm", "numpy", "scipy", "numba", "grad-cam", "torchcam", "captum",
+                "torchmetrics")  # fmt: skip
+    facts = {
+        "machine": machine(device),
+        "system": platform.platform(),
+        "packages": {name: version(name) for name in packages},
+        "batch": batch,
+        "rounds": rounds,
+        "pictures": pictures,
+    }
     with tempfile.TemporaryDirectory() as folder:
         shard = Path(folder) / "val-0.tfrecords"
         write_shard(shard, islice(generated_records(0), max(32, pictures)))
-        packages = (
-            "torch",
-            "timm",
-            "numpy",
-            "scipy",
-            "grad-cam",
-            "torchcam",
-            "captum",
-            "torchmetrics",
-        )
-        results = {
-            "machine": machine(device),
-            "system": platform.platform(),
-            "packages": {name: version(name) for name in packages},
-            "batch": batch,
-            "rounds": rounds,
-            "pictures": pictures,
+        results = facts | {
             "spearman": bench_spearman(rounds, device),
             "reader": bench_reader(shard, batch, rounds),
-            "variants": [
-                bench_variant(backbone, dcls, shard, batch, rounds, device)
-                for backbone, dcls in tqdm(variants, desc="variants", unit="model", file=sys.stderr)
-            ],
             "growth": bench_growth((16, 64) if quick else (16, 64, 256), batch),
+            "variants": [],
         }
+        for backbone, dcls in tqdm(variants, desc="variants", unit="model", file=sys.stderr):
+            row = bench_variant(backbone, dcls, shard, batch, rounds, device)
+            results["variants"].append(row)
+            save(results)  # what is measured is kept if the rest is not
         if not quick:
             chosen = [backbone for backbone in THE_EIGHT if backbone.key in _COMPILED]
             results["compiled"] = [
                 bench_compiled(backbone, shard, batch, rounds, device)
                 for backbone in tqdm(chosen, desc="compiled", unit="model")
             ]
+            save(results)
     return results
 
 
@@ -513,13 +512,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     models = options.models or (_QUICK if options.quick else ())
     rounds = options.rounds or (2 if options.quick else 3)
-    results = run(models, options.batch_size, rounds, options.quick)
-    text = markdown(results)
-    print(text)
     folder = options.out or (DATA / "output" / "bench" if options.quick else RESULTS)
-    for name, content in (("bench.json", json.dumps(results, indent=1)), ("bench.md", text)):
-        with write_atomically(folder / name) as partial:
-            partial.write_text(content, encoding="utf-8")
+
+    def save(results: dict) -> None:
+        texts = {"bench.json": json.dumps(results, indent=1), "bench.md": markdown(results)}
+        for name, text in texts.items():
+            with write_atomically(folder / name) as partial:
+                partial.write_text(text, encoding="utf-8")
+
+    print(markdown(run(models, options.batch_size, rounds, options.quick, save)))
     print(f"written to {shown(folder)}")
 
 

@@ -13,10 +13,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
 
 from lib.backbones import BACKBONES, Backbone
+from lib.controls import CONTROLS
 from lib.methods import METHODS
 
 STYLE = Path(__file__).with_name("study.mplstyle")
@@ -135,11 +137,34 @@ def plot_dcls_against_baseline(summary: pd.DataFrame, method: str) -> Figure:
     return fig
 
 
-def plot_score_bars(summary: pd.DataFrame) -> Figure:
-    """Figure 3: bars without and with DCLS per backbone, one panel per method."""
+_CONTROL_LINES = {
+    "mean_human": ("#D55E00", "-"), "centre": ("#009E73", "--"), "other_human": ("0.1", ":"),
+    "random": ("0.55", "-."),
+}  # fmt: skip
+
+
+def _draw_controls(ax: Axes, controls: pd.DataFrame) -> None:
+    """A line per control; a band where backbones are compared with other parts of the maps."""
+    for key, (colour, style) in _CONTROL_LINES.items():
+        chosen = controls[controls.control == key]
+        ax.axhspan(chosen.low.min(), chosen.high.max(), color=colour, alpha=0.12, lw=0, zorder=0)
+        ax.axhline(chosen.score.mean(), color=colour, ls=style, lw=1, zorder=1,
+                   label=CONTROLS[key].label)  # fmt: skip
+
+
+def plot_score_bars(summary: pd.DataFrame, controls: pd.DataFrame) -> Figure:
+    """Figure 3: bars without and with DCLS per backbone, one panel per method.
+
+    controls : of the same protocol, as `lib.results.summarise_controls` makes them
+    """
     methods = [m for m in METHODS if m in set(summary.method)]
     fig, axes = plt.subplots(
-        len(methods), 1, figsize=(7.2, 2.6 * len(methods)), sharex=True, sharey=True, squeeze=False
+        len(methods),
+        1,
+        figsize=(7.2, 2.5 * len(methods) + 1.2),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
     )
     for ax, method in zip(axes[:, 0], methods, strict=True):
         base, dcls = _variants(summary, method)
@@ -154,14 +179,18 @@ def plot_score_bars(summary: pd.DataFrame) -> Figure:
         ax.set_xticks(place, [BACKBONES[key].label for key in base.index], rotation=20, ha="right")
         ax.set_title(f"{METHODS[method].label}  ({_counts(base)}; bars: 95 % interval)")
         ax.axhline(0, color="0.3", lw=0.6)
+        _draw_controls(ax, controls)
         ax.grid(axis="y")
-    fig.suptitle("Figure 3. Scores without and with DCLS")
-    fig.supylabel(_SCORE_LABEL, fontsize=9)
+    fig.supylabel(f"{_SCORE_LABEL};\n1: as published; up to 1.35 if it is a split-half's",
+                  fontsize=8)  # fmt: skip
     keys = [
         plt.Rectangle((0, 0), 1, 1, facecolor="0.6", edgecolor="0.25", label=label, **style)
         for label, style in (("without DCLS", {"alpha": 0.45}), ("with DCLS", {"hatch": "//"}))
     ]
-    axes[0, 0].legend(handles=keys, ncols=2, loc="lower left", bbox_to_anchor=(0, 1.08))
+    lines = axes[0, 0].get_legend_handles_labels()[0]
+    fig.legend(handles=[*keys, *lines], ncols=3, loc="outside upper center",
+               title="lines: maps that no network made; bands: their 95 % intervals",
+               title_fontsize=8)  # fmt: skip
     return fig
 
 

@@ -56,6 +56,7 @@ def kept_path(study: Study, backbone: Backbone, has_dcls: bool, some: ClickMe) -
             "dcls": has_dcls and backbone.dcls,
             "preprocessing": backbone.preprocessing,
             "head_norm_eps": backbone.head_norm_eps,
+            "target": study.target,
             "methods": {method.key: method.small_map for method in study.methods},
             "protocols": [(p.key, sorted(p.mends)) for p in some.protocols],
             "scored": {p.key: some.scored(p.key) for p in some.protocols},

@@ -65,9 +65,10 @@ def order_of_bits(bits):
 
 @_compiled
 def average_ranks(ordered, settle, centred):
-    """Ranks of numbers in order, less the mean rank, into `centred`; returns their length.
+    """Ranks of numbers in order, less the mean rank, into `centred`.
 
     settle : numbers that agree once rounded to 1e-5 of the range are equal
+    Returns the ranks' length as a vector, and how many numbers are equal to another.
     """
     count = ordered.size
     numbers = ordered.astype(np.float64)
@@ -76,8 +77,7 @@ def average_ranks(ordered, settle, centred):
         span = high - low if high > low else 1.0
         for i in range(count):
             numbers[i] = np.rint((numbers[i] - low) / span * STEPS)
-    squares = 0.0
-    first = 0
+    squares, tied, first = 0.0, 0, 0
     while first < count:
         end = first + 1
         while end < count and numbers[end] == numbers[first]:
@@ -85,8 +85,10 @@ def average_ranks(ordered, settle, centred):
         middle = (first + end - count) / 2
         centred[first:end] = middle
         squares += middle * middle * (end - first)
+        if end - first > 1:
+            tied += end - first
         first = end
-    return np.sqrt(squares)
+    return np.sqrt(squares), tied
 
 
 @_compiled

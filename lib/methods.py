@@ -71,11 +71,36 @@ def grad_cam_variant(
     return CamMethod(key, label, formula)
 
 
+PUBLISHED_METHODS = ("grad_cam", "threshold_grad_cam")
+FLOORS = tuple(step / 10 for step in range(10))
+
+
+def family_key(relu_before_mean: bool, floor: float) -> str:
+    """The key of the row with this order of ReLU and mean and one of `FLOORS`."""
+    if relu_before_mean and floor == PUBLISHED_FLOOR:
+        return "threshold_grad_cam"
+    return ("relu_first" if relu_before_mean else "grad_cam") + f"_floor_{floor}" * bool(floor)
+
+
+def _family() -> list[CamMethod]:
+    """Threshold-Grad-CAM's two changes, each alone and at every floor."""
+    rows = []
+    for relu_before_mean, name in ((False, "Grad-CAM"), (True, "ReLU first")):
+        for floor in FLOORS:
+            key = family_key(relu_before_mean, floor)
+            if key not in PUBLISHED_METHODS:
+                label = f"{name}, floor {floor}" if floor else name
+                rows.append(grad_cam_variant(key, label, relu_before_mean=relu_before_mean,
+                                             floor=floor))  # fmt: skip
+    return rows
+
+
 METHODS: Table[CamMethod] = Table(
     "method",
     [
         grad_cam_variant("grad_cam", "Grad-CAM"),
         grad_cam_variant("threshold_grad_cam", "Threshold-Grad-CAM",
                          relu_before_mean=True, floor=PUBLISHED_FLOOR),
+        *_family(),
     ],
 )  # fmt: skip

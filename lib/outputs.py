@@ -18,6 +18,7 @@ from importlib.metadata import requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lib.captions import CAPTIONS
 from lib.files import write_atomically
 from lib.fingerprint import sha256_of
 from lib.paths import ROOT, shown
@@ -100,20 +101,31 @@ def saved_provenance(path: Path) -> dict:
     return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
 
 
-def save_figure(fig: Figure, name: str, study: Study, drawn_from: Path | None = None) -> Path:
-    """Write a figure as PNG and PDF with its provenance as JSON; returns where the PNG is.
+def save_figure(
+    fig: Figure, name: str, study: Study, drawn_from: Path | None = None, caption: str = ""
+) -> Path:
+    """Write a figure as PNG and PDF, its provenance as JSON, its caption as text.
 
     The profile's caveat is printed at the figure's foot, so it travels with it.
 
     drawn_from : the saved table that the figure shows, if it shows one
+    caption    : for a figure that `lib.captions` has none for
+    Returns where the PNG is.
     """
     if study.profile.caveat:
-        fig.text(0.5, -0.02, study.profile.caveat, ha="center", va="top", fontsize=8,
+        fig.draw_without_rendering()
+        lowest = min(0.0, fig.get_tightbbox().y0 / fig.get_figheight())
+        fig.text(0.5, lowest - 0.02, study.profile.caveat, ha="center", va="top", fontsize=8,
                  color="#a00000")  # fmt: skip
     for suffix, timeless in (("png", {}), ("pdf", {"CreationDate": None})):
         with write_result(study.figures / f"{name}.{suffix}") as partial:
             fig.savefig(partial, format=suffix, metadata=timeless)
     _write_provenance(study.figures / f"{name}.json", provenance(study, drawn_from))
+    if name in CAPTIONS and not caption:
+        caption = f"{CAPTIONS[name].title}. {CAPTIONS[name].text}"
+    words = " ".join(filter(None, [caption, f"Data: {study.profile.label}.", study.profile.caveat]))
+    with write_result(study.figures / f"{name}.txt") as partial:
+        partial.write_text(f"{words}\n", encoding="utf-8")
     return staged(study.figures / f"{name}.png")
 
 

@@ -62,6 +62,11 @@ class Protocol:
             crop = None
         return ("blur" in self.mends, crop, self.settles)
 
+    def reading_name(self, geometry: Preprocessing) -> str:
+        """The part of the human maps that a backbone is compared with, in words."""
+        _, crop, _ = self.reading(geometry)
+        return "whole" if crop is None else f"centre, {crop[1]} of {crop[0]}"
+
 
 def _protocols() -> list[Protocol]:
     alone = [

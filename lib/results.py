@@ -1,45 +1,57 @@
-"""From per-image scores to the study's numbers and its results table."""
+"""From per-image scores to the study's numbers: scores, differences, sample sizes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from lib.backbones import BACKBONES, THE_EIGHT
-from lib.methods import METHODS
+from lib.backbones import THE_EIGHT, Backbone
+from lib.controls import FLOOR
 from lib.models import parameter_counts
-from lib.outputs import saved_provenance, write_result
-from lib.paths import PUBLISHED_SCORES, shown
+from lib.outputs import saved_provenance
+from lib.paths import shown
+from lib.protocols import PROTOCOLS
 from lib.scoring import CONSTANT_HUMAN_MAP, CONSTANT_MODEL_MAP, NON_FINITE, VALID
-from lib.statistics import mean_interval
-from lib.study import DEMO_RECIPE, MissingInputs, Study
+from lib.statistics import (
+    effect_size,
+    holm,
+    images_needed,
+    mean_interval,
+    sign_flip_p,
+)
+from lib.study import MissingInputs, Study
 
 # Harmonization's constant: the average inter-rater alignment of ClickMe's players.
 HUMAN_CEILING = 0.6575315343478081
 
 
-def scores_path(study: Study) -> Path:
-    """Where notebook 04 writes a study's per-image scores."""
-    return study.output / "tables" / "scores.parquet"
+# If it is a split-half reliability, a perfect model can reach its root once it is corrected
+# to full length by Spearman and Brown: 135 % of the ceiling.
+SPEARMAN_BROWN = (2 * HUMAN_CEILING / (1 + HUMAN_CEILING)) ** 0.5
 
 
-def load_scores(study: Study) -> pd.DataFrame:
-    """The per-image scores that notebook 04 wrote for just this study.
+def table_path(study: Study, name: str = "scores") -> Path:
+    """Where notebooks write a study's per-image tables."""
+    return study.output / "tables" / f"{name}.parquet"
 
-    Raises MissingInputs if there are none, or they were made by other choices, or from
+
+def load_table(study: Study, name: str, notebook: str) -> pd.DataFrame:
+    """A per-image table that a notebook wrote for just this study.
+
+    Raises MissingInputs if there is none, or it was made by other choices, or from
     other pictures or weights, than the study's.
     """
-    path = scores_path(study)
-    mend = "run notebook 04_scoring with the same parameters first"
+    path = table_path(study, name)
+    mend = f"run notebook {notebook} with the same parameters first"
     try:
         saved = saved_provenance(path)
         made_for = saved["study"]
         scores = pd.read_parquet(path)
     except (OSError, ValueError, KeyError) as error:
-        raise MissingInputs(f"there are no scores in {shown(path)}; {mend} ({error})") from None
+        raise MissingInputs(f"there is no table in {shown(path)}; {mend} ({error})") from None
     here = study.facts()
     other = [
         f"{name}: {made_for.get(name)}, here {here[name]}"
@@ -52,6 +64,7 @@ def load_scores(study: Study) -> pd.DataFrame:
             "pictures",
             "precision",
             "compile",
+            "target",
         )
         if made_for.get(name) != here[name]
     ]
@@ -65,26 +78,19 @@ def load_scores(study: Study) -> pd.DataFrame:
     return scores
 
 
-def entered_scores(path: Path = PUBLISHED_SCORES) -> pd.DataFrame:
-    """The published table as a reader has entered it: backbone, method, score, score_dcls.
+def load_scores(study: Study) -> pd.DataFrame:
+    """The per-image scores of notebook 04; see `load_table`."""
+    return load_table(study, "scores", "04_scoring")
 
-    Cells that are not filled in are missing. Raises ValueError naming what is wrong.
-    """
-    table = pd.read_csv(path)
-    columns = ["backbone", "method", "score", "score_dcls"]
-    if list(table.columns) != columns:
-        raise ValueError(f"{shown(path)} needs the columns {', '.join(columns)}")
-    for name, known in (("backbone", BACKBONES), ("method", METHODS)):
-        for key in table[name]:
-            known[key]  # raises, with the nearest name
-    for name in columns[2:]:
-        numbers = pd.to_numeric(table[name], errors="coerce")
-        wrong = table[name].notna() & ~numbers.between(-2, 2)
-        if wrong.any():
-            line = wrong.idxmax() + 2
-            raise ValueError(f"{shown(path)}, line {line}: {table[name][line - 2]} is no score")
-        table[name] = numbers
-    return table
+
+def load_controls(study: Study) -> pd.DataFrame:
+    """The control maps' per-image scores of notebook 04b; see `load_table`."""
+    return load_table(study, "controls", "04b_controls")
+
+
+def _groups(study: Study) -> Iterator[tuple[Backbone, bool, str, str]]:
+    methods = [method.key for method in study.methods]
+    return product(study.backbones, (False, True), study.protocols, methods)
 
 
 def summarise(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
@@ -92,43 +98,106 @@ def summarise(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
 
     score, low, high : mean rho of the valid images divided by the human ceiling,
                        and its 95 % bootstrap interval over images
+    raw              : mean rho itself
+    partial          : the same with the distance from the picture's centre held constant
+    correct, n_correct : score over the images that the model classifies correctly
+    tied, attainable : share of tied pixels, and the largest rho that ties allow; means
     n, n_constant_model, n_constant_human, n_non_finite : images scored, left out
     top1             : share of all images classified correctly
     parameters_millions : learnable parameters
     """
     rows = []
-    for backbone in study.backbones:
+    of = dict(list(scores.groupby(["backbone", "dcls", "protocol", "method"])))
+    for backbone, has_dcls, protocol, method in _groups(study):
         parameters = parameter_counts(
             backbone, mini=study.profile.mini, classes=study.profile.classes
         )
-        for has_dcls in (False, True):
-            of_variant = scores[(scores.backbone == backbone.key) & (scores.dcls == has_dcls)]
-            for protocol, method in product(study.protocols, study.methods):
-                chosen = of_variant[
-                    (of_variant.protocol == protocol) & (of_variant.method == method.key)
-                ]
-                valid = chosen.rho[chosen.validity == VALID] / HUMAN_CEILING
-                score, low, high = mean_interval(valid)
-                counts = chosen.validity.value_counts()
-                rows.append(
-                    {
-                        "backbone": backbone.key,
-                        "label": backbone.label,
-                        "dcls": has_dcls,
-                        "protocol": protocol,
-                        "method": method.key,
-                        "parameters_millions": parameters[has_dcls] / 1e6,
-                        "top1": chosen.top1.mean(),
-                        "score": score,
-                        "low": low,
-                        "high": high,
-                        "n": len(valid),
-                        "n_constant_model": counts.get(CONSTANT_MODEL_MAP, 0),
-                        "n_constant_human": counts.get(CONSTANT_HUMAN_MAP, 0),
-                        "n_non_finite": counts.get(NON_FINITE, 0),
-                    }
-                )
+        chosen = of.get((backbone.key, has_dcls, protocol, method), scores.iloc[:0])
+        valid = chosen[chosen.validity == VALID]
+        found = mean_interval(valid.rho / HUMAN_CEILING)
+        counts = chosen.validity.value_counts()
+        rows.append(
+            {
+                "backbone": backbone.key,
+                "label": backbone.label,
+                "dcls": has_dcls,
+                "protocol": protocol,
+                "method": method,
+                "parameters_millions": parameters[has_dcls] / 1e6,
+                "top1": chosen.top1.mean(),
+                "score": found.mean,
+                "low": found.low,
+                "high": found.high,
+                "raw": valid.rho.mean(),
+                "partial": valid.partial.mean(),
+                "correct": valid.rho[valid.top1].mean() / HUMAN_CEILING,
+                "n_correct": int(valid.top1.sum()),
+                "tied": valid.tied.mean(),
+                "attainable": valid.attainable.mean(),
+                "n": found.n,
+                "n_constant_model": counts.get(CONSTANT_MODEL_MAP, 0),
+                "n_constant_human": counts.get(CONSTANT_HUMAN_MAP, 0),
+                "n_non_finite": counts.get(NON_FINITE, 0),
+            }
+        )
     return pd.DataFrame(rows)
+
+
+def summarise_controls(controls: pd.DataFrame) -> pd.DataFrame:
+    """Score of each control, protocol and reading: `score, low, high, raw, partial, n`."""
+    rows = []
+    for key, of_control in controls.groupby(["protocol", "reading", "control"], sort=False):
+        valid = of_control[of_control.validity == VALID]
+        found = mean_interval(valid.rho / HUMAN_CEILING)
+        rows.append(
+            dict(zip(("protocol", "reading", "control"), key, strict=True))
+            | {
+                "score": found.mean,
+                "low": found.low,
+                "high": found.high,
+                "raw": valid.rho.mean(),
+                "partial": valid.partial.mean(),
+                "n": found.n,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def rescale(study: Study, summary: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
+    """The summary with `floor`, and `rescaled`: 0 at the floor, 1 at the human ceiling.
+
+    controls : as `summarise_controls` makes it; the floor is taken for given in the interval
+    """
+    floors = controls[controls.control == FLOOR].set_index(["protocol", "reading"]).score
+    geometry = {backbone.key: backbone.preprocessing for backbone in study.backbones}
+    floor = pd.Series(
+        [
+            floors.get((row.protocol, PROTOCOLS[row.protocol].reading_name(geometry[row.backbone])))
+            for row in summary.itertuples()
+        ],
+        index=summary.index,
+        dtype=float,
+    )
+    spread = {
+        name: (summary[column] - floor) / (1 - floor)
+        for name, column in (("rescaled", "score"), ("rescaled_low", "low"),
+                             ("rescaled_high", "high"))
+    }  # fmt: skip
+    return summary.assign(floor=floor, **spread)
+
+
+def per_image_differences(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
+    """DCLS minus baseline for every image valid for both, in units of the score.
+
+    `protocol, backbone, method, image_id, difference`
+    """
+    index = ["protocol", "backbone", "method", "image_id"]
+    wide = scores[scores.validity == VALID].pivot(index=index, columns="dcls", values="rho")
+    wide = wide.reindex(columns=[False, True]).dropna()
+    gain = (wide[True] - wide[False]) / HUMAN_CEILING
+    chosen = [b.key for b in study.backbones]
+    table = gain.rename("difference").reset_index()
+    return table[table.backbone.isin(chosen)]
 
 
 def paired_differences(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
@@ -136,32 +205,59 @@ def paired_differences(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
 
     difference, low, high : mean in units of the score, 95 % bootstrap interval
     n_paired              : images in the comparison
+    p, p_holm             : of the sign-flip test; corrected over the backbones of the same
+                            protocol and method (a fairer pair of one backbone is not counted
+                            among them and keeps its own)
+    effect                : Cohen's d
+    spread                : standard deviation over images
+    images_needed         : for a paired t test to find this effect four times in five
     """
-    valid = scores[scores.validity == VALID]
-    index = ["protocol", "backbone", "method", "image_id"]
-    wide = valid.pivot(index=index, columns="dcls", values="rho")
-    wide = wide.reindex(columns=[False, True]).dropna()
+    differences = dict(
+        list(
+            per_image_differences(study, scores).groupby(["protocol", "method", "backbone"])[
+                "difference"
+            ]
+        )
+    )
     rows = []
-    for protocol in study.protocols:
-        for backbone, method in product(study.backbones, study.methods):
-            try:
-                pair = wide.loc[(protocol, backbone.key, method.key)]
-            except KeyError:  # no image is valid for both
-                pair = wide.iloc[:0]
-            gain = (pair[True] - pair[False]) / HUMAN_CEILING
-            difference, low, high = mean_interval(gain)
-            rows.append(
+    for protocol, method in product(study.protocols, study.methods):
+        family = []
+        for backbone in study.backbones:
+            gain = differences.get((protocol, method.key, backbone.key), pd.Series(dtype=float))
+            found, effect = mean_interval(gain), effect_size(gain)
+            family.append(
                 {
                     "protocol": protocol,
                     "backbone": backbone.key,
                     "method": method.key,
-                    "difference": difference,
-                    "low": low,
-                    "high": high,
-                    "n_paired": len(pair),
+                    "difference": found.mean,
+                    "low": found.low,
+                    "high": found.high,
+                    "n_paired": found.n,
+                    "p": sign_flip_p(gain),
+                    "effect": effect,
+                    "spread": gain.std(),
+                    "images_needed": images_needed(effect),
                 }
             )
+        counted = [not backbone.pair_of for backbone in study.backbones]
+        corrected = iter(holm([row["p"] for row, c in zip(family, counted, strict=True) if c]))
+        for row, is_counted in zip(family, counted, strict=True):
+            rows.append(row | {"p_holm": next(corrected) if is_counted else row["p"]})
     return pd.DataFrame(rows)
+
+
+def power_table(paired: pd.DataFrame, differences: tuple[float, ...]) -> pd.DataFrame:
+    """Images needed to find each of these differences, given how much images differ."""
+    columns = {
+        f"images to find {difference:g}": [
+            images_needed(difference / spread) if spread else float("nan")
+            for spread in paired.spread
+        ]
+        for difference in differences
+    }
+    names = ["protocol", "method", "backbone", "n_paired", "spread"]
+    return paired[names].assign(**columns)
 
 
 def size_correlation(summary: pd.DataFrame, method: str) -> float:
@@ -169,164 +265,3 @@ def size_correlation(summary: pd.DataFrame, method: str) -> float:
     eight = summary.backbone.isin([b.key for b in THE_EIGHT])
     base = summary[eight & ~summary.dcls & (summary.method == method)]
     return float(base.parameters_millions.corr(base.score, method="spearman"))
-
-
-def results_table(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
-    """The study's results table: one row per method and backbone.
-
-    Parameters (millions), top-1 and score without and with DCLS, the paired
-    difference with its 95 % interval, images compared, and invalid maps.
-    """
-    summary = summarise(study, scores).assign(
-        invalid=lambda t: t.n_constant_model + t.n_constant_human + t.n_non_finite
-    )
-    differences = paired_differences(study, scores)
-    entered = entered_scores()
-    rows = []
-    for method in study.methods:
-        for backbone, protocol in product(study.backbones, study.protocols):
-            mine = (
-                (summary.backbone == backbone.key)
-                & (summary.method == method.key)
-                & (summary.protocol == protocol)
-            )
-            base, with_dcls = (summary[mine & (summary.dcls == d)].iloc[0] for d in (False, True))
-            paired = (
-                (differences.backbone == backbone.key)
-                & (differences.method == method.key)
-                & (differences.protocol == protocol)
-            )
-            gain = differences[paired].iloc[0]
-            rows.append(
-                {
-                    "data": study.profile.label,
-                    "protocol": protocol,
-                    "method": method.label,
-                    "backbone": backbone.label + (" mini" if study.profile.mini else ""),
-                    "recipe": study.recipe(backbone.key, False),
-                    "recipe_dcls": study.recipe(backbone.key, True),
-                    "params_M": base.parameters_millions,
-                    "params_M_dcls": with_dcls.parameters_millions,
-                    "top1": base.top1,
-                    "top1_dcls": with_dcls.top1,
-                    "score": base.score,
-                    "score_dcls": with_dcls.score,
-                    **_entered(study, entered, backbone.key, method.key, protocol),
-                    "difference": gain.difference,
-                    "difference_low": gain.low,
-                    "difference_high": gain.high,
-                    "n_paired": gain.n_paired,
-                    "invalid": base.invalid,
-                    "invalid_dcls": with_dcls.invalid,
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def _entered(
-    study: Study, entered: pd.DataFrame, backbone: str, method: str, protocol: str
-) -> dict[str, float]:
-    """What a reader has entered for this row; the published table is of one protocol."""
-    row = entered[(entered.backbone == backbone) & (entered.method == method)]
-    if study.profile.key != "paper" or protocol != "published" or row.empty:
-        return {"entered": np.nan, "entered_dcls": np.nan}
-    return {"entered": row.score.iloc[0], "entered_dcls": row.score_dcls.iloc[0]}
-
-
-_READABLE = {
-    "method": "Method",
-    "backbone": "Backbone",
-    "protocol": "Protocol",
-    "recipe": "Trained by",
-    "recipe_dcls": "Trained by, with DCLS",
-    "params_M": "Params (M)",
-    "params_M_dcls": "Params with DCLS",
-    "top1": "Top-1 (%)",
-    "top1_dcls": "Top-1 with DCLS",
-    "score": "Score",
-    "score_dcls": "Score with DCLS",
-    "entered": "Published score, as entered",
-    "entered_dcls": "Published, with DCLS, as entered",
-    "gain": "Difference [95 %]",
-    "n_paired": "n",
-    "excluded": "Invalid maps (without, with)",
-}
-_ENTERED = ["entered", "entered_dcls"]
-
-
-def readable_table(results: pd.DataFrame) -> pd.DataFrame:
-    """The results table as a reader wants it: text, rounded, with intervals."""
-
-    def rounded(column: str, digits: int, scale: float = 1.0) -> pd.Series:
-        return (results[column] * scale).map(f"{{:.{digits}f}}".format)
-
-    few = results.params_M.max() < 10
-    text = results.assign(
-        params_M=rounded("params_M", 3 if few else 1),
-        params_M_dcls=rounded("params_M_dcls", 3 if few else 1),
-        top1=rounded("top1", 1, 100),
-        top1_dcls=rounded("top1_dcls", 1, 100),
-        score=rounded("score", 3),
-        score_dcls=rounded("score_dcls", 3),
-        entered=rounded("entered", 3),
-        entered_dcls=rounded("entered_dcls", 3),
-        gain=[
-            f"{r.difference:+.3f} [{r.difference_low:+.3f}, {r.difference_high:+.3f}]".replace(
-                "[+nan, +nan]", "[–]"
-            )
-            for r in results.itertuples()
-        ],
-        excluded=[f"{r.invalid}, {r.invalid_dcls}" for r in results.itertuples()],
-    )
-    unused = [] if results[["entered", "entered_dcls"]].notna().any(axis=None) else _ENTERED
-    if results.recipe.eq(DEMO_RECIPE).all():
-        unused = [*unused, "recipe", "recipe_dcls"]
-    text = text.replace(to_replace=r"^\+?nan( \[–\])?$", value="–", regex=True)
-    return text[[c for c in _READABLE if c not in unused]].rename(columns=_READABLE)
-
-
-def write_results(study: Study, results: pd.DataFrame, missed: pd.DataFrame) -> None:
-    """Write the results table as CSV (numbers), Markdown and LaTeX (rounded).
-
-    missed : what `lib.study_scores.left_out` tells; the caption names it
-    """
-    folder = study.output / "tables"
-    subset = f"At most {study.limit} pictures. " if study.limit else ""
-    caption = (
-        f"Score: mean Spearman correlation with human maps over the human ceiling "
-        f"{HUMAN_CEILING:.5f} ({study.profile.label}, protocols: {', '.join(study.protocols)}, "
-        f"target: true class). Difference: DCLS minus baseline, paired per image, with a 95 % "
-        f"bootstrap interval over images. {subset}{_in_words(missed)}{study.profile.caveat}"
-    ).strip()
-    table = readable_table(results)
-    latex = (
-        table.style.hide(axis="index")
-        .format(escape="latex")
-        .format_index(escape="latex", axis="columns")
-        .to_latex(caption=_latex_text(caption), hrules=True, label="tab:results")
-    )
-    texts = {
-        "results.csv": results.to_csv(index=False),
-        "results.md": f"{table.to_markdown(index=False, disable_numparse=True)}\n\n{caption}\n",
-        "results.tex": latex,
-    }
-    for name, text in texts.items():
-        with write_result(folder / name) as partial:
-            partial.write_text(text, encoding="utf-8")
-
-
-def _in_words(missed: pd.DataFrame) -> str:
-    if missed.empty:
-        return ""
-    names = ", ".join(missed.left_out[:20]) + (" …" if len(missed) > 20 else "")
-    return f"Left out, because missing or unreadable ({len(missed)}, see left_out.csv): {names}. "
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
-    **{sign: f"\\{sign}" for sign in "&_%#${}"},
-}  # fmt: skip
-
-
-def _latex_text(text: str) -> str:
-    return "".join(_LATEX.get(sign, sign) for sign in text)

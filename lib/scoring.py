@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -17,63 +18,100 @@ from lib.methods import CamMethod
 from lib.models import StudyModel
 from lib.prepared import Block, PreparedPart
 from lib.protocols import PROTOCOLS
-from lib.spearman import Ranks, correlate
+from lib.shortage import is_out_of_memory
+from lib.spearman import Ranks, between_ranks, correlate, partial_correlation, rank_maps
 
 VALID = "valid"
 CONSTANT_MODEL_MAP = "constant model map"
 CONSTANT_HUMAN_MAP = "constant human map"
 NON_FINITE = "non-finite map"
 
-COLUMNS = ["protocol", "method", "image_id", "label", "rho", "validity", "top1", "top5"]
+_MEASURED = ["rho", "partial", "tied", "attainable"]
+COLUMNS = ["protocol", "method", "image_id", "label", *_MEASURED, "validity", "top1", "top5"]
 
 
 @dataclass(frozen=True)
 class Agreement:
     """Of methods' maps with human maps, on the device: nothing here waits for it.
 
-    rho    : {protocol: (method, image) float64}
-    usable : {protocol: (image,) bool, the human map orders something}
+    measured : {protocol: (measure, method, image) float64, in the order of _MEASURED}
+    usable   : {protocol: (image,) bool, the human map orders something}
     finite, constant : (method, image) bool, of the network's maps
     """
 
-    rho: dict[str, Tensor]
+    measured: dict[str, Tensor]
     usable: dict[str, Tensor]
     finite: Tensor
     constant: Tensor
+
+    def validity(self, method: int, protocol: str) -> np.ndarray:
+        """VALID for each image, or why it has no score."""
+        why = [~self.finite[method], ~self.usable[protocol], self.constant[method]]
+        return np.select(
+            [reason.cpu().numpy() for reason in why],
+            [NON_FINITE, CONSTANT_HUMAN_MAP, CONSTANT_MODEL_MAP],
+            VALID,
+        )
 
 
 def agreement(maps: Tensor, human: Mapping[str, Ranks]) -> Agreement:
     """Compare (method, image, height, width) maps with ranked human maps, {protocol: ranks}.
 
-    Pixels are sorted once for all protocols.
+    Pixels are sorted once for all protocols, and for the centre, on which depends how much
+    of the agreement is left once both maps' preference for it is taken away.
     """
-    found = correlate(maps, [(ranks, PROTOCOLS[key].settles) for key, ranks in human.items()])
+    centre = centre_ranks(next(iter(human.values())).shape[1:], maps.device)
+    settles = [PROTOCOLS[key].settles for key in human]
+    compared = [*zip(human.values(), settles, strict=True)]
+    found = correlate(maps, compared + [(centre, settle) for settle in settles])
     finite = found.finite
-    for ranks in human.values():
+    measured = {}
+    for number, (key, ranks) in enumerate(human.items()):
         finite = finite & ranks.norm.isfinite()
+        rho, to_centre = found.rho[number], found.rho[len(human) + number]
+        partial = partial_correlation(rho, to_centre, between_ranks(ranks, centre))
+        tied, attainable = found.tied[number], found.attainable[number]
+        measured[key] = torch.stack([rho, partial, tied, attainable])
     return Agreement(
-        dict(zip(human, found.rho, strict=True)),
+        measured,
         {key: ranks.norm != 0 for key, ranks in human.items()},
         finite,
         found.constant,
     )
 
 
+def centre_map(height: int, width: int) -> Tensor:
+    """(height, width) float64, higher the nearer to the centre: orders as any round Gaussian."""
+    rows, columns = (torch.arange(n, dtype=torch.float64) - (n - 1) / 2 for n in (height, width))
+    return -(rows[:, None].square() + columns.square())
+
+
+@cache
+def centre_ranks(sides: tuple[int, int], device: torch.device) -> Ranks:
+    """Of the map that is highest in the centre: any round Gaussian's."""
+    return rank_maps(centre_map(*sides).to(device)[None])
+
+
 @dataclass
 class Scores:
-    """What forwards leave behind, batch by batch; a table in the end."""
+    """What forwards leave behind, batch by batch; a table in the end.
+
+    predicted : the maps' target is the predicted class
+    """
 
     methods: Sequence[CamMethod]
+    predicted: bool = False
     _blocks: list[tuple[Block, Tensor, Agreement]] = field(default_factory=list)
 
     def add(self, model: StudyModel, block: Block) -> None:
         """One forward, one gradient of the head, every method's maps, every protocol's score.
 
-        The target is the picture's label, as published.
+        The target is the picture's label, as published, or the predicted class.
         """
-        passed = cam.head_pass(model, model.prepare_pixels(block.pixels), block.labels)
+        target = None if self.predicted else block.labels
+        passed = cam.head_pass(model, model.prepare_pixels(block.pixels), target)
         best = passed.logits.topk(min(5, passed.logits.shape[1]), dim=1).indices
-        hits = best == passed.targets[:, None]
+        hits = best == block.labels.to(best.device, non_blocking=True)[:, None]
         small = torch.stack([m.small_map(passed.features, passed.gradient) for m in self.methods])
         maps = cam.enlarge(small.flatten(0, 1)).unflatten(0, small.shape[:2])
         self._blocks.append((block, hits, agreement(maps, block.human)))
@@ -83,10 +121,14 @@ class Scores:
 
         is_scored : which of the pictures at some places a protocol scores
         `rho` is Spearman's correlation over all pixels; missing where `validity` says why.
+        `partial` is the same with the distance from the centre held constant, `tied` the
+        share of the map's pixels that are equal to another, `attainable` the largest rho
+        that these ties allow.
         """
         if not self._blocks:
             return pd.DataFrame()
         blocks, hits, found = zip(*self._blocks, strict=True)
+        together = _joined(found)
         places = np.concatenate([block.places for block in blocks])
         top = torch.cat(hits).cpu().numpy()
         images = {
@@ -95,38 +137,42 @@ class Scores:
             "top1": top[:, 0],
             "top5": top.any(axis=1),
         }
-        finite, constant = (
-            torch.cat([getattr(a, name) for a in found], dim=1).cpu().numpy()
-            for name in ("finite", "constant")
-        )
-        rho, usable = (
-            {
-                key: torch.cat([getattr(a, name)[key] for a in found], dim=-1).cpu().numpy()
-                for key in found[0].rho
-            }
-            for name in ("rho", "usable")
-        )
         frames = []
         for number, method in enumerate(self.methods):
-            for key in rho:
-                validity = np.select(
-                    [~finite[number], ~usable[key], constant[number]],
-                    [NON_FINITE, CONSTANT_HUMAN_MAP, CONSTANT_MODEL_MAP],
-                    VALID,
-                )
-                names = {"protocol": key, "method": method.key}
+            for key, measured in together.measured.items():
                 frame = pd.DataFrame(
-                    names | images | {"rho": rho[key][number], "validity": validity}
+                    {"protocol": key, "method": method.key}
+                    | images
+                    | dict(zip(_MEASURED, measured[:, number].cpu().numpy(), strict=True))
+                    | {"validity": together.validity(number, key)}
                 )
                 frames.append(frame[is_scored(key, places)])
         return pd.concat(frames, ignore_index=True)[COLUMNS]
 
 
+def _joined(found: Sequence[Agreement]) -> Agreement:
+    """Of all images."""
+    keys = found[0].usable
+    return Agreement(
+        {key: torch.cat([a.measured[key] for a in found], dim=2) for key in keys},
+        {key: torch.cat([a.usable[key] for a in found]) for key in keys},
+        torch.cat([a.finite for a in found], dim=1),
+        torch.cat([a.constant for a in found], dim=1),
+    )
+
+
 def score_part(
-    model: StudyModel, methods: Sequence[CamMethod], part: PreparedPart, batch: BatchSize
+    model: StudyModel,
+    methods: Sequence[CamMethod],
+    part: PreparedPart,
+    batch: BatchSize,
+    predicted: bool = False,
 ) -> pd.DataFrame:
-    """Scores of one variant over a part's pictures, as `Scores.table` tells."""
-    scores = Scores(methods)
+    """Scores of one variant over a part's pictures, as `Scores.table` tells.
+
+    predicted : maps show the evidence for the predicted class, not for the picture's label
+    """
+    scores = Scores(methods, predicted)
     for block in part.blocks(model.backbone.preprocessing):
         batch.work_through(block, lambda piece: scores.add(model, piece))
     return scores.table(part.some.is_scored)
@@ -159,11 +205,3 @@ class BatchSize:
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """The device, or the machine, had too little memory for what was asked."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

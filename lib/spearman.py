@@ -57,7 +57,7 @@ def _ranks_of_rows(values: np.ndarray, settle: bool) -> tuple[Tensor, Tensor]:
     def rank(row: int) -> float:
         order = _order(values[row])
         mine = np.empty(len(order))
-        norm = average_ranks(values[row][order], settle, mine)
+        norm, _ = average_ranks(values[row][order], settle, mine)
         centred[row][order] = mine
         return norm
 
@@ -68,28 +68,33 @@ def _ranks_of_rows(values: np.ndarray, settle: bool) -> tuple[Tensor, Tensor]:
 def _products_of_rows(
     values: np.ndarray, human: Sequence[tuple[Ranks, bool]]
 ) -> tuple[Tensor, Tensor]:
-    """(row, comparison, 2): sums of products with the human ranks, the rows' own norms;
-    and (row, 2): the rows' least and largest values, not finite where any is not.
+    """(row, comparison, 3): sums of products with the human ranks, the rows' own norms, how
+    many pixels are tied; and (row, 2): the rows' least and largest values, not finite where
+    any is not.
 
     values : (row, pixel), the human maps' images once or over and over
     """
     theirs = [(ranks.centred.numpy(), settle) for ranks, settle in human]
 
-    def correlate(row: int) -> tuple[list[tuple[float, float]], tuple[float, float]]:
+    def correlate(row: int) -> tuple[list[tuple[float, float, int]], tuple[float, float]]:
         order = _order(values[row])
-        ordered, mine = values[row][order], np.empty(len(order))
-        found = []
-        for centred, settle in theirs:
-            norm = average_ranks(ordered, settle, mine)
+        ordered = values[row][order]
+        mine, told = {}, {}
+        for settle in {settle for _, settle in theirs}:
+            mine[settle] = np.empty(len(order))
+            told[settle] = average_ranks(ordered, settle, mine[settle])
+        found = [
             # Fetch the human ranks in the model's order: cheaper than scattering the model's.
-            found.append((weighted_sum(mine, centred[row % len(centred)], order), norm))
+            (weighted_sum(mine[settle], centred[row % len(centred)], order), *told[settle])
+            for centred, settle in theirs
+        ]
         return found, (ordered[0], ordered[-1])
 
     # One call with no torch operation inside: torch's threads spin for a while after each.
     found = each(correlate, range(len(values)))
     products = torch.tensor([row for row, _ in found], dtype=torch.float64)
     extremes = torch.tensor([extremes for _, extremes in found], dtype=torch.float64)
-    return products.view(len(values), len(human), 2), extremes.view(len(values), 2)
+    return products.view(len(values), len(human), 3), extremes.view(len(values), 2)
 
 
 def _rank_type(pixels: int) -> type:
@@ -99,8 +104,8 @@ def _rank_type(pixels: int) -> type:
 # --- on any other device, all rows at once --------------------------------------------------
 
 
-def _ranks_in_order(ordered: Tensor, settle: bool) -> tuple[Tensor, Tensor]:
-    """Centred average ranks of sorted rows, and their norms."""
+def _ranks_in_order(ordered: Tensor, settle: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Of sorted rows: centred average ranks, their norms, how many pixels are tied."""
     if settle:
         low, high = ordered[:, :1].double(), ordered[:, -1:].double()
         span = torch.where(high > low, high - low, 1.0)
@@ -115,7 +120,7 @@ def _ranks_in_order(ordered: Tensor, settle: bool) -> tuple[Tensor, Tensor]:
     ends = torch.where(torch.cat([differs, edge], 1), place, count)
     last = ends.flip(1).cummin(dim=1).values.flip(1)
     centred = (first + last).double() / 2 - (count - 1) / 2
-    return centred, centred.square().sum(dim=1).sqrt()
+    return centred, centred.square().sum(dim=1).sqrt(), (last > first).sum(dim=1)
 
 
 def _products_on_device(
@@ -125,18 +130,18 @@ def _products_on_device(
     ordered, pixels = values.sort(dim=1)
     found = []
     for ranks, settle in human:
-        centred, norm = _ranks_in_order(ordered, settle)
+        centred, norm, tied = _ranks_in_order(ordered, settle)
         images, count = ranks.centred.shape
         times = pixels.view(-1, images, count)
         theirs = ranks.centred.expand(len(times), -1, -1).gather(2, times).view_as(centred)
-        found.append(torch.stack([(centred * theirs).sum(dim=1), norm], dim=1))
+        found.append(torch.stack([(centred * theirs).sum(dim=1), norm, tied], dim=1))
     return torch.stack(found, dim=1), ordered[:, [0, -1]]
 
 
 def _ranks_on_device(values: Tensor, settle: bool) -> tuple[Tensor, Tensor]:
     """As `_ranks_of_rows`."""
     ordered, pixels = values.sort(dim=1)
-    in_order, norm = _ranks_in_order(ordered, settle)
+    in_order, norm, _ = _ranks_in_order(ordered, settle)
     exact = torch.float32 if _rank_type(values.shape[1]) is np.float32 else torch.float64
     in_order = in_order.to(exact)
     return torch.empty_like(in_order).scatter_(1, pixels, in_order), norm
@@ -184,10 +189,14 @@ class Correlations:
     """Of some maps with human maps ranked in one or more ways; on the maps' device.
 
     rho : (comparison, …, image) float64; NaN where either map has no ordering
+    tied, attainable : the same shape: the share of the map's pixels that are equal to
+          another, and the largest rho that these ties allow
     finite, constant : (…, image) bool, of the maps
     """
 
     rho: Tensor
+    tied: Tensor
+    attainable: Tensor
     finite: Tensor
     constant: Tensor
 
@@ -196,32 +205,39 @@ def correlate(model_maps: Tensor | np.ndarray, human: Sequence[tuple[Ranks, bool
     """Spearman's rho of maps with the human maps in each of several rankings.
 
     model_maps : (image, height, width), or (method, image, height, width)
-    human : (ranks, whether the model's maps are settled before they are ranked too)
+    human : (ranks of as many images, or of one for all; whether the model's maps are settled
+            before they are ranked too)
 
     The expensive part, sorting a map's pixels, is done once for all. As for
     `spearman_per_image`, to which this is the form for many protocols and methods.
     """
     maps = _as_maps(model_maps, "model_maps", many=True)
     for ranks, _ in human:
-        if tuple(maps.shape[-3:]) != ranks.shape:
+        images, *sides = ranks.shape
+        if tuple(sides) != maps.shape[-2:] or images not in (1, maps.shape[-3]):
             raise ValueError(
                 f"model_maps {tuple(maps.shape)} and human_maps {ranks.shape} differ in shape"
             )
-    values = maps.reshape(maps.shape[:-2].numel(), maps.shape[-2:].numel())
+    here, pixels = maps.shape[:-2], maps.shape[-2:].numel()
+    values = maps.reshape(here.numel(), pixels)
     if values.device.type == "cpu":
         found, extremes = _products_of_rows(values.numpy(), human)
     else:
         found, extremes = _products_on_device(values, human)
-    here = maps.shape[:-2]
-    product, norm = found.unbind(dim=2)
+    product, norm, tied = (part.T.view(len(human), *here) for part in found.unbind(dim=2))
     finite = extremes.isfinite().all(dim=1).view(here)
     constant = (extremes[:, 0] == extremes[:, 1]).view(here)
-    scale = norm.T.view(len(human), *here)
-    theirs = torch.stack([ranks.norm for ranks, _ in human])
-    scale = scale * (theirs if maps.ndim == 3 else theirs[:, None])
+    theirs = [ranks.norm.expand(maps.shape[-3]) for ranks, _ in human]
+    scale = norm * torch.stack(theirs).view(len(human), *[1] * (maps.ndim - 3), -1)
     scale = torch.where(finite & (scale > 0), scale, torch.nan)
-    rho = (product.T.view(len(human), *here) / scale).clamp(-1.0, 1.0)
-    return Correlations(rho, finite, constant)
+    return Correlations(
+        (product / scale).clamp(-1.0, 1.0),
+        tied / pixels,
+        # Against ranks without ties, a map's ties lose it a share of the ranks' variance.
+        norm / (pixels * (pixels**2 - 1) / 12) ** 0.5,
+        finite,
+        constant,
+    )
 
 
 def spearman_per_image(
@@ -244,13 +260,20 @@ def spearman_per_image(
     return correlate(model_maps, [(human, settle)]).rho[0]
 
 
-def attainable_rho(maps: Tensor | np.ndarray) -> Tensor:
-    """The largest score these maps' ties allow, (image,) float64.
+def between_ranks(ours: Ranks, theirs: Ranks) -> Tensor:
+    """Spearman's rho of maps that are ranked already, (image,) float64; NaN without ordering.
 
-    Against a human map without ties, a map's ties lose it a share of the ranks'
-    variance: the bound is the ratio of its rank norm to that of 1 … n.
+    theirs : of as many images, or of one for all
     """
-    ranks = rank_maps(maps)
-    count = ranks.centred.shape[1]
-    untied = (count * (count**2 - 1) / 12) ** 0.5
-    return ranks.norm / untied
+    product = (ours.centred.double() * theirs.centred).sum(dim=1)
+    scale = ours.norm * theirs.norm
+    return (product / torch.where(scale > 0, scale, torch.nan)).clamp(-1.0, 1.0)
+
+
+def partial_correlation(between: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Correlation of two maps with a third held constant; NaN where it decides one of them.
+
+    between : of the two; first, second : of each with the third
+    """
+    scale = ((1 - first.square()) * (1 - second.square())).clamp(min=0).sqrt()
+    return ((between - first * second) / torch.where(scale > 0, scale, torch.nan)).clamp(-1.0, 1.0)

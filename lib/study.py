@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from lib.backbones import BACKBONES, THE_EIGHT, Backbone, variant_name
 from lib.fingerprint import fingerprint, sha256_of, size_of
-from lib.methods import METHODS, CamMethod
+from lib.methods import METHODS, PUBLISHED_METHODS, CamMethod
 from lib.paths import DATA, DEMO, FIGURES, OUTPUT, PHOTOGRAPHS, shown
 from lib.precision import PRECISIONS
 from lib.protocols import DEFAULT_PROTOCOLS, PROTOCOLS
 from lib.sources import SHARDS, UNREAD_SHARD, WEIGHTS, Source
-from lib.tables import Table
+from lib.tables import Table, unknown_name
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 CLASS_NAMES = DEMO / "classes.txt"
 DEMO_RECIPE = "the demo's"
+TARGETS = ("true", "predicted")  # whose evidence a map shows: the label's, as published, or …
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
@@ -47,6 +48,7 @@ class Profile:
     photographs : Figures 5 and 6 show "held-out" pictures of the shards, or
                   "photographs" that packages ship or the user provides
     caveat      : printed on every figure and table made from it; "" for none
+    sample      : pictures for analyses that score many methods or networks a model
     """
 
     key: str
@@ -57,6 +59,7 @@ class Profile:
     classes: int
     photographs: str
     caveat: str
+    sample: int
 
     @property
     def backbones(self) -> tuple[Backbone, ...]:
@@ -72,11 +75,12 @@ PROFILES: Table[Profile] = Table(
             mini=True, classes=12, photographs="held-out",
             caveat="Embedded example: simulated people, miniature models, real people's ceiling "
             "(so scores exceed 1). No evidence about DCLS.",
+            sample=48,
         ),
         Profile(
             "paper", "ClickMe", None,
             tuple(f"{key}.tfrecords" for key in SHARDS),
-            mini=False, classes=1000, photographs="photographs", caveat="",
+            mini=False, classes=1000, photographs="photographs", caveat="", sample=1024,
         ),
         Profile(
             "rehearsal", "rehearsal", DATA / "rehearsal" / "data",
@@ -84,6 +88,7 @@ PROFILES: Table[Profile] = Table(
             mini=False, classes=1000, photographs="photographs",
             caveat="Rehearsal: full-size networks with random weights, generated pictures and "
             "maps. No result.",
+            sample=16,
         ),
     ],
 )  # fmt: skip
@@ -119,6 +124,7 @@ class Study:
     compile    : networks are compiled by torch.compile
     workers    : so many processes score at once, 0 for none but this one
     scheduler  : address of a Dask scheduler whose workers score, "" for none
+    target     : one of TARGETS, the class whose evidence the maps show
     """
 
     profile: Profile
@@ -135,6 +141,7 @@ class Study:
     compile: bool = False
     workers: int = 0
     scheduler: str = ""
+    target: str = TARGETS[0]
 
     @classmethod
     def from_profile(
@@ -153,10 +160,11 @@ class Study:
         compile: bool = False,
         workers: int = 0,
         scheduler: str = "",
+        target: str = TARGETS[0],
     ) -> Study:
         """Check every choice and bind it to a profile's data.
 
-        models, methods : keys; empty takes all
+        models, methods : keys; empty takes all models and the published methods
         Raises ValueError (UnknownName for a name) saying what is wrong, the nearest
         name, and what is allowed.
         """
@@ -169,6 +177,8 @@ class Study:
             raise ValueError("workers and scheduler exclude each other: one starts a cluster here")
         if not _DEVICE.fullmatch(str(device)):
             raise ValueError(f"device {device!r} is none of auto, cpu, cuda, cuda:<number>, mps")
+        if target not in TARGETS:
+            raise unknown_name("target", target, TARGETS)
         row = PROFILES[profile]
         pictures, data_dir = _absolute(pictures, "pictures"), _absolute(data_dir, "data_dir")
         chosen = tuple(BACKBONES.select(models)) if models else row.backbones
@@ -181,7 +191,7 @@ class Study:
         return cls(
             row,
             chosen,
-            tuple(METHODS.select(methods)),
+            tuple(METHODS.select(methods or PUBLISHED_METHODS)),
             limit,
             device,
             batch_size,
@@ -193,6 +203,7 @@ class Study:
             bool(compile),
             workers,
             scheduler,
+            target,
         )
 
     def choices(self) -> dict:
@@ -205,7 +216,7 @@ class Study:
             **{
                 name: getattr(self, name)
                 for name in ("limit", "device", "batch_size", "data_dir", "pictures",
-                             "keep_going", "precision", "compile")
+                             "keep_going", "precision", "compile", "target")
             },
         }  # fmt: skip
 
@@ -215,6 +226,11 @@ class Study:
     def variants(self) -> list[tuple[Backbone, bool]]:
         """(backbone, dcls) pairs, each backbone's baseline first."""
         return [(backbone, dcls) for backbone in self.backbones for dcls in (False, True)]
+
+    def sampled(self, **changes) -> Study:
+        """The same on at most so many pictures as the profile's analyses take, and changed."""
+        limit = min(self.limit or self.profile.sample, self.profile.sample)
+        return replace(self, limit=limit, **changes)
 
     def prefer(self, *keys: str) -> list[Backbone]:
         """Those of these backbones that are chosen and there; the first one if none is."""
@@ -415,9 +431,11 @@ class Study:
 
     @property
     def is_whole(self) -> bool:
-        """All models, all methods and all pictures are chosen."""
-        chosen = (self.backbones, len(self.methods), self.limit, self.protocols, self.precision)
-        whole = (self.profile.backbones, len(METHODS), 0, DEFAULT_PROTOCOLS, "float32")
+        """All models, the published methods, and all pictures are chosen."""
+        methods = tuple(method.key for method in self.methods)
+        chosen = (self.backbones, methods, self.limit, self.protocols, self.precision, self.target)
+        whole = (self.profile.backbones, PUBLISHED_METHODS, 0, DEFAULT_PROTOCOLS, "float32",
+                 TARGETS[0])  # fmt: skip
         return chosen == whole
 
     @property
@@ -461,5 +479,6 @@ class Study:
             "batch_size": self.batch_size or "auto",
             "precision": self.precision,
             "compile": self.compile,
+            "target": self.target,
             "caveat": self.profile.caveat,
         }

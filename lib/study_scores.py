@@ -66,7 +66,8 @@ class Scorer:
             self._part = None  # its memory goes before the next one's comes
             self._part = PreparedPart(unit.some, self.device, self.batch.now)
         model = self._model(unit.backbone, unit.dcls)
-        scores = score_part(model, self.study.methods, self._part, self.batch)
+        predicted = self.study.target == "predicted"
+        scores = score_part(model, self.study.methods, self._part, self.batch, predicted)
         if kept_path(self.study, unit.backbone, unit.dcls, unit.some) != unit.path:
             raise StoredError(
                 f"{unit.some.part.name} or the weights of {unit.variant} changed while they were "
@@ -103,19 +104,20 @@ def score_study(study: Study) -> pd.DataFrame:
     clickme = study.clickme()
     missed = dict(clickme.left_out)
     tables: dict[tuple[str, Path], pd.DataFrame] = {}
-    waiting: list[Unit] = []
+    waiting: dict[Path, Unit] = {}
     units: list[Unit] = []
     for unit in units_of(study, clickme, missed):
         units.append(unit)
-        known = any(unit.path == other.path for other in waiting)
-        table = None if known else read_kept(unit.path, study.keep_going)
-        if table is not None:
+        if unit.path in waiting:  # a matched pair shares its DCLS model
+            continue
+        table = read_kept(unit.path, study.keep_going)
+        if table is None:
+            waiting[unit.path] = unit
+        else:
             tables[unit.variant, unit.path] = table
-        elif not known:
-            waiting.append(unit)
     with tqdm(total=len(units), initial=len(tables), desc="scoring", unit="model") as bar:
         bar.set_postfix_str(f"{len(tables)} kept from before", refresh=False)
-        for unit, error in _scored(study, waiting):
+        for unit, error in _scored(study, list(waiting.values())):
             bar.update()
             if error is not None:
                 missed[unit.variant] = str(error)

@@ -15,7 +15,7 @@ from lib.demo.__main__ import HELD_OUT, SEED, TRAINING, _record
 from lib.demo.players import human_map
 from lib.demo.scenes import CLASSES, EMPTY, make_scene
 from lib.demo.training import speed_up_training, train
-from lib.methods import METHODS
+from lib.methods import PUBLISHED_METHODS
 from lib.models import build_network
 from lib.spearman import rank_maps, spearman_per_image
 from lib.stored.shards import Shard, read_record
@@ -84,7 +84,7 @@ def test_every_miniature_is_nine_tenths_right_and_plain_ones_agree_with_people(
     key, dcls, batches, gaussian
 ):
     model = load_model(key, dcls, weights="demo").for_inference()
-    hits, scores = [], {name: [] for name in METHODS}
+    hits, scores = [], {name: [] for name in PUBLISHED_METHODS}
     for batch, people in batches[:4]:
         x = model.prepare(batch.pictures)
         with torch.no_grad():

@@ -15,6 +15,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 from lib.backbones import BACKBONES, THE_EIGHT
+from lib.controls import CONTROLS
 from lib.figures import (
     overlay,
     plot_dcls_against_baseline,
@@ -29,6 +30,15 @@ from lib.figures import (
 from lib.files import write_atomically
 from lib.outputs import save_figure, save_table
 from lib.study import Study
+
+CONTROL_SCORES = pd.DataFrame(
+    [
+        {"control": key, "reading": reading, "score": score, "low": score - 0.01,
+         "high": score + 0.01}
+        for key, score in zip(CONTROLS, (0.4, 0.3, 0.0, 0.1), strict=True)
+        for reading in ("whole", "centre, 224 of 256")
+    ]
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +74,7 @@ def test_figure_2_places_each_backbone_at_its_two_scores(summary):
 
 
 def test_figure_3_has_a_panel_per_method_and_intervals(summary):
-    fig = plot_score_bars(summary)
+    fig = plot_score_bars(summary, CONTROL_SCORES)
     assert [ax.get_title().split("  ")[0] for ax in fig.axes] == ["Grad-CAM", "Threshold-Grad-CAM"]
     bars = [c for c in fig.axes[0].containers if hasattr(c, "patches")]
     np.testing.assert_allclose([p.get_height() for p in bars[1]], 0.4 + 0.05 * np.arange(8))
@@ -85,7 +95,7 @@ def test_score_figures_draw_any_choice_of_models_and_methods(models, summary):
     plot_dcls_against_baseline(part, "grad_cam")
     (ax,) = plot_size_against_score(part, "grad_cam", float("nan")).axes
     assert "too few models" in ax.get_title()
-    assert len(plot_score_bars(part).axes) == 1
+    assert len(plot_score_bars(part, CONTROL_SCORES).axes) == 1
 
 
 def test_overlay_keeps_the_order_of_the_map_and_is_even():
@@ -142,12 +152,13 @@ def test_kernel_and_receptive_field_figures_are_drawn():
 def test_saved_figure_carries_caveat_and_provenance(tmp_path, monkeypatch, summary):
     monkeypatch.setattr("lib.study.FIGURES", tmp_path)
     study = Study.from_profile("demo")
-    fig = plot_score_bars(summary)
+    fig = plot_score_bars(summary, CONTROL_SCORES)
     path = save_figure(fig, "figure_x", study)
     assert any("No evidence about DCLS" in t.get_text() for t in fig.texts)
     assert {p.name for p in path.parent.iterdir()} == {
-        f"figure_x.{s}" for s in ("png", "pdf", "json")
+        f"figure_x.{s}" for s in ("png", "pdf", "json", "txt")
     }
+    assert "No evidence about DCLS" in path.with_suffix(".txt").read_text()
     with Image.open(path) as image:
         assert image.width > 800
     facts = json.loads(path.with_suffix(".json").read_text())
@@ -165,7 +176,9 @@ def test_a_figure_drawn_from_a_table_tells_what_the_table_was_made_from(
     table = save_table(summary, "t", study)
     beside = table.with_suffix(".json")
     beside.write_text(beside.read_text().replace("34d5ad03", "00000000"))  # then, another shard
-    path = save_figure(plot_score_bars(summary), "figure_x", study, drawn_from=table)
+    path = save_figure(
+        plot_score_bars(summary, CONTROL_SCORES), "figure_x", study, drawn_from=table
+    )
     inputs = json.loads(path.with_suffix(".json").read_text())["inputs"]
     assert inputs[str(table)] == hashlib.sha256(table.read_bytes()).hexdigest()
     assert inputs["data/demo/clickme/val/val-0.tfrecords"].startswith("00000000")

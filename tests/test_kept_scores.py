@@ -24,7 +24,8 @@ from lib.kept import read_kept
 from lib.models import build_network
 from lib.paths import DEMO, ROOT
 from lib.rehearsal import write_stand_in
-from lib.results import paired_differences, readable_table, results_table, write_results
+from lib.result_table import readable_table, results_table, write_results
+from lib.results import paired_differences
 from lib.sources import WEIGHTS
 from lib.stored import StoredError
 from lib.stored.shards import Shard, write_shard

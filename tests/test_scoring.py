@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +18,13 @@ from lib.outputs import save_table
 from lib.paths import DEMO, PUBLISHED_SCORES
 from lib.prepared import PreparedPart
 from lib.protocols import PROTOCOLS
+from lib.result_table import entered_scores, readable_table, results_table, write_results
 from lib.results import (
     HUMAN_CEILING,
-    entered_scores,
     load_scores,
     paired_differences,
-    readable_table,
-    results_table,
     size_correlation,
     summarise,
-    write_results,
 )
 from lib.scoring import (
     CONSTANT_HUMAN_MAP,
@@ -225,6 +222,7 @@ def made_up_scores(study: Study) -> pd.DataFrame:
                         "variant": backbone.key, "backbone": backbone.key, "dcls": dcls,
                         "protocol": "published", "method": method.key, "image_id": f"val-0:{image}",
                         "label": 0, "rho": np.nan if constant else image / 10 + 0.05 * dcls,
+                        "partial": image / 20, "tied": 0.1, "attainable": 0.99,
                         "validity": CONSTANT_MODEL_MAP if constant else VALID,
                         "top1": image < 8, "top5": True,
                     }
@@ -342,13 +340,11 @@ def test_size_correlation_is_scipys_over_the_baselines():
 
 def test_interval_is_close_to_the_normal_one():
     values = np.random.default_rng(3).normal(0.4, 0.2, 400)
-    mean, low, high = mean_interval(values)
+    found = mean_interval(values)
     half = norm.ppf(0.975) * values.std(ddof=1) / 20
-    assert mean == values.mean()
-    assert (low, high) == (
-        pytest.approx(mean - half, abs=2e-3),
-        pytest.approx(mean + half, abs=2e-3),
-    )
+    assert (found.mean, found.n) == (values.mean(), 400)
+    assert found.low == pytest.approx(found.mean - half, abs=2e-3)
+    assert found.high == pytest.approx(found.mean + half, abs=2e-3)
 
 
 def test_interval_is_the_same_every_time():
@@ -359,7 +355,7 @@ def test_interval_is_the_same_every_time():
 @pytest.mark.parametrize(("values", "mean"), [([], np.nan), ([0.5], 0.5)])
 def test_interval_of_too_few_values_is_missing(values, mean):
     result = mean_interval(values)
-    np.testing.assert_equal(result, (mean, np.nan, np.nan))
+    np.testing.assert_equal(astuple(result), (mean, np.nan, np.nan, len(values)))
 
 
 @pytest.mark.parametrize("key", FAMILIES)

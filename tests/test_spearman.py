@@ -18,8 +18,9 @@ from lib.spearman import (
     _products_on_device,
     _ranks_of_rows,
     _ranks_on_device,
-    attainable_rho,
+    between_ranks,
     correlate,
+    partial_correlation,
     rank_maps,
     spearman_per_image,
 )
@@ -151,9 +152,11 @@ def test_attainable_rho_of_a_floor_is_the_closed_form(share, bound):
     # sqrt(1 - p^3) for a share p of tied pixels
     maps = torch.arange(10_000, dtype=torch.float64).view(1, 100, 100)
     maps = maps.clamp(min=share * 10_000 - 1)
-    assert attainable_rho(maps).item() == pytest.approx(bound, abs=1e-3)
-    best = spearman_per_image(maps, torch.arange(10_000).view(1, 100, 100))
-    assert attainable_rho(maps).item() == pytest.approx(best.item(), abs=1e-9)
+    untied = rank_maps(torch.arange(10_000).view(1, 100, 100))
+    found = correlate(maps, [(untied, False)])
+    assert found.attainable.item() == pytest.approx(bound, abs=1e-3)
+    assert found.rho.item() == pytest.approx(found.attainable.item(), abs=1e-9)
+    assert found.tied.item() == pytest.approx(share, abs=1e-3)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.uint32, np.int64, np.float16])
@@ -214,6 +217,24 @@ def test_several_methods_and_readings_at_once_are_scipys_one_by_one(seed, dtype)
             np.testing.assert_allclose(mine, expected, atol=1e-10, rtol=0)
     np.testing.assert_array_equal(found.finite, np.isfinite(maps).all(axis=(2, 3)))
     np.testing.assert_array_equal(found.constant, (maps == maps[..., :1, :1]).all(axis=(2, 3)))
+    _, counts = np.unique(maps[0, 0], return_counts=True)
+    assert found.tied[0, 0, 0] == pytest.approx(counts[counts > 1].sum() / 40)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_partial_correlation_is_that_of_residuals_of_ranks(seed):
+    rng = np.random.default_rng(seed)
+    ours, theirs, centre = (rankdata(rng.integers(0, 30, 60)) for _ in range(3))
+
+    def residual(ranks):
+        return ranks - np.polyval(np.polyfit(centre, ranks, 1), centre)
+
+    expected = np.corrcoef(residual(ours), residual(theirs))[0, 1]
+    ranks = [rank_maps(ranks.reshape(1, 6, 10)) for ranks in (ours, theirs, centre)]
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    found = partial_correlation(*(between_ranks(ranks[a], ranks[b]) for a, b in pairs))
+    assert found.item() == pytest.approx(expected, abs=1e-9)
 
 
 @settings(max_examples=50, deadline=None)

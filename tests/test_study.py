@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from lib.backbones import THE_EIGHT
-from lib.methods import METHODS
+from lib.methods import PUBLISHED_METHODS
 from lib.paths import DEMO
 from lib.study import PROFILES, MissingInputs, Study
 from lib.tables import UnknownName
@@ -18,7 +18,7 @@ def test_everything_is_chosen_by_default():
     study = Study.from_profile("demo")
     assert study.backbones == THE_EIGHT
     assert len(THE_EIGHT) == 8
-    assert [m.key for m in study.methods] == list(METHODS)
+    assert [m.key for m in study.methods] == list(PUBLISHED_METHODS)
     assert len(study.variants) == 16
 
 

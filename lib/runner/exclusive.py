@@ -15,7 +15,8 @@ from filelock import FileLock, Timeout
 
 from lib.files import write_atomically
 from lib.paths import shown
-from lib.runner.faults import RunError, is_disk_full
+from lib.runner.faults import RunError
+from lib.shortage import is_disk_full
 
 
 @contextmanager

@@ -19,16 +19,11 @@ from papermill.exceptions import PapermillExecutionError
 from lib.files import is_partial, partial_name, write_atomically
 from lib.outputs import STAGING
 from lib.paths import ROOT, shown
-from lib.runner.faults import (
-    RunError,
-    full_disk,
-    is_disk_full,
-    says_disk_full,
-    says_out_of_memory,
-)
+from lib.runner.faults import RunError, full_disk
 from lib.runner.kernel import KERNEL, Kernel
 from lib.runner.progress import Progress, clock
 from lib.runner.steps import Step, code_cells, literal
+from lib.shortage import is_disk_full, says_disk_full, says_out_of_memory
 from lib.study import Study
 
 

@@ -22,11 +22,12 @@ from lib.download import KnownFiles
 from lib.files import existing
 from lib.paths import NOTEBOOKS, ROOT, shown
 from lib.runner import within
-from lib.runner.faults import RunError, disk_advice, is_disk_full
+from lib.runner.faults import RunError, disk_advice
 from lib.runner.kernel import KERNEL, Kernel
 from lib.runner.memory import in_words
 from lib.runner.progress import Progress
 from lib.runner.steps import Step, literal
+from lib.shortage import is_disk_full
 from lib.stored import StoredError, open_parts
 from lib.study import MissingInputs, Study
 

@@ -16,12 +16,13 @@ from lib.outputs import commit
 from lib.paths import shown
 from lib.runner import signals
 from lib.runner.execution import Attempt
-from lib.runner.faults import RunError, full_disk, is_disk_full
+from lib.runner.faults import RunError, full_disk
 from lib.runner.kernel import end_processes
 from lib.runner.manifest import Facts, Manifest, Record, differences, hashes, step_facts
 from lib.runner.outcomes import END_THE_RUN, Outcome, write_run
 from lib.runner.progress import Progress, clock
 from lib.runner.steps import Step
+from lib.shortage import is_disk_full
 from lib.study import Study
 
 _STAGING = ".staging-"
@@ -104,7 +105,7 @@ class Session:
                 if reason:
                     lines.append(
                         f"  attention: {step.name}, whose results are read, is not up to date "
-                        f"({reason}); --from {step.name[:2]} makes them anew"
+                        f"({reason}); --from {step.name.split('_')[0]} makes them anew"
                     )
         return lines
 

@@ -53,6 +53,11 @@ class Step:
     def name(self) -> str:
         return self.path.stem
 
+    @property
+    def number(self) -> str:
+        """ "04b" of 04b_controls."""
+        return self.name.split("_")[0]
+
     def inputs(self, study: Study) -> list[Path]:
         """The files it reads. Raises RunError for a name that is neither input nor path."""
         named = study.inputs()
@@ -168,7 +173,7 @@ def literal(path: Path) -> str:
 
 def find_steps(folder: Path = NOTEBOOKS) -> list[Step]:
     """The numbered notebooks, in order. Raises RunError for two that write the same file."""
-    steps = [read_step(path) for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))]
+    steps = [read_step(path) for path in sorted(folder.glob("[0-9][0-9]*_*.ipynb"))]
     if not steps:
         raise RunError("wrong option", f"{shown(folder)} holds no numbered notebook")
     writer: dict[str, Step] = {}
@@ -182,14 +187,13 @@ def find_steps(folder: Path = NOTEBOOKS) -> list[Step]:
 
 
 def select_steps(steps: Sequence[Step], only: Sequence[str], first: str = "") -> list[Step]:
-    """Those named by number ("04", "4") or name ("04_scoring"); all for none.
+    """Those named by number ("04", "4", "04b") or name ("04_scoring"); all for none.
 
     first : the notebook to begin with; "" for the first
     """
     names: dict[str, list[str]] = {}
     for step in steps:
-        number = step.name[:2]
-        for name in {number, str(int(number)), step.name}:
+        for name in {step.number, step.number.lstrip("0"), step.name}:
             names.setdefault(name, []).append(step.name)
     for name in (*only, *([first] if first else [])):
         if name not in names:

@@ -1,0 +1,121 @@
+"""What each figure shows, in words: printed beside it, and its text for who cannot see it.
+
+The order is that of the report.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lib.tables import Table
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A row: `key` is the figure's file name without suffix."""
+
+    key: str
+    title: str
+    text: str
+
+
+_MAPS = (
+    "Colours run from each map's own minimum to its own maximum, so they compare places within "
+    "a picture, not pictures."
+)
+_BARS = "Bars: 95 % bootstrap intervals over pictures."
+_SCORE = (
+    "Score: mean Spearman correlation with the human maps over valid pictures, divided by "
+    "ClickMe's human ceiling, 0.658."
+)
+
+CAPTIONS: Table[Caption] = Table(
+    "figure",
+    [
+        Caption(
+            "clickme_sample", "Pictures and human maps",
+            "Eight pictures as they are delivered to the models, and where people looked, in the "
+            f"published reading. {_MAPS}",
+        ),
+        Caption(
+            "figure_1_clickme", "Figure 1. Human maps and the maps of ConvNeXt-B",
+            "Pictures, human maps, and the maps of one backbone with and without DCLS, for the "
+            f"picture's true class. {_MAPS}",
+        ),
+        Caption(
+            "figure_2_dcls_against_baseline", "Figure 2. Scores with DCLS against without",
+            "A point per backbone; above the dashed line the model with DCLS agrees more with "
+            f"people. {_SCORE} {_BARS}",
+        ),
+        Caption(
+            "figure_3_scores", "Figure 3. Scores without and with DCLS",
+            f"One panel per method. {_SCORE} {_BARS} Lines: control maps that no network made, "
+            "scored in the same way: the centred Gaussian, the mean human map of the other "
+            "pictures, another picture's human map (the floor), random maps.",
+        ),
+        Caption(
+            "figure_4_size", "Figure 4. Size and score",
+            "Learnable parameters and score of the models without DCLS. "
+            f"{_SCORE} {_BARS}",
+        ),
+        Caption(
+            "figure_5_resnet", "Figure 5. ResNet-50's maps",
+            "Every chosen method on ResNet-50 without DCLS: for the true class, or for the "
+            f"predicted one on photographs without a label. {_MAPS}",
+        ),
+        Caption(
+            "figure_6_metaformers", "Figure 6. CAFormer's and ConvFormer's maps",
+            "Every chosen method on the two MetaFormers without DCLS, whose plain Grad-CAM maps "
+            f"the paper calls random. {_MAPS}",
+        ),
+        Caption(
+            "paired_differences", "DCLS minus baseline, picture by picture",
+            "Mean over the pictures valid for both models, in units of the score, one row a "
+            "backbone and method. Thick bars: 95 % intervals; thin ones: the middle half of "
+            "pictures. Filled where the sign-flip test, corrected by Holm over the backbones of "
+            "its panel, gives p < 0.05.",
+        ),
+        Caption(
+            "rho_per_picture", "How the correlation spreads over pictures",
+            "Distribution of Spearman's correlation over valid pictures, without and with DCLS; "
+            "lines inside: quartiles.",
+        ),
+        Caption(
+            "protocols", "Published and corrected reading",
+            "Scores under each reading protocol: how much of a score is the reading of pictures "
+            f"and human maps? {_SCORE} {_BARS}",
+        ),
+        Caption(
+            "floor_sweep", "Threshold-Grad-CAM taken apart: the floor",
+            "Mean score against the floor, for both orders of ReLU and mean over channels, one "
+            "panel a backbone, without and with DCLS; below, the share of tied pixels. Bands: "
+            "95 % bootstrap intervals over pictures.",
+        ),
+        Caption(
+            "two_by_two", "Threshold-Grad-CAM taken apart: order and floor",
+            "Paired change of the score against plain Grad-CAM by the floor of 0.3 alone, by the "
+            f"ReLU before the mean alone, and by both, which is Threshold-Grad-CAM. {_BARS}",
+        ),
+        Caption(
+            "measures", "Other measures of agreement",
+            "Each backbone's rank among the models under each measure of agreement, 1 the best: "
+            "where rows of a column differ, the choice of measure matters.",
+        ),
+        Caption(
+            "randomisation", "Maps of networks that forget, from the head down",
+            "Similarity (Spearman's correlation, mean over pictures) of maps to those of the "
+            "trained network, as parts of it are set back to random values, from the head down. "
+            "Maps that stay similar do not depend on what was learned.",
+        ),
+        Caption(
+            "learned_kernels", "Learned kernels",
+            "Kernels of sixteen channels of the first replaced layer of each stage, each on its "
+            "own symmetric scale.",
+        ),
+        Caption(
+            "receptive_fields", "Receptive fields",
+            "How strongly the central feature depends on each input pixel, mean over pictures, "
+            "with and without DCLS.",
+        ),
+    ],
+)  # fmt: skip

@@ -1,0 +1,256 @@
+"""The study's report: one HTML page with its verdicts, tables, figures and their origin.
+
+It reads only what is on disk, and the page needs nothing but itself: style and figures are
+inside. Every part may be missing or damaged, and is then named as such.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from lib.backbones import BACKBONES
+from lib.captions import CAPTIONS
+from lib.controls import CONTROLS
+from lib.files import is_partial, write_atomically
+from lib.grids import Grid, as_grid, as_texts
+from lib.methods import METHODS
+from lib.paths import shown
+from lib.runner.faults import FAULTS
+from lib.runner.memory import in_words
+from lib.runner.progress import clock
+from lib.study import Study
+
+QUESTION = "Do convolutions with learnable spacings make vision models look where people look?"
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
+_TABLES = {
+    "summary": "Scores: raw, rescaled, with the centre held constant",
+    "controls_summary": "Controls: maps that no network made",
+    "paired": "DCLS minus baseline, picture by picture",
+    "power": "What so many pictures can tell apart",
+    "sanity": "Networks that forget",
+    "measures": "Other measures of agreement",
+    "threshold": "Threshold-Grad-CAM taken apart: the floor",
+    "two_by_two": "Threshold-Grad-CAM taken apart: order and floor",
+    "targets": "Maps of the true and of the predicted class",
+    "parameters": "Learnable parameters",
+}
+_NAMES = {"backbone": BACKBONES, "method": METHODS, "control": CONTROLS}
+_FIRST = ["Backbone", "Score", "Score with DCLS", "Difference [95 %]", "p (Holm)", "n"]
+_PROVENANCE = {"study", "inputs", "commit", "environment"}
+_PNG_BEGINS, _PNG_ENDS = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+
+
+@dataclass(frozen=True)
+class Part:
+    """What stands under a heading.
+
+    key    : the file's name without suffix
+    lack   : why there are no grids although nothing is wrong
+    damage : what is wrong with the file
+    """
+
+    key: str
+    title: str
+    source: str
+    grids: Sequence[Grid] = ()
+    lack: str = ""
+    damage: str = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure. title, caption : its heading and the rest of its words; data : base64"""
+
+    key: str
+    title: str
+    caption: str
+    alt: str
+    data: str
+    width: int
+    height: int
+    source: str
+    sha256: str
+    commit: str
+
+
+def write_report(study: Study) -> Path:
+    """Write `report.html` of what the study's folders hold now; returns where it is."""
+    tables = study.output / "tables"
+    pictures, spoilt = _pictures(study.figures)
+    drawn = {picture.key for picture in pictures}
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    page = environment.get_template("report.html.j2").render(
+        question=QUESTION,
+        study=study,
+        left_out=_part("Left out", tables / "left_out.csv", _plain),
+        verdicts=_part("Verdicts", tables / "verdicts.csv", _verdicts),
+        results=_part("Results", tables / "results.csv", _results),
+        tables=[_part(title, tables / f"{key}.csv", _plain) for key, title in _TABLES.items()],
+        pictures=pictures,
+        spoilt=spoilt,
+        undrawn=[row.title for row in CAPTIONS.values() if row.key not in drawn],
+        run=_part("The last run", study.output / "run.json", _run),
+        origin=_part("What the results were made from", study.output, lambda _: _origin(study)),
+    )
+    path = study.output / "report.html"
+    with write_atomically(path) as partial:
+        partial.write_text(page, encoding="utf-8")
+    return path
+
+
+def _part(title: str, path: Path, read: Callable[[Path], list[Grid]]) -> Part:
+    """The part that `read` makes of what is at `path`, whatever is there."""
+    key, source = path.stem, shown(path)
+    try:
+        grids = [grid for grid in read(path) if grid.rows]
+    except FileNotFoundError:
+        return Part(key, title, source, lack="Not made in this run.")
+    except _UNREADABLE as error:
+        words = f"{source} cannot be read ({type(error).__name__}: {error})."
+        return Part(key, title, source, damage=words)
+    return Part(key, title, source, grids, lack="" if grids else "It has no rows.")
+
+
+# --- tables ---------------------------------------------------------------------------------
+
+
+def _plain(path: Path) -> list[Grid]:
+    table = pd.read_csv(path)
+    for name, rows in _NAMES.items():
+        if name in table:
+            table[name] = [rows[key].label if key in rows else key for key in table[name]]
+    if "label" in table and table["label"].equals(table.get("backbone")):
+        table = table.drop(columns="label")
+    return [as_grid(table)]
+
+
+def _verdicts(path: Path) -> list[Grid]:
+    table = pd.read_csv(path)
+    table["found"] = [
+        _found(*row) for row in table[["statistic", "value", "low", "high"]].itertuples(index=False)
+    ]
+    told = table[["claim", "verdict", "found", "because", "notes"]].rename(columns=str.capitalize)
+    speaks_of = "; ".join(map(str, table["speaks_of"].unique()))
+    return [as_grid(told.dropna(axis="columns", how="all"), f"They speak of: {speaks_of}")]
+
+
+def _found(statistic: str, *numbers: float) -> str:
+    value, low, high = as_texts(pd.Series(numbers, dtype=float))
+    return "" if value == "–" else f"{statistic}: {value} [{low}, {high}]"
+
+
+def _results(path: Path) -> list[Grid]:
+    from lib.result_table import readable_table  # brings torch, which other parts do without
+
+    readable = readable_table(pd.read_csv(path))
+    groups = readable.groupby(["Protocol", "Method"], sort=False)
+    # A narrow screen shows the first columns only.
+    first = [name for name in _FIRST if name in readable]
+    columns = [*first, *readable.columns.drop([*first, "Protocol", "Method"])]
+    return [
+        as_grid(rows[columns], f"{method}, protocol {protocol}")
+        for (protocol, method), rows in groups
+    ]
+
+
+# --- figures --------------------------------------------------------------------------------
+
+
+def _pictures(folder: Path) -> tuple[list[Picture], list[str]]:
+    """The figures in the captions' order, then any others; and those that cannot be read."""
+    paths = {path.stem: path for path in sorted(folder.glob("*.png")) if not is_partial(path)}
+    pictures, spoilt = [], []
+    for key in dict.fromkeys([*CAPTIONS, *paths]):
+        try:
+            if key in paths:
+                pictures.append(_picture(paths[key]))
+        except (OSError, ValueError) as error:
+            spoilt.append(f"{shown(paths[key])} cannot be read ({error}).")
+    return pictures, spoilt
+
+
+def _picture(path: Path) -> Picture:
+    data = path.read_bytes()
+    if not (data.startswith(_PNG_BEGINS) and data.endswith(_PNG_ENDS)):
+        raise ValueError("it is no whole PNG")
+    width, height = struct.unpack(">II", data[16:24])
+    try:
+        words = path.with_suffix(".txt").read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        words = ""
+    row = CAPTIONS.get(path.stem)
+    title = row.title if row else path.stem.replace("_", " ").capitalize()
+    whole = f"{row.title}. {row.text}" if row else words or title
+    return Picture(
+        path.stem, title, (words or whole).removeprefix(f"{title}."), whole,
+        base64.b64encode(data).decode(), width, height, shown(path),
+        hashlib.sha256(data).hexdigest(), str(_facts(path.with_suffix(".json")).get("commit", "")),
+    )  # fmt: skip
+
+
+# --- origin ---------------------------------------------------------------------------------
+
+
+def _facts(path: Path) -> dict:
+    """A JSON file's mapping; empty if there is none."""
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def _pairs(caption: str, name: str, value: str, pairs: Sequence[tuple[str, object]]) -> Grid:
+    texts = [(key, ", ".join(map(str, v)) if isinstance(v, list) else v) for key, v in pairs]
+    return as_grid(pd.DataFrame(texts, columns=[name, value], dtype=object), caption)
+
+
+def _run(path: Path) -> list[Grid]:
+    run = json.loads(path.read_text(encoding="utf-8"))
+    meanings = {0: "all is well"} | {f.exit_status: f.meaning for f in FAULTS.values()}
+    status = run["exit_status"]
+    ended = "not ended" if status is None else f"{status}: {meanings.get(status, 'unknown')}"
+    about = [(name, run[name]) for name in ("command", "commit", "started", "ended")]
+    notebooks = [
+        {
+            "notebook": outcome["notebook"],
+            "status": outcome["status"],
+            "time": clock(outcome["seconds"]) if outcome["seconds"] else "",
+            "peak memory": in_words(outcome["peak_memory_bytes"]) if outcome["seconds"] else "",
+            "why": outcome["detail"] or outcome["reason"],
+        }
+        for outcome in run["notebooks"]
+    ]
+    return [
+        _pairs("", "what", "as recorded", [*about, ("exit status", ended)]),
+        as_grid(pd.DataFrame(notebooks), "Notebooks"),
+        _pairs("Parameters", "parameter", "value", list(run["parameters"].items())),
+    ]
+
+
+def _origin(study: Study) -> list[Grid]:
+    """Versions and inputs told beside figures and tables: all that differ, once each."""
+    paths = sorted(study.figures.glob("*.json")) + sorted(study.output.glob("tables/*.json"))
+    told = [facts for path in paths if (facts := _facts(path)).keys() >= _PROVENANCE]
+    if not told:
+        raise FileNotFoundError
+    made = [("commit", f["commit"]) for f in told]
+    made += [("device", f["study"]["device"]) for f in told]
+    made += [pair for f in told for pair in f["environment"].items()]
+    inputs = {pair for f in told for pair in f["inputs"].items()}
+    return [
+        _pairs("Versions and device", "what", "version", list(dict.fromkeys(made))),
+        _pairs("Inputs", "file", "SHA-256", sorted(inputs)),
+    ]

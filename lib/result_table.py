@@ -1,0 +1,203 @@
+"""The study's results table: for readers, spreadsheets and papers."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lib.backbones import BACKBONES
+from lib.methods import METHODS
+from lib.outputs import write_result
+from lib.paths import PUBLISHED_SCORES, shown
+from lib.results import HUMAN_CEILING, paired_differences, summarise
+from lib.study import DEMO_RECIPE, Study
+
+
+def entered_scores(path: Path = PUBLISHED_SCORES) -> pd.DataFrame:
+    """The published table as a reader has entered it: backbone, method, score, score_dcls.
+
+    Cells that are not filled in are missing. Raises ValueError naming what is wrong.
+    """
+    table = pd.read_csv(path)
+    columns = ["backbone", "method", "score", "score_dcls"]
+    if list(table.columns) != columns:
+        raise ValueError(f"{shown(path)} needs the columns {', '.join(columns)}")
+    for name, known in (("backbone", BACKBONES), ("method", METHODS)):
+        for key in table[name]:
+            known[key]  # raises, with the nearest name
+    for name in columns[2:]:
+        numbers = pd.to_numeric(table[name], errors="coerce")
+        wrong = table[name].notna() & ~numbers.between(-2, 2)
+        if wrong.any():
+            line = wrong.idxmax() + 2
+            raise ValueError(f"{shown(path)}, line {line}: {table[name][line - 2]} is no score")
+        table[name] = numbers
+    return table
+
+
+def results_table(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
+    """The study's results table: one row per method and backbone.
+
+    Parameters (millions), top-1 and score without and with DCLS, the paired
+    difference with its 95 % interval, images compared, and invalid maps.
+    """
+    summary = summarise(study, scores).assign(
+        invalid=lambda t: t.n_constant_model + t.n_constant_human + t.n_non_finite
+    )
+    differences = paired_differences(study, scores)
+    entered = entered_scores()
+    rows = []
+    for method in study.methods:
+        for backbone, protocol in product(study.backbones, study.protocols):
+            mine = (
+                (summary.backbone == backbone.key)
+                & (summary.method == method.key)
+                & (summary.protocol == protocol)
+            )
+            base, with_dcls = (summary[mine & (summary.dcls == d)].iloc[0] for d in (False, True))
+            paired = (
+                (differences.backbone == backbone.key)
+                & (differences.method == method.key)
+                & (differences.protocol == protocol)
+            )
+            gain = differences[paired].iloc[0]
+            rows.append(
+                {
+                    "data": study.profile.label,
+                    "protocol": protocol,
+                    "method": method.label,
+                    "backbone": backbone.label + (" mini" if study.profile.mini else ""),
+                    "recipe": study.recipe(backbone.key, False),
+                    "recipe_dcls": study.recipe(backbone.key, True),
+                    "params_M": base.parameters_millions,
+                    "params_M_dcls": with_dcls.parameters_millions,
+                    "top1": base.top1,
+                    "top1_dcls": with_dcls.top1,
+                    "score": base.score,
+                    "score_dcls": with_dcls.score,
+                    **_entered(study, entered, backbone.key, method.key, protocol),
+                    "difference": gain.difference,
+                    "difference_low": gain.low,
+                    "difference_high": gain.high,
+                    "p_holm": gain.p_holm,
+                    "n_paired": gain.n_paired,
+                    "invalid": base.invalid,
+                    "invalid_dcls": with_dcls.invalid,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _entered(
+    study: Study, entered: pd.DataFrame, backbone: str, method: str, protocol: str
+) -> dict[str, float]:
+    """What a reader has entered for this row; the published table is of one protocol."""
+    row = entered[(entered.backbone == backbone) & (entered.method == method)]
+    if study.profile.key != "paper" or protocol != "published" or row.empty:
+        return {"entered": np.nan, "entered_dcls": np.nan}
+    return {"entered": row.score.iloc[0], "entered_dcls": row.score_dcls.iloc[0]}
+
+
+_READABLE = {
+    "method": "Method",
+    "backbone": "Backbone",
+    "protocol": "Protocol",
+    "recipe": "Trained by",
+    "recipe_dcls": "Trained by, with DCLS",
+    "params_M": "Params (M)",
+    "params_M_dcls": "Params with DCLS",
+    "top1": "Top-1 (%)",
+    "top1_dcls": "Top-1 with DCLS",
+    "score": "Score",
+    "score_dcls": "Score with DCLS",
+    "entered": "Published score, as entered",
+    "entered_dcls": "Published, with DCLS, as entered",
+    "gain": "Difference [95 %]",
+    "p_holm": "p (Holm)",
+    "n_paired": "n",
+    "excluded": "Invalid maps (without, with)",
+}
+_ENTERED = ["entered", "entered_dcls"]
+
+
+def readable_table(results: pd.DataFrame) -> pd.DataFrame:
+    """The results table as a reader wants it: text, rounded, with intervals."""
+
+    def rounded(column: str, digits: int, scale: float = 1.0) -> pd.Series:
+        return (results[column] * scale).map(f"{{:.{digits}f}}".format)
+
+    few = results.params_M.max() < 10
+    text = results.assign(
+        params_M=rounded("params_M", 3 if few else 1),
+        params_M_dcls=rounded("params_M_dcls", 3 if few else 1),
+        top1=rounded("top1", 1, 100),
+        top1_dcls=rounded("top1_dcls", 1, 100),
+        score=rounded("score", 3),
+        score_dcls=rounded("score_dcls", 3),
+        entered=rounded("entered", 3),
+        entered_dcls=rounded("entered_dcls", 3),
+        gain=[
+            f"{r.difference:+.3f} [{r.difference_low:+.3f}, {r.difference_high:+.3f}]".replace(
+                "[+nan, +nan]", "[–]"
+            )
+            for r in results.itertuples()
+        ],
+        p_holm=results.p_holm.map(lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}"),
+        excluded=[f"{r.invalid}, {r.invalid_dcls}" for r in results.itertuples()],
+    )
+    unused = [] if results[["entered", "entered_dcls"]].notna().any(axis=None) else _ENTERED
+    if results.recipe.eq(DEMO_RECIPE).all():
+        unused = [*unused, "recipe", "recipe_dcls"]
+    text = text.replace(to_replace=r"^\+?nan( \[–\])?$", value="–", regex=True)
+    return text[[c for c in _READABLE if c not in unused]].rename(columns=_READABLE)
+
+
+def write_results(study: Study, results: pd.DataFrame, missed: pd.DataFrame) -> None:
+    """Write the results table as CSV (numbers), Markdown and LaTeX (rounded).
+
+    missed : what `lib.study_scores.left_out` tells; the caption names it
+    """
+    folder = study.output / "tables"
+    subset = f"At most {study.limit} pictures. " if study.limit else ""
+    caption = (
+        f"Score: mean Spearman correlation with human maps over the human ceiling "
+        f"{HUMAN_CEILING:.5f} ({study.profile.label}, protocols: {', '.join(study.protocols)}, "
+        f"target: {study.target} class). Difference: DCLS minus baseline, paired per image, with a "
+        f"95 % bootstrap interval over images; p by random flips of its sign, corrected by Holm "
+        f"over the backbones. {subset}{_in_words(missed)}{study.profile.caveat}"
+    ).strip()
+    table = readable_table(results)
+    latex = (
+        table.style.hide(axis="index")
+        .format(escape="latex")
+        .format_index(escape="latex", axis="columns")
+        .to_latex(caption=_latex_text(caption), hrules=True, label="tab:results")
+    )
+    texts = {
+        "results.csv": results.to_csv(index=False),
+        "results.md": f"{table.to_markdown(index=False, disable_numparse=True)}\n\n{caption}\n",
+        "results.tex": latex,
+    }
+    for name, text in texts.items():
+        with write_result(folder / name) as partial:
+            partial.write_text(text, encoding="utf-8")
+
+
+def _in_words(missed: pd.DataFrame) -> str:
+    if missed.empty:
+        return ""
+    names = ", ".join(missed.left_out[:20]) + (" …" if len(missed) > 20 else "")
+    return f"Left out, because missing or unreadable ({len(missed)}, see left_out.csv): {names}. "
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
+    **{sign: f"\\{sign}" for sign in "&_%#${}"},
+}  # fmt: skip
+
+
+def _latex_text(text: str) -> str:
+    return "".join(_LATEX.get(sign, sign) for sign in text)

@@ -1,0 +1,144 @@
+"""Does a map depend on what the network has learned? Parts of it forget, from the head down.
+
+Source: Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018 (cascading
+randomisation)
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import pandas as pd
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from lib.cam import cam_maps
+from lib.dcls import dcls_layers
+from lib.heatmaps import held_out
+from lib.models import StudyModel, build_network
+from lib.results import HUMAN_CEILING
+from lib.rewrites import Form
+from lib.scoring import VALID
+from lib.spearman import spearman_per_image
+from lib.statistics import mean_interval
+from lib.study import TARGETS, Study
+from lib.study_scores import score_study
+
+SEED = 20240803
+TRAINED = "nothing"
+_BATCH = 16
+
+
+def parts(network: nn.Module) -> dict[str, list[str]]:
+    """From the head down: {name: the modules of which it consists}.
+
+    The head, the stages, the stem; what stands between a stage and the next part up belongs
+    to that stage.
+    """
+    names = []
+    for name, child in network.named_children():
+        inside = [f"{name}.{n}" for n, _ in child.named_children()] if name == "stages" else [name]
+        names += [n for n in inside if any(True for _ in network.get_submodule(n).parameters())]
+    stages = [n for n in names if n.startswith(("stages.", "layer"))]
+    first, head = names.index(stages[0]), names[-1]
+    between = [n for n in names[first:-1] if n not in stages]  # FastViT's last convolution
+    groups = {"head": [head]}
+    for number, stage in reversed(list(enumerate(stages, 1))):
+        groups[f"stage {number}"] = [stage, *between]
+        between = []
+    return groups | {"stem": names[:first]}
+
+
+def forgetting(model: StudyModel, mini: bool, classes: int) -> Iterator[tuple[str, StudyModel]]:
+    """The model, and copies in which ever more parts are as before any training.
+
+    Yields (the last part that forgot, the model); the first is whole.
+    """
+    yield TRAINED, model
+    torch.manual_seed(SEED)
+    has_dcls = bool(dcls_layers(model.network))
+    fresh = build_network(model.backbone, has_dcls, mini=mini, num_classes=classes).state_dict()
+    network = copy.deepcopy(model.network)
+    for name, modules in parts(network).items():
+        prefixes = tuple(f"{module}." for module in modules)
+        chosen = {key: value for key, value in fresh.items() if key.startswith(prefixes)}
+        network.load_state_dict(chosen, strict=False)
+        yield name, StudyModel(network, model.backbone, model.provenance).eval()
+
+
+def score_forgetting(study: Study, count: int) -> pd.DataFrame:
+    """Similarity of every method's maps to the trained network's, as parts forget.
+
+    `backbone, dcls, method, part, image_id, rho`: Spearman's correlation of the maps for the
+    picture's label, a row per image; missing where a map is constant. `part` is the last that
+    forgot, those before it having done so too.
+    """
+    batch = held_out(study, count)
+    labels = batch.labels
+    frames = []
+    for backbone, dcls in tqdm(study.there(), desc="forgetting", unit="model"):
+        trained: dict[str, torch.Tensor] = {}
+        whole = study.load_model(backbone.key, dcls)
+        for part, model in forgetting(whole, study.profile.mini, study.profile.classes):
+            fast = model.for_inference(form=Form())
+            found = [
+                cam_maps(fast, fast.prepare(pictures), target, study.methods)
+                for pictures, target in zip(_pieces(batch.pictures), _pieces(labels), strict=True)
+            ]
+            for method in study.methods:
+                maps = torch.cat([maps[method.key] for maps in found]).cpu()
+                trained.setdefault(method.key, maps)
+                frame = pd.DataFrame({"image_id": batch.image_ids})
+                rho = spearman_per_image(maps, trained[method.key]).numpy()
+                frames.append(
+                    frame.assign(backbone=backbone.key, dcls=dcls, method=method.key, part=part,
+                                 rho=rho)
+                )  # fmt: skip
+    return pd.concat(frames, ignore_index=True)
+
+
+def _pieces(values):
+    return [values[start : start + _BATCH] for start in range(0, len(values), _BATCH)]
+
+
+def summarise_forgetting(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean similarity of each model's maps, method and part: `similarity, low, high, n`."""
+    rows = []
+    names = ["backbone", "dcls", "method", "part"]
+    for key, chosen in table.groupby(names, sort=False):
+        found = mean_interval(chosen.rho)
+        rows.append(
+            dict(zip(names, key, strict=True))
+            | {"similarity": found.mean, "low": found.low, "high": found.high, "n": found.n}
+        )
+    return pd.DataFrame(rows)
+
+
+def compare_targets(study: Study) -> pd.DataFrame:
+    """Score by the class whose evidence is asked for, on the profile's sample of pictures.
+
+    `backbone, dcls, method, top1, true, predicted, difference, low, high, n`: the difference,
+    predicted less true, is paired per image; it is 0 wherever the model is right.
+    """
+    wide = []
+    for target in TARGETS:
+        sample = study.sampled(target=target, protocols=study.protocols[:1])
+        scores = score_study(sample)
+        valid = scores[scores.validity == VALID]
+        index = ["backbone", "dcls", "method", "image_id"]
+        wide.append(valid.set_index(index)[["rho", "top1"]].add_suffix(f"_{target}"))
+    together = pd.concat(wide, axis=1, join="inner")
+    rows = []
+    names = ["backbone", "dcls", "method"]
+    for key, chosen in together.groupby(level=names, sort=False):
+        scores = {target: chosen[f"rho_{target}"] / HUMAN_CEILING for target in TARGETS}
+        found = mean_interval(scores["predicted"] - scores["true"])
+        rows.append(
+            dict(zip(names, key, strict=True))
+            | {"top1": chosen.top1_true.mean()}
+            | {target: values.mean() for target, values in scores.items()}
+            | {"difference": found.mean, "low": found.low, "high": found.high, "n": found.n}
+        )
+    return pd.DataFrame(rows)

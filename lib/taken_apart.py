@@ -1,0 +1,81 @@
+"""Threshold-Grad-CAM is two changes at once: which of them does the work?
+
+Every order of ReLU and mean over channels with every floor is scored, each in the same pass.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pandas as pd
+
+from lib.methods import FLOORS, METHODS, PUBLISHED_FLOOR, family_key
+from lib.results import HUMAN_CEILING
+from lib.scoring import VALID
+from lib.statistics import mean_interval
+from lib.study import Study
+from lib.study_scores import score_study
+
+ORDERS = {False: "mean, then ReLU", True: "ReLU, then mean"}
+CHANGES = {
+    "floor alone": (False, PUBLISHED_FLOOR),
+    "ReLU first alone": (True, 0.0),
+    "both: Threshold-Grad-CAM": (True, PUBLISHED_FLOOR),
+}
+
+
+def score_family(study: Study) -> pd.DataFrame:
+    """The per-image table of all orders and floors, on the profile's sample of pictures."""
+    keys = [family_key(order, floor) for order, floor in product(ORDERS, FLOORS)]
+    methods = tuple(METHODS[key] for key in keys)
+    return score_study(study.sampled(methods=methods, protocols=study.protocols[:1]))
+
+
+def sweep(scores: pd.DataFrame) -> pd.DataFrame:
+    """Of every model, order and floor: `score, low, high, tied, attainable, n`."""
+    rows = []
+    groups = dict(list(scores[scores.validity == VALID].groupby(["backbone", "dcls", "method"])))
+    models = scores[["backbone", "dcls"]].drop_duplicates().itertuples(index=False)
+    for (backbone, dcls), order, floor in product(models, ORDERS, FLOORS):
+        valid = groups.get((backbone, dcls, family_key(order, floor)), scores.iloc[:0])
+        found = mean_interval(valid.rho / HUMAN_CEILING)
+        rows.append(
+            {
+                "backbone": backbone,
+                "dcls": dcls,
+                "order": ORDERS[order],
+                "floor": floor,
+                "score": found.mean,
+                "low": found.low,
+                "high": found.high,
+                "tied": valid.tied.mean(),
+                "attainable": valid.attainable.mean(),
+                "n": found.n,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def two_by_two(scores: pd.DataFrame) -> pd.DataFrame:
+    """Paired change of every model's score against plain Grad-CAM: `change, low, high, n`."""
+    wide = scores[scores.validity == VALID].pivot(
+        index=["backbone", "dcls", "image_id"], columns="method", values="rho"
+    )
+    rows = []
+    models = scores[["backbone", "dcls"]].drop_duplicates().itertuples(index=False)
+    for (backbone, dcls), (name, (order, floor)) in product(models, CHANGES.items()):
+        of_model = wide.loc[(backbone, dcls)]
+        change = of_model[family_key(order, floor)] - of_model.grad_cam
+        found = mean_interval(change / HUMAN_CEILING)
+        rows.append(
+            {
+                "backbone": backbone,
+                "dcls": dcls,
+                "change_by": name,
+                "change": found.mean,
+                "low": found.low,
+                "high": found.high,
+                "n": found.n,
+            }
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,249 @@
+"""The paper's five claims, each decided by a statistic of the per-image scores.
+
+A claim about how many models do something is decided by how many surely do and how many
+may: a model surely does when its interval, corrected for their number, excludes zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from lib.backbones import THE_EIGHT
+from lib.controls import FLOOR
+from lib.models import parameter_counts
+from lib.results import HUMAN_CEILING
+from lib.scoring import VALID
+from lib.statistics import RESAMPLES, SEED, mean_interval
+from lib.study import Study
+
+REPRODUCED = "reproduced"
+NOT_REPRODUCED = "not reproduced"
+UNDECIDED = "undecided at this n"
+
+_METAFORMERS = ("caformer_s18", "convformer_s18")
+_FASTVITS = ("fastvit_sa24", "fastvit_sa36")
+_PLAIN, _THRESHOLD = "grad_cam", "threshold_grad_cam"
+_HALF = 0.5  # of the others' agreement: below it maps count as random-looking
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One claim: what was measured, with its interval, and what follows.
+
+    notes : what a reader must know beside it
+    """
+
+    claim: str
+    verdict: str
+    statistic: str
+    value: float
+    low: float
+    high: float
+    because: str
+    notes: str = ""
+
+
+class _Missing(Exception):
+    """The study's choices lack what a claim is about."""
+
+
+class _Scores:
+    """Per-image correlations of one protocol: a column per backbone, dcls and method."""
+
+    def __init__(self, scores: pd.DataFrame, protocol: str):
+        valid = scores[(scores.validity == VALID) & (scores.protocol == protocol)]
+        self.wide = valid.pivot(
+            index="image_id", columns=["backbone", "dcls", "method"], values="rho"
+        )
+        self.images = len(self.wide)
+
+    def of(self, backbone: str, dcls: bool, method: str) -> pd.Series:
+        if (backbone, dcls, method) not in self.wide:
+            raise _Missing(f"{backbone} {'with' if dcls else 'without'} DCLS under {method}")
+        return self.wide[backbone, dcls, method] / HUMAN_CEILING
+
+    def has(self, backbone: str) -> bool:
+        return backbone in self.wide
+
+    def gain(self, backbone: str, method: str) -> pd.Series:
+        """Score with DCLS less without it, image by image."""
+        difference = self.of(backbone, True, method) - self.of(backbone, False, method)
+        return difference.dropna()
+
+
+def verdicts(study: Study, scores: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
+    """A row per claim, as `Verdict` tells, on the study's first protocol.
+
+    scores, controls : per-image tables, as `score_study` and `score_controls` make them
+    """
+    protocol = study.protocols[0]
+    of_protocol = _Scores(scores, protocol)
+    floor = _floor(controls, protocol)
+    sizes = _sizes(study)
+    rows = []
+    for claim, decide in (
+        ("DCLS raises the score in seven of the eight backbones",
+         lambda: _dcls_raises(of_protocol, study)),
+        ("CAFormer's and ConvFormer's Grad-CAM maps look random and score low",
+         lambda: _metaformers_random(of_protocol, floor)),
+        ("Threshold-Grad-CAM raises the score of nearly all models",
+         lambda: _threshold_raises(of_protocol)),
+        ("FastViT's result is mixed", lambda: _fastvit_mixed(of_protocol)),
+        ("Larger baselines score higher", lambda: _larger_higher(of_protocol, sizes)),
+    ):  # fmt: skip
+        try:
+            verdict = decide()
+        except _Missing as missing:
+            verdict = (UNDECIDED, "", np.nan, np.nan, np.nan, f"not in this study: {missing}")
+        rows.append(asdict(Verdict(claim, *verdict)))
+    speaks_of = f"{study.profile.label}, {of_protocol.images} pictures, {protocol} protocol"
+    if study.profile.caveat:
+        speaks_of += f", and of nothing else: {study.profile.caveat}"
+    return pd.DataFrame(rows).assign(speaks_of=speaks_of)
+
+
+def _floor(controls: pd.DataFrame, protocol: str) -> float:
+    """The score of another picture's human map."""
+    chosen = controls[(controls.control == FLOOR) & (controls.protocol == protocol)]
+    return float(chosen.rho[chosen.validity == VALID].mean() / HUMAN_CEILING)
+
+
+def _sizes(study: Study) -> dict[str, int]:
+    return {
+        b.key: parameter_counts(b, mini=study.profile.mini, classes=study.profile.classes)[False]
+        for b in THE_EIGHT
+    }
+
+
+def _count(gains: Sequence[pd.Series]) -> tuple[int, int, int]:
+    """How many surely rise, may rise, and surely fall: intervals at 1 - 0.05 / their number."""
+    found = [mean_interval(gain, 1 - 0.05 / len(gains)) for gain in gains]
+    up = sum(f.low > 0 for f in found)
+    down = sum(f.high < 0 for f in found)
+    return up, len(found) - up - down, down
+
+
+def _counted(gains: Sequence[pd.Series], needed: int, what: str) -> tuple:
+    up, open_, down = _count(gains)
+    positive = sum(gain.mean() > 0 for gain in gains)
+    if up >= needed:
+        verdict = REPRODUCED
+    elif up + open_ < needed:
+        verdict = NOT_REPRODUCED
+    else:
+        verdict = UNDECIDED
+    because = (
+        f"{up} surely rise, {down} surely fall, {open_} may do either "
+        f"(95 % intervals corrected for {len(gains)}); {needed} are needed"
+    )
+    return verdict, f"{what} that rise, of {len(gains)}", positive, up, up + open_, because
+
+
+def _dcls_raises(scores: _Scores, study: Study) -> tuple:
+    gains = [scores.gain(b.key, _THRESHOLD) for b in THE_EIGHT]
+    unequal = [
+        b.label for b in THE_EIGHT if study.recipe(b.key, False) != study.recipe(b.key, True)
+    ]
+    notes = []
+    if unequal:
+        notes.append(f"Trained by other recipes with DCLS than without: {', '.join(unequal)}.")
+    for b in study.backbones:
+        if b.pair_of and scores.has(b.key):
+            found = mean_interval(scores.gain(b.key, _THRESHOLD))
+            notes.append(
+                f"Pair of equal recipe, {b.label}: {found.mean:+.3f} "
+                f"[{found.low:+.3f}, {found.high:+.3f}]."
+            )
+    return *_counted(gains, 7, "backbones"), " ".join(notes)
+
+
+def _threshold_raises(scores: _Scores) -> tuple:
+    gains = [
+        (scores.of(b.key, d, _THRESHOLD) - scores.of(b.key, d, _PLAIN)).dropna()
+        for b in THE_EIGHT
+        for d in (False, True)
+    ]
+    return _counted(gains, 14, "models")
+
+
+def _metaformers_random(scores: _Scores, floor: float) -> tuple:
+    """Their height above the floor, as a share of the other baselines'."""
+    others = pd.concat(
+        [scores.of(b.key, False, _PLAIN) for b in THE_EIGHT if b.key not in _METAFORMERS], axis=1
+    )
+    table = pd.concat([scores.of(key, False, _PLAIN) for key in _METAFORMERS], axis=1)
+    table = pd.concat([table, others.mean(axis=1)], axis=1).to_numpy()
+
+    def share(images: np.ndarray) -> float:
+        first, second, other = np.nanmean(table[images], axis=0) - floor
+        return max(first, second) / other if other > 0 else np.nan
+
+    value, low, high = _resampled(share, len(table))
+    if np.isnan(value):
+        verdict, because = UNDECIDED, "the other baselines do not agree with people either"
+    else:
+        because = f"random-looking counts as less than {_HALF} of the others' height"
+        verdict = UNDECIDED if low <= _HALF <= high else REPRODUCED
+        verdict = NOT_REPRODUCED if low > _HALF else verdict
+    statistic = (
+        "Grad-CAM score above another picture's human map, the higher of the two as a share of "
+        "the other baselines' mean"
+    )
+    return verdict, statistic, value, low, high, because
+
+
+def _fastvit_mixed(scores: _Scores) -> tuple:
+    gains = [scores.gain(key, method) for key in _FASTVITS for method in (_PLAIN, _THRESHOLD)]
+    up, open_, down = _count(gains)
+    if up and down:
+        verdict = REPRODUCED
+    elif up == len(gains) or down == len(gains):
+        verdict = NOT_REPRODUCED
+    else:
+        verdict = UNDECIDED
+    because = (
+        f"{up} of {len(gains)} comparisons (two models, two methods) surely rise by DCLS, {down} "
+        f"surely fall, {open_} may do either; mixed means that some rise and some fall"
+    )
+    positive = sum(gain.mean() > 0 for gain in gains)
+    return verdict, f"comparisons that rise, of {len(gains)}", positive, up, up + open_, because
+
+
+def _larger_higher(scores: _Scores, sizes: dict[str, int]) -> tuple:
+    size = np.array([sizes[b.key] for b in THE_EIGHT])
+    table = pd.concat([scores.of(b.key, False, _THRESHOLD) for b in THE_EIGHT], axis=1).to_numpy()
+
+    def correlation(images: np.ndarray) -> float:
+        return stats.spearmanr(size, np.nanmean(table[images], axis=0)).statistic
+
+    value, low, high = _resampled(correlation, len(table), 1000)
+    p = stats.permutation_test(
+        (np.nanmean(table, axis=0),),
+        lambda score: stats.spearmanr(size, score).statistic,
+        permutation_type="pairings", alternative="greater", n_resamples=9999,
+        rng=np.random.default_rng(SEED),
+    ).pvalue  # fmt: skip
+    if p < 0.05 and low > 0:
+        verdict = REPRODUCED
+    elif high < 0:
+        verdict = NOT_REPRODUCED
+    else:
+        verdict = UNDECIDED
+    because = f"one-sided permutation p = {p:.3f} over the eight models"
+    notes = "Eight models of four families: size goes with architecture."
+    return verdict, "rank correlation of size and score", value, low, high, because, notes
+
+
+def _resampled(statistic, images: int, resamples: int = RESAMPLES) -> tuple[float, float, float]:
+    """A statistic of all images, and its 95 % bootstrap interval over them."""
+    rng = np.random.default_rng(SEED)
+    found = [statistic(rng.integers(0, images, images)) for _ in range(resamples)]
+    low, high = (
+        np.nanquantile(found, [0.025, 0.975]) if not np.isnan(found).all() else (np.nan,) * 2
+    )
+    return float(statistic(np.arange(images))), float(low), float(high)
