@@ -257,6 +257,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
                 status = FAULTS["left out"].exit_status
             again = outcomes.resume_command(arguments, results, options.force, options.batch_size)
             progress.say(_closing(study, outcomes.closing_table(results), missed, status, again))
+            progress.say(_reported(study))
             signals.forget()
     return status
 
@@ -290,6 +291,16 @@ def _closing(study: Study, table: str, missed: list[str], status: int, again: st
         lines += [f"Not complete (exit status {status}). What is finished is kept; {advice}"]
         lines += [f"    {again}"]
     return "\n".join([*lines, *filter(None, [study.profile.caveat])])
+
+
+def _reported(study: Study) -> str:
+    """Where the report is, or why there is none."""
+    from lib.report import write_report
+
+    try:
+        return f"All of it on one page: {shown(write_report(study))}"
+    except OSError as error:
+        return f"The report could not be written: {error}"
 
 
 def _download(study: Study, progress, tolerant: bool) -> None:

@@ -24,6 +24,7 @@ from lib.files import is_partial, write_atomically
 from lib.grids import Grid, as_grid, as_texts
 from lib.methods import METHODS
 from lib.paths import shown
+from lib.readable import readable_table
 from lib.runner.faults import FAULTS
 from lib.runner.memory import in_words
 from lib.runner.progress import clock
@@ -152,8 +153,6 @@ def _found(statistic: str, *numbers: float) -> str:
 
 
 def _results(path: Path) -> list[Grid]:
-    from lib.result_table import readable_table  # brings torch, which other parts do without
-
     readable = readable_table(pd.read_csv(path))
     groups = readable.groupby(["Protocol", "Method"], sort=False)
     # A narrow screen shows the first columns only.

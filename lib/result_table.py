@@ -12,8 +12,9 @@ from lib.backbones import BACKBONES
 from lib.methods import METHODS
 from lib.outputs import write_result
 from lib.paths import PUBLISHED_SCORES, shown
+from lib.readable import readable_table
 from lib.results import HUMAN_CEILING, paired_differences, summarise
-from lib.study import DEMO_RECIPE, Study
+from lib.study import Study
 
 
 def entered_scores(path: Path = PUBLISHED_SCORES) -> pd.DataFrame:
@@ -99,60 +100,6 @@ def _entered(
     if study.profile.key != "paper" or protocol != "published" or row.empty:
         return {"entered": np.nan, "entered_dcls": np.nan}
     return {"entered": row.score.iloc[0], "entered_dcls": row.score_dcls.iloc[0]}
-
-
-_READABLE = {
-    "method": "Method",
-    "backbone": "Backbone",
-    "protocol": "Protocol",
-    "recipe": "Trained by",
-    "recipe_dcls": "Trained by, with DCLS",
-    "params_M": "Params (M)",
-    "params_M_dcls": "Params with DCLS",
-    "top1": "Top-1 (%)",
-    "top1_dcls": "Top-1 with DCLS",
-    "score": "Score",
-    "score_dcls": "Score with DCLS",
-    "entered": "Published score, as entered",
-    "entered_dcls": "Published, with DCLS, as entered",
-    "gain": "Difference [95 %]",
-    "p_holm": "p (Holm)",
-    "n_paired": "n",
-    "excluded": "Invalid maps (without, with)",
-}
-_ENTERED = ["entered", "entered_dcls"]
-
-
-def readable_table(results: pd.DataFrame) -> pd.DataFrame:
-    """The results table as a reader wants it: text, rounded, with intervals."""
-
-    def rounded(column: str, digits: int, scale: float = 1.0) -> pd.Series:
-        return (results[column] * scale).map(f"{{:.{digits}f}}".format)
-
-    few = results.params_M.max() < 10
-    text = results.assign(
-        params_M=rounded("params_M", 3 if few else 1),
-        params_M_dcls=rounded("params_M_dcls", 3 if few else 1),
-        top1=rounded("top1", 1, 100),
-        top1_dcls=rounded("top1_dcls", 1, 100),
-        score=rounded("score", 3),
-        score_dcls=rounded("score_dcls", 3),
-        entered=rounded("entered", 3),
-        entered_dcls=rounded("entered_dcls", 3),
-        gain=[
-            f"{r.difference:+.3f} [{r.difference_low:+.3f}, {r.difference_high:+.3f}]".replace(
-                "[+nan, +nan]", "[–]"
-            )
-            for r in results.itertuples()
-        ],
-        p_holm=results.p_holm.map(lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}"),
-        excluded=[f"{r.invalid}, {r.invalid_dcls}" for r in results.itertuples()],
-    )
-    unused = [] if results[["entered", "entered_dcls"]].notna().any(axis=None) else _ENTERED
-    if results.recipe.eq(DEMO_RECIPE).all():
-        unused = [*unused, "recipe", "recipe_dcls"]
-    text = text.replace(to_replace=r"^\+?nan( \[–\])?$", value="–", regex=True)
-    return text[[c for c in _READABLE if c not in unused]].rename(columns=_READABLE)
 
 
 def write_results(study: Study, results: pd.DataFrame, missed: pd.DataFrame) -> None:

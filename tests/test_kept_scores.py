@@ -23,8 +23,9 @@ from lib.checkpoints import MissingWeights, WeightsError
 from lib.kept import read_kept
 from lib.models import build_network
 from lib.paths import DEMO, ROOT
+from lib.readable import readable_table
 from lib.rehearsal import write_stand_in
-from lib.result_table import readable_table, results_table, write_results
+from lib.result_table import results_table, write_results
 from lib.results import paired_differences
 from lib.sources import WEIGHTS
 from lib.stored import StoredError

@@ -18,7 +18,8 @@ from lib.outputs import save_table
 from lib.paths import DEMO, PUBLISHED_SCORES
 from lib.prepared import PreparedPart
 from lib.protocols import PROTOCOLS
-from lib.result_table import entered_scores, readable_table, results_table, write_results
+from lib.readable import readable_table
+from lib.result_table import entered_scores, results_table, write_results
 from lib.results import (
     HUMAN_CEILING,
     load_scores,
