@@ -219,3 +219,62 @@ def _band(ax: Axes, rows: pd.DataFrame, style: str, dcls: bool, label: str) -> N
     name = f"{label}, {'with' if dcls else 'without'} DCLS"
     ax.plot(places, rows.similarity, ls=style, color=colour, lw=1.3, label=name)
     ax.fill_between(places, rows.low, rows.high, color=colour, alpha=0.12, lw=0)
+
+
+_MARKS = "osD^v<>PX*hp"
+
+
+def plot_alignment_against_faithfulness(table: pd.DataFrame) -> Figure:
+    """A panel per model: agreement with people (up) against average drop (left is faithful).
+
+    table : `backbone, dcls, method, score, low, high, drop, drop_low, drop_high, n, n_drop`
+    """
+    models = [
+        (key, dcls) for key in _present(table.backbone) for dcls in (False, True)
+        if ((table.backbone == key) & (table.dcls == dcls)).any()
+    ]  # fmt: skip
+    methods = _methods(table)
+    columns = min(2, len(models))
+    rows = -(-len(models) // columns)
+    fig, axes = plt.subplots(rows, columns, figsize=(3.3 * columns + 2.2, 2.7 * rows + 0.6),
+                             sharex=True, sharey=True, squeeze=False)  # fmt: skip
+    colours = plt.get_cmap("tab20")(np.linspace(0, 1, max(len(methods), 2)))
+    for ax, (key, dcls) in zip(axes.flat, models, strict=False):
+        chosen = table[(table.backbone == key) & (table.dcls == dcls)].set_index("method")
+        for number, method in enumerate(methods):
+            if method not in chosen.index:
+                continue
+            row = chosen.loc[method]
+            ax.errorbar(
+                row["drop"], row.score,
+                xerr=[[row["drop"] - row.drop_low], [row.drop_high - row["drop"]]],
+                yerr=[[row.score - row.low], [row.high - row.score]],
+                fmt=_MARKS[number % len(_MARKS)], color=colours[number], ms=5, elinewidth=0.7,
+                markeredgecolor="0.2", markeredgewidth=0.5, label=METHODS[method].label,
+            )  # fmt: skip
+        ax.set_title(BACKBONES[key].label + (" + DCLS" if dcls else ""))
+        ax.grid()
+    for ax in axes.flat[len(models) :]:
+        ax.set_axis_off()
+    fig.supxlabel(f"average drop (%), all pixels; less is more faithful; {_n(table.n_drop)} "
+                  "pictures", fontsize=8)  # fmt: skip
+    fig.supylabel(f"agreement with people: score (mean ρ ÷ 0.658)\n{_n(table.n)} pictures; bars: "
+                  "95 % intervals", fontsize=8)  # fmt: skip
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside right upper", fontsize=7)
+    return fig
+
+
+def plot_method_ranking(ranking: pd.DataFrame) -> Figure:
+    """Methods by their score over all models, as `lib.method_study.rank_methods` makes it."""
+    fig, ax = plt.subplots(figsize=(5.6, 0.25 * len(ranking) + 1.0))
+    places = np.arange(len(ranking))
+    errors = np.abs(ranking[["low", "high"]].to_numpy().T - ranking.score.to_numpy())
+    ax.errorbar(ranking.score, places, xerr=errors, fmt="o", color=_DCLS, ms=4, capsize=2,
+                elinewidth=1)  # fmt: skip
+    ax.set_yticks(places, ranking.label)
+    ax.invert_yaxis()
+    ax.grid(axis="x")
+    ax.set_xlabel(f"score over all models (mean ρ ÷ 0.658)\n{_n(ranking.n)} pictures; bars: 95 % "
+                  "intervals over pictures", fontsize=8)  # fmt: skip
+    return fig

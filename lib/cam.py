@@ -119,7 +119,7 @@ def cam_maps(
         raise ValueError("methods is a list of keys or rows, not one text")
     rows = [m if isinstance(m, CamMethod) else METHODS[m] for m in methods]
     passed = head_pass(model, x, targets)
-    return {row.key: enlarge(row.small_map(passed.features, passed.gradient), size) for row in rows}
+    return {row.key: enlarge(row.maps(model, x, passed), size) for row in rows}
 
 
 def is_constant(maps: Tensor) -> Tensor:
@@ -135,3 +135,9 @@ def __getattr__(name: str):
 
         return ThresholdGradCAM
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+if __name__ == "__main__":  # python -m lib.cam PICTURE …
+    from lib.one_picture import main
+
+    raise SystemExit(main())

@@ -108,6 +108,20 @@ CAPTIONS: Table[Caption] = Table(
             "Maps that stay similar do not depend on what was learned.",
         ),
         Caption(
+            "method_grid", "Every CAM method on one picture",
+            f"A row per method, a column per model, for the picture's true class. {_MAPS}",
+        ),
+        Caption(
+            "method_ranking", "CAM methods by their agreement with people",
+            f"Mean over all models, the best above. {_SCORE} {_BARS}",
+        ),
+        Caption(
+            "alignment_faithfulness", "Agreement with people against faithfulness",
+            "A panel per model, a point per CAM method: its score, and the average drop of the "
+            "predicted class's probability when the picture is masked with the map; left is more "
+            f"faithful, up agrees more with people. {_BARS}",
+        ),
+        Caption(
             "learned_kernels", "Learned kernels",
             "Kernels of sixteen channels of the first replaced layer of each stage, each on its "
             "own symmetric scale.",

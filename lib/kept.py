@@ -15,9 +15,11 @@ from lib import (
     clickme,
     dcls,
     human_maps,
+    library_cams,
     loops,
     methods,
     models,
+    one_pass,
     pictures,
     prepared,
     protocols,
@@ -38,10 +40,12 @@ LEFT_OUT = "left_out"  # in a table's attributes: {picture: why it was not score
 
 # A change to any of these may change a score, so kept scores depend on their text.
 _DETERMINING_CODE = (
-    cam, checkpoints, clickme, dcls, folders, human_maps, loops, methods, models, part, pictures,
-    prepared, protocols, rewrites, scoring, shards, spearman,
+    cam, checkpoints, clickme, dcls, folders, human_maps, library_cams, loops, methods, models,
+    one_pass, part, pictures, prepared, protocols, rewrites, scoring, shards, spearman,
 )  # fmt: skip
-_DETERMINING_PACKAGES = ("torch", "timm", "dcls", "numpy", "numba", "simplejpeg", "pillow")
+_DETERMINING_PACKAGES = (
+    "torch", "timm", "dcls", "numpy", "numba", "grad-cam", "simplejpeg", "pillow",
+)  # fmt: skip
 
 
 def kept_path(study: Study, backbone: Backbone, has_dcls: bool, some: ClickMe) -> Path:
@@ -57,7 +61,9 @@ def kept_path(study: Study, backbone: Backbone, has_dcls: bool, some: ClickMe) -
             "preprocessing": backbone.preprocessing,
             "head_norm_eps": backbone.head_norm_eps,
             "target": study.target,
-            "methods": {method.key: method.small_map for method in study.methods},
+            "methods": {
+                method.key: (method.small_map, method.whole_map) for method in study.methods
+            },
             "protocols": [(p.key, sorted(p.mends)) for p in some.protocols],
             "scored": {p.key: some.scored(p.key) for p in some.protocols},
             "part": some.part.digest(),

@@ -1,8 +1,8 @@
 """The CAM methods: one table, one row a method, and the formulas behind them.
 
-Every method here turns the features of the study's layer and the gradient of one
-logit with respect to them into a small map. The formulas use nothing but
-operations of the tensors given, so this module imports no torch.
+Most methods turn the features of the study's layer and the gradient of one logit with
+respect to them into a small map. The formulas here use nothing but operations of the
+tensors given, so this module imports no torch.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from lib.tables import Table
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
+
+    from lib.cam import HeadPass
 
 # The published floor of Threshold-Grad-CAM, as a share of the map's range.
 PUBLISHED_FLOOR = 0.3
@@ -56,11 +59,27 @@ def grad_cam_family(
 
 @dataclass(frozen=True)
 class CamMethod:
-    """One row: `small_map(features, gradient)` -> (image, h, w)."""
+    """One row: how maps are made of a forward and the head's gradient, or of more.
+
+    small_map : (features, gradient) -> (image, h, w), for methods that need no more
+    whole_map : (model, x, `HeadPass`) -> (image, h, w), for the others
+    forwards  : how many forwards of the network a picture it takes besides; "channels" for
+                one per channel of the layer
+    plain     : it needs the network as published, not as rewritten for speed
+    """
 
     key: str
     label: str
-    small_map: Callable[[Tensor, Tensor], Tensor]
+    small_map: Callable[[Tensor, Tensor], Tensor] | None = None
+    whole_map: Callable[[nn.Module, Tensor, HeadPass], Tensor] | None = None
+    forwards: int | str = 0
+    plain: bool = False
+
+    def maps(self, model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
+        """(image, h, w) maps, not yet enlarged. Raises what the method raises."""
+        if self.small_map is not None:
+            return self.small_map(passed.features, passed.gradient)
+        return self.whole_map(model, x, passed)
 
 
 def grad_cam_variant(
@@ -95,6 +114,25 @@ def _family() -> list[CamMethod]:
     return rows
 
 
+def _one_pass(key: str, label: str) -> CamMethod:
+    """A formula of `lib.one_pass`."""
+    return CamMethod(key, label, partial(_call, "lib.one_pass", key))
+
+
+def _library(
+    key: str, label: str, function: str, *first: str, forwards: int | str = 0, plain: bool = False,
+    **options,
+) -> CamMethod:  # fmt: skip
+    """A function of `lib.library_cams`, bound to its first arguments."""
+    call = partial(_call, "lib.library_cams", function, *first, **options)
+    return CamMethod(key, label, whole_map=call, forwards=forwards, plain=plain)
+
+
+def _call(module: str, function: str, *arguments, **options) -> Tensor:
+    # Found when it is called: this table must cost no import of torch.
+    return getattr(import_module(module), function)(*arguments, **options)
+
+
 METHODS: Table[CamMethod] = Table(
     "method",
     [
@@ -102,5 +140,26 @@ METHODS: Table[CamMethod] = Table(
         grad_cam_variant("threshold_grad_cam", "Threshold-Grad-CAM",
                          relu_before_mean=True, floor=PUBLISHED_FLOOR),
         *_family(),
+        _one_pass("hires_cam", "HiResCAM"),
+        _one_pass("grad_cam_plus_plus", "Grad-CAM++"),
+        _one_pass("x_grad_cam", "XGradCAM"),
+        _one_pass("layer_cam", "LayerCAM"),
+        _one_pass("element_wise", "Grad-CAM, element-wise"),
+        _one_pass("eigen_cam", "EigenCAM"),
+        _one_pass("eigen_grad_cam", "EigenGradCAM"),
+        _library("shapley_cam", "ShapleyCAM", "shapley_cam"),
+        _library("finer_cam", "FinerCAM", "finer_cam"),
+        _library("fem", "FEM", "from_head", "FEM"),
+        _library("kpca_cam", "KPCA-CAM", "from_head", "KPCA_CAM"),
+        _library("ablation_cam", "AblationCAM", "from_head", "AblationCAM", batch_size=256),
+        _library("full_grad", "FullGrad", "full_grad", forwards=3, plain=True),
+        _library("score_cam", "ScoreCAM", "score_cam", forwards="channels"),
+        _one_pass("random_cam", "random weights (control)"),
     ],
 )  # fmt: skip
+
+# Every method once: those of the family that are no more than steps between two are left out.
+ALL_METHODS = (
+    *PUBLISHED_METHODS,
+    *(key for key, row in METHODS.items() if "floor" not in key and key not in PUBLISHED_METHODS),
+)

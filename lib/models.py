@@ -77,11 +77,17 @@ def prepare_pixels(
     layout: torch.memory_format = torch.contiguous_format,
 ) -> Tensor:
     """(image, side, side, 3) uint8 -> (image, 3, side, side) float32, normalised."""
-    mean = torch.tensor(geometry.mean, device=pixels.device)
-    std = torch.tensor(geometry.std, device=pixels.device)
-    x = pixels.to(torch.float32).div_(255).sub_(mean).div_(std).permute(0, 3, 1, 2)
-    # Channels-last in memory as it is; FastViT's training crashes on that.
-    return x.contiguous(memory_format=layout)
+    return normalised(pixels.to(torch.float32).div_(255).permute(0, 3, 1, 2), geometry, layout)
+
+
+def normalised(pictures: Tensor, geometry: Preprocessing, layout: torch.memory_format) -> Tensor:
+    """(image, 3, side, side) in 0-1 -> as networks take it."""
+    mean, std = (
+        torch.tensor(values, device=pictures.device)[:, None, None]
+        for values in (geometry.mean, geometry.std)
+    )
+    # Channels-last in memory as it may be; FastViT's training crashes on that.
+    return (pictures - mean).div_(std).contiguous(memory_format=layout)
 
 
 class StudyModel(nn.Module):
@@ -133,7 +139,11 @@ class StudyModel(nn.Module):
         return StudyModel(fold_dcls(self.network), self.backbone, self.provenance).eval()
 
     def for_inference(
-        self, precision: str = "float32", compiled: bool = False, form: Form | None = None
+        self,
+        precision: str = "float32",
+        compiled: bool = False,
+        form: Form | None = None,
+        keep_plain: bool = False,
     ) -> StudyModel:
         """Folded and rewritten for fast forwards: what scores and maps are made with.
 
@@ -141,6 +151,7 @@ class StudyModel(nn.Module):
         compiled  : by torch.compile, at the first forward of each shape
         form      : how the network is written; None takes what was measured to be the
                     fastest here (`lib.rewrites`), and measures it the first time
+        keep_plain : also as `plain`, only folded, for methods that ask for it
 
         Not for a backward through the network: on a CPU FastViT's crashes channels-last.
         `lib.cam` differentiates the head only, and is safe.
@@ -153,6 +164,8 @@ class StudyModel(nn.Module):
             form = remembered_form(folded.network, self.variant, side)
         model = StudyModel(written(folded.network, form), self.backbone, self.provenance).eval()
         model.form, model.precision = form, PRECISIONS[precision].key
+        if keep_plain:
+            object.__setattr__(model, "plain", folded)  # no part of it, whose parameters count
         if compiled:
             model._forward_features = torch.compile(model.network.forward_features)
         return model

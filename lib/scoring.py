@@ -109,11 +109,11 @@ class Scores:
         The target is the picture's label, as published, or the predicted class.
         """
         target = None if self.predicted else block.labels
-        passed = cam.head_pass(model, model.prepare_pixels(block.pixels), target)
+        x = model.prepare_pixels(block.pixels)
+        passed = cam.head_pass(model, x, target)
         best = passed.logits.topk(min(5, passed.logits.shape[1]), dim=1).indices
         hits = best == block.labels.to(best.device, non_blocking=True)[:, None]
-        small = torch.stack([m.small_map(passed.features, passed.gradient) for m in self.methods])
-        maps = cam.enlarge(small.flatten(0, 1)).unflatten(0, small.shape[:2])
+        maps = torch.stack([cam.enlarge(m.maps(model, x, passed)) for m in self.methods])
         self._blocks.append((block, hits, agreement(maps, block.human)))
 
     def table(self, is_scored: Callable[[str, np.ndarray], np.ndarray]) -> pd.DataFrame:

@@ -28,7 +28,7 @@ def says_disk_full(text: str) -> bool:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """The device, or the machine, had too little memory for what was asked."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
         return True
     return isinstance(error, RuntimeError) and says_out_of_memory(str(error))
 

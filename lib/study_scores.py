@@ -80,7 +80,9 @@ class Scorer:
         if name in self._models:
             return self._models[name]
         model = self.study.load_model(backbone.key, dcls).for_inference(
-            self.study.precision, self.study.compile
+            self.study.precision,
+            self.study.compile,
+            keep_plain=any(method.plain for method in self.study.methods),
         )
         taken = sum(p.numel() * p.element_size() for p in model.parameters())
         if taken <= min(self._room, psutil.virtual_memory().available / 4):

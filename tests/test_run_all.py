@@ -142,7 +142,7 @@ def test_a_run_is_told_kept_and_resumed(project):
     assert [n["status"] for n in run["notebooks"]] == ["kept", "ok", "kept"]
     assert run["notebooks"][0]["outputs"]["figures/demo/01_a.txt"] == project.figures()["01_a.txt"]
     assert {p.name for p in output.iterdir()} == {
-        "manifest.json", "notebooks", "run.json", "run.lock", "run.log"
+        "manifest.json", "notebooks", "report.html", "run.json", "run.lock", "run.log",
     }  # fmt: skip
 
     status, printed, _ = project.run("--dry-run", "--force", "--from", "2")

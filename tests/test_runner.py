@@ -583,7 +583,8 @@ def test_the_manifest_ties_every_result_to_its_making(runner, figures, declared)
 def test_the_studys_notebooks_declare_parameters_inputs_and_outputs():
     steps = find_steps()
     assert [s.name for s in steps] == [
-        "01_setup", "02_dcls_conversion", "03_heatmaps", "04_scoring", "05_figures"
+        "01_setup", "02_dcls_conversion", "03_heatmaps", "04_scoring", "04b_controls",
+        "04c_threshold", "04d_sanity", "05_figures", "05b_verdicts", "06_methods",
     ]  # fmt: skip
     study = Study.from_profile("demo")
     for step in steps:

@@ -299,7 +299,7 @@ def test_a_published_table_that_a_reader_enters_stands_beside_the_paper_profiles
     path = tmp_path / "published_scores.csv"
     text = PUBLISHED_SCORES.read_text()
     path.write_text(text.replace("resnet50,grad_cam,,", "resnet50,grad_cam,0.5,0.625"))
-    monkeypatch.setattr("lib.results.entered_scores", lambda: entered_scores(path))
+    monkeypatch.setattr("lib.result_table.entered_scores", lambda: entered_scores(path))
     paper = replace(published(), profile=PROFILES["paper"])
     table = results_table(paper, made_up_scores(paper))
     assert (table.entered[0], table.entered_dcls[0]) == (0.5, 0.625)

@@ -1,0 +1,243 @@
+"""Is a map faithful to its network? What hiding, showing and removing its pixels does.
+
+Every measure asks for the class that the network itself predicts. `picture` is always the
+resized and cropped one in 0-1, before it is normalised.
+
+Source: Chattopadhyay et al., WACV 2018 (average drop, increase in confidence), on the shares
+of pixels of Gkartzonia et al., "Learning visual explanations for DCNN-based image classifiers
+using an attention mechanism", ECCV workshops 2022; Petsiuk et al., "RISE", BMVC 2018
+(deletion and insertion); Rong et al., "A consistent and efficient evaluation strategy for
+attribution methods", ICML 2022 (ROAD).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from lib.backbones import Backbone
+from lib.cam import enlarge, head_pass
+from lib.methods import CamMethod, min_max
+from lib.models import StudyModel, normalised, resize_pictures
+from lib.study import Study
+
+SHARES = (1.0, 0.5, 0.15)
+STEPS = 8  # of the deletion and insertion curves
+ROAD_SHARES = (0.2, 0.5, 0.8)
+SEED = 20240803
+_ROAD_NOISE = 0.01
+_FORWARD = 16  # pictures at a time
+
+
+# --- average drop, increase in confidence ------------------------------------------------------
+
+
+def kept_share(masks: Tensor, share: float) -> Tensor:
+    """Masks of (image, side, side) with their highest pixels only, as they are; the rest 0."""
+    flat = masks.flatten(1)
+    count = max(1, round(share * flat.shape[1]))
+    if count == flat.shape[1]:
+        return masks
+    places = flat.topk(count, dim=1).indices
+    return torch.zeros_like(flat).scatter_(1, places, flat.gather(1, places)).view_as(masks)
+
+
+def average_drop(whole: Tensor, masked: Tensor) -> Tensor:
+    """(image,) per cent of the probability that is lost by masking; lower is more faithful."""
+    return 100 * (whole - masked).clamp(min=0) / whole
+
+
+def increase_in_confidence(whole: Tensor, masked: Tensor) -> Tensor:
+    """(image,) 100 where masking makes the network surer, else 0; higher is more faithful."""
+    return 100.0 * (masked > whole)
+
+
+# --- deletion and insertion --------------------------------------------------------------------
+
+
+def _blurred(pictures: Tensor) -> Tensor:
+    """What insertion begins with: an 11 x 11 Gaussian, sigma 5, as published."""
+    at = torch.arange(-5, 6, dtype=torch.float32, device=pictures.device)
+    line = torch.exp(-(at**2) / 50)
+    kernel = (line[:, None] * line / line.sum() ** 2).expand(3, 1, 11, 11)
+    return F.conv2d(F.pad(pictures, (5, 5, 5, 5), mode="reflect"), kernel, groups=3)
+
+
+def _replaced(base: Tensor, by: Tensor, order: Tensor, share: float) -> Tensor:
+    """`base` with the first share of pixels, in each image's order, taken from `by`."""
+    count = round(share * order.shape[1])
+    chosen = torch.zeros_like(order, dtype=torch.bool).scatter_(1, order[:, :count], True)
+    return torch.where(chosen.view(len(base), 1, *base.shape[2:]), by, base)
+
+
+def curves(
+    probability: Callable[[Tensor], Tensor], pictures: Tensor, masks: Tensor, mean: Tensor
+) -> dict[str, Tensor]:
+    """Areas under the deletion and the insertion curve, (image,) each, 0-1.
+
+    probability : pictures -> (image,) of the class that is asked for
+    mean        : (3, 1, 1), what deleted pixels become
+    Deletion is lower, insertion higher, where the map is more faithful.
+    """
+    order = masks.flatten(1).argsort(dim=1, descending=True, stable=True)
+    ends = {
+        "deletion": (pictures, mean.expand_as(pictures)),
+        "insertion": (_blurred(pictures), pictures),
+    }
+    areas = {}
+    for name, (base, by) in ends.items():
+        points = [
+            probability(_replaced(base, by, order, step / STEPS)) for step in range(STEPS + 1)
+        ]
+        areas[name] = torch.trapezoid(torch.stack(points), dx=1 / STEPS, dim=0)
+    return areas
+
+
+# --- ROAD ---------------------------------------------------------------------------------------
+
+_NEIGHBOURS = torch.tensor([[1, 2, 1], [2, 0, 2], [1, 2, 1]], dtype=torch.float32) / 12
+
+
+def imputed(pictures: Tensor, removed: Tensor, noise: Tensor, tolerance: float = 1e-5) -> Tensor:
+    """Pictures whose removed pixels are weighted means of their eight neighbours, plus noise.
+
+    pictures : (image, 3, side, side); removed : (image, side, side) bool
+    noise    : as pictures, added to removed pixels
+    The system of the published imputer, solved for all pictures at once by conjugate
+    gradients until no equation is off by more than `tolerance`.
+    """
+    kernel = _NEIGHBOURS.to(pictures.device).expand(3, 1, 3, 3)
+
+    def around(x: Tensor) -> Tensor:
+        return F.conv2d(x, kernel, padding=1, groups=3)
+
+    gone = removed[:, None].to(pictures.dtype)
+    there = around(torch.ones_like(pictures))  # less than 1 at the border
+
+    def system(x: Tensor) -> Tensor:
+        return (there * x - around(x)) * gone
+
+    known = pictures * (1 - gone)
+    residual = around(known) * gone
+    x, step = torch.zeros_like(pictures), residual.clone()
+    square = _dot(residual, residual)
+    for _ in range(2000):
+        if residual.abs().amax() <= tolerance:
+            break
+        image = system(step)
+        size = square / _dot(step, image).clamp(min=torch.finfo(x.dtype).tiny)
+        x, residual = x + size * step, residual - size * image
+        new = _dot(residual, residual)
+        step = residual + new / square.clamp(min=torch.finfo(x.dtype).tiny) * step
+        square = new
+    return known + gone * (x + noise)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(dim=(2, 3), keepdim=True)
+
+
+def road(
+    probability: Callable[[Tensor], Tensor], pictures: Tensor, masks: Tensor, noise: Tensor
+) -> dict[str, Tensor]:
+    """Probability left once pixels are removed and imputed, the mean over shares, (image,).
+
+    The most relevant first (lower is more faithful), the least relevant first (higher).
+    """
+    order = masks.flatten(1).argsort(dim=1, descending=True, stable=True)
+    found = {}
+    for name, sequence in (("road_morf", order), ("road_lerf", order.flip(1))):
+        left = []
+        for share in ROAD_SHARES:
+            count = round(share * order.shape[1])
+            removed = torch.zeros_like(order, dtype=torch.bool)
+            removed = removed.scatter_(1, sequence[:, :count], True).view_as(masks)
+            left.append(probability(imputed(pictures, removed, noise)))
+        found[name] = torch.stack(left).mean(dim=0)
+    return found
+
+
+# --- a study -------------------------------------------------------------------------------------
+
+
+def score_faithfulness(
+    study: Study,
+    backbones: Sequence[Backbone],
+    methods: Sequence[CamMethod],
+    count: int,
+    with_curves: bool,
+) -> pd.DataFrame:
+    """Every measure for some models and methods on `count` pictures.
+
+    `backbone, dcls, method, image_id, measure, value`: a row per image and measure. Maps and
+    probabilities are of the class that the network predicts. With curves also deletion,
+    insertion and ROAD, some forty forwards more a picture and method.
+    """
+    batches = list(study.clickme(limit=count).batches(_FORWARD))
+    rows: list[tuple] = []
+    work = [(b, d) for b in backbones for d in (False, True)]
+    with tqdm(total=len(work) * len(methods), desc="faithfulness", unit="method") as bar:
+        for backbone, dcls in work:
+            model = study.load_model(backbone.key, dcls).for_inference(
+                keep_plain=any(method.plain for method in methods)
+            )
+            for method in methods:
+                for batch in batches:
+                    for measure, values in _measured(model, method, batch, with_curves).items():
+                        rows += [
+                            (backbone.key, dcls, method.key, image_id, measure, value)
+                            for image_id, value in zip(
+                                batch.image_ids, values.tolist(), strict=True
+                            )
+                        ]
+                bar.update()
+    names = ["backbone", "dcls", "method", "image_id", "measure", "value"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def _measured(model: StudyModel, method: CamMethod, batch, with_curves: bool) -> dict[str, Tensor]:
+    """{measure: (image,)} of one method's maps."""
+    geometry = model.backbone.preprocessing
+    device = next(model.parameters()).device
+    resized = torch.from_numpy(resize_pictures(batch.pictures, geometry)).to(device)
+    pictures = resized.permute(0, 3, 1, 2).float() / 255
+
+    def prepared(some: Tensor) -> Tensor:
+        return normalised(some, geometry, model.form.layout)
+
+    x = prepared(pictures)
+    passed = head_pass(model, x)
+    small = min_max(method.maps(model, x, passed))
+    masks = enlarge(small, pictures.shape[-1])
+
+    @torch.inference_mode()
+    def probability(some: Tensor) -> Tensor:
+        logits = torch.cat([model(prepared(part)) for part in some.split(_FORWARD)])
+        return logits.float().softmax(dim=1).gather(1, passed.targets[:, None])[:, 0]
+
+    whole = probability(pictures)
+    found = {}
+    for share in SHARES:
+        masked = probability(pictures * kept_share(masks, share)[:, None])
+        found[f"average_drop_{share:.0%}"] = average_drop(whole, masked)
+        found[f"increase_{share:.0%}"] = increase_in_confidence(whole, masked)
+    if with_curves:
+        mean = torch.tensor(geometry.mean, device=device)[:, None, None]
+        found |= curves(probability, pictures, masks, mean)
+        found |= road(probability, pictures, masks, _noise(batch, pictures))
+    return found
+
+
+def _noise(batch, pictures: Tensor) -> Tensor:
+    """Each picture's own, the same for every method and model of one size."""
+    shape = pictures.shape[1:]
+    drawn = [
+        np.random.default_rng([SEED, place]).normal(0, _ROAD_NOISE, shape) for place in batch.places
+    ]
+    return torch.from_numpy(np.stack(drawn)).to(pictures)

@@ -1,0 +1,82 @@
+"""Formulas of the CAM methods that need the layer's features and the head's gradient only.
+
+Each takes (image, channel, h, w) features and gradient and returns (image, h, w). They are
+pytorch-grad-cam's, up to the scaling that it adds; where a map has negative parts that package
+cuts them off, and so does `positive`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_SEED = 20240803
+
+
+def positive(maps: Tensor) -> Tensor:
+    return maps.relu()
+
+
+def hires_cam(features: Tensor, gradient: Tensor) -> Tensor:
+    """Source: Draelos and Carin, arXiv 2011.08891"""
+    return positive((features * gradient).sum(dim=1))
+
+
+def element_wise(features: Tensor, gradient: Tensor) -> Tensor:
+    """HiResCAM's product with negative elements cut off before the sum, not after it."""
+    return (features * gradient).relu().sum(dim=1)
+
+
+def grad_cam_plus_plus(features: Tensor, gradient: Tensor) -> Tensor:
+    """Source: Chattopadhyay et al., WACV 2018, eq. 19, in its exponential form"""
+    square, cube = gradient**2, gradient**3
+    total = features.sum(dim=(-2, -1), keepdim=True)
+    share = square / (2 * square + total * cube + 1e-6)
+    weights = (gradient.relu() * share).sum(dim=(-2, -1), keepdim=True)
+    return positive((weights * features).sum(dim=1))
+
+
+def x_grad_cam(features: Tensor, gradient: Tensor) -> Tensor:
+    """Source: Fu et al., BMVC 2020"""
+    total = features.sum(dim=(-2, -1), keepdim=True)
+    weights = (gradient * features / (total + 1e-7)).sum(dim=(-2, -1), keepdim=True)
+    return positive((weights * features).sum(dim=1))
+
+
+def layer_cam(features: Tensor, gradient: Tensor) -> Tensor:
+    """Source: Jiang et al., IEEE TIP 2021"""
+    return positive((gradient.relu() * features).sum(dim=1))
+
+
+def eigen_cam(features: Tensor, gradient: Tensor) -> Tensor:
+    """Source: Muhammad and Yeasin, IJCNN 2020; blind to the class"""
+    return positive(_first_component(features))
+
+
+def eigen_grad_cam(features: Tensor, gradient: Tensor) -> Tensor:
+    """EigenCAM of HiResCAM's products."""
+    return positive(_first_component(features * gradient))
+
+
+def random_cam(features: Tensor, gradient: Tensor) -> Tensor:
+    """A control: Grad-CAM with random weights of the channels, the same for every picture."""
+    generator = torch.Generator().manual_seed(_SEED)
+    weights = torch.rand(features.shape[1], generator=generator, dtype=torch.float64) * 2 - 1
+    weights = weights.to(features.device, features.dtype)[:, None, None]
+    return positive((weights * features).sum(dim=1))
+
+
+def _first_component(features: Tensor) -> Tensor:
+    """Places projected on the first principal component of their channels.
+
+    A component's sign means nothing: as in Seg-Eigen-CAM the larger side is made positive.
+    (pytorch-grad-cam's EigenCAM takes whichever sign its decomposition gives.)
+    """
+    places = torch.nan_to_num(features).flatten(2).transpose(1, 2).double()
+    places = places - places.mean(dim=1, keepdim=True)
+    # Of the few places' products, not of the many channels': the same component.
+    values, vectors = torch.linalg.eigh(places @ places.transpose(1, 2))
+    projected = vectors[..., -1] * values[:, -1:].clamp(min=0).sqrt()
+    turned = projected.amin(dim=1).abs() > projected.amax(dim=1).abs()
+    projected = torch.where(turned[:, None], -projected, projected)
+    return projected.to(features.dtype).view(len(features), *features.shape[2:])

@@ -1,0 +1,70 @@
+"""The command line for one picture, on odd pictures and odd wishes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lib.one_picture import main
+
+
+def picture(path, size=(300, 200), mode="RGB", **options):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path, **options)
+    return str(path)
+
+
+def test_overlay_raw_map_and_classes(tmp_path, capsys):
+    out = tmp_path / "map.png"
+    status = main([picture(tmp_path / "a.jpg"), "--dcls", "--out", str(out)])
+    said = capsys.readouterr().out
+    assert status == 0
+    assert Image.open(out).size == (224, 224)
+    raw = np.load(tmp_path / "map.npy")
+    assert raw.shape == (224, 224)
+    assert raw.dtype == np.float32
+    assert said.count("%") >= 5
+    assert "Threshold-Grad-CAM of convnext_tiny_dcls" in said
+    assert "No evidence about DCLS" in said
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "LA", "1"])
+def test_odd_pictures_are_shown(tmp_path, mode, capsys):
+    path = picture(tmp_path / ("a.jpg" if mode == "CMYK" else "a.png"), mode=mode)
+    assert main([path, "--out", str(tmp_path / "m.png"), "--method", "eigen_cam"]) == 0
+
+
+def test_a_turned_picture_is_upright(tmp_path, capsys):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (60, 30), "red").save(tmp_path / "a.jpg", exif=exif)
+    tiny = picture(tmp_path / "tiny.png", (1, 3))
+    wide = picture(tmp_path / "wide.png", (4000, 20))
+    for path in (str(tmp_path / "a.jpg"), tiny, wide):
+        assert main([path, "--out", str(tmp_path / "m.png")]) == 0
+
+
+def test_wishes_that_cannot_be_met_are_named(tmp_path, capsys):
+    good = picture(tmp_path / "a.png")
+    (tmp_path / "text.png").write_text("no picture")
+    for arguments, words in (
+        ([str(tmp_path / "none.png")], "there is no file"),
+        ([str(tmp_path / "text.png")], "no readable picture"),
+        ([good, "--method", "gradcam"], "Did you mean 'grad_cam'"),
+        ([good, "--model", "resnet5"], "Did you mean 'resnet50'"),
+        ([good, "--target", "99"], "outside 0 … 11"),
+        ([good, "--target", "no such class"], "unknown class"),
+        ([good, "--weights", "nowhere.pth"], "unknown weights"),
+        ([good, "--weights", "paper", "--dcls"], "convnext_dcls_tiny"),
+        ([good, "--out", str(tmp_path / "m.gif")], "must end in .png"),
+    ):
+        assert main(arguments) == 2, arguments
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "m.png").exists()
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    help_text = capsys.readouterr().out
+    assert "score_cam" in help_text
+    assert "fastvit_sa36" in help_text
