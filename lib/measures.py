@@ -23,7 +23,7 @@ from lib.cam import cam_maps
 from lib.human_maps import human_maps
 from lib.protocols import PROTOCOLS
 from lib.spearman import Ranks, between_ranks, rank_maps
-from lib.statistics import mean_interval
+from lib.statistics import means_by
 from lib.study import Study
 from lib.tables import Table
 
@@ -196,15 +196,7 @@ def summarise_measures(values: pd.DataFrame) -> pd.DataFrame:
 
     `backbone, dcls, method, measure, label, value, low, high, n, rank`
     """
-    rows = []
-    names = ["backbone", "dcls", "method", "measure"]
-    for key, chosen in values.groupby(names, sort=False):
-        found = mean_interval(chosen.value)
-        rows.append(
-            dict(zip(names, key, strict=True))
-            | {"value": found.mean, "low": found.low, "high": found.high, "n": found.n}
-        )
-    table = pd.DataFrame(rows)
+    table = means_by(values, ["backbone", "dcls", "method", "measure"], "value", "value")
     better = table.value * table.measure.map(lambda key: MEASURES[key].best)
     ranks = better.groupby([table.method, table.measure]).rank(ascending=False, method="min")
     labels = table.measure.map(lambda key: MEASURES[key].label)

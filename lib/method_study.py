@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 
 import pandas as pd
@@ -15,7 +15,7 @@ from lib.heatmaps import held_out
 from lib.methods import METHODS, CamMethod
 from lib.results import HUMAN_CEILING
 from lib.scoring import VALID
-from lib.statistics import mean_interval
+from lib.statistics import mean_interval, means_by
 from lib.study import Study
 
 _ROUNDS = 3
@@ -35,23 +35,25 @@ def method_costs(
     model = study.load_model(backbone.key, False).for_inference(keep_plain=True)
     x = model.prepare(batch.pictures)
 
-    def timed(work) -> float:
+    def timed(work: Callable[[], object]) -> float:
+        started = time.perf_counter()
         work()
-        times = []
-        for _ in range(_ROUNDS):
-            started = time.perf_counter()
-            work()
-            if x.device.type == "cuda":
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - started)
-        return median(times) / count
+        if x.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    def typical(work: Callable[[], object]) -> float:
+        return median([timed(work) for _ in range(_ROUNDS + 1)][1:]) / len(x)
 
     with torch.inference_mode():
-        forward = timed(lambda: model(x))
-    passed = head_pass(model, x, batch.labels)
+        forward = typical(lambda: model(x))
+    passed, alone = (head_pass(model, some, batch.labels[: len(some)]) for some in (x, x[:1]))
     rows = []
     for method in methods:
-        seconds = timed(lambda m=method: enlarge(m.maps(model, x, passed)))
+        if method.forwards:  # many: once, on one picture
+            seconds = timed(lambda m=method: enlarge(m.maps(model, x[:1], alone)))
+        else:
+            seconds = typical(lambda m=method: enlarge(m.maps(model, x, passed)))
         rows.append({"method": method.key, "ms": 1e3 * seconds, "forwards": seconds / forward})
     return pd.DataFrame(rows)
 
@@ -64,28 +66,14 @@ def estimate(costs: pd.DataFrame, methods: Sequence[CamMethod], pictures: int) -
 
 def alignment(scores: pd.DataFrame) -> pd.DataFrame:
     """Score of each model and method: `backbone, dcls, method, score, low, high, n`."""
-    rows = []
-    names = ["backbone", "dcls", "method"]
-    for key, chosen in scores.groupby(names, sort=False):
-        found = mean_interval(chosen.rho[chosen.validity == VALID] / HUMAN_CEILING)
-        rows.append(
-            dict(zip(names, key, strict=True))
-            | {"score": found.mean, "low": found.low, "high": found.high, "n": found.n}
-        )
-    return pd.DataFrame(rows)
+    valid = scores[scores.validity == VALID]
+    valid = valid.assign(score=valid.rho / HUMAN_CEILING)
+    return means_by(valid, ["backbone", "dcls", "method"], "score", "score")
 
 
 def faithfulness(values: pd.DataFrame) -> pd.DataFrame:
     """Mean of every measure: `backbone, dcls, method, measure, value, low, high, n`."""
-    rows = []
-    names = ["backbone", "dcls", "method", "measure"]
-    for key, chosen in values.groupby(names, sort=False):
-        found = mean_interval(chosen.value)
-        rows.append(
-            dict(zip(names, key, strict=True))
-            | {"value": found.mean, "low": found.low, "high": found.high, "n": found.n}
-        )
-    return pd.DataFrame(rows)
+    return means_by(values, ["backbone", "dcls", "method", "measure"], "value", "value")
 
 
 def rank_methods(scores: pd.DataFrame) -> pd.DataFrame:

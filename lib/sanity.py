@@ -22,7 +22,7 @@ from lib.results import HUMAN_CEILING
 from lib.rewrites import Form
 from lib.scoring import VALID
 from lib.spearman import spearman_per_image
-from lib.statistics import mean_interval
+from lib.statistics import mean_interval, means_by
 from lib.study import TARGETS, Study
 from lib.study_scores import score_study
 
@@ -105,15 +105,7 @@ def _pieces(values):
 
 def summarise_forgetting(table: pd.DataFrame) -> pd.DataFrame:
     """Mean similarity of each model's maps, method and part: `similarity, low, high, n`."""
-    rows = []
-    names = ["backbone", "dcls", "method", "part"]
-    for key, chosen in table.groupby(names, sort=False):
-        found = mean_interval(chosen.rho)
-        rows.append(
-            dict(zip(names, key, strict=True))
-            | {"similarity": found.mean, "low": found.low, "high": found.high, "n": found.n}
-        )
-    return pd.DataFrame(rows)
+    return means_by(table, ["backbone", "dcls", "method", "part"], "rho", "similarity")
 
 
 def compare_targets(study: Study) -> pd.DataFrame:

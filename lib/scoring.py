@@ -173,8 +173,15 @@ def score_part(
     predicted : maps show the evidence for the predicted class, not for the picture's label
     """
     scores = Scores(methods, predicted)
-    for block in part.blocks(model.backbone.preprocessing):
-        batch.work_through(block, lambda piece: scores.add(model, piece))
+    slow = any(method.forwards for method in methods)
+    with tqdm(total=len(part.some), desc=model.variant, leave=False, disable=not slow) as bar:
+        for block in part.blocks(model.backbone.preprocessing):
+
+            def work(piece: Block) -> None:
+                scores.add(model, piece)
+                bar.update(len(piece))
+
+            batch.work_through(block, work)
     return scores.table(part.some.is_scored)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 RESAMPLES = 5000
@@ -43,6 +44,15 @@ def mean_interval(values: Iterable[float], confidence: float = 0.95) -> Interval
         method="percentile", batch=max(1, int(_CELLS / n)), rng=np.random.default_rng(SEED),
     ).confidence_interval  # fmt: skip
     return Interval(float(sample.mean()), float(interval.low), float(interval.high), n)
+
+
+def means_by(table: pd.DataFrame, by: Sequence[str], column: str, name: str) -> pd.DataFrame:
+    """`mean_interval` of a column in each group: `*by, name, low, high, n`, as groups come."""
+    rows = []
+    for key, chosen in table.groupby(list(by), sort=False):
+        found = mean_interval(chosen[column])
+        rows.append((*key, found.mean, found.low, found.high, found.n))
+    return pd.DataFrame(rows, columns=[*by, name, "low", "high", "n"])
 
 
 def sign_flip_p(differences: Iterable[float]) -> float:

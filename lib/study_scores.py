@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from lib.backbones import Backbone, variant_name
+from lib.cam import head_pass
 from lib.checkpoints import MissingWeights, WeightsError
 from lib.clickme import ClickMe
 from lib.kept import LEFT_OUT, kept_path, read_kept, write_kept
@@ -74,6 +76,23 @@ class Scorer:
                 "scored: run again with the files as they are now"
             )
         write_kept(unit.path, scores, unit.some.left_out)
+
+    def foretell(self, units: list[Unit]) -> str:
+        """How long the methods that take many forwards a picture will take; "" without any."""
+        slow = [method for method in self.study.methods if method.forwards]
+        if not slow:
+            return ""
+        model = self._model(units[0].backbone, units[0].dcls)
+        batch = next(units[0].some.batches(1))
+        x = model.prepare(batch.pictures)
+        head_pass(model, x, batch.labels)
+        started = time.perf_counter()
+        channels = head_pass(model, x, batch.labels).features.shape[1]
+        seconds = time.perf_counter() - started
+        forwards = sum(channels if m.forwards == "channels" else m.forwards for m in slow)
+        hours = forwards * seconds * sum(len(unit.some) for unit in units) / 3600
+        names = ", ".join(method.label for method in slow)
+        return f"{names}: about {forwards} forwards a picture, {hours:.1f} h in all at most"
 
     def _model(self, backbone: Backbone, dcls: bool) -> StudyModel:
         name = self.study.weights_name(backbone.key, dcls)
@@ -158,6 +177,8 @@ def _scored(study: Study, units: list[Unit]) -> Iterable[tuple[Unit, Exception |
 
 def _scored_here(study: Study, units: list[Unit]) -> Iterator[tuple[Unit, Exception | None]]:
     scorer = Scorer(study) if units else None
+    if units and not study.keep_going and (foretold := scorer.foretell(units)):
+        tqdm.write(foretold)
     unusable: dict[str, Exception] = {}
     for unit in units:
         if unit.variant not in unusable:
