@@ -122,7 +122,7 @@ def plot_two_by_two(changes: pd.DataFrame) -> Figure:
     names = list(changes.change_by.unique())
     colours = ("#E69F00", "#009E73", "#000000")
     for shift, name, colour, mark in zip((-0.22, 0, 0.22), names, colours, "os^", strict=True):
-        chosen = changes[changes.change_by == name].set_index(["backbone", "dcls"]).loc[models]
+        chosen = changes[changes.change_by == name].set_index(["backbone", "dcls"]).reindex(models)
         places = np.arange(len(models)) + shift
         errors = np.abs(chosen[["low", "high"]].to_numpy().T - chosen.change.to_numpy())
         ax.errorbar(chosen.change, places, xerr=errors, fmt=mark, color=colour, ms=4, capsize=2,

@@ -104,8 +104,9 @@ CAPTIONS: Table[Caption] = Table(
         Caption(
             "randomisation", "Maps of networks that forget, from the head down",
             "Similarity (Spearman's correlation, mean over pictures) of maps to those of the "
-            "trained network, as parts of it are set back to random values, from the head down. "
-            "Maps that stay similar do not depend on what was learned.",
+            "trained network, as the weights of its parts are drawn anew, once, from the head "
+            "down; scales, biases and statistics stay. Maps that stay similar do not depend on "
+            "what was learned. Bands: 95 % bootstrap intervals over pictures.",
         ),
         Caption(
             "method_grid", "Every CAM method on one picture",

@@ -22,7 +22,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lib.backbones import Backbone
-from lib.cam import enlarge, head_pass
+from lib.cam import enlarge, head_pass, is_constant
+from lib.clickme import ClickMeBatch
 from lib.methods import CamMethod, min_max
 from lib.models import StudyModel, normalised, resize_pictures
 from lib.study import Study
@@ -38,13 +39,20 @@ _FORWARD = 16  # pictures at a time
 # --- average drop, increase in confidence ------------------------------------------------------
 
 
-def kept_share(masks: Tensor, share: float) -> Tensor:
-    """Masks of (image, side, side) with their highest pixels only, as they are; the rest 0."""
+def in_order(masks: Tensor, lots: Tensor) -> Tensor:
+    """(image, pixel) the pixels of (image, side, side) masks, the most relevant first.
+
+    lots : (image, pixel) a permutation each, by which tied pixels are ordered: a map's
+           plateaus would else be taken from the top of the picture down
+    """
+    drawn = masks.flatten(1).gather(1, lots)
+    return lots.gather(1, drawn.argsort(dim=1, descending=True, stable=True))
+
+
+def kept_share(masks: Tensor, order: Tensor, share: float) -> Tensor:
+    """Masks with the first share of pixels, in `order`, as they are; the rest 0."""
     flat = masks.flatten(1)
-    count = max(1, round(share * flat.shape[1]))
-    if count == flat.shape[1]:
-        return masks
-    places = flat.topk(count, dim=1).indices
+    places = order[:, : max(1, round(share * flat.shape[1]))]
     return torch.zeros_like(flat).scatter_(1, places, flat.gather(1, places)).view_as(masks)
 
 
@@ -77,15 +85,15 @@ def _replaced(base: Tensor, by: Tensor, order: Tensor, share: float) -> Tensor:
 
 
 def curves(
-    probability: Callable[[Tensor], Tensor], pictures: Tensor, masks: Tensor, mean: Tensor
+    probability: Callable[[Tensor], Tensor], pictures: Tensor, order: Tensor, mean: Tensor
 ) -> dict[str, Tensor]:
     """Areas under the deletion and the insertion curve, (image,) each, 0-1.
 
     probability : pictures -> (image,) of the class that is asked for
+    order       : (image, pixel) as `in_order` tells it
     mean        : (3, 1, 1), what deleted pixels become
     Deletion is lower, insertion higher, where the map is more faithful.
     """
-    order = masks.flatten(1).argsort(dim=1, descending=True, stable=True)
     ends = {
         "deletion": (pictures, mean.expand_as(pictures)),
         "insertion": (_blurred(pictures), pictures),
@@ -144,20 +152,20 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def road(
-    probability: Callable[[Tensor], Tensor], pictures: Tensor, masks: Tensor, noise: Tensor
+    probability: Callable[[Tensor], Tensor], pictures: Tensor, order: Tensor, noise: Tensor
 ) -> dict[str, Tensor]:
     """Probability left once pixels are removed and imputed, the mean over shares, (image,).
 
     The most relevant first (lower is more faithful), the least relevant first (higher).
     """
-    order = masks.flatten(1).argsort(dim=1, descending=True, stable=True)
     found = {}
     for name, sequence in (("road_morf", order), ("road_lerf", order.flip(1))):
         left = []
         for share in ROAD_SHARES:
             count = round(share * order.shape[1])
             removed = torch.zeros_like(order, dtype=torch.bool)
-            removed = removed.scatter_(1, sequence[:, :count], True).view_as(masks)
+            removed = removed.scatter_(1, sequence[:, :count], True)
+            removed = removed.view(len(pictures), *pictures.shape[2:])
             left.append(probability(imputed(pictures, removed, noise)))
         found[name] = torch.stack(left).mean(dim=0)
     return found
@@ -176,7 +184,8 @@ def score_faithfulness(
     """Every measure for some models and methods on `count` pictures.
 
     `backbone, dcls, method, image_id, measure, value`: a row per image and measure. Maps and
-    probabilities are of the class that the network predicts. With curves also deletion,
+    probabilities are of the class that the network predicts; the value is missing for a map
+    that is constant. With curves also deletion,
     insertion and ROAD, some forty forwards more a picture and method.
     """
     batches = list(study.clickme(limit=count).batches(_FORWARD))
@@ -184,9 +193,7 @@ def score_faithfulness(
     work = [(b, d) for b in backbones for d in (False, True)]
     with tqdm(total=len(work) * len(methods), desc="faithfulness", unit="method") as bar:
         for backbone, dcls in work:
-            model = study.load_model(backbone.key, dcls).for_inference(
-                keep_plain=any(method.plain for method in methods)
-            )
+            model = study.inference_model(backbone.key, dcls, methods)
             for method in methods:
                 for batch in batches:
                     for measure, values in _measured(model, method, batch, with_curves).items():
@@ -201,7 +208,9 @@ def score_faithfulness(
     return pd.DataFrame(rows, columns=names)
 
 
-def _measured(model: StudyModel, method: CamMethod, batch, with_curves: bool) -> dict[str, Tensor]:
+def _measured(
+    model: StudyModel, method: CamMethod, batch: ClickMeBatch, with_curves: bool
+) -> dict[str, Tensor]:
     """{measure: (image,)} of one method's maps."""
     geometry = model.backbone.preprocessing
     device = next(model.parameters()).device
@@ -221,23 +230,31 @@ def _measured(model: StudyModel, method: CamMethod, batch, with_curves: bool) ->
         logits = torch.cat([model(prepared(part)) for part in some.split(_FORWARD)])
         return logits.float().softmax(dim=1).gather(1, passed.targets[:, None])[:, 0]
 
+    lots, noise = _drawn(batch, pictures)
+    order = in_order(masks, lots)
     whole = probability(pictures)
     found = {}
     for share in SHARES:
-        masked = probability(pictures * kept_share(masks, share)[:, None])
+        masked = probability(pictures * kept_share(masks, order, share)[:, None])
         found[f"average_drop_{share:.0%}"] = average_drop(whole, masked)
         found[f"increase_{share:.0%}"] = increase_in_confidence(whole, masked)
     if with_curves:
         mean = torch.tensor(geometry.mean, device=device)[:, None, None]
-        found |= curves(probability, pictures, masks, mean)
-        found |= road(probability, pictures, masks, _noise(batch, pictures))
-    return found
+        found |= curves(probability, pictures, order, mean)
+        found |= road(probability, pictures, order, noise)
+    # A constant map shows nothing: to hide all would count as its being unfaithful.
+    constant = is_constant(masks)
+    return {name: values.masked_fill(constant, torch.nan) for name, values in found.items()}
 
 
-def _noise(batch, pictures: Tensor) -> Tensor:
-    """Each picture's own, the same for every method and model of one size."""
+def _drawn(batch: ClickMeBatch, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """Each picture's own lots and noise, the same for every method and model of one size."""
     shape = pictures.shape[1:]
-    drawn = [
-        np.random.default_rng([SEED, place]).normal(0, _ROAD_NOISE, shape) for place in batch.places
-    ]
-    return torch.from_numpy(np.stack(drawn)).to(pictures)
+    lots, noise = [], []
+    for place in batch.places:
+        rng = np.random.default_rng([SEED, place])
+        lots.append(rng.permutation(shape[1] * shape[2]))
+        noise.append(rng.normal(0, _ROAD_NOISE, shape))
+    return torch.from_numpy(np.stack(lots)).to(pictures.device), torch.from_numpy(
+        np.stack(noise)
+    ).to(pictures)

@@ -18,8 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from lib.cam import HeadPass, evaluating
+from lib.rewrites import PLAIN
 
 _CHUNK = 32  # networks' inputs at a time
+_HEADS = 128  # heads' inputs at a time
 
 
 class _Layer(nn.Module):
@@ -107,7 +109,7 @@ def from_head(name: str, model: nn.Module, x: Tensor, passed: HeadPass, **option
 
 
 def finer_cam(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
-    """Grad-CAM of the class's logit less the mean of the three nearest ones.
+    """Grad-CAM of the class's logit less the nearest three's, weighed by their softmax.
 
     Source: Zhang et al., "Finer-CAM", CVPR 2025
     """
@@ -141,13 +143,45 @@ def shapley_cam(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
     return (weights * passed.features).sum(dim=1).relu()
 
 
+@torch.inference_mode()
+def ablation_cam(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
+    """Channels weighed by how far the logit falls once they are 0; only the head is run again.
+
+    The package's class sets a channel to its least value less 1e7 where features can be
+    negative, after which a layer norm sees nothing else; and it divides by the logit's sign.
+    For features that are 0 or more, and a positive logit, it gives the same maps.
+
+    Source: Desai and Ramaswamy, WACV 2020
+    """
+    maps = []
+    with evaluating(model):
+        for channels, logits, target in zip(
+            passed.features.float(), passed.logits.float(), passed.targets, strict=True
+        ):
+            numbers = torch.arange(len(channels), device=channels.device)
+            left = []
+            for some in numbers.split(_HEADS):
+                without = channels.repeat(len(some), 1, 1, 1)
+                without[torch.arange(len(some)), some] = 0
+                left.append(model.head(without)[:, target].float())
+            weights = (logits[target] - torch.cat(left)) / logits[target].abs()
+            maps.append((weights[:, None, None] * channels).sum(dim=0).relu())
+    return torch.stack(maps)
+
+
 def full_grad(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
-    """Gradients of every bias in the network: a full backward, on the network as published.
+    """Gradients of the biases of every convolution and batch norm: a full backward.
+
+    On the network as published: where it is rewritten for speed other biases would count.
+    Raises ValueError for a rewritten model that does not keep it (`keep_plain`).
 
     Source: Srinivas and Fleuret, NeurIPS 2019
     """
-    plain = getattr(model, "plain", None) or model
-    return run_class("FullGrad", plain, x.contiguous(), _logits_of(passed.targets), whole=True)
+    plain = getattr(model, "plain", None)
+    if plain is None and getattr(model, "form", PLAIN) != PLAIN:
+        raise ValueError("FullGrad needs `for_inference(keep_plain=True)`")
+    asked = _logits_of(passed.targets)
+    return run_class("FullGrad", plain or model, x.contiguous(), asked, whole=True)
 
 
 @torch.inference_mode()
@@ -161,15 +195,16 @@ def score_cam(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
     """
     features = passed.features.float()
     maps = []
-    for picture, channels, target in zip(x, features, passed.targets, strict=True):
-        logits = []
-        for some in channels.split(_CHUNK):
-            masks = nn.functional.interpolate(
-                some[None], x.shape[-2:], mode="bilinear", align_corners=True
-            )[0]
-            low, high = masks.amin(dim=(1, 2)), masks.amax(dim=(1, 2))
-            masks = (masks - low[:, None, None]) / (high - low + 1e-8)[:, None, None]
-            logits.append(model.head(model.features(picture * masks[:, None]))[:, target])
-        weights = torch.cat(logits).float().softmax(dim=0)
-        maps.append((weights[:, None, None] * channels).sum(dim=0).relu())
+    with evaluating(model):
+        for picture, channels, target in zip(x, features, passed.targets, strict=True):
+            logits = []
+            for some in channels.split(_CHUNK):
+                masks = nn.functional.interpolate(
+                    some[None], x.shape[-2:], mode="bilinear", align_corners=True
+                )[0]
+                low, high = masks.amin(dim=(1, 2)), masks.amax(dim=(1, 2))
+                masks = (masks - low[:, None, None]) / (high - low + 1e-8)[:, None, None]
+                logits.append(model.head(model.features(picture * masks[:, None]))[:, target])
+            weights = torch.cat(logits).float().softmax(dim=0)
+            maps.append((weights[:, None, None] * channels).sum(dim=0).relu())
     return torch.stack(maps)

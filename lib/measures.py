@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lib.cam import cam_maps
+from lib.cam import cam_maps, is_constant
 from lib.human_maps import human_maps
 from lib.protocols import PROTOCOLS
 from lib.spearman import Ranks, between_ranks, rank_maps
@@ -42,8 +42,8 @@ class Maps:
     salient : (image, pixel) bool, may be among them
     """
 
-    def __init__(self, maps: Tensor):
-        self.maps = maps
+    def __init__(self, maps: Tensor, settle: bool = False):
+        self.maps, self.settle = maps, settle
         self.flat = maps.flatten(1).double()
 
     @cached_property
@@ -65,7 +65,7 @@ class Maps:
 
     @cached_property
     def ranks(self) -> Ranks:
-        return rank_maps(self.maps)
+        return rank_maps(self.maps, self.settle)
 
     def shares(self, from_zero: bool = False) -> Tensor:
         """Each map as a distribution; its least value taken off before, or not."""
@@ -163,19 +163,22 @@ def score_measures(study: Study) -> pd.DataFrame:
     """Every measure for the study's models and methods, on its first protocol.
 
     `backbone, dcls, method, measure, image_id, value`: a row per image; the maps' target is
-    the picture's label. Raises StoredError, WeightsError.
+    the picture's label. Images whose map, or human map, is constant are left out of all.
+    Raises StoredError, WeightsError.
     """
     protocol = PROTOCOLS[study.protocols[0]]
     clickme = study.clickme()
     rows: list[tuple] = []
     for backbone, dcls in tqdm(study.there(), desc="measures", unit="model"):
-        model = study.load_model(backbone.key, dcls).for_inference()
+        model = study.inference_model(backbone.key, dcls)
         for batch in clickme.batches(_BATCH):
             scored = clickme.is_scored(protocol.key, batch.places)
             maps = cam_maps(model, model.prepare(batch.pictures), batch.labels, study.methods)
-            theirs = Maps(human_maps(batch.stored_maps, protocol, backbone.preprocessing))
+            human = human_maps(batch.stored_maps, protocol, backbone.preprocessing)
+            theirs = Maps(human, protocol.settles)
             for method, of_method in maps.items():
-                ours = Maps(of_method.cpu())
+                ours = Maps(of_method.cpu(), protocol.settles)
+                orders = ~(is_constant(ours.maps) | is_constant(theirs.maps))
                 for measure in MEASURES.values():
                     # Plain numbers: small arrays left between the large ones above would keep
                     # the memory of these from being used again.
@@ -183,7 +186,7 @@ def score_measures(study: Study) -> pd.DataFrame:
                     rows += [
                         (backbone.key, dcls, method, measure.key, image_id, value)
                         for image_id, value, counts in zip(
-                            batch.image_ids, values, scored, strict=True
+                            batch.image_ids, values, scored & orders.numpy(), strict=True
                         )
                         if counts
                     ]

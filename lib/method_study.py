@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from statistics import median
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -15,7 +16,7 @@ from lib.heatmaps import held_out
 from lib.methods import METHODS, CamMethod
 from lib.results import HUMAN_CEILING
 from lib.scoring import VALID
-from lib.statistics import mean_interval, means_by
+from lib.statistics import holm, mean_interval, means_by, sign_flip_p
 from lib.study import Study
 
 _ROUNDS = 3
@@ -29,10 +30,10 @@ def quick(methods: Sequence[CamMethod]) -> tuple[CamMethod, ...]:
 def method_costs(
     study: Study, backbone: Backbone, methods: Sequence[CamMethod], count: int = 4
 ) -> pd.DataFrame:
-    """Of each method: `method, ms, forwards`, a picture's time beyond the one forward and head
+    """Of each method: `method, ms, in_forwards`, a picture's time beyond the one forward and head
     gradient that all share, and that as a multiple of the network's plain forward."""
     batch = held_out(study, count)
-    model = study.load_model(backbone.key, False).for_inference(keep_plain=True)
+    model = study.inference_model(backbone.key, False, methods)
     x = model.prepare(batch.pictures)
 
     def timed(work: Callable[[], object]) -> float:
@@ -54,7 +55,7 @@ def method_costs(
             seconds = timed(lambda m=method: enlarge(m.maps(model, x[:1], alone)))
         else:
             seconds = typical(lambda m=method: enlarge(m.maps(model, x, passed)))
-        rows.append({"method": method.key, "ms": 1e3 * seconds, "forwards": seconds / forward})
+        rows.append({"method": method.key, "ms": 1e3 * seconds, "in_forwards": seconds / forward})
     return pd.DataFrame(rows)
 
 
@@ -76,23 +77,51 @@ def faithfulness(values: pd.DataFrame) -> pd.DataFrame:
     return means_by(values, ["backbone", "dcls", "method", "measure"], "value", "value")
 
 
-def rank_methods(scores: pd.DataFrame) -> pd.DataFrame:
-    """Methods by their score over all models, the best first: `method, score, low, high, n`.
+_REFERENCE = "grad_cam"
 
-    Images are what the intervals are over: each image's score is its mean over the models for
-    which every method has a map of it, so that methods are compared on the same.
+
+def rank_methods(scores: pd.DataFrame) -> pd.DataFrame:
+    """Methods by their score over all models, the best first.
+
+    `method, label, score, low, high, n`, and the difference to Grad-CAM, paired per image:
+    `difference, difference_low, difference_high, p_holm`. Intervals are over images: an image's
+    score is its mean over the models of which every method has a valid map of it, so that
+    methods are compared on the same.
     """
     valid = scores[scores.validity == VALID]
     wide = valid.pivot(index=["backbone", "dcls", "image_id"], columns="method", values="rho")
     per_image = (wide.dropna() / HUMAN_CEILING).groupby(level="image_id").mean()
+    reference = per_image.get(_REFERENCE)
     rows = []
     for method in per_image:
         found = mean_interval(per_image[method])
-        rows.append(
-            {"method": method, "label": METHODS[method].label, "score": found.mean,
-             "low": found.low, "high": found.high, "n": found.n}
-        )  # fmt: skip
-    return pd.DataFrame(rows).sort_values("score", ascending=False, ignore_index=True)
+        row = {"method": method, "label": METHODS[method].label, "score": found.mean,
+               "low": found.low, "high": found.high, "n": found.n}  # fmt: skip
+        if reference is not None:
+            differences = per_image[method] - reference
+            paired = mean_interval(differences)
+            p = np.nan if method == _REFERENCE else sign_flip_p(differences)
+            row |= {"difference": paired.mean, "difference_low": paired.low,
+                    "difference_high": paired.high, "p_holm": p}  # fmt: skip
+        rows.append(row)
+    columns = ["method", "label", "score", "low", "high", "n"]
+    table = pd.DataFrame(rows, columns=None if rows else columns)
+    if "p_holm" in table:
+        table["p_holm"] = holm(table.p_holm)
+    return table.sort_values("score", ascending=False, ignore_index=True)
+
+
+def same_order(both: pd.DataFrame) -> pd.DataFrame:
+    """Within each model, the rank correlation over methods of score and faithfulness.
+
+    both : `backbone, dcls, method, score, drop`; the control is left out
+    Returns `backbone, dcls, rho, methods`; 1: what agrees with people is faithful too.
+    """
+    rows = []
+    for key, chosen in both[both.method != "random_cam"].groupby(["backbone", "dcls"], sort=False):
+        rho = chosen.score.corr(-chosen["drop"], method="spearman")
+        rows.append((*key, rho, len(chosen)))
+    return pd.DataFrame(rows, columns=["backbone", "dcls", "rho", "methods"])
 
 
 @torch.no_grad()
@@ -103,9 +132,7 @@ def map_grid(
     batch = held_out(study, 1)
     rows: dict[str, list] = {method.label: [] for method in methods}
     for backbone, dcls in variants:
-        model = study.load_model(backbone.key, dcls).for_inference(
-            keep_plain=any(method.plain for method in methods)
-        )
+        model = study.inference_model(backbone.key, dcls, methods)
         x = model.prepare(batch.pictures)
         passed = head_pass(model, x, batch.labels)
         for method in methods:

@@ -151,7 +151,7 @@ METHODS: Table[CamMethod] = Table(
         _library("finer_cam", "FinerCAM", "finer_cam"),
         _library("fem", "FEM", "from_head", "FEM"),
         _library("kpca_cam", "KPCA-CAM", "from_head", "KPCA_CAM"),
-        _library("ablation_cam", "AblationCAM", "from_head", "AblationCAM", batch_size=256),
+        _library("ablation_cam", "AblationCAM", "ablation_cam"),
         _library("full_grad", "FullGrad", "full_grad", forwards=3, plain=True),
         _library("score_cam", "ScoreCAM", "score_cam", forwards="channels"),
         _one_pass("random_cam", "random weights (control)"),

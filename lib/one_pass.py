@@ -2,7 +2,7 @@
 
 Each takes (image, channel, h, w) features and gradient and returns (image, h, w). They are
 pytorch-grad-cam's, up to the scaling that it adds; where a map has negative parts that package
-cuts them off, and so does `positive`.
+cuts them off, and so is done here.
 """
 
 from __future__ import annotations
@@ -13,13 +13,9 @@ from torch import Tensor
 _SEED = 20240803
 
 
-def positive(maps: Tensor) -> Tensor:
-    return maps.relu()
-
-
 def hires_cam(features: Tensor, gradient: Tensor) -> Tensor:
     """Source: Draelos and Carin, arXiv 2011.08891"""
-    return positive((features * gradient).sum(dim=1))
+    return (features * gradient).sum(dim=1).relu()
 
 
 def element_wise(features: Tensor, gradient: Tensor) -> Tensor:
@@ -33,29 +29,29 @@ def grad_cam_plus_plus(features: Tensor, gradient: Tensor) -> Tensor:
     total = features.sum(dim=(-2, -1), keepdim=True)
     share = square / (2 * square + total * cube + 1e-6)
     weights = (gradient.relu() * share).sum(dim=(-2, -1), keepdim=True)
-    return positive((weights * features).sum(dim=1))
+    return (weights * features).sum(dim=1).relu()
 
 
 def x_grad_cam(features: Tensor, gradient: Tensor) -> Tensor:
     """Source: Fu et al., BMVC 2020"""
     total = features.sum(dim=(-2, -1), keepdim=True)
     weights = (gradient * features / (total + 1e-7)).sum(dim=(-2, -1), keepdim=True)
-    return positive((weights * features).sum(dim=1))
+    return (weights * features).sum(dim=1).relu()
 
 
 def layer_cam(features: Tensor, gradient: Tensor) -> Tensor:
     """Source: Jiang et al., IEEE TIP 2021"""
-    return positive((gradient.relu() * features).sum(dim=1))
+    return (gradient.relu() * features).sum(dim=1).relu()
 
 
 def eigen_cam(features: Tensor, gradient: Tensor) -> Tensor:
     """Source: Muhammad and Yeasin, IJCNN 2020; blind to the class"""
-    return positive(_first_component(features))
+    return _first_component(features).relu()
 
 
 def eigen_grad_cam(features: Tensor, gradient: Tensor) -> Tensor:
     """EigenCAM of HiResCAM's products."""
-    return positive(_first_component(features * gradient))
+    return _first_component(features * gradient).relu()
 
 
 def random_cam(features: Tensor, gradient: Tensor) -> Tensor:
@@ -63,7 +59,7 @@ def random_cam(features: Tensor, gradient: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(_SEED)
     weights = torch.rand(features.shape[1], generator=generator, dtype=torch.float64) * 2 - 1
     weights = weights.to(features.device, features.dtype)[:, None, None]
-    return positive((weights * features).sum(dim=1))
+    return (weights * features).sum(dim=1).relu()
 
 
 def _first_component(features: Tensor) -> Tensor:
@@ -72,11 +68,12 @@ def _first_component(features: Tensor) -> Tensor:
     A component's sign means nothing: as in Seg-Eigen-CAM the larger side is made positive.
     (pytorch-grad-cam's EigenCAM takes whichever sign its decomposition gives.)
     """
-    places = torch.nan_to_num(features).flatten(2).transpose(1, 2).double()
+    places = torch.nan_to_num(features).flatten(2).transpose(1, 2)
+    places = (places.cpu() if places.device.type == "mps" else places).double()
     places = places - places.mean(dim=1, keepdim=True)
     # Of the few places' products, not of the many channels': the same component.
     values, vectors = torch.linalg.eigh(places @ places.transpose(1, 2))
     projected = vectors[..., -1] * values[:, -1:].clamp(min=0).sqrt()
     turned = projected.amin(dim=1).abs() > projected.amax(dim=1).abs()
     projected = torch.where(turned[:, None], -projected, projected)
-    return projected.to(features.dtype).view(len(features), *features.shape[2:])
+    return projected.to(features).view(len(features), *features.shape[2:])

@@ -28,6 +28,10 @@ _READABLE = {
 _ENTERED = ["entered", "entered_dcls"]
 
 
+def _p_value(p: float) -> str:
+    return "–" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def readable_table(results: pd.DataFrame) -> pd.DataFrame:
     """The results table as a reader wants it: text, rounded, with intervals."""
 
@@ -50,7 +54,7 @@ def readable_table(results: pd.DataFrame) -> pd.DataFrame:
             )
             for r in results.itertuples()
         ],
-        p_holm=results.p_holm.map(lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}"),
+        p_holm=results.p_holm.map(_p_value),
         excluded=[f"{r.invalid}, {r.invalid_dcls}" for r in results.itertuples()],
     )
     unused = [] if results[["entered", "entered_dcls"]].notna().any(axis=None) else _ENTERED

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from lib.backbones import THE_EIGHT, Backbone
@@ -101,17 +102,19 @@ def summarise(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
     raw              : mean rho itself
     partial          : the same with the distance from the picture's centre held constant
     correct, n_correct : score over the images that the model classifies correctly
-    tied, attainable : share of tied pixels, and the largest rho that ties allow; means
+    tied, attainable : share of tied pixels, and the largest rho that ties
+                       allow against a human map without any; means
     n, n_constant_model, n_constant_human, n_non_finite : images scored, left out
     top1             : share of all images classified correctly
     parameters_millions : learnable parameters
     """
     rows = []
+    sizes = {
+        b.key: parameter_counts(b, mini=study.profile.mini, classes=study.profile.classes)
+        for b in study.backbones
+    }
     of = dict(list(scores.groupby(["backbone", "dcls", "protocol", "method"])))
     for backbone, has_dcls, protocol, method in _groups(study):
-        parameters = parameter_counts(
-            backbone, mini=study.profile.mini, classes=study.profile.classes
-        )
         chosen = of.get((backbone.key, has_dcls, protocol, method), scores.iloc[:0])
         valid = chosen[chosen.validity == VALID]
         found = mean_interval(valid.rho / HUMAN_CEILING)
@@ -123,7 +126,7 @@ def summarise(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
                 "dcls": has_dcls,
                 "protocol": protocol,
                 "method": method,
-                "parameters_millions": parameters[has_dcls] / 1e6,
+                "parameters_millions": sizes[backbone.key][has_dcls] / 1e6,
                 "top1": chosen.top1.mean(),
                 "score": found.mean,
                 "low": found.low,
@@ -206,8 +209,8 @@ def paired_differences(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
     difference, low, high : mean in units of the score, 95 % bootstrap interval
     n_paired              : images in the comparison
     p, p_holm             : of the sign-flip test; corrected over the backbones of the same
-                            protocol and method (a fairer pair of one backbone is not counted
-                            among them and keeps its own)
+                            protocol and method; missing for a fairer pair of one of them,
+                            which is not counted
     effect                : Cohen's d
     spread                : standard deviation over images
     images_needed         : for a paired t test to find this effect four times in five
@@ -243,7 +246,7 @@ def paired_differences(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
         counted = [not backbone.pair_of for backbone in study.backbones]
         corrected = iter(holm([row["p"] for row, c in zip(family, counted, strict=True) if c]))
         for row, is_counted in zip(family, counted, strict=True):
-            rows.append(row | {"p_holm": next(corrected) if is_counted else row["p"]})
+            rows.append(row | {"p_holm": next(corrected) if is_counted else np.nan})
     return pd.DataFrame(rows)
 
 

@@ -52,7 +52,11 @@ def parts(network: nn.Module) -> dict[str, list[str]]:
 
 
 def forgetting(model: StudyModel, mini: bool, classes: int) -> Iterator[tuple[str, StudyModel]]:
-    """The model, and copies in which ever more parts are as before any training.
+    """The model, and copies in which the weights of ever more parts are random.
+
+    Kernels, matrices and positions are drawn anew, once, as before training. Scales, biases
+    and running statistics stay: at the start of training many scales are nearly 0, and a
+    part would then pass on what it is given.
 
     Yields (the last part that forgot, the model); the first is whole.
     """
@@ -63,7 +67,11 @@ def forgetting(model: StudyModel, mini: bool, classes: int) -> Iterator[tuple[st
     network = copy.deepcopy(model.network)
     for name, modules in parts(network).items():
         prefixes = tuple(f"{module}." for module in modules)
-        chosen = {key: value for key, value in fresh.items() if key.startswith(prefixes)}
+        chosen = {
+            key: value
+            for key, value in fresh.items()
+            if key.startswith(prefixes) and sum(n > 1 for n in value.shape) > 1
+        }
         network.load_state_dict(chosen, strict=False)
         yield name, StudyModel(network, model.backbone, model.provenance).eval()
 

@@ -190,7 +190,7 @@ class Correlations:
 
     rho : (comparison, …, image) float64; NaN where either map has no ordering
     tied, attainable : the same shape: the share of the map's pixels that are equal to
-          another, and the largest rho that these ties allow
+          another, and the largest rho that these ties allow against a map without any
     finite, constant : (…, image) bool, of the maps
     """
 

@@ -12,6 +12,8 @@ from scipy import stats
 RESAMPLES = 5000
 FLIPS = 9999
 SEED = 0
+_FEW = 12  # values
+FAMILY = 8  # backbones, over which p values are corrected
 _CELLS = 2e7  # of resampled values in memory at once
 
 
@@ -28,8 +30,9 @@ class Interval:
 def mean_interval(values: Iterable[float], confidence: float = 0.95) -> Interval:
     """Mean and bootstrap interval over images, by a fixed seed; missing values are left out.
 
-    The percentile interval, its level widened for the sample's size so that small samples'
-    intervals cover as often as they say; all NaN without values, low = high = NaN for one.
+    The percentile interval, its level widened for the sample's size. Of so few values that
+    resampling cannot reach far enough out, Student's interval. All NaN without values, low =
+    high = NaN for one.
 
     Source: Hesterberg, The American Statistician 69 (2015), "expanded" percentile interval
     """
@@ -38,6 +41,10 @@ def mean_interval(values: Iterable[float], confidence: float = 0.95) -> Interval
     n = len(sample)
     if n < 2:
         return Interval(float(sample[0]) if n else np.nan, np.nan, np.nan, n)
+    if n < _FEW or 2.0 ** (1 - n) > 1 - confidence:  # resamples stay between the extremes
+        half = stats.t.ppf((1 + confidence) / 2, n - 1) * sample.std(ddof=1) / np.sqrt(n)
+        mean = float(sample.mean())
+        return Interval(mean, mean - float(half), mean + float(half), n)
     tail = stats.t.ppf((1 - confidence) / 2, n - 1) * np.sqrt(n / (n - 1))
     interval = stats.bootstrap(
         (sample,), np.mean, n_resamples=RESAMPLES, confidence_level=1 - 2 * stats.norm.cdf(tail),
@@ -93,12 +100,18 @@ def effect_size(differences: Iterable[float]) -> float:
     return float(sample.mean() / spread) if spread > 0 else float("nan")
 
 
-def images_needed(effect: float, power: float = 0.8, alpha: float = 0.05) -> float:
-    """Images for a paired t test to find an effect of this size (Cohen's d) so often."""
+def images_needed(effect: float, power: float = 0.8, alpha: float = 0.05 / FAMILY) -> float:
+    """Images to find an effect of this size (Cohen's d) so often, by a paired t test.
+
+    At the level that Holm's first step asks of one backbone among eight, and never fewer than
+    with which so many signs' flips can reach it. It takes the effect for the true one.
+    """
     from statsmodels.stats.power import TTestPower
 
     if not np.isfinite(effect) or effect == 0:
         return float("nan")
-    if abs(effect) > 2:  # found with the least that a test can use
-        return 5.0
-    return float(np.ceil(TTestPower().solve_power(abs(effect), None, alpha, power)))
+    fewest = np.ceil(1 - np.log2(alpha))  # the least p of n images' flips is 2^(1 - n)
+    if abs(effect) > 2:  # where the solver finds no root
+        return float(fewest)
+    found = TTestPower().solve_power(abs(effect), None, alpha, power)
+    return float(max(fewest, np.ceil(found)))

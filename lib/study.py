@@ -232,6 +232,10 @@ class Study:
         limit = min(self.limit or self.profile.sample, self.profile.sample)
         return replace(self, limit=limit, **changes)
 
+    def few(self, part: int) -> int:
+        """A part of the sample's number of pictures, for what is dearer still; at least one."""
+        return max(1, self.sampled().limit // part)
+
     def prefer(self, *keys: str) -> list[Backbone]:
         """Those of these backbones that are chosen and there; the first one if none is."""
         there = list(dict.fromkeys(backbone for backbone, _ in self.there()))
@@ -393,6 +397,14 @@ class Study:
         weights = "demo" if self.profile.mini else self.weights_path(key, dcls)
         model = load_model(key, dcls, weights, self.container(key, dcls))
         return model.to(self.torch_device())
+
+    def inference_model(
+        self, key: str, dcls: bool, methods: Sequence[CamMethod] | None = None
+    ) -> StudyModel:
+        """The same, ready to make maps fast by these methods, the study's own if none are given."""
+        plain = any(method.plain for method in (self.methods if methods is None else methods))
+        model = self.load_model(key, dcls)
+        return model.for_inference(self.precision, self.compile, keep_plain=plain)
 
     def torch_device(self) -> torch.device:
         """The device, "auto" taking a GPU where there is one. Raises if it is absent."""

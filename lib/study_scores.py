@@ -98,11 +98,7 @@ class Scorer:
         name = self.study.weights_name(backbone.key, dcls)
         if name in self._models:
             return self._models[name]
-        model = self.study.load_model(backbone.key, dcls).for_inference(
-            self.study.precision,
-            self.study.compile,
-            keep_plain=any(method.plain for method in self.study.methods),
-        )
+        model = self.study.inference_model(backbone.key, dcls)
         taken = sum(p.numel() * p.element_size() for p in model.parameters())
         if taken <= min(self._room, psutil.virtual_memory().available / 4):
             self._room -= taken

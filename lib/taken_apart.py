@@ -58,7 +58,7 @@ def sweep(scores: pd.DataFrame) -> pd.DataFrame:
 
 def two_by_two(scores: pd.DataFrame) -> pd.DataFrame:
     """Paired change of every model's score against plain Grad-CAM: `change, low, high, n`."""
-    wide = scores[scores.validity == VALID].pivot(
+    wide = scores.assign(rho=scores.rho.where(scores.validity == VALID)).pivot(
         index=["backbone", "dcls", "image_id"], columns="method", values="rho"
     )
     rows = []

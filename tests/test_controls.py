@@ -47,7 +47,7 @@ def test_controls_are_scipys_correlations(study, controls):
         possible = [spearmanr(m.ravel(), maps[image].ravel()).statistic
                     for i, m in enumerate(maps) if i != image]  # fmt: skip
         assert np.isclose(possible, row["other_human"], atol=1e-6).any()
-        assert abs(row["random"]) < 0.9
+    assert (chosen[chosen.control == "random"].rho.abs().mean()) < 0.3
 
 
 def test_every_reading_and_protocol_has_its_controls(study, controls):
@@ -119,6 +119,8 @@ def test_parts_forget_from_the_head_down(key):
             if not name.startswith(prefixes or ("",)) or not seen:
                 assert torch.equal(value, before[name]), (part, name)
     assert seen == owned
+    assert all(torch.equal(v, before[n]) for n, v in forgot.network.state_dict().items()
+               if v.ndim < 2)  # fmt: skip
     changed = [n for n, p in forgot.network.named_parameters() if not torch.equal(p, before[n])]
     assert any(name.startswith(owned[0]) for name in changed)
     assert any(name.startswith(tuple(groups["stem"])) for name in changed)

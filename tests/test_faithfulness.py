@@ -15,6 +15,7 @@ from lib.faithfulness import (
     average_drop,
     curves,
     imputed,
+    in_order,
     increase_in_confidence,
     kept_share,
     road,
@@ -36,10 +37,15 @@ def test_average_drop_and_increase_are_their_formulas(pairs):
     )
 
 
+def ordered(masks: torch.Tensor) -> torch.Tensor:
+    lots = torch.stack([torch.randperm(masks[0].numel()) for _ in masks])
+    return in_order(masks, lots)
+
+
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.15])
 def test_kept_share_keeps_the_highest_as_they_are(share):
     masks = torch.rand(3, 20, 20)
-    kept = kept_share(masks, share)
+    kept = kept_share(masks, ordered(masks), share)
     for mask, found in zip(masks.flatten(1), kept.flatten(1), strict=True):
         assert (found > 0).sum() == round(share * 400)
         border = mask.sort(descending=True).values[round(share * 400) - 1]
@@ -47,7 +53,19 @@ def test_kept_share_keeps_the_highest_as_they_are(share):
 
 
 def test_kept_share_of_a_plateau_keeps_no_more_than_its_share():
-    assert (kept_share(torch.ones(1, 10, 10), 0.15) > 0).sum() == 15
+    masks = torch.ones(1, 10, 10)
+    kept = kept_share(masks, ordered(masks), 0.15)
+    assert (kept > 0).sum() == 15
+    assert (kept[0, :2] > 0).sum() < 10  # drawn by lot, not from the top down
+
+
+def test_order_is_by_value_and_then_by_lot():
+    masks = torch.randint(0, 4, (2, 6, 6)).float()
+    order = ordered(masks)
+    for mask, places in zip(masks.flatten(1), order, strict=True):
+        assert sorted(places.tolist()) == list(range(36))
+        assert torch.equal(mask[places], mask.sort(descending=True).values)
+    assert not torch.equal(order[0], masks[0].flatten().argsort(descending=True, stable=True))
 
 
 def area(pictures: torch.Tensor) -> torch.Tensor:
@@ -61,8 +79,8 @@ def test_curves_are_those_of_a_known_network():
     upper = torch.zeros(1, 16, 16)
     upper[:, :8] = torch.rand(8, 16) + 1
     mean = torch.zeros(3, 1, 1)
-    good = curves(area, pictures, upper, mean)
-    bad = curves(area, pictures, 2 - upper, mean)
+    good = curves(area, pictures, ordered(upper), mean)
+    bad = curves(area, pictures, ordered(2 - upper), mean)
     # Every pixel that is deleted first counts: sure no more from half of them on.
     points = [max(0.0, 1 - 2 * step / STEPS) for step in range(STEPS + 1)]
     assert good["deletion"].item() == pytest.approx(np.trapezoid(points, dx=1 / STEPS))
@@ -104,7 +122,7 @@ def test_road_prefers_the_map_that_shows_the_evidence():
     def bright(some):
         return some.amax(dim=(1, 2, 3))
 
-    found, other = road(bright, pictures, good, noise), road(bright, pictures, -good, noise)
+    found, other = (road(bright, pictures, ordered(m), noise) for m in (good, -good))
     assert (found["road_morf"] < other["road_morf"]).all()
     assert (found["road_lerf"] > other["road_lerf"]).all()
 
@@ -140,9 +158,8 @@ def test_a_studys_faithfulness_from_scratch():
     pictures = x * std + mean
     with torch.no_grad():
         left = model((pictures * masks[:, None] - mean) / std).softmax(dim=1)
-    for image in range(3):
-        if maps[image].min() > 0:
-            continue
+    assert (maps.amin(dim=(1, 2)) == 0).any()
+    for image in torch.nonzero(maps.amin(dim=(1, 2)) == 0)[:, 0].tolist():
         y, o = whole[image, predicted[image]].item(), left[image, predicted[image]].item()
         mine = table[(table.measure == "average_drop_100%") & (table.method == "grad_cam")
                      & ~table.dcls].value.iloc[image]  # fmt: skip

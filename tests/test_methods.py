@@ -78,14 +78,40 @@ def test_one_pass_methods_equal_the_librarys_on_every_variant(key, dcls, picture
         assert_same(ours, expected, 2e-5, method)
 
 
-@pytest.mark.parametrize("key", ["resnet50", "convnext_tiny"])
-@pytest.mark.parametrize("method", sorted(SLOW))
+@pytest.mark.parametrize(
+    ("key", "method"),
+    [("resnet50", "score_cam"), ("resnet50", "ablation_cam"), ("resnet50", "kpca_cam"),
+     ("convnext_tiny", "score_cam"), ("convnext_tiny", "kpca_cam")],
+)  # fmt: skip
 def test_many_forward_methods_equal_the_librarys(key, method, pictures):
     model = mini(key).folded()
     x = model.prepare(pictures[:2])
     ours = METHODS[method].maps(model, x, head_pass(model, x, LABELS))
     expected = library(LIBRARY[method], model, x)
     assert_same(ours, expected, 1e-4)
+
+
+def test_ablation_cam_sets_one_channel_after_the_other_to_zero(pictures):
+    model = mini("convnext_tiny").folded()  # whose features can be negative
+    x = model.prepare(pictures[:2])
+    passed = head_pass(model, x, LABELS)
+    for image, target in enumerate(LABELS.tolist()):
+        features, weights = passed.features[image], []
+        with torch.no_grad():
+            logit = model.head(features[None])[0, target]
+            for channel in range(len(features)):
+                without = features.clone()
+                without[channel] = 0
+                weights.append((logit - model.head(without[None])[0, target]) / logit.abs())
+        expected = (torch.stack(weights)[:, None, None] * features).sum(0).relu()
+        ours = METHODS["ablation_cam"].maps(model, x, passed)[image]
+        np.testing.assert_allclose(unit(ours[None]), unit(expected[None]), atol=1e-4)
+
+
+def test_full_grad_of_a_rewritten_model_without_the_published_one_is_refused(pictures):
+    fast = mini("resnet50").for_inference()
+    with pytest.raises(ValueError, match="keep_plain"):
+        cam_maps(fast, fast.prepare(pictures[:1]), LABELS[:1], ["full_grad"])
 
 
 @pytest.mark.parametrize("key", FAMILIES)
@@ -152,7 +178,9 @@ def test_an_index_error_inside_is_not_swallowed(pictures):
         run_class("GradCAM", model, features, [ClassifierOutputTarget(99)], whole=False)
 
 
-@pytest.mark.parametrize("method", ["shapley_cam", "fem", "ablation_cam", "full_grad", "finer_cam"])
+@pytest.mark.parametrize(
+    "method", ["shapley_cam", "fem", "ablation_cam", "full_grad", "finer_cam", "score_cam"]
+)
 def test_a_method_leaves_no_trace(method, pictures):
     model = mini("convnext_tiny").folded()
     model.train()

@@ -26,7 +26,10 @@ from lib.statistics import effect_size, holm, images_needed, mean_interval, sign
 from lib.study import Study
 
 
-@pytest.mark.parametrize(("n", "draw"), [(12, "normal"), (40, "exponential"), (150, "normal")])
+@pytest.mark.parametrize(
+    ("n", "draw"),
+    [(2, "normal"), (5, "normal"), (12, "normal"), (40, "exponential"), (150, "normal")],
+)
 def test_intervals_cover_as_often_as_they_say(n, draw):
     rng = np.random.default_rng(1)
     truth = 1.0 if draw == "exponential" else 0.0
@@ -71,8 +74,11 @@ def test_effect_and_sample_size():
     d = effect_size(values)
     assert d == pytest.approx(stats.ttest_1samp(values, 0).statistic / np.sqrt(50))
     # Cohen's table: d = 0.2 needs 199 pairs for 80 % at 5 %, two-sided.
-    assert images_needed(0.2) == 199
-    assert images_needed(-0.5) == 34
+    assert images_needed(0.2, alpha=0.05) == 199
+    assert images_needed(-0.5, alpha=0.05) == 34
+    assert images_needed(0.2) > 1.5 * 199
+    # Fewer cannot reach p < 0.05 / 8 by flips of signs: 2 / 2^9 = 0.0039, 2 / 2^8 = 0.0078.
+    assert images_needed(9.0) == images_needed(1.9) == 9
     assert np.isnan(images_needed(0.0))
     assert np.isnan(effect_size([1.0]))
 
@@ -124,7 +130,8 @@ def test_paired_table_from_scratch(study):
     eight = table[(table.method == "grad_cam") & table.backbone.isin([b.key for b in THE_EIGHT])]
     np.testing.assert_allclose(eight.p_holm, multipletests(eight.p, method="holm")[1])
     matched = table[(table.method == "grad_cam") & (table.backbone == "resnet50_a3")].iloc[0]
-    assert matched.p_holm == matched.p
+    assert np.isnan(matched.p_holm)
+    assert 0 < matched.p <= 1
     power = power_table(table, (0.05,))
     assert power["images to find 0.05"][0] == images_needed(0.05 / table.spread[0])
 
