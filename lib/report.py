@@ -42,6 +42,9 @@ _TABLES = {
     "threshold": "Threshold-Grad-CAM taken apart: the floor",
     "two_by_two": "Threshold-Grad-CAM taken apart: order and floor",
     "targets": "Maps of the true and of the predicted class",
+    "method_ranking": "CAM methods by their agreement with people",
+    "faithfulness": "Are CAM methods faithful to their network?",
+    "method_costs": "What a CAM method costs",
     "parameters": "Learnable parameters",
 }
 _NAMES = {"backbone": BACKBONES, "method": METHODS, "control": CONTROLS}

@@ -19,7 +19,7 @@ from lib.models import parameter_counts
 from lib.protocols import PROTOCOLS
 from lib.results import HUMAN_CEILING
 from lib.scoring import VALID
-from lib.statistics import RESAMPLES, SEED, mean_interval
+from lib.statistics import SEED, mean_interval
 from lib.study import Study
 
 REPRODUCED = "reproduced"
@@ -269,7 +269,7 @@ def _larger_higher(scores: _Scores, sizes: dict[str, int]) -> tuple:
 
 
 def _resampled(
-    statistic: Callable[[np.ndarray], float], images: int, resamples: int = RESAMPLES
+    statistic: Callable[[np.ndarray], float], images: int, resamples: int = 2000
 ) -> tuple[float, float, float]:
     """A statistic of all images, and its 95 % bootstrap interval; missing for few images."""
     value = float(statistic(np.arange(images)))

@@ -5,11 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pytorch_grad_cam.metrics.road import NoisyLinearImputer
+from pytorch_grad_cam.metrics.road import NoisyLinearImputer, neighbors_weights
+from scipy.sparse import csc_matrix
+from scipy.sparse.linalg import spsolve
 
 from lib.backbones import BACKBONES
+from lib.cam import head_pass
 from lib.faithfulness import (
     STEPS,
     average_drop,
@@ -95,9 +99,14 @@ def test_imputing_is_the_published_imputers():
     removed[0, :6, :6] = True  # up to a corner
     ours = imputed(pictures, removed, torch.zeros_like(pictures))
     for number in range(2):
-        kept = (~removed[number]).float()
-        expected = NoisyLinearImputer(noise=0.0)(pictures[number], kept)
-        np.testing.assert_allclose(ours[number], expected, atol=1e-3)
+        # Its __call__ fails with this numpy; what it solves does not.
+        kept = (~removed[number]).float().numpy()
+        matrix, right = NoisyLinearImputer.setup_sparse_system(
+            kept, pictures[number].numpy(), neighbors_weights
+        )
+        expected = pictures[number].flatten(1).numpy().copy()
+        expected[:, kept.ravel() == 0] = spsolve(csc_matrix(matrix), right).T
+        np.testing.assert_allclose(ours[number].flatten(1), expected, atol=1e-3)
     noisy = imputed(pictures, removed, torch.ones_like(pictures))
     torch.testing.assert_close(noisy - ours, removed[:, None].float().expand_as(ours))
 
@@ -149,18 +158,20 @@ def test_a_studys_faithfulness_from_scratch():
     with torch.no_grad():
         whole = model(x).softmax(dim=1)
     predicted = whole.argmax(dim=1)
-    from lib.cam import cam_maps
-
-    maps = cam_maps(model, x, predicted, ["grad_cam"], size=x.shape[-1])["grad_cam"]
-    masks = maps / maps.amax(dim=(1, 2), keepdim=True)  # Grad-CAM's least value is mostly 0 here
+    passed = head_pass(model, x, predicted)
+    small = METHODS["grad_cam"].small_map(passed.features, passed.gradient)
+    assert (small.amax(dim=(1, 2)) > 0).all()
+    low, high = small.amin(dim=(1, 2), keepdim=True), small.amax(dim=(1, 2), keepdim=True)
+    masks = F.interpolate(((small - low) / (high - low))[:, None], x.shape[-2:], mode="bilinear")[
+        :, 0
+    ]
     mean, std = (torch.tensor(v)[:, None, None] for v in (
         backbone.preprocessing.mean, backbone.preprocessing.std))  # fmt: skip
     pictures = x * std + mean
     with torch.no_grad():
         left = model((pictures * masks[:, None] - mean) / std).softmax(dim=1)
-    assert (maps.amin(dim=(1, 2)) == 0).any()
-    for image in torch.nonzero(maps.amin(dim=(1, 2)) == 0)[:, 0].tolist():
+    for image in range(3):
         y, o = whole[image, predicted[image]].item(), left[image, predicted[image]].item()
         mine = table[(table.measure == "average_drop_100%") & (table.method == "grad_cam")
                      & ~table.dcls].value.iloc[image]  # fmt: skip
-        assert mine == pytest.approx(100 * max(0, y - o) / y, abs=0.5)
+        assert mine == pytest.approx(100 * max(0, y - o) / y, abs=1e-2)

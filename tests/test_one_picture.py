@@ -21,7 +21,8 @@ def test_overlay_raw_map_and_classes(tmp_path, capsys):
     status = main([picture(tmp_path / "a.jpg"), "--dcls", "--out", str(out)])
     said = capsys.readouterr().out
     assert status == 0
-    assert Image.open(out).size == (224, 224)
+    with Image.open(out) as shown:
+        assert shown.size == (224, 224)
     raw = np.load(tmp_path / "map.npy")
     assert raw.shape == (224, 224)
     assert raw.dtype == np.float32
