@@ -112,7 +112,7 @@ def curves(
 _NEIGHBOURS = torch.tensor([[1, 2, 1], [2, 0, 2], [1, 2, 1]], dtype=torch.float32) / 12
 
 
-def imputed(pictures: Tensor, removed: Tensor, noise: Tensor, tolerance: float = 1e-5) -> Tensor:
+def imputed(pictures: Tensor, removed: Tensor, noise: Tensor, tolerance: float = 1e-4) -> Tensor:
     """Pictures whose removed pixels are weighted means of their eight neighbours, plus noise.
 
     pictures : (image, 3, side, side); removed : (image, side, side) bool
@@ -132,19 +132,38 @@ def imputed(pictures: Tensor, removed: Tensor, noise: Tensor, tolerance: float =
         return (there * x - around(x)) * gone
 
     known = pictures * (1 - gone)
-    residual = around(known) * gone
-    x, step = torch.zeros_like(pictures), residual.clone()
+    x = _guess(pictures, 1 - gone) * gone
+    residual = around(known) * gone - system(x)
+    step = residual.clone()
     square = _dot(residual, residual)
+    tiny = torch.finfo(x.dtype).tiny
     for _ in range(2000):
         if residual.abs().amax() <= tolerance:
             break
         image = system(step)
-        size = square / _dot(step, image).clamp(min=torch.finfo(x.dtype).tiny)
+        size = square / _dot(step, image).clamp(min=tiny)
         x, residual = x + size * step, residual - size * image
         new = _dot(residual, residual)
-        step = residual + new / square.clamp(min=torch.finfo(x.dtype).tiny) * step
+        step = residual + new / square.clamp(min=tiny) * step
         square = new
     return known + gone * (x + noise)
+
+
+def _guess(pictures: Tensor, there: Tensor) -> Tensor:
+    """Each pixel's mean over what is there in the smallest block around it that holds any."""
+    filled = torch.zeros_like(pictures)
+    missing = torch.ones_like(there)
+    side = 2
+    while side <= min(pictures.shape[2:]):
+        weight = F.avg_pool2d(there, side, ceil_mode=True, count_include_pad=False)
+        mean = F.avg_pool2d(pictures * there, side, ceil_mode=True, count_include_pad=False)
+        mean = mean / weight.clamp(min=1e-6)
+        large, has = (F.interpolate(v, scale_factor=side)[..., : pictures.shape[2],
+                                    : pictures.shape[3]] for v in (mean, weight))  # fmt: skip
+        take = missing * (has > 0)
+        filled, missing = filled + take * large, missing * (1 - take)
+        side *= 2
+    return filled
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

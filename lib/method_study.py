@@ -22,6 +22,17 @@ from lib.study import Study
 _ROUNDS = 3
 
 
+# Of which deletion, insertion and ROAD are worked out, for these cost most: the study's two,
+# two of other kinds, and the control.
+CONTRASTED = ("grad_cam", "threshold_grad_cam", "layer_cam", "eigen_cam", "random_cam")
+
+
+def contrasted(methods: Sequence[CamMethod]) -> tuple[CamMethod, ...]:
+    """Those of the methods that stand for their kind; the first two if none does."""
+    found = tuple(method for method in methods if method.key in CONTRASTED)
+    return found or tuple(methods[:2])
+
+
 def quick(methods: Sequence[CamMethod]) -> tuple[CamMethod, ...]:
     """Those that need no further forwards of the network."""
     return tuple(method for method in methods if not method.forwards)
