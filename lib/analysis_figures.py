@@ -253,6 +253,7 @@ def plot_alignment_against_faithfulness(table: pd.DataFrame) -> Figure:
                 markeredgecolor="0.2", markeredgewidth=0.5, label=METHODS[method].label,
             )  # fmt: skip
         ax.set_title(BACKBONES[key].label + (" + DCLS" if dcls else ""))
+        ax.set_xlim(-5, 105)  # where average drops lie; intervals of few pictures go beyond
         ax.grid()
     for ax in axes.flat[len(models) :]:
         ax.set_axis_off()

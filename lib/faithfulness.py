@@ -33,6 +33,7 @@ STEPS = 8  # of the deletion and insertion curves
 ROAD_SHARES = (0.2, 0.5, 0.8)
 SEED = 20240803
 _ROAD_NOISE = 0.01
+_MOST_STEPS = 2000  # of conjugate gradients; some hundred are enough
 _FORWARD = 16  # pictures at a time
 
 
@@ -136,15 +137,14 @@ def imputed(pictures: Tensor, removed: Tensor, noise: Tensor, tolerance: float =
     residual = around(known) * gone - system(x)
     step = residual.clone()
     square = _dot(residual, residual)
-    tiny = torch.finfo(x.dtype).tiny
-    for _ in range(2000):
+    for _ in range(_MOST_STEPS):
         if residual.abs().amax() <= tolerance:
             break
         image = system(step)
-        size = square / _dot(step, image).clamp(min=tiny)
+        size = _quotient(square, _dot(step, image))
         x, residual = x + size * step, residual - size * image
         new = _dot(residual, residual)
-        step = residual + new / square.clamp(min=tiny) * step
+        step = residual + _quotient(new, square) * step
         square = new
     return known + gone * (x + noise)
 
@@ -164,6 +164,12 @@ def _guess(pictures: Tensor, there: Tensor) -> Tensor:
         filled, missing = filled + take * large, missing * (1 - take)
         side *= 2
     return filled
+
+
+def _quotient(a: Tensor, b: Tensor) -> Tensor:
+    """a / b; 0 where there is nothing left to divide by, for a channel that is solved already."""
+    enough = b > 1e-20
+    return torch.where(enough, a / torch.where(enough, b, 1.0), 0.0)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

@@ -66,8 +66,9 @@ def plot_heatmap_rows(
     rows     : row label -> (image, height, width) maps
     """
     count, height = len(pictures), len(rows) + 1
+    beside = 2.8 if height > 8 else 1.1  # labels lie there where there are many rows
     fig, axes = plt.subplots(
-        height, count, figsize=(1.15 * count + 1.1, 1.18 * height + 0.4), squeeze=False
+        height, count, figsize=(1.15 * count + beside, 1.18 * height + 0.4), squeeze=False
     )
     for column, picture in enumerate(pictures):
         axes[0, column].imshow(picture)
@@ -78,12 +79,14 @@ def plot_heatmap_rows(
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
+    upright = {"rotation": 0, "ha": "right", "va": "center"} if height > 8 else {}
     for ax, label in zip(axes[:, 0], ["picture", *rows], strict=True):
-        ax.set_ylabel(label.replace("Threshold-", "Threshold-\n"), fontsize=8)
+        ax.set_ylabel(label.replace("Threshold-", "Threshold-\n"), fontsize=8, **upright)
     scale = plt.cm.ScalarMappable(cmap=HEATMAP_COLOURS)
     bar = fig.colorbar(
-        scale, ax=axes[1:] if len(rows) else axes, ticks=[0, 1], shrink=0.6, pad=0.01
-    )
+        scale, ax=axes[1:] if len(rows) else axes, ticks=[0, 1], shrink=min(0.6, 4 / height),
+        pad=0.01, fraction=0.05, aspect=25,
+    )  # fmt: skip
     bar.ax.set_yticklabels(["map's\nminimum", "map's\nmaximum"], fontsize=7)
     fig.suptitle(title)
     return fig

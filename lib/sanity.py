@@ -85,12 +85,13 @@ def score_forgetting(study: Study, count: int) -> pd.DataFrame:
     """
     batch = held_out(study, count)
     labels = batch.labels
+    plain = any(method.plain for method in study.methods)
     frames = []
     for backbone, dcls in tqdm(study.there(), desc="forgetting", unit="model"):
         trained: dict[str, torch.Tensor] = {}
         whole = study.load_model(backbone.key, dcls)
         for part, model in forgetting(whole, study.profile.mini, study.profile.classes):
-            fast = model.for_inference(form=Form())
+            fast = model.for_inference(form=Form(), keep_plain=plain)
             found = [
                 cam_maps(fast, fast.prepare(pictures), target, study.methods)
                 for pictures, target in zip(_pieces(batch.pictures), _pieces(labels), strict=True)

@@ -71,7 +71,7 @@ def sign_flip_p(differences: Iterable[float]) -> float:
     sample = sample[~np.isnan(sample)]
     if not len(sample):
         return float("nan")
-    if not sample.any():
+    if len(sample) == 1 or not sample.any():  # either sign is as large
         return 1.0
     found = stats.permutation_test(
         (sample,), np.mean, permutation_type="samples", vectorized=True, n_resamples=FLIPS,
