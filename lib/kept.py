@@ -15,11 +15,11 @@ from lib import (
     clickme,
     dcls,
     human_maps,
-    library_cams,
     loops,
     methods,
     models,
     one_pass,
+    package_cams,
     pictures,
     prepared,
     protocols,
@@ -40,7 +40,7 @@ LEFT_OUT = "left_out"  # in a table's attributes: {picture: why it was not score
 
 # A change to any of these may change a score, so kept scores depend on their text.
 _DETERMINING_CODE = (
-    cam, checkpoints, clickme, dcls, folders, human_maps, library_cams, loops, methods, models,
+    cam, checkpoints, clickme, dcls, folders, human_maps, package_cams, loops, methods, models,
     one_pass, part, pictures, prepared, protocols, rewrites, scoring, shards, spearman,
 )  # fmt: skip
 _DETERMINING_PACKAGES = (

@@ -119,12 +119,12 @@ def _one_pass(key: str, label: str) -> CamMethod:
     return CamMethod(key, label, partial(_call, "lib.one_pass", key))
 
 
-def _library(
+def _package(
     key: str, label: str, function: str, *first: str, forwards: int | str = 0, plain: bool = False,
     **options,
 ) -> CamMethod:  # fmt: skip
-    """A function of `lib.library_cams`, bound to its first arguments."""
-    call = partial(_call, "lib.library_cams", function, *first, **options)
+    """A function of `lib.package_cams`, bound to its first arguments."""
+    call = partial(_call, "lib.package_cams", function, *first, **options)
     return CamMethod(key, label, whole_map=call, forwards=forwards, plain=plain)
 
 
@@ -147,13 +147,13 @@ METHODS: Table[CamMethod] = Table(
         _one_pass("element_wise", "Grad-CAM, element-wise"),
         _one_pass("eigen_cam", "EigenCAM"),
         _one_pass("eigen_grad_cam", "EigenGradCAM"),
-        _library("shapley_cam", "ShapleyCAM", "shapley_cam"),
-        _library("finer_cam", "FinerCAM", "finer_cam"),
-        _library("fem", "FEM", "from_head", "FEM"),
-        _library("kpca_cam", "KPCA-CAM", "from_head", "KPCA_CAM"),
-        _library("ablation_cam", "AblationCAM", "ablation_cam"),
-        _library("full_grad", "FullGrad", "full_grad", forwards=3, plain=True),
-        _library("score_cam", "ScoreCAM", "score_cam", forwards="channels"),
+        _package("shapley_cam", "ShapleyCAM", "shapley_cam"),
+        _package("finer_cam", "FinerCAM", "finer_cam"),
+        _package("fem", "FEM", "from_head", "FEM"),
+        _package("kpca_cam", "KPCA-CAM", "from_head", "KPCA_CAM"),
+        _package("ablation_cam", "AblationCAM", "ablation_cam"),
+        _package("full_grad", "FullGrad", "full_grad", forwards=3, plain=True),
+        _package("score_cam", "ScoreCAM", "score_cam", forwards="channels"),
         _one_pass("random_cam", "random weights (control)"),
     ],
 )  # fmt: skip

@@ -12,9 +12,9 @@ from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection_with_sig
 from torch import nn
 
 from lib.cam import cam_maps, head_pass
-from lib.library_cams import run_class
 from lib.methods import ALL_METHODS, METHODS, min_max
 from lib.one_pass import _first_component
+from lib.package_cams import run_class
 
 LIBRARY = {
     "grad_cam": "GradCAM", "hires_cam": "HiResCAM", "grad_cam_plus_plus": "GradCAMPlusPlus",
