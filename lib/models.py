@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,7 @@ def _finished(network: nn.Module, backbone: Backbone, dcls: bool) -> nn.Module:
     return convert_to_dcls(network, backbone.dcls) if dcls else network
 
 
+@cache
 def parameter_counts(backbone: Backbone, *, mini: bool, classes: int) -> dict[bool, int]:
     """{dcls: learnable parameters}, shared positions counted once; makes no weights."""
     with torch.device("meta"):

@@ -175,12 +175,12 @@ def score_part(
     scores = Scores(methods, predicted)
     slow = any(method.forwards for method in methods)
     with tqdm(total=len(part.some), desc=model.variant, leave=False, disable=not slow) as bar:
+
+        def work(piece: Block) -> None:
+            scores.add(model, piece)
+            bar.update(len(piece))
+
         for block in part.blocks(model.backbone.preprocessing):
-
-            def work(piece: Block) -> None:
-                scores.add(model, piece)
-                bar.update(len(piece))
-
             batch.work_through(block, work)
     return scores.table(part.some.is_scored)
 

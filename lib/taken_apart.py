@@ -12,7 +12,7 @@ import pandas as pd
 from lib.methods import FLOORS, METHODS, PUBLISHED_FLOOR, family_key
 from lib.results import HUMAN_CEILING
 from lib.scoring import VALID
-from lib.statistics import mean_interval
+from lib.statistics import mean_interval, means_by
 from lib.study import Study
 from lib.study_scores import score_study
 
@@ -61,21 +61,11 @@ def two_by_two(scores: pd.DataFrame) -> pd.DataFrame:
     wide = scores.assign(rho=scores.rho.where(scores.validity == VALID)).pivot(
         index=["backbone", "dcls", "image_id"], columns="method", values="rho"
     )
-    rows = []
-    models = scores[["backbone", "dcls"]].drop_duplicates().itertuples(index=False)
-    for (backbone, dcls), (name, (order, floor)) in product(models, CHANGES.items()):
-        of_model = wide.loc[(backbone, dcls)]
-        change = of_model[family_key(order, floor)] - of_model.grad_cam
-        found = mean_interval(change / HUMAN_CEILING)
-        rows.append(
-            {
-                "backbone": backbone,
-                "dcls": dcls,
-                "change_by": name,
-                "change": found.mean,
-                "low": found.low,
-                "high": found.high,
-                "n": found.n,
-            }
-        )
-    return pd.DataFrame(rows)
+    changes = [
+        ((wide[family_key(order, floor)] - wide.grad_cam) / HUMAN_CEILING)
+        .rename("change")
+        .reset_index()
+        .assign(change_by=name)
+        for name, (order, floor) in CHANGES.items()
+    ]
+    return means_by(pd.concat(changes), ["backbone", "dcls", "change_by"], "change", "change")

@@ -42,11 +42,11 @@ class Verdict:
 
     claim: str
     verdict: str
-    statistic: str
-    value: float
-    low: float
-    high: float
-    because: str
+    statistic: str = ""
+    value: float = np.nan
+    low: float = np.nan
+    high: float = np.nan
+    because: str = ""
     notes: str = ""
 
 
@@ -97,17 +97,11 @@ def verdicts(study: Study, scores: pd.DataFrame, controls: pd.DataFrame) -> pd.D
         ("Larger baselines score higher", lambda: _larger_higher(of_protocol, sizes)),
     ):  # fmt: skip
         try:
-            verdict = decide()
+            verdict = Verdict(claim, *decide())
         except _Missing as missing:
-            verdict = (
-                UNDECIDED,
-                "",
-                np.nan,
-                np.nan,
-                np.nan,
-                f"cannot be asked of this study: {missing}",
-            )
-        rows.append(asdict(Verdict(claim, *verdict)))
+            why = f"cannot be asked of this study: {missing}"
+            verdict = Verdict(claim, UNDECIDED, because=why)
+        rows.append(asdict(verdict))
     speaks_of = f"{study.profile.label}, {of_protocol.images} pictures, {protocol} protocol"
     if study.profile.caveat:
         speaks_of += f", and of nothing else: {study.profile.caveat}"
