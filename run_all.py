@@ -299,8 +299,8 @@ def _reported(study: Study) -> str:
 
     try:
         return f"All of it on one page: {shown(write_report(study))}"
-    except OSError as error:
-        return f"The report could not be written: {error}"
+    except Exception as error:  # the results are there, whatever keeps them from one page
+        return f"The report could not be written: {type(error).__name__}: {error}"
 
 
 def _download(study: Study, progress, tolerant: bool) -> None:

@@ -245,15 +245,15 @@ def plot_alignment_against_faithfulness(table: pd.DataFrame) -> Figure:
             if method not in chosen.index:
                 continue
             row = chosen.loc[method]
+            low, high = np.clip([row.drop_low, row.drop_high], 0, 100)  # a drop lies there
             ax.errorbar(
-                row["drop"], row.score,
-                xerr=[[row["drop"] - row.drop_low], [row.drop_high - row["drop"]]],
+                row["drop"], row.score, xerr=[[row["drop"] - low], [high - row["drop"]]],
                 yerr=[[row.score - row.low], [row.high - row.score]],
                 fmt=_MARKS[number % len(_MARKS)], color=colours[number], ms=5, elinewidth=0.7,
                 markeredgecolor="0.2", markeredgewidth=0.5, label=METHODS[method].label,
             )  # fmt: skip
         ax.set_title(BACKBONES[key].label + (" + DCLS" if dcls else ""))
-        ax.set_xlim(-5, 105)  # where average drops lie; intervals of few pictures go beyond
+        ax.set_xlim(-5, 105)
         ax.grid()
     for ax in axes.flat[len(models) :]:
         ax.set_axis_off()
@@ -276,6 +276,8 @@ def plot_method_ranking(ranking: pd.DataFrame) -> Figure:
     ax.set_yticks(places, ranking.label)
     ax.invert_yaxis()
     ax.grid(axis="x")
-    ax.set_xlabel(f"score over all models (mean ρ ÷ 0.658)\n{_n(ranking.n)} pictures; bars: 95 % "
-                  "intervals over pictures", fontsize=8)  # fmt: skip
+    common = f"{ranking.pairs.max()} of {ranking.pairs_in_all.max()}"
+    ax.set_xlabel("score over all models (mean ρ ÷ 0.658); bars: 95 % intervals over pictures\n"
+                  f"{_n(ranking.n)} pictures; {common} pairs of picture and model, of which every "
+                  "method has a map", fontsize=8)  # fmt: skip
     return fig

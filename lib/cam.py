@@ -90,7 +90,8 @@ def _checked_targets(targets: Tensor, logits: Tensor) -> Tensor:
     ):
         raise ValueError(f"targets must be class indices 0 … {classes - 1}, got {targets.tolist()}")
     # Checked where they were, which for a shard's labels is not the device: no waiting for it.
-    return targets.to(logits.device, torch.int64, non_blocking=True)
+    targets = targets.to(logits.device, torch.int64, non_blocking=True)
+    return targets.clone() if targets.is_inference() else targets
 
 
 def enlarge(small_maps: Tensor, size: int = MAP_SIZE) -> Tensor:

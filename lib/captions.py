@@ -23,7 +23,7 @@ _MAPS = (
     "Colours run from each map's own minimum to its own maximum, so they compare places within "
     "a picture, not pictures."
 )
-_BARS = "Bars: 95 % bootstrap intervals over pictures."
+_BARS = "Bars: 95 % intervals over pictures (bootstrap; Student's for fewer than twelve)."
 _SCORE = (
     "Score: mean Spearman correlation with the human maps over valid pictures, divided by "
     "ClickMe's human ceiling, 0.658."
@@ -38,9 +38,9 @@ CAPTIONS: Table[Caption] = Table(
             f"published reading. {_MAPS}",
         ),
         Caption(
-            "figure_1_clickme", "Figure 1. Human maps and the maps of ConvNeXt-B",
-            "Pictures, human maps, and the maps of one backbone with and without DCLS, for the "
-            f"picture's true class. {_MAPS}",
+            "figure_1_clickme", "Figure 1. Human maps and a backbone's maps",
+            "Pictures, human maps, and the maps of one backbone with and without DCLS (ConvNeXt-B "
+            f"where it is chosen, else the first), for the picture's true class. {_MAPS}",
         ),
         Caption(
             "figure_2_dcls_against_baseline", "Figure 2. Scores with DCLS against without",
@@ -59,13 +59,15 @@ CAPTIONS: Table[Caption] = Table(
             f"{_SCORE} {_BARS}",
         ),
         Caption(
-            "figure_5_resnet", "Figure 5. ResNet-50's maps",
-            "Every chosen method on ResNet-50 without DCLS: for the true class, or for the "
+            "figure_5_resnet", "Figure 5. Every method on one backbone",
+            "Every chosen method on ResNet-50 without DCLS (on the first backbone where that is "
+            "not chosen): for the true class, or for the "
             f"predicted one on photographs without a label. {_MAPS}",
         ),
         Caption(
-            "figure_6_metaformers", "Figure 6. CAFormer's and ConvFormer's maps",
-            "Every chosen method on the two MetaFormers without DCLS, whose plain Grad-CAM maps "
+            "figure_6_metaformers", "Figure 6. The MetaFormers' maps",
+            "Every chosen method on CAFormer and ConvFormer without DCLS (on the first backbone "
+            "where neither is chosen), whose plain Grad-CAM maps "
             f"the paper calls random. {_MAPS}",
         ),
         Caption(
@@ -73,7 +75,7 @@ CAPTIONS: Table[Caption] = Table(
             "Mean over the pictures valid for both models, in units of the score, one row a "
             "backbone and method. Thick bars: 95 % intervals; thin ones: the middle half of "
             "pictures. Filled where the sign-flip test, corrected by Holm over the backbones of "
-            "its panel, gives p < 0.05.",
+            "its panel, gives p < 0.05; the intervals are not corrected.",
         ),
         Caption(
             "rho_per_picture", "How the correlation spreads over pictures",
@@ -110,11 +112,18 @@ CAPTIONS: Table[Caption] = Table(
         ),
         Caption(
             "method_grid", "Every CAM method on one picture",
-            f"A row per method, a column per model, for the picture's true class. {_MAPS}",
+            "A row per method, a column per model, for the picture's true class; grey where the "
+            "network does not look, and all over where a map is constant. The last row is a "
+            "control: Grad-CAM with random weights of the channels, which still shows where "
+            f"features are large. {_MAPS}",
         ),
         Caption(
             "method_ranking", "CAM methods by their agreement with people",
-            f"Mean over all models, the best above. {_SCORE} {_BARS}",
+            "Mean over the pairs of picture and model of which every method but the control has a "
+            "valid map, the best above; methods that take many forwards (ScoreCAM, FullGrad) are "
+            "left out. Neighbours may differ by nothing: on these networks several formulas give "
+            "equal maps. The control, Grad-CAM with random weights of the channels, follows where "
+            f"features are large, which alone agrees with people. {_SCORE} {_BARS}",
         ),
         Caption(
             "alignment_faithfulness", "Agreement with people against faithfulness",
@@ -123,9 +132,31 @@ CAPTIONS: Table[Caption] = Table(
             f"faithful, up agrees more with people. {_BARS}",
         ),
         Caption(
+            "cose", "COSE: consistency against sensitivity",
+            "A panel per method; an arrow leads from each backbone to the same with DCLS. "
+            "Right: explanations stay the same, where the picture is changed and the answer "
+            "stays right; up: they change, where it becomes wrong. Grey: lines of equal COSE. "
+            "Chance is what unrelated random maps of this resolution score, the ceiling what maps "
+            "score that follow the picture perfectly and are unrelated once the answer changes. "
+            "Bars: 95 % bootstrap intervals over pictures.",
+        ),
+        Caption(
+            "cose_by_change", "COSE by kind of change",
+            "Consistency and sensitivity for each kind of change, pairs of all models together; "
+            "a change of the network has no consistency. Bars: 95 % bootstrap intervals over "
+            "pictures.",
+        ),
+        Caption(
+            "cose_followed", "Explanations of changed pictures, brought back",
+            "A picture, the largest change of each kind that COSE made of it, the explanation of "
+            "each, and where it lies on the unchanged picture; uncovered is what left it. SSIM "
+            f"compares it with the first column's. {_MAPS}",
+        ),
+        Caption(
             "learned_kernels", "Learned kernels",
-            "Kernels of sixteen channels of the first replaced layer of each stage, each on its "
-            "own symmetric scale.",
+            "Kernels of sixteen channels of the first replaced layer of each stage, over the whole "
+            "window in which positions are learned; each on its own symmetric scale, which is "
+            "linear around 0 and logarithmic beyond.",
         ),
         Caption(
             "receptive_fields", "Receptive fields",

@@ -141,6 +141,14 @@ class ClickMe:
             some.chosen, some.left_out = list(group), {}
             yield some
 
+    def blocks(self, size: int) -> Iterator[ClickMe]:
+        """The same pictures, so many at a time, of one part each."""
+        for some in self.per_part():
+            for start in range(0, len(some), size):
+                block = copy.copy(some)
+                block.chosen, block.left_out = some.chosen[start : start + size], {}
+                yield block
+
     @property
     def part(self) -> Part:
         """The part of which these pictures are, where they are of one."""

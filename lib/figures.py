@@ -82,14 +82,18 @@ def plot_heatmap_rows(
     upright = {"rotation": 0, "ha": "right", "va": "center"} if height > 8 else {}
     for ax, label in zip(axes[:, 0], ["picture", *rows], strict=True):
         ax.set_ylabel(label.replace("Threshold-", "Threshold-\n"), fontsize=8, **upright)
-    scale = plt.cm.ScalarMappable(cmap=HEATMAP_COLOURS)
-    bar = fig.colorbar(
-        scale, ax=axes[1:] if len(rows) else axes, ticks=[0, 1], shrink=min(0.6, 4 / height),
-        pad=0.01, fraction=0.05, aspect=25,
-    )  # fmt: skip
-    bar.ax.set_yticklabels(["map's\nminimum", "map's\nmaximum"], fontsize=7)
+    draw_map_scale(fig, axes[1:] if len(rows) else axes, min(0.6, 4 / height))
     fig.suptitle(title)
     return fig
+
+
+def draw_map_scale(fig: Figure, axes: np.ndarray, share: float) -> None:
+    """The colours of overlaid maps, beside these axes and so much of their height."""
+    scale = plt.cm.ScalarMappable(cmap=HEATMAP_COLOURS)
+    bar = fig.colorbar(
+        scale, ax=axes, ticks=[0, 1], shrink=share, pad=0.01, fraction=0.05, aspect=25
+    )
+    bar.ax.set_yticklabels(["map's\nminimum", "map's\nmaximum"], fontsize=7)
 
 
 def _errors(frame: pd.DataFrame, column: str) -> np.ndarray:

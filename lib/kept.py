@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from lib import (
     one_pass,
     package_cams,
     pictures,
+    pixel_methods,
     prepared,
     protocols,
     rewrites,
@@ -41,38 +43,44 @@ LEFT_OUT = "left_out"  # in a table's attributes: {picture: why it was not score
 # A change to any of these may change a score, so kept scores depend on their text.
 _DETERMINING_CODE = (
     cam, checkpoints, clickme, dcls, folders, human_maps, package_cams, loops, methods, models,
-    one_pass, part, pictures, prepared, protocols, rewrites, scoring, shards, spearman,
+    one_pass, part, pictures, pixel_methods, prepared, protocols, rewrites, scoring, shards,
+    spearman,
 )  # fmt: skip
 _DETERMINING_PACKAGES = (
-    "torch", "timm", "dcls", "numpy", "numba", "grad-cam", "simplejpeg", "pillow",
+    "torch", "timm", "dcls", "numpy", "numba", "grad-cam", "captum", "simplejpeg", "pillow",
 )  # fmt: skip
+
+
+def facts_of_maps(study: Study, backbone: Backbone, has_dcls: bool) -> dict:
+    """What determines a variant's maps of a picture. Raises MissingWeights."""
+    weights = study.weights_path(backbone.key, has_dcls)
+    if not weights.is_file():
+        raise MissingWeights(f"no weights at {shown(weights)}")
+    return {
+        "weights": sha256_of(weights),
+        "container": study.container(backbone.key, has_dcls),
+        "dcls": has_dcls and backbone.dcls,
+        "preprocessing": backbone.preprocessing,
+        "head_norm_eps": backbone.head_norm_eps,
+        "methods": {method.key: (method.small_map, method.whole_map) for method in study.methods},
+        "device": study.torch_device().type,
+        "precision": study.precision,
+        "compile": study.compile,
+        "code": _DETERMINING_CODE,
+        "packages": {name: version(name) for name in _DETERMINING_PACKAGES},
+    }
 
 
 def kept_path(study: Study, backbone: Backbone, has_dcls: bool, some: ClickMe) -> Path:
     """Where a variant's scores on the pictures of a part are kept. Raises MissingWeights."""
-    weights = study.weights_path(backbone.key, has_dcls)
-    if not weights.is_file():
-        raise MissingWeights(f"no weights at {shown(weights)}")
     key = fingerprint(
-        {
-            "weights": sha256_of(weights),
-            "container": study.container(backbone.key, has_dcls),
-            "dcls": has_dcls and backbone.dcls,
-            "preprocessing": backbone.preprocessing,
-            "head_norm_eps": backbone.head_norm_eps,
+        facts_of_maps(study, backbone, has_dcls)
+        | {
             "target": study.target,
-            "methods": {
-                method.key: (method.small_map, method.whole_map) for method in study.methods
-            },
             "protocols": [(p.key, sorted(p.mends)) for p in some.protocols],
             "scored": {p.key: some.scored(p.key) for p in some.protocols},
             "part": some.part.digest(),
             "pictures": [chosen.index for chosen in some.chosen],
-            "device": study.torch_device().type,
-            "precision": study.precision,
-            "compile": study.compile,
-            "code": _DETERMINING_CODE,
-            "packages": {name: version(name) for name in _DETERMINING_PACKAGES},
         }
     )
     name = study.weights_name(backbone.key, has_dcls)
@@ -86,16 +94,19 @@ def write_kept(path: Path, scores: pd.DataFrame, left_out: dict[str, str]) -> No
         scores.to_parquet(partial, index=False, write_page_checksum=True)
 
 
-def read_kept(path: Path, keep_going: bool = True) -> pd.DataFrame | None:
+def read_kept(
+    path: Path, keep_going: bool = True, columns: Sequence[str] = scoring.COLUMNS
+) -> pd.DataFrame | None:
     """Scores kept there; None if there are none, or the file is damaged.
 
     keep_going : scores that lack pictures will do
+    columns    : which they must have, if any
     """
     if not path.is_file():
         return None
     try:
         scores = pq.read_table(path, page_checksum_verification=True).to_pandas()
-        if len(scores.columns) and list(scores.columns) != scoring.COLUMNS:
+        if len(scores.columns) and list(scores.columns) != list(columns):
             raise ValueError(f"it has the columns {', '.join(map(str, scores.columns))}")
     except Exception as error:  # whatever a reader makes of a file with wrong bits
         told = str(error).splitlines() or [type(error).__name__]

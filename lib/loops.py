@@ -121,3 +121,57 @@ def bilinear(x, before, after, between, out):
             for c in range(channels):
                 top = rows[before[i], j, c]
                 out[i, j, c] = top + (rows[after[i], j, c] - top) * between[i]
+
+
+@_compiled
+def mean_ssim(a, b, inside, c1, c2):
+    """Mean SSIM over windows of 5 x 5 pixels of two (height, width) maps, in float64.
+
+    inside : (height, width) uint8; windows that hold a 0 of it do not count
+    c1, c2 : the two small numbers that keep quotients finite
+    Missing if no window counts.
+    """
+    height, width = a.shape
+    first, second = np.zeros(width), np.zeros(width)  # sums of five rows, column by column
+    squares, other_squares, products = np.zeros(width), np.zeros(width), np.zeros(width)
+    held = np.zeros(width, np.int32)
+    found = np.empty(width - 4)
+    total, counted = 0.0, 0
+    for row in range(height):
+        for j in range(width):
+            x, y = np.float64(a[row, j]), np.float64(b[row, j])
+            first[j] += x
+            second[j] += y
+            squares[j] += x * x
+            other_squares[j] += y * y
+            products[j] += x * y
+            held[j] += inside[row, j]
+        if row < 4:
+            continue
+        for j in range(width - 4):
+            u = (first[j] + first[j + 1] + first[j + 2] + first[j + 3] + first[j + 4]) / 25
+            v = (second[j] + second[j + 1] + second[j + 2] + second[j + 3] + second[j + 4]) / 25
+            uu = (squares[j] + squares[j + 1] + squares[j + 2] + squares[j + 3]
+                  + squares[j + 4]) / 25  # fmt: skip
+            vv = (other_squares[j] + other_squares[j + 1] + other_squares[j + 2]
+                  + other_squares[j + 3] + other_squares[j + 4]) / 25  # fmt: skip
+            uv = (products[j] + products[j + 1] + products[j + 2] + products[j + 3]
+                  + products[j + 4]) / 25  # fmt: skip
+            sample = 25 / 24  # of a window's pixels
+            spread = sample * (uu - u * u + vv - v * v)
+            common = sample * (uv - u * v)
+            found[j] = (2 * u * v + c1) * (2 * common + c2) / ((u * u + v * v + c1) * (spread + c2))
+        for j in range(width - 4):
+            if held[j] + held[j + 1] + held[j + 2] + held[j + 3] + held[j + 4] == 25:
+                total += found[j]
+                counted += 1
+        last = row - 4
+        for j in range(width):
+            x, y = np.float64(a[last, j]), np.float64(b[last, j])
+            first[j] -= x
+            second[j] -= y
+            squares[j] -= x * x
+            other_squares[j] -= y * y
+            products[j] -= x * y
+            held[j] -= inside[last, j]
+    return total / counted if counted else np.nan

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib.backbones import Backbone, variant_name
+from lib.backbones import Backbone
 from lib.cam import enlarge, head_pass
-from lib.heatmaps import held_out
+from lib.heatmaps import heatmaps, held_out
 from lib.methods import METHODS, CamMethod
 from lib.results import HUMAN_CEILING
 from lib.scoring import VALID
@@ -88,26 +88,31 @@ def faithfulness(values: pd.DataFrame) -> pd.DataFrame:
     return means_by(values, ["backbone", "dcls", "method", "measure"], "value", "value")
 
 
-_REFERENCE = "grad_cam"
+_REFERENCE, CONTROL = "grad_cam", "random_cam"
 
 
 def rank_methods(scores: pd.DataFrame) -> pd.DataFrame:
     """Methods by their score over all models, the best first.
 
-    `method, label, score, low, high, n`, and the difference to Grad-CAM, paired per image:
-    `difference, difference_low, difference_high, p_holm`. Intervals are over images: an image's
-    score is its mean over the models of which every method has a valid map of it, so that
-    methods are compared on the same.
+    `method, label, score, low, high, n, pairs, pairs_in_all`, and the difference to Grad-CAM,
+    paired per image: `difference, difference_low, difference_high, p_holm`. Intervals are over
+    images: an image's score is its mean over the models of which every method but the control
+    has a valid map of it, so that methods are compared on the same; `pairs` of `pairs_in_all`
+    images and models.
     """
     valid = scores[scores.validity == VALID]
     wide = valid.pivot(index=["backbone", "dcls", "image_id"], columns="method", values="rho")
-    per_image = (wide.dropna() / HUMAN_CEILING).groupby(level="image_id").mean()
+    compared = [method for method in wide if method != CONTROL] or list(wide)
+    common = wide.dropna(subset=compared)
+    in_all = len(scores.drop_duplicates(["backbone", "dcls", "image_id"]))
+    per_image = (common / HUMAN_CEILING).groupby(level="image_id").mean()
     reference = per_image.get(_REFERENCE)
     rows = []
     for method in per_image:
         found = mean_interval(per_image[method])
         row = {"method": method, "label": METHODS[method].label, "score": found.mean,
-               "low": found.low, "high": found.high, "n": found.n}  # fmt: skip
+               "low": found.low, "high": found.high, "n": found.n,
+               "pairs": int(common[method].notna().sum()), "pairs_in_all": in_all}  # fmt: skip
         if reference is not None:
             differences = per_image[method] - reference
             paired = mean_interval(differences)
@@ -115,7 +120,7 @@ def rank_methods(scores: pd.DataFrame) -> pd.DataFrame:
             row |= {"difference": paired.mean, "difference_low": paired.low,
                     "difference_high": paired.high, "p_holm": p}  # fmt: skip
         rows.append(row)
-    columns = ["method", "label", "score", "low", "high", "n"]
+    columns = ["method", "label", "score", "low", "high", "n", "pairs", "pairs_in_all"]
     table = pd.DataFrame(rows, columns=None if rows else columns)
     if "p_holm" in table:
         table["p_holm"] = holm(table.p_holm)
@@ -129,25 +134,26 @@ def same_order(both: pd.DataFrame) -> pd.DataFrame:
     Returns `backbone, dcls, rho, methods`; 1: what agrees with people is faithful too.
     """
     rows = []
-    for key, chosen in both[both.method != "random_cam"].groupby(["backbone", "dcls"], sort=False):
+    for key, chosen in both[both.method != CONTROL].groupby(["backbone", "dcls"], sort=False):
         rho = chosen.score.corr(-chosen["drop"], method="spearman")
         rows.append((*key, rho, len(chosen)))
     return pd.DataFrame(rows, columns=["backbone", "dcls", "rho", "methods"])
 
 
-@torch.no_grad()
 def map_grid(
     study: Study, methods: Sequence[CamMethod], variants: Sequence[tuple[Backbone, bool]]
-) -> tuple[dict[str, object], object, list[str]]:
-    """One picture's maps: {method label: (variant, side, side)}, the picture, variants' names."""
+) -> tuple[dict[str, np.ndarray], np.ndarray, list[str]]:
+    """One picture's maps, for drawing: {method label: (variant, side, side)}, picture, names.
+
+    Each lies where the network looked; NaN outside of that, and wherever it is constant.
+    """
     batch = held_out(study, 1)
     rows: dict[str, list] = {method.label: [] for method in methods}
     for backbone, dcls in variants:
         model = study.inference_model(backbone.key, dcls, methods)
-        x = model.prepare(batch.pictures)
-        passed = head_pass(model, x, batch.labels)
-        for method in methods:
-            maps = enlarge(method.maps(model, x, passed), batch.pictures.shape[1])
-            rows[method.label].append(maps[0].cpu().numpy())
-    names = [variant_name(b.key, d) for b, d in variants]
-    return rows, batch.pictures[0], names
+        placed = heatmaps(model, batch.pictures, batch.labels, tuple(methods))
+        for label, (of_picture,) in placed.items():
+            constant = np.nanmin(of_picture) == np.nanmax(of_picture)
+            rows[label].append(np.full_like(of_picture, np.nan) if constant else of_picture)
+    names = [backbone.label + " + DCLS" * dcls for backbone, dcls in variants]
+    return {label: np.stack(maps) for label, maps in rows.items()}, batch.pictures[0], names

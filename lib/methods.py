@@ -133,6 +133,12 @@ def _call(module: str, function: str, *arguments, **options) -> Tensor:
     return getattr(import_module(module), function)(*arguments, **options)
 
 
+def _pixel(key: str, label: str, gradients: int) -> CamMethod:
+    """A function of `lib.pixel_methods`; a gradient of the whole network is three forwards."""
+    call = partial(_call, "lib.pixel_methods", key)
+    return CamMethod(key, label, whole_map=call, forwards=gradients, plain=True)
+
+
 METHODS: Table[CamMethod] = Table(
     "method",
     [
@@ -154,12 +160,24 @@ METHODS: Table[CamMethod] = Table(
         _package("ablation_cam", "AblationCAM", "ablation_cam"),
         _package("full_grad", "FullGrad", "full_grad", forwards=3, plain=True),
         _package("score_cam", "ScoreCAM", "score_cam", forwards="channels"),
+        _pixel("integrated_gradients", "Integrated Gradients", 3 * 25),
+        _pixel("smooth_grad", "SmoothGrad", 3 * 50),
+        _pixel("blur_ig", "BlurIG", 3 * 100),
+        _pixel("guided_ig", "GuidedIG", 3 * 200),
+        _pixel("lime", "LIME", 1000),
         _one_pass("random_cam", "random weights (control)"),
     ],
 )  # fmt: skip
 
-# Every method once: those of the family that are no more than steps between two are left out.
+# No class activation maps, and in the picture's resolution.
+PIXEL_METHODS = ("integrated_gradients", "smooth_grad", "blur_ig", "guided_ig", "lime")
+
+# Every CAM once: those of the family that are no more than steps between two are left out.
 ALL_METHODS = (
     *PUBLISHED_METHODS,
-    *(key for key, row in METHODS.items() if "floor" not in key and key not in PUBLISHED_METHODS),
+    *(
+        key
+        for key in METHODS
+        if "floor" not in key and key not in (*PUBLISHED_METHODS, *PIXEL_METHODS)
+    ),
 )

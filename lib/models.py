@@ -288,14 +288,20 @@ def load_model(
     backbone = BACKBONES[key]
     loaders = {"demo": _demo_network, "random": _random_network, "timm": _timm_network}
     if isinstance(weights, Path) or str(weights).endswith(_WEIGHTS_SUFFIXES):
-        weights = Path(weights)
-        network = build_network(backbone, dcls)
-        load_weights(network, weights, backbone.family, container)
-        provenance = Provenance(
-            variant_name(key, dcls), "file", "full", str(weights), sha256_of(weights)
-        )
-    elif weights in loaders:
-        network, provenance = loaders[weights](backbone, dcls)
-    else:
+        return load_weights_file(key, dcls, Path(weights), container)
+    if weights not in loaders:
         raise unknown_name("weights", weights, loaders)
+    network, provenance = loaders[weights](backbone, dcls)
+    return StudyModel(network, backbone, provenance).eval()
+
+
+def load_weights_file(
+    key: str, dcls: bool, path: Path, container: str = "", mini: bool = False, classes: int = 1000
+) -> StudyModel:
+    """A variant with the weights of a file, as `load_model` reads it; of a miniature if asked."""
+    backbone = BACKBONES[key]
+    network = build_network(backbone, dcls, mini=mini, num_classes=classes)
+    load_weights(network, path, backbone.family, container)
+    size = "mini" if mini else "full"
+    provenance = Provenance(variant_name(key, dcls), "file", size, str(path), sha256_of(path))
     return StudyModel(network, backbone, provenance).eval()

@@ -58,6 +58,11 @@ def _loaded(key: str, dcls: bool, weights: str, device: str) -> tuple[StudyModel
     profile = "demo" if weights == "demo" else "paper"
     study = Study.from_profile(profile, models=[key], device=device)
     if weights == "paper":
+        if not (path := study.weights_path(key, dcls)).is_file():
+            raise MissingInputs(
+                f"no weights at {path}; fetch them, with the pictures they are scored on, by "
+                f"`python run_all.py --download-only --models {key}`"
+            )
         model = study.load_model(key, dcls)
     else:
         known = weights in WEIGHTS

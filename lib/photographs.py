@@ -65,7 +65,7 @@ def load_square(path: Path) -> np.ndarray:
     Raises ValueError naming the file if it is no readable picture.
     """
     colour = read_picture(path)
-    return np.asarray(ImageOps.fit(colour, (SIDE, SIDE), Image.Resampling.BICUBIC))
+    return np.array(ImageOps.fit(colour, (SIDE, SIDE), Image.Resampling.BICUBIC))
 
 
 def shipped_photographs() -> list[Photograph]:

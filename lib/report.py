@@ -7,6 +7,7 @@ inside. Every part may be missing or damaged, and is then named as such.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 import struct
@@ -45,7 +46,31 @@ _TABLES = {
     "method_ranking": "CAM methods by their agreement with people",
     "faithfulness": "Are CAM methods faithful to their network?",
     "method_costs": "What a CAM method costs",
+    "cose": "COSE: do explanations follow the picture and change with the answer?",
+    "cose_dcls": "COSE with DCLS less without",
+    "cose_conditions": "Answers before and after a change",
     "parameters": "Learnable parameters",
+}
+_NOTES = {
+    "summary": "raw: mean ρ; score: raw ÷ 0.658; rescaled: 0 at the floor (another picture's human "
+    "map), 1 at the ceiling; partial: ρ with the distance from the centre held constant; correct: "
+    "score over correctly classified pictures; tied: share of pixels whose value is another's too; "
+    "attainable: the largest ρ that these ties allow.",
+    "paired": "difference: DCLS less baseline, mean over pictures, with its 95 % interval, not "
+    "corrected; p: of sign flips, at least 0.0001 where they are drawn, hence 0.0008 by Holm over "
+    "eight; effect: Cohen's d; spread: standard deviation over pictures.",
+    "power": "Pictures for which a paired t test finds a mean difference of that size four times "
+    "in five at 0.05 ÷ 8, with the spread seen here.",
+    "threshold": "order: of ReLU and mean over channels; tied, attainable as above.",
+    "faithfulness": "For the predicted class. average drop, deletion, road morf: less is more "
+    "faithful; increase, insertion, road lerf: more is.",
+    "method_costs": "A map's time beyond the forward and head gradient that all methods share, in "
+    "milliseconds and as a multiple of the network's forward; measured once, on this machine.",
+    "cose": "chance, ceiling: COSE of unrelated random maps of this resolution, and of maps that "
+    "follow the picture perfectly; matched: COSE once finer maps are averaged to the layer's "
+    "cells; n undefined: pairs of two constant maps.",
+    "sanity": "similarity: ρ with the trained network's map; part: the last that forgot.",
+    "measures": "rank: among the models under this measure, 1 the best.",
 }
 _NAMES = {"backbone": BACKBONES, "method": METHODS, "control": CONTROLS}
 _FIRST = ["Backbone", "Score", "Score with DCLS", "Difference [95 %]", "p (Holm)", "n"]
@@ -60,6 +85,7 @@ class Part:
     key    : the file's name without suffix
     lack   : why there are no grids although nothing is wrong
     damage : what is wrong with the file
+    note   : what its columns mean
     """
 
     key: str
@@ -68,6 +94,7 @@ class Part:
     grids: Sequence[Grid] = ()
     lack: str = ""
     damage: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,8 +116,9 @@ class Picture:
 def write_report(study: Study) -> Path:
     """Write `report.html` of what the study's folders hold now; returns where it is."""
     tables = study.output / "tables"
-    pictures, spoilt = _pictures(study.figures)
-    drawn = {picture.key for picture in pictures}
+    pictures, spoilt = _pictures(study)
+    part = functools.partial(_part, study)
+    drawn = {path.stem for path in study.figures.glob("*.png")}
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
@@ -98,25 +126,35 @@ def write_report(study: Study) -> Path:
     page = environment.get_template("report.html.j2").render(
         question=QUESTION,
         study=study,
-        left_out=_part("Left out", tables / "left_out.csv", _plain),
-        verdicts=_part("Verdicts", tables / "verdicts.csv", _verdicts),
-        results=_part("Results", tables / "results.csv", _results),
-        tables=[_part(title, tables / f"{key}.csv", _plain) for key, title in _TABLES.items()],
+        left_out=part("Left out", tables / "left_out.csv", _plain),
+        verdicts=part("Verdicts", tables / "verdicts.csv", _verdicts),
+        results=part("Results", tables / "results.csv", _results),
+        tables=[part(title, tables / f"{key}.csv", _plain) for key, title in _TABLES.items()],
         pictures=pictures,
         spoilt=spoilt,
         undrawn=[row.title for row in CAPTIONS.values() if row.key not in drawn],
-        run=_part("The last run", study.output / "run.json", _run),
-        origin=_part("What the results were made from", study.output, lambda _: _origin(study)),
+        run=part("The last run", study.output / "run.json", _run),
+        origin=part("What the results were made from", study.output, lambda _: _origin(study)),
     )
     path = study.output / "report.html"
     with write_atomically(path) as partial:
-        partial.write_text(page, encoding="utf-8")
+        # A file's name may be no text at all.
+        partial.write_bytes(page.encode("utf-8", "backslashreplace"))
     return path
 
 
-def _part(title: str, path: Path, read: Callable[[Path], list[Grid]]) -> Part:
+def _of_another_study(study: Study, path: Path) -> str:
+    """In words, that a result was made by other choices; "" if it was not, or nothing tells."""
+    facts = _facts(path.with_suffix(".json")).get("study")
+    other = study.unlike(facts) if isinstance(facts, dict) and path.suffix != ".json" else []
+    return f"not of this study ({'; '.join(other)})" if other else ""
+
+
+def _part(study: Study, title: str, path: Path, read: Callable[[Path], list[Grid]]) -> Part:
     """The part that `read` makes of what is at `path`, whatever is there."""
     key, source = path.stem, shown(path)
+    if other := _of_another_study(study, path):
+        return Part(key, title, source, damage=f"What is in {source} is {other}: not shown.")
     try:
         grids = [grid for grid in read(path) if grid.rows]
     except FileNotFoundError:
@@ -124,7 +162,8 @@ def _part(title: str, path: Path, read: Callable[[Path], list[Grid]]) -> Part:
     except _UNREADABLE as error:
         words = f"{source} cannot be read ({type(error).__name__}: {error})."
         return Part(key, title, source, damage=words)
-    return Part(key, title, source, grids, lack="" if grids else "It has no rows.")
+    lack = "" if grids else "It has no rows."
+    return Part(key, title, source, grids, lack, note=_NOTES.get(key, ""))
 
 
 # --- tables ---------------------------------------------------------------------------------
@@ -145,7 +184,10 @@ def _verdicts(path: Path) -> list[Grid]:
     table["found"] = [
         _found(*row) for row in table[["statistic", "value", "low", "high"]].itertuples(index=False)
     ]
-    told = table[["claim", "verdict", "found", "because", "notes"]].rename(columns=str.capitalize)
+    told = table.reindex(
+        columns=["claim", "verdict", "found", "because", "notes", "other_readings"]
+    )
+    told = told.rename(columns=lambda name: name.replace("_", " ").capitalize())
     speaks_of = "; ".join(map(str, table["speaks_of"].unique()))
     return [as_grid(told.dropna(axis="columns", how="all"), f"They speak of: {speaks_of}")]
 
@@ -170,13 +212,16 @@ def _results(path: Path) -> list[Grid]:
 # --- figures --------------------------------------------------------------------------------
 
 
-def _pictures(folder: Path) -> tuple[list[Picture], list[str]]:
-    """The figures in the captions' order, then any others; and those that cannot be read."""
-    paths = {path.stem: path for path in sorted(folder.glob("*.png")) if not is_partial(path)}
+def _pictures(study: Study) -> tuple[list[Picture], list[str]]:
+    """The figures in the captions' order, then any others; and why some are not shown."""
+    found = sorted(study.figures.glob("*.png"))
+    paths = {path.stem: path for path in found if not is_partial(path)}
     pictures, spoilt = [], []
     for key in dict.fromkeys([*CAPTIONS, *paths]):
         try:
-            if key in paths:
+            if key in paths and (other := _of_another_study(study, paths[key])):
+                spoilt.append(f"{shown(paths[key])} is {other}: not shown.")
+            elif key in paths:
                 pictures.append(_picture(paths[key]))
         except (OSError, ValueError) as error:
             spoilt.append(f"{shown(paths[key])} cannot be read ({error}).")
@@ -185,7 +230,7 @@ def _pictures(folder: Path) -> tuple[list[Picture], list[str]]:
 
 def _picture(path: Path) -> Picture:
     data = path.read_bytes()
-    if not (data.startswith(_PNG_BEGINS) and data.endswith(_PNG_ENDS)):
+    if not (data.startswith(_PNG_BEGINS) and data.endswith(_PNG_ENDS) and len(data) > 24):
         raise ValueError("it is no whole PNG")
     width, height = struct.unpack(">II", data[16:24])
     try:

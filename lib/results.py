@@ -53,25 +53,10 @@ def load_table(study: Study, name: str, notebook: str) -> pd.DataFrame:
         scores = pd.read_parquet(path)
     except (OSError, ValueError, KeyError) as error:
         raise MissingInputs(f"there is no table in {shown(path)}; {mend} ({error})") from None
-    here = study.facts()
-    other = [
-        f"{name}: {made_for.get(name)}, here {here[name]}"
-        for name in (
-            "profile",
-            "models",
-            "methods",
-            "limit",
-            "protocols",
-            "pictures",
-            "precision",
-            "compile",
-            "target",
-        )
-        if made_for.get(name) != here[name]
-    ]
+    other = study.unlike(made_for)
     other += [
         f"{name} has changed"
-        for name, sha256 in study.input_hashes().items()
+        for name, sha256 in study.input_hashes("pictures", "weights").items()
         if saved["inputs"].get(name) != sha256 and not other
     ]
     if other:
@@ -207,6 +192,7 @@ def paired_differences(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
     """DCLS minus baseline, paired per image on the images valid for both.
 
     difference, low, high : mean in units of the score, 95 % bootstrap interval
+    median                : far from the mean where a few pictures make the difference
     n_paired              : images in the comparison
     p, p_holm             : of the sign-flip test; corrected over the backbones of the same
                             protocol and method; missing for a fairer pair of one of them,
@@ -236,6 +222,7 @@ def paired_differences(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
                     "difference": found.mean,
                     "low": found.low,
                     "high": found.high,
+                    "median": gain.median(),
                     "n_paired": found.n,
                     "p": sign_flip_p(gain),
                     "effect": effect,

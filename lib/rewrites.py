@@ -19,7 +19,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from timm.layers import Mlp
 from timm.models.fastvit import RepConditionalPosEnc
+from timm.models.metaformer import SepConv, StarReLU
 from timm.utils.model import reparameterize_model
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -39,7 +41,8 @@ class Form:
 
     channels_last  : its layout in memory
     linear_as_conv : linear layers over pixels are 1x1 convolutions
-    fused          : batch norms are folded into convolutions, parallel branches into one
+    fused          : batch norms are folded into convolutions, parallel branches into one,
+                     MetaFormers' activations into the layers after them
     """
 
     channels_last: bool = True
@@ -95,7 +98,7 @@ def _fused(network: nn.Module) -> nn.Module:
     for module in network.modules():
         if isinstance(module, RepConditionalPosEnc):  # timm assumes the plain network's 7x7
             module.spatial_shape = module.pos_enc.kernel_size
-    network = reparameterize_model(network, inplace=True)
+    network = _with_stars_taken_over(reparameterize_model(network, inplace=True))
     for parent in list(network.modules()):
         before: tuple[str, nn.Module] = ("", nn.Identity())
         for name, child in list(parent.named_children()):
@@ -109,6 +112,53 @@ def _fused(network: nn.Module) -> nn.Module:
                 setattr(parent, name, getattr(child, "act", nn.Identity()))
             before = (name, child)
     return network
+
+
+class SquaredReLU(nn.Module):
+    """relu(x)² + bias: a MetaFormer's StarReLU whose scale the next layer has taken over.
+
+    In place where nothing is recorded: what it is given is the layer before's and nobody
+    else's, and four passes over a network's largest tensors become two or three.
+    """
+
+    def __init__(self, bias: Tensor | None):
+        super().__init__()
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(x, inplace=not torch.is_grad_enabled())
+        x = x.square() if torch.is_grad_enabled() else x.square_()
+        return x if self.bias is None else x.add_(self.bias)
+
+
+def _with_stars_taken_over(network: nn.Module) -> nn.Module:
+    """StarReLU is scale · relu(x)² + bias: the next layer's weights take the scale, and, where
+    no zero padding stands between, its bias the bias."""
+    for module in network.modules():
+        if (
+            isinstance(module, Mlp)
+            and _is_star(module.act)
+            and isinstance(module.norm, nn.Identity)
+        ):
+            module.act = _taken_over(module.act, module.fc2, padded=False)
+        elif isinstance(module, SepConv) and _is_star(module.act1):
+            module.act1 = _taken_over(module.act1, module.dwconv, padded=True)
+    return network
+
+
+def _is_star(module: nn.Module) -> bool:
+    return isinstance(module, StarReLU) and bool(module.scale != 0)
+
+
+@torch.no_grad()
+def _taken_over(star: StarReLU, layer: nn.Linear | nn.Conv2d, padded: bool) -> SquaredReLU:
+    if padded:
+        bias = (star.bias / star.scale).detach().clone()
+    else:
+        bias, added = None, star.bias * layer.weight.flatten(1).sum(dim=1)
+        layer.bias = nn.Parameter(added if layer.bias is None else layer.bias + added)
+    layer.weight.mul_(star.scale)
+    return SquaredReLU(bias)
 
 
 def written(network: nn.Module, form: Form) -> nn.Module:
@@ -126,7 +176,7 @@ def written(network: nn.Module, form: Form) -> nn.Module:
 
 def candidates(network: nn.Module) -> list[Form]:
     """The forms that are worth a try for such a network."""
-    norms = any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    norms = any(isinstance(module, nn.BatchNorm2d | StarReLU) for module in network.modules())
     choices = (True, False), (True, False), (True, False)
     return [
         Form(*form)

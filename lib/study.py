@@ -7,8 +7,9 @@ Everything a user chooses is checked here, before any work, for notebooks and
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,6 +108,19 @@ def _absolute(folder: str, name: str) -> str:
     if name == "pictures" and OUTPUT.is_relative_to(path):
         raise ValueError(f"{path} holds this project's results; keep pictures in their own folder")
     return str(path)
+
+
+@cache
+def _loads(study: Study, key: str, *hashes: str) -> bool:
+    """Whether both weights of a backbone, of these hashes, can be read and fit."""
+    from lib.checkpoints import WeightsError
+
+    try:
+        for dcls in (False, True):
+            study.load_model(key, dcls)
+    except WeightsError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -242,9 +256,15 @@ class Study:
         return [b for b in there if b.key in keys] or there[:1]
 
     def there(self) -> list[tuple[Backbone, bool]]:
-        """The variants; with `keep_going` those of backbones with both weights."""
-        there = [b for b in self.backbones if not self.keep_going or self._has_weights(b)]
+        """The variants; with `keep_going` those of backbones whose weights both can be read."""
+        there = [b for b in self.backbones if not self.keep_going or self._can_load(b)]
         return [(backbone, dcls) for backbone in there for dcls in (False, True)]
+
+    def _can_load(self, backbone: Backbone) -> bool:
+        if not self._has_weights(backbone):
+            return False
+        paths = [self.weights_path(backbone.key, dcls) for dcls in (False, True)]
+        return _loads(self, backbone.key, *map(sha256_of, paths))
 
     def _has_weights(self, backbone: Backbone) -> bool:
         return all(self.weights_path(backbone.key, dcls).is_file() for dcls in (False, True))
@@ -327,7 +347,16 @@ class Study:
             "pictures": self.picture_paths() + [CLASS_NAMES] * self.profile.mini,
             "weights": list(dict.fromkeys(self.weights_path(b.key, d) for b, d in self.variants)),
             "photographs": sorted(p for p in PHOTOGRAPHS.iterdir() if p.is_file()) if own else [],
+            "training checkpoints": [
+                p for b, dcls in self.variants for p in self.training_checkpoints(b.key, dcls)
+            ],
         }
+
+    def training_checkpoints(self, key: str, dcls: bool) -> list[Path]:
+        """Files of a variant's weights from earlier in its training, by name; often none."""
+        folder = self.data / "checkpoints" / "training" / self.weights_name(key, dcls)
+        found = folder.iterdir() if folder.is_dir() else ()
+        return sorted(p for p in found if p.is_file() and not p.name.startswith("."))
 
     def _inputs(self) -> list[Path]:
         return [path for paths in self.inputs().values() for path in paths]
@@ -342,9 +371,11 @@ class Study:
             for path in self._inputs()
         ]
 
-    def input_hashes(self) -> dict[str, str]:
-        """SHA-256 of every input file that is there."""
-        return {shown(path): sha256_of(path) for path in self._inputs() if path.exists()}
+    def input_hashes(self, *names: str) -> dict[str, str]:
+        """SHA-256 of every input file that is there, of those under these names if any."""
+        chosen = [p for name, paths in self.inputs().items() if name in names for p in paths]
+        paths = chosen if names else self._inputs()
+        return {shown(path): sha256_of(path) for path in paths if path.exists()}
 
     def require_inputs(self) -> None:
         """Raise MissingInputs, listing every missing file, unless all are there.
@@ -353,7 +384,8 @@ class Study:
         """
         missing = self.missing_inputs()
         pictures = any(path.exists() for path in self.picture_paths())
-        if not missing or (self.keep_going and pictures and self.prefer()):
+        some = any(self._has_weights(backbone) for backbone in self.backbones)
+        if not missing or (self.keep_going and pictures and some):
             return
         sources = {self.data / source.place: source for source in self.sources()}
         lines = []
@@ -390,21 +422,45 @@ class Study:
             self.keep_going, "" if self.pictures else UNREAD_SHARD,
         )  # fmt: skip
 
-    def load_model(self, key: str, dcls: bool) -> StudyModel:
-        """A variant with this profile's weights, on the study's device."""
-        from lib.backbones import load_model
+    def load_model(self, key: str, dcls: bool, weights: Path | None = None) -> StudyModel:
+        """A variant with this profile's weights, or other ones, on the study's device."""
+        from lib.models import load_model, load_weights_file
 
-        weights = "demo" if self.profile.mini else self.weights_path(key, dcls)
-        model = load_model(key, dcls, weights, self.container(key, dcls))
+        mini, path = self.profile.mini, weights or self.weights_path(key, dcls)
+        if mini and weights is None:
+            model = load_model(key, dcls, "demo")
+        else:
+            container = "" if weights else self.container(key, dcls)
+            model = load_weights_file(key, dcls, path, container, mini, self.profile.classes)
         return model.to(self.torch_device())
 
     def inference_model(
         self, key: str, dcls: bool, methods: Sequence[CamMethod] | None = None
     ) -> StudyModel:
         """The same, ready to make maps fast by these methods, the study's own if none are given."""
+        return self.made_ready(self.load_model(key, dcls), methods)
+
+    def made_ready(
+        self, model: StudyModel, methods: Sequence[CamMethod] | None = None
+    ) -> StudyModel:
+        """A model as `inference_model` gives it."""
         plain = any(method.plain for method in (self.methods if methods is None else methods))
-        model = self.load_model(key, dcls)
         return model.for_inference(self.precision, self.compile, keep_plain=plain)
+
+    def untrained_model(self, key: str, dcls: bool, seed: int) -> StudyModel:
+        """A variant with random weights, on the study's device."""
+        import torch
+
+        from lib.models import Provenance, StudyModel, build_network
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = build_network(
+                BACKBONES[key], dcls, mini=self.profile.mini, num_classes=self.profile.classes
+            )
+        size = "mini" if self.profile.mini else "full"
+        provenance = Provenance(variant_name(key, dcls), "random", size, note=f"seed {seed}")
+        return StudyModel(network, BACKBONES[key], provenance).eval().to(self.torch_device())
 
     def torch_device(self) -> torch.device:
         """The device, "auto" taking a GPU where there is one. Raises if it is absent."""
@@ -478,8 +534,16 @@ class Study:
         """Kept scores, named by what determines them: whole and subset runs share them."""
         return OUTPUT / self.profile.key / "scores"
 
-    def facts(self) -> dict:
-        """The choices as plain values, written beside figures and tables."""
+    def unlike(self, facts: Mapping) -> list[str]:
+        """How the study differs of which these are the `facts`; where it was run does not count."""
+        return [
+            f"{name}: {facts[name]}, here {value}"
+            for name, value in self._made_by().items()
+            if name in facts and facts[name] != value
+        ]
+
+    def _made_by(self) -> dict:
+        """The choices on which results depend."""
         return {
             "profile": self.profile.key,
             "models": [b.key for b in self.backbones],
@@ -487,10 +551,15 @@ class Study:
             "limit": self.limit,
             "protocols": list(self.protocols),
             "pictures": self.pictures,
-            "device": str(self.torch_device()),
-            "batch_size": self.batch_size or "auto",
             "precision": self.precision,
             "compile": self.compile,
             "target": self.target,
+        }
+
+    def facts(self) -> dict:
+        """The choices as plain values, written beside figures and tables."""
+        return self._made_by() | {
+            "device": str(self.torch_device()),
+            "batch_size": self.batch_size or "auto",
             "caveat": self.profile.caveat,
         }

@@ -15,6 +15,7 @@ from scipy import stats
 
 from lib.backbones import THE_EIGHT
 from lib.controls import FLOOR
+from lib.methods import METHODS
 from lib.models import parameter_counts
 from lib.protocols import PROTOCOLS
 from lib.results import HUMAN_CEILING
@@ -25,6 +26,7 @@ from lib.study import Study
 REPRODUCED = "reproduced"
 NOT_REPRODUCED = "not reproduced"
 UNDECIDED = "undecided at this n"
+NOT_ASKED = "not asked"
 
 _METAFORMERS = ("caformer_s18", "convformer_s18")
 _FASTVITS = ("fastvit_sa24", "fastvit_sa36")
@@ -51,13 +53,23 @@ class Verdict:
 
 
 class _Missing(Exception):
-    """The study lacks what a claim is about; says what."""
+    """The study lacks what a claim is about; says what.
+
+    verdict : what follows: it was not chosen, or has no valid picture
+    """
+
+    verdict = UNDECIDED
+
+
+class _NotChosen(_Missing):
+    verdict = NOT_ASKED
 
 
 class _Scores:
     """Per-image correlations of one protocol: a column per backbone, dcls and method."""
 
-    def __init__(self, scores: pd.DataFrame, protocol: str):
+    def __init__(self, study: Study, scores: pd.DataFrame, protocol: str):
+        self._chosen = {b.key for b in study.backbones}, {m.key for m in study.methods}
         valid = scores[(scores.validity == VALID) & (scores.protocol == protocol)]
         self.wide = valid.pivot(
             index="image_id", columns=["backbone", "dcls", "method"], values="rho"
@@ -65,6 +77,9 @@ class _Scores:
         self.images = len(self.wide)
 
     def of(self, backbone: str, dcls: bool, method: str) -> pd.Series:
+        for key, chosen in zip((backbone, method), self._chosen, strict=True):
+            if key not in chosen:
+                raise _NotChosen(f"{key} is not among its choices")
         if (backbone, dcls, method) not in self.wide:
             variant = f"{backbone} {'with' if dcls else 'without'} DCLS"
             raise _Missing(f"no picture has a valid {method} map of {variant}")
@@ -80,12 +95,37 @@ def verdicts(study: Study, scores: pd.DataFrame, controls: pd.DataFrame) -> pd.D
     """A row per claim, as `Verdict` tells, on the study's first protocol.
 
     scores, controls : per-image tables, as `score_study` and `score_controls` make them
+
+    `other_readings` is what the other protocols' scores say, `speaks_of` on what it rests.
     """
-    protocol = study.protocols[0]
-    of_protocol = _Scores(scores, protocol)
+    first, *others = study.protocols
+    table = pd.DataFrame([asdict(v) for v in _decided(study, scores, controls, first)])
+    elsewhere = {p: _decided(study, scores, controls, p) for p in others}
+    table["other_readings"] = [
+        "; ".join(f"{protocol}: {_in_brief(found[row])}" for protocol, found in elsewhere.items())
+        for row in range(len(table))
+    ]
+    images = _Scores(study, scores, first).images
+    speaks_of = f"{study.profile.label}, {images} pictures, {first} protocol"
+    if study.profile.caveat:
+        speaks_of += f", and of nothing else: {study.profile.caveat}"
+    return table.assign(speaks_of=speaks_of)
+
+
+def _in_brief(verdict: Verdict) -> str:
+    if np.isnan(verdict.value):
+        return verdict.verdict
+    return f"{verdict.verdict} ({verdict.value:.3g} [{verdict.low:.3g}, {verdict.high:.3g}])"
+
+
+def _decided(
+    study: Study, scores: pd.DataFrame, controls: pd.DataFrame, protocol: str
+) -> list[Verdict]:
+    """The five claims by one protocol."""
+    of_protocol = _Scores(study, scores, protocol)
     floors = _floors(study, controls, protocol)
     sizes = _sizes(study)
-    rows = []
+    found = []
     for claim, decide in (
         ("DCLS raises the score in seven of the eight backbones",
          lambda: _dcls_raises(of_protocol, study)),
@@ -97,15 +137,11 @@ def verdicts(study: Study, scores: pd.DataFrame, controls: pd.DataFrame) -> pd.D
         ("Larger baselines score higher", lambda: _larger_higher(of_protocol, sizes)),
     ):  # fmt: skip
         try:
-            verdict = Verdict(claim, *decide())
+            found.append(Verdict(claim, *decide()))
         except _Missing as missing:
             why = f"cannot be asked of this study: {missing}"
-            verdict = Verdict(claim, UNDECIDED, because=why)
-        rows.append(asdict(verdict))
-    speaks_of = f"{study.profile.label}, {of_protocol.images} pictures, {protocol} protocol"
-    if study.profile.caveat:
-        speaks_of += f", and of nothing else: {study.profile.caveat}"
-    return pd.DataFrame(rows).assign(speaks_of=speaks_of)
+            found.append(Verdict(claim, missing.verdict, because=why))
+    return found
 
 
 def _floors(study: Study, controls: pd.DataFrame, protocol: str) -> dict[str, pd.Series]:
@@ -153,11 +189,11 @@ def _counted(gains: Sequence[pd.Series], needed: int, what: str) -> tuple:
         f"{up} surely rise, {down} surely fall, {open_} may do either "
         f"(95 % intervals corrected for {len(gains)}); {needed} are needed"
     )
-    return verdict, f"{what} that rise, of {len(gains)}", positive, up, up + open_, because
+    statistic = f"{what} rises, of {len(gains)} [surely, at most]"
+    return verdict, statistic, positive, up, up + open_, because
 
 
 def _dcls_raises(scores: _Scores, study: Study) -> tuple:
-    gains = [scores.gain(b.key, _THRESHOLD) for b in THE_EIGHT]
     recipes = {b.label: [study.recipe(b.key, dcls) for dcls in (False, True)] for b in THE_EIGHT}
     unequal = [
         label
@@ -178,7 +214,14 @@ def _dcls_raises(scores: _Scores, study: Study) -> tuple:
                 f"Pair of equal recipe, {b.label}: {found.mean:+.3f} "
                 f"[{found.low:+.3f}, {found.high:+.3f}]."
             )
-    return *_counted(gains, 7, "backbones"), " ".join(notes)
+    by_plain, _, value, low, high, _ = _by_method(scores, _PLAIN)
+    notes.append(f"By Grad-CAM: {by_plain}, {value} [{low}, {high}].")
+    return *_by_method(scores, _THRESHOLD), " ".join(notes)
+
+
+def _by_method(scores: _Scores, method: str) -> tuple:
+    gains = [scores.gain(b.key, method) for b in THE_EIGHT]
+    return _counted(gains, 7, f"backbones whose {METHODS[method].label} score")
 
 
 def _threshold_raises(scores: _Scores) -> tuple:
@@ -187,7 +230,7 @@ def _threshold_raises(scores: _Scores) -> tuple:
         for b in THE_EIGHT
         for d in (False, True)
     ]
-    return _counted(gains, 14, "models")
+    return _counted(gains, 14, "models whose score")
 
 
 def _metaformers_random(scores: _Scores, floors: dict[str, pd.Series]) -> tuple:
@@ -213,7 +256,7 @@ def _metaformers_random(scores: _Scores, floors: dict[str, pd.Series]) -> tuple:
         f"above another picture's human map the higher of the two scores {higher:.3f}, the other "
         f"baselines {other:.3f}; less than half of that counts as random-looking"
     )
-    statistic = "Grad-CAM's height above the floor, less half of the others'"
+    statistic = "Grad-CAM's height above the floor, less half of the others' [95 %]"
     return verdict, statistic, value, low, high, because
 
 
@@ -231,7 +274,8 @@ def _fastvit_mixed(scores: _Scores) -> tuple:
         f"surely fall, {open_} may do either; mixed means that some rise and some fall"
     )
     positive = sum(gain.mean() > 0 for gain in gains)
-    return verdict, f"comparisons that rise, of {len(gains)}", positive, up, up + open_, because
+    statistic = f"comparisons that rise, of {len(gains)} [surely, at most]"
+    return verdict, statistic, positive, up, up + open_, because
 
 
 def _larger_higher(scores: _Scores, sizes: dict[str, int]) -> tuple:
@@ -259,7 +303,8 @@ def _larger_higher(scores: _Scores, sizes: dict[str, int]) -> tuple:
         "an open verdict may stay open with any number of pictures"
     )
     notes = "Eight models of four families: size goes with architecture."
-    return verdict, "rank correlation of size and score", value, low, high, because, notes
+    statistic = "rank correlation of size and Threshold-Grad-CAM score [95 %]"
+    return verdict, statistic, value, low, high, because, notes
 
 
 def _resampled(

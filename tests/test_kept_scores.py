@@ -227,6 +227,7 @@ def test_keep_going_leaves_out_a_model_that_cannot_be_loaded(make, data, trouble
     with pytest.raises((MissingInputs, WeightsError)):
         score_study(make(models=models))
     study = make(models=models, keep_going=True)
+    assert [backbone.key for backbone, _ in study.there()] == ["resnet50"] * 2
     scores = score_study(study)
     assert set(scores.variant) == {"resnet50", "resnet50_dcls", "caformer_s18"}
     missed = left_out(scores)

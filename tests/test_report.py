@@ -121,6 +121,21 @@ class Page(HTMLParser):
 # --- what it holds -------------------------------------------------------------------------------
 
 
+def test_what_another_study_left_is_named_and_not_shown(study):
+    fill(study)
+    facts = {"commit": "abc", "inputs": {}, "environment": {}}
+    other = {"study": {"models": ["convnext_tiny"], "limit": 64}} | facts
+    save_csv(study, "summary", [{"backbone": "resnet50", "score": 0.123456}])
+    (study.output / "tables" / "summary.json").write_text(json.dumps(other))
+    (study.figures / "cose.json").write_text(json.dumps(other))
+    page = Page(study)
+    assert "0.123" not in page.text
+    assert "summary.csv is not of this study (models: ['convnext_tiny']" in page.text
+    assert "cose.png is not of this study" in page.text
+    assert "limit: 64, here 0" in page.text
+    assert len(page.all("img")) == len(CAPTIONS)  # all but that one, and my own
+
+
 def test_everything_that_is_there_is_shown(study):
     fill(study)
     page = Page(study)

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 from conftest import ALL_VARIANTS, VARIANT_IDS, mini
+from timm.models.metaformer import StarReLU
 from torch import nn
 
 from lib import rewrites
@@ -25,12 +26,15 @@ from lib.rewrites import (
 
 
 def unlike(network: nn.Module) -> nn.Module:
-    """Batch norms with statistics and scales of their own, so that leaving one out shows."""
+    """Norms and activations with numbers of their own, so that leaving one out shows."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2)
             nn.init.uniform_(module.weight, 0.5, 2)
+            nn.init.normal_(module.bias)
+        elif isinstance(module, StarReLU):
+            nn.init.uniform_(module.scale, -2, 2)
             nn.init.normal_(module.bias)
     return network
 

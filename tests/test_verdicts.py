@@ -9,7 +9,7 @@ import pytest
 from lib.backbones import THE_EIGHT
 from lib.scoring import VALID
 from lib.study import Study
-from lib.verdicts import NOT_REPRODUCED, REPRODUCED, UNDECIDED, verdicts
+from lib.verdicts import NOT_ASKED, NOT_REPRODUCED, REPRODUCED, UNDECIDED, verdicts
 
 KEYS = [b.key for b in THE_EIGHT]
 CLAIMS = ("dcls", "metaformers", "threshold", "fastvit", "size")
@@ -93,12 +93,22 @@ def test_six_risers_and_one_open_are_undecided():
     assert (row.verdict, row.low, row.high) == (UNDECIDED, 6, 7)
 
 
-def test_a_claim_about_models_that_are_not_chosen_is_undecided():
+def test_a_claim_about_models_that_are_not_chosen_is_not_asked():
     study = Study.from_profile("paper", models=["resnet50"], protocols=["published"])
     scores = table(as_claimed)
     found = verdicts(study, scores[scores.backbone == "resnet50"], controls())
-    assert (found.verdict == UNDECIDED).all()
+    assert (found.verdict == NOT_ASKED).all()
     assert found.because.str.contains("cannot be asked of this study").all()
+
+
+def test_other_readings_stand_beside_the_first():
+    study = Study.from_profile("paper", protocols=["published", "corrected"])
+    scores = pd.concat([table(as_claimed), table(lambda *_: 0.3).assign(protocol="corrected")])
+    both = pd.concat([controls(), controls().assign(protocol="corrected")])
+    found = verdicts(study, scores, both)
+    assert (found.verdict == REPRODUCED).all()
+    assert found.other_readings.str.startswith("corrected: ").all()
+    assert not found.other_readings.str.startswith("corrected: reproduced").any()
 
 
 def test_on_the_demo_verdicts_speak_of_the_demo_only():

@@ -1,9 +1,9 @@
 """Make the embedded example, all of it, from seeds: `python -m lib.demo`.
 
 Writes the held-out ClickMe-format shard, the class names, and the sixteen
-miniatures' weights below `data/demo/`. On two CPU cores the pictures take about a
-minute and the models about forty minutes. Pictures come out the same
-on every machine; weights do so up to the order of floating-point sums.
+miniatures' weights, at the end of their training and earlier, below `data/demo/`. On two
+CPU cores the pictures take about a minute and the models about forty minutes. Pictures come
+out the same on every machine; weights do so up to the order of floating-point sums.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ TRAINING_PICTURES, HELD_OUT_PICTURES = 2800, 240
 EMPTY_EVERY = 5  # every fifth training scene holds no creature
 PICTURE_QUALITY, MAP_QUALITY = 85, 90
 REQUIRED_ACCURACY = 0.9
+EARLIER = (0.1, 0.3)  # shares of the training whose networks are kept, for COSE
 
 
 def _record(scene: Scene, index: int) -> Record:
@@ -39,6 +40,10 @@ def _record(scene: Scene, index: int) -> Record:
     return Record(
         encode_jpeg(scene.picture, PICTURE_QUALITY), encode_jpeg(people, MAP_QUALITY), scene.label
     )
+
+
+def earlier_weights_path(variant: str, step: int) -> Path:
+    return DEMO / "checkpoints" / "training" / variant / f"step-{step:04d}.safetensors"
 
 
 def make_held_out_shard(path: Path) -> None:
@@ -77,9 +82,15 @@ def make_models(keys: list[str]) -> None:
                     bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
                     bar.update()
 
+                def keep(step: int, steps: int, network: torch.nn.Module, name: str = name) -> None:
+                    if step in [round(share * steps) for share in EARLIER]:
+                        path = earlier_weights_path(name, step)
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                        save_weights(network, path, {"step": f"{step} of {steps}"})
+
                 network = train(
                     backbone, dcls, pictures, labels, shown,
-                    num_classes=len(CLASSES), seed=seed, report=report,
+                    num_classes=len(CLASSES), seed=seed, report=report, keep=keep,
                 )  # fmt: skip
             network.half().float()
             top1 = accuracy(network, backbone, held_out, held_out_labels)

@@ -149,6 +149,7 @@ def train(
     num_classes: int,
     seed: int,
     report: Callable[[int, int, float], None] = lambda step, steps, loss: None,
+    keep: Callable[[int, int, nn.Module], None] = lambda step, steps, network: None,
 ) -> nn.Module:
     """Train one miniature from scratch; returns it in eval mode.
 
@@ -156,6 +157,7 @@ def train(
     labels   : (image,) class indices; `num_classes` for a scene of no class
     shown    : (image, side, side) in 0-1, where each picture shows its creature
     report   : called with step, steps, and the running loss
+    keep     : called with step, steps, and the network as it then is
     """
     recipe = RECIPES[backbone.family]
     torch.manual_seed(seed)
@@ -195,6 +197,7 @@ def train(
         clamp_positions(network)
         running += 0.05 * (loss.item() - running)
         report(step + 1, recipe.steps, running)
+        keep(step + 1, recipe.steps, network)
     for layer in dcls_layers(network).values():
         layer.__dict__.pop("_conv_forward", None)
     return network.eval()

@@ -20,6 +20,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from lib.download import KnownFiles
 from lib.files import existing
+from lib.outputs import saved_provenance
 from lib.paths import NOTEBOOKS, ROOT, shown
 from lib.runner import within
 from lib.runner.faults import RunError, disk_advice
@@ -71,8 +72,20 @@ def _check_inputs(steps: Sequence[Step], study: Study) -> list[RunError]:
             listed = ", ".join(map(shown, absent))
             text = f"{step.name} reads {listed}, which is not there"
             problems.append(trouble("missing files", f"{text}; run what writes it before it"))
+        for path in step.inputs(study):
+            if path not in known | written and (other := _of_another_study(path, study)):
+                text = f"{step.name} reads {shown(path)}, which is of another study ({other})"
+                problems.append(trouble("missing files", f"{text}; run what writes it before it"))
         written.update(step.outputs(study))
     return problems
+
+
+def _of_another_study(path: Path, study: Study) -> str:
+    """How the study differs for which a result was made, if something tells."""
+    try:
+        return "; ".join(study.unlike(saved_provenance(path)["study"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""
 
 
 def _check_known(study: Study) -> list[RunError]:

@@ -1,0 +1,126 @@
+"""COSE's pairs of a whole study: made where not kept, a block of pictures at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+from tqdm import tqdm
+
+from lib import changes, cose, ssim
+from lib.backbones import Backbone, variant_name
+from lib.clickme import ClickMe, ClickMeBatch
+from lib.cose import ITSELF, pairs_of_changed_network, pairs_of_changed_pictures
+from lib.fingerprint import fingerprint, sha256_of
+from lib.kept import facts_of_maps, read_kept, write_kept
+from lib.methods import PUBLISHED_METHODS
+from lib.models import StudyModel
+from lib.scoring import BatchSize
+from lib.study import Study
+from lib.threads import reuse_memory
+
+# Unless others are asked for: the study's two, one that looks elsewhere, and the control.
+COSE_METHODS = (*PUBLISHED_METHODS, "grad_cam_plus_plus", "random_cam")
+SEED = 20240803
+RANDOM = "random weights"
+_BLOCK = 16  # pictures whose pairs are kept at once
+_AUTO_GPU, _AUTO_MINI, _AUTO_CPU = 256, 24, 8  # changed pictures a forward
+_CODE = (changes, cose, ssim)
+
+
+@dataclass(frozen=True)
+class _Other:
+    """What a variant is compared with.
+
+    name : ITSELF on changed pictures, else what the network became
+    load : makes the changed network, None for the variant itself
+    hash : of what determines its weights
+    """
+
+    name: str
+    load: Callable[[], StudyModel] | None = None
+    hash: str = ""
+
+
+def score_cose(study: Study, pictures: int = 0) -> pd.DataFrame:
+    """Every pair of every variant, method and picture: `backbone, dcls` and `lib.cose.COLUMNS`.
+
+    pictures : so many of the study's, 0 for all
+
+    Networks change to random weights, and to each file of `Study.training_checkpoints`. What
+    is done is kept, so that a run goes on where one ended. Raises MissingInputs, StoredError,
+    WeightsError.
+    """
+    study.require_inputs()
+    clickme = study.clickme(limit=pictures or study.limit)
+    reuse_memory()
+    others = {variant: _others(study, *variant) for variant in study.there()}
+    frames = []
+    total = len(clickme) * sum(map(len, others.values()))
+    with tqdm(total=total, desc="COSE", unit="picture") as bar:
+        for (backbone, dcls), compared in others.items():
+            bar.set_postfix_str(variant_name(backbone.key, dcls))
+            variant = _Variant(study, backbone, dcls)
+            for other in compared:
+                for number, some in enumerate(clickme.blocks(_BLOCK)):
+                    frame = variant.pairs(other, some, number)
+                    frames.append(frame.assign(backbone=backbone.key, dcls=dcls))
+                    bar.update(len(some))
+    table = pd.concat(frames, ignore_index=True)
+    return table[["backbone", "dcls", *cose.COLUMNS]]
+
+
+def _others(study: Study, backbone: Backbone, dcls: bool) -> list[_Other]:
+    key = backbone.key
+    earlier = [
+        _Other(
+            f"earlier: {path.name.split('.')[0]}",
+            lambda path=path: study.load_model(key, dcls, path),
+            sha256_of(path),
+        )
+        for path in study.training_checkpoints(key, dcls)
+    ]
+    untrained = _Other(RANDOM, lambda: study.untrained_model(key, dcls, SEED), str(SEED))
+    return [_Other(ITSELF), untrained, *earlier]
+
+
+class _Variant:
+    """Makes pairs, holding the variant and one changed network in memory at most."""
+
+    def __init__(self, study: Study, backbone: Backbone, dcls: bool):
+        self._study, self._key = study, (backbone.key, dcls)
+        self._name = variant_name(backbone.key, dcls)
+        self._facts = facts_of_maps(study, backbone, dcls) | {"code of COSE": _CODE}
+        self._whole: StudyModel | None = None
+        self._changed: tuple[str, StudyModel] | None = None
+        auto = _AUTO_MINI if study.profile.mini else _AUTO_CPU
+        auto = _AUTO_GPU if study.torch_device().type == "cuda" else auto
+        self._size = BatchSize(study.batch_size or auto)
+
+    def pairs(self, other: _Other, some: ClickMe, number: int) -> pd.DataFrame:
+        """Of a block of pictures: kept from before, or made and kept."""
+        of = [(chosen.index, chosen.place) for chosen in some.chosen]
+        here = {"other": [other.name, other.hash], "part": some.part.digest(), "pictures": of}
+        name = f"{self._name}-{some.part.name}-{number}-{fingerprint(self._facts | here)}"
+        path = self._study.scores.with_name("cose") / f"{name}.parquet"
+        table = read_kept(path, self._study.keep_going, cose.COLUMNS)
+        if table is None:
+            frames = [self._made(other, batch) for batch in some.batches(_BLOCK)]
+            table = pd.concat(frames) if frames else pd.DataFrame(columns=cose.COLUMNS)
+            write_kept(path, table, some.left_out)
+        return table
+
+    def _made(self, other: _Other, batch: ClickMeBatch) -> pd.DataFrame:
+        methods = self._study.methods
+        if self._whole is None:
+            self._whole = self._study.inference_model(*self._key)
+        if other.load is None:
+            return pairs_of_changed_pictures(self._whole, methods, batch, self._size)
+        if self._changed is None or self._changed[0] != other.name:
+            self._changed = None  # its memory goes before the next one's comes
+            self._changed = other.name, self._study.made_ready(other.load())
+        changed = self._changed[1]
+        return pairs_of_changed_network(
+            self._whole, changed, other.name, methods, batch, self._size
+        )
