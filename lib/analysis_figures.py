@@ -27,7 +27,18 @@ def _methods(frame: pd.DataFrame) -> list[str]:
     return [key for key in METHODS if key in known]
 
 
+def _nothing(title: str) -> Figure:
+    """In place of a figure that would show no number."""
+    fig, ax = plt.subplots(figsize=(5.6, 1.0))
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, f"{title}: nothing to show.\nNo picture has a map that orders anything.",
+            ha="center", va="center")  # fmt: skip
+    return fig
+
+
 def _n(values: pd.Series) -> str:
+    if not len(values.dropna()):
+        return "n = 0"
     low, high = int(values.min()), int(values.max())
     return f"n = {low}" if low == high else f"n = {low}–{high}"
 
@@ -144,6 +155,8 @@ def plot_measures(measured: pd.DataFrame) -> Figure:
 
     measured : `backbone, dcls, method, measure, label, rank, n`
     """
+    if measured.empty:
+        return _nothing("Measures of agreement")
     methods, order = _methods(measured), _present(measured.backbone)
     models = [(key, dcls) for key in order for dcls in (False, True)]
     rows = list(measured.label.unique())
@@ -229,6 +242,8 @@ def plot_alignment_against_faithfulness(table: pd.DataFrame) -> Figure:
 
     table : `backbone, dcls, method, score, low, high, drop, drop_low, drop_high, n, n_drop`
     """
+    if table.empty:
+        return _nothing("Agreement and faithfulness")
     models = [
         (key, dcls) for key in _present(table.backbone) for dcls in (False, True)
         if ((table.backbone == key) & (table.dcls == dcls)).any()
@@ -268,6 +283,8 @@ def plot_alignment_against_faithfulness(table: pd.DataFrame) -> Figure:
 
 def plot_method_ranking(ranking: pd.DataFrame) -> Figure:
     """Methods by their score over all models, as `lib.method_study.rank_methods` makes it."""
+    if ranking.empty:
+        return _nothing("CAM methods")
     fig, ax = plt.subplots(figsize=(5.6, 0.25 * len(ranking) + 1.0))
     places = np.arange(len(ranking))
     errors = np.abs(ranking[["low", "high"]].to_numpy().T - ranking.score.to_numpy())

@@ -22,6 +22,7 @@ from lib.methods import min_max
 from lib.protocols import Protocol
 from lib.scoring import agreement, centre_map
 from lib.spearman import rank_maps
+from lib.stored import StoredError
 from lib.study import Study
 
 SEED = 20240803
@@ -67,6 +68,8 @@ def score_controls(study: Study) -> pd.DataFrame:
                 frame = frame[np.tile(clickme.is_scored(protocol.key, block.places), len(maps))]
                 frames.append(frame.assign(protocol=reading[0], reading=reading[1]))
             bar.update(len(block.image_ids))
+    if not frames:
+        raise StoredError("no picture of the study can be read")
     table = pd.concat(frames, ignore_index=True)
     names = ["protocol", "reading", "control", "image_id"]
     return table[[*names, *table.columns.difference(names, sort=False)]]

@@ -17,6 +17,7 @@ from lib.kept import facts_of_maps, read_kept, write_kept
 from lib.methods import PUBLISHED_METHODS
 from lib.models import StudyModel
 from lib.scoring import BatchSize
+from lib.stored import StoredError
 from lib.study import Study
 from lib.threads import reuse_memory
 
@@ -67,6 +68,8 @@ def score_cose(study: Study, pictures: int = 0) -> pd.DataFrame:
                     frame = variant.pairs(other, some, number)
                     frames.append(frame.assign(backbone=backbone.key, dcls=dcls))
                     bar.update(len(some))
+    if not len(clickme) or all(frame.empty for frame in frames):
+        raise StoredError("no picture of the study can be read")
     table = pd.concat(frames, ignore_index=True)
     return table[["backbone", "dcls", *cose.COLUMNS]]
 

@@ -14,6 +14,7 @@ from lib.methods import CamMethod
 from lib.models import StudyModel
 from lib.paths import PHOTOGRAPHS
 from lib.photographs import photographs
+from lib.stored import StoredError
 from lib.study import Study
 
 
@@ -34,8 +35,15 @@ class Exhibit:
 
 
 def held_out(study: Study, count: int) -> ClickMeBatch:
-    """The first pictures of a fixed, seeded subset of the profile's shards."""
-    return next(study.clickme(limit=count).batches(count))
+    """The first pictures of a fixed, seeded subset of the profile's shards.
+
+    Where some cannot be read, with `keep_going`, of a larger subset. Raises StoredError.
+    """
+    for limit in (count, 4 * count, 0):
+        batch = next(study.clickme(limit=limit).batches(count), None)
+        if batch is not None:
+            return batch
+    raise StoredError("no picture of the study can be read")
 
 
 def exhibit(study: Study, count: int = 10) -> Exhibit:

@@ -163,7 +163,7 @@ def score_measures(study: Study) -> pd.DataFrame:
     """Every measure for the study's models and methods, on its first protocol.
 
     `backbone, dcls, method, measure, image_id, value`: a row per image; the maps' target is
-    the picture's label. Images whose map, or human map, is constant are left out of all.
+    the study's. Images whose map, or human map, is constant are left out of all.
     Raises StoredError, WeightsError.
     """
     protocol = PROTOCOLS[study.protocols[0]]
@@ -173,7 +173,8 @@ def score_measures(study: Study) -> pd.DataFrame:
         model = study.inference_model(backbone.key, dcls)
         for batch in clickme.batches(_BATCH):
             scored = clickme.is_scored(protocol.key, batch.places)
-            maps = cam_maps(model, model.prepare(batch.pictures), batch.labels, study.methods)
+            asked = study.asked(batch.labels)
+            maps = cam_maps(model, model.prepare(batch.pictures), asked, study.methods)
             human = human_maps(batch.stored_maps, protocol, backbone.preprocessing)
             theirs = Maps(human, protocol.settles)
             for method, of_method in maps.items():

@@ -124,6 +124,9 @@ def show(
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 2 for what is wrong with what was asked."""
     options = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # names that the terminal has no letters for
+            stream.reconfigure(errors="backslashreplace")
     try:
         key, method = BACKBONES[options.model].key, METHODS[options.method].key
         name = f"{options.picture.stem}_{variant_name(key, options.dcls)}_{method}.png"
@@ -132,6 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"--out must end in .png, got {out}")
         if not options.picture.is_file():
             raise ValueError(f"there is no file {options.picture}")
+        if options.picture.resolve() in (out.resolve(), out.with_suffix(".npy").resolve()):
+            raise ValueError(f"--out {out} would replace the picture; choose another name")
         model, names = _loaded(key, options.dcls, options.weights, options.device)
         print("\n".join(show(options.picture, model, method, names, options.target, out)))
     except (ValueError, MissingInputs, WeightsError, OSError) as error:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 
 def read_picture(path: Path) -> Image.Image:
@@ -17,7 +18,10 @@ def read_picture(path: Path) -> Image.Image:
             if opened.mode.startswith(("I", "F")):
                 raise OSError(f"its {opened.mode} pixels have no 8-bit meaning; save it as 8-bit")
             upright = ImageOps.exif_transpose(opened).convert("RGBA")
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+    # Pillow's readers of damaged files raise whatever their format makes of it.
+    except (OSError, SyntaxError, ValueError, RuntimeError, TypeError, IndexError, KeyError,
+            AttributeError, OverflowError, MemoryError, struct.error,
+            Image.DecompressionBombError) as error:  # fmt: skip
         raise ValueError(f"{path} is no readable picture: {error}") from None
     white = Image.new("RGBA", upright.size, "white")
     return Image.alpha_composite(white, upright).convert("RGB")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -80,16 +81,18 @@ def score_forgetting(study: Study, count: int) -> pd.DataFrame:
     """Similarity of every method's maps to the trained network's, as parts forget.
 
     `backbone, dcls, method, part, image_id, rho`: Spearman's correlation of the maps for the
-    picture's label, a row per image; missing where a map is constant. `part` is the last that
+    study's target, a row per image; missing where a map is constant. `part` is the last that
     forgot, those before it having done so too.
     """
     batch = held_out(study, count)
-    labels = batch.labels
     plain = any(method.plain for method in study.methods)
     frames = []
     for backbone, dcls in tqdm(study.there(), desc="forgetting", unit="model"):
         trained: dict[str, torch.Tensor] = {}
         whole = study.load_model(backbone.key, dcls)
+        labels = study.asked(batch.labels)
+        if labels is None:  # what the trained network predicts, whatever it forgets
+            labels = _predicted(whole.for_inference(form=Form()), batch.pictures)
         for part, model in forgetting(whole, study.profile.mini, study.profile.classes):
             fast = model.for_inference(form=Form(), keep_plain=plain)
             found = [
@@ -106,6 +109,12 @@ def score_forgetting(study: Study, count: int) -> pd.DataFrame:
                                  rho=rho)
                 )  # fmt: skip
     return pd.concat(frames, ignore_index=True)
+
+
+@torch.inference_mode()
+def _predicted(model: StudyModel, pictures: np.ndarray) -> torch.Tensor:
+    found = [model(model.prepare(some)).argmax(dim=1) for some in _pieces(pictures)]
+    return torch.cat(found).cpu()
 
 
 def _pieces(values):

@@ -13,6 +13,7 @@ RESAMPLES = 5000
 FLIPS = 9999
 SEED = 0
 _FEW = 12  # values
+_LEAST_EFFECT = 1e-4  # Cohen's d: a thousand million images and more
 FAMILY = 8  # backbones, over which p values are corrected
 _CELLS = 2e7  # of resampled values in memory at once
 
@@ -97,18 +98,21 @@ def effect_size(differences: Iterable[float]) -> float:
     sample = np.asarray(list(differences), dtype=np.float64)
     sample = sample[~np.isnan(sample)]
     spread = sample.std(ddof=1) if len(sample) > 1 else 0.0
-    return float(sample.mean() / spread) if spread > 0 else float("nan")
+    # Equal values have a spread by rounding alone.
+    equal = spread <= 1e-12 * np.abs(sample).max(initial=0)
+    return float("nan") if equal else float(sample.mean() / spread)
 
 
 def images_needed(effect: float, power: float = 0.8, alpha: float = 0.05 / FAMILY) -> float:
     """Images to find an effect of this size (Cohen's d) so often, by a paired t test.
 
     At the level that Holm's first step asks of one backbone among eight, and never fewer than
-    with which so many signs' flips can reach it. It takes the effect for the true one.
+    with which so many signs' flips can reach it. It takes the effect for the true one. NaN for
+    one that is next to none.
     """
     from statsmodels.stats.power import TTestPower
 
-    if not np.isfinite(effect) or effect == 0:
+    if not np.isfinite(effect) or abs(effect) < _LEAST_EFFECT:
         return float("nan")
     fewest = np.ceil(1 - np.log2(alpha))  # the least p of n images' flips is 2^(1 - n)
     if abs(effect) > 2:  # where the solver finds no root

@@ -236,6 +236,10 @@ class Study:
 
     # --- what it works on -------------------------------------------------------
 
+    def asked(self, labels: torch.Tensor) -> torch.Tensor | None:
+        """The classes whose evidence maps show: the labels, or None for the predicted ones."""
+        return None if self.target == "predicted" else labels
+
     @property
     def variants(self) -> list[tuple[Backbone, bool]]:
         """(backbone, dcls) pairs, each backbone's baseline first."""

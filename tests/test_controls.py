@@ -11,6 +11,7 @@ from scipy.stats import spearmanr
 from lib.clickme import ClickMe
 from lib.control_scores import score_controls
 from lib.human_maps import published_human_maps
+from lib.measures import score_measures
 from lib.methods import FLOORS, METHODS, family_key
 from lib.sanity import compare_targets, forgetting, parts, score_forgetting, summarise_forgetting
 from lib.scoring import VALID
@@ -144,3 +145,13 @@ def test_targets_differ_only_where_the_model_is_wrong(study):
     same = true.top1.to_numpy()
     np.testing.assert_allclose(true.rho[same], wrong.rho[same], atol=1e-12)
     assert (true.top1 == wrong.top1).all()
+
+
+def test_other_measures_follow_the_studys_target():
+    study = Study.from_profile("demo", ["convnext_tiny"], ["grad_cam"], target="predicted",
+                               protocols=["published"], limit=40)  # fmt: skip
+    measured = score_measures(study)
+    rho = measured[measured.measure == "spearman"].set_index(["dcls", "image_id"]).value
+    scores = score_study(study).query("validity == 'valid'").set_index(["dcls", "image_id"]).rho
+    assert set(rho.index) == set(scores.index)
+    np.testing.assert_allclose(rho.sort_index(), scores.sort_index(), atol=1e-6)

@@ -69,3 +69,24 @@ def test_wishes_that_cannot_be_met_are_named(tmp_path, capsys):
     help_text = capsys.readouterr().out
     assert "score_cam" in help_text
     assert "fastvit_sa36" in help_text
+
+
+def test_the_picture_itself_is_never_replaced(tmp_path, capsys):
+    picture = tmp_path / "in.png"
+    Image.fromarray(np.full((50, 50, 3), 99, np.uint8)).save(picture)
+    before = picture.read_bytes()
+    assert main([str(picture), "--out", str(tmp_path / "." / "in.png")]) == 2
+    assert "would replace the picture" in capsys.readouterr().err
+    assert picture.read_bytes() == before
+
+
+def test_a_picture_damaged_within_is_refused_by_name(tmp_path, capsys):
+    picture = tmp_path / "broken.png"
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (400, 400, 3), dtype=np.uint8)).save(picture)
+    data = bytearray(picture.read_bytes())
+    second = data.index(b"IDAT", data.index(b"IDAT") + 4)
+    data[second] ^= 1  # the type of a chunk
+    picture.write_bytes(bytes(data))
+    assert main([str(picture)]) == 2
+    assert "broken.png is no readable picture" in capsys.readouterr().err

@@ -161,3 +161,10 @@ def test_every_backbone_has_a_reading():
     assert names["caformer_s18"] == names["fastvit_sa24"] == "whole"
     assert names["convnext_tiny"] == "centre, 224 of 256"
     assert PROTOCOLS["published"].reading_name(BACKBONES["convnext_tiny"].preprocessing) == "whole"
+
+
+def test_no_sample_size_for_next_to_no_effect():
+    for differences in ([0.1, 0.2, -0.3], [0.1, 0.1, 0.1, -0.1, -0.1, -0.1]):
+        assert np.isnan(images_needed(effect_size(differences)))
+    assert np.isnan(effect_size([0.1, 0.1, 0.1]))  # its spread is rounding
+    assert effect_size([0.1, 0.2, 0.3]) == pytest.approx(2)
