@@ -60,6 +60,7 @@ class _Sums:
 _SCORES = ("consistency", "sensitivity", "cose")
 
 
+@cache
 def _resampled(images: int) -> np.ndarray:
     """(resample, image) how often each image is drawn, by a fixed seed."""
     return np.random.default_rng(SEED).multinomial(
@@ -69,11 +70,10 @@ def _resampled(images: int) -> np.ndarray:
 
 def _intervals(found: np.ndarray, images: int) -> np.ndarray:
     """(resample, score) -> (2, score) 95 % interval; missing of few images, or if much is."""
-    if images < _FEW:
-        return np.full((2, found.shape[1]), np.nan)
-    with np.errstate(invalid="ignore"):
-        ends = np.nanquantile(found, [0.025, 0.975], axis=0)
-    ends[:, np.isnan(found).mean(axis=0) > 0.025] = np.nan
+    ends = np.full((2, found.shape[1]), np.nan)
+    known = np.isnan(found).mean(axis=0) <= 0.025
+    if images >= _FEW and known.any():
+        ends[:, known] = np.nanquantile(found[:, known], [0.025, 0.975], axis=0)
     return ends
 
 
@@ -123,7 +123,8 @@ def summarise_cose(pairs: pd.DataFrame) -> pd.DataFrame:
         scored = _scored(chosen)
         right = chosen[chosen.condition.isin([KEPT, CHANGED])]
         why = _why_undefined(scored, right.constant)
-        matched = _scored(chosen, "matched")
+        same = chosen.matched.equals(chosen.ssim)
+        matched = scored if same else _scored(chosen, "matched")
         cells = right.cells.max()
         levels = {"chance": np.nan, "ceiling": np.nan}
         if not np.isnan(cells):

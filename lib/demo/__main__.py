@@ -42,8 +42,9 @@ def _record(scene: Scene, index: int) -> Record:
     )
 
 
-def earlier_weights_path(variant: str, step: int) -> Path:
-    return DEMO / "checkpoints" / "training" / variant / f"step-{step:04d}.safetensors"
+def earlier_weights_path(variant: str, share: float) -> Path:
+    name = f"{100 * share:02.0f}-percent.safetensors"
+    return DEMO / "checkpoints" / "training" / variant / name
 
 
 def make_held_out_shard(path: Path) -> None:
@@ -83,8 +84,8 @@ def make_models(keys: list[str]) -> None:
                     bar.update()
 
                 def keep(step: int, steps: int, network: torch.nn.Module, name: str = name) -> None:
-                    if step in [round(share * steps) for share in EARLIER]:
-                        path = earlier_weights_path(name, step)
+                    for share in (s for s in EARLIER if step == round(s * steps)):
+                        path = earlier_weights_path(name, share)
                         path.parent.mkdir(parents=True, exist_ok=True)
                         save_weights(network, path, {"step": f"{step} of {steps}"})
 
