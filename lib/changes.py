@@ -113,6 +113,9 @@ KINDS: Table[Kind] = Table(
 )  # fmt: skip
 
 
+CHANGES = sum(DRAWN if kind.largest else 1 for kind in KINDS.values())  # of a picture
+
+
 @dataclass(frozen=True)
 class Change:
     """A kind of `KINDS` at a magnitude."""

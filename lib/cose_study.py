@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from lib import changes, cose, ssim
 from lib.backbones import Backbone, variant_name
+from lib.changes import CHANGES
 from lib.clickme import ClickMe, ClickMeBatch
 from lib.cose import ITSELF, pairs_of_changed_network, pairs_of_changed_pictures
 from lib.fingerprint import fingerprint, sha256_of
@@ -19,6 +20,7 @@ from lib.models import StudyModel
 from lib.scoring import BatchSize
 from lib.stored import StoredError
 from lib.study import Study
+from lib.study_scores import foretell
 from lib.threads import reuse_memory
 
 # Unless others are asked for: the study's two, one that looks elsewhere, and the control.
@@ -57,6 +59,12 @@ def score_cose(study: Study, pictures: int = 0) -> pd.DataFrame:
     clickme = study.clickme(limit=pictures or study.limit)
     reuse_memory()
     others = {variant: _others(study, *variant) for variant in study.there()}
+    if any(method.forwards for method in study.methods) and not study.keep_going:
+        backbone, dcls = next(iter(others))
+        maps = sum(1 + CHANGES + 2 * (len(compared) - 1) for compared in others.values())
+        model = study.inference_model(backbone.key, dcls)
+        batch = next(clickme.batches(1))
+        tqdm.write(foretell(model, batch, study.methods, maps * len(clickme)))
     frames = []
     total = len(clickme) * sum(map(len, others.values()))
     with tqdm(total=total, desc="COSE", unit="picture") as bar:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from tqdm import tqdm
 from lib.backbones import Backbone, variant_name
 from lib.cam import head_pass
 from lib.checkpoints import MissingWeights, WeightsError
-from lib.clickme import ClickMe
+from lib.clickme import ClickMe, ClickMeBatch
 from lib.kept import LEFT_OUT, kept_path, read_kept, write_kept
+from lib.methods import CamMethod
 from lib.models import StudyModel
 from lib.prepared import PreparedPart
 from lib.scoring import BatchSize, score_part
@@ -79,20 +80,11 @@ class Scorer:
 
     def foretell(self, units: list[Unit]) -> str:
         """How long the methods that take many forwards a picture will take; "" without any."""
-        slow = [method for method in self.study.methods if method.forwards]
-        if not slow:
+        if not any(method.forwards for method in self.study.methods):
             return ""
         model = self._model(units[0].backbone, units[0].dcls)
-        batch = next(units[0].some.batches(1))
-        x = model.prepare(batch.pictures)
-        head_pass(model, x, batch.labels)
-        started = time.perf_counter()
-        channels = head_pass(model, x, batch.labels).features.shape[1]
-        seconds = time.perf_counter() - started
-        forwards = sum(channels if m.forwards == "channels" else m.forwards for m in slow)
-        hours = forwards * seconds * sum(len(unit.some) for unit in units) / 3600
-        names = ", ".join(method.label for method in slow)
-        return f"{names}: about {forwards} forwards a picture, {hours:.1f} h in all at most"
+        pictures = sum(len(unit.some) for unit in units)
+        return foretell(model, next(units[0].some.batches(1)), self.study.methods, pictures)
 
     def _model(self, backbone: Backbone, dcls: bool) -> StudyModel:
         name = self.study.weights_name(backbone.key, dcls)
@@ -104,6 +96,27 @@ class Scorer:
             self._room -= taken
             self._models[name] = model
         return model
+
+
+def foretell(
+    model: StudyModel, batch: ClickMeBatch, methods: Sequence[CamMethod], pictures: int
+) -> str:
+    """How long the methods will take that take many forwards, by one timed forward; "" without.
+
+    pictures : how many maps of each method will be made, by networks like this one
+    """
+    slow = [method for method in methods if method.forwards]
+    if not slow:
+        return ""
+    x = model.prepare(batch.pictures)
+    head_pass(model, x, batch.labels)
+    started = time.perf_counter()
+    channels = head_pass(model, x, batch.labels).features.shape[1]
+    seconds = (time.perf_counter() - started) / len(x)
+    forwards = sum(channels if m.forwards == "channels" else m.forwards for m in slow)
+    hours = forwards * seconds * pictures / 3600
+    names = ", ".join(method.label for method in slow)
+    return f"{names}: about {forwards} forwards a picture, {hours:.1f} h in all at most"
 
 
 def score_study(study: Study) -> pd.DataFrame:

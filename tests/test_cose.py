@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -504,6 +505,13 @@ def test_a_study_is_the_same_for_all_and_goes_on_where_it_ended(study, monkeypat
     kept[0].write_bytes(kept[0].read_bytes()[:100])  # damaged
     with pytest.raises(AssertionError, match="made again"):
         score_cose(study, 3)
+
+
+def test_slow_explainers_foretell_their_time(study, capsys):
+    slow = replace(study, methods=(METHODS["grad_cam"], METHODS["integrated_gradients"]))
+    score_cose(slow, 1)
+    said = capsys.readouterr()
+    assert "Integrated Gradients: about 75 forwards a picture" in said.out + said.err
 
 
 def test_followed_is_what_pairs_score(pictures):
