@@ -76,8 +76,9 @@ def integrated_gradients(model: nn.Module, x: Tensor, passed: HeadPass, steps: i
 
     def explain(probability: nn.Module, pictures: Tensor) -> Tensor:
         found = IntegratedGradients(probability).attribute(
-            pictures, 0.0, passed.targets, n_steps=steps, internal_batch_size=_CHUNK
-        )
+            pictures, 0.0, passed.targets, n_steps=steps,
+            internal_batch_size=max(_CHUNK, len(pictures)),
+        )  # fmt: skip
         return _shown(found)
 
     return _explained(model, x, explain)
