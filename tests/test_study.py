@@ -140,3 +140,15 @@ def test_making_a_study_and_drawing_figures_import_no_torch():
         "Study.from_profile('demo').inventory(); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_earlier_weights_are_any_files_of_a_variants_folder(no_real_data):
+    study = Study.from_profile("paper", models=["resnet50"])
+    assert study.training_checkpoints("resnet50", True) == []
+    folder = study.data / "checkpoints" / "training" / "resnet50_dcls"
+    folder.mkdir(parents=True)
+    for name in ("b.safetensors", "a.pth.tar", ".hidden"):
+        (folder / name).touch()
+    found = study.training_checkpoints("resnet50", True)
+    assert [path.name for path in found] == ["a.pth.tar", "b.safetensors"]
+    assert study.inputs()["training checkpoints"] == found
