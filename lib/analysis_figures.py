@@ -11,20 +11,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.backbones import BACKBONES
+from lib.figures import DCLS_COLOUR, MARKS, PLAIN_COLOUR, methods_of
 from lib.methods import METHODS
 
-_DCLS = "#0072B2"
 _CHANGE = "change of the score (mean Spearman ρ ÷ 0.658)"
 
 
 def _present(keys: Sequence[str]) -> list[str]:
     known = set(keys)
     return [key for key in BACKBONES if key in known]
-
-
-def _methods(frame: pd.DataFrame) -> list[str]:
-    known = set(frame.method)
-    return [key for key in METHODS if key in known]
 
 
 def _nothing(title: str) -> Figure:
@@ -48,7 +43,7 @@ def plot_paired_differences(paired: pd.DataFrame, differences: pd.DataFrame) -> 
 
     paired, differences : `paired_differences` and `per_image_differences` of one protocol
     """
-    methods, order = _methods(paired), _present(paired.backbone)
+    methods, order = methods_of(paired), _present(paired.backbone)
     fig, axes = plt.subplots(
         1, len(methods), figsize=(3.7 * len(methods) + 0.6, 0.34 * len(order) + 1.5),
         sharey=True, sharex=True, squeeze=False,
@@ -94,7 +89,7 @@ def plot_floor_sweep(sweep: pd.DataFrame) -> Figure:
         sharey="row", squeeze=False, height_ratios=[2.2, 1] * rows,
     )  # fmt: skip
     styles = {
-        (name, dcls): {"color": _DCLS if dcls else "0.45", "ls": style}
+        (name, dcls): {"color": DCLS_COLOUR if dcls else PLAIN_COLOUR, "ls": style}
         for name, style in zip(sweep.order.unique(), ("-", "--"), strict=True)
         for dcls in (False, True)
     }
@@ -157,7 +152,7 @@ def plot_measures(measured: pd.DataFrame) -> Figure:
     """
     if measured.empty:
         return _nothing("Measures of agreement")
-    methods, order = _methods(measured), _present(measured.backbone)
+    methods, order = methods_of(measured), _present(measured.backbone)
     models = [(key, dcls) for key in order for dcls in (False, True)]
     rows = list(measured.label.unique())
     fig, axes = plt.subplots(
@@ -192,7 +187,7 @@ def plot_randomisation(similarity: pd.DataFrame) -> Figure:
 
     similarity : `backbone, dcls, method, part, similarity, low, high, n`, parts in order
     """
-    order, methods = _present(similarity.backbone), _methods(similarity)
+    order, methods = _present(similarity.backbone), methods_of(similarity)
     columns = min(4, len(order))
     rows = -(-len(order) // columns)
     fig, axes = plt.subplots(
@@ -228,13 +223,10 @@ def plot_randomisation(similarity: pd.DataFrame) -> Figure:
 
 def _band(ax: Axes, rows: pd.DataFrame, style: str, dcls: bool, label: str) -> None:
     places = np.arange(len(rows))
-    colour = _DCLS if dcls else "0.45"
+    colour = DCLS_COLOUR if dcls else PLAIN_COLOUR
     name = f"{label}, {'with' if dcls else 'without'} DCLS"
     ax.plot(places, rows.similarity, ls=style, color=colour, lw=1.3, label=name)
     ax.fill_between(places, rows.low, rows.high, color=colour, alpha=0.12, lw=0)
-
-
-_MARKS = "osD^v<>PX*hp"
 
 
 def plot_alignment_against_faithfulness(table: pd.DataFrame) -> Figure:
@@ -248,7 +240,7 @@ def plot_alignment_against_faithfulness(table: pd.DataFrame) -> Figure:
         (key, dcls) for key in _present(table.backbone) for dcls in (False, True)
         if ((table.backbone == key) & (table.dcls == dcls)).any()
     ]  # fmt: skip
-    methods = _methods(table)
+    methods = methods_of(table)
     columns = min(2, len(models))
     rows = -(-len(models) // columns)
     fig, axes = plt.subplots(rows, columns, figsize=(3.3 * columns + 2.2, 2.7 * rows + 0.6),
@@ -264,7 +256,7 @@ def plot_alignment_against_faithfulness(table: pd.DataFrame) -> Figure:
             ax.errorbar(
                 row["drop"], row.score, xerr=[[row["drop"] - low], [high - row["drop"]]],
                 yerr=[[row.score - row.low], [row.high - row.score]],
-                fmt=_MARKS[number % len(_MARKS)], color=colours[number], ms=5, elinewidth=0.7,
+                fmt=MARKS[number % len(MARKS)], color=colours[number], ms=5, elinewidth=0.7,
                 markeredgecolor="0.2", markeredgewidth=0.5, label=METHODS[method].label,
             )  # fmt: skip
         ax.set_title(BACKBONES[key].label + (" + DCLS" if dcls else ""))
@@ -288,7 +280,7 @@ def plot_method_ranking(ranking: pd.DataFrame) -> Figure:
     fig, ax = plt.subplots(figsize=(5.6, 0.25 * len(ranking) + 1.0))
     places = np.arange(len(ranking))
     errors = np.abs(ranking[["low", "high"]].to_numpy().T - ranking.score.to_numpy())
-    ax.errorbar(ranking.score, places, xerr=errors, fmt="o", color=_DCLS, ms=4, capsize=2,
+    ax.errorbar(ranking.score, places, xerr=errors, fmt="o", color=DCLS_COLOUR, ms=4, capsize=2,
                 elinewidth=1)  # fmt: skip
     ax.set_yticks(places, ranking.label)
     ax.invert_yaxis()

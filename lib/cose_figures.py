@@ -13,16 +13,15 @@ from matplotlib.figure import Figure
 from lib.backbones import BACKBONES
 from lib.changes import KINDS
 from lib.cose import Followed
-from lib.figures import draw_map_scale, overlay
+from lib.figures import (
+    DCLS_COLOUR,
+    MARKS,
+    PLAIN_COLOUR,
+    draw_map_scale,
+    methods_of,
+    overlay,
+)
 from lib.methods import METHODS
-
-_PLAIN, _DCLS = "0.45", "#0072B2"
-_MARKS = "osD^v<>PX*hp"
-
-
-def _methods(frame: pd.DataFrame) -> list[str]:
-    known = set(frame.method)
-    return [key for key in METHODS if key in known]
 
 
 def _pictures(numbers: pd.Series) -> str:
@@ -35,7 +34,7 @@ def plot_consistency_against_sensitivity(summary: pd.DataFrame) -> Figure:
 
     summary : as `lib.cose_results.summarise_cose` makes it
     """
-    methods = _methods(summary)
+    methods = methods_of(summary)
     columns = 2 if len(methods) == 4 else min(3, len(methods))
     rows = -(-len(methods) // columns)
     fig, axes = plt.subplots(
@@ -66,12 +65,12 @@ def plot_consistency_against_sensitivity(summary: pd.DataFrame) -> Figure:
     )
     fig.supylabel("sensitivity: 1 − mean SSIM where it becomes wrong", fontsize=8)
     handles = [
-        plt.Line2D([], [], marker=_MARKS[number], ls="", ms=5, mfc="white", mec="0.2",
+        plt.Line2D([], [], marker=MARKS[number], ls="", ms=5, mfc="white", mec="0.2",
                    label=BACKBONES[key].label)
         for number, key in enumerate(BACKBONES) if key in set(summary.backbone)
     ]  # fmt: skip
-    handles += [plt.Line2D([], [], marker="s", ls="", ms=5, color=colour, label=label)
-                for colour, label in ((_PLAIN, "without DCLS"), (_DCLS, "with DCLS"))]  # fmt: skip
+    for colour, label in ((PLAIN_COLOUR, "without DCLS"), (DCLS_COLOUR, "with DCLS")):
+        handles.append(plt.Line2D([], [], marker="s", ls="", ms=5, color=colour, label=label))
     fig.legend(handles=handles, loc="outside right upper", fontsize=7)
     return fig
 
@@ -92,8 +91,8 @@ def _lines_of_equal_cose(ax: Axes, left: float, top: float) -> None:
 
 
 def _arrow(ax: Axes, pair: pd.DataFrame, key: str) -> None:
-    mark = _MARKS[list(BACKBONES).index(key) % len(_MARKS)]
-    for dcls, colour in ((False, _PLAIN), (True, _DCLS)):
+    mark = MARKS[list(BACKBONES).index(key) % len(MARKS)]
+    for dcls, colour in ((False, PLAIN_COLOUR), (True, DCLS_COLOUR)):
         if dcls not in pair.index or pair.loc[dcls, ["consistency", "sensitivity"]].isna().any():
             continue
         row = pair.loc[dcls]
@@ -112,7 +111,7 @@ def _arrow(ax: Axes, pair: pd.DataFrame, key: str) -> None:
 
 def plot_cose_by_change(parts: pd.DataFrame) -> Figure:
     """A row per kind of change, over all models; as `by_change(pairs, ["method"])` makes it."""
-    methods = _methods(parts)
+    methods = methods_of(parts)
     order = [key for key in parts.part.unique() if key in KINDS]
     order += [key for key in parts.part.unique() if key not in order]
     fig, axes = plt.subplots(1, 2, figsize=(7.4, 0.27 * len(order) + 1.4), sharey=True)
@@ -124,7 +123,7 @@ def plot_cose_by_change(parts: pd.DataFrame) -> Figure:
             values = chosen[score].to_numpy()
             ends = chosen[[f"{score}_low", f"{score}_high"]].to_numpy().T
             ax.errorbar(values, places, xerr=np.abs(ends - values), color=colours[number], ms=3.5,
-                        fmt=_MARKS[number % len(_MARKS)], elinewidth=0.7,
+                        fmt=MARKS[number % len(MARKS)], elinewidth=0.7,
                         label=METHODS[method].label)  # fmt: skip
         ax.grid(axis="x")
     some = parts[parts.method == methods[0]].set_index("part")

@@ -27,6 +27,16 @@ _SCORE_UNIT = "mean Spearman ρ ÷ 0.658, ClickMe's human ceiling"
 _SCORE_LABEL = f"score ({_SCORE_UNIT})"
 
 
+PLAIN_COLOUR, DCLS_COLOUR = "0.45", "#0072B2"  # of models without and with DCLS
+MARKS = "osD^v<>PX*hp"
+
+
+def methods_of(frame: pd.DataFrame) -> list[str]:
+    """The methods that a table holds, in the order of `METHODS`."""
+    known = set(frame.method)
+    return [key for key in METHODS if key in known]
+
+
 def use_study_style() -> None:
     """The study's look for all figures of this session; notebooks call it once."""
     plt.style.use(STYLE)
