@@ -115,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
         help="pictures per forward; auto (default) halves it where memory is short")  # fmt: skip
     how("--precision", default="float32",
         help=f"of the networks' features: {', '.join(PRECISIONS)} (default: float32)")  # fmt: skip
-    how("--compile", action="store_true", help="compile networks by torch.compile")
+    how("--compile", action="store_true", help="compile networks first: 5-40 s each")
     how("--workers", type=int, default=0, metavar="N", help="score by N processes at once (Dask)")
     how("--scheduler", default="", metavar="ADDRESS",
         help="score on the workers of this Dask scheduler (tcp://host:8786)")  # fmt: skip

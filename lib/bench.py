@@ -49,7 +49,6 @@ from lib.threads import reuse_memory
 
 RESULTS = DATA / "bench"
 _QUICK = ("convnext_tiny", "caformer_s18_dcls")
-_COMPILED = ("resnet50", "convnext_tiny")  # compiling takes its time
 _PUBLISHED = [METHODS[key] for key in PUBLISHED_METHODS]
 _FURTHER = [METHODS["grad_cam_floor_0.3"], METHODS["relu_first"]]
 _Contenders = Mapping[str, Callable[[], object]]
@@ -66,19 +65,14 @@ def _timed(work: Callable[[], object], device: torch.device) -> float:
 _LONG = 5.0  # seconds: what takes longer needs no turn to get warm
 
 
-def in_turns(
-    contenders: _Contenders, rounds: int, device: torch.device, compiled: bool = False
-) -> dict[str, float]:
-    """Median seconds of each, taking turns.
-
-    A first turn is not counted, unless it was long without anything being compiled in it.
-    """
+def in_turns(contenders: _Contenders, rounds: int, device: torch.device) -> dict[str, float]:
+    """Median seconds of each, taking turns; a first turn is not counted, unless it was long."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds + 1):
         for name, work in contenders.items():
             if len(times[name]) < rounds:
                 seconds = _timed(work, device)
-                if number or (seconds > _LONG and not compiled):
+                if number or seconds > _LONG:
                     times[name].append(seconds)
     return {name: statistics.median(values) for name, values in times.items()}
 
@@ -152,9 +146,18 @@ def _others(model: StudyModel, x: torch.Tensor, labels: torch.Tensor) -> _Conten
 
 
 def bench_variant(
-    backbone: Backbone, dcls: bool, shard: Path, batch: int, rounds: int, device: torch.device
+    backbone: Backbone,
+    dcls: bool,
+    shard: Path,
+    batch: int,
+    rounds: int,
+    device: torch.device,
+    compiled: bool = True,
 ) -> dict:
-    """Seconds per picture of every contender, and how scores change in other numbers."""
+    """Seconds per picture of every contender, and how scores change in other numbers.
+
+    compiled : the study on a compiled network is one of them
+    """
     plain = random_model(backbone, dcls, device)
     folded = plain.folded()
     side = backbone.preprocessing.crop
@@ -181,29 +184,41 @@ def bench_variant(
         )
         return score_part(model, _PUBLISHED, part, BatchSize(batch))
 
-    per_picture = in_turns(
-        {
-            "forward, contiguous": lambda: forward(folded, x),
-            "forward, channels-last": lambda: forward(folded_last, last),
-            "forward, as rewritten": lambda: forward(fast, fast.prepare_pixels(first.pixels)),
-            "study, from the shard on": lambda: study(fast),
-            "study, part ready": lambda: study(fast, ready),
-            "study, bf16": lambda: study(rough, ready),
-        },
-        rounds,
-        device,
-    )
-    per_picture = {name: seconds / pictures for name, seconds in per_picture.items()}
+    fast_contenders = {
+        "forward, contiguous": lambda: forward(folded, x),
+        "forward, channels-last": lambda: forward(folded_last, last),
+        "forward, as rewritten": lambda: forward(fast, fast.prepare_pixels(first.pixels)),
+        "study, from the shard on": lambda: study(fast),
+        "study, part ready": lambda: study(fast, ready),
+        "study, bf16": lambda: study(rough, ready),
+    }
+    scores, changed = study(fast, ready), {"bf16": study(rough, ready)}
+    why = ""
+    if compiled:
+        packed = plain.for_inference(compiled=True)
+        try:
+            changed["compiled"] = study(packed, ready)
+        except Exception as error:  # no compiler for this machine
+            why = f"{type(error).__name__}: {error}"[:200]
+        else:
+            fast_contenders["study, compiled"] = lambda: study(packed)
+            fast_contenders["forward, compiled"] = lambda: forward(packed, last)
+    seconds = in_turns(fast_contenders, rounds, device)
+    per_picture = {name: value / pictures for name, value in seconds.items()}
     contenders = {"published way": lambda: published_way(plain, x, labels, people)}
     contenders |= _others(folded, x, labels)
     slow = in_turns(contenders, max(1, rounds // 2), device)
     per_picture |= {name: seconds / batch for name, seconds in slow.items()}
-    change = (study(rough, ready).rho - study(fast, ready).rho).abs()
+    changes = {name: (table.rho - scores.rho).abs() for name, table in changed.items()}
     return {
         "variant": plain.variant,
         "form": vars(fast.form) | {},
         "seconds_per_picture": per_picture,
-        "bf16_change_of_rho": {"mean": float(change.mean()), "max": float(change.max())},
+        "change_of_rho": {
+            name: {"mean": float(change.mean()), "max": float(change.max())}
+            for name, change in changes.items()
+        },
+        "not_compiled": why,
         "further_methods": further_methods(fast, first, device, rounds),
     }
 
@@ -225,34 +240,6 @@ def further_methods(
     contenders |= {f"{m.label}, map and scores": lambda m=m: cost(m) for m in _FURTHER}
     found = in_turns(contenders, 3 * rounds, device)
     return {name: seconds / len(block) for name, seconds in found.items()}
-
-
-def bench_compiled(
-    backbone: Backbone, shard: Path, batch: int, rounds: int, device: torch.device
-) -> dict:
-    """torch.compile against the same network as it is."""
-    plain = random_model(backbone, False, device)
-    form = fastest_form(plain.folded().network, backbone.preprocessing.crop)
-    ready = PreparedPart(ClickMe([shard], DEFAULT_PROTOCOLS, limit=2 * batch), device, batch)
-    models = {
-        name: plain.for_inference(compiled=compiled, form=form)
-        for name, compiled in (("as it is", False), ("compiled", True))
-    }
-
-    def study(model: StudyModel) -> pd.DataFrame:
-        return score_part(model, _PUBLISHED, ready, BatchSize(batch))
-
-    try:
-        contenders = {n: lambda m=m: study(m) for n, m in models.items()}
-        seconds = in_turns(contenders, rounds, device, compiled=True)
-    except Exception as error:  # no compiler for this machine
-        return {"variant": plain.variant, "not measured": f"{type(error).__name__}: {error}"[:200]}
-    change = (study(models["compiled"]).rho - study(models["as it is"]).rho).abs()
-    return {
-        "variant": plain.variant,
-        "speed": seconds["as it is"] / seconds["compiled"],
-        "change_of_rho": {"mean": float(change.mean()), "max": float(change.max())},
-    }
 
 
 # --- the other parts --------------------------------------------------------------------------
@@ -402,16 +389,9 @@ def run(
             "variants": [],
         }
         for backbone, dcls in tqdm(variants, desc="variants", unit="model", file=sys.stderr):
-            row = bench_variant(backbone, dcls, shard, batch, rounds, device)
+            row = bench_variant(backbone, dcls, shard, batch, rounds, device, not quick)
             results["variants"].append(row)
             save(results)  # what is measured is kept if the rest is not
-        if not quick:
-            chosen = [backbone for backbone in THE_EIGHT if backbone.key in _COMPILED]
-            results["compiled"] = [
-                bench_compiled(backbone, shard, batch, rounds, device)
-                for backbone in tqdm(chosen, desc="compiled", unit="model")
-            ]
-            save(results)
     return results
 
 
@@ -425,11 +405,19 @@ _COLUMNS = {
     "study, from the shard on": "study",
     "study, part ready": "study, part ready",
     "forward, as rewritten": "rewritten forward",
+    "forward, compiled": "compiled forward",
+    "study, compiled": "study, compiled",
     "study, bf16": "study, bf16",
     "published way": "published way",
     "pytorch-grad-cam": "pytorch-grad-cam",
     "torch-cam": "torch-cam",
     "captum": "captum",
+}
+
+
+_RATES = {
+    "study, from the shard on": "pictures/s ÷ floor's",
+    "study, compiled": "the same, compiled",
 }
 
 
@@ -439,11 +427,16 @@ def markdown(results: Mapping) -> str:
     for row in results["variants"]:
         floor, times = floor_of(row), row["seconds_per_picture"]
         line = {"variant": row["variant"], "floor (ms)": f"{1e3 * floor:.1f}"}
-        line |= {label: f"{times[name] / floor:.2f}" for name, label in _COLUMNS.items()}
-        line["pictures/s ÷ floor's"] = f"{floor / times['study, from the shard on']:.2f}"
-        line["bf16: mean, max change of ρ"] = "{mean:.0e}, {max:.0e}".format(
-            **row["bf16_change_of_rho"]
-        )
+        line |= {
+            label: f"{times[name] / floor:.2f}" for name, label in _COLUMNS.items() if name in times
+        }
+        for name, label in _RATES.items():
+            if name in times:
+                line[label] = f"{floor / times[name]:.2f}"
+        for name, change in row["change_of_rho"].items():
+            line[f"{name}: mean, max change of ρ"] = "{mean:.0e}, {max:.0e}".format(**change)
+        if row["not_compiled"]:
+            line["not compiled"] = row["not_compiled"]
         rows.append(line)
     further = pd.DataFrame(
         [
@@ -478,7 +471,8 @@ def markdown(results: Mapping) -> str:
         "Floor: one plain `inference_mode` forward of the folded network on ready tensors, in the "
         "faster of two layouts. Study: Grad-CAM and Threshold-Grad-CAM, both protocols, from the "
         "encoded record to the score; *part ready*: decoding and human ranks shared with other "
-        "variants. Published way: a full backward per method, kernels built anew, scipy. Other "
+        "variants; *compiled*: with `--compile`, from the record on, compiling not counted. "
+        "Published way: a full backward per method, kernels built anew, scipy. Other "
         "packages: one plain map, no score, networks folded for them.",
         table(pd.DataFrame(rows)),
         "## A further method, as a share of the floor",
@@ -489,18 +483,6 @@ def markdown(results: Mapping) -> str:
         "at most 64 pictures; a shard's pictures and ranks are held while it is scored "
         f"(0.6 MB a picture).\n\n{table(grown)}",
     ]
-    if "compiled" in results:
-        compiled = [
-            {"variant": row["variant"], "speed": row["not measured"], "change of ρ": ""}
-            if "not measured" in row
-            else {
-                "variant": row["variant"],
-                "speed": f"×{row['speed']:.2f}",
-                "change of ρ": "mean {mean:.0e}, max {max:.0e}".format(**row["change_of_rho"]),
-            }
-            for row in results["compiled"]
-        ]
-        parts.append(f"## `--compile`\n\n{table(pd.DataFrame(compiled))}")
     return "\n\n".join(parts) + "\n"
 
 

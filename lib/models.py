@@ -23,12 +23,13 @@ from torch import Tensor, nn
 
 from lib.backbones import BACKBONES, Backbone, Preprocessing, variant_name
 from lib.checkpoints import MissingWeights, load_weights
+from lib.compiled import CompiledForward
 from lib.dcls import convert_to_dcls, fold_dcls
 from lib.files import write_atomically
 from lib.fingerprint import sha256_of
 from lib.paths import DEMO
 from lib.precision import PRECISIONS
-from lib.rewrites import MINI_FORM, PLAIN, Form, remembered_form, written
+from lib.rewrites import MINI_FORM, PLAIN, Form, form_to_compile, remembered_form, written
 from lib.tables import unknown_name
 from lib.threads import each
 
@@ -149,9 +150,10 @@ class StudyModel(nn.Module):
         """Folded and rewritten for fast forwards: what scores and maps are made with.
 
         precision : of the features, a key of `PRECISIONS`
-        compiled  : by torch.compile, at the first forward of each shape
+        compiled  : by torch.compile, at the first forwards
         form      : how the network is written; None takes what was measured to be the
-                    fastest here (`lib.rewrites`), and measures it the first time
+                    fastest here (`lib.rewrites`), and measures it the first time; of a
+                    network that is compiled, what compiles best
         keep_plain : also as `plain`, only folded, for methods that ask for it
 
         Not for a backward through the network: on a CPU FastViT's crashes channels-last.
@@ -160,6 +162,8 @@ class StudyModel(nn.Module):
         folded = self.folded()
         if form is None and self.provenance.architecture == "mini":
             form = MINI_FORM
+        elif form is None and compiled:
+            form = form_to_compile(folded.network)
         elif form is None:
             side = self.backbone.preprocessing.crop
             form = remembered_form(folded.network, self.variant, side)
@@ -168,7 +172,9 @@ class StudyModel(nn.Module):
         if keep_plain:
             object.__setattr__(model, "plain", folded)  # no part of it, whose parameters count
         if compiled:
-            model._forward_features = torch.compile(model.network.forward_features)
+            device = next(model.parameters()).device
+            forward = model.network.forward_features
+            model._forward_features = CompiledForward(forward, device, form.layout)
         return model
 
 

@@ -6,11 +6,13 @@ Everything a user chooses is checked here, before any work, for notebooks and
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from shutil import which
 from typing import TYPE_CHECKING
 
 from lib.backbones import BACKBONES, THE_EIGHT, Backbone, variant_name
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 CLASS_NAMES = DEMO / "classes.txt"
 DEMO_RECIPE = "the demo's"
 TARGETS = ("true", "predicted")  # whose evidence a map shows: the label's, as published, or …
+_COMPILERS = (os.environ.get("CXX") or "g++", "clang++", "c++", "cl")  # torch.compile's
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
@@ -135,7 +138,7 @@ class Study:
     pictures   : a folder of pictures and human maps in place of the profile's, "" for none
     keep_going : what is missing or cannot be read is left out and named
     precision  : a key of PRECISIONS
-    compile    : networks are compiled by torch.compile
+    compile    : networks are compiled by torch.compile, which takes a C++ compiler
     workers    : so many processes score at once, 0 for none but this one
     scheduler  : address of a Dask scheduler whose workers score, "" for none
     target     : one of TARGETS, the class whose evidence the maps show
@@ -189,6 +192,11 @@ class Study:
                 raise ValueError(f"{name} must be a whole number of 0 or more, got {value!r}")
         if workers and scheduler:
             raise ValueError("workers and scheduler exclude each other: one starts a cluster here")
+        if compile and not any(map(which, _COMPILERS)):
+            raise ValueError(
+                f"compile needs a C++ compiler, and none of {', '.join(_COMPILERS)} is there: "
+                "install one, or leave --compile out"
+            )
         if not _DEVICE.fullmatch(str(device)):
             raise ValueError(f"device {device!r} is none of auto, cpu, cuda, cuda:<number>, mps")
         if target not in TARGETS:

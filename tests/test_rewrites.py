@@ -11,6 +11,7 @@ from timm.models.metaformer import StarReLU
 from torch import nn
 
 from lib import rewrites
+from lib.compiled import CompiledForward
 from lib.dcls import fold_dcls
 from lib.models import Provenance, StudyModel
 from lib.rewrites import (
@@ -20,6 +21,7 @@ from lib.rewrites import (
     LinearAsConv,
     candidates,
     fastest_form,
+    form_to_compile,
     remembered_form,
     written,
 )
@@ -125,10 +127,43 @@ def test_a_miniatures_form_is_not_measured_and_a_full_size_networks_is(monkeypat
 
 
 @pytest.mark.slow
-def test_a_compiled_network_computes_the_same():
-    model = mini("resnet50").eval()
-    x = model.prepare_pixels(torch.randint(0, 256, (2, 224, 224, 3), dtype=torch.uint8))
-    compiled = model.for_inference(form=PLAIN, compiled=True)
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize(("key", "dcls"), [("resnet50", False), ("caformer_s18", True)])
+def test_a_compiled_network_computes_the_same(key, dcls, precision):
+    model = mini(key, dcls).eval()
+    form = form_to_compile(model.folded().network)
+    assert form.channels_last
+    assert form.linear_as_conv == (key != "resnet50")
+    compiled = model.for_inference(precision, compiled=True, form=form)
+    side = model.backbone.preprocessing.crop
+    same = 1e-5 if precision == "float32" else 0.05
     with torch.inference_mode():
-        expected = model.for_inference(form=PLAIN).features(x)
-        assert (compiled.features(x) - expected).abs().max() < 1e-5 * expected.abs().max()
+        for count in (4, 3):
+            x = compiled.prepare_pixels(torch.randint(0, 256, (count, side, side, 3)).byte())
+            expected = model.folded().features(x)
+            features = compiled.features(x)
+            assert features.shape == expected.shape
+            assert (features - expected).abs().max() < same * expected.abs().max()
+
+
+def test_smaller_batches_are_filled_up_to_what_is_compiled(monkeypatch):
+    sizes = []
+
+    def recorded(x):
+        sizes.append(len(x))
+        return 2 * x
+
+    monkeypatch.setattr(torch, "compile", lambda forward, **options: forward)
+    forward = CompiledForward(recorded, torch.device("cpu"), torch.channels_last)
+    x = torch.randn(8, 3, 4, 4)
+    with torch.inference_mode():
+        for count in (8, 5, 4, 3, 2, 8, 1):
+            assert torch.equal(forward(x[:count]), 2 * x[:count])
+    # 5 of 8, 3 of 4; half a batch (what memory may leave) is not filled up to the whole.
+    assert sizes == [8, 8, 4, 4, 2, 8, 1]
+
+
+def test_a_forward_that_records_gradients_is_not_compiled(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: None)
+    forward = CompiledForward(torch.square, torch.device("cpu"), torch.contiguous_format)
+    assert forward(torch.ones(2, requires_grad=True)).requires_grad

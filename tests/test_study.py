@@ -49,6 +49,13 @@ def test_a_wrong_choice_is_refused(choice, message):
         Study.from_profile(**{"profile": "demo"} | choice)
 
 
+def test_compiling_without_a_compiler_is_refused_before_any_work(monkeypatch):
+    monkeypatch.setattr("lib.study.which", lambda name: None)
+    Study.from_profile("demo")
+    with pytest.raises(ValueError, match="needs a C\\+\\+ compiler"):
+        Study.from_profile("demo", compile=True)
+
+
 def test_an_absent_device_is_named():
     with pytest.raises(ValueError, match="device 'cuda:63' is not there"):
         Study.from_profile("demo", device="cuda:63").torch_device()
