@@ -11,9 +11,11 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from lib import (
+    attention,
     cam,
     checkpoints,
     clickme,
+    compiled,
     dcls,
     human_maps,
     loops,
@@ -42,9 +44,9 @@ LEFT_OUT = "left_out"  # in a table's attributes: {picture: why it was not score
 
 # A change to any of these may change a score, so kept scores depend on their text.
 _DETERMINING_CODE = (
-    cam, checkpoints, clickme, dcls, folders, human_maps, package_cams, loops, methods, models,
-    one_pass, part, pictures, pixel_methods, prepared, protocols, rewrites, scoring, shards,
-    spearman,
+    attention, cam, checkpoints, clickme, compiled, dcls, folders, human_maps, package_cams, loops,
+    methods, models, one_pass, part, pictures, pixel_methods, prepared, protocols, rewrites,
+    scoring, shards, spearman,
 )  # fmt: skip
 _DETERMINING_PACKAGES = (
     "torch", "timm", "dcls", "numpy", "numba", "grad-cam", "captum", "simplejpeg", "pillow",

@@ -98,10 +98,13 @@ class StudyModel(nn.Module):
     features(x)     : (image, 3, side, side) -> (image, channel, h, w)
     head(features)  : -> (image, class) logits; head(features(x)) is the network
     prepare(pictures) : uint8 pictures -> x
+    layers(x)       : features of three layers, the study's last
+    attentions      : {method: module} of learned attention maps, see `lib.attention`
     """
 
     form = PLAIN
     precision = "float32"
+    attentions: Mapping[str, nn.Module] = {}
 
     def __init__(self, network: nn.Module, backbone: Backbone, provenance: Provenance):
         super().__init__()
@@ -135,6 +138,24 @@ class StudyModel(nn.Module):
         """The same for (image, side, side, 3) uint8 that are resized and cropped already."""
         here = pixels.to(next(self.parameters()).device, non_blocking=True)
         return prepare_pixels(here, self.backbone.preprocessing, self.form.layout)
+
+    def normalised(self, pictures: Tensor) -> Tensor:
+        """The same for (image, 3, side, side) in 0-1, on the network's device."""
+        return normalised(pictures, self.backbone.preprocessing, self.form.layout)
+
+    def layers(self, x: Tensor) -> list[Tensor]:
+        """Features of the three last stages, (image, channel, h, w) each, the study's layer
+        the last of them."""
+        stages = _stages(self.network)[-3:-1]
+        seen: list[Tensor] = []
+        hooks = [s.register_forward_hook(lambda _, __, y: seen.append(y)) for s in stages]
+        try:
+            # Not the compiled forward: hooks would be compiled in, or left out.
+            features = self.network.forward_features(x)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return [*seen, features]
 
     def folded(self) -> StudyModel:
         """The same function with every DCLS kernel folded into a plain convolution."""
@@ -176,6 +197,13 @@ class StudyModel(nn.Module):
             forward = model.network.forward_features
             model._forward_features = CompiledForward(forward, device, form.layout)
         return model
+
+
+def _stages(network: nn.Module) -> list[nn.Module]:
+    """In the order of the forward."""
+    if hasattr(network, "stages"):
+        return list(network.stages)
+    return [network.layer1, network.layer2, network.layer3, network.layer4]
 
 
 def count_parameters(model: nn.Module) -> int:

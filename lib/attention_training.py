@@ -1,0 +1,329 @@
+"""Training of learned attention maps: any row of `ATTENTIONS` beside any frozen network.
+
+What is drawn by lot (weights, the order of pictures, crops, flips) follows from the seed and
+from how far training has come, never from a generator's state: a run that was ended and resumed
+does on a CPU exactly what an uninterrupted one does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from lib.attention import ATTENTIONS, MASKINGS, Attention, AttentionError, attention_loss
+from lib.cam import evaluating
+from lib.files import write_atomically
+from lib.methods import min_max
+from lib.paths import shown
+from lib.tables import Table, unknown_name
+
+
+class Pictures(Protocol):
+    """What can be trained on."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, indices: Sequence[np.ndarray], seed: int, epoch: int) -> Iterator[Tensor]:
+        """(image, 3, side, side) in 0-1 for each of the lists of indices; crops and flips are
+        drawn by seed, epoch and index."""
+
+    def facts(self) -> dict:
+        """What tells these pictures from others, as JSON can say it."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """SGD with Nesterov's momentum, its learning rate falling epoch by epoch or in one cycle.
+
+    lr         : at the start; of one cycle the peak
+    bias_lr    : of biases, as a multiple of it
+    decay      : the factor at the start of each epoch of `decays`, counted from 0
+    one_cycle  : OneCycleLR over all steps instead
+    """
+
+    key: str
+    lr: float
+    epochs: int
+    bias_lr: float = 1.0
+    decay: float = 1.0
+    decays: range = range(0)
+    one_cycle: bool = False
+    batch: int = 64
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+    def lr_at(self, step: int, steps_an_epoch: int) -> float:
+        """The learning rate of a step, counted from 0, of those that fall epoch by epoch."""
+        epoch = step // steps_an_epoch
+        return self.lr * self.decay ** sum(e <= epoch for e in self.decays)
+
+
+RECIPES: Table[Recipe] = Table(
+    "recipe",
+    [
+        Recipe("resnet50", lr=1e-4, bias_lr=2.0, decay=0.95, decays=range(1, 13), epochs=26),
+        Recipe("vgg16", lr=1e-2, decay=0.75, decays=range(1, 8), epochs=8),
+        # Batch and schedule are TAME's, peak and epochs are ours.
+        Recipe("tame", lr=1e-2, one_cycle=True, batch=32, epochs=8),
+        # Of the embedded example: few pictures, miniatures; chosen by trial.
+        Recipe("demo", lr=0.5, one_cycle=True, batch=32, epochs=10, weight_decay=0.0),
+    ],
+)
+
+
+@dataclass
+class Trained:
+    """A trained module and how it came about.
+
+    history : a row per step: `step, epoch, lr, loss, cross_entropy, area, variation, same_class`
+    looks   : {step: (image, h, w) maps of the pictures looked at, scaled to 0-1}
+    """
+
+    attention: nn.Module
+    history: pd.DataFrame
+    looks: dict[int, Tensor] = field(default_factory=dict)
+
+
+def new_attention(row: Attention, model: nn.Module, side: int, seed: int) -> nn.Module:
+    """An untrained module that fits a network.
+
+    side : of the network's input pictures
+    """
+    with torch.inference_mode(), evaluating(model):
+        x = torch.zeros(1, 3, side, side, device=next(model.parameters()).device)
+        features = model.layers(x) if row.layers > 1 else [model.features(x)]
+        classes = model.head(features[-1]).shape[1]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return row.module([f.shape[1] for f in features], classes).to(x.device)
+
+
+def train_attention(
+    model: nn.Module,
+    key: str,
+    pictures: Pictures,
+    recipe: Recipe,
+    side: int,
+    *,
+    masking: str = MASKINGS[0],
+    seed: int = 0,
+    precision: str = "float32",
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    save_every: int = 500,
+    look_at: Tensor | None = None,
+    looks: int = 6,
+    facts: dict | None = None,
+    report: Callable[[str], None] = tqdm.write,
+) -> Trained:
+    """Train one row of `ATTENTIONS` beside a frozen network.
+
+    model      : as for `attention_loss`, its float32 forward recorded; it is put in eval mode
+                 for the while and no parameter of it changes or keeps a gradient
+    side       : of the network's input pictures
+    masking    : one of MASKINGS, of area and variation
+    precision  : "float32", or "bf16" for the network under autocast
+    checkpoint : a file to save to after every `save_every` steps and after every epoch; without
+                 `resume` it must not exist, with it training goes on there
+    look_at    : (image, 3, side, side) in 0-1: their maps are kept at `looks` steps, early ones
+                 closer together
+    facts      : what else determines the result; a checkpoint with others is refused
+    Raises AttentionError for a checkpoint that is in the way, damaged or of another training,
+    or where the loss is no number any more; ValueError for choices or pictures that do not do.
+    """
+    if masking not in MASKINGS:
+        raise unknown_name("masking", masking, MASKINGS)
+    if precision not in ("float32", "bf16"):
+        raise unknown_name("precision", precision, ("float32", "bf16"))
+    if len(pictures) < 2:
+        raise ValueError(f"training needs two pictures or more, got {len(pictures)}")
+    run = _Run(model, ATTENTIONS[key], pictures, recipe, side, masking, seed, precision)
+    run.facts |= facts or {}
+    if checkpoint is not None and checkpoint.exists():
+        if not resume:
+            raise AttentionError(
+                f"{shown(checkpoint)} is of a training that did not end: go on with it by resume "
+                "(--resume), or delete it"
+            )
+        run.load(checkpoint)
+        report(f"resumed at step {run.step} of {run.steps}: {shown(checkpoint)}")
+    at = look_steps(run.steps, looks) if look_at is not None else set()
+    with evaluating(model), _frozen(model), tqdm(
+        total=run.steps, initial=run.step, desc=run.row.label, unit="step", leave=False
+    ) as bar:  # fmt: skip
+        if 0 in at and run.step == 0:
+            run.look(0, look_at)
+        for loss in run.go():
+            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+            bar.update()
+            if run.step in at:
+                run.look(run.step, look_at)
+            whole_epoch = run.step % run.steps_an_epoch == 0
+            if checkpoint is not None and (run.step % save_every == 0 or whole_epoch):
+                run.save(checkpoint)
+    run.attention.eval().requires_grad_(False)
+    return Trained(run.attention, pd.DataFrame(run.history), run.looks)
+
+
+def look_steps(steps: int, looks: int) -> set[int]:
+    """The steps after which maps are looked at: 0, the last, and some between, early ones
+    closer together."""
+    if looks < 2:
+        return {steps}
+    return {0, *(int(s) for s in np.geomspace(1, steps, looks - 1).round())}
+
+
+class _frozen:
+    """No parameter of the network is recorded; gradients and requirements are as before after."""
+
+    def __init__(self, model: nn.Module):
+        self._parameters = list(model.parameters())
+
+    def __enter__(self) -> None:
+        self._required = [p.requires_grad for p in self._parameters]
+        for parameter in self._parameters:
+            parameter.requires_grad_(False)
+
+    def __exit__(self, *_: object) -> None:
+        for parameter, required in zip(self._parameters, self._required, strict=True):
+            parameter.requires_grad_(required)
+
+
+class _Run:
+    """One training: where it stands, one step of it, saving and loading."""
+
+    def __init__(
+        self, model: nn.Module, row: Attention, pictures: Pictures, recipe: Recipe, side: int,
+        masking: str, seed: int, precision: str,
+    ):  # fmt: skip
+        self.model, self.row, self.pictures, self.recipe = model, row, pictures, recipe
+        self.masking, self.seed, self.precision = masking, seed, precision
+        self.batch = min(recipe.batch, len(pictures))
+        self.steps_an_epoch = len(pictures) // self.batch  # the last, smaller batch is left out
+        self.steps = recipe.epochs * self.steps_an_epoch
+        self.step = 0
+        self.history: list[dict] = []
+        self.looks: dict[int, Tensor] = {}
+        self.attention = new_attention(row, model, side, seed)
+        self.device = next(self.attention.parameters()).device
+        named = dict(self.attention.named_parameters())
+        biases = [p for name, p in named.items() if name.endswith("bias")]
+        others = [p for name, p in named.items() if not name.endswith("bias")]
+        self.optimiser = torch.optim.SGD(
+            [{"params": others, "lr": recipe.lr},
+             {"params": biases, "lr": recipe.lr * recipe.bias_lr}],
+            momentum=recipe.momentum, nesterov=recipe.momentum > 0,
+            weight_decay=recipe.weight_decay,
+        )  # fmt: skip
+        self.schedule = None
+        if recipe.one_cycle:
+            self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+                self.optimiser, [recipe.lr, recipe.lr * recipe.bias_lr], total_steps=self.steps
+            )
+        self.facts = {
+            "attention": row.key, "recipe": {**asdict(recipe), "decays": list(recipe.decays)},
+            "masking": masking, "seed": seed, "precision": precision, "side": side,
+            "pictures": pictures.facts(), "variant": getattr(model, "variant", ""),
+        }  # fmt: skip
+
+    def go(self) -> Iterator[float]:
+        """Step after step until the end: the loss of each."""
+        while self.step < self.steps:
+            epoch, done = divmod(self.step, self.steps_an_epoch)
+            order = np.random.default_rng([self.seed, epoch]).permutation(len(self.pictures))
+            order = order[: self.steps_an_epoch * self.batch].reshape(-1, self.batch)
+            for pictures in self.pictures.batches(list(order[done:]), self.seed, epoch):
+                yield self._one(pictures.to(self.device, non_blocking=True), epoch)
+
+    def _one(self, pictures: Tensor, epoch: int) -> float:
+        if self.schedule is None:
+            rate = self.recipe.lr_at(self.step, self.steps_an_epoch)
+            for group, times in zip(
+                self.optimiser.param_groups, (1.0, self.recipe.bias_lr), strict=True
+            ):
+                group["lr"] = rate * times
+        rate = self.optimiser.param_groups[0]["lr"]
+        self.attention.train()
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.precision == "bf16"
+        ):  # fmt: skip
+            loss = attention_loss(self.row, self.model, self.attention, pictures, self.masking)
+        terms = {
+            "loss": loss.total, "cross_entropy": loss.cross_entropy, "area": loss.area,
+            "variation": loss.variation, "same_class": loss.same_class,
+        }  # fmt: skip
+        told = dict(zip(terms, torch.stack([v.float() for v in terms.values()]).tolist(),
+                        strict=True))  # fmt: skip
+        if not np.isfinite(told["loss"]):
+            raise AttentionError(
+                f"the loss of {self.row.label} is no number any more at step {self.step + 1}, "
+                f"learning rate {rate:.3g}: a smaller one (--lr) may do"
+            )
+        self.optimiser.zero_grad()
+        loss.total.backward()
+        self.optimiser.step()
+        if self.schedule is not None and self.step + 1 < self.steps:
+            self.schedule.step()
+        self.step += 1
+        self.history.append({"step": self.step, "epoch": epoch, "lr": rate, **told})
+        return told["loss"]
+
+    @torch.inference_mode()
+    def look(self, step: int, pictures: Tensor) -> None:
+        self.attention.eval()
+        x = self.model.normalised(pictures.to(self.device))
+        features = self.model.layers(x) if self.row.layers > 1 else [self.model.features(x)]
+        labels = self.model.head(features[-1]).argmax(dim=1)
+        maps = self.attention(features)[torch.arange(len(x), device=self.device), labels]
+        self.looks[step] = min_max(maps).cpu().clone()
+
+    # --- a file ---------------------------------------------------------------------------
+
+    def save(self, path: Path) -> None:
+        state = {
+            "facts": json.dumps(self.facts, sort_keys=True),
+            "step": self.step,
+            "attention": self.attention.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict() if self.schedule else {},
+            "history": json.dumps(self.history),
+            "looks": self.looks,
+        }
+        with write_atomically(path) as partial:
+            torch.save(state, partial)
+
+    def load(self, path: Path) -> None:
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            facts = json.loads(state["facts"])
+        except Exception as error:  # torch raises many kinds for damaged files
+            raise AttentionError(
+                f"the checkpoint {shown(path)} cannot be read: delete it and train anew "
+                f"({type(error).__name__}: {error})"
+            ) from error
+        unlike = [name for name in self.facts if facts.get(name) != _as_json(self.facts[name])]
+        if unlike:
+            raise AttentionError(
+                f"the checkpoint {shown(path)} is of another training ({', '.join(unlike)}): "
+                "choose as then, or delete it"
+            )
+        self.step = state["step"]
+        self.attention.load_state_dict(state["attention"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        self.history = json.loads(state["history"])
+        self.looks = {step: maps.cpu() for step, maps in state["looks"].items()}
+
+
+def _as_json(value: object) -> object:
+    return json.loads(json.dumps(value))

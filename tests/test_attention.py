@@ -1,0 +1,397 @@
+"""Learned attention maps: loss terms by hand, what is learned, resuming, files."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import mini
+from PIL import Image
+from torch import nn
+
+from lib.attention import (
+    ATTENTIONS,
+    AttentionError,
+    LCam,
+    Tame,
+    area,
+    attention_loss,
+    chosen_masks,
+    learned_map,
+    load_attention,
+    save_attention,
+    variation,
+)
+from lib.attention_training import RECIPES, Recipe, look_steps, new_attention, train_attention
+from lib.cam import head_pass
+from lib.picture_folders import (
+    ArrayPictures,
+    FolderPictures,
+    PictureFolderError,
+    listed_pictures,
+)
+
+# --- the loss, by hand ----------------------------------------------------------------------
+
+
+def test_the_area_is_the_mean_of_a_power():
+    masks = torch.tensor([[[[0.0, 1.0], [0.25, 0.5]]]])
+    by_hand = sum((v + 0.0005) ** 0.3 for v in (0, 1, 0.25, 0.5)) / 4
+    assert area(masks).item() == pytest.approx(by_hand, rel=1e-6)
+
+
+def test_the_variation_counts_differences_and_borders():
+    mask = torch.tensor([[0.0, 0.2, 0.0], [0.1, 1.0, 0.3], [0.0, 0.5, 0.0]])
+    across = (0.2**2 + 0.2**2) + (0.9**2 + 0.7**2) + (0.5**2 + 0.5**2)
+    down = (0.1**2 + 0.1**2) + (0.8**2 + 0.5**2) + (0.3**2 + 0.3**2)
+    border = 0.2**2 + 0.5**2 + 0.1**2 + 0.3**2  # top, bottom, left, right
+    one = (across + down + 0.3 * border) / 2
+    assert variation(mask[None, None]).item() == pytest.approx(one, rel=1e-6)
+    # Of two images: the sum by twice their number; of two masks an image: it doubles.
+    assert variation(mask.expand(2, 1, 3, 3)).item() == pytest.approx(one, rel=1e-6)
+    assert variation(mask.expand(2, 2, 3, 3)).item() == pytest.approx(2 * one, rel=1e-6)
+
+
+def test_the_corners_lie_on_two_lines():
+    corner = torch.zeros(1, 1, 4, 4)
+    corner[0, 0, 0, 0] = 1.0
+    assert variation(corner).item() == pytest.approx((1 + 1 + 0.3 * 2) / 2)
+
+
+def test_masks_of_both_maskings():
+    maps = torch.arange(2 * 3 * 4.0).view(2, 3, 2, 2)
+    labels = torch.tensor([2, 0])
+    diagonal = chosen_masks(maps, labels)
+    assert torch.equal(diagonal, torch.stack([maps[0, 2], maps[1, 0]])[:, None])
+    everybodys = chosen_masks(maps, labels, "random")
+    assert everybodys.shape == (2, 2, 2, 2)
+    assert torch.equal(everybodys[1, 0], maps[1, 2])
+    with pytest.raises(ValueError, match="unknown masking 'diagnal'"):
+        chosen_masks(maps, labels, "diagnal")
+
+
+# --- a network whose evidence is known -------------------------------------------------------
+
+SIDE = 16
+
+
+class Toy(nn.Module):
+    """Class k's logit is how much of colour k there is: its evidence lies where k is bright."""
+
+    variant = "toy"
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(60.0))
+        self.dropout = nn.Dropout(0.9)  # must stay off
+
+    def normalised(self, pictures):
+        return 2 * pictures - 1
+
+    def features(self, x):
+        return nn.functional.avg_pool2d((x + 1) / 2, 2)
+
+    def layers(self, x):
+        return [(x + 1) / 2, nn.functional.avg_pool2d((x + 1) / 2, 2), self.features(x)]
+
+    def head(self, features):
+        return self.scale * self.dropout(features).mean(dim=(2, 3))
+
+    def forward(self, x):
+        return self.head(self.features(x))
+
+
+def patches(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Dim pictures, each with a bright 6 x 6 patch of one colour; the patches' places."""
+    rng = np.random.default_rng(seed)
+    pictures = rng.integers(0, 40, (count, SIDE, SIDE, 3))
+    where = np.zeros((count, SIDE, SIDE), bool)
+    for picture, mask in zip(pictures, where, strict=True):
+        top, left = rng.integers(0, SIDE - 6, 2)
+        mask[top : top + 6, left : left + 6] = True
+        picture[mask, rng.integers(3)] = 230
+    return pictures.astype(np.uint8), where
+
+
+_TOY = Recipe("toy", lr=2.0, epochs=30, batch=16, weight_decay=0.0)
+
+
+def trained_on_patches(key: str, **options):
+    pictures, _ = patches(64)
+    return train_attention(
+        Toy().train(), key, ArrayPictures(pictures, "patches"), _TOY, SIDE, **options
+    )
+
+
+@pytest.mark.parametrize("key", list(ATTENTIONS))
+def test_the_learned_map_finds_the_evidence(key):
+    recipe = replace(_TOY, lr=0.2) if key == "tame" else _TOY
+    pictures, _ = patches(64)
+    model = Toy().train()
+    trained = train_attention(model, key, ArrayPictures(pictures, "patches"), recipe, SIDE)
+    assert model.training
+    assert model.dropout.training
+    assert model.scale.grad is None
+    assert model.scale.requires_grad
+    held_out, where = patches(32, seed=1)
+    x = model.normalised(torch.from_numpy(held_out).permute(0, 3, 1, 2) / 255)
+    model.attentions = {key: trained.attention}
+    maps = learned_map(key, model, x, head_pass(model, x))
+    assert maps.min() >= 0
+    assert maps.max() <= 1
+    size = maps.shape[-1]
+    place = nn.functional.adaptive_avg_pool2d(torch.from_numpy(where).float(), size) > 0.5
+    inside = torch.stack([m[p].mean() for m, p in zip(maps, place, strict=True)])
+    outside = torch.stack([m[~p].mean() for m, p in zip(maps, place, strict=True)])
+    assert (inside > outside + 0.5).float().mean() > 0.9
+    if not key.endswith("_a"):
+        assert trained.history.loss.iloc[-10:].mean() < trained.history.loss.iloc[:3].mean()
+
+
+def test_the_loss_is_its_terms_and_shows_what_the_frozen_network_predicts():
+    model, pictures = Toy().eval(), torch.rand(5, 3, SIDE, SIDE)
+    for key, row in ATTENTIONS.items():
+        attention = new_attention(row, model, SIDE, seed=3)
+        loss = attention_loss(row, model, attention.eval(), pictures, "diagonal")
+        labels = model(model.normalised(pictures)).argmax(1)
+        layers = model.layers(model.normalised(pictures))[-row.layers :]
+        maps = torch.sigmoid(attention(layers))
+        own = torch.stack([m[y] for m, y in zip(maps, labels, strict=True)])[:, None]
+        if row.hides == "features":
+            logits = model.head(layers[-1] * own)
+        else:
+            large = nn.functional.interpolate(own, (SIDE, SIDE), mode="bilinear")
+            logits = model(model.normalised(pictures * large))
+        terms = nn.functional.cross_entropy(logits, labels), area(own), variation(own)
+        weights = (1, 0, 0) if key.endswith("_a") else (1.5, 2, 0.01)
+        expected = sum(w * t for w, t in zip(weights, terms, strict=True))
+        assert loss.total.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+# --- recipes --------------------------------------------------------------------------------
+
+
+def test_published_schedules():
+    resnet, vgg = RECIPES["resnet50"], RECIPES["vgg16"]
+    rates = [resnet.lr_at(epoch * 10, 10) for epoch in range(26)]
+    assert rates[0] == 1e-4
+    assert rates[1] == pytest.approx(0.95e-4)
+    assert rates[12] == rates[25] == pytest.approx(1e-4 * 0.95**12)
+    assert [vgg.lr_at(e, 1) for e in (0, 1, 7)] == pytest.approx([1e-2, 0.75e-2, 1e-2 * 0.75**7])
+    assert (resnet.batch, resnet.momentum, resnet.weight_decay) == (64, 0.9, 5e-4)
+
+
+def test_looks_are_closer_together_early():
+    assert look_steps(100, 4) == {0, 1, 10, 100}
+
+
+# --- ended and resumed ----------------------------------------------------------------------
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("key", ["lcam_fm", "tame"])
+@pytest.mark.parametrize("recipe", [replace(_TOY, lr=0.1, epochs=4),
+                                    replace(_TOY, lr=0.1, epochs=4, one_cycle=True)])  # fmt: skip
+def test_a_resumed_training_ends_as_an_uninterrupted_one(tmp_path, key, recipe):
+    pictures, _ = patches(50)
+    some = torch.from_numpy(pictures[:2]).permute(0, 3, 1, 2) / 255
+
+    class Dying(ArrayPictures):
+        left = 7
+
+        def batches(self, indices, seed, epoch):
+            for batch in super().batches(indices, seed, epoch):
+                self.left -= 1
+                if self.left < 0:
+                    raise Killed
+                yield batch
+
+    path = tmp_path / "one.pt"
+    options = {"save_every": 2, "look_at": some}
+    whole = train_attention(Toy(), key, ArrayPictures(pictures, "p"), recipe, SIDE, **options)
+    with pytest.raises(Killed):
+        train_attention(Toy(), key, Dying(pictures, "p"), recipe, SIDE, checkpoint=path, **options)
+    with pytest.raises(AttentionError, match="did not end"):
+        train_attention(
+            Toy(), key, ArrayPictures(pictures, "p"), recipe, SIDE, checkpoint=path, **options
+        )
+    told = []
+    resumed = train_attention(
+        Toy(), key, ArrayPictures(pictures, "p"), recipe, SIDE,
+        checkpoint=path, resume=True, report=told.append, **options,
+    )  # fmt: skip
+    assert told
+    assert "step 6 of 12" in told[0]
+    for name, tensor in whole.attention.state_dict().items():
+        assert torch.equal(tensor, resumed.attention.state_dict()[name]), name
+    assert whole.history.equals(resumed.history)
+    assert whole.looks.keys() == resumed.looks.keys()
+    for step, maps in whole.looks.items():
+        assert torch.equal(maps, resumed.looks[step])
+
+
+def test_checkpoints_of_other_trainings_and_damaged_ones_are_refused(tmp_path):
+    pictures, _ = patches(20)
+    path = tmp_path / "one.pt"
+    short = replace(_TOY, epochs=1)
+    options = {"checkpoint": path, "resume": True}
+    train_attention(Toy(), "lcam_fm", ArrayPictures(pictures, "p"), short, SIDE, **options)
+    with pytest.raises(AttentionError, match=r"another training \(recipe, seed\)"):
+        train_attention(
+            Toy(), "lcam_fm", ArrayPictures(pictures, "p"), replace(short, lr=1.0), SIDE,
+            seed=1, **options,
+        )  # fmt: skip
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(AttentionError, match="cannot be read: delete it"):
+        train_attention(Toy(), "lcam_fm", ArrayPictures(pictures, "p"), short, SIDE, **options)
+
+
+def test_a_loss_that_is_no_number_ends_training():
+    pictures, _ = patches(20)
+    with pytest.raises(AttentionError, match="no number any more at step"):
+        train_attention(
+            Toy(), "lcam_fm_a", ArrayPictures(pictures, "p"),
+            Recipe("wild", lr=1e38, epochs=5, batch=10), SIDE,
+        )  # fmt: skip
+
+
+# --- networks of the study -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["resnet50", "convnext_tiny", "caformer_s18", "fastvit_sa24"])
+@pytest.mark.parametrize("kind", ["lcam_fm", "lcam_img", "tame"])
+def test_every_family_can_be_trained_and_used_in_both_forms(key, kind):
+    model = mini(key, True).eval().folded()
+    side = model.backbone.preprocessing.crop
+    pictures = ArrayPictures(
+        np.random.default_rng(0).integers(0, 256, (4, side, side, 3), "u1"), ""
+    )
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    trained = train_attention(model, kind, pictures, Recipe("r", 0.1, 1, batch=2), side)
+    assert len(trained.history) == 2
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    x = model.prepare_pixels(torch.randint(0, 256, (2, side, side, 3)).byte())
+    fast = model.for_inference()
+    maps = []
+    for network in (model, fast):
+        network.attentions = {kind: trained.attention}
+        maps.append(learned_map(kind, network, x, head_pass(network, x, torch.tensor([0, 1]))))
+    assert maps[0].shape == (2, *model.layers(x)[0 if kind == "tame" else -1].shape[-2:])
+    assert (maps[0] - maps[1]).abs().max() < 1e-3
+
+
+def test_layers_are_the_last_three_stages_and_end_with_the_studys():
+    model = mini("resnet50").eval()
+    x = torch.randn(1, 3, 224, 224)
+    with torch.inference_mode():
+        layers = model.layers(x)
+        assert torch.equal(layers[-1], model.features(x))
+    assert [layer.shape[-1] for layer in layers] == [28, 14, 7]
+
+
+def test_a_network_without_trained_attention_says_what_to_do():
+    model = mini("resnet50").eval()
+    x = torch.randn(1, 3, 224, 224)
+    with pytest.raises(AttentionError, match="trained for resnet50: `python -m lib.lcam"):
+        learned_map("lcam_fm", model, x, head_pass(model, x))
+
+
+def test_a_constant_map_is_constant_and_no_nan():
+    model, x = Toy().eval(), torch.zeros(1, 3, SIDE, SIDE)
+    attention = LCam([3], 3)
+    nn.init.zeros_(attention.maps.weight)
+    model.attentions = {"lcam_fm": attention}
+    assert torch.equal(learned_map("lcam_fm", model, x, head_pass(model, x)), torch.zeros(1, 8, 8))
+
+
+# --- files ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "module"), [("lcam_fm", LCam([6], 4)), ("tame", Tame([2, 3, 4], 4))]
+)
+def test_weights_are_written_and_read_for_the_network_they_are_of(tmp_path, key, module):
+    path = tmp_path / "a.safetensors"
+    save_attention(path, key, module, {"variant": "resnet50", "weights": "abc"})
+    read = load_attention(path, key, "resnet50", "abc")
+    assert not read.training
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(tensor, read.state_dict()[name])
+    with pytest.raises(AttentionError, match="trained for weights 'abc', not 'abd'"):
+        load_attention(path, key, "resnet50", "abd")
+    with pytest.raises(AttentionError, match="trained for attention"):
+        load_attention(path, "lcam_img", "resnet50", "abc")
+    with pytest.raises(AttentionError, match="no attention weights at"):
+        load_attention(tmp_path / "b", key, "resnet50", "abc")
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(AttentionError, match="is damaged"):
+        load_attention(path, key, "resnet50", "abc")
+
+
+# --- folders of pictures ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def imagenet(tmp_path):
+    """ImageNet's two layouts, with odd pictures in it."""
+    rng = np.random.default_rng(0)
+    for wnid, modes in {"n01440764": ("RGB", "L"), "n01443537": ("CMYK", "RGB")}.items():
+        folder = tmp_path / "ILSVRC2012_img_train" / wnid
+        folder.mkdir(parents=True)
+        for number, mode in enumerate(modes):
+            pixels = rng.integers(0, 256, (40 + 30 * number, 90, 3), "u1")
+            Image.fromarray(pixels).convert(mode).save(folder / f"{wnid}_{number}.JPEG", "JPEG")
+    val = tmp_path / "ILSVRC2012_img_val"
+    val.mkdir()
+    for number in (1, 2, 3):
+        pixels = rng.integers(0, 256, (50, 60, 3), "u1")
+        Image.fromarray(pixels).save(val / f"ILSVRC2012_val_{number:08d}.JPEG")
+    return tmp_path
+
+
+def test_both_layouts_of_imagenet_are_listed(imagenet):
+    train, val = imagenet / "ILSVRC2012_img_train", imagenet / "ILSVRC2012_img_val"
+    assert len(listed_pictures(train)) == 4
+    assert len(listed_pictures(train, limit=3)) == 3
+    notes = imagenet / "list.txt"
+    notes.write_text("ILSVRC2012_val_00000003 65\nILSVRC2012_val_00000001.JPEG 970\n\n")
+    assert [p.name[-6] for p in listed_pictures(val, notes)] == ["3", "1"]
+    notes.write_text("ILSVRC2012_val_00000009 65\n")
+    with pytest.raises(PictureFolderError, match="line 1: ILSVRC2012_val_00000009"):
+        listed_pictures(val, notes)
+    notes.write_text("../list.txt 0\n")
+    with pytest.raises(PictureFolderError, match="is not below"):
+        listed_pictures(val, notes)
+    with pytest.raises(PictureFolderError, match="is no folder"):
+        listed_pictures(imagenet / "none")
+    (imagenet / "empty").mkdir()
+    with pytest.raises(PictureFolderError, match="no pictures"):
+        listed_pictures(imagenet / "empty")
+
+
+def test_crops_follow_from_seed_epoch_and_place_whoever_reads(imagenet):
+    paths = listed_pictures(imagenet / "ILSVRC2012_img_train")
+    order = [np.array([2, 0]), np.array([3, 1])]
+    here = list(FolderPictures(paths, 32).batches(order, seed=1, epoch=2))
+    assert here[0].shape == (2, 3, 32, 32)
+    assert 0 <= here[0].min() < here[0].max() <= 1
+    there = list(FolderPictures(paths, 32, workers=1).batches(order, seed=1, epoch=2))
+    for a, b in zip(here, there, strict=True):
+        assert torch.equal(a, b)
+    other = list(FolderPictures(paths, 32).batches(order, seed=1, epoch=3))
+    assert not torch.equal(here[0], other[0])
+    # The second half alone, as a resumed training asks for it.
+    assert torch.equal(next(FolderPictures(paths, 32).batches(order[1:], 1, 2)), here[1])
+
+
+def test_a_damaged_picture_is_named(imagenet):
+    paths = listed_pictures(imagenet / "ILSVRC2012_img_val")
+    paths[1].write_bytes(b"no picture")
+    with pytest.raises(PictureFolderError, match="val_00000002.JPEG cannot be read"):
+        list(FolderPictures(paths, 32).batches([np.arange(3)], 0, 0))
