@@ -137,20 +137,23 @@ CAPTIONS: Table[Caption] = Table(
             "Right: explanations stay the same, where the picture is changed and the answer "
             "stays right; up: they change, where it becomes wrong. Grey: lines of equal COSE. "
             "Chance is what unrelated random maps of this resolution score, the ceiling what maps "
-            "score that follow the picture perfectly and are unrelated once the answer changes. "
-            "Bars: 95 % bootstrap intervals over pictures.",
+            "score that follow the picture perfectly and are unrelated once the answer changes: no "
+            "bound, as maps can become opposed. The control has one random set of channel weights "
+            "for all pictures: it follows the features, and so both the picture and the answer. "
+            "Bars, where there are any: 95 % bootstrap intervals over pictures.",
         ),
         Caption(
             "cose_by_change", "COSE by kind of change",
             "Consistency and sensitivity for each kind of change, pairs of all models together; "
-            "a change of the network has no consistency. Bars: 95 % bootstrap intervals over "
-            "pictures.",
+            "a change of the network has no consistency, and one that no answer fell to no "
+            "sensitivity. Bars, where there are any: 95 % bootstrap intervals over pictures.",
         ),
         Caption(
             "cose_followed", "Explanations of changed pictures, brought back",
             "A picture, the largest change of each kind that COSE made of it, the explanation of "
             "each, and where it lies on the unchanged picture; uncovered is what left it. SSIM "
-            f"compares it with the first column's. {_MAPS}",
+            "compares it with the first column's; it should be high where the answer is the same, "
+            f"low where it is another. {_MAPS}",
         ),
         Caption(
             "learned_kernels", "Learned kernels",

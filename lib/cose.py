@@ -140,6 +140,7 @@ class Followed:
 
     picture : (side, side, 3) uint8; found, back : (side, side)
     ssim    : with the unchanged picture's map, NaN for that itself
+    answer  : the class that is predicted
     """
 
     title: str
@@ -147,10 +148,16 @@ class Followed:
     found: np.ndarray
     back: np.ndarray
     ssim: float
+    answer: str
 
 
-def followed(model: StudyModel, method: CamMethod, batch: ClickMeBatch) -> list[Followed]:
-    """The first picture, and each kind's largest change of it, to look at."""
+def followed(
+    model: StudyModel, method: CamMethod, batch: ClickMeBatch, classes: Sequence[str] = ()
+) -> list[Followed]:
+    """The first picture, and each kind's largest change of it, to look at.
+
+    classes : names of the classes, if they have any
+    """
     picture, place = _pictures(model, batch)[0], int(batch.places[0])
     largest: dict[str, Change] = {}
     for change in sorted(changes_of(place), key=lambda change: -abs(change.magnitude)):
@@ -162,10 +169,16 @@ def followed(model: StudyModel, method: CamMethod, batch: ClickMeBatch) -> list[
     inside = torch.stack([change.inside(side, picture.device) for change in changes])
     back = undone(changes, maps[1:])
     ssim = structural_similarity(maps[:1], back, inside).tolist()
-    titles = ["unchanged", *(KINDS[c.kind].label + c.in_words for c in changes)]
+    titles = ["unchanged", *(f"{KINDS[c.kind].label}\n{c.in_words.strip()}" for c in changes)]
+    names = dict(enumerate(classes))
+    answers = [names.get(number, f"class {number}") for number in explained.predicted]
     back = torch.cat([maps[:1], back.where(inside, torch.nan)])
-    rows = zip(titles, shown.permute(0, 2, 3, 1), maps, back, [np.nan, *ssim], strict=True)
-    return [Followed(title, *(x.cpu().numpy() for x in of), score) for title, *of, score in rows]
+    images = zip(shown.permute(0, 2, 3, 1), maps, back, strict=True)
+    told = zip(titles, images, [np.nan, *ssim], answers, strict=True)
+    return [
+        Followed(title, *(x.cpu().numpy() for x in of), score, answer)
+        for title, of, score, answer in told
+    ]
 
 
 def _pictures(model: StudyModel, batch: ClickMeBatch) -> Tensor:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from lib.backbones import BACKBONES
 from lib.changes import KINDS
 from lib.cose import Followed
+from lib.cose_results import FEW
 from lib.figures import (
     DCLS_COLOUR,
     MARKS,
@@ -24,9 +25,16 @@ from lib.figures import (
 from lib.methods import METHODS
 
 
-def _pictures(numbers: pd.Series) -> str:
+def _range(numbers: pd.Series) -> str:
     low, high = int(numbers.min()), int(numbers.max())
-    return f"{low} pictures" if low == high else f"{low}–{high} pictures"
+    return f"{low}" if low == high else f"{low}–{high}"
+
+
+def _bars(table: pd.DataFrame, score: str) -> str:
+    """What the bars are, if there are any."""
+    if table[f"{score}_low"].notna().any():
+        return f"bars: 95 % intervals over pictures, where these are {FEW} or more"
+    return f"no intervals: fewer than {FEW} pictures"
 
 
 def plot_consistency_against_sensitivity(summary: pd.DataFrame) -> Figure:
@@ -50,7 +58,9 @@ def plot_consistency_against_sensitivity(summary: pd.DataFrame) -> Figure:
         for key in [key for key in BACKBONES if key in set(chosen.backbone)]:
             _arrow(ax, chosen[chosen.backbone == key].set_index("dcls"), key)
         levels = f"chance {chosen.chance.mean():.2f}, ceiling {chosen.ceiling.mean():.2f}"
-        pairs = f"{chosen.n_kept.median():.0f} + {chosen.n_changed.median():.0f} pairs a model"
+        pairs = (
+            f"{_range(chosen.n_kept)} right + {_range(chosen.n_changed)} wrong after, pairs a model"
+        )
         ax.set_title(f"{METHODS[method].label}\n{_cells(chosen.cells.dropna())}: COSE of {levels}"
                      f"\n{pairs}", fontsize=7.5)  # fmt: skip
         ax.set_xlim(left, 1.0)
@@ -59,8 +69,8 @@ def plot_consistency_against_sensitivity(summary: pd.DataFrame) -> Figure:
         ax.set_axis_off()
     fig.supxlabel(
         "consistency: mean SSIM of explanations where the answer stays right\n"
-        f"{_pictures(summary.n_right)} that are right before any change; bars: 95 % intervals over "
-        "pictures",
+        f"of {_range(summary.n_pictures)} pictures a model has {_range(summary.n_right)} right "
+        f"before any change; {_bars(summary, 'consistency')}",
         fontsize=8,
     )
     fig.supylabel("sensitivity: 1 − mean SSIM where it becomes wrong", fontsize=8)
@@ -86,8 +96,10 @@ def _lines_of_equal_cose(ax: Axes, left: float, top: float) -> None:
         y = level**2 / x
         ax.plot(x[y < top], y[y < top], color="0.85", lw=0.7, zorder=0)
         if level**2 < top:
-            ax.annotate(f"COSE {level}", (1.0, level**2), xytext=(-2, 1), ha="right", fontsize=5.5,
-                        textcoords="offset points", color="0.55", zorder=0)  # fmt: skip
+            x0 = max(left, level**2 / top)
+            ax.annotate(f"COSE {level}", (x0, level**2 / x0), xytext=(3, -7), ha="left",
+                        fontsize=5.5, textcoords="offset points", color="0.55",
+                        zorder=0)  # fmt: skip
 
 
 def _arrow(ax: Axes, pair: pd.DataFrame, key: str) -> None:
@@ -109,11 +121,16 @@ def _arrow(ax: Axes, pair: pd.DataFrame, key: str) -> None:
                     arrowprops={"arrowstyle": "->", "color": "0.5", "lw": 0.7})  # fmt: skip
 
 
+_PARTS = {"geometric": "all geometric", "photometric": "all photometric", "model": "all networks"}
+
+
 def plot_cose_by_change(parts: pd.DataFrame) -> Figure:
     """A row per kind of change, over all models; as `by_change(pairs, ["method"])` makes it."""
     methods = methods_of(parts)
     order = [key for key in parts.part.unique() if key in KINDS]
-    order += [key for key in parts.part.unique() if key not in order]
+    others = [key for key in parts.part.unique() if key not in order and key not in _PARTS]
+    # Of one changed network the row of all says the same.
+    order += others + [key for key in _PARTS if key != "model" or len(others) > 1]
     fig, axes = plt.subplots(1, 2, figsize=(7.4, 0.27 * len(order) + 1.4), sharey=True)
     colours = plt.get_cmap("tab10")(np.arange(len(methods)) % 10)
     for ax, score in zip(axes, ("consistency", "sensitivity"), strict=True):
@@ -126,17 +143,21 @@ def plot_cose_by_change(parts: pd.DataFrame) -> Figure:
                         fmt=MARKS[number % len(MARKS)], elinewidth=0.7,
                         label=METHODS[method].label)  # fmt: skip
         ax.grid(axis="x")
-    some = parts[parts.method == methods[0]].set_index("part")
-    names = [
-        f"{KINDS[key].label if key in KINDS else key} ({some.n_kept[key]} + {some.n_changed[key]})"
-        for key in order
-    ]
+    names = []
+    for key in order:
+        some = parts[parts.part == key]
+        label = KINDS[key].label if key in KINDS else _PARTS.get(key, f"network: {key}")
+        names.append(f"{label} ({_range(some.n_kept)} + {_range(some.n_changed)})")
     axes[0].set_yticks(range(len(order)), names, fontsize=7)
     axes[0].invert_yaxis()
     axes[0].set_xlabel("consistency (mean SSIM where\nthe answer stays right)", fontsize=8)
     axes[1].set_xlabel("sensitivity (1 − mean SSIM\nwhere it becomes wrong)", fontsize=8)
-    fig.supxlabel("change of the picture or network (pairs that stay right + become wrong, all "
-                  "models); bars: 95 % intervals", fontsize=8)  # fmt: skip
+    fig.supxlabel(
+        "change of the picture or network (pairs that stay right + become wrong, of all models\n"
+        "together; a range where methods lost some to constant maps); "
+        f"{_bars(parts, 'consistency')}",
+        fontsize=8,
+    )
     handles, labels = axes[0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=7)
     return fig
@@ -144,16 +165,17 @@ def plot_cose_by_change(parts: pd.DataFrame) -> Figure:
 
 def plot_followed(rows: Sequence[Followed], title: str) -> Figure:
     """A column per change: the picture, its explanation, and that brought back."""
-    fig, axes = plt.subplots(3, len(rows), figsize=(0.95 * len(rows) + 0.7, 3.5), squeeze=False)
+    fig, axes = plt.subplots(3, len(rows), figsize=(0.95 * len(rows) + 0.7, 3.7), squeeze=False)
     for column, row in enumerate(rows):
         found, back = overlay(row.picture, row.found), overlay(rows[0].picture, row.back)
         for ax, image in zip(axes[:, column], (row.picture, found, back), strict=True):
             ax.imshow(image)
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
-        axes[0, column].set_title(row.title.replace(" ", "\n", 1), fontsize=6)
-        words = "" if np.isnan(row.ssim) else f"SSIM {row.ssim:.2f}"
-        axes[2, column].set_xlabel(words, fontsize=7)
+        axes[0, column].set_title(row.title, fontsize=6)
+        words = "" if np.isnan(row.ssim) else f"SSIM {row.ssim:.2f}\n"
+        words += row.answer if column == 0 or row.answer != rows[0].answer else "same answer"
+        axes[2, column].set_xlabel(words, fontsize=6.5)
     for ax, name in zip(axes[:, 0], ("picture", "explanation", "brought back"), strict=True):
         ax.set_ylabel(name, fontsize=8)
     draw_map_scale(fig, axes[1:], 0.8)

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from lib.cam import enlarge
 from lib.changes import GEOMETRIC, PHOTOMETRIC, changes_of, undone
-from lib.cose import CHANGED, KEPT, MODEL
+from lib.cose import CHANGED, KEPT, MENDED, MODEL, WRONG
 from lib.ssim import structural_similarity
 from lib.statistics import SEED
 
 _RESAMPLES = 2000
-_FEW = 12  # pictures: with fewer there is no interval
+FEW = 12  # pictures: with fewer there is no interval
 _LEVEL_PICTURES = 8  # whose changes chance and ceiling are worked out on
 _BY = ["backbone", "dcls", "method"]
 
@@ -72,7 +72,7 @@ def _intervals(found: np.ndarray, images: int) -> np.ndarray:
     """(resample, score) -> (2, score) 95 % interval; missing of few images, or if much is."""
     ends = np.full((2, found.shape[1]), np.nan)
     known = np.isnan(found).mean(axis=0) <= 0.025
-    if images >= _FEW and known.any():
+    if images >= FEW and known.any():
         ends[:, known] = np.nanquantile(found[:, known], [0.025, 0.975], axis=0)
     return ends
 
@@ -115,7 +115,9 @@ def summarise_cose(pairs: pd.DataFrame) -> pd.DataFrame:
     undefined   : why there is no score, "" if there is
     cells       : the map's resolution
     chance, ceiling : COSE of unrelated random maps, and of maps that follow the picture
-                  perfectly and are unrelated once the answer changes, of that resolution
+                  perfectly and are unrelated once the answer changes, of that resolution.
+                  Maps that are opposed once it changes score more than the ceiling; maps that
+                  change with nothing score less than chance, 0 in the end
     matched, matched_low, matched_high : COSE once finer maps are averaged to the layer's cells
     """
     rows = []
@@ -172,7 +174,8 @@ def conditions(pairs: pd.DataFrame) -> pd.DataFrame:
     """How many pairs are of each of the four conditions, by model and group of changes."""
     one = pairs[pairs.method == pairs.method.iloc[0]]
     counted = one.groupby(["backbone", "dcls", "group", "condition"], sort=False).size()
-    return counted.unstack("condition", fill_value=0).reset_index()
+    counted = counted.unstack("condition", fill_value=0)
+    return counted.reindex(columns=[KEPT, CHANGED, MENDED, WRONG], fill_value=0).reset_index()
 
 
 def compare_cose(pairs: pd.DataFrame) -> pd.DataFrame:

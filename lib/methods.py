@@ -165,7 +165,7 @@ METHODS: Table[CamMethod] = Table(
         _pixel("blur_ig", "BlurIG", 3 * 100),
         _pixel("guided_ig", "GuidedIG", 3 * 200),
         _pixel("lime", "LIME", 1000),
-        _one_pass("random_cam", "random weights (control)"),
+        _one_pass("random_cam", "random channel weights (control)"),
     ],
 )  # fmt: skip
 

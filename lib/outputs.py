@@ -11,7 +11,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import requires, version
@@ -74,12 +74,15 @@ def environment() -> dict[str, str]:
     }
 
 
-def provenance(study: Study, drawn_from: Path | None = None) -> dict:
+def provenance(
+    study: Study, drawn_from: Path | None = None, of: Mapping[str, object] | None = None
+) -> dict:
     """What a result was made from: choices, inputs, commit, environment.
 
     Without the time, so that the same study gives the same file; the run's manifest has it.
 
     drawn_from : the saved table that it shows, whose own inputs are then told
+    of         : where it was made of other methods, pictures or classes than the study's: which
     """
     if drawn_from is None:
         inputs = study.input_hashes()
@@ -90,6 +93,7 @@ def provenance(study: Study, drawn_from: Path | None = None) -> dict:
         }
     return {
         "study": study.facts(),
+        **({"of": dict(of)} if of else {}),
         "inputs": inputs,
         "commit": commit(),
         "environment": environment(),
@@ -102,7 +106,12 @@ def saved_provenance(path: Path) -> dict:
 
 
 def save_figure(
-    fig: Figure, name: str, study: Study, drawn_from: Path | None = None, caption: str = ""
+    fig: Figure,
+    name: str,
+    study: Study,
+    drawn_from: Path | None = None,
+    caption: str = "",
+    of: Mapping[str, object] | None = None,
 ) -> Path:
     """Write a figure as PNG and PDF, its provenance as JSON, its caption as text.
 
@@ -110,6 +119,7 @@ def save_figure(
 
     drawn_from : the saved table that the figure shows, if it shows one
     caption    : for a figure that `lib.captions` has none for
+    of         : as for `provenance`
     Returns where the PNG is.
     """
     if study.profile.caveat:
@@ -120,7 +130,7 @@ def save_figure(
     for suffix, timeless in (("png", {}), ("pdf", {"CreationDate": None})):
         with write_result(study.figures / f"{name}.{suffix}") as partial:
             fig.savefig(partial, format=suffix, metadata=timeless)
-    _write_provenance(study.figures / f"{name}.json", provenance(study, drawn_from))
+    _write_provenance(study.figures / f"{name}.json", provenance(study, drawn_from, of))
     if name in CAPTIONS and not caption:
         caption = f"{CAPTIONS[name].title}. {CAPTIONS[name].text}"
     words = " ".join(filter(None, [caption, f"Data: {study.profile.label}.", study.profile.caveat]))
@@ -134,8 +144,17 @@ def _write_provenance(path: Path, facts: dict) -> None:
         partial.write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
 
-def save_table(table: pd.DataFrame, name: str, study: Study, suffix: str = "csv") -> Path:
-    """Write a table below `tables/` as "csv" or "parquet", its provenance as JSON."""
+def save_table(
+    table: pd.DataFrame,
+    name: str,
+    study: Study,
+    suffix: str = "csv",
+    of: Mapping[str, object] | None = None,
+) -> Path:
+    """Write a table below `tables/` as "csv" or "parquet", its provenance as JSON.
+
+    of : as for `provenance`
+    """
     writers = {
         "csv": lambda path: table.to_csv(path, index=False),
         "parquet": lambda path: table.to_parquet(path, index=False),
@@ -143,5 +162,5 @@ def save_table(table: pd.DataFrame, name: str, study: Study, suffix: str = "csv"
     path = study.output / "tables" / f"{name}.{suffix}"
     with write_result(path) as partial:
         writers[suffix](partial)
-    _write_provenance(path.with_suffix(".json"), provenance(study))
+    _write_provenance(path.with_suffix(".json"), provenance(study, of=of))
     return staged(path)

@@ -66,9 +66,15 @@ _NOTES = {
     "faithful; increase, insertion, road lerf: more is.",
     "method_costs": "A map's time beyond the forward and head gradient that all methods share, in "
     "milliseconds and as a multiple of the network's forward; measured once, on this machine.",
-    "cose": "chance, ceiling: COSE of unrelated random maps of this resolution, and of maps that "
-    "follow the picture perfectly; matched: COSE once finer maps are averaged to the layer's "
-    "cells; n undefined: pairs of two constant maps.",
+    "cose": "Each explanation is of the class that the network predicts for that input. "
+    "consistency: mean SSIM where the answer stays right; sensitivity: 1 less the mean SSIM where "
+    "it becomes wrong; COSE: the root of their product; chance, ceiling: COSE of unrelated random "
+    "maps of this resolution, and of maps that follow the picture perfectly and are unrelated "
+    "once the answer changes (no bound); matched: COSE once finer maps are averaged to the "
+    "layer's cells; n kept, n changed: pairs; n undefined: pairs of two constant maps. No "
+    "intervals of fewer than twelve pictures.",
+    "cose_dcls": "Paired by picture, over those that both networks have right; 95 % intervals, not "
+    "corrected for their number.",
     "sanity": "similarity: ρ with the trained network's map; part: the last that forgot.",
     "measures": "rank: among the models under this measure, 1 the best.",
 }

@@ -77,8 +77,8 @@ PROFILES: Table[Profile] = Table(
         Profile(
             "demo", "embedded example", DEMO, ("val-0.tfrecords",),
             mini=True, classes=12, photographs="held-out",
-            caveat="Embedded example: simulated people, miniature models, real people's ceiling "
-            "(so scores exceed 1). No evidence about DCLS.",
+            caveat="Embedded example: simulated people and classes, miniature models; ρ is divided "
+            "by real people's ceiling, so that such scores can exceed 1. No evidence about DCLS.",
             sample=48,
         ),
         Profile(
@@ -259,8 +259,8 @@ class Study:
         return replace(self, limit=limit, **changes)
 
     def few(self, part: int) -> int:
-        """A part of the sample's number of pictures, for what is dearer still; at least one."""
-        return max(1, self.sampled().limit // part)
+        """A part of the sample's number of pictures, for what is dearer still; at most `limit`."""
+        return max(1, min(self.limit or self.profile.sample, self.profile.sample // part))
 
     def prefer(self, *keys: str) -> list[Backbone]:
         """Those of these backbones that are chosen and there; the first one if none is."""

@@ -114,9 +114,10 @@ def foretell(
     channels = head_pass(model, x, batch.labels).features.shape[1]
     seconds = (time.perf_counter() - started) / len(x)
     forwards = sum(channels if m.forwards == "channels" else m.forwards for m in slow)
-    hours = forwards * seconds * pictures / 3600
+    minutes = forwards * seconds * pictures / 60
+    last = f"{minutes / 60:.1f} h" if minutes > 90 else f"{minutes:.0f} min"
     names = ", ".join(method.label for method in slow)
-    return f"{names}: about {forwards} forwards a picture, {hours:.1f} h in all at most"
+    return f"{names}: about {forwards} forwards a map, {pictures} maps, {last} in all at most"
 
 
 def score_study(study: Study) -> pd.DataFrame:

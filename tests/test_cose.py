@@ -523,7 +523,7 @@ def test_slow_explainers_foretell_their_time(study, capsys):
     row = replace(METHODS["layer_cam"], key="slow", label="Slow one", forwards=70)
     score_cose(replace(study, methods=(METHODS["grad_cam"], row)), 1)
     said = capsys.readouterr()
-    assert "Slow one: about 70 forwards a picture" in said.out + said.err
+    assert "Slow one: about 70 forwards a map" in said.out + said.err
 
 
 def test_followed_is_what_pairs_score(pictures):
