@@ -9,6 +9,7 @@ What has succeeded and is still valid is kept: the same command resumes a run.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import os
 import re
@@ -267,14 +268,17 @@ _ADVICE = {1: "mend it, then go on with", 6: "with a longer --timeout, go on wit
 
 def _left_out(study: Study, results) -> list[str]:
     """What this run's results say that they lack."""
-    path = study.output / "tables" / "left_out.csv"
-    if not any(shown(path) in outcome.outputs for outcome in results):
-        return []
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return [f"  {row['left_out']}: {row['reason']}" for row in csv.DictReader(file)]
-    except FileNotFoundError:
-        return []
+    lines = {}
+    for name in ("left_out.csv", "cose_left_out.csv"):
+        path = study.output / "tables" / name
+        if not any(shown(path) in outcome.outputs for outcome in results):
+            continue
+        with (
+            contextlib.suppress(FileNotFoundError),
+            path.open(encoding="utf-8", newline="") as file,
+        ):
+            lines |= {f"  {row['left_out']}: {row['reason']}": 0 for row in csv.DictReader(file)}
+    return list(lines)
 
 
 def _closing(study: Study, table: str, missed: list[str], status: int, again: str) -> str:

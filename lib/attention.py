@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lib.cam import HeadPass
+from lib.checkpoints import WeightsError
 from lib.files import write_atomically
 from lib.methods import min_max
 from lib.paths import shown
@@ -34,7 +35,7 @@ _BORDER = 0.3
 MASKINGS = ("diagonal", "random")
 
 
-class AttentionError(ValueError):
+class AttentionError(WeightsError):
     """A file of attention weights that is missing, damaged, or of another network."""
 
 

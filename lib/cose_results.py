@@ -13,6 +13,7 @@ from torch import Tensor
 from lib.cam import enlarge
 from lib.changes import GEOMETRIC, PHOTOMETRIC, changes_of, undone
 from lib.cose import CHANGED, KEPT, MENDED, MODEL, WRONG
+from lib.methods import METHODS
 from lib.ssim import structural_similarity
 from lib.statistics import SEED
 
@@ -68,11 +69,11 @@ def _resampled(images: int) -> np.ndarray:
     )
 
 
-def _intervals(found: np.ndarray, images: int) -> np.ndarray:
-    """(resample, score) -> (2, score) 95 % interval; missing of few images, or if much is."""
+def _intervals(found: np.ndarray) -> np.ndarray:
+    """(resample, score) -> (2, score) 95 % interval; missing if much of it is."""
     ends = np.full((2, found.shape[1]), np.nan)
     known = np.isnan(found).mean(axis=0) <= 0.025
-    if images >= FEW and known.any():
+    if known.any():
         ends[:, known] = np.nanquantile(found[:, known], [0.025, 0.975], axis=0)
     return ends
 
@@ -82,20 +83,32 @@ def _scored(pairs: pd.DataFrame, column: str = "ssim") -> dict:
     images = list(pairs.image_id.unique())
     sums = _Sums(pairs, column, images)
     values = sums.scores(np.ones(len(images)))
-    low, high = _intervals(sums.scores(_resampled(len(images))), len(images))
+    low, high = np.full((2, len(_SCORES)), np.nan)
+    if len(images) >= FEW:
+        low, high = _intervals(sums.scores(_resampled(len(images))))
     row = {}
     for place, name in enumerate(_SCORES):
         row |= {name: values[place], f"{name}_low": low[place], f"{name}_high": high[place]}
     return row | dict(zip(("n_kept", "n_changed"), sums.numbers, strict=True))
 
 
-def _why_undefined(row: dict, constant: pd.Series) -> str:
-    if (constant == 2).all() and len(constant):
+def _why_undefined(row: dict, right: pd.DataFrame) -> str:
+    """
+    right : all pairs of pictures that are right before any change
+    """
+    missing = right[right.ssim.isna()]
+    unscored = [((missing.condition == KEPT) & (missing.group != MODEL)).any(),
+                (missing.condition == CHANGED).any()]  # fmt: skip
+    if (right.constant == 2).all() and len(right):
         return "every map is constant"
     if not row["n_kept"]:
-        return "no pair stays right"
+        return "no pair stays right" if not unscored[0] else "no pair that stays right has an SSIM"
     if not row["n_changed"]:
-        return "no answer becomes wrong"
+        return (
+            "no answer becomes wrong"
+            if not unscored[1]
+            else ("no pair that becomes wrong has an SSIM")
+        )
     if row["consistency"] < 0:
         return "consistency is negative"
     if row["sensitivity"] > 1:
@@ -111,7 +124,8 @@ def summarise_cose(pairs: pd.DataFrame) -> pd.DataFrame:
                   intervals over images, missing for fewer than twelve
     n_kept, n_changed : pairs behind them
     n_pictures, n_right : pictures, those that are right before any change
-    n_undefined, n_one_constant : pairs of two constant maps, left out; of one, counted
+    n_undefined, n_one_constant : pairs without SSIM, as both maps are constant or one holds
+                  what is no number, left out; pairs of one constant map, counted
     undefined   : why there is no score, "" if there is
     cells       : the map's resolution
     chance, ceiling : COSE of unrelated random maps, and of maps that follow the picture
@@ -124,13 +138,15 @@ def summarise_cose(pairs: pd.DataFrame) -> pd.DataFrame:
     for key, chosen in pairs.groupby(_BY, sort=False):
         scored = _scored(chosen)
         right = chosen[chosen.condition.isin([KEPT, CHANGED])]
-        why = _why_undefined(scored, right.constant)
+        why = _why_undefined(scored, right)
         same = chosen.matched.equals(chosen.ssim)
         matched = scored if same else _scored(chosen, "matched")
         cells = right.cells.max()
         levels = {"chance": np.nan, "ceiling": np.nan}
         if not np.isnan(cells):
-            found = reference_levels(int(cells), int(chosen.side.iloc[0]))
+            row = METHODS.get(key[2])
+            floor = row.floor if row else 0.0
+            found = reference_levels(int(cells), int(chosen.side.iloc[0]), floor)
             levels = {name: found[name] for name in levels}
         rows.append(
             dict(zip(_BY, key, strict=True))
@@ -138,7 +154,7 @@ def summarise_cose(pairs: pd.DataFrame) -> pd.DataFrame:
             | {
                 "n_pictures": chosen.image_id.nunique(),
                 "n_right": right.image_id.nunique(),
-                "n_undefined": int((right.constant == 2).sum()),
+                "n_undefined": int(right.ssim.isna().sum()),
                 "n_one_constant": int((right.constant == 1).sum()),
                 "undefined": why,
                 "cells": cells,
@@ -200,7 +216,9 @@ def compare_cose(pairs: pd.DataFrame) -> pd.DataFrame:
             return b.scores(weights) - a.scores(weights)
 
         values = difference(np.ones(len(both)))
-        low, high = _intervals(difference(_resampled(len(both))), len(both))
+        low, high = np.full((2, len(_SCORES)), np.nan)
+        if len(both) >= FEW:
+            low, high = _intervals(difference(_resampled(len(both))))
         for place, score in enumerate(_SCORES):
             rows.append((backbone, method, score, values[place], low[place], high[place],
                          len(both)))  # fmt: skip
@@ -209,8 +227,10 @@ def compare_cose(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 @cache
-def reference_levels(cells: int, side: int) -> dict[str, float]:
+def reference_levels(cells: int, side: int, floor: float = 0.0) -> dict[str, float]:
     """What random maps of a resolution score, on the changes of eight pictures.
+
+    floor    : to which lower values are raised, as Threshold-Grad-CAM raises them
 
     likeness : mean SSIM of unrelated ones
     followed : mean SSIM of one and itself, changed and undone as pictures and maps are
@@ -220,8 +240,10 @@ def reference_levels(cells: int, side: int) -> dict[str, float]:
     for place in range(_LEVEL_PICTURES):
         changes = changes_of(place)
         inside = torch.stack([change.inside(side) for change in changes])
-        before = _random_map(cells, side, place, 0)
-        others = torch.cat([_random_map(cells, side, place, n) for n in range(1, len(changes) + 1)])
+        before = _random_map(cells, side, floor, place, 0)
+        others = torch.cat(
+            [_random_map(cells, side, floor, place, n) for n in range(1, len(changes) + 1)]
+        )
         moved = torch.cat([change.follow(before) for change in changes])
         like.append(structural_similarity(before, undone(changes, others), inside))
         followed.append(structural_similarity(before, undone(changes, moved), inside))
@@ -234,6 +256,6 @@ def reference_levels(cells: int, side: int) -> dict[str, float]:
     }
 
 
-def _random_map(cells: int, side: int, *seed: int) -> Tensor:
+def _random_map(cells: int, side: int, floor: float, *seed: int) -> Tensor:
     noise = np.random.default_rng([SEED, *seed]).random((1, cells, cells), np.float32)
-    return enlarge(torch.from_numpy(noise), side)
+    return enlarge(torch.from_numpy(noise).clamp(min=floor), side)

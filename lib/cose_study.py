@@ -11,10 +11,11 @@ from tqdm import tqdm
 from lib import changes, cose, ssim
 from lib.backbones import Backbone, variant_name
 from lib.changes import CHANGES
+from lib.checkpoints import WeightsError
 from lib.clickme import ClickMe, ClickMeBatch
 from lib.cose import ITSELF, pairs_of_changed_network, pairs_of_changed_pictures
 from lib.fingerprint import fingerprint, sha256_of
-from lib.kept import facts_of_maps, read_kept, write_kept
+from lib.kept import LEFT_OUT, facts_of_maps, read_kept, write_kept
 from lib.methods import PUBLISHED_METHODS
 from lib.models import StudyModel
 from lib.scoring import BatchSize
@@ -53,7 +54,8 @@ def score_cose(study: Study, pictures: int = 0) -> pd.DataFrame:
 
     Networks change to random weights, and to each file of `Study.training_checkpoints`. What
     is done is kept, so that a run goes on where one ended. Raises MissingInputs, StoredError,
-    WeightsError.
+    WeightsError; with `keep_going` what cannot be read is left out, and told by
+    `lib.study_scores.left_out`.
     """
     study.require_inputs()
     clickme = study.clickme(limit=pictures or study.limit)
@@ -66,27 +68,41 @@ def score_cose(study: Study, pictures: int = 0) -> pd.DataFrame:
         batch = next(clickme.batches(1))
         tqdm.write(foretell(model, batch, study.methods, maps * len(clickme)))
     frames = []
+    missed = dict(clickme.left_out) | {
+        backbone.key: "its weights are missing or cannot be read"
+        for backbone in study.backbones
+        if (backbone, False) not in others
+    }
     total = len(clickme) * sum(map(len, others.values()))
     with tqdm(total=total, desc="COSE", unit="picture") as bar:
         for (backbone, dcls), compared in others.items():
             bar.set_postfix_str(variant_name(backbone.key, dcls))
             variant = _Variant(study, backbone, dcls)
             for other in compared:
-                for number, some in enumerate(clickme.blocks(_BLOCK)):
-                    frame = variant.pairs(other, some, number)
-                    frames.append(frame.assign(backbone=backbone.key, dcls=dcls))
-                    bar.update(len(some))
+                try:
+                    for number, some in enumerate(clickme.blocks(_BLOCK)):
+                        frame = variant.pairs(other, some, number)
+                        missed |= frame.attrs.pop(LEFT_OUT, {}) | some.left_out
+                        frames.append(frame.assign(backbone=backbone.key, dcls=dcls))
+                        bar.update(len(some))
+                except WeightsError as error:
+                    if not study.keep_going or other.load is None:
+                        raise
+                    name = f"{variant_name(backbone.key, dcls)}, {other.name}"
+                    missed[name] = str(error)
+                    tqdm.write(f"left out: {name}: {error}")
     if not len(clickme) or all(frame.empty for frame in frames):
         raise StoredError("no picture of the study can be read")
-    table = pd.concat(frames, ignore_index=True)
-    return table[["backbone", "dcls", *cose.COLUMNS]]
+    table = pd.concat(frames, ignore_index=True)[["backbone", "dcls", *cose.COLUMNS]]
+    table.attrs[LEFT_OUT] = missed
+    return table
 
 
 def _others(study: Study, backbone: Backbone, dcls: bool) -> list[_Other]:
     key = backbone.key
     earlier = [
         _Other(
-            f"earlier: {path.name.split('.')[0]}",
+            f"earlier: {path.name}",
             lambda path=path: study.load_model(key, dcls, path),
             sha256_of(path),
         )
@@ -104,7 +120,7 @@ class _Variant:
         self._name = variant_name(backbone.key, dcls)
         self._facts = facts_of_maps(study, backbone, dcls) | {"code of COSE": _CODE}
         self._whole: StudyModel | None = None
-        self._changed: tuple[str, StudyModel] | None = None
+        self._changed: tuple[_Other, StudyModel] | None = None
         auto = _AUTO_MINI if study.profile.mini else _AUTO_CPU
         auto = _AUTO_GPU if study.torch_device().type == "cuda" else auto
         self._size = BatchSize(study.batch_size or auto)
@@ -128,9 +144,9 @@ class _Variant:
             self._whole = self._study.inference_model(*self._key)
         if other.load is None:
             return pairs_of_changed_pictures(self._whole, methods, batch, self._size)
-        if self._changed is None or self._changed[0] != other.name:
+        if self._changed is None or self._changed[0] != other:
             self._changed = None  # its memory goes before the next one's comes
-            self._changed = other.name, self._study.made_ready(other.load())
+            self._changed = other, self._study.made_ready(other.load())
         changed = self._changed[1]
         return pairs_of_changed_network(
             self._whole, changed, other.name, methods, batch, self._size

@@ -56,8 +56,14 @@ _DETERMINING_PACKAGES = (
 def facts_of_maps(study: Study, backbone: Backbone, has_dcls: bool) -> dict:
     """What determines a variant's maps of a picture. Raises MissingWeights."""
     weights = study.weights_path(backbone.key, has_dcls)
-    if not weights.is_file():
-        raise MissingWeights(f"no weights at {shown(weights)}")
+    learned = {
+        m.key: study.attention_path(backbone.key, has_dcls, m.key)
+        for m in study.methods
+        if m.learned
+    }
+    for path in (weights, *learned.values()):
+        if not path.is_file():
+            raise MissingWeights(f"no weights at {shown(path)}")
     return {
         "weights": sha256_of(weights),
         "container": study.container(backbone.key, has_dcls),
@@ -65,6 +71,7 @@ def facts_of_maps(study: Study, backbone: Backbone, has_dcls: bool) -> dict:
         "preprocessing": backbone.preprocessing,
         "head_norm_eps": backbone.head_norm_eps,
         "methods": {method.key: (method.small_map, method.whole_map) for method in study.methods},
+        "attentions": {key: sha256_of(path) for key, path in learned.items()},
         "device": study.torch_device().type,
         "precision": study.precision,
         "compile": study.compile,

@@ -66,6 +66,8 @@ class CamMethod:
     forwards  : how many forwards of the network a picture it takes besides; "channels" for
                 one per channel of the layer
     plain     : it needs the network as published, not as rewritten for speed
+    learned   : it needs attention weights trained for each network, see `lib.attention`
+    floor     : to which lower values of its maps are raised, as a share of their range
     """
 
     key: str
@@ -74,6 +76,8 @@ class CamMethod:
     whole_map: Callable[[nn.Module, Tensor, HeadPass], Tensor] | None = None
     forwards: int | str = 0
     plain: bool = False
+    learned: bool = False
+    floor: float = 0.0
 
     def maps(self, model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
         """(image, h, w) maps, not yet enlarged. Raises what the method raises."""
@@ -87,7 +91,7 @@ def grad_cam_variant(
 ) -> CamMethod:
     """A row for any order of ReLU and mean and any floor."""
     formula = partial(grad_cam_family, relu_before_mean=relu_before_mean, floor=floor)
-    return CamMethod(key, label, formula)
+    return CamMethod(key, label, formula, floor=floor)
 
 
 PUBLISHED_METHODS = ("grad_cam", "threshold_grad_cam")
@@ -133,6 +137,12 @@ def _call(module: str, function: str, *arguments, **options) -> Tensor:
     return getattr(import_module(module), function)(*arguments, **options)
 
 
+def _learned(key: str, label: str, forwards: int = 0) -> CamMethod:
+    """A row of `lib.attention.ATTENTIONS`."""
+    call = partial(_call, "lib.attention", "learned_map", key)
+    return CamMethod(key, label, whole_map=call, forwards=forwards, learned=True)
+
+
 def _pixel(key: str, label: str, gradients: int) -> CamMethod:
     """A function of `lib.pixel_methods`; a gradient of the whole network is three forwards."""
     call = partial(_call, "lib.pixel_methods", key)
@@ -160,6 +170,11 @@ METHODS: Table[CamMethod] = Table(
         _package("ablation_cam", "AblationCAM", "ablation_cam"),
         _package("full_grad", "FullGrad", "full_grad", forwards=3, plain=True),
         _package("score_cam", "ScoreCAM", "score_cam", forwards="channels"),
+        _learned("lcam_fm", "L-CAM-Fm"),
+        _learned("lcam_img", "L-CAM-Img"),
+        _learned("lcam_fm_a", "L-CAM-Fm, cross-entropy alone"),
+        _learned("lcam_img_a", "L-CAM-Img, cross-entropy alone"),
+        _learned("tame", "TAME", forwards=1),
         _pixel("integrated_gradients", "Integrated Gradients", 3 * 25),
         _pixel("smooth_grad", "SmoothGrad", 3 * 50),
         _pixel("blur_ig", "BlurIG", 3 * 100),
@@ -171,13 +186,15 @@ METHODS: Table[CamMethod] = Table(
 
 # No class activation maps, and in the picture's resolution.
 PIXEL_METHODS = ("integrated_gradients", "smooth_grad", "blur_ig", "guided_ig", "lime")
+LEARNED_METHODS = tuple(row.key for row in METHODS.values() if row.learned)
 
-# Every CAM once: those of the family that are no more than steps between two are left out.
+# Every CAM once: those of the family that are no more than steps between two are left out, and
+# those that somebody has to train first.
 ALL_METHODS = (
     *PUBLISHED_METHODS,
     *(
         key
         for key in METHODS
-        if "floor" not in key and key not in (*PUBLISHED_METHODS, *PIXEL_METHODS)
+        if "floor" not in key and key not in (*PUBLISHED_METHODS, *PIXEL_METHODS, *LEARNED_METHODS)
     ),
 )

@@ -30,6 +30,7 @@ from lib.fingerprint import sha256_of
 from lib.paths import DEMO
 from lib.precision import PRECISIONS
 from lib.rewrites import MINI_FORM, PLAIN, Form, form_to_compile, remembered_form, written
+from lib.sources import WEIGHTS_SUFFIXES
 from lib.tables import unknown_name
 from lib.threads import each
 
@@ -159,7 +160,9 @@ class StudyModel(nn.Module):
 
     def folded(self) -> StudyModel:
         """The same function with every DCLS kernel folded into a plain convolution."""
-        return StudyModel(fold_dcls(self.network), self.backbone, self.provenance).eval()
+        model = StudyModel(fold_dcls(self.network), self.backbone, self.provenance).eval()
+        model.attentions = self.attentions
+        return model
 
     def for_inference(
         self,
@@ -190,6 +193,7 @@ class StudyModel(nn.Module):
             form = remembered_form(folded.network, self.variant, side)
         model = StudyModel(written(folded.network, form), self.backbone, self.provenance).eval()
         model.form, model.precision = form, PRECISIONS[precision].key
+        model.attentions = self.attentions
         if keep_plain:
             object.__setattr__(model, "plain", folded)  # no part of it, whose parameters count
         if compiled:
@@ -301,9 +305,6 @@ def _timm_network(backbone: Backbone, dcls: bool) -> tuple[nn.Module, Provenance
     return network, Provenance(backbone.key, backbone.timm_tag, "full")
 
 
-_WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin")
-
-
 def load_model(
     key: str, dcls: bool = False, weights: str | Path = "random", container: str = ""
 ) -> StudyModel:
@@ -321,7 +322,7 @@ def load_model(
     """
     backbone = BACKBONES[key]
     loaders = {"demo": _demo_network, "random": _random_network, "timm": _timm_network}
-    if isinstance(weights, Path) or str(weights).endswith(_WEIGHTS_SUFFIXES):
+    if isinstance(weights, Path) or str(weights).endswith(WEIGHTS_SUFFIXES):
         return load_weights_file(key, dcls, Path(weights), container)
     if weights not in loaders:
         raise unknown_name("weights", weights, loaders)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from lib.backbones import BACKBONES, variant_name
 from lib.tables import Table
 
+WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin")
 MIRROR = "DCLS_MIRROR"  # environment variable: a server that has the files, see `address`
 _TIMM = "https://huggingface.co/timm"
 _ZENODO = "https://zenodo.org/records"

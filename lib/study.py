@@ -21,11 +21,12 @@ from lib.methods import METHODS, PUBLISHED_METHODS, CamMethod
 from lib.paths import DATA, DEMO, FIGURES, OUTPUT, PHOTOGRAPHS, shown
 from lib.precision import PRECISIONS
 from lib.protocols import DEFAULT_PROTOCOLS, PROTOCOLS
-from lib.sources import SHARDS, UNREAD_SHARD, WEIGHTS, Source
+from lib.sources import SHARDS, UNREAD_SHARD, WEIGHTS, WEIGHTS_SUFFIXES, Source
 from lib.tables import Table, unknown_name
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from lib.clickme import ClickMe
     from lib.models import StudyModel
@@ -121,6 +122,7 @@ def _loads(study: Study, key: str, *hashes: str) -> bool:
     try:
         for dcls in (False, True):
             study.load_model(key, dcls)
+            study.attentions(key, dcls)
     except WeightsError:
         return False
     return True
@@ -275,11 +277,17 @@ class Study:
     def _can_load(self, backbone: Backbone) -> bool:
         if not self._has_weights(backbone):
             return False
-        paths = [self.weights_path(backbone.key, dcls) for dcls in (False, True)]
+        paths = [path for dcls in (False, True) for path in self._weights(backbone.key, dcls)]
         return _loads(self, backbone.key, *map(sha256_of, paths))
 
     def _has_weights(self, backbone: Backbone) -> bool:
-        return all(self.weights_path(backbone.key, dcls).is_file() for dcls in (False, True))
+        needed = [path for dcls in (False, True) for path in self._weights(backbone.key, dcls)]
+        return all(path.is_file() for path in needed)
+
+    def _weights(self, key: str, dcls: bool) -> list[Path]:
+        """A variant's weights, and those of the chosen methods that are learned."""
+        learned = [self.attention_path(key, dcls, m.key) for m in self.methods if m.learned]
+        return [self.weights_path(key, dcls), *learned]
 
     def prefer_method(self, key: str = "threshold_grad_cam") -> CamMethod:
         """This method if it is chosen, else the first that is."""
@@ -357,18 +365,48 @@ class Study:
         own = self.profile.photographs == "photographs" and PHOTOGRAPHS.is_dir()
         return {
             "pictures": self.picture_paths() + [CLASS_NAMES] * self.profile.mini,
-            "weights": list(dict.fromkeys(self.weights_path(b.key, d) for b, d in self.variants)),
+            "weights": list(
+                dict.fromkeys(p for b, dcls in self.variants for p in self._weights(b.key, dcls))
+            ),
             "photographs": sorted(p for p in PHOTOGRAPHS.iterdir() if p.is_file()) if own else [],
             "training checkpoints": [
                 p for b, dcls in self.variants for p in self.training_checkpoints(b.key, dcls)
             ],
         }
 
+    def attention_path(self, key: str, dcls: bool, method: str) -> Path:
+        """Where the trained module of a learned method is (`python -m lib.lcam` writes it)."""
+        return self.data / "attention" / self.weights_name(key, dcls) / f"{method}.safetensors"
+
+    def attentions(
+        self, key: str, dcls: bool, methods: Sequence[CamMethod] | None = None
+    ) -> dict[str, nn.Module]:
+        """The trained modules of the learned ones among these methods, the study's own if none
+        are given, on its device. Raises AttentionError."""
+        learned = [m for m in (self.methods if methods is None else methods) if m.learned]
+        if not learned:
+            return {}
+        from lib.attention import load_attention
+
+        name, weights = self.weights_name(key, dcls), sha256_of(self.weights_path(key, dcls))
+        return {
+            m.key: load_attention(
+                self.attention_path(key, dcls, m.key), m.key, name, weights
+            ).to(self.torch_device())
+            for m in learned
+        }  # fmt: skip
+
     def training_checkpoints(self, key: str, dcls: bool) -> list[Path]:
-        """Files of a variant's weights from earlier in its training, by name; often none."""
+        """Files of a variant's weights from earlier in its training, by name; often none.
+
+        Files that end otherwise than `WEIGHTS_SUFFIXES` are no weights.
+        """
         folder = self.data / "checkpoints" / "training" / self.weights_name(key, dcls)
         found = folder.iterdir() if folder.is_dir() else ()
-        return sorted(p for p in found if p.is_file() and not p.name.startswith("."))
+        return sorted(
+            p for p in found
+            if p.is_file() and p.name.endswith(WEIGHTS_SUFFIXES) and not p.name.startswith(".")
+        )  # fmt: skip
 
     def _inputs(self) -> list[Path]:
         return [path for paths in self.inputs().values() for path in paths]
@@ -409,7 +447,13 @@ class Study:
                 else ""
             )
             lines.append(f"  {shown(path)}{size}" + (f"\n    {source.address}" if source else ""))
-        if self.pictures and not Path(self.pictures).exists():
+        if all("attention" in path.parts for path in missing):
+            mend = (
+                "Learned methods are trained beside each network first: `python -m lib.lcam "
+                f"--profile {self.profile.key} --methods "
+                f"{' '.join(m.key for m in self.methods if m.learned)}`, see docs/lcam.md."
+            )
+        elif self.pictures and not Path(self.pictures).exists():
             mend = "The folder of --pictures is not there."
         elif self.profile.mini:
             mend = "Restore them with `git checkout -- data/demo`, or make them: `make demo-data`."
@@ -455,7 +499,10 @@ class Study:
     def made_ready(
         self, model: StudyModel, methods: Sequence[CamMethod] | None = None
     ) -> StudyModel:
-        """A model as `inference_model` gives it."""
+        """A model as `inference_model` gives it; a network that became another keeps the
+        learned methods' modules of what it was."""
+        key = model.backbone.key
+        model.attentions = self.attentions(key, model.variant != key, methods)
         plain = any(method.plain for method in (self.methods if methods is None else methods))
         return model.for_inference(self.precision, self.compile, keep_plain=plain)
 

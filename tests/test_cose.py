@@ -13,6 +13,7 @@ from conftest import mini
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from safetensors.torch import save_file
 from scipy import ndimage
 from skimage.metrics import structural_similarity as skimage_ssim
 from torch import nn
@@ -21,6 +22,7 @@ from lib import cose_study, ssim
 from lib.backbones import BACKBONES, variant_name
 from lib.cam import cam_maps, enlarge
 from lib.changes import KINDS, Change, changes_of, magnitudes, undone
+from lib.checkpoints import WeightsError
 from lib.clickme import ClickMeBatch
 from lib.cose import (
     CHANGED,
@@ -47,8 +49,10 @@ from lib.cose_study import score_cose
 from lib.methods import METHODS, PIXEL_METHODS, CamMethod, min_max
 from lib.models import build_network, resize_pictures, save_weights
 from lib.scoring import BatchSize
+from lib.sources import WEIGHTS_SUFFIXES
 from lib.ssim import structural_similarity
 from lib.study import Study
+from lib.study_scores import left_out
 
 # --- SSIM ----------------------------------------------------------------------------------------
 
@@ -505,7 +509,7 @@ def test_a_study_is_the_same_for_all_and_goes_on_where_it_ended(study, monkeypat
     assert names[:2] == [ITSELF, "random weights"]
     assert len(names) == 3
     earlier = study.training_checkpoints("resnet50", False)
-    assert [f"earlier: {p.name.split('.')[0]}" for p in earlier] == names[2:]
+    assert [f"earlier: {p.name}" for p in earlier] == names[2:]
 
     def never(*arguments):
         raise AssertionError("made again")
@@ -653,3 +657,50 @@ def test_undone_is_change_by_change():
     for change, one, back in zip(changes, maps, undone(changes, maps), strict=True):
         assert torch.equal(change.undo(one[None])[0], back)
     assert enlarge(maps, 40).shape == maps.shape
+
+
+def test_pairs_without_an_ssim_are_counted_and_told():
+    rows = [("a", "geometric", KEPT, math.nan), ("a", "photometric", CHANGED, 0.5)]
+    row = summarise_cose(made_pairs(rows)).iloc[0]
+    assert row.n_undefined == 1
+    assert row.undefined == "no pair that stays right has an SSIM"
+
+
+def test_levels_of_a_method_with_a_floor_are_of_maps_with_that_floor():
+    plain, floored = reference_levels(7, 224), reference_levels(7, 224, 0.9)
+    assert floored["likeness"] > plain["likeness"] + 0.2
+    assert METHODS["threshold_grad_cam"].floor == 0.3
+    assert METHODS["grad_cam"].floor == 0
+
+
+def test_checkpoints_of_like_names_are_not_taken_for_each_other(tmp_path, monkeypatch):
+    """Names alike up to their first dot; what is no weights file is none; a damaged one can be
+    left out, and is told."""
+    study = Study.from_profile("demo", ["resnet50"], ["grad_cam"], 2)
+    whole = study.load_model("resnet50", False)
+    turned = {name: t.clone() for name, t in whole.network.state_dict().items()}
+    for name in ("fc.weight", "fc.bias"):
+        turned[name] = turned[name].roll(1, 0)
+    folder = tmp_path / "resnet50"
+    folder.mkdir()
+    save_file(turned, folder / "net.epoch1.safetensors")
+    save_file(dict(whole.network.state_dict()), folder / "net.epoch2.safetensors")
+    (folder / "notes.txt").write_text("not weights")
+    (folder / "net.epoch3.safetensors").write_bytes(b"damaged")
+
+    def checkpoints(self, key, dcls):
+        found = sorted(folder.iterdir()) if not dcls else []
+        return [p for p in found if p.name.endswith(WEIGHTS_SUFFIXES)]
+
+    monkeypatch.setattr(Study, "training_checkpoints", checkpoints)
+    monkeypatch.setattr(Study, "scores", property(lambda self: tmp_path / "out" / "scores"))
+    with pytest.raises(WeightsError, match="epoch3"):
+        score_cose(study)
+    pairs = score_cose(replace(study, keep_going=True))
+    earlier = pairs[pairs.network.str.startswith("earlier")].set_index("network")
+    same = earlier.loc["earlier: net.epoch2.safetensors"]
+    other = earlier.loc["earlier: net.epoch1.safetensors"]
+    assert (same.predicted == same.predicted_after).all()
+    assert (other.predicted_after == (other.predicted + 1) % 12).all()
+    told = left_out(pairs)
+    assert list(told.left_out) == ["resnet50, earlier: net.epoch3.safetensors"]

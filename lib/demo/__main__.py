@@ -12,13 +12,11 @@ import argparse
 import time
 from pathlib import Path
 
-import numpy as np
-import simplejpeg
 import torch
 from tqdm import tqdm
 
 from lib.backbones import BACKBONES, THE_EIGHT, variant_name
-from lib.clickme import deliver_pictures
+from lib.demo.delivered import HELD_OUT, PICTURE_QUALITY, SEED, TRAINING, delivered
 from lib.demo.players import human_map
 from lib.demo.scenes import CLASSES, Scene, make_scene
 from lib.demo.training import accuracy, train
@@ -26,11 +24,8 @@ from lib.models import demo_weights_path, save_weights
 from lib.paths import DEMO
 from lib.stored.shards import Record, encode_jpeg, write_shard
 
-SEED = 20241
-TRAINING, HELD_OUT = 0, 1  # the two splits
 TRAINING_PICTURES, HELD_OUT_PICTURES = 2800, 240
-EMPTY_EVERY = 5  # every fifth training scene holds no creature
-PICTURE_QUALITY, MAP_QUALITY = 85, 90
+MAP_QUALITY = 90
 REQUIRED_ACCURACY = 0.9
 EARLIER = (0.1, 0.3)  # shares of the training whose networks are kept, for COSE
 
@@ -53,23 +48,10 @@ def make_held_out_shard(path: Path) -> None:
     (DEMO / "classes.txt").write_text("".join(f"{c.name}\n" for c in CLASSES))
 
 
-def _delivered(split: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pictures as the ClickMe reader would deliver them, labels, creatures' masks."""
-    pictures, labels, shown = [], [], []
-    for index in tqdm(range(count), desc="training pictures" if split == TRAINING else "held-out"):
-        empty = split == TRAINING and index % EMPTY_EVERY == 0
-        scene = make_scene(SEED, split, index, empty)
-        stored = simplejpeg.decode_jpeg(encode_jpeg(scene.picture, PICTURE_QUALITY), fastdct=True)
-        pictures.append(deliver_pictures(stored[None])[0])
-        labels.append(scene.label)
-        shown.append((scene.diagnosticity > 0)[2::4, 2::4])
-    return np.stack(pictures), np.array(labels), np.stack(shown).astype(np.float32)
-
-
 def make_models(keys: list[str]) -> None:
     """Train, round to float16, check on the held-out pictures, and save."""
-    pictures, labels, shown = _delivered(TRAINING, TRAINING_PICTURES)
-    held_out, held_out_labels, _ = _delivered(HELD_OUT, HELD_OUT_PICTURES)
+    pictures, labels, shown = delivered(TRAINING, TRAINING_PICTURES)
+    held_out, held_out_labels, _ = delivered(HELD_OUT, HELD_OUT_PICTURES)
     short: list[str] = []
     for backbone in [b for b in BACKBONES.select(keys) if b in THE_EIGHT]:
         for dcls in (False, True):

@@ -1,0 +1,34 @@
+"""The embedded example's pictures as the ClickMe reader would deliver them."""
+
+from __future__ import annotations
+
+import numpy as np
+import simplejpeg
+from tqdm import tqdm
+
+from lib.clickme import deliver_pictures
+from lib.demo.scenes import make_scene
+from lib.stored.shards import encode_jpeg
+
+SEED = 20241
+TRAINING, HELD_OUT = 0, 1  # the two splits
+EMPTY_EVERY = 5  # every fifth training scene holds no creature
+PICTURE_QUALITY = 85
+
+
+def delivered(
+    split: int, count: int, empty: bool = True
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The first scenes of a split: pictures, labels, creatures' masks.
+
+    empty : of the training scenes some hold no creature
+    """
+    pictures, labels, shown = [], [], []
+    for index in tqdm(range(count), desc="training pictures" if split == TRAINING else "held-out"):
+        none = empty and split == TRAINING and index % EMPTY_EVERY == 0
+        scene = make_scene(SEED, split, index, none)
+        stored = simplejpeg.decode_jpeg(encode_jpeg(scene.picture, PICTURE_QUALITY), fastdct=True)
+        pictures.append(deliver_pictures(stored[None])[0])
+        labels.append(scene.label)
+        shown.append((scene.diagnosticity > 0)[2::4, 2::4])
+    return np.stack(pictures), np.array(labels), np.stack(shown).astype(np.float32)

@@ -1,0 +1,201 @@
+"""Learned methods in a study: trained by the command, used like any other, refused when unfit."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from lib import attention_training, lcam
+from lib.attention import AttentionError, load_attention
+from lib.attention_study import against_grad_cam, compare_methods, trained_ones, watch_training
+from lib.backbones import BACKBONES
+from lib.cam import cam_maps
+from lib.checkpoints import MissingWeights
+from lib.kept import facts_of_maps
+from lib.methods import LEARNED_METHODS, METHODS
+from lib.models import demo_weights_path
+from lib.paths import DEMO
+from lib.sanity import score_forgetting
+from lib.study import MissingInputs, Study
+from lib.study_scores import score_study
+
+RESNET = BACKBONES["resnet50"]
+
+
+@pytest.fixture
+def demo(tmp_path, monkeypatch):
+    """The embedded example in a folder of its own, without trained modules; a study of it."""
+    here = tmp_path / "demo"
+    shutil.copytree(DEMO, here, ignore=shutil.ignore_patterns("attention", "training"))
+    monkeypatch.setattr("lib.study.Study.data", property(lambda self: here))
+    monkeypatch.setattr("lib.study.OUTPUT", tmp_path / "output")
+    return here
+
+
+def command(*words: str) -> int:
+    return lcam.main(
+        ["--profile", "demo", "--models", "resnet50", "--limit", "20", "--epochs", "1",
+         "--batch-size", "10", *words]
+    )  # fmt: skip
+
+
+def test_what_the_command_trains_is_a_method_like_any_other(demo, capsys):
+    study = Study.from_profile("demo", ["resnet50"], ["grad_cam", "lcam_fm"], 3)
+    with pytest.raises(
+        MissingInputs, match=r"python -m lib\.lcam --profile demo --methods lcam_fm"
+    ):
+        study.require_inputs()
+    with pytest.raises(MissingWeights, match="attention/resnet50/lcam_fm"):
+        facts_of_maps(study, RESNET, False)
+    assert [m.key for m in trained_ones(study, study.methods)] == ["grad_cam"]
+    assert command("--methods", "lcam_fm") == 0
+    assert "2 steps" in capsys.readouterr().out
+    study.require_inputs()
+    assert trained_ones(study, study.methods) == study.methods
+    path = study.attention_path("resnet50", True, "lcam_fm")
+    history = pd.read_csv(path.with_suffix(".csv"))
+    assert list(history.step) == [1, 2]
+    assert not list(path.parent.glob(".*"))
+
+    model = study.inference_model("resnet50", False)
+    batch = next(study.clickme().batches(3))
+    x = model.prepare(batch.pictures)
+    maps = cam_maps(model, x, batch.labels, study.methods)
+    attention = load_attention(
+        study.attention_path("resnet50", False, "lcam_fm"), "lcam_fm", "resnet50",
+        lcam.sha256_of(study.weights_path("resnet50", False)),
+    )  # fmt: skip
+    with torch.inference_mode():
+        raw = attention([model.features(x)])[torch.arange(3), batch.labels]
+    low, high = raw.amin((1, 2), keepdim=True), raw.amax((1, 2), keepdim=True)
+    expected = torch.nn.functional.interpolate(((raw - low) / (high - low))[:, None], (224, 224),
+                                               mode="bilinear", align_corners=False)[:, 0]  # fmt: skip
+    assert (maps["lcam_fm"] - expected).abs().max() < 1e-6
+    scores = score_study(study)
+    assert set(scores.method) == {"grad_cam", "lcam_fm"}
+    assert len(score_forgetting(study, 2))
+
+    before = facts_of_maps(study, RESNET, False)["attentions"]
+    assert command("--methods", "lcam_fm") == 0
+    assert "trained alike before" in capsys.readouterr().out
+    assert command("--methods", "lcam_fm", "--seed", "1") == 0
+    assert facts_of_maps(study, RESNET, False)["attentions"] != before
+
+
+def test_modules_of_other_weights_are_refused_and_can_be_left_out(demo):
+    assert command("--methods", "lcam_fm") == 0
+    study = Study.from_profile("demo", ["resnet50", "fastvit_sa24"], ["lcam_fm"], 2)
+    path = study.attention_path("resnet50", False, "lcam_fm")
+    shutil.copy(demo / "checkpoints" / "resnet50.safetensors", path)
+    with pytest.raises(AttentionError, match="trained for attention None, not 'lcam_fm'"):
+        study.inference_model("resnet50", False)
+    going = Study.from_profile("demo", ["resnet50"], ["lcam_fm"], 2, keep_going=True)
+    assert going.there() == []
+
+
+def test_a_training_that_was_ended_is_resumed_when_asked(demo, capsys, monkeypatch):
+    real = lcam.train_attention
+    monkeypatch.setattr(lcam, "train_attention", lambda *w, **o: real(*w, **{**o, "save_every": 1}))
+    steps = []
+    run = attention_training._Run
+    step = run._one
+
+    def second_dies(self, *words):
+        if len(steps) == 1:
+            steps.append(0)
+            raise KeyboardInterrupt
+        steps.append(1)
+        return step(self, *words)
+
+    monkeypatch.setattr(run, "_one", second_dies)
+    assert command("--methods", "lcam_fm") == 130
+    assert "--resume" in capsys.readouterr().err
+    monkeypatch.setattr(run, "_one", step)
+    assert command("--methods", "lcam_fm") == 2
+    assert "did not end" in capsys.readouterr().err
+    assert command("--methods", "lcam_fm", "--resume") == 0
+    assert "resumed at step 1 of 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--methods", "lcam_fn"], "unknown attention 'lcam_fn'"),
+        (["--masking", "radom"], "unknown masking 'radom'"),
+        (["--recipe", "resnet"], "unknown recipe 'resnet'"),
+        (["--lr", "-1"], "--lr must be above 0"),
+        (["--images", "."], "trains on its own scenes"),
+        (["--precision", "bf17"], "bf17"),
+    ],
+)
+def test_what_is_asked_wrongly_is_said_before_any_work(words, why, capsys, monkeypatch):
+    monkeypatch.setattr(lcam, "demo_pictures", lambda count: lambda backbone: None)
+    assert command(*words) == 2
+    assert why in capsys.readouterr().err
+
+
+def test_training_on_a_folder_in_imagenets_layout(demo, tmp_path, capsys, monkeypatch):
+    """With the miniatures' classes and weights in place of the paper profile's."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "ILSVRC2012_img_train" / "n01440764"
+    folder.mkdir(parents=True)
+    for number in range(4):
+        Image.fromarray(rng.integers(0, 256, (70, 90, 3), "u1")).save(folder / f"n_{number}.JPEG")
+    study = Study.from_profile("demo", ["resnet50"], [])
+    pictures = lcam.folder_pictures(folder.parent, None, 0, 0)(RESNET)
+    path = study.attention_path("resnet50", False, "lcam_img")
+    recipe = lcam.RECIPES["resnet50"]
+    small = lcam.replace(recipe, epochs=2, batch=2)
+    trained = lcam.train_variant(
+        study, RESNET, False, "lcam_img", pictures, small, save_to=path
+    )  # fmt: skip
+    assert len(trained.history) == 4
+    assert trained.history.lr.tolist() == pytest.approx([1e-4, 1e-4, 0.95e-4, 0.95e-4])
+    assert lcam.main(["--profile", "paper", "--models", "resnet50"]) == 2
+    assert "--images FOLDER is needed" in capsys.readouterr().err
+
+
+def test_a_watched_training_and_the_comparison(demo):
+    assert command("--methods", "lcam_fm") == 0
+    study = Study.from_profile("demo", ["resnet50"], ["grad_cam", "lcam_fm"], 3)
+    table = compare_methods(study, study.methods, 3)
+    assert set(table.measure) >= {"score", "average_drop_100%", "increase_15%"}
+    assert len(table[table.measure == "score"]) == 4
+    better = against_grad_cam(table).set_index("measure")
+    wide = table.pivot(index=["measure", "dcls"], columns="method", values="value")
+    drop = wide.loc["average_drop_100%"]
+    assert better.better["average_drop_100%"] == (drop.lcam_fm < drop.grad_cam).sum()
+    score = wide.loc["score"]
+    assert better.better["score"] == (score.lcam_fm > score.grad_cam).sum()
+    assert better.models["score"] == 2
+    assert against_grad_cam(table[table.method != "grad_cam"]).empty
+
+
+def test_watching_a_training_keeps_its_losses_and_maps(monkeypatch):
+    monkeypatch.setattr("lib.attention_study._PICTURES", 32)
+    monkeypatch.setattr("lib.attention_study._EPOCHS", 2)
+    study = Study.from_profile("demo", ["resnet50"])
+    seen = watch_training(study, RESNET)
+    assert list(seen.histories) == ["L-CAM-Fm", "L-CAM-Img"]
+    assert [len(h) for h in seen.histories.values()] == [2, 2]
+    assert all(maps.shape == seen.pictures.shape[:3] for maps in seen.maps.values())
+    assert list(seen.maps)[-1] == "Grad-CAM"
+
+
+def test_every_learned_row_has_its_module_and_no_other_has():
+    assert set(LEARNED_METHODS) == {m.key for m in METHODS.values() if m.learned}
+    assert set(LEARNED_METHODS) == set(lcam.ATTENTIONS)
+
+
+@pytest.mark.skipif(not (DEMO / "attention").is_dir(), reason="none is shipped")
+def test_shipped_modules_fit_the_shipped_networks():
+    for folder in sorted((DEMO / "attention").iterdir()):
+        key, dcls = folder.name.removesuffix("_dcls"), folder.name.endswith("_dcls")
+        weights = lcam.sha256_of(demo_weights_path(key, dcls))
+        for path in sorted(folder.glob("*.safetensors")):
+            load_attention(path, path.stem, folder.name, weights)
