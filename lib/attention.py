@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from lib.cam import HeadPass
 from lib.checkpoints import WeightsError
 from lib.files import write_atomically
-from lib.methods import min_max
+from lib.methods import METHODS, min_max
 from lib.paths import shown
 from lib.tables import Table, unknown_name
 
@@ -36,7 +36,8 @@ MASKINGS = ("diagonal", "random")
 
 
 class AttentionError(WeightsError):
-    """A file of attention weights that is missing, damaged, or of another network."""
+    """Attention weights or a checkpoint of their training that are missing, damaged, in the way
+    or of another network; or a training that cannot go on."""
 
 
 # --- modules --------------------------------------------------------------------------------
@@ -92,7 +93,8 @@ class Tame(nn.Module):
 
 @dataclass(frozen=True)
 class Attention:
-    """A row: a module, what its maps hide while it is trained, and the loss.
+    """A row: a module, what its maps hide while it is trained, and the loss. `METHODS` has the
+    label of each key.
 
     module   : (channels of each layer, classes) -> the module
     layers   : how many of the network's layers it reads, the last of them the study's
@@ -101,7 +103,6 @@ class Attention:
     """
 
     key: str
-    label: str
     module: Callable[[Sequence[int], int], nn.Module]
     hides: str
     layers: int = 1
@@ -113,11 +114,11 @@ _ALONE = (1.0, 0.0, 0.0)
 ATTENTIONS: Table[Attention] = Table(
     "attention",
     [
-        Attention("lcam_fm", "L-CAM-Fm", LCam, "features"),
-        Attention("lcam_img", "L-CAM-Img", LCam, "picture"),
-        Attention("lcam_fm_a", "L-CAM-Fm, cross-entropy alone", LCam, "features", weights=_ALONE),
-        Attention("lcam_img_a", "L-CAM-Img, cross-entropy alone", LCam, "picture", weights=_ALONE),
-        Attention("tame", "TAME", Tame, "picture", layers=3),
+        Attention("lcam_fm", LCam, "features"),
+        Attention("lcam_img", LCam, "picture"),
+        Attention("lcam_fm_a", LCam, "features", weights=_ALONE),
+        Attention("lcam_img_a", LCam, "picture", weights=_ALONE),
+        Attention("tame", Tame, "picture", layers=3),
     ],
 )
 
@@ -144,6 +145,16 @@ def variation(masks: Tensor) -> Tensor:
     return (rough + _BORDER * border) / (2 * len(masks))
 
 
+def layers_of(row: Attention, model: nn.Module, x: Tensor) -> list[Tensor]:
+    """What a row's module takes."""
+    return model.layers(x) if row.layers > 1 else [model.features(x)]
+
+
+def of_classes(maps: Tensor, classes: Tensor) -> Tensor:
+    """(image, h, w) of (image, class, h, w), one class an image."""
+    return maps[torch.arange(len(maps), device=maps.device), classes]
+
+
 def chosen_masks(maps: Tensor, labels: Tensor, masking: str = "diagonal") -> Tensor:
     """The masks that area and variation act on, of (image, class, h, w).
 
@@ -152,7 +163,7 @@ def chosen_masks(maps: Tensor, labels: Tensor, masking: str = "diagonal") -> Ten
               the variation grows with the batch
     """
     if masking == "diagonal":
-        return maps[torch.arange(len(maps), device=maps.device), labels][:, None]
+        return of_classes(maps, labels)[:, None]
     if masking == "random":
         return maps[:, labels]
     raise unknown_name("masking", masking, MASKINGS)
@@ -181,7 +192,7 @@ def attention_loss(
     """
     x = model.normalised(pictures)
     with torch.no_grad():
-        features = model.layers(x) if row.layers > 1 else [model.features(x)]
+        features = layers_of(row, model, x)
         labels = model.head(features[-1]).argmax(dim=1)
     maps = attention(features).sigmoid()
     own = chosen_masks(maps, labels)
@@ -214,14 +225,13 @@ def learned_map(key: str, model: nn.Module, x: Tensor, passed: HeadPass) -> Tens
     if attention is None:
         name = getattr(model, "variant", "this network")
         raise AttentionError(
-            f"{ATTENTIONS[key].label} needs attention weights trained for {name}: "
+            f"{METHODS[key].label} needs attention weights trained for {name}: "
             f"`python -m lib.lcam --help` says how"
         )
     with torch.inference_mode():
-        layers = ATTENTIONS[key].layers
-        features = model.layers(x) if layers > 1 else [passed.features]
-        maps = attention(features)
-        return min_max(maps[torch.arange(len(maps), device=maps.device), passed.targets])
+        row = ATTENTIONS[key]
+        features = layers_of(row, model, x) if row.layers > 1 else [passed.features]
+        return min_max(of_classes(attention(features), passed.targets))
 
 
 # --- files ----------------------------------------------------------------------------------
@@ -258,11 +268,14 @@ def load_attention(path: Path, key: str, variant: str, weights: str) -> nn.Modul
                 f"{shown(path)} was trained for {name} {facts.get(name)!r}, not {value!r}: "
                 "train it again for this network"
             )
-    attention = ATTENTIONS[key].module(*_shape_of(tensors))
     try:
+        channels, classes = _shape_of(tensors)
+        if len(channels) != ATTENTIONS[key].layers:
+            raise ValueError(f"it reads {len(channels)} layers, not {ATTENTIONS[key].layers}")
+        attention = ATTENTIONS[key].module(channels, classes)
         attention.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor
                                    for name, tensor in tensors.items()})  # fmt: skip
-    except RuntimeError as error:
+    except (RuntimeError, ValueError, IndexError) as error:
         raise AttentionError(f"{shown(path)} does not fit {key}: {error}") from error
     return attention.eval().requires_grad_(False)
 

@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from lib.attention import ATTENTIONS
+from lib.attention_runs import demo_pictures, train_variant
 from lib.attention_training import RECIPES, Trained
 from lib.backbones import Backbone
 from lib.cam import cam_maps, enlarge
 from lib.faithfulness import score_faithfulness
-from lib.lcam import demo_pictures, train_variant
 from lib.method_study import alignment, faithfulness
 from lib.methods import METHODS, PUBLISHED_METHODS, CamMethod
 from lib.statistics import mean_interval
@@ -68,7 +67,7 @@ def watch_training(study: Study, backbone: Backbone) -> Watched:
     shown = some.permute(0, 2, 3, 1).contiguous()
     side = shown.shape[1]
     last = trained[_WATCHED[-1]]
-    label = ATTENTIONS[_WATCHED[-1]].label
+    label = METHODS[_WATCHED[-1]].label
     maps = {
         f"{label}, untrained" if not step else f"after {step} step" + "s" * (step > 1):
         enlarge(small, side).numpy()
@@ -76,7 +75,7 @@ def watch_training(study: Study, backbone: Backbone) -> Watched:
     }  # fmt: skip
     gradients = cam_maps(model, model.prepare_pixels(shown), None, ["grad_cam"], side)
     maps["Grad-CAM"] = gradients["grad_cam"].cpu().numpy()
-    histories = {ATTENTIONS[key].label: t.history for key, t in trained.items()}
+    histories = {METHODS[key].label: t.history for key, t in trained.items()}
     title = f"{backbone.label} + DCLS, {_PICTURES} pictures, {recipe.epochs} epochs"
     return Watched(title, histories, shown.numpy(), maps)
 
@@ -86,7 +85,7 @@ def _kept_histories(study: Study, backbone: Backbone) -> Watched:
     for key in _WATCHED:
         path = study.attention_path(backbone.key, True, key).with_suffix(".csv")
         if path.is_file():
-            histories[ATTENTIONS[key].label] = pd.read_csv(path)
+            histories[METHODS[key].label] = pd.read_csv(path)
     return Watched(f"{backbone.label} + DCLS", histories, np.empty((0, 1, 1, 3), np.uint8), {})
 
 

@@ -19,10 +19,18 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lib.attention import ATTENTIONS, MASKINGS, Attention, AttentionError, attention_loss
+from lib.attention import (
+    ATTENTIONS,
+    MASKINGS,
+    Attention,
+    AttentionError,
+    attention_loss,
+    layers_of,
+    of_classes,
+)
 from lib.cam import evaluating
 from lib.files import write_atomically
-from lib.methods import min_max
+from lib.methods import METHODS, min_max
 from lib.paths import shown
 from lib.tables import Table, unknown_name
 
@@ -100,7 +108,7 @@ def new_attention(row: Attention, model: nn.Module, side: int, seed: int) -> nn.
     """
     with torch.inference_mode(), evaluating(model):
         x = torch.zeros(1, 3, side, side, device=next(model.parameters()).device)
-        features = model.layers(x) if row.layers > 1 else [model.features(x)]
+        features = layers_of(row, model, x)
         classes = model.head(features[-1]).shape[1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -116,7 +124,6 @@ def train_attention(
     *,
     masking: str = MASKINGS[0],
     seed: int = 0,
-    precision: str = "float32",
     checkpoint: Path | None = None,
     resume: bool = False,
     save_every: int = 500,
@@ -127,11 +134,10 @@ def train_attention(
 ) -> Trained:
     """Train one row of `ATTENTIONS` beside a frozen network.
 
-    model      : as for `attention_loss`, its float32 forward recorded; it is put in eval mode
-                 for the while and no parameter of it changes or keeps a gradient
+    model      : as for `attention_loss`; it is put in eval mode for the while, and no parameter
+                 of it changes or keeps a gradient
     side       : of the network's input pictures
     masking    : one of MASKINGS, of area and variation
-    precision  : "float32", or "bf16" for the network under autocast
     checkpoint : a file to save to after every `save_every` steps and after every epoch; without
                  `resume` it must not exist, with it training goes on there
     look_at    : (image, 3, side, side) in 0-1: their maps are kept at `looks` steps, early ones
@@ -142,11 +148,9 @@ def train_attention(
     """
     if masking not in MASKINGS:
         raise unknown_name("masking", masking, MASKINGS)
-    if precision not in ("float32", "bf16"):
-        raise unknown_name("precision", precision, ("float32", "bf16"))
     if len(pictures) < 2:
         raise ValueError(f"training needs two pictures or more, got {len(pictures)}")
-    run = _Run(model, ATTENTIONS[key], pictures, recipe, side, masking, seed, precision)
+    run = _Run(model, ATTENTIONS[key], pictures, recipe, side, masking, seed)
     run.facts |= facts or {}
     if checkpoint is not None and checkpoint.exists():
         if not resume:
@@ -158,7 +162,7 @@ def train_attention(
         report(f"resumed at step {run.step} of {run.steps}: {shown(checkpoint)}")
     at = look_steps(run.steps, looks) if look_at is not None else set()
     with evaluating(model), _frozen(model), tqdm(
-        total=run.steps, initial=run.step, desc=run.row.label, unit="step", leave=False
+        total=run.steps, initial=run.step, desc=METHODS[key].label, unit="step", leave=False
     ) as bar:  # fmt: skip
         if 0 in at and run.step == 0:
             run.look(0, look_at)
@@ -203,10 +207,10 @@ class _Run:
 
     def __init__(
         self, model: nn.Module, row: Attention, pictures: Pictures, recipe: Recipe, side: int,
-        masking: str, seed: int, precision: str,
+        masking: str, seed: int,
     ):  # fmt: skip
         self.model, self.row, self.pictures, self.recipe = model, row, pictures, recipe
-        self.masking, self.seed, self.precision = masking, seed, precision
+        self.masking, self.seed = masking, seed
         self.batch = min(recipe.batch, len(pictures))
         self.steps_an_epoch = len(pictures) // self.batch  # the last, smaller batch is left out
         self.steps = recipe.epochs * self.steps_an_epoch
@@ -227,11 +231,12 @@ class _Run:
         self.schedule = None
         if recipe.one_cycle:
             self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-                self.optimiser, [recipe.lr, recipe.lr * recipe.bias_lr], total_steps=self.steps
-            )
+                self.optimiser, [recipe.lr, recipe.lr * recipe.bias_lr], total_steps=self.steps,
+                cycle_momentum=False,
+            )  # fmt: skip
         self.facts = {
             "attention": row.key, "recipe": {**asdict(recipe), "decays": list(recipe.decays)},
-            "masking": masking, "seed": seed, "precision": precision, "side": side,
+            "masking": masking, "seed": seed, "side": side,
             "pictures": pictures.facts(), "variant": getattr(model, "variant", ""),
         }  # fmt: skip
 
@@ -253,10 +258,7 @@ class _Run:
                 group["lr"] = rate * times
         rate = self.optimiser.param_groups[0]["lr"]
         self.attention.train()
-        with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.precision == "bf16"
-        ):  # fmt: skip
-            loss = attention_loss(self.row, self.model, self.attention, pictures, self.masking)
+        loss = attention_loss(self.row, self.model, self.attention, pictures, self.masking)
         terms = {
             "loss": loss.total, "cross_entropy": loss.cross_entropy, "area": loss.area,
             "variation": loss.variation, "same_class": loss.same_class,
@@ -265,8 +267,8 @@ class _Run:
                         strict=True))  # fmt: skip
         if not np.isfinite(told["loss"]):
             raise AttentionError(
-                f"the loss of {self.row.label} is no number any more at step {self.step + 1}, "
-                f"learning rate {rate:.3g}: a smaller one (--lr) may do"
+                f"the loss of {METHODS[self.row.key].label} is no number any more at step "
+                f"{self.step + 1}, learning rate {rate:.3g}: a smaller one (--lr) may do"
             )
         self.optimiser.zero_grad()
         loss.total.backward()
@@ -281,10 +283,9 @@ class _Run:
     def look(self, step: int, pictures: Tensor) -> None:
         self.attention.eval()
         x = self.model.normalised(pictures.to(self.device))
-        features = self.model.layers(x) if self.row.layers > 1 else [self.model.features(x)]
+        features = layers_of(self.row, self.model, x)
         labels = self.model.head(features[-1]).argmax(dim=1)
-        maps = self.attention(features)[torch.arange(len(x), device=self.device), labels]
-        self.looks[step] = min_max(maps).cpu().clone()
+        self.looks[step] = min_max(of_classes(self.attention(features), labels)).cpu().clone()
 
     # --- a file ---------------------------------------------------------------------------
 

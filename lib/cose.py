@@ -24,7 +24,7 @@ from lib.cam import enlarge, head_pass, is_constant
 from lib.changes import KINDS, Change, changes_of, undone
 from lib.clickme import ClickMeBatch
 from lib.methods import CamMethod
-from lib.models import StudyModel, normalised, resize_pictures
+from lib.models import StudyModel, resize_pictures
 from lib.scoring import BatchSize
 from lib.ssim import structural_similarity
 
@@ -209,7 +209,7 @@ class _Explained:
         found: dict[str, list[Tensor]] = {method.key: [] for method in methods}
 
         def work(some: Tensor) -> None:
-            x = normalised(some.float() / 255, model.backbone.preprocessing, model.form.layout)
+            x = model.normalised(some.float() / 255)
             passed = head_pass(model, x)
             asked = [*self.predicted, *passed.targets.tolist()]
             if label is None or asked[0] == label:

@@ -69,7 +69,7 @@ def score_cose(study: Study, pictures: int = 0) -> pd.DataFrame:
         tqdm.write(foretell(model, batch, study.methods, maps * len(clickme)))
     frames = []
     missed = dict(clickme.left_out) | {
-        backbone.key: "its weights are missing or cannot be read"
+        backbone.key: "its weights, or a learned method's for it, are missing or cannot be read"
         for backbone in study.backbones
         if (backbone, False) not in others
     }

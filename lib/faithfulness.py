@@ -4,7 +4,7 @@ Every measure asks for the class that the network itself predicts. `picture` is 
 resized and cropped one in 0-1, before it is normalised.
 
 Source: Chattopadhyay et al., WACV 2018 (average drop, increase in confidence), on the shares
-of pixels of Gkartzonia et al., "Learning visual explanations for DCNN-based image classifiers
+of pixels of Gkartzonika et al., "Learning visual explanations for DCNN-based image classifiers
 using an attention mechanism", ECCV workshops 2022; Petsiuk et al., "RISE", BMVC 2018
 (deletion and insertion); Rong et al., "A consistent and efficient evaluation strategy for
 attribution methods", ICML 2022 (ROAD).
@@ -25,7 +25,7 @@ from lib.backbones import Backbone
 from lib.cam import enlarge, head_pass, is_constant
 from lib.clickme import ClickMeBatch
 from lib.methods import CamMethod, min_max
-from lib.models import StudyModel, normalised, resize_pictures
+from lib.models import StudyModel, resize_pictures
 from lib.study import Study
 
 SHARES = (1.0, 0.5, 0.15)
@@ -242,17 +242,14 @@ def _measured(
     resized = torch.from_numpy(resize_pictures(batch.pictures, geometry)).to(device)
     pictures = resized.permute(0, 3, 1, 2).float() / 255
 
-    def prepared(some: Tensor) -> Tensor:
-        return normalised(some, geometry, model.form.layout)
-
-    x = prepared(pictures)
+    x = model.normalised(pictures)
     passed = head_pass(model, x)
     small = min_max(method.maps(model, x, passed))
     masks = enlarge(small, pictures.shape[-1])
 
     @torch.inference_mode()
     def probability(some: Tensor) -> Tensor:
-        logits = torch.cat([model(prepared(part)) for part in some.split(_FORWARD)])
+        logits = torch.cat([model(model.normalised(part)) for part in some.split(_FORWARD)])
         return logits.float().softmax(dim=1).gather(1, passed.targets[:, None])[:, 0]
 
     lots, noise = _drawn(batch, pictures)

@@ -7,119 +7,28 @@ Trained modules go where `--methods lcam_img` and its like look for them,
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-from safetensors import safe_open
 from tqdm import tqdm
 
-from lib.attention import ATTENTIONS, MASKINGS, save_attention
-from lib.attention_training import RECIPES, Pictures, Recipe, Trained, train_attention
-from lib.backbones import Backbone, variant_name
-from lib.checkpoints import MissingWeights, WeightsError
-from lib.files import write_atomically
-from lib.fingerprint import fingerprint, sha256_of
-from lib.methods import LEARNED_METHODS
-from lib.models import resize_pictures
-from lib.paths import shown
-from lib.picture_folders import (
-    ArrayPictures,
-    FolderPictures,
-    PictureFolderError,
-    listed_pictures,
+from lib.attention import ATTENTIONS, MASKINGS
+from lib.attention_runs import (
+    DEMO_PICTURES,
+    default_recipe,
+    demo_pictures,
+    folder_pictures,
+    train_variant,
 )
+from lib.attention_training import RECIPES, Pictures, Recipe
+from lib.backbones import Backbone
+from lib.checkpoints import MissingWeights
+from lib.methods import LEARNED_METHODS
+from lib.paths import shown
 from lib.study import PROFILES, MissingInputs, Study
 from lib.tables import unknown_name
-
-DEMO_PICTURES = 256
-
-
-def demo_pictures(count: int = DEMO_PICTURES) -> Callable[[Backbone], Pictures]:
-    """The embedded example's training scenes, as each backbone sees them."""
-    from lib.demo.delivered import TRAINING, delivered
-
-    pictures, _, _ = delivered(TRAINING, count, empty=False)
-    return lambda backbone: ArrayPictures(
-        resize_pictures(pictures, backbone.preprocessing), "embedded example, training scenes"
-    )
-
-
-def folder_pictures(
-    folder: Path, annotations: Path | None, limit: int, workers: int
-) -> Callable[[Backbone], Pictures]:
-    """A folder's pictures, cropped to what each backbone takes. Raises PictureFolderError."""
-    paths = listed_pictures(folder, annotations, limit)
-    return lambda backbone: FolderPictures(paths, backbone.preprocessing.crop, workers)
-
-
-def default_recipe(profile: str, key: str) -> Recipe:
-    """As published for ResNet-50, for every backbone; TAME's own; the embedded example's."""
-    if PROFILES[profile].mini:
-        return RECIPES["demo"]
-    return RECIPES["tame" if key == "tame" else "resnet50"]
-
-
-def train_variant(
-    study: Study,
-    backbone: Backbone,
-    dcls: bool,
-    key: str,
-    pictures: Pictures,
-    recipe: Recipe,
-    *,
-    masking: str = MASKINGS[0],
-    seed: int = 0,
-    resume: bool = False,
-    look_at: torch.Tensor | None = None,
-    save_to: Path | None = None,
-) -> Trained | None:
-    """Train one method beside one variant; with `save_to` save it there, and None if what is
-    there was trained alike already.
-
-    An unfinished training is kept beside `save_to` as `.<method>.unfinished.pt`.
-    Raises MissingWeights, WeightsError (AttentionError), PictureFolderError.
-    """
-    weights = study.weights_path(backbone.key, dcls)
-    if not weights.is_file():
-        raise MissingWeights(f"no weights at {shown(weights)}")
-    facts = {
-        "attention": key, "variant": study.weights_name(backbone.key, dcls),
-        "weights": sha256_of(weights), "masking": masking, "seed": str(seed),
-        "recipe": json.dumps(vars(recipe) | {"decays": list(recipe.decays)}),
-        "pictures": json.dumps(pictures.facts()),
-    }  # fmt: skip
-    facts["training"] = fingerprint(facts)
-    if save_to is not None and _trained_alike(save_to, facts["training"]):
-        return None
-    model = study.load_model(backbone.key, dcls)
-    # Only the head is differentiated where features are masked; FastViT's own backward wants
-    # the network as it is.
-    through_head = ATTENTIONS[key].hides == "features"
-    model = model.for_inference() if through_head else model.folded()
-    unfinished = save_to and save_to.with_name(f".{key}.unfinished.pt")
-    trained = train_attention(
-        model, key, pictures, recipe, backbone.preprocessing.crop,
-        masking=masking, seed=seed, precision=study.precision, checkpoint=unfinished,
-        resume=resume, look_at=look_at, facts={"weights": facts["weights"]},
-    )  # fmt: skip
-    if save_to is not None:
-        save_attention(save_to, key, trained.attention, facts)
-        with write_atomically(save_to.with_suffix(".csv")) as partial:
-            trained.history.to_csv(partial, index=False, float_format="%.6g")
-        unfinished.unlink(missing_ok=True)
-    return trained
-
-
-def _trained_alike(path: Path, training: str) -> bool:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get("training") == training
-    except Exception:  # not there, or damaged: trained anew
-        return False
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -166,8 +75,8 @@ def _recipe(options: argparse.Namespace, key: str) -> Recipe:
 
 def _chosen_pictures(options: argparse.Namespace, study: Study) -> Callable[[Backbone], Pictures]:
     if study.profile.mini:
-        if options.images is not None:
-            raise ValueError("the demo trains on its own scenes: leave --images out")
+        if options.images is not None or options.list is not None:
+            raise ValueError("the demo trains on its own scenes: leave --images and --list out")
         return demo_pictures(options.limit or DEMO_PICTURES)
     if options.images is None:
         raise ValueError("--images FOLDER is needed: the pictures to train on")
@@ -184,12 +93,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )  # fmt: skip
         keys = [row.key for row in ATTENTIONS.select(options.methods)]
         recipes = {key: _recipe(options, key) for key in keys}
+        if options.limit < 0:
+            raise ValueError(f"--limit must be 0 or more, got {options.limit}")
         if options.masking not in MASKINGS:
             raise unknown_name("masking", options.masking, MASKINGS)
         pictures = _chosen_pictures(options, study)
         for line in _trained(study, keys, recipes, pictures, options):
             tqdm.write(line)
-    except (ValueError, MissingInputs, MissingWeights, PictureFolderError, WeightsError) as error:
+    except (ValueError, MissingInputs, MissingWeights) as error:
         print(f"lib.lcam: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -206,9 +117,12 @@ def _trained(
     options: argparse.Namespace,
 ) -> Iterable[str]:
     """What is to be said of each training, when it has ended."""
+    done = set()
     for backbone, dcls in study.variants:
-        if study.weights_name(backbone.key, dcls) != variant_name(backbone.key, dcls):
-            continue  # a matched pair's DCLS network is another pair's too
+        name = study.weights_name(backbone.key, dcls)
+        if name in done:  # a matched pair's DCLS network is another pair's too
+            continue
+        done.add(name)
         for key in keys:
             path = study.attention_path(backbone.key, dcls, key)
             found = train_variant(

@@ -23,19 +23,19 @@ _ROUNDS = 3
 
 
 # Of which deletion, insertion and ROAD are worked out, for these cost most: the study's two,
-# two of other kinds, and the control.
+# two of other kinds, the control, and every learned one that is asked for.
 CONTRASTED = ("grad_cam", "threshold_grad_cam", "layer_cam", "eigen_cam", "random_cam")
 
 
 def contrasted(methods: Sequence[CamMethod]) -> tuple[CamMethod, ...]:
     """Those of the methods that stand for their kind; the first two if none does."""
-    found = tuple(method for method in methods if method.key in CONTRASTED)
+    found = tuple(method for method in methods if method.key in CONTRASTED or method.learned)
     return found or tuple(methods[:2])
 
 
 def quick(methods: Sequence[CamMethod]) -> tuple[CamMethod, ...]:
-    """Those that need no further forwards of the network."""
-    return tuple(method for method in methods if not method.forwards)
+    """Those that need no further forwards of the network, or one."""
+    return tuple(method for method in methods if method.forwards in (0, 1))
 
 
 def method_costs(

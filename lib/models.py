@@ -119,10 +119,12 @@ class StudyModel(nn.Module):
         return self.provenance.variant
 
     def features(self, x: Tensor) -> Tensor:
-        if self.precision == "float32":
-            return self._forward_features(x)
-        with torch.autocast(x.device.type, torch.bfloat16):
+        with self._numbers(x):
             return self._forward_features(x).float()
+
+    def _numbers(self, x: Tensor) -> torch.autocast:
+        """Autocast to the chosen precision, or none."""
+        return torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision != "float32")
 
     def head(self, features: Tensor) -> Tensor:
         return self.network.forward_head(features)
@@ -152,16 +154,21 @@ class StudyModel(nn.Module):
         hooks = [s.register_forward_hook(lambda _, __, y: seen.append(y)) for s in stages]
         try:
             # Not the compiled forward: hooks would be compiled in, or left out.
-            features = self.network.forward_features(x)
+            with self._numbers(x):
+                features = self.network.forward_features(x)
         finally:
             for hook in hooks:
                 hook.remove()
-        return [*seen, features]
+        return [layer.float() for layer in (*seen, features)]
 
     def folded(self) -> StudyModel:
         """The same function with every DCLS kernel folded into a plain convolution."""
-        model = StudyModel(fold_dcls(self.network), self.backbone, self.provenance).eval()
-        model.attentions = self.attentions
+        return self.with_network(fold_dcls(self.network))
+
+    def with_network(self, network: nn.Module) -> StudyModel:
+        """Another network in this one's place, in eval mode, as it is written (`PLAIN`)."""
+        model = StudyModel(network, self.backbone, self.provenance).eval()
+        model.attentions, model.precision = self.attentions, self.precision
         return model
 
     def for_inference(
@@ -191,9 +198,8 @@ class StudyModel(nn.Module):
         elif form is None:
             side = self.backbone.preprocessing.crop
             form = remembered_form(folded.network, self.variant, side)
-        model = StudyModel(written(folded.network, form), self.backbone, self.provenance).eval()
+        model = self.with_network(written(folded.network, form))
         model.form, model.precision = form, PRECISIONS[precision].key
-        model.attentions = self.attentions
         if keep_plain:
             object.__setattr__(model, "plain", folded)  # no part of it, whose parameters count
         if compiled:

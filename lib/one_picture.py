@@ -54,7 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _loaded(key: str, dcls: bool, weights: str, device: str) -> tuple[StudyModel, list[str]]:
+def _loaded(
+    key: str, dcls: bool, weights: str, device: str, method: str
+) -> tuple[StudyModel, list[str]]:
     profile = "demo" if weights == "demo" else "paper"
     study = Study.from_profile(profile, models=[key], device=device)
     if weights == "paper":
@@ -70,6 +72,10 @@ def _loaded(key: str, dcls: bool, weights: str, device: str) -> tuple[StudyModel
             raise unknown_name("weights", weights, [*WEIGHTS, "or a file that is there"])
         model = load_model(key, dcls, weights if known else Path(weights))
         model = model.to(study.torch_device())
+    if METHODS[method].learned:
+        if weights not in ("demo", "paper"):
+            raise ValueError(f"{method} is learned beside the demo's or the paper's weights only")
+        model.attentions = study.attentions(key, dcls, [METHODS[method]])
     return model, study.class_names()
 
 
@@ -137,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"there is no file {options.picture}")
         if options.picture.resolve() in (out.resolve(), out.with_suffix(".npy").resolve()):
             raise ValueError(f"--out {out} would replace the picture; choose another name")
-        model, names = _loaded(key, options.dcls, options.weights, options.device)
+        model, names = _loaded(key, options.dcls, options.weights, options.device, method)
         print("\n".join(show(options.picture, model, method, names, options.target, out)))
     except (ValueError, MissingInputs, WeightsError, OSError) as error:
         print(f"lib.cam: {error}", file=sys.stderr)

@@ -7,6 +7,7 @@ of each follow from the seed, the epoch and the picture's place in the list alon
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -34,6 +35,8 @@ def listed_pictures(folder: Path, annotations: Path | None = None, limit: int = 
     limit       : so many at most, drawn from all by a fixed seed; 0 for all
     Raises PictureFolderError naming what is not there.
     """
+    if limit < 0:
+        raise PictureFolderError(f"the limit must be 0 or more, got {limit}")
     if not folder.is_dir():
         raise PictureFolderError(f"{folder} is no folder of pictures")
     if annotations is None:
@@ -58,8 +61,14 @@ def _annotated(folder: Path, annotations: Path) -> list[Path]:
         if not line.strip():
             continue
         name = line.split()[0]
+        words = line.strip()
         path = next(
-            (p for end in ("", ".JPEG", ".jpg", ".png") if (p := folder / (name + end)).is_file()),
+            (
+                p
+                for said in dict.fromkeys((name, words, words.rpartition(" ")[0] or words))
+                for end in ("", ".JPEG", ".jpg", ".png")
+                if (p := folder / (said + end)).is_file()
+            ),
             None,
         )
         if path is None:
@@ -83,10 +92,11 @@ class FolderPictures(Dataset):
 
     side    : of the crop
     workers : processes that read; 0 reads in this one
+    folder  : above all of them; where it lies does not tell pictures from others
     """
 
-    def __init__(self, paths: Sequence[Path], side: int, workers: int = 0):
-        self.paths, self.side, self.workers = list(paths), side, workers
+    def __init__(self, paths: Sequence[Path], side: int, workers: int = 0, folder: Path = Path()):
+        self.paths, self.side, self.workers, self.folder = list(paths), side, workers, folder
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -103,11 +113,18 @@ class FolderPictures(Dataset):
     def batches(self, indices: Sequence[np.ndarray], seed: int, epoch: int) -> Iterator[Tensor]:
         asked = [[(int(i), seed, epoch) for i in some] for some in indices]
         loader = DataLoader(self, batch_sampler=asked, num_workers=self.workers)
-        for batch in loader:
-            yield batch.float().div_(255)
+        try:
+            for batch in loader:
+                yield batch.float().div_(255)
+        except PictureFolderError as error:  # a reading process's comes with its whole traceback
+            raise PictureFolderError(
+                str(error).strip().splitlines()[-1].split("Error: ")[-1]
+            ) from None
 
     def facts(self) -> dict:
-        names = "\n".join(str(p) for p in self.paths)
+        names = "\n".join(
+            f"{os.path.relpath(p, self.folder)} {p.stat().st_size}" for p in self.paths
+        )
         return {"pictures": len(self), "names": hashlib.sha256(names.encode()).hexdigest()[:16]}
 
 

@@ -74,7 +74,7 @@ def forgetting(model: StudyModel, mini: bool, classes: int) -> Iterator[tuple[st
             if key.startswith(prefixes) and sum(n > 1 for n in value.shape) > 1
         }
         network.load_state_dict(chosen, strict=False)
-        yield name, StudyModel(network, model.backbone, model.provenance).eval()
+        yield name, model.with_network(network)
 
 
 def score_forgetting(study: Study, count: int) -> pd.DataFrame:
@@ -90,6 +90,7 @@ def score_forgetting(study: Study, count: int) -> pd.DataFrame:
     for backbone, dcls in tqdm(study.there(), desc="forgetting", unit="model"):
         trained: dict[str, torch.Tensor] = {}
         whole = study.load_model(backbone.key, dcls)
+        whole.attentions = study.attentions(backbone.key, dcls)
         labels = study.asked(batch.labels)
         if labels is None:  # what the trained network predicts, whatever it forgets
             labels = _predicted(whole.for_inference(form=Form()), batch.pictures)

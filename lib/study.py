@@ -368,6 +368,12 @@ class Study:
             "weights": list(
                 dict.fromkeys(p for b, dcls in self.variants for p in self._weights(b.key, dcls))
             ),
+            "attention": [
+                p
+                for b, dcls in self.variants
+                for p in self._files(self.attention_path(b.key, dcls, "").parent)
+                if p.suffix == ".safetensors"
+            ],
             "photographs": sorted(p for p in PHOTOGRAPHS.iterdir() if p.is_file()) if own else [],
             "training checkpoints": [
                 p for b, dcls in self.variants for p in self.training_checkpoints(b.key, dcls)
@@ -402,11 +408,12 @@ class Study:
         Files that end otherwise than `WEIGHTS_SUFFIXES` are no weights.
         """
         folder = self.data / "checkpoints" / "training" / self.weights_name(key, dcls)
+        return [p for p in self._files(folder) if p.name.endswith(WEIGHTS_SUFFIXES)]
+
+    @staticmethod
+    def _files(folder: Path) -> list[Path]:
         found = folder.iterdir() if folder.is_dir() else ()
-        return sorted(
-            p for p in found
-            if p.is_file() and p.name.endswith(WEIGHTS_SUFFIXES) and not p.name.startswith(".")
-        )  # fmt: skip
+        return sorted(p for p in found if p.is_file() and not p.name.startswith("."))
 
     def _inputs(self) -> list[Path]:
         return [path for paths in self.inputs().values() for path in paths]
@@ -447,11 +454,13 @@ class Study:
                 else ""
             )
             lines.append(f"  {shown(path)}{size}" + (f"\n    {source.address}" if source else ""))
-        if all("attention" in path.parts for path in missing):
+        learned = [m.key for m in self.methods if m.learned]
+        if learned and all(path.stem in learned for path in missing):
+            where = "" if self.profile.mini else " --images FOLDER"
             mend = (
                 "Learned methods are trained beside each network first: `python -m lib.lcam "
-                f"--profile {self.profile.key} --methods "
-                f"{' '.join(m.key for m in self.methods if m.learned)}`, see docs/lcam.md."
+                f"--profile {self.profile.key} --models {' '.join(b.key for b in self.backbones)} "
+                f"--methods {' '.join(learned)}{where}`, see docs/lcam.md."
             )
         elif self.pictures and not Path(self.pictures).exists():
             mend = "The folder of --pictures is not there."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,12 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from lib import attention_training, lcam
-from lib.attention import AttentionError, load_attention
+from lib import attention_runs, attention_training, lcam
+from lib.attention import ATTENTIONS, AttentionError, load_attention
 from lib.attention_study import against_grad_cam, compare_methods, trained_ones, watch_training
+from lib.attention_training import RECIPES
 from lib.backbones import BACKBONES
 from lib.cam import cam_maps
 from lib.checkpoints import MissingWeights
+from lib.fingerprint import sha256_of
 from lib.kept import facts_of_maps
 from lib.methods import LEARNED_METHODS, METHODS
 from lib.models import demo_weights_path
@@ -68,7 +71,7 @@ def test_what_the_command_trains_is_a_method_like_any_other(demo, capsys):
     maps = cam_maps(model, x, batch.labels, study.methods)
     attention = load_attention(
         study.attention_path("resnet50", False, "lcam_fm"), "lcam_fm", "resnet50",
-        lcam.sha256_of(study.weights_path("resnet50", False)),
+        sha256_of(study.weights_path("resnet50", False)),
     )  # fmt: skip
     with torch.inference_mode():
         raw = attention([model.features(x)])[torch.arange(3), batch.labels]
@@ -99,8 +102,10 @@ def test_modules_of_other_weights_are_refused_and_can_be_left_out(demo):
 
 
 def test_a_training_that_was_ended_is_resumed_when_asked(demo, capsys, monkeypatch):
-    real = lcam.train_attention
-    monkeypatch.setattr(lcam, "train_attention", lambda *w, **o: real(*w, **{**o, "save_every": 1}))
+    real = attention_runs.train_attention
+    monkeypatch.setattr(
+        attention_runs, "train_attention", lambda *w, **o: real(*w, **{**o, "save_every": 1})
+    )
     steps = []
     run = attention_training._Run
     step = run._one
@@ -147,11 +152,11 @@ def test_training_on_a_folder_in_imagenets_layout(demo, tmp_path, capsys, monkey
     for number in range(4):
         Image.fromarray(rng.integers(0, 256, (70, 90, 3), "u1")).save(folder / f"n_{number}.JPEG")
     study = Study.from_profile("demo", ["resnet50"], [])
-    pictures = lcam.folder_pictures(folder.parent, None, 0, 0)(RESNET)
+    pictures = attention_runs.folder_pictures(folder.parent, None, 0, 0)(RESNET)
     path = study.attention_path("resnet50", False, "lcam_img")
-    recipe = lcam.RECIPES["resnet50"]
-    small = lcam.replace(recipe, epochs=2, batch=2)
-    trained = lcam.train_variant(
+    recipe = RECIPES["resnet50"]
+    small = replace(recipe, epochs=2, batch=2)
+    trained = attention_runs.train_variant(
         study, RESNET, False, "lcam_img", pictures, small, save_to=path
     )  # fmt: skip
     assert len(trained.history) == 4
@@ -189,13 +194,13 @@ def test_watching_a_training_keeps_its_losses_and_maps(monkeypatch):
 
 def test_every_learned_row_has_its_module_and_no_other_has():
     assert set(LEARNED_METHODS) == {m.key for m in METHODS.values() if m.learned}
-    assert set(LEARNED_METHODS) == set(lcam.ATTENTIONS)
+    assert set(LEARNED_METHODS) == set(ATTENTIONS)
 
 
 @pytest.mark.skipif(not (DEMO / "attention").is_dir(), reason="none is shipped")
 def test_shipped_modules_fit_the_shipped_networks():
     for folder in sorted((DEMO / "attention").iterdir()):
         key, dcls = folder.name.removesuffix("_dcls"), folder.name.endswith("_dcls")
-        weights = lcam.sha256_of(demo_weights_path(key, dcls))
+        weights = sha256_of(demo_weights_path(key, dcls))
         for path in sorted(folder.glob("*.safetensors")):
             load_attention(path, path.stem, folder.name, weights)

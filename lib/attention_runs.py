@@ -1,0 +1,110 @@
+"""Trainings of learned attention maps for a study's networks: pictures, recipes, files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from lib.attention import ATTENTIONS, MASKINGS, save_attention
+from lib.attention_training import RECIPES, Pictures, Recipe, Trained, train_attention
+from lib.backbones import Backbone
+from lib.checkpoints import MissingWeights
+from lib.files import write_atomically
+from lib.fingerprint import fingerprint, sha256_of
+from lib.models import resize_pictures
+from lib.paths import shown
+from lib.picture_folders import ArrayPictures, FolderPictures, listed_pictures
+from lib.study import PROFILES, Study
+
+DEMO_PICTURES = 256
+
+
+def demo_pictures(count: int = DEMO_PICTURES) -> Callable[[Backbone], Pictures]:
+    """The embedded example's training scenes, as each backbone sees them."""
+    from lib.demo.delivered import TRAINING, delivered
+
+    pictures, _, _ = delivered(TRAINING, count, empty=False)
+    return lambda backbone: ArrayPictures(
+        resize_pictures(pictures, backbone.preprocessing), "embedded example, training scenes"
+    )
+
+
+def folder_pictures(
+    folder: Path, annotations: Path | None, limit: int, workers: int
+) -> Callable[[Backbone], Pictures]:
+    """A folder's pictures, cropped to what each backbone takes. Raises PictureFolderError."""
+    paths = listed_pictures(folder, annotations, limit)
+    return lambda backbone: FolderPictures(paths, backbone.preprocessing.crop, workers, folder)
+
+
+def default_recipe(profile: str, key: str) -> Recipe:
+    """As published for ResNet-50, for every backbone; TAME's own; the embedded example's."""
+    if PROFILES[profile].mini:
+        return RECIPES["demo"]
+    return RECIPES["tame" if key == "tame" else "resnet50"]
+
+
+def train_variant(
+    study: Study,
+    backbone: Backbone,
+    dcls: bool,
+    key: str,
+    pictures: Pictures,
+    recipe: Recipe,
+    *,
+    masking: str = MASKINGS[0],
+    seed: int = 0,
+    resume: bool = False,
+    look_at: torch.Tensor | None = None,
+    save_to: Path | None = None,
+) -> Trained | None:
+    """Train one method beside one variant; with `save_to` save it there, and None if what is
+    there was trained alike already.
+
+    An unfinished training is kept beside `save_to` as `.<method>.unfinished.pt`.
+    Raises MissingWeights, WeightsError (AttentionError), PictureFolderError.
+    """
+    weights = study.weights_path(backbone.key, dcls)
+    if not weights.is_file():
+        raise MissingWeights(f"no weights at {shown(weights)}")
+    facts = {
+        "attention": key, "variant": study.weights_name(backbone.key, dcls),
+        "weights": sha256_of(weights), "masking": masking, "seed": str(seed),
+        "recipe": json.dumps(vars(recipe) | {"decays": list(recipe.decays)}),
+        "precision": study.precision,
+        "pictures": json.dumps(pictures.facts()),
+    }  # fmt: skip
+    facts["training"] = fingerprint(facts)
+    unfinished = save_to and save_to.with_name(f".{key}.unfinished.pt")
+    if save_to is not None and _trained_alike(save_to, facts["training"]):
+        unfinished.unlink(missing_ok=True)
+        return None
+    model = study.load_model(backbone.key, dcls)
+    # Only the head is differentiated where features are masked; FastViT's own backward wants
+    # the network as it is.
+    through_head = ATTENTIONS[key].hides == "features"
+    model = model.for_inference(study.precision) if through_head else model.folded()
+    model.precision = study.precision
+    trained = train_attention(
+        model, key, pictures, recipe, backbone.preprocessing.crop,
+        masking=masking, seed=seed, checkpoint=unfinished, resume=resume, look_at=look_at,
+        facts={"weights": facts["weights"], "precision": study.precision, "form": vars(model.form)},
+    )  # fmt: skip
+    if save_to is not None:
+        with write_atomically(save_to.with_suffix(".csv")) as partial:
+            trained.history.to_csv(partial, index=False, float_format="%.6g")
+        save_attention(save_to, key, trained.attention, facts)
+        unfinished.unlink(missing_ok=True)
+    return trained
+
+
+def _trained_alike(path: Path, training: str) -> bool:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("training") == training
+    except Exception:  # not there, or damaged: trained anew
+        return False
