@@ -49,9 +49,7 @@ def command(*words: str) -> int:
 
 def test_what_the_command_trains_is_a_method_like_any_other(demo, capsys):
     study = Study.from_profile("demo", ["resnet50"], ["grad_cam", "lcam_fm"], 3)
-    with pytest.raises(
-        MissingInputs, match=r"python -m lib\.lcam --profile demo --methods lcam_fm"
-    ):
+    with pytest.raises(MissingInputs, match="--profile demo --models resnet50 --methods lcam_fm"):
         study.require_inputs()
     with pytest.raises(MissingWeights, match="attention/resnet50/lcam_fm"):
         facts_of_maps(study, RESNET, False)
