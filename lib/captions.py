@@ -156,23 +156,6 @@ CAPTIONS: Table[Caption] = Table(
             f"low where it is another. {_MAPS}",
         ),
         Caption(
-            "lcam_losses", "Training of learned attention maps",
-            "The terms of the loss at every step, the thick line a mean of eleven steps: how well "
-            "the network, shown only what the map lets through, still gives its own class; how "
-            "much the map lets through; how rough it is.",
-        ),
-        Caption(
-            "lcam_looks", "What a learned map becomes",
-            "The map of the predicted class while its module is trained, from the untrained one "
-            f"on; last Grad-CAM's. {_MAPS}",
-        ),
-        Caption(
-            "lcam", "Learned attention maps beside gradients'",
-            "A line per model, the thick one their median: average drop of the predicted class's "
-            "probability and increase in confidence once the picture is masked with the map, and "
-            "agreement with people. Learned maps were trained to keep that probability.",
-        ),
-        Caption(
             "learned_kernels", "Learned kernels",
             "Kernels of sixteen channels of the first replaced layer of each stage, over the whole "
             "window in which positions are learned; each on its own symmetric scale, which is "

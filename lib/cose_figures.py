@@ -58,9 +58,7 @@ def plot_consistency_against_sensitivity(summary: pd.DataFrame) -> Figure:
         for key in [key for key in BACKBONES if key in set(chosen.backbone)]:
             _arrow(ax, chosen[chosen.backbone == key].set_index("dcls"), key)
         levels = f"chance {chosen.chance.mean():.2f}, ceiling {chosen.ceiling.mean():.2f}"
-        pairs = (
-            f"{_range(chosen.n_kept)} right + {_range(chosen.n_changed)} wrong after, pairs a model"
-        )
+        pairs = f"{_range(chosen.n_kept)} + {_range(chosen.n_changed)} pairs a model"
         ax.set_title(f"{METHODS[method].label}\n{_cells(chosen.cells.dropna())}: COSE of {levels}"
                      f"\n{pairs}", fontsize=7.5)  # fmt: skip
         ax.set_xlim(left, 1.0)
@@ -70,7 +68,8 @@ def plot_consistency_against_sensitivity(summary: pd.DataFrame) -> Figure:
     fig.supxlabel(
         "consistency: mean SSIM of explanations where the answer stays right\n"
         f"of {_range(summary.n_pictures)} pictures a model has {_range(summary.n_right)} right "
-        f"before any change; {_bars(summary, 'consistency')}",
+        "before any change; pairs: that stay right + become wrong;\n"
+        f"{_bars(summary, 'consistency')}",
         fontsize=8,
     )
     fig.supylabel("sensitivity: 1 − mean SSIM where it becomes wrong", fontsize=8)

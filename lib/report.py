@@ -46,7 +46,6 @@ _TABLES = {
     "method_ranking": "CAM methods by their agreement with people",
     "faithfulness": "Are CAM methods faithful to their network?",
     "method_costs": "What a CAM method costs",
-    "lcam_against_grad_cam": "Learned attention maps against Grad-CAM",
     "cose": "COSE: do explanations follow the picture and change with the answer?",
     "cose_dcls": "COSE with DCLS less without",
     "cose_conditions": "Answers before and after a change",
@@ -68,9 +67,6 @@ _NOTES = {
     "faithful; increase, insertion, road lerf: more is.",
     "method_costs": "A map's time beyond the forward and head gradient that all methods share, in "
     "milliseconds and as a multiple of the network's forward; measured once, on this machine.",
-    "lcam_against_grad_cam": "better: on how many of the models this method is better than "
-    "Grad-CAM by that measure; difference: its mean over models, this method less Grad-CAM; of "
-    "average drop less is better.",
     "cose": "Each explanation is of the class that the network predicts for that input. "
     "consistency: mean SSIM where the answer stays right; sensitivity: 1 less the mean SSIM where "
     "it becomes wrong; COSE: the root of their product; chance, ceiling: COSE of unrelated random "

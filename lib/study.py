@@ -368,12 +368,6 @@ class Study:
             "weights": list(
                 dict.fromkeys(p for b, dcls in self.variants for p in self._weights(b.key, dcls))
             ),
-            "attention": [
-                p
-                for b, dcls in self.variants
-                for p in self._files(self.attention_path(b.key, dcls, "").parent)
-                if p.suffix == ".safetensors"
-            ],
             "photographs": sorted(p for p in PHOTOGRAPHS.iterdir() if p.is_file()) if own else [],
             "training checkpoints": [
                 p for b, dcls in self.variants for p in self.training_checkpoints(b.key, dcls)

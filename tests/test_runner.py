@@ -586,7 +586,6 @@ def test_the_studys_notebooks_declare_parameters_inputs_and_outputs():
         "01_setup", "02_dcls_conversion", "03_heatmaps", "04_scoring", "04b_controls",
         "04c_threshold", "04d_sanity", "05_figures", "05b_verdicts", "06_methods",
         "07_cose",
-        "08_lcam",
     ]  # fmt: skip
     study = Study.from_profile("demo")
     for step in steps:
