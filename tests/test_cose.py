@@ -615,6 +615,26 @@ def test_integrated_gradients_and_smooth_grad_by_literal_sums():
     np.testing.assert_allclose(explained("smooth_grad", model, x)[0], shown(noisy), atol=1e-4)
 
 
+def test_blur_ig_by_its_literal_sum():
+    """The authors' discretisation, with scipy's blur."""
+    model, x = Toy(), torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+    def blurred(sigma):
+        return ndimage.gaussian_filter(x.double().numpy(), (0, 0, sigma, sigma), mode="constant")
+
+    total = 0.0
+    for step in range(100):
+        sigma = step * 50 / 100
+        leaf = torch.from_numpy(blurred(sigma)).float().requires_grad_()
+        (gradient,) = torch.autograd.grad(model(leaf).softmax(1)[:, 0].sum(), leaf)
+        slope = (blurred(sigma + 0.01) - blurred(sigma)) / 0.01
+        total = total - 0.5 * slope * gradient.numpy()
+    shown = np.abs(total).sum(axis=1)[0]
+    shown = np.minimum(shown, np.quantile(shown, 0.99))
+    shown = (shown - shown.min()) / np.ptp(shown)
+    np.testing.assert_allclose(explained("blur_ig", model, x)[0], shown, atol=1e-4)
+
+
 def test_paths_account_for_the_whole_difference():
     from lib.pixel_methods import _blurred, _GuidedPath
 
