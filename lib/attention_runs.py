@@ -15,22 +15,9 @@ from lib.backbones import Backbone
 from lib.checkpoints import MissingWeights
 from lib.files import write_atomically
 from lib.fingerprint import fingerprint, sha256_of
-from lib.models import resize_pictures
 from lib.paths import shown
-from lib.picture_folders import ArrayPictures, FolderPictures, listed_pictures
+from lib.picture_folders import FolderPictures, listed_pictures
 from lib.study import PROFILES, Study
-
-DEMO_PICTURES = 256
-
-
-def demo_pictures(count: int = DEMO_PICTURES) -> Callable[[Backbone], Pictures]:
-    """The embedded example's training scenes, as each backbone sees them."""
-    from lib.demo.delivered import TRAINING, delivered
-
-    pictures, _, _ = delivered(TRAINING, count, empty=False)
-    return lambda backbone: ArrayPictures(
-        resize_pictures(pictures, backbone.preprocessing), "embedded example, training scenes"
-    )
 
 
 def folder_pictures(

@@ -16,9 +16,7 @@ from tqdm import tqdm
 
 from lib.attention import ATTENTIONS, MASKINGS
 from lib.attention_runs import (
-    DEMO_PICTURES,
     default_recipe,
-    demo_pictures,
     folder_pictures,
     train_variant,
 )
@@ -73,18 +71,28 @@ def _recipe(options: argparse.Namespace, key: str) -> Recipe:
     return chosen
 
 
-def _chosen_pictures(options: argparse.Namespace, study: Study) -> Callable[[Backbone], Pictures]:
+def _chosen_pictures(
+    options: argparse.Namespace, study: Study, made: Callable | None
+) -> Callable[[Backbone], Pictures]:
+    if study.profile.mini and made is None:
+        raise ValueError("the demo's modules are trained by `python -m lib.demo.attention`")
     if study.profile.mini:
         if options.images is not None or options.list is not None:
             raise ValueError("the demo trains on its own scenes: leave --images and --list out")
-        return demo_pictures(options.limit or DEMO_PICTURES)
+        return made(options.limit)
     if options.images is None:
         raise ValueError("--images FOLDER is needed: the pictures to train on")
     return folder_pictures(options.images, options.list, options.limit, options.readers)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status, 2 for what is wrong with what was asked."""
+def main(
+    arguments: Sequence[str] | None = None,
+    made: Callable[[int], Callable[[Backbone], Pictures]] | None = None,
+) -> int:
+    """The command line; returns the exit status, 2 for what is wrong with what was asked.
+
+    made : so many pictures that need no folder, for each backbone
+    """
     options = _parser().parse_args(arguments)
     try:
         study = Study.from_profile(
@@ -97,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"--limit must be 0 or more, got {options.limit}")
         if options.masking not in MASKINGS:
             raise unknown_name("masking", options.masking, MASKINGS)
-        pictures = _chosen_pictures(options, study)
+        pictures = _chosen_pictures(options, study, made)
         for line in _trained(study, keys, recipes, pictures, options):
             tqdm.write(line)
     except (ValueError, MissingInputs, MissingWeights) as error:

@@ -7,7 +7,7 @@ ResNet's layer4, FastViT's final expansion convolution.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -119,12 +119,14 @@ class StudyModel(nn.Module):
         return self.provenance.variant
 
     def features(self, x: Tensor) -> Tensor:
-        with self._numbers(x):
-            return self._forward_features(x).float()
+        return self._features_by(self._forward_features, x)
 
-    def _numbers(self, x: Tensor) -> torch.autocast:
-        """Autocast to the chosen precision, or none."""
-        return torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision != "float32")
+    def _features_by(self, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """In the chosen precision."""
+        if self.precision == "float32":
+            return forward(x)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return forward(x).float()
 
     def head(self, features: Tensor) -> Tensor:
         return self.network.forward_head(features)
@@ -154,12 +156,11 @@ class StudyModel(nn.Module):
         hooks = [s.register_forward_hook(lambda _, __, y: seen.append(y)) for s in stages]
         try:
             # Not the compiled forward: hooks would be compiled in, or left out.
-            with self._numbers(x):
-                features = self.network.forward_features(x)
+            features = self._features_by(self.network.forward_features, x)
         finally:
             for hook in hooks:
                 hook.remove()
-        return [layer.float() for layer in (*seen, features)]
+        return [*(layer.to(features.dtype) for layer in seen), features]
 
     def folded(self) -> StudyModel:
         """The same function with every DCLS kernel folded into a plain convolution."""

@@ -49,7 +49,7 @@ _TABLES = {
     "cose": "COSE: do explanations follow the picture and change with the answer?",
     "cose_dcls": "COSE with DCLS less without",
     "cose_conditions": "Answers before and after a change",
-    "cose_left_out": "Left out of COSE",
+    "cose_left_out": "Missing from COSE",
     "parameters": "Learnable parameters",
 }
 _NOTES = {

@@ -78,8 +78,8 @@ PROFILES: Table[Profile] = Table(
         Profile(
             "demo", "embedded example", DEMO, ("val-0.tfrecords",),
             mini=True, classes=12, photographs="held-out",
-            caveat="Embedded example: simulated people and classes, miniature models; ρ is divided "
-            "by real people's ceiling, so that such scores can exceed 1. No evidence about DCLS.",
+            caveat="Embedded example: simulated people, miniature models; scores ÷ real people's "
+            "ceiling can exceed 1. No evidence about DCLS.",
             sample=48,
         ),
         Profile(
@@ -450,11 +450,15 @@ class Study:
             lines.append(f"  {shown(path)}{size}" + (f"\n    {source.address}" if source else ""))
         learned = [m.key for m in self.methods if m.learned]
         if learned and all(path.stem in learned for path in missing):
-            where = "" if self.profile.mini else " --images FOLDER"
             mend = (
-                "Learned methods are trained beside each network first: `python -m lib.lcam "
-                f"--profile {self.profile.key} --models {' '.join(b.key for b in self.backbones)} "
-                f"--methods {' '.join(learned)}{where}`, see docs/lcam.md."
+                "Learned methods are trained beside each network first: `python -m "
+                + (
+                    "lib.demo.attention"
+                    if self.profile.mini
+                    else f"lib.lcam --profile {self.profile.key} --images FOLDER"
+                )
+                + f" --models {' '.join(b.key for b in self.backbones)} "
+                f"--methods {' '.join(learned)}`, see docs/lcam.md."
             )
         elif self.pictures and not Path(self.pictures).exists():
             mend = "The folder of --pictures is not there."

@@ -17,6 +17,7 @@ from lib.attention_training import RECIPES
 from lib.backbones import BACKBONES
 from lib.cam import cam_maps
 from lib.checkpoints import MissingWeights
+from lib.demo import attention
 from lib.fingerprint import sha256_of
 from lib.kept import facts_of_maps
 from lib.methods import LEARNED_METHODS, METHODS
@@ -39,15 +40,17 @@ def demo(tmp_path, monkeypatch):
 
 
 def command(*words: str) -> int:
-    return lcam.main(
-        ["--profile", "demo", "--models", "resnet50", "--limit", "20", "--epochs", "1",
+    return attention.main(
+        ["--models", "resnet50", "--limit", "20", "--epochs", "1",
          "--batch-size", "10", *words]
     )  # fmt: skip
 
 
 def test_what_the_command_trains_is_a_method_like_any_other(demo, capsys):
     study = Study.from_profile("demo", ["resnet50"], ["grad_cam", "lcam_fm"], 3)
-    with pytest.raises(MissingInputs, match="--profile demo --models resnet50 --methods lcam_fm"):
+    with pytest.raises(
+        MissingInputs, match="lib.demo.attention --models resnet50 --methods lcam_fm"
+    ):
         study.require_inputs()
     with pytest.raises(MissingWeights, match="attention/resnet50/lcam_fm"):
         facts_of_maps(study, RESNET, False)
@@ -133,7 +136,7 @@ def test_a_training_that_was_ended_is_resumed_when_asked(demo, capsys, monkeypat
     ],
 )
 def test_what_is_asked_wrongly_is_said_before_any_work(words, why, capsys, monkeypatch):
-    monkeypatch.setattr(lcam, "demo_pictures", lambda count: lambda backbone: None)
+    monkeypatch.setattr(attention, "demo_pictures", lambda count: lambda backbone: None)
     assert command(*words) == 2
     assert why in capsys.readouterr().err
 

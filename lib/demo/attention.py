@@ -1,0 +1,36 @@
+"""Learned attention maps of the embedded example: `python -m lib.demo.attention`.
+
+As `python -m lib.lcam`, beside the miniatures, on the scenes that they were trained on.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from lib import lcam
+from lib.attention_training import Pictures
+from lib.backbones import Backbone
+from lib.demo.delivered import TRAINING, delivered
+from lib.models import resize_pictures
+from lib.picture_folders import ArrayPictures
+
+PICTURES = 256
+
+
+def demo_pictures(count: int = 0) -> Callable[[Backbone], Pictures]:
+    """The first training scenes, as each backbone sees them; 0 for `PICTURES` of them."""
+    pictures, _, _ = delivered(TRAINING, count or PICTURES, empty=False)
+    return lambda backbone: ArrayPictures(
+        resize_pictures(pictures, backbone.preprocessing), "embedded example, training scenes"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    words = sys.argv[1:] if arguments is None else arguments
+    return lcam.main(["--profile", "demo", *words], demo_pictures)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
