@@ -28,11 +28,17 @@ def folder_pictures(
     return lambda backbone: FolderPictures(paths, backbone.preprocessing.crop, workers, folder)
 
 
-def default_recipe(profile: str, key: str) -> Recipe:
-    """As published for ResNet-50, for every backbone; TAME's own; the embedded example's."""
+_PUBLISHED = {"resnet": "resnet50", "vgg": "vgg16"}  # by family
+
+
+def default_recipe(profile: str, backbone: Backbone, key: str) -> Recipe:
+    """As published for ResNet-50 and VGG-16; TAME's; ours for networks that have none, and for
+    the embedded example."""
+    if key == "tame":
+        return RECIPES["tame"]
     if PROFILES[profile].mini:
         return RECIPES["demo"]
-    return RECIPES["tame" if key == "tame" else "resnet50"]
+    return RECIPES[_PUBLISHED.get(backbone.family, "standardised")]
 
 
 def train_variant(
@@ -71,10 +77,10 @@ def train_variant(
         unfinished.unlink(missing_ok=True)
         return None
     model = study.load_model(backbone.key, dcls)
-    # Only the head is differentiated where features are masked; FastViT's own backward wants
-    # the network as it is.
+    # Only the head is differentiated where features are masked.
     through_head = ATTENTIONS[key].hides == "features"
-    model = model.for_inference(study.precision) if through_head else model.folded()
+    ready = model.for_inference if through_head else model.for_backward
+    model = ready(study.precision)
     model.precision = study.precision
     trained = train_attention(
         model, key, pictures, recipe, backbone.preprocessing.crop,

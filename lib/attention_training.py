@@ -8,7 +8,7 @@ does on a CPU exactly what an uninterrupted one does.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +24,7 @@ from lib.attention import (
     MASKINGS,
     Attention,
     AttentionError,
+    LCam,
     attention_loss,
     layers_of,
     of_classes,
@@ -33,6 +34,8 @@ from lib.files import write_atomically
 from lib.methods import METHODS, min_max
 from lib.paths import shown
 from lib.tables import Table, unknown_name
+
+_MEASURED_ON = 4  # batches, for what is standardised
 
 
 class Pictures(Protocol):
@@ -56,6 +59,11 @@ class Recipe:
     bias_lr    : of biases, as a multiple of it
     decay      : the factor at the start of each epoch of `decays`, counted from 0
     one_cycle  : OneCycleLR over all steps instead
+    standardised : an L-CAM sees every channel of the features at mean 0 and variance 1, as
+                 measured on the first batches, so that one learning rate does for every network;
+                 the measured values are folded into the trained convolution
+    start      : bias of the maps at the start, so that masks begin at its sigmoid; None leaves
+                 PyTorch's own
     """
 
     key: str
@@ -68,6 +76,8 @@ class Recipe:
     batch: int = 64
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    standardised: bool = False
+    start: float | None = None
 
     def lr_at(self, step: int, steps_an_epoch: int) -> float:
         """The learning rate of a step, counted from 0, of those that fall epoch by epoch."""
@@ -82,8 +92,28 @@ RECIPES: Table[Recipe] = Table(
         Recipe("vgg16", lr=1e-2, decay=0.75, decays=range(1, 8), epochs=8),
         # Batch and schedule are TAME's, peak and epochs are ours.
         Recipe("tame", lr=1e-2, one_cycle=True, batch=32, epochs=8),
+        # Ours, for networks that have no published one: the same for all, as they are standardised.
+        # Of one epoch of ImageNet a class sees as many pictures as in three of the demo's runs.
+        Recipe(
+            "standardised",
+            lr=0.5,
+            one_cycle=True,
+            epochs=4,
+            weight_decay=0.0,
+            standardised=True,
+            start=3.0,
+        ),
         # Of the embedded example: few pictures, miniatures; chosen by trial.
-        Recipe("demo", lr=0.5, one_cycle=True, batch=32, epochs=10, weight_decay=0.0),
+        Recipe(
+            "demo",
+            lr=2.0,
+            one_cycle=True,
+            batch=32,
+            epochs=30,
+            weight_decay=0.0,
+            standardised=True,
+            start=3.0,
+        ),
     ],
 )
 
@@ -99,6 +129,33 @@ class Trained:
     attention: nn.Module
     history: pd.DataFrame
     looks: dict[int, Tensor] = field(default_factory=dict)
+
+
+class _Standardised(nn.Module):
+    """An L-CAM that is given (features - mean) * scale, channel by channel."""
+
+    def __init__(self, attention: LCam, features: Iterable[Tensor]):
+        super().__init__()
+        self.attention = attention
+        seen = torch.cat([f.transpose(0, 1).flatten(1) for f in features], dim=1).double()
+        std, mean = torch.std_mean(seen, dim=1, correction=0)
+        typical = std.square().mean().sqrt()
+        self.register_buffer("mean", mean.float())
+        # A channel that hardly ever changes would be made all noise.
+        self.register_buffer("scale", (1 / std.clamp(min=1e-3 * typical)).float())
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        mean, scale = (v[:, None, None] for v in (self.mean, self.scale))
+        return self.attention([(features[-1] - mean) * scale])
+
+    @torch.no_grad()
+    def folded(self) -> LCam:
+        """The same function as a plain one."""
+        maps = self.attention.maps
+        plain = LCam([maps.in_channels], maps.out_channels).to(maps.weight.device)
+        plain.maps.weight.copy_(maps.weight * self.scale[:, None, None])
+        plain.maps.bias.copy_(maps.bias - plain.maps.weight.flatten(1) @ self.mean)
+        return plain
 
 
 def new_attention(row: Attention, model: nn.Module, side: int, seed: int) -> nn.Module:
@@ -174,8 +231,10 @@ def train_attention(
             whole_epoch = run.step % run.steps_an_epoch == 0
             if checkpoint is not None and (run.step % save_every == 0 or whole_epoch):
                 run.save(checkpoint)
-    run.attention.eval().requires_grad_(False)
-    return Trained(run.attention, pd.DataFrame(run.history), run.looks)
+    attention = run.attention
+    if isinstance(attention, _Standardised):
+        attention = attention.folded()
+    return Trained(attention.eval().requires_grad_(False), pd.DataFrame(run.history), run.looks)
 
 
 def look_steps(steps: int, looks: int) -> set[int]:
@@ -217,7 +276,7 @@ class _Run:
         self.step = 0
         self.history: list[dict] = []
         self.looks: dict[int, Tensor] = {}
-        self.attention = new_attention(row, model, side, seed)
+        self.attention = self._new_attention(side)
         self.device = next(self.attention.parameters()).device
         named = dict(self.attention.named_parameters())
         biases = [p for name, p in named.items() if name.endswith("bias")]
@@ -239,6 +298,21 @@ class _Run:
             "masking": masking, "seed": seed, "side": side,
             "pictures": pictures.facts(), "variant": getattr(model, "variant", ""),
         }  # fmt: skip
+
+    def _new_attention(self, side: int) -> nn.Module:
+        attention = new_attention(self.row, self.model, side, self.seed)
+        if self.recipe.start is not None:
+            nn.init.constant_(attention.maps.bias, self.recipe.start)
+        if not (self.recipe.standardised and isinstance(attention, LCam)):
+            return attention  # TAME has norms of its own
+        device = next(attention.parameters()).device
+        first = np.arange(min(_MEASURED_ON * self.batch, len(self.pictures)))
+        batches = self.pictures.batches(np.array_split(first, _MEASURED_ON), self.seed, 0)
+        with torch.inference_mode(), evaluating(self.model):
+            features = [
+                self.model.features(self.model.normalised(some.to(device))) for some in batches
+            ]
+        return _Standardised(attention, features)
 
     def go(self) -> Iterator[float]:
         """Step after step until the end: the loss of each."""

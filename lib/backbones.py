@@ -71,26 +71,36 @@ class Backbone:
     family      : backbones of one family share an architecture class
     timm_tag    : the baseline's pretrained weights, named explicitly because
                   timm's defaults can be others
-    dcls        : the conversion recipe
+    dcls        : the conversion recipe; None for one without a DCLS form
     preprocessing : input geometry
     colour      : in every figure (Okabe and Ito's, safe for colour-blind readers, and grey)
-    mini        : architecture arguments of the embedded example's miniature
+    mini        : architecture arguments of the embedded example's miniature; none: no such
     head_norm_eps : set on the classifier head's norm where the original differs
                   from timm; None where it does not
     pair_of     : "" for the study's eight; else the one of them with whose DCLS weights
                   this row's baseline, trained by their recipe, makes a fairer pair
+    layer       : whose output the maps are made of, a module's name; "" is where timm's
+                  `forward_features` ends
+    compared    : part of a whole run; else there for L-CAM's published settings alone
     """
 
     key: str
     label: str
     family: str
     timm_tag: str
-    dcls: DclsRecipe
+    dcls: DclsRecipe | None
     preprocessing: Preprocessing
     colour: str
-    mini: Mapping[str, Any] = field(repr=False)
+    mini: Mapping[str, Any] = field(repr=False, default_factory=dict)
     head_norm_eps: float | None = None
     pair_of: str = ""
+    layer: str = ""
+    compared: bool = True
+
+    @property
+    def forms(self) -> tuple[bool, ...]:
+        """Without DCLS, and with it if there is a recipe."""
+        return (False, True) if self.dcls else (False,)
 
     @property
     def timm_name(self) -> str:
@@ -174,6 +184,17 @@ BACKBONES.add(
         timm_tag="resnet50.a3_in1k", colour="#000000", pair_of="resnet50",
     )
 )  # fmt: skip
+# The networks of L-CAM's own study. VGG-16's maps are of its last convolution (rectified), or of
+# what the last pooling leaves of them.
+BACKBONES.add(
+    Backbone(
+        "vgg16", "VGG-16", "vgg", "vgg16.tv_in1k", None, _CONVNEXT_INPUT, "#999999",
+        layer="features.29", compared=False,
+    )
+)  # fmt: skip
+BACKBONES.add(
+    replace(BACKBONES["vgg16"], key="vgg16_pooled", label="VGG-16 (pooled)", layer="features.30")
+)
 
 
 def variant_name(key: str, dcls: bool) -> str:

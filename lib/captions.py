@@ -156,6 +156,28 @@ CAPTIONS: Table[Caption] = Table(
             f"low where it is another. {_MAPS}",
         ),
         Caption(
+            "lcam_losses", "L-CAM: the loss while it is trained",
+            "Terms of the loss of the two L-CAMs step by step, thick the mean of five steps, and "
+            "how often the network keeps its answer when it sees only what the map lets through.",
+        ),
+        Caption(
+            "lcam_looks", "L-CAM: maps while they are trained",
+            "Maps of the network's predicted class, from an untrained module on; below, "
+            f"Grad-CAM's. {_MAPS}",
+        ),
+        Caption(
+            "lcam_maps", "L-CAM: trained maps beside gradients' maps",
+            "Human maps, and each method's maps of the predicted class, on pictures that modules "
+            f"were not trained on. {_MAPS}",
+        ),
+        Caption(
+            "lcam", "Learned maps against Grad-CAM",
+            "Of each method and measure the difference to Grad-CAM, paired by picture: a mark per "
+            "model, and the mean over all of them with its 95 % interval over pictures (bootstrap; "
+            "Student's for fewer than twelve). Average drop is what L-CAM is trained for, so that "
+            f"a smaller one is its own yardstick. {_SCORE}",
+        ),
+        Caption(
             "learned_kernels", "Learned kernels",
             "Kernels of sixteen channels of the first replaced layer of each stage, over the whole "
             "window in which positions are learned; each on its own symmetric scale, which is "

@@ -12,7 +12,7 @@ attribution methods", ICML 2022 (ROAD).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -22,8 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lib.backbones import Backbone
-from lib.cam import enlarge, head_pass, is_constant
-from lib.clickme import ClickMeBatch
+from lib.cam import HeadPass, enlarge, head_pass, is_constant
 from lib.methods import CamMethod, min_max
 from lib.models import StudyModel, resize_pictures
 from lib.study import Study
@@ -35,6 +34,7 @@ SEED = 20240803
 _ROAD_NOISE = 0.01
 _MOST_STEPS = 2000  # of conjugate gradients; some hundred are enough
 _FORWARD = 16  # pictures at a time
+COLUMNS = ["backbone", "dcls", "method", "image_id", "measure", "value"]
 
 
 # --- average drop, increase in confidence ------------------------------------------------------
@@ -214,54 +214,82 @@ def score_faithfulness(
     insertion and ROAD, some forty forwards more a picture and method.
     """
     batches = list(study.clickme(limit=count).batches(_FORWARD))
-    rows: list[tuple] = []
-    work = [(b, d) for b in backbones for d in (False, True)]
-    with tqdm(total=len(work) * len(methods), desc="faithfulness", unit="method") as bar:
+    tables: list[pd.DataFrame] = []
+    work = [(b, d) for b in backbones for d in b.forms]
+    total = len(work) * len(methods) * len(batches)
+    with tqdm(total=total, desc="faithfulness", unit="batch") as bar:
         for backbone, dcls in work:
             model = study.inference_model(backbone.key, dcls, methods)
-            for method in methods:
-                for batch in batches:
-                    for measure, values in _measured(model, method, batch, with_curves).items():
-                        rows += [
-                            (backbone.key, dcls, method.key, image_id, measure, value)
-                            for image_id, value in zip(
-                                batch.image_ids, values.tolist(), strict=True
-                            )
-                        ]
-                bar.update()
-    names = ["backbone", "dcls", "method", "image_id", "measure", "value"]
-    return pd.DataFrame(rows, columns=names)
+            for batch in batches:
+                resized = resize_pictures(batch.pictures, backbone.preprocessing)
+                pictures = torch.from_numpy(resized).permute(0, 3, 1, 2).float() / 255
+                for found in measured(
+                    model, methods, pictures, batch.places, batch.image_ids, with_curves
+                ):
+                    tables.append(found.assign(backbone=backbone.key, dcls=dcls))
+                    bar.update()
+    return pd.concat(tables, ignore_index=True)[COLUMNS]
+
+
+def measured(
+    model: StudyModel,
+    methods: Sequence[CamMethod],
+    pictures: Tensor,
+    places: Sequence[int],
+    image_ids: Sequence[str],
+    with_curves: bool = False,
+) -> Iterator[pd.DataFrame]:
+    """Of each method `method, image_id, measure, value`, for maps of the classes that the network
+    predicts.
+
+    pictures : (image, 3, side, side) in 0-1, of the side that the network takes
+    places   : numbers of the pictures, which seed their lots and noise
+    The value is NaN for a map that is constant.
+    """
+    pictures = pictures.to(next(model.parameters()).device)
+    x = model.normalised(pictures)
+    passed = head_pass(model, x)
+    drawn = _drawn(places, pictures)
+    for method in methods:
+        found = _measured(
+            model, method.maps(model, x, passed), pictures, passed, drawn, with_curves
+        )
+        yield pd.concat(
+            [pd.DataFrame({"method": method.key, "image_id": image_ids, "measure": name,
+                           "value": values.tolist()})
+             for name, values in found.items()],
+            ignore_index=True,
+        )  # fmt: skip
 
 
 def _measured(
-    model: StudyModel, method: CamMethod, batch: ClickMeBatch, with_curves: bool
+    model: StudyModel,
+    small: Tensor,
+    pictures: Tensor,
+    passed: HeadPass,
+    drawn: tuple[Tensor, Tensor],
+    with_curves: bool,
 ) -> dict[str, Tensor]:
-    """{measure: (image,)} of one method's maps."""
-    geometry = model.backbone.preprocessing
-    device = next(model.parameters()).device
-    resized = torch.from_numpy(resize_pictures(batch.pictures, geometry)).to(device)
-    pictures = resized.permute(0, 3, 1, 2).float() / 255
-
-    x = model.normalised(pictures)
-    passed = head_pass(model, x)
-    small = min_max(method.maps(model, x, passed))
-    masks = enlarge(small, pictures.shape[-1])
+    """{measure: (image,)} of maps; the other arguments are as in `measured`."""
+    masks = enlarge(min_max(small), pictures.shape[-1])
 
     @torch.inference_mode()
     def probability(some: Tensor) -> Tensor:
         logits = torch.cat([model(model.normalised(part)) for part in some.split(_FORWARD)])
         return logits.float().softmax(dim=1).gather(1, passed.targets[:, None])[:, 0]
 
-    lots, noise = _drawn(batch, pictures)
+    lots, noise = drawn
     order = in_order(masks, lots)
-    whole = probability(pictures)
+    whole = passed.logits.float().softmax(dim=1).gather(1, passed.targets[:, None])[:, 0]
     found = {}
     for share in SHARES:
         masked = probability(pictures * kept_share(masks, order, share)[:, None])
         found[f"average_drop_{share:.0%}"] = average_drop(whole, masked)
         found[f"increase_{share:.0%}"] = increase_in_confidence(whole, masked)
     if with_curves:
-        mean = torch.tensor(geometry.mean, device=device)[:, None, None]
+        mean = torch.tensor(model.backbone.preprocessing.mean, device=pictures.device)[
+            :, None, None
+        ]
         found |= curves(probability, pictures, order, mean)
         found |= road(probability, pictures, order, noise)
     # A constant map shows nothing: to hide all would count as its being unfaithful.
@@ -269,11 +297,11 @@ def _measured(
     return {name: values.masked_fill(constant, torch.nan) for name, values in found.items()}
 
 
-def _drawn(batch: ClickMeBatch, pictures: Tensor) -> tuple[Tensor, Tensor]:
+def _drawn(places: Sequence[int], pictures: Tensor) -> tuple[Tensor, Tensor]:
     """Each picture's own lots and noise, the same for every method and model of one size."""
     shape = pictures.shape[1:]
     lots, noise = [], []
-    for place in batch.places:
+    for place in places:
         rng = np.random.default_rng([SEED, place])
         lots.append(rng.permutation(shape[1] * shape[2]))
         noise.append(rng.normal(0, _ROAD_NOISE, shape))

@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--list", type=Path, metavar="FILE",
         help="a text file, one picture of FOLDER at the start of each line")  # fmt: skip
     add("--limit", type=int, default=0, metavar="N", help="so many of the pictures (default: all)")
-    add("--recipe", default="", help="default: as published for ResNet-50, or TAME's")
+    add("--recipe", default="", help="default: as published, or ours, see docs/lcam.md")
     add("--epochs", type=int, default=0)
     add("--lr", type=float, default=0.0)
     add("--batch-size", type=int, default=0)
@@ -60,8 +60,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _recipe(options: argparse.Namespace, key: str) -> Recipe:
-    chosen = RECIPES[options.recipe] if options.recipe else default_recipe(options.profile, key)
+def _recipe(options: argparse.Namespace, backbone: Backbone, key: str) -> Recipe:
+    if options.recipe:
+        chosen = RECIPES[options.recipe]
+    else:
+        chosen = default_recipe(options.profile, backbone, key)
     for name, field in (("epochs", "epochs"), ("lr", "lr"), ("batch_size", "batch")):
         value = getattr(options, name)
         if value < 0:
@@ -100,7 +103,7 @@ def main(
             data_dir=options.data_dir, precision=options.precision,
         )  # fmt: skip
         keys = [row.key for row in ATTENTIONS.select(options.methods)]
-        recipes = {key: _recipe(options, key) for key in keys}
+        recipes = {(b.key, key): _recipe(options, b, key) for b in study.backbones for key in keys}
         if options.limit < 0:
             raise ValueError(f"--limit must be 0 or more, got {options.limit}")
         if options.masking not in MASKINGS:
@@ -120,7 +123,7 @@ def main(
 def _trained(
     study: Study,
     keys: Sequence[str],
-    recipes: dict[str, Recipe],
+    recipes: dict[tuple[str, str], Recipe],
     pictures: Callable[[Backbone], Pictures],
     options: argparse.Namespace,
 ) -> Iterable[str]:
@@ -134,7 +137,7 @@ def _trained(
         for key in keys:
             path = study.attention_path(backbone.key, dcls, key)
             found = train_variant(
-                study, backbone, dcls, key, pictures(backbone), recipes[key],
+                study, backbone, dcls, key, pictures(backbone), recipes[backbone.key, key],
                 masking=options.masking, seed=options.seed, resume=options.resume, save_to=path,
             )  # fmt: skip
             if found is None:

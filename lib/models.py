@@ -31,6 +31,7 @@ from lib.paths import DEMO
 from lib.precision import PRECISIONS
 from lib.rewrites import MINI_FORM, PLAIN, Form, form_to_compile, remembered_form, written
 from lib.sources import WEIGHTS_SUFFIXES
+from lib.split import split_at
 from lib.tables import unknown_name
 from lib.threads import each
 
@@ -110,7 +111,12 @@ class StudyModel(nn.Module):
     def __init__(self, network: nn.Module, backbone: Backbone, provenance: Provenance):
         super().__init__()
         self.network = network
-        self._forward_features = network.forward_features
+        self._whole_features, self._head = (
+            split_at(network, backbone.layer)
+            if backbone.layer
+            else (network.forward_features, network.forward_head)
+        )
+        self._forward_features = self._whole_features
         self.backbone = backbone
         self.provenance = provenance
 
@@ -129,7 +135,7 @@ class StudyModel(nn.Module):
             return forward(x).float()
 
     def head(self, features: Tensor) -> Tensor:
-        return self.network.forward_head(features)
+        return self._head(features)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x))
@@ -151,16 +157,33 @@ class StudyModel(nn.Module):
     def layers(self, x: Tensor) -> list[Tensor]:
         """Features of the three last stages, (image, channel, h, w) each, the study's layer
         the last of them."""
-        stages = _stages(self.network)[-3:-1]
+        stages = self._stages()[-3:-1]
         seen: list[Tensor] = []
         hooks = [s.register_forward_hook(lambda _, __, y: seen.append(y)) for s in stages]
         try:
             # Not the compiled forward: hooks would be compiled in, or left out.
-            features = self._features_by(self.network.forward_features, x)
+            features = self._features_by(self._whole_features, x)
         finally:
             for hook in hooks:
                 hook.remove()
         return [*(layer.to(features.dtype) for layer in seen), features]
+
+    def for_backward(self, precision: str = "float32") -> StudyModel:
+        """The same function, ready for gradients of the input through the whole network."""
+        if self.backbone.family != "fastvit":
+            return self.for_inference(precision)
+        form = Form(channels_last=False, fused=True, wide_channels_last=True)
+        return self.for_inference(precision, form=form)
+
+    def _stages(self) -> list[nn.Module]:
+        """In the order of the forward, the study's layer's the last."""
+        if hasattr(self.network, "stages"):
+            return list(self.network.stages)
+        # Where timm's own description of the network says that a size of the maps ends.
+        names = [info["module"] for info in self.network.feature_info]
+        if self.backbone.layer in names:
+            names = names[: names.index(self.backbone.layer) + 1]
+        return [self.network.get_submodule(name) for name in names]
 
     def folded(self) -> StudyModel:
         """The same function with every DCLS kernel folded into a plain convolution."""
@@ -188,8 +211,8 @@ class StudyModel(nn.Module):
                     network that is compiled, what compiles best
         keep_plain : also as `plain`, only folded, for methods that ask for it
 
-        Not for a backward through the network: on a CPU FastViT's crashes channels-last.
-        `lib.cam` differentiates the head only, and is safe.
+        Not for a backward through the network: on a CPU FastViT's crashes channels-last, see
+        `for_backward`. `lib.cam` differentiates the head only, and is safe.
         """
         folded = self.folded()
         if form is None and self.provenance.architecture == "mini":
@@ -205,16 +228,8 @@ class StudyModel(nn.Module):
             object.__setattr__(model, "plain", folded)  # no part of it, whose parameters count
         if compiled:
             device = next(model.parameters()).device
-            forward = model.network.forward_features
-            model._forward_features = CompiledForward(forward, device, form.layout)
+            model._forward_features = CompiledForward(model._whole_features, device, form.layout)
         return model
-
-
-def _stages(network: nn.Module) -> list[nn.Module]:
-    """In the order of the forward."""
-    if hasattr(network, "stages"):
-        return list(network.stages)
-    return [network.layer1, network.layer2, network.layer3, network.layer4]
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -248,6 +263,8 @@ def build_network(
 
 def _finished(network: nn.Module, backbone: Backbone, dcls: bool) -> nn.Module:
     """Set what timm's architecture does otherwise than the original's; convert."""
+    if dcls and backbone.dcls is None:
+        raise ValueError(f"{backbone.label} has no DCLS form")
     if backbone.head_norm_eps is not None:
         network.head.fc.norm.eps = backbone.head_norm_eps
     return convert_to_dcls(network, backbone.dcls) if dcls else network
@@ -259,7 +276,7 @@ def parameter_counts(backbone: Backbone, *, mini: bool, classes: int) -> dict[bo
     with torch.device("meta"):
         return {
             dcls: count_parameters(build_network(backbone, dcls, mini=mini, num_classes=classes))
-            for dcls in (False, True)
+            for dcls in backbone.forms
         }
 
 

@@ -87,8 +87,8 @@ def _annotated(folder: Path, annotations: Path) -> list[Path]:
 
 
 class FolderPictures(Dataset):
-    """Pictures of files, for `lib.attention_training`: the shorter side resized to 8/7 of the
-    crop's, a crop drawn by lot, and a flip.
+    """Pictures of files, the shorter side resized to 8/7 of the crop's: for
+    `lib.attention_training` a crop drawn by lot, and a flip, for evaluation the centre.
 
     side    : of the crop
     workers : processes that read; 0 reads in this one
@@ -100,6 +100,13 @@ class FolderPictures(Dataset):
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def centre(self, index: int) -> Tensor:
+        """(3, side, side) in 0-1. Raises PictureFolderError."""
+        picture = np.asarray(_resized(self.paths[index], round(self.side * _RESIZE)))
+        top, left = ((n - self.side) // 2 for n in picture.shape[:2])
+        crop = picture[top : top + self.side, left : left + self.side]
+        return torch.from_numpy(crop.copy()).permute(2, 0, 1).float().div_(255)
 
     def __getitem__(self, asked: tuple[int, int, int]) -> Tensor:
         index, seed, epoch = asked

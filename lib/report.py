@@ -50,6 +50,7 @@ _TABLES = {
     "cose_dcls": "COSE with DCLS less without",
     "cose_conditions": "Answers before and after a change",
     "cose_left_out": "Missing from COSE",
+    "lcam_against_grad_cam": "Learned maps less Grad-CAM",
     "parameters": "Learnable parameters",
 }
 _NOTES = {
@@ -76,6 +77,9 @@ _NOTES = {
     "intervals of fewer than twelve pictures.",
     "cose_dcls": "Paired by picture, over those that both networks have right; 95 % intervals, not "
     "corrected for their number.",
+    "lcam_against_grad_cam": "difference: paired by picture, mean over models, with its 95 % "
+    "interval, not corrected; better: on so many of the models. Less average drop is better, more "
+    "of everything else. Maps of the predicted class; of score, the study's target.",
     "sanity": "similarity: ρ with the trained network's map; part: the last that forgot.",
     "measures": "rank: among the models under this measure, 1 the best.",
 }

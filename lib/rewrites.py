@@ -41,6 +41,8 @@ class Form:
 
     channels_last  : its layout in memory
     linear_as_conv : linear layers over pixels are 1x1 convolutions
+    wide_channels_last : depthwise convolutions of more than 7 x 7, each by itself channels-last
+                     in a network that is not
     fused          : batch norms are folded into convolutions, parallel branches into one,
                      MetaFormers' activations into the layers after them
     """
@@ -48,6 +50,7 @@ class Form:
     channels_last: bool = True
     linear_as_conv: bool = False
     fused: bool = False
+    wide_channels_last: bool = False
 
     @property
     def layout(self) -> torch.memory_format:
@@ -168,7 +171,30 @@ def written(network: nn.Module, form: Form) -> nn.Module:
         network = _fused(network)
     if form.linear_as_conv:
         network = _with_linear_as_conv(network)
+    if form.wide_channels_last:
+        _set_wide_channels_last(network)
     return network.to(memory_format=form.layout)
+
+
+class ChannelsLast(nn.Module):
+    """A layer that alone works channels-last."""
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.contiguous(memory_format=torch.channels_last)).contiguous()
+
+
+def _set_wide_channels_last(network: nn.Module) -> None:
+    wide = [
+        name for name, layer in network.named_modules()
+        if isinstance(layer, nn.Conv2d) and layer.stride == (1, 1)
+        and layer.groups == layer.in_channels == layer.out_channels and layer.kernel_size[0] > 7
+    ]  # fmt: skip
+    for name in wide:
+        network.set_submodule(name, ChannelsLast(network.get_submodule(name)))
 
 
 # --- which form wins ----------------------------------------------------------------------

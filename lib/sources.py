@@ -56,6 +56,7 @@ class Source:
 _MILLIONS = {
     "resnet50": 25.6, "convnext_tiny": 28.6, "convnext_small": 50.2, "convnext_base": 88.6,
     "caformer_s18": 26.3, "convformer_s18": 26.8, "fastvit_sa24": 21.6, "fastvit_sa36": 31.5,
+    "vgg16": 138.4,
 }  # fmt: skip
 _RECIPES = {
     "resnet50.a1_in1k": "ResNet strikes back, A1 (600 epochs)",
@@ -96,7 +97,9 @@ def _weights() -> list[Source]:
             file = f"{key}_seed0.pth.tar"
             rows.append(_zenodo(key, False, 8370737, file, "state_dict_ema", "the study's"))
         else:
-            rows.append(_timm(key, backbone.timm_tag, key))
+            rows.append(_timm(key.removesuffix("_pooled"), backbone.timm_tag, key))
+        if backbone.dcls is None:
+            continue
         if backbone.family == "convnext":
             size = key.removeprefix("convnext_")
             file = f"convnext_dcls_{size}_1k_224_ema.pth"

@@ -69,6 +69,11 @@ class Profile:
     @property
     def backbones(self) -> tuple[Backbone, ...]:
         """All that a whole run studies."""
+        return tuple(b for b in self.known if b.compared)
+
+    @property
+    def known(self) -> tuple[Backbone, ...]:
+        """All that can be chosen."""
         return THE_EIGHT if self.mini else tuple(BACKBONES.values())
 
 
@@ -120,7 +125,7 @@ def _loads(study: Study, key: str, *hashes: str) -> bool:
     from lib.checkpoints import WeightsError
 
     try:
-        for dcls in (False, True):
+        for dcls in BACKBONES[key].forms:
             study.load_model(key, dcls)
             study.attentions(key, dcls)
     except WeightsError:
@@ -206,7 +211,7 @@ class Study:
         row = PROFILES[profile]
         pictures, data_dir = _absolute(pictures, "pictures"), _absolute(data_dir, "data_dir")
         chosen = tuple(BACKBONES.select(models)) if models else row.backbones
-        absent = [b.key for b in chosen if b not in row.backbones]
+        absent = [b.key for b in chosen if b not in row.known]
         if absent:
             raise ValueError(f"the {row.key} profile has no model {', '.join(absent)}")
         if pictures:
@@ -253,7 +258,7 @@ class Study:
     @property
     def variants(self) -> list[tuple[Backbone, bool]]:
         """(backbone, dcls) pairs, each backbone's baseline first."""
-        return [(backbone, dcls) for backbone in self.backbones for dcls in (False, True)]
+        return [(backbone, dcls) for backbone in self.backbones for dcls in backbone.forms]
 
     def sampled(self, **changes) -> Study:
         """The same on at most so many pictures as the profile's analyses take, and changed."""
@@ -272,16 +277,16 @@ class Study:
     def there(self) -> list[tuple[Backbone, bool]]:
         """The variants; with `keep_going` those of backbones whose weights both can be read."""
         there = [b for b in self.backbones if not self.keep_going or self._can_load(b)]
-        return [(backbone, dcls) for backbone in there for dcls in (False, True)]
+        return [(backbone, dcls) for backbone in there for dcls in backbone.forms]
 
     def _can_load(self, backbone: Backbone) -> bool:
         if not self._has_weights(backbone):
             return False
-        paths = [path for dcls in (False, True) for path in self._weights(backbone.key, dcls)]
+        paths = [path for dcls in backbone.forms for path in self._weights(backbone.key, dcls)]
         return _loads(self, backbone.key, *map(sha256_of, paths))
 
     def _has_weights(self, backbone: Backbone) -> bool:
-        needed = [path for dcls in (False, True) for path in self._weights(backbone.key, dcls)]
+        needed = [path for dcls in backbone.forms for path in self._weights(backbone.key, dcls)]
         return all(path.is_file() for path in needed)
 
     def _weights(self, key: str, dcls: bool) -> list[Path]:
@@ -369,6 +374,12 @@ class Study:
                 dict.fromkeys(p for b, dcls in self.variants for p in self._weights(b.key, dcls))
             ),
             "photographs": sorted(p for p in PHOTOGRAPHS.iterdir() if p.is_file()) if own else [],
+            "attention weights": [
+                path
+                for b, dcls in self.variants
+                for path in self._files(self.attention_path(b.key, dcls, "any").parent)
+                if path.suffix in (".safetensors", ".csv")
+            ],
             "training checkpoints": [
                 p for b, dcls in self.variants for p in self.training_checkpoints(b.key, dcls)
             ],

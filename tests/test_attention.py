@@ -24,7 +24,14 @@ from lib.attention import (
     save_attention,
     variation,
 )
-from lib.attention_training import RECIPES, Recipe, look_steps, new_attention, train_attention
+from lib.attention_training import (
+    RECIPES,
+    Recipe,
+    _Standardised,
+    look_steps,
+    new_attention,
+    train_attention,
+)
 from lib.cam import head_pass
 from lib.picture_folders import (
     ArrayPictures,
@@ -170,6 +177,73 @@ def test_the_loss_is_its_terms_and_shows_what_the_frozen_network_predicts():
         assert loss.total.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+# --- a module that sees standardised features ---------------------------------------------------
+
+
+class Uneven(Toy):
+    """Its features have offsets and scales of their own, which the head knows about."""
+
+    offset, stretch = torch.tensor([40.0, -7.0, 3.0]), torch.tensor([0.1, 9.0, 2.0])
+
+    def features(self, x):
+        return super().features(x) * self.stretch[:, None, None] + self.offset[:, None, None]
+
+    def head(self, features):
+        shifted = features - self.offset[:, None, None]
+        return super().head(shifted / self.stretch[:, None, None])
+
+
+def test_standardised_features_are_folded_into_the_trained_convolution():
+    model = Uneven().eval()
+    x = model.normalised(torch.rand(20, 3, SIDE, SIDE))
+    features = model.features(x)
+    inner = LCam([3], 4)
+    sees = _Standardised(inner, features.split(6))
+    seen = (features - features.mean((0, 2, 3), keepdim=True)) / features.std(
+        (0, 2, 3), keepdim=True, correction=0
+    )
+    assert (sees([features]) - inner([seen])).abs().max() < 1e-3
+    assert (sees.folded()([features]) - sees([features])).abs().max() < 1e-3
+
+
+def test_a_standardised_training_finds_the_evidence_whatever_the_features_scale():
+    pictures, _ = patches(64)
+    recipe = replace(_TOY, lr=2.0, standardised=True, start=3.0, one_cycle=True)
+    model = Uneven()
+    some = torch.from_numpy(pictures[:4]).permute(0, 3, 1, 2) / 255
+    trained = train_attention(
+        model, "lcam_img", ArrayPictures(pictures, "p"), recipe, SIDE, look_at=some
+    )
+    assert type(trained.attention) is LCam
+    first = trained.history.area.iloc[0]
+    assert first > 0.9  # masks begin at the sigmoid of 3
+    held_out, where = patches(32, seed=1)
+    x = model.normalised(torch.from_numpy(held_out).permute(0, 3, 1, 2) / 255)
+    model.attentions = {"lcam_img": trained.attention}
+    maps = learned_map("lcam_img", model.eval(), x, head_pass(model, x))
+    place = nn.functional.adaptive_avg_pool2d(torch.from_numpy(where).float(), maps.shape[-1])
+    inside = torch.stack([m[p > 0.5].mean() for m, p in zip(maps, place, strict=True)])
+    outside = torch.stack([m[p < 0.5].mean() for m, p in zip(maps, place, strict=True)])
+    assert (inside > outside + 0.5).float().mean() > 0.9
+    # What is looked at while training and what comes out of it are the same function.
+    (last,) = [maps for step, maps in trained.looks.items() if step == len(trained.history)]
+    again = learned_map("lcam_img", model, model.normalised(some), head_pass(model, some * 2 - 1))
+    assert (again - last).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize(("key", "sees_it"), [("convnext_tiny", False), ("caformer_s18", False),
+                                              ("resnet50", True), ("fastvit_sa24", True)])  # fmt: skip
+def test_a_head_that_normalises_does_not_see_how_much_a_mask_lets_through(key, sees_it):
+    """Which is why L-CAM-Fm's area term meets no resistance there (docs/lcam.md)."""
+    model = mini(key)
+    with torch.inference_mode():
+        features = model.features(torch.randn(2, 3, 64, 64))
+        features = features * (10 / features.std())  # far above the norm's epsilon
+        whole, hundredth = model.head(features), model.head(features / 100)
+    difference = (whole - hundredth).abs().max() / whole.abs().max()
+    assert (difference > 0.1) == sees_it
+
+
 # --- recipes --------------------------------------------------------------------------------
 
 
@@ -196,13 +270,14 @@ class Killed(Exception):
 
 @pytest.mark.parametrize("key", ["lcam_fm", "tame"])
 @pytest.mark.parametrize("recipe", [replace(_TOY, lr=0.1, epochs=4),
-                                    replace(_TOY, lr=0.1, epochs=4, one_cycle=True)])  # fmt: skip
+                                    replace(_TOY, lr=0.1, epochs=4, one_cycle=True,
+                                            standardised=True, start=1.0)])  # fmt: skip
 def test_a_resumed_training_ends_as_an_uninterrupted_one(tmp_path, key, recipe):
     pictures, _ = patches(50)
     some = torch.from_numpy(pictures[:2]).permute(0, 3, 1, 2) / 255
 
     class Dying(ArrayPictures):
-        left = 7
+        left = 7 + 4 * (recipe.standardised and key == "lcam_fm")  # four are measured on
 
         def batches(self, indices, seed, epoch):
             for batch in super().batches(indices, seed, epoch):

@@ -13,8 +13,8 @@ from PIL import Image
 
 from lib import attention_runs, attention_training, lcam
 from lib.attention import ATTENTIONS, AttentionError, load_attention
-from lib.attention_training import RECIPES
-from lib.backbones import BACKBONES
+from lib.attention_training import RECIPES, train_attention
+from lib.backbones import BACKBONES, load_model
 from lib.cam import cam_maps
 from lib.checkpoints import MissingWeights
 from lib.demo import attention
@@ -22,6 +22,7 @@ from lib.fingerprint import sha256_of
 from lib.kept import facts_of_maps
 from lib.methods import LEARNED_METHODS, METHODS
 from lib.paths import DEMO
+from lib.picture_folders import ArrayPictures
 from lib.sanity import score_forgetting
 from lib.study import MissingInputs, Study
 from lib.study_scores import score_study
@@ -160,6 +161,36 @@ def test_training_on_a_folder_in_imagenets_layout(demo, tmp_path, capsys, monkey
     assert trained.history.lr.tolist() == pytest.approx([1e-4, 1e-4, 0.95e-4, 0.95e-4])
     assert lcam.main(["--profile", "paper", "--models", "resnet50"]) == 2
     assert "--images FOLDER is needed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("profile", "backbone", "method", "recipe"),
+    [
+        ("paper", "resnet50", "lcam_img", "resnet50"),
+        ("paper", "vgg16_pooled", "lcam_fm_a", "vgg16"),
+        ("paper", "convnext_base", "lcam_fm", "standardised"),
+        ("paper", "vgg16", "tame", "tame"),
+        ("demo", "resnet50", "lcam_fm", "demo"),
+    ],
+)
+def test_recipes_are_as_published_where_something_is(profile, backbone, method, recipe):
+    found = attention_runs.default_recipe(profile, BACKBONES[backbone], method)
+    assert found is RECIPES[recipe]
+
+
+@pytest.mark.parametrize("key", ["vgg16", "vgg16_pooled"])
+def test_vgg_16_can_be_trained_beside_at_both_layers(key):
+    model = load_model(key).for_backward()
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), "u1")
+    recipe = replace(RECIPES["vgg16"], epochs=1, batch=2)
+    before = {name: tensor.clone() for name, tensor in model.network.named_parameters()}
+    for method in ("lcam_fm", "lcam_img") if key == "vgg16" else ("lcam_fm",):
+        trained = train_attention(model, method, ArrayPictures(pictures, "two"), recipe, 224)
+        assert trained.attention.maps.weight.shape == (1000, 512, 1, 1)
+        assert np.isfinite(trained.history.loss).all()
+    for name, tensor in model.network.named_parameters():
+        assert torch.equal(tensor, before[name])
+        assert tensor.grad is None
 
 
 def test_every_learned_row_has_its_module_and_no_other_has():

@@ -1,0 +1,162 @@
+"""Learned attention maps in a study: how they come about, and beside gradients' maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lib.attention_runs import default_recipe, train_variant
+from lib.attention_training import Trained
+from lib.backbones import Backbone
+from lib.cam import cam_maps, enlarge
+from lib.faithfulness import COLUMNS, score_faithfulness
+from lib.methods import METHODS, PUBLISHED_METHODS, CamMethod
+from lib.models import resize_pictures
+from lib.picture_folders import ArrayPictures
+from lib.results import HUMAN_CEILING
+from lib.scoring import VALID
+from lib.statistics import mean_interval
+from lib.study import Study
+from lib.study_scores import score_study
+
+# What notebook 08 compares unless others are asked for.
+LCAM_METHODS = (*PUBLISHED_METHODS, "lcam_fm", "lcam_img", "lcam_fm_a", "lcam_img_a", "tame")
+REFERENCE = "grad_cam"
+_WATCHED = ("lcam_fm", "lcam_img")
+_PICTURES, _EPOCHS = 96, 8  # of a training that is watched
+_LOOKED_AT = 6
+
+
+def trained_ones(study: Study, methods: Sequence[CamMethod]) -> tuple[CamMethod, ...]:
+    """These methods without the learned ones of which a variant has no module yet."""
+    return tuple(
+        m for m in methods
+        if not m.learned
+        or all(study.attention_path(b.key, d, m.key).is_file() for b, d in study.there())
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A training and what is seen of it.
+
+    histories : {label: losses of every step}
+    pictures  : (image, side, side, 3) uint8 that are looked at
+    maps      : {"after 10 steps": (image, side, side)}, of the last of the methods, and
+                Grad-CAM's for comparison; empty where training was not watched
+    """
+
+    title: str
+    histories: dict[str, pd.DataFrame]
+    pictures: np.ndarray
+    maps: dict[str, np.ndarray]
+
+
+def watch_training(study: Study, backbone: Backbone, compared: int) -> Watched:
+    """Of the embedded example a short training, done now, on pictures that are not among the
+    `compared` first; else the losses of the training that the study's modules come from, as
+    kept beside them, without pictures."""
+    if not study.profile.mini:
+        return _kept_histories(study, backbone)
+    delivered = _others(study, compared, _PICTURES)
+    resized = resize_pictures(delivered, backbone.preprocessing)
+    pictures = ArrayPictures(resized, study.profile.label)
+    some = torch.from_numpy(resized[:_LOOKED_AT]).permute(0, 3, 1, 2).float() / 255
+    trained: dict[str, Trained] = {}
+    for key in _WATCHED:
+        recipe = replace(default_recipe(study.profile.key, backbone, key), epochs=_EPOCHS)
+        trained[key] = train_variant(study, backbone, True, key, pictures, recipe, look_at=some)
+    last, side = trained[_WATCHED[-1]], some.shape[-1]
+    label = METHODS[_WATCHED[-1]].label
+    maps = {
+        f"{label}, untrained" if not step else f"after {step} step" + "s" * (step > 1):
+        enlarge(small, side).numpy()
+        for step, small in last.looks.items()
+    }  # fmt: skip
+    model = study.inference_model(backbone.key, True, ())
+    x = model.prepare_pixels(torch.from_numpy(resized[:_LOOKED_AT]))
+    maps[METHODS[REFERENCE].label] = (
+        cam_maps(model, x, None, [REFERENCE], side)[REFERENCE].cpu().numpy()
+    )
+    histories = {METHODS[key].label: t.history for key, t in trained.items()}
+    title = f"{backbone.label} + DCLS, {len(pictures)} pictures, {_EPOCHS} epochs"
+    return Watched(title, histories, resized[:_LOOKED_AT], maps)
+
+
+def _others(study: Study, compared: int, count: int) -> np.ndarray:
+    """So many delivered pictures that are not among the compared."""
+    used = {name for batch in study.clickme(limit=compared).batches(64) for name in batch.image_ids}
+    found: list[np.ndarray] = []
+    for batch in study.clickme(limit=0).batches(64):
+        found += [p for p, name in zip(batch.pictures, batch.image_ids, strict=True)
+                  if name not in used]  # fmt: skip
+        if len(found) >= count:
+            break
+    return np.stack(found[:count])
+
+
+def _kept_histories(study: Study, backbone: Backbone) -> Watched:
+    histories = {}
+    for key in _WATCHED:
+        path = study.attention_path(backbone.key, True, key).with_suffix(".csv")
+        if path.is_file():
+            histories[METHODS[key].label] = pd.read_csv(path)
+    return Watched(f"{backbone.label} + DCLS", histories, np.empty((0, 1, 1, 3), np.uint8), {})
+
+
+def compare_methods(study: Study, pictures: int) -> pd.DataFrame:
+    """Faithfulness and agreement with people of every model and method of a study.
+
+    `backbone, dcls, method, image_id, measure, value`: a row per picture and measure, which are
+    those of `lib.faithfulness.score_faithfulness` and "score". Raises as these do.
+    """
+    backbones = list(dict.fromkeys(backbone for backbone, _ in study.there()))
+    values = score_faithfulness(study, backbones, study.methods, pictures, False)
+    scores = score_study(replace(study, limit=pictures))
+    valid = scores[scores.validity == VALID]
+    agreed = valid.assign(value=valid.rho / HUMAN_CEILING, measure="score")
+    return pd.concat([values, agreed[COLUMNS]], ignore_index=True)
+
+
+def better(measure: str, difference: pd.Series) -> pd.Series:
+    """Where a difference is for the better: less average drop, more of everything else."""
+    return difference < 0 if "drop" in measure else difference > 0
+
+
+def against_grad_cam(values: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Differences to Grad-CAM, paired by picture, of every other method and measure.
+
+    values : as `compare_methods` gives them
+    Returns over all models `method, measure, difference, low, high, n, better, models`, with
+    95 % intervals over pictures, a picture's difference being its mean over models, and on how
+    many models the method is better; and of each model `backbone, dcls, method, measure,
+    difference, n`.
+    """
+    index = ["measure", "backbone", "dcls", "image_id"]
+    wide = values.pivot(index=index, columns="method", values="value")
+    together, apart = [], []
+    others = [m for m in wide if m != REFERENCE] if REFERENCE in wide else []
+    for method in others:
+        for measure in values.measure.unique():
+            differences = (wide[method] - wide[REFERENCE]).loc[measure].dropna()
+            of_models = differences.groupby(level=["backbone", "dcls"], sort=False).agg(
+                difference="mean", n="size"
+            )
+            of_models = of_models.reset_index().assign(method=method, measure=measure)
+            apart.append(of_models)
+            found = mean_interval(differences.groupby(level="image_id").mean())
+            together.append(
+                {"method": method, "measure": measure, "difference": found.mean, "low": found.low,
+                 "high": found.high, "n": found.n,
+                 "better": int(better(measure, of_models.difference).sum()),
+                 "models": len(of_models)}
+            )  # fmt: skip
+    names = ["method", "measure", "difference", "low", "high", "n", "better", "models"]
+    each = ["backbone", "dcls", "method", "measure", "difference", "n"]
+    return pd.DataFrame(together, columns=names), (
+        pd.concat(apart, ignore_index=True)[each] if apart else pd.DataFrame(columns=each)
+    )

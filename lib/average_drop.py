@@ -1,0 +1,136 @@
+"""Average drop and increase in confidence on a folder of pictures: `python -m lib.average_drop`.
+
+As L-CAM's study takes them: pictures of ImageNet's validation folder, their shorter side resized
+to 256 and the centre cut out, each map that of the class which the network predicts. No human
+maps are needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from lib.backbones import Backbone
+from lib.checkpoints import MissingWeights
+from lib.faithfulness import COLUMNS, measured
+from lib.files import write_atomically
+from lib.methods import METHODS, CamMethod
+from lib.paths import shown
+from lib.picture_folders import FolderPictures, listed_pictures
+from lib.statistics import means_by
+from lib.study import PROFILES, MissingInputs, Study
+from lib.threads import each
+
+PICTURES = 2000  # of the published study
+_BATCH = 16
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lib.average_drop",
+        description="Average drop and increase in confidence on a folder of pictures.",
+        epilog=f"methods: {', '.join(METHODS)}",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--images", type=Path, required=True, metavar="FOLDER",
+        help="pictures, such as ILSVRC2012_img_val")  # fmt: skip
+    add("--list", type=Path, metavar="FILE",
+        help="a text file, one picture of FOLDER at the start of each line")  # fmt: skip
+    add("--limit", type=int, default=PICTURES, metavar="N",
+        help=f"so many of the pictures; 0: all (default: {PICTURES}, as published)")  # fmt: skip
+    add("--models", nargs="+", default=[], metavar="KEY", help="default: all, plain and DCLS")
+    add("--methods", nargs="+", default=["grad_cam", "threshold_grad_cam"], metavar="KEY")
+    add("--curves", action="store_true",
+        help="also ROAD, insertion and deletion: some forty forwards more a picture")  # fmt: skip
+    add("--profile", default="paper", help=f"{', '.join(PROFILES)} (default: paper)")
+    add("--out", type=Path, metavar="FILE.csv", help="a row per picture and measure, too")
+    add("--device", default="auto")
+    add("--data-dir", default="")
+    return parser
+
+
+def score_folder(
+    study: Study,
+    backbone: Backbone,
+    dcls: bool,
+    methods: Sequence[CamMethod],
+    paths: Sequence[Path],
+    folder: Path,
+    with_curves: bool = False,
+) -> pd.DataFrame:
+    """As `lib.faithfulness.score_faithfulness`, of one variant on pictures of files.
+
+    image_id : the picture's path below `folder`
+    Raises PictureFolderError for a picture that cannot be read, WeightsError, MissingWeights.
+    """
+    model = study.inference_model(backbone.key, dcls, methods)
+    pictures = FolderPictures(paths, backbone.preprocessing.crop)
+    tables: list[pd.DataFrame] = []
+    parts = torch.arange(len(paths)).split(_BATCH)
+    for part in tqdm(parts, desc=model.variant, unit="batch", leave=False):
+        places = part.tolist()
+        some = torch.stack(each(pictures.centre, places))
+        names = [paths[place].relative_to(folder).as_posix() for place in places]
+        tables += measured(model, methods, some, places, names, with_curves)
+    table = pd.concat(tables, ignore_index=True)
+    return table.assign(backbone=backbone.key, dcls=dcls)[COLUMNS]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status, 2 for what is wrong with what was asked."""
+    options = _parser().parse_args(arguments)
+    try:
+        study = Study.from_profile(
+            options.profile, options.models, options.methods,
+            device=options.device, data_dir=options.data_dir,
+        )  # fmt: skip
+        methods = study.methods
+        paths = listed_pictures(options.images, options.list, options.limit)
+        if options.out is not None and options.out.suffix != ".csv":
+            raise ValueError(f"--out {options.out} must end in .csv")
+        missing = [
+            path for b, dcls in study.variants
+            if not (path := study.weights_path(b.key, dcls)).is_file()
+        ]  # fmt: skip
+        if missing:
+            raise MissingWeights("no weights at " + ", ".join(map(shown, missing)))
+        tables = []
+        for backbone, dcls in study.variants:
+            tables.append(
+                score_folder(study, backbone, dcls, methods, paths, options.images, options.curves)
+            )
+            tqdm.write(_told(tables[-1], study.weights_name(backbone.key, dcls)))
+            if options.out is not None:
+                with write_atomically(options.out) as partial:
+                    pd.concat(tables).to_csv(partial, index=False)
+    except (ValueError, OSError, MissingInputs, MissingWeights) as error:
+        print(f"lib.average_drop: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("lib.average_drop: ended; --out has the models that are done", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _told(table: pd.DataFrame, name: str) -> str:
+    """A variant's means, a row per method, with the number of pictures."""
+    means = means_by(table, ["method", "measure"], "value", "value")
+    means["value"] = [
+        f"{v:.1f} ({low:.1f} – {high:.1f})"
+        for v, low, high in zip(means.value, means.low, means.high, strict=True)
+    ]
+    wide = means.pivot(index="measure", columns="method", values="value")
+    wide = wide.reindex(index=means.measure.unique(), columns=means.method.unique())
+    pictures = table.image_id.nunique()
+    return f"{name}, {pictures} pictures, means with 95 % intervals\n{wide.to_string()}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,115 @@
+"""Learned maps in a study: differences to Grad-CAM by hand, a watched training, figures."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import attention_study
+from lib.attention_figures import plot_against_grad_cam, plot_looks, plot_losses
+from lib.attention_study import (
+    LCAM_METHODS,
+    against_grad_cam,
+    compare_methods,
+    trained_ones,
+    watch_training,
+)
+from lib.backbones import BACKBONES
+from lib.methods import METHODS
+from lib.paths import DEMO
+from lib.statistics import mean_interval
+from lib.study import Study
+
+CONVNEXT = BACKBONES["convnext_tiny"]
+
+
+def test_differences_to_grad_cam_by_hand():
+    rows = [
+        (dcls, method, image, "average_drop_100%", value)
+        for dcls, method, values in (
+            (False, "grad_cam", (10.0, 20.0, 30.0)), (False, "lcam_fm", (8.0, 26.0, np.nan)),
+            (True, "grad_cam", (50.0, 40.0, 30.0)), (True, "lcam_fm", (20.0, 30.0, 10.0)),
+        )
+        for image, value in zip("abc", values, strict=True)
+    ]  # fmt: skip
+    values = pd.DataFrame(rows, columns=["dcls", "method", "image_id", "measure", "value"])
+    together, apart = against_grad_cam(values.assign(backbone="resnet50"))
+    (row,) = together.to_dict("records")
+    per_picture = [(-2 - 30) / 2, (6 - 10) / 2, -20]
+    expected = mean_interval(per_picture)
+    assert row["difference"] == pytest.approx(np.mean(per_picture))
+    assert (row["low"], row["high"], row["n"]) == (expected.low, expected.high, 3)
+    assert (row["better"], row["models"]) == (1, 2)  # plain: (-2 + 6) / 2 is more drop
+    assert apart.set_index("dcls").difference.to_dict() == {False: 2.0, True: -20.0}
+    assert apart.set_index("dcls").n.to_dict() == {False: 2, True: 3}
+    without = values[values.method == "lcam_fm"].assign(backbone="resnet50")
+    assert all(table.empty for table in against_grad_cam(without))
+    plot_against_grad_cam(*against_grad_cam(without))
+
+
+def test_more_is_better_of_everything_but_drops():
+    differences = pd.Series([-1.0, 0.0, 1.0])
+    assert attention_study.better("average_drop_15%", differences).tolist() == [True, False, False]
+    for measure in ("increase_100%", "score"):
+        assert attention_study.better(measure, differences).tolist() == [False, False, True]
+
+
+def test_methods_without_modules_are_left_out(tmp_path, monkeypatch):
+    shutil.copytree(DEMO / "attention", tmp_path / "attention")
+    shutil.copytree(DEMO / "checkpoints", tmp_path / "checkpoints")
+    monkeypatch.setattr("lib.study.Study.data", property(lambda self: tmp_path))
+    study = Study.from_profile("demo", ["resnet50"])
+    wanted = METHODS.select(LCAM_METHODS)
+    found = [m.key for m in trained_ones(study, wanted)]
+    assert found == [key for key in LCAM_METHODS if key != "tame"]
+    study.attention_path("resnet50", True, "lcam_img").unlink()
+    assert "lcam_img" not in [m.key for m in trained_ones(study, wanted)]
+
+
+def test_the_embedded_examples_modules_fit_and_find_what_people_look_at():
+    study = Study.from_profile("demo", ["convnext_tiny"], ["grad_cam", "lcam_fm", "random_cam"])
+    values = compare_methods(study, 6)
+    means = values.groupby(["measure", "method"]).value.mean().unstack()
+    assert means.loc["score", "lcam_fm"] > means.loc["score", "random_cam"] + 0.2
+    assert means.loc["average_drop_100%", "lcam_fm"] < means.loc["average_drop_100%", "random_cam"]
+    together, apart = against_grad_cam(values)
+    assert set(together.n) == {6}
+    assert len(apart) == 2 * 2 * 7
+    assert plot_against_grad_cam(together, apart).axes[0].get_yticks().size == 2
+
+
+def test_a_watched_training_sees_no_picture_that_is_compared(monkeypatch):
+    monkeypatch.setattr(attention_study, "_PICTURES", 8)
+    monkeypatch.setattr(attention_study, "_EPOCHS", 1)
+    monkeypatch.setattr(attention_study, "_LOOKED_AT", 2)
+    study = Study.from_profile("demo", ["convnext_tiny"])
+    seen = watch_training(study, CONVNEXT, 24)
+    assert list(seen.histories) == ["L-CAM-Fm", "L-CAM-Img"]
+    assert list(seen.maps)[-1] == "Grad-CAM"
+    assert all(maps.shape == (2, 224, 224) for maps in seen.maps.values())
+    compared = np.concatenate([b.pictures for b in study.clickme(limit=24).batches(24)])
+    used = attention_study._others(study, 24, 8)
+    assert len(used) == 8
+    assert not any((picture == other).all() for picture in used for other in compared)
+    plot_losses(seen.histories, seen.title)
+    plot_looks(seen.pictures, seen.maps)
+
+
+def test_of_full_size_networks_the_kept_losses_are_shown(tmp_path):
+    study = replace(Study.from_profile("paper", ["convnext_tiny"]), data_dir=str(tmp_path))
+    seen = watch_training(study, CONVNEXT, 24)
+    assert not seen.histories
+    assert not seen.maps
+    assert "no training is recorded" in plot_losses(seen.histories).axes[0].texts[0].get_text()
+    assert "was not watched" in plot_looks(seen.pictures, seen.maps).axes[0].texts[0].get_text()
+    path = study.attention_path("convnext_tiny", True, "lcam_fm").with_suffix(".csv")
+    path.parent.mkdir(parents=True)
+    terms = ("cross_entropy", "area", "variation", "same_class")
+    pd.DataFrame({"step": [1, 2], **{term: [0.5, 0.4] for term in terms}}).to_csv(path, index=False)
+    seen = watch_training(study, CONVNEXT, 24)
+    assert list(seen.histories) == ["L-CAM-Fm"]
+    assert len(plot_losses(seen.histories).axes) == 4

@@ -1,0 +1,82 @@
+"""A network cut at a layer: both halves together are the network."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from lib.backbones import BACKBONES, load_model
+from lib.models import build_network
+from lib.split import split_at
+
+
+@pytest.mark.parametrize(
+    ("key", "layer"),
+    [
+        ("resnet50", "layer3"),
+        ("resnet50", "layer4.0.conv2"),
+        ("convnext_tiny", "stages.2.blocks.1"),
+        ("fastvit_sa24", "stages.2"),
+    ],
+)
+def test_the_halves_are_the_network(key, layer):
+    network = build_network(BACKBONES[key], True, mini=True, num_classes=5).eval()
+    x = torch.randn(2, 3, 64, 64)
+    if layer == "layer4.0.conv2":  # a shortcut goes around it
+        with pytest.raises(ValueError, match="goes around that layer"):
+            split_at(network, layer)
+        return
+    seen = []
+    network.get_submodule(layer).register_forward_hook(lambda _, __, y: seen.append(y))
+    with torch.inference_mode():
+        whole = network(x)
+        features, head = split_at(network, layer)
+        assert torch.equal(features(x), seen[0])
+        assert torch.equal(head(seen[0]), whole)
+
+
+class _Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+        self.bias = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        return self.a(self.a(x)) + self.bias if self.training else self.b(self.a(x)) * self.bias
+
+
+class _Branching(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x):
+        return self.a(x) if x.sum() > 0 else x
+
+
+def test_what_cannot_be_cut_is_said():
+    network = _Twice().train()
+    with pytest.raises(ValueError, match="uses layer 'a' 2 times"):
+        split_at(network, "a")
+    with pytest.raises(ValueError, match="there is no layer 'c'; the network's parts are a, b"):
+        split_at(network, "c")
+    with pytest.raises(ValueError, match="cannot be cut at 'a'"):
+        split_at(_Branching(), "a")
+    features, head = split_at(network.eval(), "a")
+    x = torch.randn(1, 3, 4, 4)
+    assert torch.equal(head(features(x)), network(x))
+
+
+@pytest.mark.parametrize(("key", "side"), [("vgg16", 14), ("vgg16_pooled", 7)])
+def test_vgg_16_is_cut_at_both_of_its_layers(key, side):
+    model = load_model(key)
+    x = torch.randn(1, 3, 224, 224)
+    with torch.inference_mode():
+        features = model.features(x)
+        assert features.shape == (1, 512, side, side)
+        assert torch.allclose(model(x), model.network(x), atol=1e-6)
+        sides = [f.shape[-1] for f in model.layers(x)]
+        assert sides == {14: [56, 28, 14], 7: [28, 14, 7]}[side]
+    with pytest.raises(ValueError, match="VGG-16.* has no DCLS form"):
+        load_model(key, dcls=True)
