@@ -65,6 +65,7 @@ def plot_losses(histories: Mapping[str, pd.DataFrame], title: str = "") -> Figur
 _MEASURES = {
     "average_drop_100%": "average drop, all pixels\n(percentage points)",
     "average_drop_15%": "average drop, 15 % of pixels\n(percentage points)",
+    "let_through": "mean of the map\n(percentage points)",
     "increase_100%": "increase in confidence,\nall pixels (percentage points)",
     "score": "agreement with people\n(score: mean ρ ÷ 0.658)",
 }
@@ -80,7 +81,7 @@ def plot_against_grad_cam(together: pd.DataFrame, apart: pd.DataFrame) -> Figure
         return _nothing("no method to compare with Grad-CAM: train modules first, see docs/lcam.md")
     methods = methods_of(together)
     fig, axes = plt.subplots(
-        1, len(_MEASURES), figsize=(2.3 * len(_MEASURES) + 1.6, 0.42 * len(methods) + 1.6),
+        1, len(_MEASURES), figsize=(2.0 * len(_MEASURES) + 1.8, 0.42 * len(methods) + 1.6),
         sharey=True,
     )  # fmt: skip
     places = {method: len(methods) - 1 - number for number, method in enumerate(methods)}
@@ -96,10 +97,11 @@ def plot_against_grad_cam(together: pd.DataFrame, apart: pd.DataFrame) -> Figure
             ax.plot([row.low, row.high], [places[row.method]] * 2, color="#d62728", lw=1.8)
             ax.plot(row.difference, places[row.method], "|", color="#d62728", ms=11, mew=2.2)
         left, right = ax.get_xlim()
-        side = "← better" if "drop" in measure else "better →"
+        side = "; ← better" if "drop" in measure else "; better →"
+        side = "" if measure == "let_through" else side
         ax.set_xlim(min(left, -0.05 * (right - left)), max(right, 0.05 * (right - left)))
         ax.set_title(label, fontsize=8)
-        ax.set_xlabel(f"less Grad-CAM's; {side}", fontsize=8)
+        ax.set_xlabel(f"less Grad-CAM's{side}", fontsize=8)
         ax.grid(axis="x")
     axes[0].set_yticks(list(places.values()), [METHODS[m].label for m in places], fontsize=8)
     axes[0].set_ylim(-0.6, len(methods) - 0.4)

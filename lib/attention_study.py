@@ -13,7 +13,7 @@ from lib.attention_runs import default_recipe, train_variant
 from lib.attention_training import Trained
 from lib.backbones import Backbone
 from lib.cam import cam_maps, enlarge
-from lib.faithfulness import COLUMNS, score_faithfulness
+from lib.faithfulness import COLUMNS, LET_THROUGH, score_faithfulness
 from lib.methods import METHODS, PUBLISHED_METHODS, CamMethod
 from lib.models import resize_pictures
 from lib.picture_folders import ArrayPictures
@@ -122,9 +122,12 @@ def compare_methods(study: Study, pictures: int) -> pd.DataFrame:
     return pd.concat([values, agreed[COLUMNS]], ignore_index=True)
 
 
-def better(measure: str, difference: pd.Series) -> pd.Series:
-    """Where a difference is for the better: less average drop, more of everything else."""
-    return difference < 0 if "drop" in measure else difference > 0
+def better(measure: str, difference: pd.Series) -> float:
+    """How many differences are for the better: less average drop, more of everything else; NaN
+    for what is no merit."""
+    if measure == LET_THROUGH:
+        return np.nan
+    return float((difference < 0 if "drop" in measure else difference > 0).sum())
 
 
 def against_grad_cam(values: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -152,7 +155,7 @@ def against_grad_cam(values: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
             together.append(
                 {"method": method, "measure": measure, "difference": found.mean, "low": found.low,
                  "high": found.high, "n": found.n,
-                 "better": int(better(measure, of_models.difference).sum()),
+                 "better": better(measure, of_models.difference),
                  "models": len(of_models)}
             )  # fmt: skip
     names = ["method", "measure", "difference", "low", "high", "n", "better", "models"]

@@ -65,7 +65,8 @@ _NOTES = {
     "in five at 0.05 ÷ 8, with the spread seen here.",
     "threshold": "order: of ReLU and mean over channels; tied, attainable as above.",
     "faithfulness": "For the predicted class. average drop, deletion, road morf: less is more "
-    "faithful; increase, insertion, road lerf: more is.",
+    "faithful; increase, insertion, road lerf: more is; let through, the map's mean in per cent, "
+    "is no merit, but who hides less drops less.",
     "method_costs": "A map's time beyond the forward and head gradient that all methods share, in "
     "milliseconds and as a multiple of the network's forward; measured once, on this machine.",
     "cose": "Each explanation is of the class that the network predicts for that input. "
@@ -79,7 +80,8 @@ _NOTES = {
     "corrected for their number.",
     "lcam_against_grad_cam": "difference: paired by picture, mean over models, with its 95 % "
     "interval, not corrected; better: on so many of the models. Less average drop is better, more "
-    "of everything else. Maps of the predicted class; of score, the study's target.",
+    "of everything else; let through, the map's mean in per cent, is no merit. Maps of the "
+    "predicted class; of score, the study's target.",
     "sanity": "similarity: ρ with the trained network's map; part: the last that forgot.",
     "measures": "rank: among the models under this measure, 1 the best.",
 }

@@ -52,10 +52,11 @@ def test_differences_to_grad_cam_by_hand():
 
 
 def test_more_is_better_of_everything_but_drops():
-    differences = pd.Series([-1.0, 0.0, 1.0])
-    assert attention_study.better("average_drop_15%", differences).tolist() == [True, False, False]
+    differences = pd.Series([-1.0, -2.0, 0.0, 1.0])
+    assert attention_study.better("average_drop_15%", differences) == 2
     for measure in ("increase_100%", "score"):
-        assert attention_study.better(measure, differences).tolist() == [False, False, True]
+        assert attention_study.better(measure, differences) == 1
+    assert np.isnan(attention_study.better("let_through", differences))
 
 
 def test_methods_without_modules_are_left_out(tmp_path, monkeypatch):
@@ -78,7 +79,7 @@ def test_the_embedded_examples_modules_fit_and_find_what_people_look_at():
     assert means.loc["average_drop_100%", "lcam_fm"] < means.loc["average_drop_100%", "random_cam"]
     together, apart = against_grad_cam(values)
     assert set(together.n) == {6}
-    assert len(apart) == 2 * 2 * 7
+    assert len(apart) == 2 * 2 * 8
     assert plot_against_grad_cam(together, apart).axes[0].get_yticks().size == 2
 
 

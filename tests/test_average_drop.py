@@ -39,8 +39,9 @@ def test_the_measures_step_by_step(folder, tmp_path, capsys):
     assert "resnet50_dcls, 3 pictures, means with 95 % intervals" in told
     table = pd.read_csv(out)
     assert set(table.image_id) == {"n01/a.png", "n01/b.JPEG", "n02/c.png"}
-    assert len(table) == 2 * 3 * 6
+    assert len(table) == 2 * 3 * 7
 
+    mine = table[(table.image_id == "n01/b.JPEG") & ~table.dcls].set_index("measure").value
     picture = Image.open(folder / "n01" / "b.JPEG")
     assert picture.size == (224, 300)
     resized = np.asarray(picture.resize((256, round(300 * 256 / 224)), Image.Resampling.BILINEAR))
@@ -54,8 +55,8 @@ def test_the_measures_step_by_step(folder, tmp_path, capsys):
     small = METHODS["grad_cam"].small_map(passed.features, passed.gradient)
     small = (small - small.min()) / (small.max() - small.min())  # before it is enlarged
     mask = F.interpolate(small[:, None], (224, 224), mode="bilinear")[:, 0]
+    assert mine["let_through"] == pytest.approx(100 * mask.mean().item(), abs=0.01)
     kept = mask * (mask >= mask.flatten().sort(descending=True).values[round(0.5 * 224 * 224) - 1])
-    mine = table[(table.image_id == "n01/b.JPEG") & ~table.dcls].set_index("measure").value
     for share, some in (("100%", mask), ("50%", kept)):
         with torch.no_grad():
             left = model(model.normalised(crop * some)).softmax(1)

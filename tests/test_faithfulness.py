@@ -148,9 +148,9 @@ def test_a_studys_faithfulness_from_scratch():
     table = score_faithfulness(study, [backbone], methods, 3, with_curves=True)
     assert set(table.measure) == {
         "average_drop_100%", "increase_100%", "average_drop_50%", "increase_50%",
-        "average_drop_15%", "increase_15%", "deletion", "insertion", "road_morf", "road_lerf",
+        "average_drop_15%", "increase_15%", "let_through", "deletion", "insertion", "road_morf", "road_lerf",
     }  # fmt: skip
-    assert len(table) == 2 * 2 * 3 * 10
+    assert len(table) == 2 * 2 * 3 * 11
     assert table.value.between(0, 100).all()
     again = score_faithfulness(study, [backbone], methods[:1], 3, with_curves=True)
     first = table[table.method == "grad_cam"].reset_index(drop=True)
