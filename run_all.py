@@ -107,6 +107,8 @@ def _parser() -> argparse.ArgumentParser:
     what("--pictures", type=_folder, metavar="FOLDER",
          help="score these pictures and human maps in place of ClickMe's: shards, .npz files, or "
          "pictures and maps with labels.csv (see data/README.md)")  # fmt: skip
+    what("--extend", type=_folder, metavar="FILE.py",
+         help="a file that adds models and methods of yours (see docs/own-models.md)")  # fmt: skip
     what("--target", default=TARGETS[0], metavar="CLASS",
          help=f"whose evidence maps show: {' or '.join(TARGETS)} (default: "
          f"{TARGETS[0]}, the picture's label)")  # fmt: skip
@@ -222,11 +224,14 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         "workers": options.workers,
         "scheduler": options.scheduler,
         "target": options.target,
+        "extend": options.extend or "",
     }
     try:
         study = Study.from_profile(**values)
         # Kernels run in the notebooks' folder: from there a relative path leads elsewhere.
-        values |= {"data_dir": study.data_dir, "pictures": study.pictures}
+        values |= {
+            "data_dir": study.data_dir, "pictures": study.pictures, "extend": study.extend
+        }  # fmt: skip
     except ValueError as error:
         raise RunError("wrong option", str(error)) from None
     if options.only and options.first:

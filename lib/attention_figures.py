@@ -10,7 +10,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.backbones import BACKBONES
-from lib.figures import DCLS_COLOUR, MARKS, PLAIN_COLOUR, methods_of, plot_heatmap_rows
+from lib.figures import (
+    DCLS_COLOUR,
+    MARKS,
+    PLAIN_COLOUR,
+    methods_of,
+    plot_heatmap_rows,
+    plot_nothing,
+)
 from lib.methods import METHODS
 
 _TERMS = {
@@ -21,17 +28,10 @@ _TERMS = {
 }
 
 
-def _nothing(why: str) -> Figure:
-    fig, ax = plt.subplots(figsize=(5, 0.8))
-    ax.text(0.5, 0.5, why, ha="center", va="center")
-    ax.set_axis_off()
-    return fig
-
-
 def plot_looks(pictures: np.ndarray, maps: Mapping[str, np.ndarray], title: str = "") -> Figure:
     """Maps while they are trained, a row each; as `plot_heatmap_rows`."""
     if not maps:
-        return _nothing("training was not watched: only the embedded example's is")
+        return plot_nothing("training was not watched: only the embedded example's is")
     return plot_heatmap_rows(pictures, maps, title=title)
 
 
@@ -41,7 +41,7 @@ def plot_losses(histories: Mapping[str, pd.DataFrame], title: str = "") -> Figur
     histories : label -> `lib.attention_training.Trained.history`
     """
     if not histories:
-        return _nothing("no training is recorded: train modules first, see docs/lcam.md")
+        return plot_nothing("no training is recorded: train modules first, see docs/lcam.md")
     fig, axes = plt.subplots(1, len(_TERMS), figsize=(2.3 * len(_TERMS), 2.4))
     colours = plt.get_cmap("tab10")
     for number, (label, history) in enumerate(histories.items()):
@@ -78,7 +78,9 @@ def plot_against_grad_cam(together: pd.DataFrame, apart: pd.DataFrame) -> Figure
     together, apart : as `lib.attention_study.against_grad_cam` gives them
     """
     if together.empty:
-        return _nothing("no method to compare with Grad-CAM: train modules first, see docs/lcam.md")
+        return plot_nothing(
+            "no method to compare with Grad-CAM: train modules first, see docs/lcam.md"
+        )
     methods = methods_of(together)
     fig, axes = plt.subplots(
         1, len(_MEASURES), figsize=(2.0 * len(_MEASURES) + 1.8, 0.42 * len(methods) + 1.6),

@@ -81,6 +81,9 @@ class Backbone:
                   this row's baseline, trained by their recipe, makes a fairer pair
     layer       : whose output the maps are made of, a module's name; "" is where timm's
                   `forward_features` ends
+    build       : makes the network for a number of classes; None is timm's tag
+    weights, weights_dcls : files, where they are not the study's own
+    origin      : SHA-256 of the reader's file that added it, "" for the study's own
     compared    : part of a whole run; else there for L-CAM's published settings alone
     """
 
@@ -96,6 +99,10 @@ class Backbone:
     pair_of: str = ""
     layer: str = ""
     compared: bool = True
+    build: Callable[[int], Any] | None = field(repr=False, default=None)
+    weights: str = ""
+    weights_dcls: str = ""
+    origin: str = ""
 
     @property
     def forms(self) -> tuple[bool, ...]:

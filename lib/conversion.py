@@ -25,17 +25,17 @@ def parameter_table(study: Study) -> pd.DataFrame:
     for backbone in study.backbones:
         full = parameter_counts(backbone, mini=False, classes=FULL_SIZE_CLASSES)
         with torch.device("meta"):
-            replaced = len(dcls_layers(build_network(backbone, True)))
+            replaced = len(dcls_layers(build_network(backbone, backbone.dcls is not None)))
         row = {
             "backbone": backbone.label,
             "replaced layers": replaced,
             "full size": full[False],
-            "full size, DCLS": full[True],
-            "change (%)": round(100 * (full[True] / full[False] - 1), 2),
+            "full size, DCLS": full.get(True),
+            "change (%)": round(100 * (full[True] / full[False] - 1), 2) if True in full else None,
         }
         if study.profile.mini:
             here = parameter_counts(backbone, mini=True, classes=study.profile.classes)
-            row |= {"here": here[False], "here, DCLS": here[True]}
+            row |= {"here": here[False], "here, DCLS": here.get(True)}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -74,9 +74,9 @@ def receptive_fields(study: Study, count: int) -> tuple[dict[Backbone, dict[str,
 
 
 @torch.no_grad()
-def fold_difference(study: Study, key: str) -> float:
+def fold_difference(study: Study, backbone: Backbone) -> float:
     """Largest change of a logit when kernels are folded, as a share of the largest logit."""
-    model = study.load_model(key, dcls=True)
+    model = study.load_model(backbone.key, backbone.dcls is not None)
     x = model.prepare(held_out(study, 4).pictures)
     logits = model(x)
     return float((logits - model.folded()(x)).abs().max() / logits.abs().max())

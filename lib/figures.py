@@ -64,6 +64,14 @@ def overlay(picture: np.ndarray, heatmap: np.ndarray, strength: float = 0.65) ->
     return np.where(covered[..., None], mixed, _grey(picture))
 
 
+def plot_nothing(why: str) -> Figure:
+    """Where there is nothing to draw: why."""
+    fig, ax = plt.subplots(figsize=(5, 0.8))
+    ax.text(0.5, 0.5, why, ha="center", va="center")
+    ax.set_axis_off()
+    return fig
+
+
 def plot_heatmap_rows(
     pictures: np.ndarray,
     rows: Mapping[str, np.ndarray],
@@ -302,6 +310,8 @@ def plot_rho_distributions(scores: pd.DataFrame, method: str) -> Figure:
 
 def plot_kernels(kernels: Mapping[str, np.ndarray], title: str = "") -> Figure:
     """Learned kernels, a row per layer: (kernel, size, size) each, each on its own scale."""
+    if not kernels:
+        return plot_nothing("no DCLS layer: this model has no DCLS form")
     count = max(len(k) for k in kernels.values())
     fig, axes = plt.subplots(
         len(kernels), count, figsize=(count * 0.62 + 1.6, len(kernels) * 0.72 + 0.6), squeeze=False

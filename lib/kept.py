@@ -30,6 +30,7 @@ from lib import (
     rewrites,
     scoring,
     spearman,
+    split,
 )
 from lib.backbones import Backbone
 from lib.checkpoints import MissingWeights
@@ -46,7 +47,7 @@ LEFT_OUT = "left_out"  # in a table's attributes: {picture: why it was not score
 _DETERMINING_CODE = (
     attention, cam, checkpoints, clickme, compiled, dcls, folders, human_maps, package_cams, loops,
     methods, models, one_pass, part, pictures, pixel_methods, prepared, protocols, rewrites,
-    scoring, shards, spearman,
+    scoring, shards, spearman, split,
 )  # fmt: skip
 _DETERMINING_PACKAGES = (
     "torch", "timm", "dcls", "numpy", "numba", "grad-cam", "captum", "simplejpeg", "pillow",
@@ -70,7 +71,9 @@ def facts_of_maps(study: Study, backbone: Backbone, has_dcls: bool) -> dict:
         "dcls": has_dcls and backbone.dcls,
         "preprocessing": backbone.preprocessing,
         "head_norm_eps": backbone.head_norm_eps,
-        "methods": {method.key: (method.small_map, method.whole_map) for method in study.methods},
+        "methods": {m.key: m.origin or (m.small_map, m.whole_map) for m in study.methods},
+        "layer": backbone.layer,
+        "origin": backbone.origin,
         "attentions": {key: sha256_of(path) for key, path in learned.items()},
         "device": study.torch_device().type,
         "precision": study.precision,

@@ -68,6 +68,7 @@ class CamMethod:
     plain     : it needs the network as published, not as rewritten for speed
     learned   : it needs attention weights trained for each network, see `lib.attention`
     floor     : to which lower values of its maps are raised, as a share of their range
+    origin    : SHA-256 of the reader's file that added it, "" for the study's own
     """
 
     key: str
@@ -78,6 +79,7 @@ class CamMethod:
     plain: bool = False
     learned: bool = False
     floor: float = 0.0
+    origin: str = ""
 
     def maps(self, model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
         """(image, h, w) maps, not yet enlarged. Raises what the method raises."""

@@ -250,7 +250,9 @@ def build_network(
 
     options : passed on to timm's model
     """
-    if not mini:
+    if backbone.build is not None:
+        network = backbone.build(num_classes)
+    elif not mini or backbone.origin:
         network = timm.create_model(backbone.timm_name, num_classes=num_classes, **options)
     elif backbone.family == "metaformer":
         network = _metaformer_mini(backbone.mini, num_classes)

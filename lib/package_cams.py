@@ -57,11 +57,11 @@ def _untouched(model: nn.Module) -> Iterator[None]:
 
 
 def run_class(
-    name: str, model: nn.Module, x: Tensor, asked: Sequence[Callable], whole: bool, **options
+    name: str | type, model: nn.Module, x: Tensor, asked: Sequence[Callable], whole: bool, **options
 ) -> Tensor:
     """A class of pytorch-grad-cam's maps, (image, h, w) float32, from 0 to 1 an image.
 
-    name   : of the class
+    name   : of the class, or a reader's own class in its manner
     model  : with `features` and `head`
     x      : features, or pictures if `whole`
     asked  : per image what the package calls its target: logits to a number
@@ -74,18 +74,19 @@ def run_class(
     if len(asked) != len(x):
         raise ValueError(f"need one target per image: {len(x)} images, {len(asked)} targets")
     network = _Layer(model, whole)
+    made = getattr(pytorch_grad_cam, name) if isinstance(name, str) else name
     with _untouched(model), _silent():
-        cam = getattr(pytorch_grad_cam, name)(
-            network, [] if name == "FullGrad" else [network.layer]
-        )
+        cam = made(network, [] if name == "FullGrad" else [network.layer])
         try:
             for option, value in options.items():
                 setattr(cam, option, value)
             maps = cam(x.detach().clone().float().requires_grad_(), list(asked))
         finally:
-            cam.activations_and_grads.release()
+            if hasattr(cam, "activations_and_grads"):
+                cam.activations_and_grads.release()
     if len(maps) != len(x) or not np.isfinite(maps).all():
-        raise RuntimeError(f"pytorch-grad-cam's {name} gave no finite map for every picture")
+        said = f"pytorch-grad-cam's {name}" if isinstance(name, str) else made.__name__
+        raise RuntimeError(f"{said} gave no finite map for every picture")
     return torch.from_numpy(np.ascontiguousarray(maps)).to(x.device)
 
 
@@ -106,6 +107,14 @@ def from_head(name: str, model: nn.Module, x: Tensor, passed: HeadPass, **option
     """A method that needs the head again, or nothing more: run on the features alone."""
     asked = _logits_of(passed.targets)
     return run_class(name, model, passed.features, asked, whole=False, **options)
+
+
+def of_class(cam: type, on_pictures: bool, model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
+    """A reader's own class, run on the features alone or, if it wants them, on pictures."""
+    asked = _logits_of(passed.targets)
+    if on_pictures:
+        return run_class(cam, getattr(model, "plain", model), x, asked, whole=True)
+    return run_class(cam, model, passed.features, asked, whole=False)
 
 
 def finer_cam(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:

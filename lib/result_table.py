@@ -70,7 +70,8 @@ def results_table(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
                     "data": study.profile.label,
                     "protocol": protocol,
                     "method": method.label,
-                    "backbone": backbone.label + (" mini" if study.profile.mini else ""),
+                    "backbone": backbone.label
+                    + " mini" * (study.profile.mini and not backbone.origin),
                     "recipe": study.recipe(backbone.key, False),
                     "recipe_dcls": study.recipe(backbone.key, True),
                     "params_M": base.parameters_millions,

@@ -112,7 +112,7 @@ def summarise(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
                 "dcls": has_dcls,
                 "protocol": protocol,
                 "method": method,
-                "parameters_millions": sizes[backbone.key][has_dcls] / 1e6,
+                "parameters_millions": sizes[backbone.key].get(has_dcls, np.nan) / 1e6,
                 "top1": chosen.top1.mean(),
                 "score": found.mean,
                 "low": found.low,

@@ -220,7 +220,7 @@ def form_to_compile(network: nn.Module) -> Form:
 @torch.inference_mode()
 def _seconds(network: nn.Module, x: Tensor) -> tuple[float, Tensor]:
     started = time.perf_counter()
-    features = network.forward_features(x)
+    features = getattr(network, "forward_features", network)(x)
     if x.is_cuda:
         torch.cuda.synchronize(x.device)
     return time.perf_counter() - started, features

@@ -64,11 +64,12 @@ _RECIPES = {
 }
 
 
-def _timm(key: str, tag: str, variant: str) -> Source:
+def timm_source(variant: str, tag: str, millions: float = 0) -> Source:
+    """timm's weights of this tag for a variant; learnable parameters in millions, if known."""
     licence = "Apple's" if "apple" in tag else "see the hub's page"
     return Source(
         variant, f"checkpoints/{tag}.safetensors", f"{_TIMM}/{tag}/resolve/main/model.safetensors",
-        round(_MILLIONS[key] * 4e6), recipe=_RECIPES.get(tag, "the publisher's"), licence=licence,
+        round(millions * 4e6), recipe=_RECIPES.get(tag, "the publisher's"), licence=licence,
     )  # fmt: skip
 
 
@@ -91,13 +92,14 @@ def _weights() -> list[Source]:
     for backbone in BACKBONES.values():
         key = backbone.key
         if backbone.pair_of:
-            rows.append(_timm(backbone.pair_of, backbone.timm_tag, key))
+            rows.append(timm_source(key, backbone.timm_tag, _MILLIONS[backbone.pair_of]))
             continue  # its DCLS weights are the other's
         if backbone.family == "fastvit":  # the study trained its own baselines
             file = f"{key}_seed0.pth.tar"
             rows.append(_zenodo(key, False, 8370737, file, "state_dict_ema", "the study's"))
         else:
-            rows.append(_timm(key.removesuffix("_pooled"), backbone.timm_tag, key))
+            millions = _MILLIONS[key.removesuffix("_pooled")]
+            rows.append(timm_source(key, backbone.timm_tag, millions))
         if backbone.dcls is None:
             continue
         if backbone.family == "convnext":

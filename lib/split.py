@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from torch import fx, nn
+import torch
+from torch import Tensor, fx, nn
 from torch.fx.proxy import TraceError
 
 
@@ -62,6 +63,43 @@ def split_at(network: nn.Module, layer: str) -> tuple[nn.Module, nn.Module]:
     done = _copied(head, [*constants, *(n for n in rest if n.op != "output")], start)
     head.output(fx.node.map_arg(_result(graph).args[0], lambda n: done[n]))
     return fx.GraphModule(network, features), fx.GraphModule(network, head)
+
+
+@torch.no_grad()
+def last_layer(network: nn.Module, side: int) -> str:
+    """The name of the last layer that has a map of more than one cell and where the network can
+    be cut.
+
+    side : of the network's input pictures
+    Raises ValueError if there is none.
+    """
+    seen: list[str] = []
+
+    def note(name: str, output: object) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1:
+            seen.append(name)
+
+    hooks = [
+        module.register_forward_hook(lambda _, __, output, name=name: note(name, output))
+        for name, module in network.named_modules() if name
+    ]  # fmt: skip
+    modes = {module: module.training for module in network.modules()}
+    try:
+        network.eval()(torch.zeros(1, 3, side, side))
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, mode in modes.items():
+            module.training = mode
+    refused = ""
+    for name in dict.fromkeys(reversed(seen)):
+        try:
+            split_at(network, name)
+        except ValueError as error:
+            refused = refused or str(error)
+        else:
+            return name
+    raise ValueError(f"no layer serves for maps; {refused or 'none has a map'}")
 
 
 def _result(graph: fx.Graph) -> fx.Node:

@@ -54,6 +54,7 @@ class Profile:
                   "photographs" that packages ship or the user provides
     caveat      : printed on every figure and table made from it; "" for none
     sample      : pictures for analyses that score many methods or networks a model
+    own         : models that a reader's file added
     """
 
     key: str
@@ -65,6 +66,7 @@ class Profile:
     photographs: str
     caveat: str
     sample: int
+    own: tuple[Backbone, ...] = ()
 
     @property
     def backbones(self) -> tuple[Backbone, ...]:
@@ -74,7 +76,9 @@ class Profile:
     @property
     def known(self) -> tuple[Backbone, ...]:
         """All that can be chosen."""
-        return THE_EIGHT if self.mini else tuple(BACKBONES.values())
+        if self.mini:
+            return THE_EIGHT + self.own
+        return tuple(b for b in BACKBONES.values() if not b.origin or b in self.own)
 
 
 PROFILES: Table[Profile] = Table(
@@ -149,6 +153,7 @@ class Study:
     workers    : so many processes score at once, 0 for none but this one
     scheduler  : address of a Dask scheduler whose workers score, "" for none
     target     : one of TARGETS, the class whose evidence the maps show
+    extend     : a file of own models and methods, see `lib.extension`, "" for none
     """
 
     profile: Profile
@@ -166,6 +171,7 @@ class Study:
     workers: int = 0
     scheduler: str = ""
     target: str = TARGETS[0]
+    extend: str = ""
 
     @classmethod
     def from_profile(
@@ -185,6 +191,7 @@ class Study:
         workers: int = 0,
         scheduler: str = "",
         target: str = TARGETS[0],
+        extend: str = "",
     ) -> Study:
         """Check every choice and bind it to a profile's data.
 
@@ -209,7 +216,15 @@ class Study:
         if target not in TARGETS:
             raise unknown_name("target", target, TARGETS)
         row = PROFILES[profile]
+        own: tuple[Backbone, ...] = ()
+        if extend:
+            from lib.extension import load_extension
+
+            extend = str(Path(extend).expanduser().resolve())
+            origin = load_extension(Path(extend))
+            own = tuple(b for b in BACKBONES.values() if b.origin == origin)
         pictures, data_dir = _absolute(pictures, "pictures"), _absolute(data_dir, "data_dir")
+        row = replace(row, own=own)
         chosen = tuple(BACKBONES.select(models)) if models else row.backbones
         absent = [b.key for b in chosen if b not in row.known]
         if absent:
@@ -233,6 +248,7 @@ class Study:
             workers,
             scheduler,
             target,
+            extend,
         )
 
     def choices(self) -> dict:
@@ -245,7 +261,7 @@ class Study:
             **{
                 name: getattr(self, name)
                 for name in ("limit", "device", "batch_size", "data_dir", "pictures",
-                             "keep_going", "precision", "compile", "target")
+                             "keep_going", "precision", "compile", "target", "extend")
             },
         }  # fmt: skip
 
@@ -318,6 +334,10 @@ class Study:
 
     def weights_path(self, key: str, dcls: bool) -> Path:
         """A variant's weights: `<variant>.safetensors` if it is there, else as published."""
+        if BACKBONES[key].weights and not dcls:
+            return Path(BACKBONES[key].weights)
+        if BACKBONES[key].weights_dcls and dcls:
+            return Path(BACKBONES[key].weights_dcls)
         own = self._own_weights(key, dcls)
         source = self._published_weights(key, dcls)
         if self.profile.mini or source is None or own.is_file():
@@ -343,6 +363,8 @@ class Study:
 
     def recipe(self, key: str, dcls: bool) -> str:
         """How a variant's weights were trained."""
+        if BACKBONES[key].origin:
+            return "own" if dcls in BACKBONES[key].forms else ""
         if self.profile.mini:
             return DEMO_RECIPE
         path, source = self.weights_path(key, dcls), self._published_weights(key, dcls)
@@ -373,6 +395,7 @@ class Study:
             "weights": list(
                 dict.fromkeys(p for b, dcls in self.variants for p in self._weights(b.key, dcls))
             ),
+            "extension": [Path(self.extend)] if self.extend else [],
             "photographs": sorted(p for p in PHOTOGRAPHS.iterdir() if p.is_file()) if own else [],
             "attention weights": [
                 path
@@ -501,6 +524,7 @@ class Study:
         from lib.models import load_model, load_weights_file
 
         mini, path = self.profile.mini, weights or self.weights_path(key, dcls)
+        mini = mini and not BACKBONES[key].origin
         if mini and weights is None:
             model = load_model(key, dcls, "demo")
         else:
@@ -595,6 +619,8 @@ class Study:
             # With a hash, for folders of one name in different places.
             place = re.sub(r"[^\w-]+", "_", Path(self.pictures).name)[:40]
             name += f"_{place}_{fingerprint({'pictures': self.pictures})[:4]}"
+        if self.extend:
+            name += f"_{re.sub(r'[^a-zA-Z0-9_-]+', '_', Path(self.extend).stem)[:40]}"
         return name if self.is_whole else f"{name}_subset"
 
     @property
@@ -631,6 +657,7 @@ class Study:
             "precision": self.precision,
             "compile": self.compile,
             "target": self.target,
+            "extend": sha256_of(Path(self.extend)) if self.extend else "",
         }
 
     def facts(self) -> dict:

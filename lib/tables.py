@@ -54,6 +54,11 @@ class Table(Mapping[str, R], Generic[R]):
         self._rows[row.key] = row
         return row
 
+    def keep(self, keys: Iterable[str]) -> None:
+        """Take back rows that were added and are not among these."""
+        wanted = set(keys)
+        self._rows = {key: row for key, row in self._rows.items() if key in wanted}
+
     def __getitem__(self, key: str) -> R:
         try:
             return self._rows[key]

@@ -1,0 +1,237 @@
+"""A reader's own models and CAM methods: a small Python file that adds rows to the tables.
+
+`run_all.py --extend FILE` and `Study.from_profile(extend=FILE)` run the file once in each
+process; what it adds by `add_model` and `add_method` is then chosen, scored, drawn and reported
+like the study's own. The file is the reader's own program: it is run, not checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lib.backbones import BACKBONES, Backbone, DclsRecipe, Preprocessing
+from lib.methods import METHODS, CamMethod
+from lib.sources import WEIGHTS, timm_source
+from lib.tables import unknown_name
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+# Beside the study's own, of which colour-blind readers can tell them; then they are repeated.
+_COLOURS = ("#332288", "#AA4499", "#117733", "#882255", "#44AA99", "#999933")
+_loaded: dict[Path, str] = {}
+_loading: list[tuple[Path, str]] = []
+
+
+class ExtensionError(ValueError):
+    """A file of own rows that is not there, fails, adds nothing or has changed meanwhile."""
+
+
+def load_extension(path: Path) -> str:
+    """Run a file that adds rows, once a process; returns its SHA-256.
+
+    Raises ExtensionError saying which line failed and why.
+    """
+    path = path.resolve()
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ExtensionError(f"the file of --extend cannot be read: {error}") from None
+    digest = hashlib.sha256(text).hexdigest()
+    if path in _loaded:
+        if _loaded[path] != digest:
+            raise ExtensionError(
+                f"{path} has changed since this process read it: restart it (in JupyterLab, the "
+                "kernel)"
+            )
+        return digest
+    with _taken_back_on_failure():
+        _run(path, digest)
+    _loaded[path] = digest
+    return digest
+
+
+def _run(path: Path, digest: str) -> None:
+    name = f"dcls_extension_{digest[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ExtensionError(f"{path} is no Python file: its name must end in .py")
+    before = len(BACKBONES) + len(METHODS)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # hashing its functions looks their source up there
+    _loading.append((path, digest))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__)
+                 if f.filename == str(path)]  # fmt: skip
+        at = lines[-1] if lines else getattr(error, "lineno", "?")
+        raise ExtensionError(f"{path}, line {at}: {type(error).__name__}: {error}") from error
+    finally:
+        _loading.pop()
+    if len(BACKBONES) + len(METHODS) == before:
+        raise ExtensionError(f"{path} adds nothing: it should call add_model or add_method")
+
+
+@contextmanager
+def _taken_back_on_failure():
+    before = [(table, list(table)) for table in (BACKBONES, METHODS, WEIGHTS)]
+    try:
+        yield
+    except ExtensionError:
+        for table, keys in before:
+            table.keep(keys)
+        raise
+
+
+def _place(file: str | Path) -> str:
+    """A path as the file of own rows names it: from its own folder on."""
+    if not str(file):
+        return ""
+    return str((_origin()[0].parent / Path(file).expanduser()).resolve())
+
+
+def _origin() -> tuple[Path, str]:
+    if not _loading:
+        raise ExtensionError(
+            "add_model and add_method are called by the file that --extend names, or "
+            "Study.from_profile(extend=…)"
+        )
+    return _loading[-1]
+
+
+def add_model(
+    key: str,
+    *,
+    weights: str | Path = "",
+    weights_dcls: str | Path = "",
+    timm: str = "",
+    build: Callable[[int], nn.Module] | None = None,
+    layer: str = "",
+    dcls: DclsRecipe | None = None,
+    label: str = "",
+    preprocessing: Preprocessing | None = None,
+    colour: str = "",
+) -> Backbone:
+    """Add a model to the table.
+
+    key          : how options name it
+    timm         : a name of timm's registry, with the tag of its weights if they are to be fetched
+                   by --download
+    build        : instead: a function that makes the network for a number of classes; it takes
+                   (image, 3, side, side), normalised, and returns (image, class) logits
+    weights      : the file with its weights, from this file's folder on: safetensors or a
+                   checkpoint that torch.load reads with weights_only; not needed for a tag of timm
+    weights_dcls : the same of the network converted by `dcls`; together or not at all
+    layer        : whose output the maps are made of, a name of `named_modules()`; "" is found:
+                   where timm's forward_features ends, else the last layer with a map
+    preprocessing : how pictures become inputs; by default what timm says of the tag, else
+                   256 resized, 224 cropped, ImageNet's mean and deviation
+    Raises ValueError naming what does not fit.
+    """
+    _, digest = _origin()
+    if not key.replace("_", "a").isalnum() or key.endswith("_dcls"):
+        raise ValueError(
+            f"the key {key!r} must be letters, digits and _, and must not end in _dcls"
+        )
+    if bool(timm) == (build is not None):
+        raise ValueError(f"{key}: give either timm's name or a function that builds the network")
+    if (dcls is None) != (not weights_dcls):
+        raise ValueError(f"{key}: dcls, the recipe, and weights_dcls, the file, belong together")
+    if not weights and (build is not None or "." not in timm):
+        raise ValueError(f"{key}: weights, a file, are needed without a tag of timm")
+    if timm:
+        from timm.models import is_model, list_models
+
+        if not is_model(timm):
+            raise unknown_name("timm model", timm, list_models(f"{timm[:5]}*") or list_models()[:5])
+    own = [b for b in BACKBONES.values() if b.origin]
+    row = Backbone(
+        key, label or key, "own", timm, dcls,
+        preprocessing or _preprocessing(timm),
+        colour or _COLOURS[len(own) % len(_COLOURS)],
+        layer=layer, build=build, weights=_place(weights), weights_dcls=_place(weights_dcls),
+        origin=digest,
+    )  # fmt: skip
+    BACKBONES.add(replace(row, layer=_checked_layer(row)))
+    if not weights:
+        WEIGHTS.add(timm_source(key, timm))
+    return BACKBONES[key]
+
+
+def _preprocessing(timm_name: str) -> Preprocessing:
+    if not timm_name:
+        return Preprocessing(resize=256, crop=224)
+    import timm
+    from timm.data import resolve_data_config
+
+    found = resolve_data_config({}, pretrained_cfg=timm.get_pretrained_cfg(timm_name).to_dict())
+    crop = found["input_size"][-1]
+    return Preprocessing(
+        round(crop / found["crop_pct"]), crop, tuple(found["mean"]), tuple(found["std"])
+    )
+
+
+def _checked_layer(row: Backbone) -> str:
+    """The layer that is named, or found; "" where timm's own cut serves."""
+    from lib.models import build_network
+    from lib.split import last_layer, split_at
+
+    network = build_network(row, False)
+    if row.layer:
+        split_at(network, row.layer)
+        return row.layer
+    if hasattr(network, "forward_features") and hasattr(network, "forward_head"):
+        return ""
+    return last_layer(network, row.preprocessing.crop)
+
+
+def add_method(
+    key: str,
+    maps: Callable[..., Tensor] | None = None,
+    *,
+    cam: Any = None,
+    on_pictures: bool = False,
+    label: str = "",
+) -> CamMethod:
+    """Add a CAM method to the table.
+
+    maps : (features, gradient) -> (image, h, w), both (image, channel, h, w), of the study's layer
+           and of the target's logit; or (model, x, passed) -> the same, for what needs more:
+           `model.features`, `model.head`, the prepared pictures, and a `lib.cam.HeadPass`
+    cam  : instead: a class in the manner of pytorch-grad-cam's, made as cam(model, layers) and
+           called with inputs and targets
+    on_pictures : the class must be given pictures, with a forward and backward of the whole
+           network, not the features of the study's layer
+    Raises ValueError for neither or both, or a function of other parameters.
+    """
+    _, digest = _origin()
+    if (maps is None) == (cam is None):
+        raise ValueError(f"{key}: give either a function that makes maps or a class (cam=)")
+    label = label or key
+    if cam is not None:
+        from lib.package_cams import of_class
+
+        whole = partial(of_class, cam, on_pictures)
+        return METHODS.add(
+            CamMethod(key, label, whole_map=whole, forwards=int(on_pictures), plain=on_pictures,
+                      origin=digest)
+        )  # fmt: skip
+    count = len(inspect.signature(maps).parameters)
+    if count == 2:
+        return METHODS.add(CamMethod(key, label, small_map=maps, origin=digest))
+    if count == 3:
+        return METHODS.add(CamMethod(key, label, whole_map=maps, forwards=1, origin=digest))
+    raise ValueError(
+        f"{key}: maps takes (features, gradient) or (model, x, passed), not {count} parameters"
+    )
