@@ -1,0 +1,64 @@
+"""What the pages say is what the software does."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from lib.methods import METHODS
+from lib.paths import ROOT
+from lib.protocols import PROTOCOLS
+from lib.study import PROFILES
+
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+
+
+def _source() -> str:
+    """All of the code, with texts that go over several lines joined."""
+    files = [*(ROOT / "lib").rglob("*.py"), ROOT / "run_all.py"]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    return re.sub(r'"\s*\n?\s*f?"', "", text)
+
+
+def test_messages_in_the_troubleshooting_table_are_really_given():
+    rows = re.findall(r"^\| `([^`]+)`", (ROOT / "docs" / "troubleshooting.md").read_text(), re.M)
+    source = _source()
+    assert len(rows) > 20
+    for row in rows:
+        for part in row.split("…"):
+            assert part.strip() in source, f"{part!r} of {row!r}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[p.stem for p in PAGES])
+def test_links_of_pages_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), f"{page.name} -> {target}"
+
+
+def test_commands_of_pages_have_their_options():
+    from lib.average_drop import _parser as average_drop
+    from lib.lcam import _parser as lcam
+    from run_all import _parser as run_all
+
+    parsers = {"run_all.py": run_all, "-m lib.lcam": lcam, "-m lib.average_drop": average_drop}
+    for page in [*PAGES, ROOT / "README.md"]:
+        for name, parser in parsers.items():
+            known = {o for action in parser()._actions for o in action.option_strings}
+            for line in re.findall(rf"python {re.escape(name)}.*", page.read_text()):
+                command = re.split(r"[`#|;]", line)[0]
+                for option in re.findall(r"(?<!\S)(--[a-z-]+)", command):
+                    assert option in known, f"{page.name}: {option} of {name}"
+
+
+def test_the_glossary_is_in_order_and_names_what_there_is():
+    text = (ROOT / "docs" / "glossary.md").read_text()
+    terms = [row for row in re.findall(r"^\| ([^|]+) \|", text, re.M) if row not in ("term", "---")]
+    assert terms == sorted(terms, key=str.lower)
+    for word in ("published", "corrected"):
+        assert word in PROTOCOLS
+    for word in ("demo", "paper", "rehearsal"):
+        assert word in PROFILES
+        assert f"`{word}`" in text
+    assert METHODS["threshold_grad_cam"].floor == 0.3
