@@ -237,12 +237,19 @@ def learned_map(key: str, model: nn.Module, x: Tensor, passed: HeadPass) -> Tens
 # --- files ----------------------------------------------------------------------------------
 
 
-def save_attention(path: Path, key: str, attention: nn.Module, facts: Mapping[str, str]) -> None:
+def save_attention(
+    path: Path, key: str, attention: nn.Module, facts: Mapping[str, str], half: bool = False
+) -> None:
     """Write a trained module as safetensors; `facts`, its provenance, are texts.
+
+    half : in float16, to keep the file small
 
     `facts` needs "variant" and "weights", the SHA-256 of the network's weights or "random".
     """
-    tensors = {name: tensor.contiguous() for name, tensor in attention.state_dict().items()}
+    tensors = {
+        name: (tensor.half() if half and tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in attention.state_dict().items()
+    }
     with write_atomically(path) as partial:
         save_file(tensors, partial, metadata={"attention": key, **facts})
 

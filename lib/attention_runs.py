@@ -53,6 +53,7 @@ def train_variant(
     seed: int = 0,
     resume: bool = False,
     look_at: torch.Tensor | None = None,
+    on_look: Callable[..., None] = lambda history, looks: None,
     save_to: Path | None = None,
 ) -> Trained | None:
     """Train one method beside one variant; with `save_to` save it there, and None if what is
@@ -85,12 +86,13 @@ def train_variant(
     trained = train_attention(
         model, key, pictures, recipe, backbone.preprocessing.crop,
         masking=masking, seed=seed, checkpoint=unfinished, resume=resume, look_at=look_at,
+        on_look=on_look,
         facts={"weights": facts["weights"], "precision": study.precision, "form": vars(model.form)},
     )  # fmt: skip
     if save_to is not None:
         with write_atomically(save_to.with_suffix(".csv")) as partial:
             trained.history.to_csv(partial, index=False, float_format="%.6g")
-        save_attention(save_to, key, trained.attention, facts)
+        save_attention(save_to, key, trained.attention, facts, half=study.profile.mini)
         unfinished.unlink(missing_ok=True)
     return trained
 

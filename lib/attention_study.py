@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -72,11 +72,7 @@ def watch_training(study: Study, backbone: Backbone, compared: int) -> Watched:
         trained[key] = train_variant(study, backbone, True, key, pictures, recipe, look_at=some)
     last, side = trained[_WATCHED[-1]], some.shape[-1]
     label = METHODS[_WATCHED[-1]].label
-    maps = {
-        f"{label}, untrained" if not step else f"after {step} step" + "s" * (step > 1):
-        enlarge(small, side).numpy()
-        for step, small in last.looks.items()
-    }  # fmt: skip
+    maps = looked_at(last.looks, label, side)
     model = study.inference_model(backbone.key, True, ())
     x = model.prepare_pixels(torch.from_numpy(resized[:_LOOKED_AT]))
     maps[METHODS[REFERENCE].label] = (
@@ -85,6 +81,15 @@ def watch_training(study: Study, backbone: Backbone, compared: int) -> Watched:
     histories = {METHODS[key].label: t.history for key, t in trained.items()}
     title = f"{backbone.label} + DCLS, {len(pictures)} pictures, {_EPOCHS} epochs"
     return Watched(title, histories, resized[:_LOOKED_AT], maps)
+
+
+def looked_at(looks: Mapping[int, torch.Tensor], label: str, side: int) -> dict[str, np.ndarray]:
+    """Looks of a training as rows for drawing: {"after 10 steps": (image, side, side)}."""
+    return {
+        f"{label}, untrained" if not step else f"after {step} step" + "s" * (step > 1):
+        enlarge(small, side).numpy()
+        for step, small in looks.items()
+    }  # fmt: skip
 
 
 def _others(study: Study, compared: int, count: int) -> np.ndarray:

@@ -8,7 +8,7 @@ does on a CPU exactly what an uninterrupted one does.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -46,6 +46,9 @@ class Pictures(Protocol):
     def batches(self, indices: Sequence[np.ndarray], seed: int, epoch: int) -> Iterator[Tensor]:
         """(image, 3, side, side) in 0-1 for each of the lists of indices; crops and flips are
         drawn by seed, epoch and index."""
+
+    def first(self, count: int) -> Tensor:
+        """(image, 3, side, side) in 0-1 of the first so many, without lots."""
 
     def facts(self) -> dict:
         """What tells these pictures from others, as JSON can say it."""
@@ -186,6 +189,7 @@ def train_attention(
     save_every: int = 500,
     look_at: Tensor | None = None,
     looks: int = 6,
+    on_look: Callable[[pd.DataFrame, Mapping[int, Tensor]], None] = lambda history, looks: None,
     facts: dict | None = None,
     report: Callable[[str], None] = tqdm.write,
 ) -> Trained:
@@ -199,6 +203,7 @@ def train_attention(
                  `resume` it must not exist, with it training goes on there
     look_at    : (image, 3, side, side) in 0-1: their maps are kept at `looks` steps, early ones
                  closer together
+    on_look    : called after each of these, with history and looks so far, as in `Trained`
     facts      : what else determines the result; a checkpoint with others is refused
     Raises AttentionError for a checkpoint that is in the way, damaged or of another training,
     or where the loss is no number any more; ValueError for choices or pictures that do not do.
@@ -221,13 +226,18 @@ def train_attention(
     with evaluating(model), _frozen(model), tqdm(
         total=run.steps, initial=run.step, desc=METHODS[key].label, unit="step", leave=False
     ) as bar:  # fmt: skip
+
+        def look() -> None:
+            run.look(look_at)
+            on_look(pd.DataFrame(run.history), run.looks)
+
         if 0 in at and run.step == 0:
-            run.look(0, look_at)
+            look()
         for loss in run.go():
             bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
             bar.update()
             if run.step in at:
-                run.look(run.step, look_at)
+                look()
             whole_epoch = run.step % run.steps_an_epoch == 0
             if checkpoint is not None and (run.step % save_every == 0 or whole_epoch):
                 run.save(checkpoint)
@@ -354,12 +364,12 @@ class _Run:
         return told["loss"]
 
     @torch.inference_mode()
-    def look(self, step: int, pictures: Tensor) -> None:
+    def look(self, pictures: Tensor) -> None:
         self.attention.eval()
         x = self.model.normalised(pictures.to(self.device))
         features = layers_of(self.row, self.model, x)
         labels = self.model.head(features[-1]).argmax(dim=1)
-        self.looks[step] = min_max(of_classes(self.attention(features), labels)).cpu().clone()
+        self.looks[self.step] = min_max(of_classes(self.attention(features), labels)).cpu().clone()
 
     # --- a file ---------------------------------------------------------------------------
 

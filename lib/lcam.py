@@ -8,25 +8,36 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import matplotlib
+import matplotlib.pyplot as plt
+import pandas as pd
+from torch import Tensor
 from tqdm import tqdm
 
 from lib.attention import ATTENTIONS, MASKINGS
+from lib.attention_figures import plot_looks, plot_losses
 from lib.attention_runs import (
     default_recipe,
     folder_pictures,
     train_variant,
 )
+from lib.attention_study import looked_at
 from lib.attention_training import RECIPES, Pictures, Recipe
 from lib.backbones import Backbone
 from lib.checkpoints import MissingWeights
-from lib.methods import LEARNED_METHODS
+from lib.figures import use_study_style
+from lib.files import write_atomically
+from lib.methods import LEARNED_METHODS, METHODS
 from lib.paths import shown
 from lib.study import PROFILES, MissingInputs, Study
 from lib.tables import unknown_name
+
+_LOOKED_AT = 6  # pictures
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -97,6 +108,8 @@ def main(
     made : so many pictures that need no folder, for each backbone
     """
     options = _parser().parse_args(arguments)
+    matplotlib.use("agg")
+    use_study_style()
     try:
         study = Study.from_profile(
             options.profile, options.models, (), device=options.device,
@@ -120,6 +133,21 @@ def main(
     return 0
 
 
+def _draw(
+    path: Path, pictures: Tensor, label: str, history: pd.DataFrame, looks: Mapping[int, Tensor]
+) -> None:
+    """Maps so far, and losses, as pictures beside the module: for an early look."""
+    shown = (pictures.permute(0, 2, 3, 1) * 255).byte().numpy()
+    maps = looked_at(looks, label, shown.shape[1])
+    figures = {".maps.png": plot_looks(shown, maps, path.parent.name)}
+    if len(history):
+        figures[".losses.png"] = plot_losses({label: history}, path.parent.name)
+    for suffix, figure in figures.items():
+        with write_atomically(path.with_suffix(suffix)) as partial_file:
+            figure.savefig(partial_file, format="png")
+        plt.close(figure)
+
+
 def _trained(
     study: Study,
     keys: Sequence[str],
@@ -136,9 +164,12 @@ def _trained(
         done.add(name)
         for key in keys:
             path = study.attention_path(backbone.key, dcls, key)
+            some = pictures(backbone)
+            early = some.first(_LOOKED_AT)
             found = train_variant(
-                study, backbone, dcls, key, pictures(backbone), recipes[backbone.key, key],
+                study, backbone, dcls, key, some, recipes[backbone.key, key],
                 masking=options.masking, seed=options.seed, resume=options.resume, save_to=path,
+                look_at=early, on_look=partial(_draw, path, early, METHODS[key].label),
             )  # fmt: skip
             if found is None:
                 yield f"{shown(path)}: trained alike before"

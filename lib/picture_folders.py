@@ -128,6 +128,9 @@ class FolderPictures(Dataset):
                 str(error).strip().splitlines()[-1].split("Error: ")[-1]
             ) from None
 
+    def first(self, count: int) -> Tensor:
+        return torch.stack([self.centre(i) for i in range(min(count, len(self)))])
+
     def facts(self) -> dict:
         names = "\n".join(
             f"{os.path.relpath(p, self.folder)} {p.stat().st_size}" for p in self.paths
@@ -166,6 +169,9 @@ class ArrayPictures:
             batch = self.pictures[torch.from_numpy(some)].float().div_(255)
             flipped = torch.from_numpy(flips[some])[:, None, None, None]
             yield torch.where(flipped, batch.flip(-1), batch)
+
+    def first(self, count: int) -> Tensor:
+        return self.pictures[:count].float().div_(255)
 
     def facts(self) -> dict:
         digest = hashlib.sha256(self.pictures.numpy().tobytes()).hexdigest()[:16]

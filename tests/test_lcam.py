@@ -61,6 +61,8 @@ def test_what_the_command_trains_is_a_method_like_any_other(demo, capsys):
     path = study.attention_path("resnet50", True, "lcam_fm")
     history = pd.read_csv(path.with_suffix(".csv"))
     assert list(history.step) == [1, 2]
+    assert path.with_suffix(".maps.png").stat().st_size > 5000
+    assert path.with_suffix(".losses.png").stat().st_size > 5000
     assert not list(path.parent.glob(".*"))
 
     model = study.inference_model("resnet50", False)
