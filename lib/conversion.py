@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from lib.backbones import Backbone
-from lib.dcls import dcls_layers, dense_kernel
+from lib.dcls import Dcls2d, dcls_layers, dense_kernel
 from lib.heatmaps import held_out
 from lib.models import StudyModel, build_network, parameter_counts
 from lib.receptive import effective_receptive_field
@@ -54,6 +57,32 @@ def learned_kernels(model: StudyModel, count: int) -> dict[str, np.ndarray]:
             label = f"{name}\n{layer.in_channels} channels"
             kernels[label] = dense_kernel(layer)[:count, 0].cpu().numpy()
     return kernels
+
+
+@torch.no_grad()
+def kernels_of(
+    network: nn.Module, count: int, layers: Sequence[str] | None = None
+) -> dict[str, np.ndarray]:
+    """{layer: (kernel, size, size)}: the first `count` output channels, first input channel each.
+
+    layers : their names; None takes the DCLS layers, and of a network without any all
+             convolutions wider than one pixel
+    A DCLS layer's kernels are the dense ones that it applies.
+    """
+    if layers is None:
+        layers = list(dcls_layers(network)) or [
+            name
+            for name, module in network.named_modules()
+            if isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1
+        ]
+    found = {name: network.get_submodule(name) for name in layers}
+    return {
+        name: (dense_kernel(layer) if isinstance(layer, Dcls2d) else layer.weight)[:count, 0]
+        .cpu()
+        .numpy()
+        .copy()
+        for name, layer in found.items()
+    }
 
 
 def receptive_fields(study: Study, count: int) -> tuple[dict[Backbone, dict[str, np.ndarray]], int]:

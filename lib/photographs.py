@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -59,12 +60,13 @@ _SHIPPED: dict[str, tuple[Callable[[], Path], str]] = {
 }  # fmt: skip
 
 
-def load_square(path: Path) -> np.ndarray:
+def load_square(source: Path | BinaryIO, name: str = "") -> np.ndarray:
     """A picture file as (224, 224, 3) uint8: upright, in colour, centred square.
 
+    source, name : as for `lib.pictures.read_picture`
     Raises ValueError naming the file if it is no readable picture.
     """
-    colour = read_picture(path)
+    colour = read_picture(source, name)
     return np.array(ImageOps.fit(colour, (SIDE, SIDE), Image.Resampling.BICUBIC))
 
 

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import BinaryIO
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 
-def read_picture(path: Path) -> Image.Image:
+def read_picture(source: Path | BinaryIO, name: str = "") -> Image.Image:
     """A picture file in RGB: turned as its EXIF says, transparency on white.
 
+    source : where the file is, or its bytes as an open file
+    name   : what errors call it; "" for the path
     Raises ValueError naming the file if it is no readable picture.
     """
+    name = name or str(source)
     try:
-        with Image.open(path) as opened:
+        with Image.open(source) as opened:
             if opened.mode.startswith(("I", "F")):
                 raise OSError(f"its {opened.mode} pixels have no 8-bit meaning; save it as 8-bit")
             upright = ImageOps.exif_transpose(opened).convert("RGBA")
+    except UnidentifiedImageError:
+        raise ValueError(f"{name} is no readable picture: its format is not known") from None
     # Pillow's readers of damaged files raise whatever their format makes of it.
     except (OSError, SyntaxError, ValueError, RuntimeError, TypeError, IndexError, KeyError,
             AttributeError, OverflowError, MemoryError, struct.error,
             Image.DecompressionBombError) as error:  # fmt: skip
-        raise ValueError(f"{path} is no readable picture: {error}") from None
+        raise ValueError(f"{name} is no readable picture: {error}") from None
     white = Image.new("RGBA", upright.size, "white")
     return Image.alpha_composite(white, upright).convert("RGB")
