@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lib.backbones import Backbone
-from lib.dcls import Dcls2d, dcls_layers, dense_kernel
+from lib.dcls import dcls_layers, dense_kernel
 from lib.heatmaps import held_out
 from lib.models import StudyModel, build_network, parameter_counts
 from lib.receptive import effective_receptive_field
@@ -59,30 +59,22 @@ def learned_kernels(model: StudyModel, count: int) -> dict[str, np.ndarray]:
     return kernels
 
 
-@torch.no_grad()
-def kernels_of(
-    network: nn.Module, count: int, layers: Sequence[str] | None = None
-) -> dict[str, np.ndarray]:
-    """{layer: (kernel, size, size)}: the first `count` output channels, first input channel each.
+def kernel_layers(network: nn.Module) -> list[str]:
+    """Names of the DCLS layers; of a network without any, of convolutions wider than a pixel."""
+    return list(dcls_layers(network)) or [
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1
+    ]
 
-    layers : their names; None takes the DCLS layers, and of a network without any all
-             convolutions wider than one pixel
-    A DCLS layer's kernels are the dense ones that it applies.
+
+def kernels_of(folded: nn.Module, layers: Sequence[str], count: int) -> dict[str, np.ndarray]:
+    """{layer: (kernel, size, size)} of the first `count` output channels, first input channel each.
+
+    folded : a network without DCLS layers, or with theirs folded
     """
-    if layers is None:
-        layers = list(dcls_layers(network)) or [
-            name
-            for name, module in network.named_modules()
-            if isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1
-        ]
-    found = {name: network.get_submodule(name) for name in layers}
-    return {
-        name: (dense_kernel(layer) if isinstance(layer, Dcls2d) else layer.weight)[:count, 0]
-        .cpu()
-        .numpy()
-        .copy()
-        for name, layer in found.items()
-    }
+    weights = {name: folded.get_submodule(name).weight.detach() for name in layers}
+    return {name: weight[:count, 0].cpu().numpy().copy() for name, weight in weights.items()}
 
 
 def receptive_fields(study: Study, count: int) -> tuple[dict[Backbone, dict[str, np.ndarray]], int]:

@@ -7,7 +7,7 @@ that another method, floor or opacity costs no forward. Nothing here draws.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import BinaryIO
@@ -18,13 +18,14 @@ from torch import Tensor
 
 from lib.backbones import BACKBONES, Backbone, Preprocessing
 from lib.cam import HeadPass, enlarge, head_pass, is_constant
-from lib.conversion import kernels_of
+from lib.checkpoints import WeightsError
+from lib.conversion import kernel_layers, kernels_of
 from lib.heatmaps import held_out
 from lib.human_maps import DELIVERED_SIZE, human_maps
 from lib.methods import METHODS, CamMethod, family_key, grad_cam_family, grad_cam_variant
 from lib.models import StudyModel
 from lib.photographs import load_square
-from lib.protocols import PROTOCOLS
+from lib.protocols import PROTOCOLS, Protocol
 from lib.scoring import VALID, agreement
 from lib.spearman import Ranks, rank_maps
 from lib.study import Study
@@ -82,14 +83,18 @@ class View:
     """Everything that is shown of one choice.
 
     method    : the method's name, with its floor where that is not its own
-    protocol  : in which reading rho is made, in words
+    protocol  : the reading in which rho is made
+    predicted : maps show the evidence for each network's own answer, not for the label
+    truth     : the picture's class, "" where nobody told
     human_map : (224, 224) float32 over the picture, None where there is none
     explanations : without DCLS, and with it where the backbone has such a form
     """
 
     backbone: Backbone
     method: str
-    protocol: str
+    protocol: Protocol
+    predicted: bool
+    truth: str
     picture: Seen
     human_map: np.ndarray | None
     explanations: tuple[Explanation, ...]
@@ -159,6 +164,16 @@ class Explainer:
         self._small = lru_cache(_MAPS_KEPT)(self._small_map)
         self._ranks = lru_cache(_FORWARDS_KEPT)(self._ranked)
 
+    def prepare(self) -> None:
+        """Load every network where all are kept in memory: choosing one then takes no longer
+        than another picture. Those that cannot be loaded say so when they are chosen."""
+        if not self.study.profile.mini:
+            return
+        for key, backbone in self.backbones.items():
+            with self._threads(), suppress(WeightsError, OSError):
+                for dcls in backbone.forms:
+                    self._network(key, dcls)
+
     def uploaded(self, content: BinaryIO, name: str) -> Seen:
         """A reader's own picture file. Raises ValueError naming it if it is no picture."""
         return Seen(f"{name} (yours)", load_square(content, name))
@@ -177,7 +192,11 @@ class Explainer:
             people = human_maps(picture.stored_map[None], self.protocol, _WHOLE)[0].numpy()
         with self._threads():
             found = [self._explain(chosen, dcls, row, method, picture) for dcls in chosen.forms]
-        return View(chosen, row.label, self.protocol.label, picture, people, tuple(found))
+        predicted = picture.label is None or self.study.target == "predicted"
+        truth = "" if picture.label is None else self._names[picture.label]
+        return View(
+            chosen, row.label, self.protocol, predicted, truth, picture, people, tuple(found)
+        )
 
     def layers(self, backbone: str) -> list[str]:
         """Layers whose kernels can be seen: those that DCLS replaces; else all wider than 1."""
@@ -221,11 +240,13 @@ class Explainer:
     def _load(self, key: str, dcls: bool) -> tuple[StudyModel, dict[str, np.ndarray]]:
         """A network ready for maps, and the kernels that it had before it was made ready."""
         model = self.study.load_model(key, dcls)
-        layers = None
         if not dcls and BACKBONES[key].dcls is not None:
             layers = self.layers(key)
-        kernels = kernels_of(model.network, KERNELS_SHOWN, layers)
-        return self.study.made_ready(model, list(self.methods.values())), kernels
+        else:
+            layers = kernel_layers(model.network)
+        folded = model.folded()
+        kernels = kernels_of(folded.network, layers, KERNELS_SHOWN)
+        return self.study.made_ready(folded, list(self.methods.values())), kernels
 
     def _forward(self, key: str, dcls: bool, picture: Seen) -> tuple[Tensor, HeadPass]:
         model, _ = self._network(key, dcls)

@@ -22,7 +22,7 @@ from lib.controls import CONTROLS
 from lib.methods import METHODS
 
 STYLE = Path(__file__).with_name("study.mplstyle")
-HEATMAP_COLOURS = "viridis"
+HEATMAP_COLOURS, KERNEL_COLOURS = "viridis", "RdBu_r"
 _SCORE_UNIT = "mean Spearman ρ ÷ 0.658, ClickMe's human ceiling"
 _SCORE_LABEL = f"score ({_SCORE_UNIT})"
 
@@ -323,12 +323,12 @@ def plot_kernels(kernels: Mapping[str, np.ndarray], title: str = "") -> Figure:
             ax.spines[:].set(color="0.8")
         for ax, kernel in zip(line, stack, strict=False):
             reach = np.abs(kernel).max() or 1.0
-            image = ax.imshow(kernel, cmap="RdBu_r", vmin=-reach, vmax=reach)
+            image = ax.imshow(kernel, cmap=KERNEL_COLOURS, vmin=-reach, vmax=reach)
             image.set_norm(SymLogNorm(reach / 50, vmin=-reach, vmax=reach))
         for ax in line[len(stack) :]:
             ax.set_visible(False)
         line[0].set_ylabel(label, fontsize=7, rotation=0, ha="right", va="center")
-    scale = plt.cm.ScalarMappable(SymLogNorm(0.02, vmin=-1, vmax=1), cmap="RdBu_r")
+    scale = plt.cm.ScalarMappable(SymLogNorm(0.02, vmin=-1, vmax=1), cmap=KERNEL_COLOURS)
     bar = fig.colorbar(scale, ax=axes, shrink=0.6, pad=0.01, ticks=[-1, -0.1, 0, 0.1, 1])
     bar.ax.set_yticklabels(["−1", "−.1", "0", ".1", "1"], fontsize=7)
     bar.set_label("weight ÷ the kernel's largest", fontsize=7)
