@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.backbones import BACKBONES, Backbone, Preprocessing
+from lib.backbones import Backbone, Preprocessing
 from lib.cam import HeadPass, enlarge, head_pass, is_constant
 from lib.checkpoints import WeightsError
 from lib.conversion import kernel_layers, kernels_of
@@ -240,7 +240,7 @@ class Explainer:
     def _load(self, key: str, dcls: bool) -> tuple[StudyModel, dict[str, np.ndarray]]:
         """A network ready for maps, and the kernels that it had before it was made ready."""
         model = self.study.load_model(key, dcls)
-        if not dcls and BACKBONES[key].dcls is not None:
+        if not dcls and self.backbones[key].dcls is not None:
             layers = self.layers(key)
         else:
             layers = kernel_layers(model.network)
