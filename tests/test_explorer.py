@@ -484,12 +484,16 @@ class Lab:
             self.wrong.append(f"{message.text} ({message.location.get('url')})")
 
     def run_all(self) -> None:
-        self.page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for(
-            timeout=60_000
-        )
+        # Before its kernel has answered, JupyterLab would ask which one to take.
+        self.page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=60_000)
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
         self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        self.image().wait_for(timeout=240_000)
+        ask = self.page.get_by_role("button", name="Select Kernel", exact=True)
+        self.page.add_locator_handler(ask, lambda button: button.click())
+        try:
+            self.image().wait_for(timeout=40_000)
+        finally:
+            self.keep("explorer_after_running")
 
     def image(self, name: str = "maps"):
         return self.page.locator(f"img.explorer-{name}")
@@ -515,9 +519,6 @@ class Lab:
 
     def keep(self, name: str) -> None:
         ARTEFACTS.mkdir(parents=True, exist_ok=True)
-        self.page.locator(
-            ".jp-OutputArea .widget-box, .jp-OutputArea .widget-vbox"
-        ).last.scroll_into_view_if_needed()
         self.page.screenshot(path=ARTEFACTS / f"{name}.png")
 
 
