@@ -181,7 +181,8 @@ def _slider(name: str, value: float, most: float) -> widgets.FloatSlider:
 
 
 def _picture(name: str) -> widgets.Image:
-    image = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
+    layout = widgets.Layout(max_width="100%", align_self="flex-start")  # never enlarged
+    image = widgets.Image(format="png", layout=layout)
     image.add_class(f"explorer-{name}")
     return image
 

@@ -517,6 +517,11 @@ class Lab:
     def choose(self, control: str, label: str) -> None:
         self.page.get_by_label(control, exact=True).select_option(label=label)
 
+    def upload(self, path: Path) -> None:
+        with self.page.expect_file_chooser() as chooser:
+            self.page.get_by_role("button", name="your picture").click()
+        chooser.value.set_files(path)
+
     def keep(self, name: str) -> None:
         ARTEFACTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=ARTEFACTS / f"{name}.png")
@@ -548,12 +553,12 @@ def test_in_jupyterlab_the_picture_follows_the_controls(browser, lab, tmp_path):
 
     own = folder / "own.png"
     Image.effect_noise((300, 200), 80).save(own)
-    at.page.locator("input[type=file]").last.set_input_files(own)
+    at.upload(own)
     fifth = at.until_new(fourth)
     assert "own.png (yours)" in at.page.locator(".widget-html").inner_text()
     broken = folder / "broken.png"
     broken.write_bytes(b"no picture")
-    at.page.locator("input[type=file]").last.set_input_files(broken)
+    at.upload(broken)
     at.page.get_by_text("broken.png is no readable picture").wait_for()
     assert at.pixels() == fifth
     at.choose("picture", here.picture.options[1][0])
