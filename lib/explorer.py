@@ -220,16 +220,16 @@ def explore(study: Study, live: bool | None = None) -> Explorer:
     Returns the explorer. Raises StoredError or WeightsError where nothing can be shown.
     """
     explorer = Explorer(study)
-    still = explorer.still()
+    still, words = explorer.still(), html.unescape(explorer.message.value)
     if not (is_live() if live is None else live):
-        display(Image(still, format="png", alt=explorer.message.value))
+        display(Image(still, format="png", alt=words))
         return explorer
     bundle = explorer.box._repr_mimebundle_()
     # Beside the controls the same as a picture: what exports to HTML and viewers without a
     # kernel show, who have no widgets.
     pixels = base64.b64encode(still).decode("ascii")
     view = {_WIDGET_VIEW: bundle[_WIDGET_VIEW], "image/png": pixels}
-    display(view | {"text/plain": explorer.message.value}, raw=True)
+    display(view | {"text/plain": words}, raw=True)
     # Seconds, now rather than at the first use of a network or of a package's method.
     explorer.explainer.prepare()
     import pytorch_grad_cam  # noqa: F401

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import hashlib
 import io
+import json
 import os
 import shutil
 import signal
@@ -472,6 +473,7 @@ class Lab:
 
     def __init__(self, browser, address: str, name: str):
         self.wrong: list[str] = []
+        self.seconds: dict[str, float] = {}
         self.context = browser.new_context(viewport={"width": 1640, "height": 1250})
         self.page = self.context.new_page()
         self.page.on("console", self._heard)
@@ -491,9 +493,10 @@ class Lab:
         ask = self.page.get_by_role("button", name="Select Kernel", exact=True)
         self.page.add_locator_handler(ask, lambda button: button.click())
         try:
-            self.image().wait_for(timeout=40_000)
-        finally:
-            self.keep("explorer_after_running")
+            self.image().wait_for(timeout=120_000)
+        except Exception:
+            self.keep("explorer_failed")
+            raise
 
     def image(self, name: str = "maps"):
         return self.page.locator(f"img.explorer-{name}")
@@ -507,11 +510,13 @@ class Lab:
         }"""
         return base64.b64decode(self.page.evaluate(read, address))
 
-    def until_new(self, before: bytes, name: str = "maps", seconds: float = 60) -> bytes:
-        until = time.monotonic() + seconds
+    def until_new(self, before: bytes, name: str = "maps", control: str = "") -> bytes:
+        """The next PNG on the screen; how long it took is kept beside the screenshot."""
+        started = time.monotonic()
         while (now := self.pixels(name)) == before:
-            assert time.monotonic() < until, f"the {name} stay as they were"
-            self.page.wait_for_timeout(20)
+            assert time.monotonic() < started + 60, f"the {name} stay as they were"
+            self.page.wait_for_timeout(10)
+        self.seconds[control or name] = round(time.monotonic() - started, 3)
         return now
 
     def choose(self, control: str, label: str) -> None:
@@ -524,6 +529,7 @@ class Lab:
 
     def keep(self, name: str) -> None:
         ARTEFACTS.mkdir(parents=True, exist_ok=True)
+        (ARTEFACTS / f"{name}.json").write_text(json.dumps(self.seconds, indent=1))
         self.page.screenshot(path=ARTEFACTS / f"{name}.png")
 
 
@@ -537,14 +543,14 @@ def test_in_jupyterlab_the_picture_follows_the_controls(browser, lab, tmp_path):
     assert Image.open(io.BytesIO(first)).size == Image.open(io.BytesIO(here.panel.value)).size
 
     at.choose("method", "LayerCAM")
-    second = at.until_new(first)
+    second = at.until_new(first, control="method")
     at.choose("picture", here.picture.options[2][0])
-    third = at.until_new(second)
+    third = at.until_new(second, control="picture")
     kernels = at.pixels("kernels")
     at.choose("kernels of", here.layer.options[1])
     at.until_new(kernels, "kernels")
     at.page.get_by_role("slider").last.press("ArrowLeft")  # opacity
-    fourth = at.until_new(third)
+    fourth = at.until_new(third, control="opacity")
     seen = {hashlib.sha256(png).digest() for png in (first, second, third, fourth)}
     assert len(seen) == 4
     here.method.value, here.picture.value = "layer_cam", here.picture.options[2][1]
@@ -554,7 +560,7 @@ def test_in_jupyterlab_the_picture_follows_the_controls(browser, lab, tmp_path):
     own = folder / "own.png"
     Image.effect_noise((300, 200), 80).save(own)
     at.upload(own)
-    fifth = at.until_new(fourth)
+    fifth = at.until_new(fourth, control="upload")
     assert "own.png (yours)" in at.page.locator(".widget-html").inner_text()
     broken = folder / "broken.png"
     broken.write_bytes(b"no picture")
@@ -592,9 +598,9 @@ def test_in_jupyterlab_the_studys_own_notebook(browser, lab):
     at.run_all()
     first = at.pixels()
     at.choose("network", "FastViT-sa24")
-    second = at.until_new(first)
+    second = at.until_new(first, control="network")
     at.choose("method", "Grad-CAM")
-    at.until_new(second)
+    at.until_new(second, control="method")
     at.keep("explorer_notebook_03")
     assert at.wrong == []
     at.context.close()
