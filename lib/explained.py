@@ -164,14 +164,12 @@ class Explainer:
         self._small = lru_cache(_MAPS_KEPT)(self._small_map)
         self._ranks = lru_cache(_FORWARDS_KEPT)(self._ranked)
 
-    def prepare(self) -> None:
-        """Load every network where all are kept in memory: choosing one then takes no longer
-        than another picture. Those that cannot be loaded say so when they are chosen."""
-        if not self.study.profile.mini:
-            return
-        for key, backbone in self.backbones.items():
+    def prepare(self, key: str) -> None:
+        """Load a backbone's networks where all are kept in memory: choosing it then takes no
+        longer than another picture. Those that cannot be loaded say so when they are chosen."""
+        if self.study.profile.mini:
             with self._threads(), suppress(WeightsError, OSError):
-                for dcls in backbone.forms:
+                for dcls in self.backbones[key].forms:
                     self._network(key, dcls)
 
     def uploaded(self, content: BinaryIO, name: str) -> Seen:

@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import html
 import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import ipywidgets as widgets
@@ -24,6 +26,7 @@ from lib.outputs import STAGING
 from lib.study import Study
 
 _OPACITY = 0.65  # as in the figures
+_PAUSE = 0.05  # seconds between what is made ready ahead, for clicks to be heard
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
@@ -230,8 +233,31 @@ def explore(study: Study, live: bool | None = None) -> Explorer:
     pixels = base64.b64encode(still).decode("ascii")
     view = {_WIDGET_VIEW: bundle[_WIDGET_VIEW], "image/png": pixels}
     display(view | {"text/plain": words}, raw=True)
-    # Seconds, now rather than at the first use of a network or of a package's method.
-    explorer.explainer.prepare()
+    prepare = explorer.explainer.prepare
+    _when_idle([*(partial(prepare, key) for key in explorer.explainer.backbones), _warm_up])
+    return explorer
+
+
+def _warm_up() -> None:
+    # Its import takes a second: not at the first use of a method that is the package's.
     import pytorch_grad_cam  # noqa: F401
 
-    return explorer
+
+def _when_idle(steps: list[Callable[[], None]]) -> None:
+    """Do the steps one by one, whatever the user does being heard in between.
+
+    Without a running event loop, as outside of a kernel, at once.
+    """
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        for step in steps:
+            step()
+        return
+
+    def go_on() -> None:
+        steps.pop(0)()
+        if steps:
+            loop.call_later(_PAUSE, go_on)
+
+    loop.call_later(_PAUSE, go_on)

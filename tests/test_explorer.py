@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import hashlib
@@ -372,6 +373,20 @@ def test_live_or_static_can_be_forced(monkeypatch, displayed):
     assert how == {"raw": True}
 
 
+def test_what_is_made_ready_ahead_waits_for_its_turn():
+    done = []
+
+    async def in_a_kernel():
+        module._when_idle([lambda: done.append(1), lambda: done.append(2)])
+        assert done == []
+        await asyncio.sleep(20 * module._PAUSE)
+
+    asyncio.run(in_a_kernel())
+    assert done == [1, 2]
+    module._when_idle([lambda: done.append(3)])
+    assert done == [1, 2, 3]
+
+
 CELL = """from lib.explorer import explore
 from lib.study import Study
 
@@ -487,15 +502,13 @@ class Lab:
 
     def run_all(self) -> None:
         # Before its kernel has answered, JupyterLab would ask which one to take.
-        idle = self.page.get_by_text("Python 3 (ipykernel) | Idle")
-        idle.wait_for(timeout=60_000)
+        self.page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=60_000)
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
         self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         ask = self.page.get_by_role("button", name="Select Kernel", exact=True)
         self.page.add_locator_handler(ask, lambda button: button.click())
         try:
             self.image().wait_for(timeout=120_000)
-            idle.wait_for(timeout=60_000)
         except Exception:
             self.keep("explorer_failed")
             raise
