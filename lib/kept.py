@@ -38,14 +38,15 @@ from lib.clickme import ClickMe
 from lib.files import write_atomically
 from lib.fingerprint import fingerprint, sha256_of
 from lib.paths import shown
-from lib.stored import folders, part, shards
+from lib.stored import folders, gaze, part, shards
 from lib.study import Study
 
 LEFT_OUT = "left_out"  # in a table's attributes: {picture: why it was not scored}
 
 # A change to any of these may change a score, so kept scores depend on their text.
 _DETERMINING_CODE = (
-    attention, cam, checkpoints, clickme, compiled, dcls, folders, human_maps, package_cams, loops,
+    attention, cam, checkpoints, clickme, compiled, dcls, folders, gaze, human_maps,
+    package_cams, loops,
     methods, models, one_pass, part, pictures, pixel_methods, prepared, protocols, rewrites,
     scoring, shards, spearman, split,
 )  # fmt: skip

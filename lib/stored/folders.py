@@ -7,10 +7,11 @@ centred square is scaled to it; a map must have its picture's proportions.
 from __future__ import annotations
 
 import csv
+import os
 import re
 import zipfile
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
@@ -29,10 +30,10 @@ from lib.stored.part import (
 
 LABELS = "labels.csv"
 PER_PART = 1024  # pictures, as in a shard
+LARGEST = 2**28  # bytes of an archive, unpacked
 _COLUMNS = ("picture", "map", "label")
 _KEYS = ("image", "heatmap", "label")
 _SQUARE = (STORED_SIZE, STORED_SIZE)
-_LARGEST = 2**28  # bytes of an archive, unpacked
 _PROPORTION = 0.02  # by which a map's width over height may differ from its picture's
 
 
@@ -68,7 +69,7 @@ class Files(Part):
         """Raises StoredError naming the file."""
 
 
-def _in_parts(folder: Path, count: int) -> Iterator[tuple[str, slice]]:
+def in_parts(folder: Path, count: int) -> Iterator[tuple[str, slice]]:
     name = re.sub(r"[^\w.-]+", "_", folder.absolute().name)[:40] or "pictures"
     for number, start in enumerate(range(0, count, PER_PART)):
         yield f"{name}-{number}", slice(start, start + PER_PART)
@@ -86,7 +87,7 @@ class Archives(Files):
             raise StoredError(f"{path} is no .npz file")
         with zipfile.ZipFile(path) as members:
             size = sum(member.file_size for member in members.infolist())
-        if size > _LARGEST:
+        if size > LARGEST:
             raise StoredError(f"{path} would unpack to {size / 1e6:.0f} MB: no picture needs that")
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -107,21 +108,44 @@ class Archives(Files):
         )
 
 
-def open_archives(folder: Path) -> list[Part]:
-    """The folder's `.npz` files by name, subfolders included. Raises StoredError for none."""
+def list_archives(folder: Path) -> tuple[list[Part], list[str]]:
+    """The folder's `.npz` files by name, subfolders included, and which of these cannot be read.
+
+    Raises StoredError where there is no such file.
+    """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not there")
-    paths = sorted(path for path in folder.rglob("*.npz") if path.is_file())
+    found, problems = files_below(folder)
+    paths = sorted(path for path in found if path.suffix == ".npz")
     if not paths:
         raise StoredError(
-            f"{folder} holds no pictures: neither shards (.tfrecords), nor {LABELS}, nor .npz files"
+            "\n".join(problems)
+            or f"{folder} holds no pictures: neither shards (.tfrecords), nor {LABELS}, "
+            "nor .npz files"
         )
     refuse_unprintable(paths)
     ids = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
-    return [
+    parts: list[Part] = [
         Archives(name, ids[some], [(path,) for path in paths[some]])
-        for name, some in _in_parts(folder, len(paths))
+        for name, some in in_parts(folder, len(paths))
     ]
+    return parts, problems
+
+
+def files_below(folder: Path) -> tuple[list[Path], list[str]]:
+    """All files in a folder and its subfolders, and the subfolders that cannot be listed, why.
+
+    `Path.rglob` passes over the latter in silence.
+    """
+    problems: list[str] = []
+
+    def refused(error: OSError) -> None:
+        problems.append(f"the folder {error.filename} cannot be read: {error.strerror}")
+
+    found = [
+        Path(root, name) for root, _, names in os.walk(folder, onerror=refused) for name in names
+    ]
+    return [path for path in found if path.is_file()], problems
 
 
 def _as_bytes(image: np.ndarray, path: Path) -> np.ndarray:
@@ -166,60 +190,62 @@ class Listed(Files):
 
     def one(self, index: int) -> StoredPicture:
         picture, human = self.files[index]
-        try:
-            image = _jpeg_as_published(picture) or read_picture(picture)
-        except ValueError as error:
-            raise StoredError(str(error)) from None
-        return _stored(image, _read_map(human), self.labels[index], human)
+        return _stored(read_listed_picture(picture), _read_map(human), self.labels[index], human)
 
 
-def open_folder(folder: Path, tolerant: bool = False) -> list[Part]:
+def list_folder(folder: Path) -> tuple[list[Part], list[str]]:
     """What `labels.csv` lists: `picture,map,label`, paths from the folder on, class indices.
 
-    Raises StoredError naming the line of anything wrong, of a file that is not there above
-    all; if tolerant, such lines are the first part's `damage`.
+    Returns the parts, and what is wrong line by line, a file that is not there above all.
+    Raises StoredError for no such list.
     """
-    listing = folder / LABELS
-    try:
-        with listing.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            if not set(_COLUMNS) <= set(rows.fieldnames or ()):
-                raise StoredError(f"{listing} needs the columns {','.join(_COLUMNS)}")
-            lines = [(rows.line_num, row) for row in rows]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise StoredError(f"{listing} is no CSV in UTF-8: {error}") from None
-    if not lines:
-        raise StoredError(f"{listing} lists no picture")
     ids: dict[str, int] = {}
     files, labels, problems = [], [], []
-    for number, row in lines:
+    for number, row in read_rows(folder / LABELS, _COLUMNS):
         try:
-            paths = tuple(_inside(folder, row[column]) for column in _COLUMNS[:2])
+            paths = tuple(inside(folder, row[column]) for column in _COLUMNS[:2])
             label = int(row["label"])
-            if row["picture"] in ids:
-                raise ValueError(f"repeats {row['picture']} of line {ids[row['picture']]}")
-            ids[row["picture"]] = number
+            refuse_repeated(ids, row["picture"], number)
         except (ValueError, TypeError) as error:
-            problems.append(f"  line {number}: {error}")
+            problems.append(f"{LABELS}, line {number}: {error}")
             continue
         files.append(paths)
         labels.append(label)
-    told = ""
-    if problems:
-        more = f"\n  … and {len(problems) - 10} more" if len(problems) > 10 else ""
-        told = f"{listing}:\n" + "\n".join(problems[:10]) + more
-        if not (tolerant and files):
-            raise StoredError(told)
     names = list(ids)
     parts: list[Part] = [
         Listed(name, names[some], files[some], labels[some])
-        for name, some in _in_parts(folder, len(names))
+        for name, some in in_parts(folder, len(names))
     ]
-    parts[0].damage = told
-    return parts
+    return parts, problems
 
 
-def _inside(folder: Path, text: str | None) -> Path:
+def read_rows(path: Path, columns: Iterable[str]) -> list[tuple[int, dict[str, str]]]:
+    """A CSV's rows with the numbers of their lines. Raises StoredError.
+
+    columns : that it must have; any others are read too
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            if not set(columns) <= set(rows.fieldnames or ()):
+                has = ",".join(rows.fieldnames or ()) or "nothing"
+                raise StoredError(f"{path} needs the columns {','.join(columns)}; has {has}")
+            lines = [(rows.line_num, row) for row in rows]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise StoredError(f"{path} is no CSV in UTF-8: {error}") from None
+    if not lines:
+        raise StoredError(f"{path} lists no picture")
+    return lines
+
+
+def refuse_repeated(lines: dict[str, int], name: str, number: int) -> None:
+    """Add a name with the number of its line; ValueError if it is there already."""
+    if name in lines:
+        raise ValueError(f"repeats {name} of line {lines[name]}")
+    lines[name] = number
+
+
+def inside(folder: Path, text: str | None) -> Path:
     """A listed path; it may not lead out of the folder. Raises ValueError."""
     if not text:
         raise ValueError("lacks a path")
@@ -230,6 +256,14 @@ def _inside(folder: Path, text: str | None) -> Path:
     if not path.is_file():
         raise ValueError(f"{text} is not there")
     return path
+
+
+def read_listed_picture(path: Path) -> Image.Image:
+    """A picture file in RGB, upright. Raises StoredError naming it."""
+    try:
+        return _jpeg_as_published(path) or read_picture(path)
+    except ValueError as error:
+        raise StoredError(str(error)) from None
 
 
 def _jpeg_as_published(path: Path) -> Image.Image | None:
@@ -256,6 +290,14 @@ def _read_map(path: Path) -> np.ndarray:
             raise
         except (OSError, ValueError, EOFError) as error:
             raise StoredError(f"{path} is no readable .npy file: {error}") from None
+    return _as_map(read_grey(path), path)
+
+
+def read_grey(path: Path) -> np.ndarray:
+    """(height, width) of a picture file with one channel, 8 or 16 bit, or floats.
+
+    Three equal channels are taken for one. Raises StoredError naming the file.
+    """
     try:
         if path.suffix.lower() in (".jpg", ".jpeg"):
             grey = simplejpeg.decode_jpeg_header(path.read_bytes())[2] == "Gray"
@@ -273,7 +315,7 @@ def _read_map(path: Path) -> np.ndarray:
         if not (pixels[..., :1] == pixels[..., :3]).all():
             raise StoredError(f"{path} is in colour; a map has one channel")
         pixels = pixels[..., 0]
-    return _as_map(pixels if pixels.dtype != bool else pixels.astype(np.uint8), path)
+    return pixels if pixels.dtype != bool else pixels.astype(np.uint8)
 
 
 # --- one size ---------------------------------------------------------------------------
@@ -286,9 +328,14 @@ def _stored(image: Image.Image, heatmap: np.ndarray, label: int, path: Path) -> 
             f"{path}: the map is {height}x{width}, its picture {image.height}x{image.width} "
             "(height x width): other proportions"
         )
-    if image.size != _SQUARE:
-        image = ImageOps.fit(image, _SQUARE, Image.Resampling.BICUBIC)
     if (width, height) != _SQUARE:
         grey = Image.fromarray(heatmap.astype(np.float32))
         heatmap = np.asarray(ImageOps.fit(grey, _SQUARE, Image.Resampling.BILINEAR))
-    return StoredPicture(np.asarray(image), heatmap, label)
+    return StoredPicture(centred_square(image), heatmap, label)
+
+
+def centred_square(image: Image.Image) -> np.ndarray:
+    """(256, 256, 3) uint8: the largest square around the picture's centre, scaled."""
+    if image.size != _SQUARE:
+        image = ImageOps.fit(image, _SQUARE, Image.Resampling.BICUBIC)
+    return np.asarray(image)

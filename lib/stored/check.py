@@ -1,0 +1,152 @@
+"""What is wrong in a folder of one's own pictures and human maps, file by file, all at once:
+`python -m lib.stored.check FOLDER`. Everything is read as a run reads it; nothing is scored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from lib.stored import Part, StoredError, StoredPicture, list_parts
+from lib.stored.folders import LABELS, Files, files_below
+from lib.stored.gaze import BLUR, GAZE, Gazed
+from lib.stored.shards import Shard
+
+_CLASSES = 1000
+_BATCH = 32  # fewer pictures than that are no whole batch: `published` scores none
+_NAMED = 5
+
+
+@dataclass
+class Found:
+    """What a folder holds.
+
+    problems : what is wrong, each with file, row or record
+    classes  : {class index: how many pictures that can be read}
+    constant : pictures whose human map has one value only, by their ids
+    points, outside : of gaze: used, and left out beside their pictures
+    unused   : files that nothing names
+    """
+
+    problems: list[str] = field(default_factory=list)
+    classes: Counter[int] = field(default_factory=Counter)
+    constant: list[str] = field(default_factory=list)
+    points: int = 0
+    outside: int = 0
+    unused: list[str] = field(default_factory=list)
+
+    @property
+    def pictures(self) -> int:
+        """How many can be read."""
+        return self.classes.total()
+
+
+def check(place: Path, classes: int = _CLASSES) -> Found:
+    """Read every picture, map, point and label of a folder or shard; raises for none of them.
+
+    classes : labels must lie in 0 … classes - 1
+    """
+    found = Found()
+    try:
+        parts, found.problems = list_parts(place)
+    except (StoredError, OSError) as error:
+        found.problems.append(str(error))
+        return found
+    with tqdm(total=sum(map(len, parts)), unit="picture", leave=False) as bar:
+        for part in parts:
+            _read(part, classes, found, bar)
+    found.unused = _unused(place, parts, found.problems)
+    return found
+
+
+def _read(part: Part, classes: int, found: Found, bar: tqdm) -> None:
+    for index, picture in enumerate(part.read(range(len(part)))):
+        bar.update()
+        if not isinstance(picture, StoredPicture):
+            found.problems.append(str(picture))
+        elif not 0 <= picture.label < classes:
+            found.problems.append(
+                f"{part.where(index)}: label {picture.label} is outside 0 … {classes - 1}"
+            )
+        else:
+            found.classes[picture.label] += 1
+            if picture.heatmap.min() == picture.heatmap.max():
+                found.constant.append(part.image_id(index))
+            if isinstance(part, Gazed):
+                found.points += len(part.points[index])
+                found.outside += part.outside[index]
+
+
+def _unused(place: Path, parts: Sequence[Part], problems: Sequence[str]) -> list[str]:
+    """Files below a listed folder that no list names; of those that a problem tells of, none."""
+    if not place.is_dir() or any(isinstance(part, Shard) for part in parts):
+        return []
+    used = {path for part in parts if isinstance(part, Files) for some in part.files
+            for path in some}  # fmt: skip
+    used |= {place / name for name in (LABELS, GAZE, BLUR)}
+    told = "\n".join(problems)
+    names = [
+        path.relative_to(place).as_posix()
+        for path in files_below(place)[0]
+        if path not in used and path.name[0] != "."
+    ]
+    return sorted(name for name in names if name not in told)
+
+
+def told(place: Path, found: Found) -> str:
+    """The same in words, a line per problem."""
+    lines = [f"{place}: {found.pictures} pictures with human maps can be read"]
+    if found.classes:
+        numbers = f"{min(found.classes)} to {max(found.classes)}"
+        lines[0] += f", of {len(found.classes)} classes ({numbers})"
+    if found.points:
+        lines.append(f"{found.points} gaze points are used, {found.outside} beside the pictures "
+                     "left out")  # fmt: skip
+    if found.constant:
+        lines.append(
+            f"{len(found.constant)} human maps have one value only, which orders nothing; they "
+            f"are counted and left out of means: {_some(found.constant)}"
+        )
+    if 0 < found.pictures < _BATCH:
+        lines.append(f"fewer than {_BATCH} pictures: `--protocols corrected` scores them, "
+                     "published takes whole batches only")  # fmt: skip
+    if found.unused:
+        lines.append(f"{len(found.unused)} files are not used: {_some(found.unused)}")
+    lines.append(f"{len(found.problems)} problems" + ":" * bool(found.problems))
+    return "\n".join(lines + [f"  {problem}" for problem in found.problems])
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + ", …" * (len(names) > _NAMED)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns 0, or 2 for a folder with problems."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lib.stored.check",
+        description="Read a folder of your own pictures, human maps, gaze points and labels as a "
+        "run would, and say everything that is wrong with it. See docs/own-data.md.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("folder", type=Path, help="as for run_all.py --pictures")
+    parser.add_argument("--classes", type=int, default=_CLASSES, metavar="N",
+                        help=f"labels must lie below it (default: {_CLASSES}; the demo's "
+                        "networks know 12)")  # fmt: skip
+    options = parser.parse_args(arguments)
+    try:
+        found = check(options.folder, options.classes)
+    except KeyboardInterrupt:
+        print("lib.stored.check: ended", file=sys.stderr)
+        return 130
+    print(told(options.folder, found))
+    return 2 if found.problems else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
