@@ -47,12 +47,12 @@ def score_controls(study: Study) -> pd.DataFrame:
     means = {reading: _Mean() for reading in readings}
     frames = []
     with tqdm(total=2 * len(clickme), desc="controls", unit="picture") as bar:
-        for block in _blocks(clickme):
+        for block in map_blocks(clickme):
             for reading, (protocol, geometry) in readings.items():
                 scored = clickme.is_scored(protocol.key, block.places)
                 means[reading].add(human_maps(block.stored_maps, protocol, geometry)[scored])
             bar.update(len(block.image_ids))
-        for block in _blocks(clickme):
+        for block in map_blocks(clickme):
             for reading, (protocol, geometry) in readings.items():
                 human, other = (
                     human_maps(maps, protocol, geometry)
@@ -76,7 +76,7 @@ def score_controls(study: Study) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class _Block:
+class MapBlock:
     """Some pictures' human maps as stored, and for each that of another picture of its part.
 
     A part's only picture has a constant one, which orders nothing.
@@ -88,9 +88,11 @@ class _Block:
     other_maps: Tensor
 
 
-def _blocks(clickme: ClickMe) -> Iterator[_Block]:
+def map_blocks(clickme: ClickMe) -> Iterator[MapBlock]:
+    """All its human maps, part by part; what is left out is added to its `left_out`."""
     for number, some in enumerate(clickme.per_part()):
         batches = list(some.batches(_BLOCK))
+        clickme.left_out |= some.left_out
         if not batches:
             continue
         stored = torch.cat([batch.stored_maps for batch in batches])
@@ -101,7 +103,7 @@ def _blocks(clickme: ClickMe) -> Iterator[_Block]:
         start = 0
         for batch in batches:
             here = slice(start, start + len(batch.image_ids))
-            yield _Block(batch.image_ids, batch.places, stored[here], others[here])
+            yield MapBlock(batch.image_ids, batch.places, stored[here], others[here])
             start = here.stop
 
 
