@@ -149,7 +149,7 @@ class StackOfMaps(Maps):
         except (OSError, ValueError, EOFError) as error:
             raise MapsError(f"{place} is no readable .npy file: {error}") from None
         shape = self._array.shape
-        if len(shape) not in (3, 4) or len(shape) == 4 and 1 not in (shape[1], shape[3]):
+        if len(shape) not in (3, 4) or (len(shape) == 4 and 1 not in (shape[1], shape[3])):
             raise MapsError(f"{place} has shape {shape}, expected (image, height, width)")
         if len(self.names) != shape[0]:
             raise MapsError(f"{place} holds {shape[0]} maps, and {ids} {len(self.names)} names")

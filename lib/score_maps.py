@@ -141,7 +141,8 @@ def _scored(
     maps, absent = zip(
         *(_read(c, block.image_ids, unreadable[c.name]) for c in collections), strict=True
     )
-    found = agreement(torch.stack(maps), ranks)
+    kind = torch.float64 if any(m.dtype == torch.float64 for m in maps) else torch.float32
+    found = agreement(torch.stack([m.to(kind) for m in maps]), ranks)
     frames = []
     for number, collection in enumerate(collections):
         for protocol in clickme.protocols:
@@ -185,7 +186,7 @@ def _read(
             found.append(torch.full((WHOLE.crop, WHOLE.crop), torch.nan))
         absent.append(why)
     kind = torch.float64 if any(m.dtype == torch.float64 for m in found) else torch.float32
-    return torch.stack([m.to(kind) for m in found]).double(), np.array(absent)
+    return torch.stack([m.to(kind) for m in found]), np.array(absent)
 
 
 # --- what it comes to -----------------------------------------------------------------------
@@ -285,15 +286,15 @@ def _parser() -> argparse.ArgumentParser:
         "are cropped (corrected), they are cropped alike (default: the whole picture)")  # fmt: skip
     add("--limit", type=int, default=0, metavar="N", help="so many of the pictures; 0: all")
     add("--out", type=Path, metavar="FILE.csv",
-        help="a row per picture and protocol, and FILE.json: numbers and where they come from")  # fmt: skip
+        help="a row per picture and protocol, and FILE.json: numbers and their origin")  # fmt: skip
     add("--keep-going", action="store_true",
-        help="leave out maps, pictures and human maps that cannot be read, and name them")  # fmt: skip
+        help="leave out maps and pictures that cannot be read, and name them")  # fmt: skip
     add("--data-dir", default="")
     return parser
 
 
 def _collections(options: argparse.Namespace, image_ids: Sequence[str]) -> list[Collection]:
-    names = options.name or [place.absolute().stem for place in options.maps]
+    names = options.name or [_named(place.absolute()) for place in options.maps]
     if len(names) != len(options.maps):
         raise ValueError(f"{len(options.maps)} MAPS and {len(names)} names: --name takes as many")
     if len(set(names)) < len(names):
@@ -308,6 +309,10 @@ def _collections(options: argparse.Namespace, image_ids: Sequence[str]) -> list[
     if problems:
         raise MapsError("\n".join(problems))
     return found
+
+
+def _named(place: Path) -> str:
+    return place.name if place.is_dir() else place.stem
 
 
 def _study(options: argparse.Namespace) -> Study:
@@ -347,13 +352,15 @@ def _run(options: argparse.Namespace) -> int:
     # From here on nothing that is computed is lost because of one file.
     clickme.keep_going = True
     scores, unreadable = score_maps(collections, clickme, geometry, unreadable)
-    summary, compared = summarise_maps(scores), compare_maps(scores)
     read = {why for of_one in unreadable.values() for why in of_one.values()}
     left_out = [
         *problems,
         *sorted(read - set(problems)),
         *(f"{name}: {why}" for name, why in clickme.left_out.items()),
     ]
+    if scores.empty:
+        raise MapsError(f"nothing can be scored:\n{in_lines(left_out)}")
+    summary, compared = summarise_maps(scores), compare_maps(scores)
     if options.out is not None:
         facts = _facts(options, study, collections, summary, compared, left_out)
         with write_atomically(options.out) as partial:
@@ -425,12 +432,20 @@ def _told(
                      + f" ({some_of(without)})" * bool(without))  # fmt: skip
     counts = [name for name in summary.columns if name.startswith("n_") and summary[name].any()]
     text = summary[["maps", "protocol", "score", "low", "high", "raw", "floor", "n", *counts]]
-    lines += ["", "score = mean rho ÷ human ceiling, with its 95 % interval; floor: another "
-              "picture's human map", text.to_string(index=False, float_format="{:.3f}".format)]  # fmt: skip
+    lines += [
+        "",
+        "score = mean rho ÷ human ceiling, with its 95 % interval; floor: another picture's "
+        "human map",
+        _as_text(text),
+    ]
     if len(compared):
-        lines += ["", "differences of scores, paired by picture",
-                  compared.to_string(index=False, float_format="{:.3f}".format)]  # fmt: skip
+        lines += ["", "differences of scores, paired by picture", _as_text(compared)]
     return "\n".join(lines)
+
+
+def _as_text(table: pd.DataFrame) -> str:
+    small = dict.fromkeys(["p", "p_holm"], "{:.4f}".format)
+    return table.to_string(index=False, float_format="{:.3f}".format, formatters=small)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
