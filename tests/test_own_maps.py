@@ -23,10 +23,10 @@ from lib.backbones import BACKBONES
 from lib.clickme import ClickMe
 from lib.control_scores import score_controls
 from lib.human_maps import human_maps
+from lib.map_scores import COLUMNS, WHOLE, compare_maps, summarise_maps
 from lib.own_maps import MapsError, as_scored, match, open_maps
 from lib.protocols import PROTOCOLS
 from lib.results import HUMAN_CEILING
-from lib.score_maps import WHOLE, compare_maps, summarise_maps
 from lib.statistics import mean_interval
 from lib.stored.shards import write_shard
 from lib.study import Study
@@ -165,7 +165,7 @@ def test_three_models_make_three_pairs_corrected_by_holm():
             for name, shift in (("a", 0.0), ("b", 0.05), ("c", 0.3))
             for i in range(20)
         ],
-        columns=score_maps.COLUMNS,
+        columns=COLUMNS,
     )
     found = compare_maps(scores)
     assert list(zip(found.maps, found.minus, strict=True)) == [("b", "a"), ("c", "a"), ("c", "b")]

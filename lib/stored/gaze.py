@@ -92,7 +92,7 @@ def gaze_map(points: np.ndarray, sigma: float, width: int, height: int) -> np.nd
     centres = np.arange(STORED_SIZE) + 0.5
     exponents = [((centres[:, None] - at) / (sigma * scale)) ** 2 / -2 for at in (y, x)]
     rows, columns = map(np.exp, exponents)
-    blurred = (rows * points[:, 2]) @ columns.T
+    blurred = (rows * (points[:, 2] / points[:, 2].max())) @ columns.T
     highest = blurred.max()
     if highest <= np.finfo(np.float64).tiny:
         return np.zeros((STORED_SIZE, STORED_SIZE), np.float32)  # nobody looked here: no ordering
