@@ -60,7 +60,9 @@ class Maps(ABC):
         except StoredError as error:
             raise MapsError(str(error)) from None
         except Exception as error:  # whatever a decoder makes of a damaged file
-            raise MapsError(f"{where} cannot be read: {error or type(error).__name__}") from None
+            raise MapsError(
+                f"{where} cannot be read ({error or type(error).__name__}): write it anew"
+            ) from None
 
     @abstractmethod
     def where(self, name: str) -> str:

@@ -267,10 +267,10 @@ def test_check_says_all_that_is_wrong_at_once(tmp_path, capsys):
     assert main([str(tmp_path)]) == 2
     told = capsys.readouterr().out
     for line in (
-        "3 pictures with human maps can be read, of 3 classes (0 to 3)",
-        "1 human maps have one value only",
-        "1 files are not used: notes.txt",
-        "5 problems:",
+        "pictures with human maps that can be read: 3, of 3 classes (0 to 3)",
+        "left out of means: 1 (d.png)",
+        "files that nothing names: 1 (notes.txt)",
+        "problems: 5",
         "labels.csv, line 8: g.png is not there",
         "labels.csv, line 9: invalid literal",
         "c.png is no readable picture",
@@ -283,9 +283,9 @@ def test_check_says_all_that_is_wrong_at_once(tmp_path, capsys):
 def test_check_finds_nothing_wrong_with_a_good_folder(tmp_path, capsys):
     assert main([str(write_gaze(tmp_path))]) == 0
     told = capsys.readouterr().out
-    assert "2 pictures with human maps can be read, of 2 classes (3 to 4)" in told
-    assert "3 gaze points are used, 0 beside the pictures left out" in told
-    assert told.endswith("0 problems\n")
+    assert "pictures with human maps that can be read: 2, of 2 classes (3 to 4)" in told
+    assert "gaze points: 3; beside their pictures, left out: 0" in told
+    assert told.endswith("problems: 0\n")
 
 
 def test_more_than_ten_problems_are_told_by_check_alone(tmp_path):

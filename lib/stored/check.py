@@ -101,24 +101,23 @@ def _unused(place: Path, parts: Sequence[Part], problems: Sequence[str]) -> list
 
 def told(place: Path, found: Found) -> str:
     """The same in words, a line per problem."""
-    lines = [f"{place}: {found.pictures} pictures with human maps can be read"]
+    lines = [f"{place}: pictures with human maps that can be read: {found.pictures}"]
     if found.classes:
         numbers = f"{min(found.classes)} to {max(found.classes)}"
         lines[0] += f", of {len(found.classes)} classes ({numbers})"
     if found.points:
-        lines.append(f"{found.points} gaze points are used, {found.outside} beside the pictures "
-                     "left out")  # fmt: skip
+        lines.append(f"gaze points: {found.points}; beside their pictures, left out: {found.outside}")  # fmt: skip
     if found.constant:
         lines.append(
-            f"{len(found.constant)} human maps have one value only, which orders nothing; they "
-            f"are counted and left out of means: {_some(found.constant)}"
+            f"human maps with one value only, which orders nothing, left out of means: "
+            f"{len(found.constant)} ({_some(found.constant)})"
         )
     if 0 < found.pictures < _BATCH:
         lines.append(f"fewer than {_BATCH} pictures: `--protocols corrected` scores them, "
                      "published takes whole batches only")  # fmt: skip
     if found.unused:
-        lines.append(f"{len(found.unused)} files are not used: {_some(found.unused)}")
-    lines.append(f"{len(found.problems)} problems" + ":" * bool(found.problems))
+        lines.append(f"files that nothing names: {len(found.unused)} ({_some(found.unused)})")
+    lines.append(f"problems: {len(found.problems)}")
     return "\n".join(lines + [f"  {problem}" for problem in found.problems])
 
 
