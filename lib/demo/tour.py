@@ -1,30 +1,39 @@
-"""The guided tour's own model: `python -m lib.demo.tour` trains it, two minutes.
+"""The guided tour's data, `data/demo/tour`: `python -m lib.demo.tour`, some minutes.
 
-As the miniatures are trained, from `data/demo/tour/my_rows.py`, plain and with DCLS.
+From `my_rows.py` there a small network, plain and with DCLS, trained as the miniatures are;
+pictures with simulated gaze points; and heatmaps that no network made.
 """
 
 from __future__ import annotations
 
+import csv
+import json
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from lib.backbones import BACKBONES
-from lib.demo.delivered import HELD_OUT, SEED, TRAINING, delivered
-from lib.demo.scenes import CLASSES
+from lib.demo.delivered import HELD_OUT, PICTURE_QUALITY, SEED, TRAINING, delivered
+from lib.demo.scenes import CLASSES, SIDE, Scene, make_scene
 from lib.demo.training import accuracy, train
 from lib.extension import load_extension
 from lib.models import save_weights
 from lib.paths import DEMO
+from lib.stored.shards import encode_jpeg
 
-ROWS = DEMO / "tour" / "my_rows.py"
-_PICTURES, _HELD_OUT = 1200, 240
+TOUR = DEMO / "tour"
+ROWS = TOUR / "my_rows.py"
+_SPLIT = 3  # of the scenes: no picture of the tour is another's
+_GAZED_AT, _OBSERVERS, _SIGMA = 12, 5, 20
+_TRAINED_ON, _HELD_OUT = 1200, 240
 
 
-def main() -> None:
+def train_models() -> None:
+    """The tour's own network, plain and with DCLS."""
     load_extension(ROWS)
     backbone = BACKBONES["smallnet"]
-    pictures, labels, shown = delivered(TRAINING, _PICTURES)
+    pictures, labels, shown = delivered(TRAINING, _TRAINED_ON)
     held_out, held_out_labels, _ = delivered(HELD_OUT, _HELD_OUT)
     for dcls, path in ((False, backbone.weights), (True, backbone.weights_dcls)):
         with tqdm(desc=f"{backbone.key}{' + DCLS' * dcls}", unit="step") as bar:
@@ -42,6 +51,57 @@ def main() -> None:
         top1 = accuracy(network, backbone, held_out, held_out_labels)
         print(f"{path}: held-out top-1 {top1:.3f}")
         save_weights(network, Path(path), {"held_out_top1": f"{top1:.4f}"})
+
+
+def _gaze(scene: Scene, index: int) -> list[tuple[float, float, int, str]]:
+    """Simulated fixations: x, y in pixels, duration in milliseconds, observer."""
+    rng = np.random.default_rng([SEED, _SPLIT, index])
+    chances = (scene.diagnosticity + 0.01 * (scene.diagnosticity > 0)).ravel().astype(np.float64)
+    found = []
+    for observer in range(_OBSERVERS):
+        first = np.array([SIDE / 2, SIDE / 2]) + rng.normal(0, 6, 2)  # everyone begins there
+        places = [first] + [
+            np.array(divmod(rng.choice(chances.size, p=chances / chances.sum()), SIDE))
+            + rng.normal(0, 8, 2)
+            for _ in range(rng.integers(4, 8))
+        ]
+        for y, x in np.clip(places, 0.5, SIDE - 0.5):
+            found.append((round(x, 1), round(y, 1), int(rng.gamma(4, 60)), f"p{observer + 1}"))
+    return found
+
+
+def write_gaze() -> None:
+    """Pictures, their classes, gaze points, and the blur that makes maps of them."""
+    folder = TOUR / "gaze"
+    (folder / "pictures").mkdir(parents=True, exist_ok=True)
+    rows, points, maps = [], [], {}
+    for index in range(_GAZED_AT):
+        scene, name = make_scene(SEED, _SPLIT, index), f"pictures/{index:02}.jpg"
+        (folder / name).write_bytes(encode_jpeg(scene.picture, PICTURE_QUALITY))
+        rows.append((name, scene.label))
+        points += [(name, *point) for point in _gaze(scene, index)]
+        maps[name] = _saturation(scene.picture)
+    _write(folder / "labels.csv", ("picture", "label"), rows)
+    _write(folder / "gaze.csv", ("file", "x", "y", "duration", "observer"), points)
+    (folder / "gaze.json").write_text(json.dumps({"sigma_pixels": _SIGMA}) + "\n")
+    np.savez_compressed(TOUR / "saturation.npz", **maps)
+
+
+def _saturation(picture: np.ndarray) -> np.ndarray:
+    """How colourful each of 16 x 16 cells is: what an explanation without a network may be."""
+    high, low = picture.max(axis=2).astype(float), picture.min(axis=2).astype(float)
+    cells = ((high - low) / np.maximum(high, 1)).reshape(16, SIDE // 16, 16, SIDE // 16)
+    return cells.mean(axis=(1, 3)).astype(np.float32)
+
+
+def _write(path: Path, names: tuple[str, ...], rows: list[tuple]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([names, *rows])
+
+
+def main() -> None:
+    write_gaze()
+    train_models()
 
 
 if __name__ == "__main__":
