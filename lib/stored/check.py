@@ -106,7 +106,9 @@ def told(place: Path, found: Found) -> str:
         numbers = f"{min(found.classes)} to {max(found.classes)}"
         lines[0] += f", of {len(found.classes)} classes ({numbers})"
     if found.points:
-        lines.append(f"gaze points: {found.points}; beside their pictures, left out: {found.outside}")  # fmt: skip
+        lines.append(
+            f"gaze points: {found.points}; beside their pictures, left out: {found.outside}"
+        )
     if found.constant:
         lines.append(
             f"human maps with one value only, which orders nothing, left out of means: "
