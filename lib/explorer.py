@@ -19,6 +19,7 @@ from typing import Any
 import ipywidgets as widgets
 from IPython import get_ipython
 from IPython.display import Image, display
+from PIL.Image import Image as Pixels
 
 from lib.explained import Explainer, Seen, View, has_floor
 from lib.explorer_panel import draw_kernels, draw_view, in_words, png, stacked
@@ -81,7 +82,7 @@ class Explorer:
         )
 
     def still(self) -> bytes:
-        """All that is shown now as one PNG file."""
+        """All that is chosen now as one PNG file. Raises as `Explainer.view`."""
         images = [draw_view(self._view(), self.opacity.value, self._caveat)]
         if self.layer.value:
             images.append(self._drawn_kernels())
@@ -167,7 +168,7 @@ class Explorer:
         if self.layer.value:
             self.kernels.value = png(self._drawn_kernels())
 
-    def _drawn_kernels(self):
+    def _drawn_kernels(self) -> Pixels:
         key, layer = self.backbone.value, self.layer.value
         found = self.explainer.kernels(key, layer)
         return draw_kernels(found, self.explainer.backbones[key].label, layer)
