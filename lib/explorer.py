@@ -109,6 +109,8 @@ class Explorer:
                     first()
                 if maps:
                     self._draw_maps()
+                else:
+                    self._say(self._words)  # of the maps as they are, not of an earlier failure
 
         return heard
 
@@ -162,7 +164,8 @@ class Explorer:
             self._say(f"{method.label} takes many forwards: a moment, please …")
         view = self._view()
         self.panel.value = png(draw_view(view, self.opacity.value, self._caveat))
-        self._say(_in_a_line(view))
+        self._words = _in_a_line(view)
+        self._say(self._words)
 
     def _draw_kernels(self) -> None:
         if self.layer.value:

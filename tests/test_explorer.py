@@ -316,6 +316,17 @@ def test_what_fails_is_said_and_nothing_is_shown_for_it(shown, monkeypatch):
     assert bytes(shown.panel.value) == before
 
 
+def test_a_layer_that_fails_is_said_until_another_is_shown(shown, monkeypatch):
+    words, kernels = shown.message.value, bytes(shown.kernels.value)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "draw_kernels", lambda *_: 1 / 0)
+        shown.layer.value = shown.layer.options[1]
+    assert "division by zero" in shown.message.value
+    assert bytes(shown.kernels.value) == kernels
+    shown.layer.value = shown.layer.options[2]
+    assert shown.message.value == words
+
+
 def test_the_demos_caveat_stands_below(shown):
     view = shown._view()
     assert draw_view(view, 0.5, shown._caveat).height > draw_view(view, 0.5).height
