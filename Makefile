@@ -45,6 +45,9 @@ bench: $(READY)
 # Makes data/demo/ anew from seeds: about forty minutes on two cores.
 demo-data: $(READY)
 	$(BIN)/python -m lib.demo
+	$(BIN)/python -m lib.demo.attention --methods lcam_fm lcam_img
+	$(BIN)/python -m lib.demo.attention --methods lcam_fm_a --epochs 10
+	$(BIN)/python -m lib.demo.tour
 
 # Removes what runs wrote, kept scores included; keeps the environment, the embedded example and downloads.
 clean:
