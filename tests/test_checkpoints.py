@@ -177,13 +177,16 @@ def test_a_truncated_checkpoint_is_refused(stored, keep):
 
 
 def test_every_variant_has_a_published_file_and_resnet_its_matched_baseline():
-    assert set(WEIGHTS) == {variant_name(*v) for v in ALL_VARIANTS} | {"resnet50_a3"}
+    studys = {variant_name(*v) for v in ALL_VARIANTS}
+    assert set(WEIGHTS) == studys | {"resnet50_a3", "vgg16", "vgg16_pooled"}
     assert [WEIGHTS[variant_name(*v)].variant for v in ALL_VARIANTS] == ALL_VARIANTS
     assert "a3_in1k" in WEIGHTS["resnet50_a3"].url
     assert "fastvit_sa24_seed0" in WEIGHTS["fastvit_sa24"].url
     assert len(SHARDS) == 18
     assert list(SHARDS)[-1] == UNREAD_SHARD
-    places = [row.place for row in (*WEIGHTS.values(), *SHARDS.values())]
+    assert WEIGHTS["vgg16"].place == WEIGHTS["vgg16_pooled"].place  # one network, two layers
+    others = [row for key, row in WEIGHTS.items() if key != "vgg16_pooled"]
+    places = [row.place for row in (*others, *SHARDS.values())]
     assert len(set(places)) == len(places)
 
 

@@ -25,7 +25,7 @@ from lib.stored.shards import encode_jpeg
 TOUR = DEMO / "tour"
 ROWS = TOUR / "my_rows.py"
 _SPLIT = 3  # of the scenes: no picture of the tour is another's
-_GAZED_AT, _OBSERVERS, _SIGMA = 12, 5, 20
+_GAZED_AT, _OBSERVERS, _SIGMA = 8, 5, 20
 _TRAINED_ON, _HELD_OUT = 1200, 240
 
 

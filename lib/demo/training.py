@@ -52,7 +52,7 @@ RECIPES = {
     "convnext": Recipe(steps=400, lr=3e-3),
     "metaformer": Recipe(steps=420, lr=2e-3, positive_weight=3.0),
     "fastvit": Recipe(steps=200, lr=2e-3),
-    "own": Recipe(steps=300, lr=3e-3, layout=torch.channels_last),  # the guided tour's
+    "own": Recipe(steps=150, lr=3e-3, layout=torch.channels_last),  # the guided tour's
 }
 
 

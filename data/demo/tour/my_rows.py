@@ -46,7 +46,7 @@ add_model(
     label="SmallNet",
     build=SmallNet,
     weights="smallnet.safetensors",
-    dcls=DclsRecipe(kernel_count=9, size=7, version="v1", replaces=within_blocks),
+    dcls=DclsRecipe(kernel_count=3, size=7, version="v1", replaces=within_blocks),
     weights_dcls="smallnet_dcls.safetensors",
     preprocessing=Preprocessing(resize=224, crop=224),
 )
