@@ -46,7 +46,7 @@ bench: $(READY)
 demo-data: $(READY)
 	$(BIN)/python -m lib.demo
 	$(BIN)/python -m lib.demo.attention --methods lcam_fm lcam_img
-	$(BIN)/python -m lib.demo.attention --methods lcam_fm_a --epochs 10
+	$(BIN)/python -m lib.demo.attention --methods lcam_fm_a lcam_img_a --epochs 10
 	$(BIN)/python -m lib.demo.tour
 
 # Removes what runs wrote, kept scores included; keeps the environment, the embedded example and downloads.
