@@ -15,6 +15,7 @@ import os
 import re
 import shlex
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from lib.backbones import BACKBONES
@@ -143,6 +144,15 @@ def _flat(groups: list[list[str]]) -> list[str]:
     return [name for group in groups for name in group]
 
 
+def _with_own_rows(file: str) -> None:
+    from lib.extension import load_extension
+
+    try:
+        load_extension(Path(file).expanduser())
+    except ValueError as error:
+        raise RunError("wrong option", str(error)) from None
+
+
 def _print_lists(steps) -> None:
     print("notebooks (--only, --from)")
     for step in steps:
@@ -206,6 +216,8 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
 
     known = steps.find_steps()
     if options.list:
+        if options.extend:
+            _with_own_rows(options.extend)
         _print_lists(known)
         return 0
     values = {

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.backbones import BACKBONES
-from lib.figures import DCLS_COLOUR, MARKS, PLAIN_COLOUR, methods_of
+from lib.figures import DCLS_COLOUR, MARKS, PLAIN_COLOUR, methods_of, plot_nothing
 from lib.methods import METHODS
 
 _CHANGE = "change of the score (mean Spearman ρ ÷ 0.658)"
@@ -20,6 +20,12 @@ _CHANGE = "change of the score (mean Spearman ρ ÷ 0.658)"
 def _present(keys: Sequence[str]) -> list[str]:
     known = set(keys)
     return [key for key in BACKBONES if key in known]
+
+
+def _models(table: pd.DataFrame) -> list[tuple[str, bool]]:
+    """(backbone, dcls) of each model that a table has, in the order of the models' table."""
+    there = set(zip(table.backbone, table.dcls.astype(bool), strict=True))
+    return [(k, d) for k in _present(table.backbone) for d in (False, True) if (k, d) in there]
 
 
 def _nothing(title: str) -> Figure:
@@ -43,6 +49,8 @@ def plot_paired_differences(paired: pd.DataFrame, differences: pd.DataFrame) -> 
 
     paired, differences : `paired_differences` and `per_image_differences` of one protocol
     """
+    if paired.empty:
+        return plot_nothing("none of these models has a DCLS form: there is no pair to compare")
     methods, order = methods_of(paired), _present(paired.backbone)
     fig, axes = plt.subplots(
         1, len(methods), figsize=(3.7 * len(methods) + 0.6, 0.34 * len(order) + 1.5),
@@ -98,6 +106,8 @@ def plot_floor_sweep(sweep: pd.DataFrame) -> Figure:
         above, below = axes[2 * line, column], axes[2 * line + 1, column]
         for (name, dcls), style in styles.items():
             chosen = sweep[(sweep.backbone == key) & (sweep.order == name) & (sweep.dcls == dcls)]
+            if chosen.empty:  # a model without a DCLS form
+                continue
             label = f"{name}, {'with' if dcls else 'without'} DCLS"
             above.plot(chosen.floor, chosen.score, label=label, lw=1.3, **style)
             above.fill_between(chosen.floor, chosen.low, chosen.high, color=style["color"],
@@ -122,8 +132,7 @@ def plot_floor_sweep(sweep: pd.DataFrame) -> Figure:
 
 def plot_two_by_two(changes: pd.DataFrame) -> Figure:
     """A row per model: what each ingredient of Threshold-Grad-CAM does to its score."""
-    order = _present(changes.backbone)
-    models = [(key, dcls) for key in order for dcls in (False, True)]
+    models = _models(changes)
     fig, ax = plt.subplots(figsize=(6.8, 0.26 * len(models) + 1.6))
     names = list(changes.change_by.unique())
     colours = ("#E69F00", "#009E73", "#000000")
@@ -134,11 +143,12 @@ def plot_two_by_two(changes: pd.DataFrame) -> Figure:
         ax.errorbar(chosen.change, places, xerr=errors, fmt=mark, color=colour, ms=4, capsize=2,
                     elinewidth=1, label=name)  # fmt: skip
     ax.axvline(0, color="0.3", lw=0.8, ls="--")
-    labels = [BACKBONES[key].label + (" + DCLS" if dcls else "") for key, dcls in models]
+    labels = [BACKBONES[key].titled(dcls) for key, dcls in models]
     ax.set_yticks(range(len(models)), labels)
     ax.invert_yaxis()
-    for place in range(2, len(models), 2):
-        ax.axhline(place - 0.5, color="0.9", lw=0.6, zorder=0)
+    for place in range(1, len(models)):
+        if models[place][0] != models[place - 1][0]:
+            ax.axhline(place - 0.5, color="0.9", lw=0.6, zorder=0)
     ax.set_xlabel(f"against plain Grad-CAM: {_CHANGE}\n{_n(changes.n)} pictures, paired; bars: "
                   "95 % intervals")  # fmt: skip
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, fontsize=8)
@@ -152,8 +162,7 @@ def plot_measures(measured: pd.DataFrame) -> Figure:
     """
     if measured.empty:
         return _nothing("Measures of agreement")
-    methods, order = methods_of(measured), _present(measured.backbone)
-    models = [(key, dcls) for key in order for dcls in (False, True)]
+    methods, models = methods_of(measured), _models(measured)
     rows = list(measured.label.unique())
     fig, axes = plt.subplots(
         len(methods), 1, figsize=(0.42 * len(models) + 2.6, (0.3 * len(rows) + 0.5) * len(methods)
@@ -173,7 +182,7 @@ def plot_measures(measured: pd.DataFrame) -> Figure:
         ax.set_yticks(range(len(rows)), rows)
         ax.set_title(METHODS[method].label)
         ax.tick_params(length=0)
-    labels = [BACKBONES[key].label + (" + DCLS" if dcls else "") for key, dcls in models]
+    labels = [BACKBONES[key].titled(dcls) for key, dcls in models]
     axes[-1, 0].set_xticks(range(len(models)), labels, rotation=55, ha="right")
     bar = fig.colorbar(image, ax=axes[:, 0], shrink=0.7, pad=0.01)
     bar.set_label(f"rank among the {len(models)} models (1: agrees most)")
@@ -190,27 +199,24 @@ def plot_randomisation(similarity: pd.DataFrame) -> Figure:
     order, methods = _present(similarity.backbone), methods_of(similarity)
     columns = min(4, len(order))
     rows = -(-len(order) // columns)
+    parts = {key: list(similarity[similarity.backbone == key].part.unique()) for key in order}
+    alike = all(names == parts[order[0]] for names in parts.values())
     fig, axes = plt.subplots(
-        rows, columns, figsize=(2.05 * columns + 0.7, 2.1 * rows + 1.2), sharex=True, sharey=True,
+        rows, columns, figsize=(2.05 * columns + 0.7, 2.1 * rows + 1.2), sharex=alike, sharey=True,
         squeeze=False,
     )  # fmt: skip
-    parts = list(similarity.part.unique())
     for ax, key in zip(axes.flat, order, strict=False):
+        of_model = similarity[similarity.backbone == key]
         for method, style in zip(methods, ("-", "--", ":", "-.") * 5, strict=False):
             for dcls in (False, True):
-                chosen = (
-                    similarity[
-                        (similarity.backbone == key)
-                        & (similarity.method == method)
-                        & (similarity.dcls == dcls)
-                    ]
-                    .set_index("part")
-                    .loc[parts]
-                )
-                _band(ax, chosen, style, dcls, METHODS[method].label)
+                chosen = of_model[(of_model.method == method) & (of_model.dcls == dcls)]
+                if len(chosen):
+                    _band(ax, chosen.set_index("part").loc[parts[key]], style, dcls,
+                          METHODS[method].label)  # fmt: skip
         ax.axhline(0, color="0.3", lw=0.6)
         ax.set_title(BACKBONES[key].label)
-        ax.set_xticks(range(len(parts)), parts, rotation=60, ha="right", fontsize=7)
+        names = parts[key]
+        ax.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=7)
     for ax in axes.flat[len(order) :]:
         ax.set_axis_off()
     fig.supylabel("similarity to the trained network's map (Spearman's ρ)", fontsize=8)
@@ -236,10 +242,7 @@ def plot_alignment_against_faithfulness(table: pd.DataFrame) -> Figure:
     """
     if table.empty:
         return _nothing("Agreement and faithfulness")
-    models = [
-        (key, dcls) for key in _present(table.backbone) for dcls in (False, True)
-        if ((table.backbone == key) & (table.dcls == dcls)).any()
-    ]  # fmt: skip
+    models = _models(table)
     methods = methods_of(table)
     columns = min(2, len(models))
     rows = -(-len(models) // columns)
@@ -259,7 +262,7 @@ def plot_alignment_against_faithfulness(table: pd.DataFrame) -> Figure:
                 fmt=MARKS[number % len(MARKS)], color=colours[number], ms=5, elinewidth=0.7,
                 markeredgecolor="0.2", markeredgewidth=0.5, label=METHODS[method].label,
             )  # fmt: skip
-        ax.set_title(BACKBONES[key].label + (" + DCLS" if dcls else ""))
+        ax.set_title(BACKBONES[key].titled(dcls))
         ax.set_xlim(-5, 105)
         ax.grid()
     for ax in axes.flat[len(models) :]:

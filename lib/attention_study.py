@@ -31,13 +31,24 @@ _PICTURES, _EPOCHS = 96, 8  # of a training that is watched
 _LOOKED_AT = 6
 
 
-def trained_ones(study: Study, methods: Sequence[CamMethod]) -> tuple[CamMethod, ...]:
-    """These methods without the learned ones of which a variant has no module yet."""
-    return tuple(
-        m for m in methods
-        if not m.learned
-        or all(study.attention_path(b.key, d, m.key).is_file() for b, d in study.there())
-    )  # fmt: skip
+def comparable(study: Study, methods: Sequence[CamMethod]) -> Study:
+    """The study by those of these methods, and of those backbones, whose modules are trained.
+
+    A learned method without a module for one of the study's own variants is left out; a
+    reader's own backbone without modules is left out itself, unless there are no others.
+    """
+    there = list(dict.fromkeys(backbone for backbone, _ in study.there()))
+
+    def trained(backbone: Backbone, method: CamMethod) -> bool:
+        return not method.learned or all(
+            study.attention_path(backbone.key, dcls, method.key).is_file()
+            for dcls in backbone.forms
+        )
+
+    deciding = [b for b in there if not b.origin] or there
+    chosen = tuple(m for m in methods if all(trained(b, m) for b in deciding))
+    backbones = tuple(b for b in there if all(trained(b, m) for m in chosen))
+    return replace(study, backbones=backbones, methods=chosen)
 
 
 @dataclass(frozen=True)
@@ -67,19 +78,20 @@ def watch_training(study: Study, backbone: Backbone, compared: int) -> Watched:
     pictures = ArrayPictures(resized, study.profile.label)
     some = torch.from_numpy(resized[:_LOOKED_AT]).permute(0, 3, 1, 2).float() / 255
     trained: dict[str, Trained] = {}
+    dcls = backbone.forms[-1]
     for key in _WATCHED:
         recipe = replace(default_recipe(study.profile.key, backbone, key), epochs=_EPOCHS)
-        trained[key] = train_variant(study, backbone, True, key, pictures, recipe, look_at=some)
+        trained[key] = train_variant(study, backbone, dcls, key, pictures, recipe, look_at=some)
     last, side = trained[_WATCHED[-1]], some.shape[-1]
     label = METHODS[_WATCHED[-1]].label
     maps = looked_at(last.looks, label, side)
-    model = study.inference_model(backbone.key, True, ())
+    model = study.inference_model(backbone.key, dcls, ())
     x = model.prepare_pixels(torch.from_numpy(resized[:_LOOKED_AT]))
     maps[METHODS[REFERENCE].label] = (
         cam_maps(model, x, None, [REFERENCE], side)[REFERENCE].cpu().numpy()
     )
     histories = {METHODS[key].label: t.history for key, t in trained.items()}
-    title = f"{backbone.label} + DCLS, {len(pictures)} pictures, {_EPOCHS} epochs"
+    title = f"{backbone.titled(dcls)}, {len(pictures)} pictures, {_EPOCHS} epochs"
     return Watched(title, histories, resized[:_LOOKED_AT], maps)
 
 
@@ -105,23 +117,24 @@ def _others(study: Study, compared: int, count: int) -> np.ndarray:
 
 
 def _kept_histories(study: Study, backbone: Backbone) -> Watched:
-    histories = {}
+    histories, dcls = {}, backbone.forms[-1]
     for key in _WATCHED:
-        path = study.attention_path(backbone.key, True, key).with_suffix(".csv")
+        path = study.attention_path(backbone.key, dcls, key).with_suffix(".csv")
         if path.is_file():
             histories[METHODS[key].label] = pd.read_csv(path)
-    return Watched(f"{backbone.label} + DCLS", histories, np.empty((0, 1, 1, 3), np.uint8), {})
+    return Watched(backbone.titled(dcls), histories, np.empty((0, 1, 1, 3), np.uint8), {})
 
 
 def compare_methods(study: Study, pictures: int) -> pd.DataFrame:
     """Faithfulness and agreement with people of every model and method of a study.
 
     `backbone, dcls, method, image_id, measure, value`: a row per picture and measure, which are
-    those of `lib.faithfulness.score_faithfulness` and "score". Raises as these do.
+    those of `lib.faithfulness.score_faithfulness` and "score", under the first of the study's
+    protocols. Raises as these do.
     """
     backbones = list(dict.fromkeys(backbone for backbone, _ in study.there()))
     values = score_faithfulness(study, backbones, study.methods, pictures, False)
-    scores = score_study(replace(study, limit=pictures))
+    scores = score_study(replace(study, limit=pictures, protocols=study.protocols[:1]))
     valid = scores[scores.validity == VALID]
     agreed = valid.assign(value=valid.rho / HUMAN_CEILING, measure="score")
     return pd.concat([values, agreed[COLUMNS]], ignore_index=True)

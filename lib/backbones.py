@@ -81,6 +81,7 @@ class Backbone:
                   this row's baseline, trained by their recipe, makes a fairer pair
     layer       : whose output the maps are made of, a module's name; "" is where timm's
                   `forward_features` ends
+    channels_last : its features are (image, h, w, channel)
     build       : makes the network for a number of classes; None is timm's tag
     weights, weights_dcls : files, where they are not the study's own
     origin      : SHA-256 of the reader's file that added it, "" for the study's own
@@ -98,6 +99,7 @@ class Backbone:
     head_norm_eps: float | None = None
     pair_of: str = ""
     layer: str = ""
+    channels_last: bool = False
     compared: bool = True
     build: Callable[[int], Any] | None = field(repr=False, default=None)
     weights: str = ""
@@ -108,6 +110,10 @@ class Backbone:
     def forms(self) -> tuple[bool, ...]:
         """Without DCLS, and with it if there is a recipe."""
         return (False, True) if self.dcls else (False,)
+
+    def titled(self, dcls: bool) -> str:
+        """The label of one of its forms."""
+        return self.label + " + DCLS" * dcls
 
     @property
     def timm_name(self) -> str:

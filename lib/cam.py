@@ -8,8 +8,7 @@ All gradient-weighted methods share that one pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,20 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.methods import METHODS, CamMethod
+from lib.split import evaluating
 
 MAP_SIZE = 224
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """The model in eval mode; every submodule's own mode is restored afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield model
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 @dataclass(frozen=True)
@@ -120,7 +108,17 @@ def cam_maps(
         raise ValueError("methods is a list of keys or rows, not one text")
     rows = [m if isinstance(m, CamMethod) else METHODS[m] for m in methods]
     passed = head_pass(model, x, targets)
-    return {row.key: enlarge(row.maps(model, x, passed), size) for row in rows}
+    return {row.key: enlarge(_checked_maps(row, model, x, passed), size) for row in rows}
+
+
+def _checked_maps(row: CamMethod, model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
+    maps = row.maps(model, x, passed)
+    if maps.ndim != 3 or len(maps) != len(x):
+        raise ValueError(
+            f"{row.label} must make maps of shape (image, h, w), here {len(x)} of them, and made "
+            f"{tuple(maps.shape)}"
+        )
+    return maps
 
 
 def is_constant(maps: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import nn
 from lib.backbones import Backbone
 from lib.dcls import dcls_layers, dense_kernel
 from lib.heatmaps import held_out
-from lib.models import StudyModel, build_network, parameter_counts
+from lib.models import StudyModel, build_network, parameter_counts, weightless
 from lib.receptive import effective_receptive_field
 from lib.study import Study
 
@@ -26,9 +26,12 @@ def parameter_table(study: Study) -> pd.DataFrame:
     """
     rows = []
     for backbone in study.backbones:
-        full = parameter_counts(backbone, mini=False, classes=FULL_SIZE_CLASSES)
-        with torch.device("meta"):
-            replaced = len(dcls_layers(build_network(backbone, backbone.dcls is not None)))
+        # A reader's own network may know one number of classes only: the profile's.
+        classes = study.profile.classes if backbone.build else FULL_SIZE_CLASSES
+        full = parameter_counts(backbone, mini=False, classes=classes)
+        with weightless(backbone):
+            network = build_network(backbone, backbone.dcls is not None, num_classes=classes)
+            replaced = len(dcls_layers(network))
         row = {
             "backbone": backbone.label,
             "replaced layers": replaced,

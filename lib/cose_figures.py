@@ -37,6 +37,10 @@ def _bars(table: pd.DataFrame, score: str) -> str:
     return f"no intervals: fewer than {FEW} pictures"
 
 
+def _mark(key: str) -> str:
+    return MARKS[list(BACKBONES).index(key) % len(MARKS)]
+
+
 def plot_consistency_against_sensitivity(summary: pd.DataFrame) -> Figure:
     """A panel per method, an arrow per backbone from plain to DCLS.
 
@@ -74,9 +78,9 @@ def plot_consistency_against_sensitivity(summary: pd.DataFrame) -> Figure:
     )
     fig.supylabel("sensitivity: 1 − mean SSIM where it becomes wrong", fontsize=8)
     handles = [
-        plt.Line2D([], [], marker=MARKS[number], ls="", ms=5, mfc="white", mec="0.2",
+        plt.Line2D([], [], marker=_mark(key), ls="", ms=5, mfc="white", mec="0.2",
                    label=BACKBONES[key].label)
-        for number, key in enumerate(BACKBONES) if key in set(summary.backbone)
+        for key in BACKBONES if key in set(summary.backbone)
     ]  # fmt: skip
     for colour, label in ((PLAIN_COLOUR, "without DCLS"), (DCLS_COLOUR, "with DCLS")):
         handles.append(plt.Line2D([], [], marker="s", ls="", ms=5, color=colour, label=label))
@@ -102,7 +106,7 @@ def _lines_of_equal_cose(ax: Axes, left: float, top: float) -> None:
 
 
 def _arrow(ax: Axes, pair: pd.DataFrame, key: str) -> None:
-    mark = MARKS[list(BACKBONES).index(key) % len(MARKS)]
+    mark = _mark(key)
     for dcls, colour in ((False, PLAIN_COLOUR), (True, DCLS_COLOUR)):
         if dcls not in pair.index or pair.loc[dcls, ["consistency", "sensitivity"]].isna().any():
             continue

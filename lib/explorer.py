@@ -168,8 +168,7 @@ class Explorer:
         self._say(self._words)
 
     def _draw_kernels(self) -> None:
-        if self.layer.value:
-            self.kernels.value = png(self._drawn_kernels())
+        self.kernels.value = png(self._drawn_kernels()) if self.layer.value else b""
 
     def _drawn_kernels(self) -> Pixels:
         key, layer = self.backbone.value, self.layer.value

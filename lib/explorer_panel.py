@@ -157,11 +157,11 @@ def _draw_scale(image: Image.Image, draw: ImageDraw.ImageDraw, left: int) -> Non
 def draw_kernels(kernels: Mapping[bool, np.ndarray], label: str, layer: str) -> Image.Image:
     """A layer's kernels, a row without DCLS and one with, at one scale of pixels.
 
-    kernels : {dcls: (kernel, size, size)}; each is coloured on its own symmetric scale, linear
+    kernels : {dcls: (kernel, height, width)}; each is coloured on its own symmetric scale, linear
               around 0 and logarithmic beyond
     label, layer : names of backbone and layer
     """
-    window = max(k.shape[-1] for k in kernels.values())
+    window = max(max(k.shape[1:]) for k in kernels.values())
     count = max(len(k) for k in kernels.values())
     step = _KERNEL + 6
     width = max(_NAMES + count * step + _SCALE + 20, 760)
@@ -172,14 +172,14 @@ def draw_kernels(kernels: Mapping[bool, np.ndarray], label: str, layer: str) -> 
     draw.text((_GAP, 27), about, _INK, _font(_SMALL))
     for row, (dcls, stack) in enumerate(sorted(kernels.items())):
         top = 54 + row * step
-        size = stack.shape[-1]
-        name = f"{'with DCLS' if dcls else 'plain'}\n{size} × {size}"
+        high, wide = stack.shape[1:]
+        name = f"{'with DCLS' if dcls else 'plain'}\n{high} × {wide}"
         draw.multiline_text((_GAP, top + 34), name, _INK, _font(_SMALL + 1))
         for column, kernel in enumerate(stack):
             image.paste(_kernel_tile(kernel, window), (_NAMES + column * step, top))
     _draw_kernel_scale(image, draw, _NAMES + count * step + 8, len(kernels) * step - 6)
     foot = 54 + len(kernels) * step + 2
-    sizes = {k.shape[-1] for k in kernels.values()}
+    sizes = {k.shape[1:] for k in kernels.values()}
     text = "Each kernel on its own scale, linear within ±0.02 and logarithmic beyond."
     if len(sizes) > 1:
         text += " Grey: beyond the plain kernel, within reach of DCLS."
@@ -194,10 +194,13 @@ def _kernel_tile(kernel: np.ndarray, window: int) -> Image.Image:
     norm = SymLogNorm(reach * _LINEAR, vmin=-reach, vmax=reach)
     colours = (colormaps[KERNEL_COLOURS](norm(kernel))[..., :3] * 255).round().astype(np.uint8)
     tile = Image.new("RGB", (_KERNEL, _KERNEL), _BEYOND)
-    side = kernel.shape[-1] * zoom
-    drawn = Image.fromarray(colours).resize((side, side), Image.Resampling.NEAREST)
-    corner = (window - kernel.shape[-1]) // 2 * zoom + (_KERNEL - window * zoom) // 2
-    tile.paste(drawn, (corner, corner))
+    height, width = kernel.shape
+    size = (width * zoom, height * zoom)
+    drawn = Image.fromarray(colours).resize(size, Image.Resampling.NEAREST)
+    left, top = (
+        (window - side) // 2 * zoom + (_KERNEL - window * zoom) // 2 for side in (width, height)
+    )
+    tile.paste(drawn, (left, top))
     return tile
 
 

@@ -7,20 +7,25 @@ like the study's own. The file is the reader's own program: it is run, not check
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.util
 import inspect
 import sys
+import sysconfig
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib.backbones import BACKBONES, Backbone, DclsRecipe, Preprocessing
+from lib.fingerprint import sha256_of
 from lib.methods import METHODS, CamMethod
+from lib.paths import ROOT
 from lib.sources import WEIGHTS, timm_source
 from lib.tables import unknown_name
 
@@ -38,27 +43,90 @@ class ExtensionError(ValueError):
 
 
 def load_extension(path: Path) -> str:
-    """Run a file that adds rows, once a process; returns its SHA-256.
+    """Run a file that adds rows, once a process; returns the hash of `extension_files`.
 
-    Raises ExtensionError saying which line failed and why.
+    Modules beside it can be imported by it. Raises ExtensionError saying which line failed and
+    why.
     """
     path = path.resolve()
     try:
-        text = path.read_bytes()
+        text = "".join(sha256_of(file) for file in extension_files(path))
     except OSError as error:
         raise ExtensionError(f"the file of --extend cannot be read: {error}") from None
-    digest = hashlib.sha256(text).hexdigest()
+    digest = hashlib.sha256(text.encode()).hexdigest()
     if path in _loaded:
         if _loaded[path] != digest:
             raise ExtensionError(
-                f"{path} has changed since this process read it: restart it (in JupyterLab, the "
-                "kernel)"
+                f"{path}, or a module that it imports, has changed since this process read it: "
+                "restart it (in JupyterLab, the kernel)"
             )
         return digest
     with _taken_back_on_failure():
         _run(path, digest)
     _loaded[path] = digest
     return digest
+
+
+def extension_files(path: Path) -> list[Path]:
+    """A file of own rows and the modules of the reader's own that it imports, they in turn too.
+
+    Not those of Python, of installed packages and of this project.
+    """
+    path = path.resolve()
+    _make_importable(path.parent)
+    found, open_ = {path}, [path]
+    while open_:
+        new = set(_imported(open_.pop())) - found
+        found |= new
+        open_ += new
+    return [path, *sorted(found - {path})]
+
+
+def _imported(file: Path) -> list[Path]:
+    """The files of the reader's own modules that a file's import statements name."""
+    if not file.is_file():
+        return []
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):
+        return []
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    files: list[Path] = []
+    for name in sorted(names - {"lib"}):
+        try:
+            spec = importlib.util.find_spec(name)
+        except (ImportError, ValueError):
+            continue
+        if spec is not None:
+            files += _own_files(spec)
+    return files
+
+
+def _own_files(spec: ModuleSpec) -> list[Path]:
+    """A module's file, or a package's; none of what is not the reader's own."""
+    if not spec.submodule_search_locations:
+        file = Path(spec.origin).resolve() if spec.has_location else None
+        return [file] if file and _own(file) else []
+    folders = [Path(place).resolve() for place in spec.submodule_search_locations]
+    return [file.resolve() for f in folders if _own(f) for file in f.rglob("*.py")]
+
+
+def _own(place: Path) -> bool:
+    """Not of Python, of what is installed, or of this project."""
+    paths = sysconfig.get_paths()
+    installed = {Path(paths[name]).resolve() for name in ("stdlib", "purelib", "platlib")}
+    return not any(place.is_relative_to(folder) for folder in (*installed, ROOT / "lib"))
+
+
+def _make_importable(folder: Path) -> None:
+    """Modules beside a file of own rows; last, so that none takes an installed one's place."""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
 
 
 def _run(path: Path, digest: str) -> None:
@@ -163,7 +231,8 @@ def add_model(
         layer=layer, build=build, weights=_place(weights), weights_dcls=_place(weights_dcls),
         origin=digest,
     )  # fmt: skip
-    BACKBONES.add(replace(row, layer=_checked_layer(row)))
+    _refuse_twin(BACKBONES, "model", row.label)
+    BACKBONES.add(_checked(row))
     if not weights:
         WEIGHTS.add(timm_source(key, timm))
     return BACKBONES[key]
@@ -182,18 +251,59 @@ def _preprocessing(timm_name: str) -> Preprocessing:
     )
 
 
-def _checked_layer(row: Backbone) -> str:
-    """The layer that is named, or found; "" where timm's own cut serves."""
-    from lib.models import build_network
-    from lib.split import last_layer, split_at
+def _refuse_twin(table: Mapping[str, Backbone | CamMethod], kind: str, label: str) -> None:
+    """Figures and tables tell rows by their labels."""
+    for row in table.values():
+        if row.label == label:
+            raise ValueError(f"two rows of the {kind} table, {row.key} one, have the label {label}")
 
-    network = build_network(row, False)
-    if row.layer:
-        split_at(network, row.layer)
-        return row.layer
-    if hasattr(network, "forward_features") and hasattr(network, "forward_head"):
-        return ""
-    return last_layer(network, row.preprocessing.crop)
+
+def _checked(row: Backbone) -> Backbone:
+    """The row with its layer found, where none is named and timm's own cut does not serve, and
+    with where its features' channels are; after a forward of both halves."""
+    import torch
+
+    from lib.models import Provenance, StudyModel, build_network
+    from lib.split import last_layer
+
+    geometry, key = row.preprocessing, row.key
+    if not 0 < geometry.crop <= geometry.resize:
+        raise ValueError(
+            f"{key}: a crop of {geometry.crop} pixels does not fit into {geometry.resize}"
+        )
+    side = geometry.crop
+    network = build_network(row, False).eval()
+    timms = hasattr(network, "forward_features") and hasattr(network, "forward_head")
+    if not row.layer and not timms:
+        row = replace(row, layer=last_layer(network, side))
+    model = StudyModel(network, row, Provenance(key, "random", "full"))
+    device = next(iter(network.parameters()), torch.empty(0)).device
+    try:
+        with torch.inference_mode():
+            features = model.features(torch.zeros(2, 3, side, side, device=device))
+            logits = model.head(features)
+    except Exception as error:  # whatever the reader's own forward raises
+        raise ValueError(
+            f"{key}: a forward of two pictures, (2, 3, {side}, {side}), fails: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    where = f"its layer {row.layer}" if row.layer else "its forward_features"
+    shape = tuple(features.shape)
+    if features.ndim != 4 or min(sorted(shape[1:])[-2:]) < 2:
+        raise ValueError(
+            f"{key}: {where} gives {shape}, no maps (image, channel, h, w) of more than one cell: "
+            "name another layer (a transformer that works on tokens has none)"
+        )
+    if shape[1] == shape[2] != shape[3]:
+        row = replace(row, channels_last=True)
+    elif shape[2] != shape[3]:
+        raise ValueError(f"{key}: {where} gives {shape}, no square maps (image, channel, h, w)")
+    if logits.ndim != 2 or len(logits) != 2 or logits.shape[1] < 2:
+        raise ValueError(
+            f"{key}: the network gives {tuple(logits.shape)} for two pictures, and must give "
+            "logits (image, class) of two classes or more"
+        )
+    return row
 
 
 def add_method(
@@ -219,6 +329,7 @@ def add_method(
     if (maps is None) == (cam is None):
         raise ValueError(f"{key}: give either a function that makes maps or a class (cam=)")
     label = label or key
+    _refuse_twin(METHODS, "method", label)
     if cam is not None:
         from lib.package_cams import of_class
 
@@ -227,11 +338,13 @@ def add_method(
             CamMethod(key, label, whole_map=whole, forwards=int(on_pictures), plain=on_pictures,
                       origin=digest)
         )  # fmt: skip
-    count = len(inspect.signature(maps).parameters)
+    asked = inspect.signature(maps).parameters.values()
+    count = sum(p.default is p.empty and p.kind is not p.VAR_KEYWORD for p in asked)
     if count == 2:
         return METHODS.add(CamMethod(key, label, small_map=maps, origin=digest))
     if count == 3:
         return METHODS.add(CamMethod(key, label, whole_map=maps, forwards=1, origin=digest))
     raise ValueError(
-        f"{key}: maps takes (features, gradient) or (model, x, passed), not {count} parameters"
+        f"{key}: maps takes (features, gradient) or (model, x, passed), not {count} parameters "
+        "without a default"
     )

@@ -125,10 +125,12 @@ def _counts(frame: pd.DataFrame) -> str:
 
 
 def _variants(summary: pd.DataFrame, method: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The baseline and the DCLS rows of one method, in the table's order."""
-    of_method = summary[summary.method == method].set_index("backbone")
-    order = [key for key in BACKBONES if key in of_method.index]
-    return tuple(of_method[of_method.dcls == d].loc[order] for d in (False, True))
+    """The baseline and the DCLS rows of one method, those that there are, in the table's order."""
+    found = []
+    for dcls in (False, True):
+        rows = summary[(summary.method == method) & (summary.dcls == dcls)].set_index("backbone")
+        found.append(rows.loc[[key for key in BACKBONES if key in rows.index]])
+    return tuple(found)
 
 
 def plot_dcls_against_baseline(summary: pd.DataFrame, method: str) -> Figure:
@@ -136,8 +138,11 @@ def plot_dcls_against_baseline(summary: pd.DataFrame, method: str) -> Figure:
 
     summary : as `lib.results.summarise` makes it
     """
-    fig, ax = plt.subplots(figsize=(6.8, 4.6))
     base, dcls = _variants(summary, method)
+    if dcls.empty:
+        return plot_nothing("none of these models has a DCLS form: there is no pair to compare")
+    base = base.loc[dcls.index]
+    fig, ax = plt.subplots(figsize=(6.8, 4.6))
     for x, y, x_error, y_error, key in zip(
         base.score, dcls.score, _errors(base, "score").T, _errors(dcls, "score").T, base.index,
         strict=True,
@@ -193,15 +198,16 @@ def plot_score_bars(summary: pd.DataFrame, controls: pd.DataFrame) -> Figure:
     )
     for ax, method in zip(axes[:, 0], methods, strict=True):
         base, dcls = _variants(summary, method)
-        place = np.arange(len(base))
-        colours = [BACKBONES[key].colour for key in base.index]
         for frame, shift, hatch, alpha in ((base, -0.2, "", 0.45), (dcls, 0.2, "//", 1.0)):
             ax.bar(
-                place + shift, frame.score, 0.38, yerr=_errors(frame, "score"), color=colours,
+                base.index.get_indexer(frame.index) + shift, frame.score, 0.38,
+                yerr=_errors(frame, "score"), color=[BACKBONES[key].colour for key in frame.index],
                 alpha=alpha, hatch=hatch, edgecolor="0.25", linewidth=0.5, capsize=2,
                 error_kw={"elinewidth": 1},
             )  # fmt: skip
-        ax.set_xticks(place, [BACKBONES[key].label for key in base.index], rotation=20, ha="right")
+        ax.set_xticks(
+            range(len(base)), [BACKBONES[key].label for key in base.index], rotation=20, ha="right"
+        )
         ax.set_title(f"{METHODS[method].label}  ({_counts(base)}; bars: 95 % interval)")
         ax.axhline(0, color="0.3", lw=0.6)
         _draw_controls(ax, controls)
@@ -229,27 +235,31 @@ def plot_protocols(summary: pd.DataFrame, method: str) -> Figure:
     for index, protocol in enumerate(protocols):
         pair = _variants(summary[summary.protocol == protocol], method)
         shift = 0.18 * (index - (len(protocols) - 1) / 2)
+        order = pair[0].index
         for ax, frame, title in zip(axes, pair, ("without DCLS", "with DCLS"), strict=True):
-            place = np.arange(len(frame))
+            ax.set_title(title)
+            ax.grid(axis="x")
+            ax.set_yticks(range(len(order)), [BACKBONES[key].label for key in order])
+            if frame.empty:
+                continue
+            place = order.get_indexer(frame.index)
             ax.errorbar(
                 frame.score, place + shift, xerr=_errors(frame, "score"), ls="none",
                 fmt=_PROTOCOL_MARKS[index], ms=4, capsize=2, elinewidth=1,
                 label=_counts(frame).replace(", ", "\n"),
             )  # fmt: skip
-            ax.set_yticks(place, [BACKBONES[key].label for key in frame.index])
-            ax.set_title(title)
-            ax.grid(axis="x")
     axes[0].invert_yaxis()
     fig.supxlabel(_SCORE_LABEL, fontsize=9)
     fig.suptitle(f"{METHODS[method].label}: how much of a score is the protocol? (95 % intervals)")
-    axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    handles, labels = axes[0].get_legend_handles_labels()
+    axes[1].legend(handles, labels, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig
 
 
 def plot_size_against_score(summary: pd.DataFrame, method: str, correlation: float) -> Figure:
     """Figure 4: number of parameters against the baselines' score.
 
-    correlation : rank correlation of the two over the baselines, for the title
+    correlation : `lib.results.size_correlation`, for the title
     """
     fig, ax = plt.subplots(figsize=(6.8, 3.8))
     base, _ = _variants(summary, method)
@@ -264,7 +274,7 @@ def plot_size_against_score(summary: pd.DataFrame, method: str, correlation: flo
     ax.set_xlabel("learnable parameters (millions)")
     ax.set_ylabel(f"score\n({_SCORE_UNIT})")
     ax.locator_params(nbins=6)
-    told = f"rank correlation of size and score {correlation:+.2f} over {len(base)} models"
+    told = f"rank correlation of size and score of the study's own {correlation:+.2f}"
     if np.isnan(correlation):
         told = "too few models for a rank correlation of size and score"
     ax.set_title(f"Figure 4. Baselines, {METHODS[method].label}\n{told}")
@@ -344,16 +354,19 @@ def plot_receptive_fields(
     fields : backbone -> {"without DCLS": (side, side), "with DCLS": …}, each with
     its largest value 1; drawn logarithmically; count : pictures averaged over
     """
-    names = list(next(iter(fields.values())))
+    names = list(dict.fromkeys(name for images in fields.values() for name in images))
     fig, axes = plt.subplots(
         len(names), len(fields), figsize=(1.35 * len(fields) + 1.2, 1.45 * len(names) + 0.6),
         squeeze=False,
     )  # fmt: skip
     for column, (backbone, images) in enumerate(fields.items()):
         for ax, name in zip(axes[:, column], names, strict=True):
+            ax.set(xticks=[], yticks=[])
+            if name not in images:  # a model without a DCLS form
+                ax.spines[:].set_visible(False)
+                continue
             strength = np.log10(np.maximum(images[name], 1e-3))
             image = ax.imshow(strength, vmin=-3, vmax=0, cmap="magma")
-            ax.set(xticks=[], yticks=[])
         axes[0, column].set_title(backbone.label, fontsize=8)
     for ax, name in zip(axes[:, 0], names, strict=True):
         ax.set_ylabel(name)

@@ -29,7 +29,15 @@ from lib.files import write_atomically
 from lib.fingerprint import sha256_of
 from lib.paths import DEMO
 from lib.precision import PRECISIONS
-from lib.rewrites import MINI_FORM, PLAIN, Form, form_to_compile, remembered_form, written
+from lib.rewrites import (
+    LAYOUTS,
+    MINI_FORM,
+    PLAIN,
+    Form,
+    form_to_compile,
+    remembered_form,
+    written,
+)
 from lib.sources import WEIGHTS_SUFFIXES
 from lib.split import split_at
 from lib.tables import unknown_name
@@ -94,6 +102,14 @@ def normalised(pictures: Tensor, geometry: Preprocessing, layout: torch.memory_f
     return (pictures - mean).div_(std).contiguous(memory_format=layout)
 
 
+def _channels_second(features: Callable, head: Callable) -> tuple[Callable, Callable]:
+    """Both halves of a network whose features are (image, h, w, channel)."""
+    return (
+        lambda x: features(x).permute(0, 3, 1, 2),
+        lambda found: head(found.permute(0, 2, 3, 1)),
+    )
+
+
 class StudyModel(nn.Module):
     """A network split at the study's layer.
 
@@ -111,11 +127,14 @@ class StudyModel(nn.Module):
     def __init__(self, network: nn.Module, backbone: Backbone, provenance: Provenance):
         super().__init__()
         self.network = network
-        self._whole_features, self._head = (
+        features, head = (
             split_at(network, backbone.layer)
             if backbone.layer
             else (network.forward_features, network.forward_head)
         )
+        if backbone.channels_last:
+            features, head = _channels_second(features, head)
+        self._whole_features, self._head = features, head
         self._forward_features = self._whole_features
         self.backbone = backbone
         self.provenance = provenance
@@ -159,7 +178,12 @@ class StudyModel(nn.Module):
         the last of them."""
         stages = self._stages()[-3:-1]
         seen: list[Tensor] = []
-        hooks = [s.register_forward_hook(lambda _, __, y: seen.append(y)) for s in stages]
+        last = self.backbone.channels_last
+
+        def note(_stage: nn.Module, _given: object, made: Tensor) -> None:
+            seen.append(made.permute(0, 3, 1, 2) if last else made)
+
+        hooks = [stage.register_forward_hook(note) for stage in stages]
         try:
             # Not the compiled forward: hooks would be compiled in, or left out.
             features = self._features_by(self._whole_features, x)
@@ -170,15 +194,22 @@ class StudyModel(nn.Module):
 
     def for_backward(self, precision: str = "float32") -> StudyModel:
         """The same function, ready for gradients of the input through the whole network."""
-        if self.backbone.family != "fastvit":
+        own = bool(self.backbone.origin)  # it may hold what FastViT does
+        if self.backbone.family != "fastvit" and not own:
             return self.for_inference(precision)
-        form = Form(channels_last=False, fused=True, wide_channels_last=True)
+        form = Form(channels_last=False, fused=not own, wide_channels_last=True)
         return self.for_inference(precision, form=form)
 
     def _stages(self) -> list[nn.Module]:
-        """In the order of the forward, the study's layer's the last."""
-        if hasattr(self.network, "stages"):
+        """In the order of the forward, the study's layer's the last. Raises ValueError where
+        neither the network nor timm names stages."""
+        if hasattr(self.network, "stages") and not self.backbone.layer:
             return list(self.network.stages)
+        if not hasattr(self.network, "feature_info"):
+            raise ValueError(
+                f"{self.variant} names no stages, of which TAME reads three: give the network "
+                "`stages`, or leave TAME out"
+            )
         # Where timm's own description of the network says that a size of the maps ends.
         names = [info["module"] for info in self.network.feature_info]
         if self.backbone.layer in names:
@@ -215,8 +246,12 @@ class StudyModel(nn.Module):
         `for_backward`. `lib.cam` differentiates the head only, and is safe.
         """
         folded = self.folded()
+        origin = self.backbone.origin
         if form is None and self.provenance.architecture == "mini":
             form = MINI_FORM
+        elif form is None and origin:
+            side, name = self.backbone.preprocessing.crop, f"{self.variant} {origin[:12]}"
+            form = remembered_form(folded.network, name, side, forms=LAYOUTS)
         elif form is None and compiled:
             form = form_to_compile(folded.network)
         elif form is None:
@@ -272,10 +307,16 @@ def _finished(network: nn.Module, backbone: Backbone, dcls: bool) -> nn.Module:
     return convert_to_dcls(network, backbone.dcls) if dcls else network
 
 
+def weightless(backbone: Backbone) -> torch.device:
+    """Where a network is built to be counted only. A reader's own function makes a real one:
+    it may ask for a number."""
+    return torch.device("cpu" if backbone.build else "meta")
+
+
 @cache
 def parameter_counts(backbone: Backbone, *, mini: bool, classes: int) -> dict[bool, int]:
     """{dcls: learnable parameters}, shared positions counted once; makes no weights."""
-    with torch.device("meta"):
+    with weightless(backbone):
         return {
             dcls: count_parameters(build_network(backbone, dcls, mini=mini, num_classes=classes))
             for dcls in backbone.forms

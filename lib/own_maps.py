@@ -41,10 +41,12 @@ class Maps(ABC):
     """Maps in files, by name.
 
     place : the folder or file
+    ids   : the text file that names the maps, where there is one
     names : of the maps, in a fixed order
     """
 
     place: Path
+    ids: Path | None = None
     names: list[str]
 
     def read(self, name: str) -> np.ndarray:
@@ -135,7 +137,7 @@ class StackOfMaps(Maps):
     """
 
     def __init__(self, place: Path, ids: Path | None = None):
-        ids = ids or place.with_name(IDS)
+        self.ids = ids = ids or place.with_name(IDS)
         try:
             self.names = ids.read_text(encoding="utf-8-sig").split("\n")
         except (OSError, UnicodeDecodeError) as error:

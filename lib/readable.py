@@ -32,6 +32,10 @@ def _p_value(p: float) -> str:
     return "–" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def _count(n: object) -> str:
+    return "–" if pd.isna(n) else str(n)
+
+
 def readable_table(results: pd.DataFrame) -> pd.DataFrame:
     """The results table as a reader wants it: text, rounded, with intervals."""
 
@@ -55,7 +59,11 @@ def readable_table(results: pd.DataFrame) -> pd.DataFrame:
             for r in results.itertuples()
         ],
         p_holm=results.p_holm.map(_p_value),
-        excluded=[f"{r.invalid}, {r.invalid_dcls}" for r in results.itertuples()],
+        n_paired=[_count(n) for n in results.n_paired],
+        excluded=[
+            f"{_count(without)}, {_count(with_dcls)}"
+            for without, with_dcls in zip(results.invalid, results.invalid_dcls, strict=True)
+        ],
     )
     unused = [] if results[["entered", "entered_dcls"]].notna().any(axis=None) else _ENTERED
     if results.recipe.eq(DEMO_RECIPE).all():

@@ -58,13 +58,13 @@ def results_table(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
                 & (summary.method == method.key)
                 & (summary.protocol == protocol)
             )
-            base, with_dcls = (summary[mine & (summary.dcls == d)].iloc[0] for d in (False, True))
+            base, with_dcls = (_row(summary[mine & (summary.dcls == d)]) for d in (False, True))
             paired = (
                 (differences.backbone == backbone.key)
                 & (differences.method == method.key)
                 & (differences.protocol == protocol)
             )
-            gain = differences[paired].iloc[0]
+            gain = _row(differences[paired])
             rows.append(
                 {
                     "data": study.profile.label,
@@ -90,7 +90,14 @@ def results_table(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
                     "invalid_dcls": with_dcls.invalid,
                 }
             )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    counts = ["n_paired", "invalid", "invalid_dcls"]
+    return table.astype(dict.fromkeys(counts, "Int64"))
+
+
+def _row(rows: pd.DataFrame) -> pd.Series:
+    """The only one; nothing but missing values of a backbone without a DCLS form."""
+    return rows.iloc[0] if len(rows) else pd.Series(np.nan, index=rows.columns)
 
 
 def _entered(

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from lib.backbones import THE_EIGHT, Backbone
@@ -76,12 +75,14 @@ def load_controls(study: Study) -> pd.DataFrame:
 
 
 def _groups(study: Study) -> Iterator[tuple[Backbone, bool, str, str]]:
-    methods = [method.key for method in study.methods]
-    return product(study.backbones, (False, True), study.protocols, methods)
+    for backbone in study.backbones:
+        for row in product(backbone.forms, study.protocols, study.methods):
+            dcls, protocol, method = row
+            yield backbone, dcls, protocol, method.key
 
 
 def summarise(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
-    """Score of each variant and method: one row each.
+    """Score of each variant that there is, and method: one row each.
 
     score, low, high : mean rho of the valid images divided by the human ceiling,
                        and its 95 % bootstrap interval over images
@@ -112,7 +113,7 @@ def summarise(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
                 "dcls": has_dcls,
                 "protocol": protocol,
                 "method": method,
-                "parameters_millions": sizes[backbone.key].get(has_dcls, np.nan) / 1e6,
+                "parameters_millions": sizes[backbone.key][has_dcls] / 1e6,
                 "top1": chosen.top1.mean(),
                 "score": found.mean,
                 "low": found.low,
@@ -189,15 +190,22 @@ def per_image_differences(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
     return table[table.backbone.isin(chosen)]
 
 
+_PAIRED = [
+    "protocol", "backbone", "method", "difference", "low", "high", "median", "n_paired", "p",
+    "effect", "spread", "images_needed", "p_holm",
+]  # fmt: skip
+
+
 def paired_differences(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
-    """DCLS minus baseline, paired per image on the images valid for both.
+    """DCLS minus baseline, paired per image on the images valid for both; a row per protocol,
+    method and backbone that has a DCLS form.
 
     difference, low, high : mean in units of the score, 95 % bootstrap interval
     median                : far from the mean where a few pictures make the difference
     n_paired              : images in the comparison
-    p, p_holm             : of the sign-flip test; corrected over the backbones of the same
-                            protocol and method; missing for a fairer pair of one of them,
-                            which is not counted
+    p, p_holm             : of the sign-flip test; corrected over the study's backbones of the
+                            same protocol and method, and over a reader's own apart from these;
+                            missing for a fairer pair of one of them, which is not counted
     effect                : Cohen's d
     spread                : standard deviation over images
     images_needed         : for a paired t test to find this effect four times in five
@@ -211,8 +219,8 @@ def paired_differences(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
     )
     rows = []
     for protocol, method in product(study.protocols, study.methods):
-        family = []
-        for backbone in study.backbones:
+        family, pairs = [], [b for b in study.backbones if b.dcls is not None]
+        for backbone in pairs:
             gain = differences.get((protocol, method.key, backbone.key), pd.Series(dtype=float))
             found, effect = mean_interval(gain), effect_size(gain)
             family.append(
@@ -231,11 +239,13 @@ def paired_differences(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
                     "images_needed": images_needed(effect),
                 }
             )
-        counted = [not backbone.pair_of for backbone in study.backbones]
-        corrected = iter(holm([row["p"] for row, c in zip(family, counted, strict=True) if c]))
-        for row, is_counted in zip(family, counted, strict=True):
-            rows.append(row | {"p_holm": next(corrected) if is_counted else np.nan})
-    return pd.DataFrame(rows)
+        for own in (False, True):
+            places = [i for i, b in enumerate(pairs) if bool(b.origin) == own and not b.pair_of]
+            corrected = holm([family[i]["p"] for i in places])
+            for i, p in zip(places, corrected, strict=True):
+                family[i]["p_holm"] = p
+        rows += family
+    return pd.DataFrame(rows, columns=_PAIRED)
 
 
 def power_table(paired: pd.DataFrame, differences: tuple[float, ...]) -> pd.DataFrame:

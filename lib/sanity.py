@@ -7,7 +7,7 @@ randomisation)
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -36,13 +36,18 @@ def parts(network: nn.Module) -> dict[str, list[str]]:
     """From the head down: {name: the modules of which it consists}.
 
     The head, the stages, the stem; what stands between a stage and the next part up belongs
-    to that stage.
+    to that stage. In a network that names no stages, parts of what comes before its last
+    module, at most five of about as many modules each.
     """
-    names = []
-    for name, child in network.named_children():
-        inside = [f"{name}.{n}" for n, _ in child.named_children()] if name == "stages" else [name]
-        names += [n for n in inside if any(True for _ in network.get_submodule(n).parameters())]
+    names = _with_parameters(network, lambda name, child: name == "stages")
     stages = [n for n in names if n.startswith(("stages.", "layer"))]
+    if not stages:
+        names = _with_parameters(network, lambda name, child: isinstance(child, _LISTS))
+        if len(names) < 2:
+            return {"head": names}
+        few = [list(some) for some in np.array_split(names[:-1], min(5, len(names) - 1))]
+        numbered = {f"part {number}": some for number, some in enumerate(few, 1)}
+        return {"head": names[-1:], **dict(reversed(numbered.items()))}
     first, head = names.index(stages[0]), names[-1]
     between = [n for n in names[first:-1] if n not in stages]  # FastViT's last convolution
     groups = {"head": [head]}
@@ -50,6 +55,20 @@ def parts(network: nn.Module) -> dict[str, list[str]]:
         groups[f"stage {number}"] = [stage, *between]
         between = []
     return groups | {"stem": names[:first]}
+
+
+_LISTS = nn.Sequential | nn.ModuleList
+
+
+def _with_parameters(network: nn.Module, opened: Callable[[str, nn.Module], bool]) -> list[str]:
+    """The network's children by name, in the place of those that are opened theirs."""
+    names = []
+    for name, child in network.named_children():
+        inside = (
+            [f"{name}.{n}" for n, _ in child.named_children()] if opened(name, child) else [name]
+        )
+        names += [n for n in inside if any(True for _ in network.get_submodule(n).parameters())]
+    return names
 
 
 def forgetting(model: StudyModel, mini: bool, classes: int) -> Iterator[tuple[str, StudyModel]]:

@@ -168,6 +168,7 @@ def _facts(
             c.name: {
                 "place": str(c.maps.place.absolute()),
                 "sha256": sha256_of(c.maps.place),
+                **({"ids_sha256": sha256_of(c.maps.ids)} if c.maps.ids else {}),
                 "maps": len(c.maps.names),
                 "without_picture": c.match.without_picture,
             }

@@ -6,7 +6,8 @@ does not matter; both halves share the network's own modules and parameters.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, fx, nn
@@ -25,6 +26,18 @@ class _Around(fx.Tracer):
         return name not in self._holders
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """The model in eval mode; every submodule's own mode is restored afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield model
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
 def split_at(network: nn.Module, layer: str) -> tuple[nn.Module, nn.Module]:
     """(features, head): pictures to a layer's output, and that to what the network returns.
 
@@ -36,7 +49,9 @@ def split_at(network: nn.Module, layer: str) -> tuple[nn.Module, nn.Module]:
         children = ", ".join(name for name, _ in network.named_children())
         raise ValueError(f"there is no layer {layer!r}; the network's parts are {children}")
     try:
-        graph = _Around(layer).trace(network)
+        # In training mode `self.training` would be written into the halves for good.
+        with evaluating(network):
+            graph = _Around(layer).trace(network)
     except (TraceError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"the network cannot be cut at {layer!r}: {error}") from error
     cuts = [n for n in graph.nodes if n.op == "call_module" and n.target == layer]
@@ -83,14 +98,12 @@ def last_layer(network: nn.Module, side: int) -> str:
         module.register_forward_hook(lambda _, __, output, name=name: note(name, output))
         for name, module in network.named_modules() if name
     ]  # fmt: skip
-    modes = {module: module.training for module in network.modules()}
     try:
-        network.eval()(torch.zeros(1, 3, side, side))
+        with evaluating(network):
+            network(torch.zeros(1, 3, side, side))
     finally:
         for hook in hooks:
             hook.remove()
-        for module, mode in modes.items():
-            module.training = mode
     refused = ""
     for name in dict.fromkeys(reversed(seen)):
         try:

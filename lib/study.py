@@ -395,7 +395,7 @@ class Study:
             "weights": list(
                 dict.fromkeys(p for b, dcls in self.variants for p in self._weights(b.key, dcls))
             ),
-            "extension": [Path(self.extend)] if self.extend else [],
+            "extension": self._extension(),
             "photographs": sorted(p for p in PHOTOGRAPHS.iterdir() if p.is_file()) if own else [],
             "attention weights": [
                 path
@@ -407,6 +407,13 @@ class Study:
                 p for b, dcls in self.variants for p in self.training_checkpoints(b.key, dcls)
             ],
         }
+
+    def _extension(self) -> list[Path]:
+        if not self.extend:
+            return []
+        from lib.extension import extension_files
+
+        return extension_files(Path(self.extend))
 
     def attention_path(self, key: str, dcls: bool, method: str) -> Path:
         """Where the trained module of a learned method is (`python -m lib.lcam` writes it)."""
@@ -494,6 +501,11 @@ class Study:
                 + f" --models {' '.join(b.key for b in self.backbones)} "
                 f"--methods {' '.join(learned)}`, see docs/lcam.md."
             )
+        elif own := [path for path in missing if str(path) in self._rows_files()]:
+            mend = (
+                f"{self.extend} names {', '.join(p.name for p in own)} there: put the files there, "
+                "or name others."
+            )
         elif self.pictures and not Path(self.pictures).exists():
             mend = "The folder of --pictures is not there."
         elif self.profile.mini:
@@ -509,6 +521,10 @@ class Study:
             f"the {self.profile.key} profile lacks {len(missing)} files:\n{listed}\n{mend}"
         )
 
+    def _rows_files(self) -> set[str]:
+        """Weights that the rows of `extend` name."""
+        return {name for b in self.profile.own for name in (b.weights, b.weights_dcls) if name}
+
     def clickme(self, limit: int | None = None) -> ClickMe:
         """The profile's pictures, human maps and labels; `limit` overrides the study's."""
         from lib.clickme import ClickMe
@@ -523,14 +539,29 @@ class Study:
         """A variant with this profile's weights, or other ones, on the study's device."""
         from lib.models import load_model, load_weights_file
 
-        mini, path = self.profile.mini, weights or self.weights_path(key, dcls)
-        mini = mini and not BACKBONES[key].origin
+        own = bool(BACKBONES[key].origin)
+        mini, path = self.profile.mini and not own, weights or self.weights_path(key, dcls)
         if mini and weights is None:
             model = load_model(key, dcls, "demo")
         else:
             container = "" if weights else self.container(key, dcls)
             model = load_weights_file(key, dcls, path, container, mini, self.profile.classes)
+            if own:
+                self._check_classes(model)
         return model.to(self.torch_device())
+
+    def _check_classes(self, model: StudyModel) -> None:
+        """Raise ValueError unless a reader's own network answers by the profile's classes."""
+        import torch
+
+        side = model.backbone.preprocessing.crop
+        with torch.inference_mode():
+            classes = model(torch.zeros(1, 3, side, side)).shape[-1]
+        if classes != self.profile.classes:
+            raise ValueError(
+                f"{model.variant} answers by {classes} classes, and the {self.profile.key} profile "
+                f"has {self.profile.classes}: `build` is given their number"
+            )
 
     def inference_model(
         self, key: str, dcls: bool, methods: Sequence[CamMethod] | None = None
@@ -559,7 +590,7 @@ class Study:
             network = build_network(
                 BACKBONES[key], dcls, mini=self.profile.mini, num_classes=self.profile.classes
             )
-        size = "mini" if self.profile.mini else "full"
+        size = "mini" if self.profile.mini and not BACKBONES[key].origin else "full"
         provenance = Provenance(variant_name(key, dcls), "random", size, note=f"seed {seed}")
         return StudyModel(network, BACKBONES[key], provenance).eval().to(self.torch_device())
 

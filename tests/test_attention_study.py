@@ -14,13 +14,16 @@ from lib.attention_figures import plot_against_grad_cam, plot_looks, plot_losses
 from lib.attention_study import (
     LCAM_METHODS,
     against_grad_cam,
+    comparable,
     compare_methods,
-    trained_ones,
     watch_training,
 )
 from lib.backbones import BACKBONES
+from lib.cam import cam_maps
+from lib.heatmaps import held_out
 from lib.methods import METHODS
 from lib.paths import DEMO
+from lib.spearman import spearman_per_image
 from lib.statistics import mean_interval
 from lib.study import Study
 
@@ -65,20 +68,36 @@ def test_methods_without_modules_are_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr("lib.study.Study.data", property(lambda self: tmp_path))
     study = Study.from_profile("demo", ["resnet50"])
     wanted = METHODS.select(LCAM_METHODS)
-    found = [m.key for m in trained_ones(study, wanted)]
+    found = [m.key for m in comparable(study, wanted).methods]
     assert found == [key for key in LCAM_METHODS if key != "tame"]
     study.attention_path("resnet50", True, "lcam_img").unlink()
-    assert "lcam_img" not in [m.key for m in trained_ones(study, wanted)]
+    assert "lcam_img" not in [m.key for m in comparable(study, wanted).methods]
+    # A reader's own backbone without modules is left out itself.
+    own = replace(CONVNEXT, key="own", origin="abc")
+    both = comparable(replace(study, backbones=(*study.backbones, own)), wanted)
+    assert [b.key for b in both.backbones] == ["resnet50"]
+    alone = comparable(replace(study, backbones=(own,)), wanted)
+    assert [m.key for m in alone.methods] == ["grad_cam", "threshold_grad_cam"]
+    assert [b.key for b in alone.backbones] == ["own"]
 
 
 def test_the_embedded_examples_modules_fit_and_find_what_people_look_at():
     study = Study.from_profile("demo", ["convnext_tiny"], ["grad_cam", "lcam_fm", "random_cam"])
     values = compare_methods(study, 6)
     means = values.groupby(["measure", "method"]).value.mean().unstack()
-    assert means.loc["score", "lcam_fm"] > means.loc["score", "random_cam"] + 0.2
     assert means.loc["average_drop_100%", "lcam_fm"] < means.loc["average_drop_100%", "random_cam"]
+    # A picture's map is where people looked in it, and not where they looked in another one.
+    batch = held_out(study, 12)
+    for dcls in (False, True):
+        model = study.inference_model("convnext_tiny", dcls)
+        maps = cam_maps(model, model.prepare(batch.pictures), None, ["lcam_fm"])["lcam_fm"]
+        own, other = (
+            spearman_per_image(maps, people).nanmean()
+            for people in (batch.human_maps, batch.human_maps.roll(1, 0))
+        )
+        assert own > other + 0.2
     together, apart = against_grad_cam(values)
-    assert set(together.n) == {6}
+    assert set(together[together.method == "lcam_fm"].n) == {6}
     assert len(apart) == 2 * 2 * 8
     assert plot_against_grad_cam(together, apart).axes[0].get_yticks().size == 2
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import sys
 import textwrap
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,15 +14,17 @@ import torch
 from torch import nn
 
 from lib import extension
-from lib.backbones import BACKBONES
+from lib.backbones import BACKBONES, load_model
 from lib.cam import cam_maps, head_pass
 from lib.conversion import parameter_table
 from lib.dcls import dcls_layers
 from lib.extension import ExtensionError, add_method, load_extension
 from lib.kept import facts_of_maps
 from lib.methods import METHODS
-from lib.models import build_network, save_weights
+from lib.models import Provenance, StudyModel, build_network, save_weights
 from lib.result_table import results_table
+from lib.runner.manifest import differences, step_facts
+from lib.sanity import parts
 from lib.sources import WEIGHTS
 from lib.study import Study
 from lib.study_scores import score_study
@@ -54,9 +60,32 @@ FILE = """
 """
 
 
+# Maps of one cell, logits without an axis of classes, grey pictures.
+ODD = """
+    from torch import nn
+
+    class N(nn.Module):
+        def __init__(self, classes, ends="", channels=3):
+            super().__init__()
+            self.body, self.ends = nn.Conv2d(channels, classes, 8, stride=8), ends
+
+        def forward_features(self, x):
+            return self.body(x).mean((2, 3), keepdim=True)
+
+        def forward_head(self, features):
+            return features.flatten(1)
+
+        def forward(self, x):
+            found = self.body(x)
+            return found.mean((1, 2, 3)) if self.ends else found.mean((2, 3))
+"""
+
+
 @pytest.fixture
 def tables(monkeypatch):
-    """The tables are as before afterwards."""
+    """The tables, and what can be imported, are as before afterwards."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "odd_networks", raising=False)
     kept = [(table, list(table)) for table in (BACKBONES, METHODS, WEIGHTS)]
     monkeypatch.setattr(extension, "_loaded", {})
     yield
@@ -138,7 +167,7 @@ def test_other_processes_make_the_same_study_and_kept_scores_know_the_file(own, 
     with pytest.raises(ValueError, match="the demo profile has no model small"):
         Study.from_profile("demo", ["small"])
     own.write_text(own.read_text() + "\n# changed\n")
-    with pytest.raises(ExtensionError, match="has changed since this process read it: restart"):
+    with pytest.raises(ExtensionError, match=r"has changed since this process read it: restart"):
         Study.from_profile("demo", ["small"], extend=str(own))
 
 
@@ -161,13 +190,29 @@ def test_other_processes_make_the_same_study_and_kept_scores_know_the_file(own, 
         ("A('dog', timm='resnot18', weights='a.pth')", "resnot18"),
         ("M('dog')", "either a function that makes maps or a class"),
         ("M('dog', lambda x: x)", "not 1 parameters"),
+        ("M('dog', lambda f, g: f, label='Grad-CAM')", "grad_cam one, have the label Grad-CAM"),
+        ("A('dog', build=N, weights='a.pth')", "no maps (image, channel, h, w) of more than one"),
+        (
+            "A('dog', build=lambda n: N(n, ends='logits'), weights='a.pth', layer='body')",
+            "the network gives (2,) for two pictures",
+        ),
+        (
+            "A('dog', build=lambda n: N(n, channels=1), weights='a.pth', layer='body')",
+            "a forward of two pictures, (2, 3, 224, 224), fails",
+        ),
+        (
+            "A('dog', timm='resnet18', weights='a.pth', preprocessing=P(resize=224, crop=256))",
+            "a crop of 256 pixels does not fit into 224",
+        ),
         ("M('dog', lambda f, g: f)\nraise KeyError('late')", "line 3: KeyError: 'late'"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_and_nothing_of_it_stays(text, why, tmp_path, tables):
     path = tmp_path / "rows.py"
     if "A(" in text or "M(" in text:
-        text = f"from lib.extension import add_model as A, add_method as M\n{text}"
+        names = "add_model as A, add_method as M; from lib.backbones import Preprocessing as P"
+        text = f"from lib.extension import {names}; from odd_networks import N\n{text}"
+        (tmp_path / "odd_networks.py").write_text(textwrap.dedent(ODD))
     path.write_text(text)
     before = list(BACKBONES), list(METHODS)
     with pytest.raises(ExtensionError, match=".*") as raised:
@@ -202,3 +247,71 @@ def test_timms_models_bring_their_preprocessing_and_address(tmp_path, tables):
     assert source.url.endswith("timm/resnet18.a1_in1k/resolve/main/model.safetensors")
     assert study.weights_path("r18", False).name == "resnet18.a1_in1k.safetensors"
     assert BACKBONES["r18_layer3"].layer == "layer3"
+
+
+def test_modules_beside_the_file_are_its_own_and_count_in_its_hash(own, tables):
+    beside, deeper = own.with_name("beside.py"), own.parent / "pack" / "inner.py"
+    deeper.parent.mkdir()
+    (deeper.parent / "__init__.py").write_text("")
+    deeper.write_text("POWER = 2\n")
+    beside.write_text("import pack\nfrom pack.inner import POWER\nimport torch\n")
+    rows = own.with_name("rows.py")
+    rows.write_text(
+        "from lib.extension import add_method\nfrom beside import POWER\n"
+        "add_method('power', lambda f, g, power=POWER: (f * g).relu().pow(power).sum(1))\n"
+    )
+    expected = [rows, beside, deeper.with_name("__init__.py"), deeper]
+    assert extension.extension_files(rows) == expected
+    study = Study.from_profile("demo", ["resnet50"], ["power"], 2, extend=str(rows))
+    assert study.inputs()["extension"] == expected
+    step = SimpleNamespace(code=(), reads=(), writes=(), inputs=lambda study: [])
+    before = step_facts(step, {}, study, {})
+    deeper.write_text("POWER = 3\n")
+    assert differences(before, step_facts(step, {}, study, {})).endswith("inner.py changed")
+    with pytest.raises(ExtensionError, match="or a module that it imports, has changed"):
+        load_extension(rows)
+
+
+def test_features_with_their_channels_last_are_turned(tmp_path, tables):
+    path = tmp_path / "rows.py"
+    path.write_text(
+        "from lib.extension import add_model\n"
+        "add_model('swin', timm='swin_tiny_patch4_window7_224', weights='a.pth')\n"
+    )
+    load_extension(path)
+    assert BACKBONES["swin"].channels_last
+    network = build_network(BACKBONES["swin"], False, num_classes=5).eval()
+    model = StudyModel(network, BACKBONES["swin"], Provenance("swin", "random", "full"))
+    x = torch.randn(1, 3, 224, 224)
+    with torch.inference_mode():
+        features = model.features(x)
+        assert torch.equal(features, network.forward_features(x).permute(0, 3, 1, 2))
+        assert torch.allclose(model.head(features), network(x), atol=1e-6)
+    assert head_pass(model, x).gradient.shape == features.shape == (1, 768, 7, 7)
+
+
+def test_a_network_that_names_no_stages_forgets_in_parts(own):
+    network = build_network(BACKBONES["small"], False, num_classes=12)
+    assert parts(network) == {
+        "head": ["classes"], "part 3": ["body.3"], "part 2": ["body.1"], "part 1": ["body.0"],
+    }  # fmt: skip
+
+
+def test_a_network_of_other_classes_than_the_profiles_is_told(own):
+    study = Study.from_profile("demo", ["small"], extend=str(own))
+    five = build_network(BACKBONES["small"], False, num_classes=5)
+    save_weights(five, own.parent / "small.safetensors", {})
+    row = replace(BACKBONES["small"], build=lambda classes: copy.deepcopy(five))
+    BACKBONES.keep(key for key in BACKBONES if key != "small")
+    BACKBONES.add(row)
+    with pytest.raises(ValueError, match="answers by 5 classes, and the demo profile has 12"):
+        study.load_model("small", False)
+
+
+def test_a_method_that_makes_no_maps_is_told(own):
+    load_extension(own)
+    add = METHODS["largest"]
+    wrong = replace(add, small_map=lambda features, gradient: features[:, :1])
+    model = load_model("resnet50", weights="demo")
+    with pytest.raises(ValueError, match=r"Largest must make maps of shape \(image, h, w\)"):
+        cam_maps(model, torch.zeros(2, 3, 224, 224), None, [wrong])

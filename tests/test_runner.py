@@ -607,7 +607,7 @@ def test_outputs_of_demo_and_paper_never_meet():
         for profile in ("demo", "paper")
     )
     # the tour is always of the shipped data, whatever the profile
-    assert all("demo_my_rows_subset" in path.parts for path in demo & paper)
+    assert all("demo_tour_rows_subset" in path.parts for path in demo & paper)
 
 
 def test_a_notebook_without_contract_or_parameters_is_refused(tmp_path):

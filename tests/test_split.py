@@ -39,11 +39,21 @@ def test_the_halves_are_the_network(key, layer):
 class _Twice(nn.Module):
     def __init__(self):
         super().__init__()
+        self.a = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x):
+        return self.a(self.a(x))
+
+
+class _Dropping(nn.Module):
+    def __init__(self):
+        super().__init__()
         self.a, self.b = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
         self.bias = nn.Parameter(torch.ones(1))
 
     def forward(self, x):
-        return self.a(self.a(x)) + self.bias if self.training else self.b(self.a(x)) * self.bias
+        x = nn.functional.dropout(self.a(x), 0.5, training=self.training)
+        return (self.a if self.training else self.b)(x) * self.bias
 
 
 class _Branching(nn.Module):
@@ -56,16 +66,20 @@ class _Branching(nn.Module):
 
 
 def test_what_cannot_be_cut_is_said():
-    network = _Twice().train()
     with pytest.raises(ValueError, match="uses layer 'a' 2 times"):
-        split_at(network, "a")
+        split_at(_Twice(), "a")
     with pytest.raises(ValueError, match="there is no layer 'c'; the network's parts are a, b"):
-        split_at(network, "c")
+        split_at(_Dropping(), "c")
     with pytest.raises(ValueError, match="cannot be cut at 'a'"):
         split_at(_Branching(), "a")
-    features, head = split_at(network.eval(), "a")
+
+
+def test_halves_of_a_network_in_training_are_those_of_its_evaluation():
+    network = _Dropping().train()
+    features, head = split_at(network, "a")
+    assert network.training
     x = torch.randn(1, 3, 4, 4)
-    assert torch.equal(head(features(x)), network(x))
+    assert torch.equal(head(features(x)), network.eval()(x))
 
 
 @pytest.mark.parametrize(("key", "side"), [("vgg16", 14), ("vgg16_pooled", 7)])

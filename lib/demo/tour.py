@@ -1,6 +1,6 @@
 """The guided tour's data, `data/demo/tour`: `python -m lib.demo.tour`, some minutes.
 
-From `my_rows.py` there a small network, plain and with DCLS, trained as the miniatures are;
+From `tour_rows.py` there a small network, plain and with DCLS, trained as the miniatures are;
 pictures with simulated gaze points; and heatmaps that no network made.
 """
 
@@ -23,7 +23,7 @@ from lib.paths import DEMO
 from lib.stored.shards import encode_jpeg
 
 TOUR = DEMO / "tour"
-ROWS = TOUR / "my_rows.py"
+ROWS = TOUR / "tour_rows.py"
 _SPLIT = 3  # of the scenes: no picture of the tour is another's
 _GAZED_AT, _OBSERVERS, _SIGMA = 8, 5, 20
 _TRAINED_ON, _HELD_OUT = 1200, 240

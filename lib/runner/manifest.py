@@ -65,7 +65,7 @@ def step_facts(
         hashlib.sha256(text.encode()).hexdigest(),
         dict(values),
         hashes(sorted(code)),
-        hashes(step.inputs(study)),
+        hashes([*step.inputs(study), *study.inputs()["extension"]]),
         dict(environment),
     )
 
