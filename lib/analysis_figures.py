@@ -219,7 +219,7 @@ def plot_randomisation(similarity: pd.DataFrame) -> Figure:
         ax.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=7)
     for ax in axes.flat[len(order) :]:
         ax.set_axis_off()
-    fig.supylabel("similarity to the trained network's map (Spearman's ρ)", fontsize=8)
+    fig.supylabel("similarity to the trained\nnetwork's map (Spearman's ρ)", fontsize=8)
     fig.supxlabel(f"what has forgotten, from the head down to here; {_n(similarity.n)} pictures; "
                   "bands: 95 % intervals", fontsize=8)  # fmt: skip
     handles, labels = axes.flat[0].get_legend_handles_labels()

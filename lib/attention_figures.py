@@ -42,7 +42,7 @@ def plot_losses(histories: Mapping[str, pd.DataFrame], title: str = "") -> Figur
     """
     if not histories:
         return plot_nothing("no training is recorded: train modules first, see docs/lcam.md")
-    fig, axes = plt.subplots(1, len(_TERMS), figsize=(2.3 * len(_TERMS), 2.4))
+    fig, axes = plt.subplots(1, len(_TERMS), figsize=(2.3 * len(_TERMS) + 1, 2.4))
     colours = plt.get_cmap("tab10")
     for number, (label, history) in enumerate(histories.items()):
         for ax, term in zip(axes, _TERMS, strict=True):
@@ -56,7 +56,7 @@ def plot_losses(histories: Mapping[str, pd.DataFrame], title: str = "") -> Figur
         ax.grid()
     axes[-1].set_ylim(0, 1.02)
     handles, labels = axes[0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=7)
+    fig.legend(handles, labels, loc="outside right upper", fontsize=7)
     fig.suptitle(title)
     return fig
 

@@ -274,7 +274,11 @@ def plot_size_against_score(summary: pd.DataFrame, method: str, correlation: flo
     ax.set_xlabel("learnable parameters (millions)")
     ax.set_ylabel(f"score\n({_SCORE_UNIT})")
     ax.locator_params(nbins=6)
-    told = f"rank correlation of size and score of the study's own {correlation:+.2f}"
+    own = [key for key in base.index if BACKBONES[key].origin]
+    told = (
+        f"rank correlation of size and score {correlation:+.2f} over {len(base) - len(own)} models"
+    )
+    told += " of the study's" * bool(own)
     if np.isnan(correlation):
         told = "too few models for a rank correlation of size and score"
     ax.set_title(f"Figure 4. Baselines, {METHODS[method].label}\n{told}")
@@ -370,6 +374,6 @@ def plot_receptive_fields(
         axes[0, column].set_title(backbone.label, fontsize=8)
     for ax, name in zip(axes[:, 0], names, strict=True):
         ax.set_ylabel(name)
-    fig.colorbar(image, ax=axes, shrink=0.8, pad=0.01, label="log₁₀ of mean |gradient|, peak = 0")
+    fig.colorbar(image, ax=axes, shrink=0.8, pad=0.01, label="log₁₀ of mean\n|gradient|, peak = 0")
     fig.suptitle(f"Effective receptive field of the central feature (mean over {count} pictures)")
     return fig

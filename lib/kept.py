@@ -69,7 +69,8 @@ def facts_of_maps(study: Study, backbone: Backbone, has_dcls: bool) -> dict:
     return {
         "weights": sha256_of(weights),
         "container": study.container(backbone.key, has_dcls),
-        "dcls": has_dcls and backbone.dcls,
+        # A reader's own recipe is in the file whose hash `origin` is.
+        "dcls": has_dcls and (bool(backbone.origin) or backbone.dcls),
         "preprocessing": backbone.preprocessing,
         "head_norm_eps": backbone.head_norm_eps,
         "methods": {m.key: m.origin or (m.small_map, m.whole_map) for m in study.methods},

@@ -14,6 +14,7 @@ from PIL import Image
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
+from lib.analysis_figures import plot_randomisation
 from lib.backbones import BACKBONES, THE_EIGHT
 from lib.controls import CONTROLS
 from lib.figures import (
@@ -21,6 +22,7 @@ from lib.figures import (
     plot_dcls_against_baseline,
     plot_heatmap_rows,
     plot_kernels,
+    plot_protocols,
     plot_receptive_fields,
     plot_rho_distributions,
     plot_score_bars,
@@ -96,6 +98,42 @@ def test_score_figures_draw_any_choice_of_models_and_methods(models, summary):
     (ax,) = plot_size_against_score(part, "grad_cam", float("nan")).axes
     assert "too few models" in ax.get_title()
     assert len(plot_score_bars(part, CONTROL_SCORES).axes) == 1
+
+
+def test_a_model_without_a_dcls_form_leaves_its_place_empty(summary):
+    lone = summary[(summary.backbone != "convnext_tiny") | ~summary.dcls]
+    (ax, *_) = plot_dcls_against_baseline(lone, "grad_cam").axes
+    assert len(ax.containers) == 7
+    bars = plot_score_bars(lone, CONTROL_SCORES).axes[0].containers
+    plain, with_dcls = (c for c in bars if hasattr(c, "patches"))
+    keys = list(dict.fromkeys(summary.backbone))
+    places = {round(p.get_x() + p.get_width() / 2 - 0.2) for p in with_dcls.patches}
+    assert places == set(range(8)) - {keys.index("convnext_tiny")}
+    assert len(plain.patches) == 8
+    plain_ax, dcls_ax = plot_protocols(lone, "grad_cam").axes
+    assert [len(ax.containers[0].lines[0].get_xdata()) for ax in (plain_ax, dcls_ax)] == [8, 7]
+    nothing = plot_dcls_against_baseline(summary[~summary.dcls], "grad_cam").axes[0]
+    assert "no pair to compare" in nothing.texts[0].get_text()
+    plot_protocols(summary[~summary.dcls], "grad_cam")
+    plot_score_bars(summary[~summary.dcls], CONTROL_SCORES)
+
+
+def test_parts_that_forget_differ_between_networks():
+    rows = [
+        {"backbone": key, "dcls": dcls, "method": "grad_cam", "part": part, "similarity": 0.5,
+         "low": 0.4, "high": 0.6, "n": 9}
+        for key, parts, forms in (
+            ("resnet50", ("nothing", "head", "stage 4"), (False, True)),
+            ("convnext_tiny", ("nothing", "head"), (False,)),
+        )
+        for part in parts
+        for dcls in forms
+    ]  # fmt: skip
+    fig = plot_randomisation(pd.DataFrame(rows))
+    assert [[t.get_text() for t in ax.get_xticklabels()] for ax in fig.axes[:2]] == [
+        ["nothing", "head", "stage 4"], ["nothing", "head"],
+    ]  # fmt: skip
+    assert [len(ax.get_lines()) for ax in fig.axes[:2]] == [3, 2]  # with the line at 0
 
 
 def test_overlay_keeps_the_order_of_the_map_and_is_even():
