@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,13 +27,25 @@ def is_partial(path: Path) -> bool:
     return bool(_PARTIAL.match(path.name))
 
 
+def _mode_of_new(path: Path) -> int:
+    """The mode of a new file there; asking for the umask would change it in every thread."""
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    path.unlink()
+    return mode
+
+
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path` that replaces it on success only."""
+    """Yields a temporary path beside `path` that replaces it on success only, and may then be
+    read by whom the umask lets, however it was written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_name(path)
+    mode = _mode_of_new(partial)
     try:
         yield partial
+        if stat.S_IMODE(partial.stat().st_mode) != mode:  # safetensors' are the owner's alone
+            partial.chmod(mode)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
