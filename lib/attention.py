@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from lib.cam import HeadPass
@@ -244,14 +244,15 @@ def save_attention(
 
     half : in float16, to keep the file small
 
-    `facts` needs "variant" and "weights", the SHA-256 of the network's weights or "random".
+    `facts` needs "variant" and "weights", the SHA-256 of the network's weights.
     """
     tensors = {
         name: (tensor.half() if half and tensor.is_floating_point() else tensor).contiguous()
         for name, tensor in attention.state_dict().items()
     }
     with write_atomically(path) as partial:
-        save_file(tensors, partial, metadata={"attention": key, **facts})
+        # Written here: a full disk is then an OSError, as with any other file.
+        partial.write_bytes(save(tensors, {"attention": key, **facts}))
 
 
 def load_attention(path: Path, key: str, variant: str, weights: str) -> nn.Module:
@@ -266,6 +267,8 @@ def load_attention(path: Path, key: str, variant: str, weights: str) -> nn.Modul
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise AttentionError(f"no attention weights at {shown(path)}") from None
+    except OSError as error:  # not allowed, no file, …: nothing is wrong with what is in it
+        raise AttentionError(f"{shown(path)} cannot be read: {error}") from error
     except Exception as error:  # safetensors raises its own, undocumented kinds
         raise AttentionError(f"{shown(path)} is damaged: {error}") from error
     wanted = {"attention": key, "variant": variant, "weights": weights}

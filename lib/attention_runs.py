@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 
-from lib.attention import ATTENTIONS, MASKINGS, save_attention
-from lib.attention_training import RECIPES, Pictures, Recipe, Trained, train_attention
+from lib.attention import ATTENTIONS, MASKINGS, AttentionError, save_attention
+from lib.attention_training import (
+    RECIPES,
+    TRAINING,
+    Pictures,
+    Recipe,
+    Trained,
+    checkpoint_facts,
+    train_attention,
+)
 from lib.backbones import Backbone
 from lib.checkpoints import MissingWeights
 from lib.files import write_atomically
 from lib.fingerprint import fingerprint, sha256_of
+from lib.models import StudyModel
 from lib.paths import shown
 from lib.picture_folders import FolderPictures, listed_pictures
+from lib.rewrites import Form
 from lib.study import PROFILES, Study
 
 
@@ -25,7 +36,12 @@ def folder_pictures(
 ) -> Callable[[Backbone], Pictures]:
     """A folder's pictures, cropped to what each backbone takes. Raises PictureFolderError."""
     paths = listed_pictures(folder, annotations, limit)
-    return lambda backbone: FolderPictures(paths, backbone.preprocessing.crop, workers, folder)
+
+    @cache  # what tells them from others is a look at every file
+    def cropped(side: int) -> Pictures:
+        return FolderPictures(paths, side, workers, folder)
+
+    return lambda backbone: cropped(backbone.preprocessing.crop)
 
 
 _PUBLISHED = {"resnet": "resnet50", "vgg": "vgg16"}  # by family
@@ -39,6 +55,15 @@ def default_recipe(profile: str, backbone: Backbone, key: str) -> Recipe:
     if PROFILES[profile].mini:
         return RECIPES["demo"]
     return RECIPES[_PUBLISHED.get(backbone.family, "standardised")]
+
+
+# What lies beside a module, by suffix.
+LOSSES, DRAWN_LOSSES, DRAWN_MAPS = ".csv", ".losses.png", ".maps.png"
+
+
+def unfinished(save_to: Path, suffix: str) -> Path:
+    """Where something beside a module is while that is trained."""
+    return save_to.with_name(f".{save_to.stem}.unfinished{suffix}")
 
 
 def train_variant(
@@ -59,8 +84,10 @@ def train_variant(
     """Train one method beside one variant; with `save_to` save it there, and None if what is
     there was trained alike already.
 
-    An unfinished training is kept beside `save_to` as `.<method>.unfinished.pt`.
-    Raises MissingWeights, WeightsError (AttentionError), PictureFolderError.
+    An unfinished training is kept beside `save_to` as `.<method>.unfinished.pt`. Losses, and what
+    `on_look` draws at `unfinished(save_to, DRAWN_MAPS)` and DRAWN_LOSSES, replace those of an
+    earlier module with it.
+    Raises MissingWeights, WeightsError (AttentionError), PictureFolderError, OSError.
     """
     weights = study.weights_path(backbone.key, dcls)
     if not weights.is_file():
@@ -72,29 +99,67 @@ def train_variant(
         "precision": study.precision,
         "pictures": json.dumps(pictures.facts()),
     }  # fmt: skip
-    facts["training"] = fingerprint(facts)
-    unfinished = save_to and save_to.with_name(f".{key}.unfinished.pt")
+    facts["training"] = fingerprint(facts | {"code": TRAINING})
+    checkpoint = save_to and unfinished(save_to, ".pt")
     if save_to is not None and _trained_alike(save_to, facts["training"]):
-        unfinished.unlink(missing_ok=True)
+        if _is_of(checkpoint, facts["training"]):
+            _remove_unfinished(save_to)
         return None
-    model = study.load_model(backbone.key, dcls)
-    # Only the head is differentiated where features are masked.
-    through_head = ATTENTIONS[key].hides == "features"
-    ready = model.for_inference if through_head else model.for_backward
-    model = ready(study.precision)
-    model.precision = study.precision
+    form = _form_of(checkpoint) if resume and checkpoint and checkpoint.exists() else None
+    model = trainable(study.load_model(backbone.key, dcls), key, study.precision, form)
     trained = train_attention(
         model, key, pictures, recipe, backbone.preprocessing.crop,
-        masking=masking, seed=seed, checkpoint=unfinished, resume=resume, look_at=look_at,
+        masking=masking, seed=seed, checkpoint=checkpoint, resume=resume, look_at=look_at,
         on_look=on_look,
-        facts={"weights": facts["weights"], "precision": study.precision, "form": vars(model.form)},
+        facts={name: facts[name] for name in ("variant", "weights", "precision", "training")}
+        | {"form": vars(model.form)},
     )  # fmt: skip
     if save_to is not None:
-        with write_atomically(save_to.with_suffix(".csv")) as partial:
+        with write_atomically(unfinished(save_to, LOSSES)) as partial:
             trained.history.to_csv(partial, index=False, float_format="%.6g")
         save_attention(save_to, key, trained.attention, facts, half=study.profile.mini)
-        unfinished.unlink(missing_ok=True)
+        for suffix in (LOSSES, DRAWN_LOSSES, DRAWN_MAPS):
+            made, place = unfinished(save_to, suffix), save_to.with_suffix(suffix)
+            if made.exists():
+                made.replace(place)
+            else:  # an earlier module's
+                place.unlink(missing_ok=True)
+        _remove_unfinished(save_to)
     return trained
+
+
+def trainable(
+    model: StudyModel, key: str, precision: str = "float32", form: Form | None = None
+) -> StudyModel:
+    """A network as one of `ATTENTIONS` is trained beside it; `form` as `for_inference` takes it."""
+    # Only the head is differentiated where features are masked.
+    if form is None and ATTENTIONS[key].hides == "picture":
+        return model.for_backward(precision)
+    return model.for_inference(precision, form=form)
+
+
+def _is_of(checkpoint: Path, training: str) -> bool:
+    try:
+        return checkpoint.exists() and checkpoint_facts(checkpoint).get("training") == training
+    except AttentionError:  # damaged: whose it is cannot be told
+        return False
+
+
+def _form_of(checkpoint: Path) -> Form:
+    """How the network was written that a checkpoint was trained beside: which is the fastest is
+    measured and may come out otherwise, but the same numbers come of the same form alone."""
+    try:
+        return Form(**checkpoint_facts(checkpoint)["form"])
+    except (KeyError, TypeError) as error:
+        raise AttentionError(
+            f"the checkpoint {shown(checkpoint)} names no form of the network that is known "
+            f"here: delete it and train anew ({error})"
+        ) from error
+
+
+def _remove_unfinished(save_to: Path) -> None:
+    for suffix in (".pt", LOSSES, DRAWN_LOSSES, DRAWN_MAPS):
+        unfinished(save_to, suffix).unlink(missing_ok=True)
 
 
 def _trained_alike(path: Path, training: str) -> bool:

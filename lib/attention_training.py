@@ -7,6 +7,7 @@ does on a CPU exactly what an uninterrupted one does.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -35,7 +36,10 @@ from lib.methods import METHODS, min_max
 from lib.paths import shown
 from lib.tables import Table, unknown_name
 
+# Counted up when the same choices would end in another module.
+TRAINING = 1
 _MEASURED_ON = 4  # batches, for what is standardised
+HISTORY = ("step", "epoch", "lr", "loss", "cross_entropy", "area", "variation", "same_class")
 
 
 class Pictures(Protocol):
@@ -47,8 +51,11 @@ class Pictures(Protocol):
         """(image, 3, side, side) in 0-1 for each of the lists of indices; crops and flips are
         drawn by seed, epoch and index."""
 
-    def first(self, count: int) -> Tensor:
-        """(image, 3, side, side) in 0-1 of the first so many, without lots."""
+    def spread(self, count: int) -> np.ndarray:
+        """Indices of so many, or of all if there are fewer, from all over."""
+
+    def some(self, count: int) -> Tensor:
+        """(image, 3, side, side) in 0-1 of those at `spread(count)`, without lots."""
 
     def facts(self) -> dict:
         """What tells these pictures from others, as JSON can say it."""
@@ -63,8 +70,8 @@ class Recipe:
     decay      : the factor at the start of each epoch of `decays`, counted from 0
     one_cycle  : OneCycleLR over all steps instead
     standardised : an L-CAM sees every channel of the features at mean 0 and variance 1, as
-                 measured on the first batches, so that one learning rate does for every network;
-                 the measured values are folded into the trained convolution
+                 measured on pictures from all over, so that one learning rate does for every
+                 network; the measured values are folded into the trained convolution
     start      : bias of the maps at the start, so that masks begin at its sigmoid; None leaves
                  PyTorch's own
     """
@@ -125,7 +132,7 @@ RECIPES: Table[Recipe] = Table(
 class Trained:
     """A trained module and how it came about.
 
-    history : a row per step: `step, epoch, lr, loss, cross_entropy, area, variation, same_class`
+    history : a row per step, columns HISTORY
     looks   : {step: (image, h, w) maps of the pictures looked at, scaled to 0-1}
     """
 
@@ -204,9 +211,11 @@ def train_attention(
     look_at    : (image, 3, side, side) in 0-1: their maps are kept at `looks` steps, early ones
                  closer together
     on_look    : called after each of these, with history and looks so far, as in `Trained`
-    facts      : what else determines the result; a checkpoint with others is refused
+    facts      : what else determines the result; a checkpoint with others is refused, but for
+                 "training", a fingerprint of them all
     Raises AttentionError for a checkpoint that is in the way, damaged or of another training,
-    or where the loss is no number any more; ValueError for choices or pictures that do not do.
+    or where loss or weights are no numbers any more; ValueError for choices or pictures that do
+    not do.
     """
     if masking not in MASKINGS:
         raise unknown_name("masking", masking, MASKINGS)
@@ -229,7 +238,7 @@ def train_attention(
 
         def look() -> None:
             run.look(look_at)
-            on_look(pd.DataFrame(run.history), run.looks)
+            on_look(run.history(), run.looks)
 
         if 0 in at and run.step == 0:
             look()
@@ -241,10 +250,11 @@ def train_attention(
             whole_epoch = run.step % run.steps_an_epoch == 0
             if checkpoint is not None and (run.step % save_every == 0 or whole_epoch):
                 run.save(checkpoint)
+    run.check()
     attention = run.attention
     if isinstance(attention, _Standardised):
         attention = attention.folded()
-    return Trained(attention.eval().requires_grad_(False), pd.DataFrame(run.history), run.looks)
+    return Trained(attention.eval().requires_grad_(False), run.history(), run.looks)
 
 
 def look_steps(steps: int, looks: int) -> set[int]:
@@ -252,7 +262,7 @@ def look_steps(steps: int, looks: int) -> set[int]:
     closer together."""
     if looks < 2:
         return {steps}
-    return {0, *(int(s) for s in np.geomspace(1, steps, looks - 1).round())}
+    return {0, *(int(s) for s in np.geomspace(steps, 1, looks - 1).round())}
 
 
 class _frozen:
@@ -284,7 +294,7 @@ class _Run:
         self.steps_an_epoch = len(pictures) // self.batch  # the last, smaller batch is left out
         self.steps = recipe.epochs * self.steps_an_epoch
         self.step = 0
-        self.history: list[dict] = []
+        self._history = np.empty((self.steps, len(HISTORY)))
         self.looks: dict[int, Tensor] = {}
         self.attention = self._new_attention(side)
         self.device = next(self.attention.parameters()).device
@@ -307,6 +317,7 @@ class _Run:
             "attention": row.key, "recipe": {**asdict(recipe), "decays": list(recipe.decays)},
             "masking": masking, "seed": seed, "side": side,
             "pictures": pictures.facts(), "variant": getattr(model, "variant", ""),
+            "code": TRAINING,
         }  # fmt: skip
 
     def _new_attention(self, side: int) -> nn.Module:
@@ -316,13 +327,29 @@ class _Run:
         if not (self.recipe.standardised and isinstance(attention, LCam)):
             return attention  # TAME has norms of its own
         device = next(attention.parameters()).device
-        first = np.arange(min(_MEASURED_ON * self.batch, len(self.pictures)))
-        batches = self.pictures.batches(np.array_split(first, _MEASURED_ON), self.seed, 0)
+        # Not the first ones: lists are often sorted by class, and those would be of one alone.
+        measured = self.pictures.spread(_MEASURED_ON * self.batch)
+        parts = np.array_split(measured, min(_MEASURED_ON, len(measured)))
+        batches = self.pictures.batches(parts, self.seed, 0)
         with torch.inference_mode(), evaluating(self.model):
             features = [
                 self.model.features(self.model.normalised(some.to(device))) for some in batches
             ]
         return _Standardised(attention, features)
+
+    def history(self) -> pd.DataFrame:
+        """So far, as in `Trained`."""
+        table = pd.DataFrame(self._history[: self.step], columns=HISTORY)
+        return table.astype({"step": int, "epoch": int})
+
+    def check(self) -> None:
+        """Raises AttentionError for weights that are no numbers any more."""
+        if all(tensor.isfinite().all() for tensor in self.attention.state_dict().values()):
+            return
+        raise AttentionError(
+            f"the weights of {METHODS[self.row.key].label} are no numbers any more after step "
+            f"{self.step}: a smaller learning rate (--lr) may do"
+        )
 
     def go(self) -> Iterator[float]:
         """Step after step until the end: the loss of each."""
@@ -331,7 +358,7 @@ class _Run:
             order = np.random.default_rng([self.seed, epoch]).permutation(len(self.pictures))
             order = order[: self.steps_an_epoch * self.batch].reshape(-1, self.batch)
             for pictures in self.pictures.batches(list(order[done:]), self.seed, epoch):
-                yield self._one(pictures.to(self.device, non_blocking=True), epoch)
+                yield self._one(pictures.to(self.device), epoch)
 
     def _one(self, pictures: Tensor, epoch: int) -> float:
         if self.schedule is None:
@@ -343,13 +370,9 @@ class _Run:
         rate = self.optimiser.param_groups[0]["lr"]
         self.attention.train()
         loss = attention_loss(self.row, self.model, self.attention, pictures, self.masking)
-        terms = {
-            "loss": loss.total, "cross_entropy": loss.cross_entropy, "area": loss.area,
-            "variation": loss.variation, "same_class": loss.same_class,
-        }  # fmt: skip
-        told = dict(zip(terms, torch.stack([v.float() for v in terms.values()]).tolist(),
-                        strict=True))  # fmt: skip
-        if not np.isfinite(told["loss"]):
+        terms = loss.total, loss.cross_entropy, loss.area, loss.variation, loss.same_class
+        told = torch.stack([term.float() for term in terms]).tolist()
+        if not np.isfinite(told[0]):
             raise AttentionError(
                 f"the loss of {METHODS[self.row.key].label} is no number any more at step "
                 f"{self.step + 1}, learning rate {rate:.3g}: a smaller one (--lr) may do"
@@ -359,9 +382,9 @@ class _Run:
         self.optimiser.step()
         if self.schedule is not None and self.step + 1 < self.steps:
             self.schedule.step()
+        self._history[self.step] = self.step + 1, epoch, rate, *told
         self.step += 1
-        self.history.append({"step": self.step, "epoch": epoch, "lr": rate, **told})
-        return told["loss"]
+        return told[0]
 
     @torch.inference_mode()
     def look(self, pictures: Tensor) -> None:
@@ -374,28 +397,27 @@ class _Run:
     # --- a file ---------------------------------------------------------------------------
 
     def save(self, path: Path) -> None:
+        self.check()
         state = {
             "facts": json.dumps(self.facts, sort_keys=True),
             "step": self.step,
             "attention": self.attention.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict() if self.schedule else {},
-            "history": json.dumps(self.history),
+            "history": torch.from_numpy(self._history[: self.step].copy()),
             "looks": self.looks,
         }
+        file = io.BytesIO()  # torch's own writing makes a RuntimeError of a full disk
+        torch.save(state, file)
         with write_atomically(path) as partial:
-            torch.save(state, partial)
+            partial.write_bytes(file.getbuffer())
 
     def load(self, path: Path) -> None:
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-            facts = json.loads(state["facts"])
-        except Exception as error:  # torch raises many kinds for damaged files
-            raise AttentionError(
-                f"the checkpoint {shown(path)} cannot be read: delete it and train anew "
-                f"({type(error).__name__}: {error})"
-            ) from error
-        unlike = [name for name in self.facts if facts.get(name) != _as_json(self.facts[name])]
+        state, facts = _read(path, self.device)
+        unlike = [
+            name for name, value in self.facts.items()
+            if name != "training" and facts.get(name) != _as_json(value)
+        ]  # fmt: skip
         if unlike:
             raise AttentionError(
                 f"the checkpoint {shown(path)} is of another training ({', '.join(unlike)}): "
@@ -406,8 +428,26 @@ class _Run:
         self.optimiser.load_state_dict(state["optimiser"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
-        self.history = json.loads(state["history"])
+        self._history[: self.step] = state["history"].cpu().numpy()
         self.looks = {step: maps.cpu() for step, maps in state["looks"].items()}
+
+
+def checkpoint_facts(path: Path) -> dict:
+    """What determines the training that a checkpoint is of. Raises AttentionError for one that is
+    damaged."""
+    return _read(path, torch.device("cpu"))[1]
+
+
+def _read(path: Path, device: torch.device) -> tuple[dict, dict]:
+    """A checkpoint and its facts."""
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        return state, json.loads(state["facts"])
+    except Exception as error:  # torch raises many kinds for damaged files
+        raise AttentionError(
+            f"the checkpoint {shown(path)} cannot be read: delete it and train anew "
+            f"({type(error).__name__}: {error})"
+        ) from error
 
 
 def _as_json(value: object) -> object:

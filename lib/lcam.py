@@ -7,6 +7,7 @@ Trained modules go where `--methods lcam_img` and its like look for them,
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -22,19 +23,21 @@ from tqdm import tqdm
 from lib.attention import ATTENTIONS, MASKINGS
 from lib.attention_figures import plot_looks, plot_losses
 from lib.attention_runs import (
+    DRAWN_LOSSES,
+    DRAWN_MAPS,
     default_recipe,
     folder_pictures,
     train_variant,
+    unfinished,
 )
 from lib.attention_study import looked_at
 from lib.attention_training import RECIPES, Pictures, Recipe
 from lib.backbones import Backbone
-from lib.checkpoints import MissingWeights
 from lib.figures import use_study_style
 from lib.files import write_atomically
 from lib.methods import LEARNED_METHODS, METHODS
 from lib.paths import shown
-from lib.study import PROFILES, MissingInputs, Study
+from lib.study import PROFILES, Study
 from lib.tables import unknown_name
 
 _LOOKED_AT = 6  # pictures
@@ -58,9 +61,9 @@ def _parser() -> argparse.ArgumentParser:
         help="a text file, one picture of FOLDER at the start of each line")  # fmt: skip
     add("--limit", type=int, default=0, metavar="N", help="so many of the pictures (default: all)")
     add("--recipe", default="", help="default: as published, or ours, see docs/lcam.md")
-    add("--epochs", type=int, default=0)
-    add("--lr", type=float, default=0.0)
-    add("--batch-size", type=int, default=0)
+    add("--epochs", type=int, help="default: the recipe's; so are the next two")
+    add("--lr", type=float)
+    add("--batch-size", type=int)
     add("--masking", default=MASKINGS[0], help=f"{' or '.join(MASKINGS)} (default: {MASKINGS[0]})")
     add("--seed", type=int, default=0)
     add("--resume", action="store_true", help="go on with a training that did not end")
@@ -68,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--precision", default="float32", help="float32 or bf16")
     add("--device", default="auto")
     add("--data-dir", default="")
+    add("--extend", default="", metavar="FILE.py", help="own models, see docs/own-models.md")
     return parser
 
 
@@ -78,10 +82,11 @@ def _recipe(options: argparse.Namespace, backbone: Backbone, key: str) -> Recipe
         chosen = default_recipe(options.profile, backbone, key)
     for name, field in (("epochs", "epochs"), ("lr", "lr"), ("batch_size", "batch")):
         value = getattr(options, name)
-        if value < 0:
+        if value is None:
+            continue
+        if not 0 < value < math.inf:
             raise ValueError(f"--{name.replace('_', '-')} must be above 0, got {value}")
-        if value:
-            chosen = replace(chosen, **{field: value})
+        chosen = replace(chosen, **{field: value})
     return chosen
 
 
@@ -113,7 +118,7 @@ def main(
     try:
         study = Study.from_profile(
             options.profile, options.models, (), device=options.device,
-            data_dir=options.data_dir, precision=options.precision,
+            data_dir=options.data_dir, precision=options.precision, extend=options.extend,
         )  # fmt: skip
         keys = [row.key for row in ATTENTIONS.select(options.methods)]
         recipes = {(b.key, key): _recipe(options, b, key) for b in study.backbones for key in keys}
@@ -124,7 +129,7 @@ def main(
         pictures = _chosen_pictures(options, study, made)
         for line in _trained(study, keys, recipes, pictures, options):
             tqdm.write(line)
-    except (ValueError, MissingInputs, MissingWeights) as error:
+    except (ValueError, OSError) as error:  # a full disk is one, and so are missing weights
         print(f"lib.lcam: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -136,14 +141,14 @@ def main(
 def _draw(
     path: Path, pictures: Tensor, label: str, history: pd.DataFrame, looks: Mapping[int, Tensor]
 ) -> None:
-    """Maps so far, and losses, as pictures beside the module: for an early look."""
+    """Maps so far, and losses, as pictures beside the module to be: for an early look."""
     shown = (pictures.permute(0, 2, 3, 1) * 255).byte().numpy()
     maps = looked_at(looks, label, shown.shape[1])
-    figures = {".maps.png": plot_looks(shown, maps, path.parent.name)}
+    figures = {DRAWN_MAPS: plot_looks(shown, maps, path.parent.name)}
     if len(history):
-        figures[".losses.png"] = plot_losses({label: history}, path.parent.name)
+        figures[DRAWN_LOSSES] = plot_losses({label: history}, path.parent.name)
     for suffix, figure in figures.items():
-        with write_atomically(path.with_suffix(suffix)) as partial_file:
+        with write_atomically(unfinished(path, suffix)) as partial_file:
             figure.savefig(partial_file, format="png")
         plt.close(figure)
 
@@ -164,10 +169,10 @@ def _trained(
         done.add(name)
         for key in keys:
             path = study.attention_path(backbone.key, dcls, key)
-            some = pictures(backbone)
-            early = some.first(_LOOKED_AT)
+            taken = pictures(backbone)
+            early = taken.some(_LOOKED_AT)
             found = train_variant(
-                study, backbone, dcls, key, some, recipes[backbone.key, key],
+                study, backbone, dcls, key, taken, recipes[backbone.key, key],
                 masking=options.masking, seed=options.seed, resume=options.resume, save_to=path,
                 look_at=early, on_look=partial(_draw, path, early, METHODS[key].label),
             )  # fmt: skip

@@ -28,11 +28,13 @@ class PictureFolderError(ValueError):
 
 
 def listed_pictures(folder: Path, annotations: Path | None = None, limit: int = 0) -> list[Path]:
-    """The pictures of a folder, by name; folders in it may be one level or more deep.
+    """The pictures of a folder, by name; folders in it may be one level or more deep, and links,
+    each of which is read once.
 
     annotations : a text file whose lines begin with a picture's path below `folder`, with or
                   without its suffix, and may go on with a class: these, in this order
     limit       : so many at most, drawn from all by a fixed seed; 0 for all
+    Pictures may be links too; a list's must be below the folder by their names.
     Raises PictureFolderError naming what is not there.
     """
     if limit < 0:
@@ -40,7 +42,7 @@ def listed_pictures(folder: Path, annotations: Path | None = None, limit: int = 
     if not folder.is_dir():
         raise PictureFolderError(f"{folder} is no folder of pictures")
     if annotations is None:
-        found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES)
+        found = sorted(_below(folder))
     else:
         found = _annotated(folder, annotations)
     if not found:
@@ -51,12 +53,36 @@ def listed_pictures(folder: Path, annotations: Path | None = None, limit: int = 
     return found
 
 
+def _below(folder: Path) -> Iterator[Path]:
+    def unreadable(error: OSError) -> None:
+        raise PictureFolderError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+    seen = set()
+    for root, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
+        status = Path(root).stat()
+        if (status.st_dev, status.st_ino) in seen:  # a link back, or a second one
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders.sort()
+        paths = (Path(root, name) for name in files)
+        yield from (p for p in paths if p.suffix.lower() in _SUFFIXES and _is_file(p))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # of a name that is too long
+        return False
+
+
 def _annotated(folder: Path, annotations: Path) -> list[Path]:
     try:
         lines = annotations.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise PictureFolderError(f"the list {annotations} cannot be read: {error}") from error
-    root, found, missing = folder.resolve(), [], []
+    # By their names, wherever links lead; and absolute, for a folder called "." or "..".
+    root, found, missing = Path(os.path.normpath(folder.absolute())), [], []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -67,16 +93,16 @@ def _annotated(folder: Path, annotations: Path) -> list[Path]:
                 p
                 for said in dict.fromkeys((name, words, words.rpartition(" ")[0] or words))
                 for end in ("", ".JPEG", ".jpg", ".png")
-                if (p := folder / (said + end)).is_file()
+                if _is_file(p := Path(os.path.normpath(root / (said + end))))
             ),
             None,
         )
         if path is None:
             missing.append(f"line {number}: {name}")
-        elif not path.resolve().is_relative_to(root):
+        elif not path.is_relative_to(root):
             raise PictureFolderError(f"{annotations}, line {number}: {name} is not below {folder}")
         else:
-            found.append(path)
+            found.append(folder / path.relative_to(root))
     if missing:
         some = "; ".join(missing[:3])
         raise PictureFolderError(
@@ -97,13 +123,14 @@ class FolderPictures(Dataset):
 
     def __init__(self, paths: Sequence[Path], side: int, workers: int = 0, folder: Path = Path()):
         self.paths, self.side, self.workers, self.folder = list(paths), side, workers, folder
+        self._facts: dict = {}
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def centre(self, index: int) -> Tensor:
         """(3, side, side) in 0-1. Raises PictureFolderError."""
-        picture = np.asarray(_resized(self.paths[index], round(self.side * _RESIZE)))
+        picture = np.asarray(_resized(self.paths[index], round(self.side * _RESIZE), quick=False))
         top, left = ((n - self.side) // 2 for n in picture.shape[:2])
         crop = picture[top : top + self.side, left : left + self.side]
         return torch.from_numpy(crop.copy()).permute(2, 0, 1).float().div_(255)
@@ -111,7 +138,7 @@ class FolderPictures(Dataset):
     def __getitem__(self, asked: tuple[int, int, int]) -> Tensor:
         index, seed, epoch = asked
         rng = np.random.default_rng([seed, epoch, index])
-        picture = np.asarray(_resized(self.paths[index], round(self.side * _RESIZE)))
+        picture = np.asarray(_resized(self.paths[index], round(self.side * _RESIZE), quick=True))
         top, left = (rng.integers(0, n - self.side + 1) for n in picture.shape[:2])
         crop = picture[top : top + self.side, left : left + self.side]
         crop = crop[:, ::-1] if rng.random() < 0.5 else crop
@@ -128,20 +155,28 @@ class FolderPictures(Dataset):
                 str(error).strip().splitlines()[-1].split("Error: ")[-1]
             ) from None
 
-    def first(self, count: int) -> Tensor:
-        return torch.stack([self.centre(i) for i in range(min(count, len(self)))])
+    def spread(self, count: int) -> np.ndarray:
+        """At even distances: a list is often sorted by class."""
+        return np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int)
+
+    def some(self, count: int) -> Tensor:
+        return torch.stack([self.centre(i) for i in self.spread(count)])
 
     def facts(self) -> dict:
-        names = "\n".join(
-            f"{os.path.relpath(p, self.folder)} {p.stat().st_size}" for p in self.paths
-        )
-        return {"pictures": len(self), "names": hashlib.sha256(names.encode()).hexdigest()[:16]}
+        if not self._facts:
+            names = "\n".join(
+                f"{os.path.relpath(p, self.folder)} {p.stat().st_size}" for p in self.paths
+            )
+            digest = hashlib.sha256(names.encode()).hexdigest()[:16]
+            self._facts = {"pictures": len(self), "names": digest}
+        return self._facts
 
 
-def _resized(path: Path, shorter: int) -> Image.Image:
+def _resized(path: Path, shorter: int, quick: bool) -> Image.Image:
     try:
         with Image.open(path) as opened:
-            opened.draft("RGB", (shorter, shorter))  # decodes large JPEGs at a half or less
+            if quick:  # decodes JPEGs of twice the size or more at a half or less
+                opened.draft("RGB", (shorter, shorter))
             picture = ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise PictureFolderError(f"{path} cannot be read: {error}") from error
@@ -170,8 +205,12 @@ class ArrayPictures:
             flipped = torch.from_numpy(flips[some])[:, None, None, None]
             yield torch.where(flipped, batch.flip(-1), batch)
 
-    def first(self, count: int) -> Tensor:
-        return self.pictures[:count].float().div_(255)
+    def spread(self, count: int) -> np.ndarray:
+        """The first: they are in no order."""
+        return np.arange(min(count, len(self)))
+
+    def some(self, count: int) -> Tensor:
+        return self.pictures[self.spread(count)].float().div_(255)
 
     def facts(self) -> dict:
         digest = hashlib.sha256(self.pictures.numpy().tobytes()).hexdigest()[:16]

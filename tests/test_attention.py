@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import mini
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 
 from lib.attention import (
@@ -24,15 +28,19 @@ from lib.attention import (
     save_attention,
     variation,
 )
+from lib.attention_runs import trainable
 from lib.attention_training import (
+    HISTORY,
     RECIPES,
     Recipe,
+    _Run,
     _Standardised,
     look_steps,
     new_attention,
     train_attention,
 )
 from lib.cam import head_pass
+from lib.files import write_atomically
 from lib.picture_folders import (
     ArrayPictures,
     FolderPictures,
@@ -177,6 +185,28 @@ def test_the_loss_is_its_terms_and_shows_what_the_frozen_network_predicts():
         assert loss.total.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_the_loss_of_the_published_masking_takes_the_maps_of_every_label():
+    model, pictures = Toy().eval(), torch.rand(4, 3, SIDE, SIDE)
+    attention = new_attention(ATTENTIONS["lcam_img"], model, SIDE, seed=3)
+    loss = attention_loss(ATTENTIONS["lcam_img"], model, attention, pictures, "random")
+    x = model.normalised(pictures)
+    labels = model(x).argmax(1).tolist()
+    maps = torch.sigmoid(attention([model.features(x)])).detach()
+    everybodys = [maps[i, y] for i in range(4) for y in labels]
+    area_by_hand = sum(((m + 0.0005) ** 0.3).mean().item() for m in everybodys) / 16
+    rough = 0.0
+    for m in everybodys:
+        rough += (m.diff(dim=0) ** 2).sum() + (m.diff(dim=1) ** 2).sum()
+        rough += 0.3 * sum((line**2).sum() for line in (m[0], m[-1], m[:, 0], m[:, -1]))
+    assert loss.area.item() == pytest.approx(area_by_hand, rel=1e-5)
+    assert loss.variation.item() == pytest.approx(rough.item() / 8, rel=1e-5)
+    # Cross-entropy is of each picture under its own map whatever the masking.
+    own = attention_loss(ATTENTIONS["lcam_img"], model, attention, pictures, "diagonal")
+    assert loss.cross_entropy.item() == own.cross_entropy.item()
+    total = 1.5 * loss.cross_entropy + 2 * loss.area + 0.01 * loss.variation
+    assert loss.total.item() == pytest.approx(total.item(), rel=1e-6)
+
+
 # --- a module that sees standardised features ---------------------------------------------------
 
 
@@ -231,6 +261,32 @@ def test_a_standardised_training_finds_the_evidence_whatever_the_features_scale(
     assert (again - last).abs().max() < 1e-3
 
 
+def test_what_is_standardised_is_measured_all_over_a_list_that_is_sorted_by_class(tmp_path):
+    """Here the classes are dark and bright: of the first ones the mean would be far too low."""
+    for name, grey in {"a_dark": 20, "b_bright": 220}.items():
+        (tmp_path / name).mkdir()
+        for number in range(8):
+            Image.new("RGB", (SIDE, SIDE), (grey + number,) * 3).save(
+                tmp_path / name / f"{number}.png"
+            )
+    pictures = FolderPictures(listed_pictures(tmp_path), SIDE)
+    recipe = replace(_TOY, batch=1, standardised=True)
+    run = _Run(Toy().eval(), ATTENTIONS["lcam_fm"], pictures, recipe, SIDE, "diagonal", 0)
+    first, last = 20 / 255, 227 / 255  # four of sixteen, the first and the last among them
+    assert run.attention.mean[0].item() == pytest.approx((first + last) / 2, abs=0.01)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_so_few_pictures_can_be_standardised_too(tmp_path, count):
+    pixels, _ = patches(count)
+    for number, picture in enumerate(pixels):
+        Image.fromarray(picture).save(tmp_path / f"{number}.png")
+    recipe = replace(_TOY, epochs=1, standardised=True)
+    for pictures in (FolderPictures(listed_pictures(tmp_path), SIDE), ArrayPictures(pixels, "p")):
+        trained = train_attention(Toy(), "lcam_fm", pictures, recipe, SIDE)
+        assert torch.isfinite(trained.attention.maps.weight).all()
+
+
 @pytest.mark.parametrize(("key", "sees_it"), [("convnext_tiny", False), ("caformer_s18", False),
                                               ("resnet50", True), ("fastvit_sa24", True)])  # fmt: skip
 def test_a_head_that_normalises_does_not_see_how_much_a_mask_lets_through(key, sees_it):
@@ -254,11 +310,46 @@ def test_published_schedules():
     assert rates[1] == pytest.approx(0.95e-4)
     assert rates[12] == rates[25] == pytest.approx(1e-4 * 0.95**12)
     assert [vgg.lr_at(e, 1) for e in (0, 1, 7)] == pytest.approx([1e-2, 0.75e-2, 1e-2 * 0.75**7])
-    assert (resnet.batch, resnet.momentum, resnet.weight_decay) == (64, 0.9, 5e-4)
+    assert (vgg.epochs, vgg.bias_lr) == (8, 1.0)
+    for published in (resnet, vgg):
+        assert (published.batch, published.momentum, published.weight_decay) == (64, 0.9, 5e-4)
 
 
-def test_looks_are_closer_together_early():
+def test_steps_are_nesterovs_at_the_published_rates():
+    pixels, _ = patches(16)
+    pictures = ArrayPictures(pixels, "p")
+    recipe = replace(RECIPES["resnet50"], batch=16, epochs=3)
+    model = Toy().eval()
+    run = _Run(model, ATTENTIONS["lcam_fm"], pictures, recipe, SIDE, "diagonal", 5)
+    maps = run.attention.maps
+    before = [maps.weight.detach().clone(), maps.bias.detach().clone()]
+    order = np.random.default_rng([5, 0]).permutation(16)
+    (batch,) = pictures.batches([order], 5, 0)
+    loss = attention_loss(run.row, model, run.attention, batch, "diagonal")
+    gradients = torch.autograd.grad(loss.total, [maps.weight, maps.bias])
+    steps = run.go()
+    next(steps)
+    for old, new, gradient, rate in zip(
+        before, (maps.weight, maps.bias), gradients, (1e-4, 2e-4), strict=True
+    ):
+        # Nesterov's first step is that of a gradient 1 + 0.9 times as large.
+        expected = old - rate * 1.9 * (gradient + 5e-4 * old)
+        assert (new - old).abs().max() > 0
+        assert torch.allclose(new - old, expected - old, rtol=1e-2, atol=1e-8)
+    for epoch in (0, 1, 2):
+        weights, biases = run.optimiser.param_groups
+        assert weights["lr"] == pytest.approx(1e-4 * 0.95**epoch)
+        assert biases["lr"] == pytest.approx(2e-4 * 0.95**epoch)
+        assert weights["nesterov"]
+        assert biases["nesterov"]
+        next(steps, None)
+    assert run.step == 3
+
+
+def test_looks_are_closer_together_early_and_hold_the_last():
     assert look_steps(100, 4) == {0, 1, 10, 100}
+    assert look_steps(100, 2) == {0, 100}
+    assert look_steps(100, 1) == {100}
 
 
 # --- ended and resumed ----------------------------------------------------------------------
@@ -305,6 +396,9 @@ def test_a_resumed_training_ends_as_an_uninterrupted_one(tmp_path, key, recipe):
     for name, tensor in whole.attention.state_dict().items():
         assert torch.equal(tensor, resumed.attention.state_dict()[name]), name
     assert whole.history.equals(resumed.history)
+    assert tuple(whole.history) == HISTORY
+    assert whole.history.step.tolist() == list(range(1, 13))
+    assert whole.history.epoch.tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
     assert whole.looks.keys() == resumed.looks.keys()
     for step, maps in whole.looks.items():
         assert torch.equal(maps, resumed.looks[step])
@@ -335,30 +429,51 @@ def test_a_loss_that_is_no_number_ends_training():
         )  # fmt: skip
 
 
+def test_weights_that_are_no_numbers_after_the_last_step_are_not_given_out(tmp_path):
+    pictures, _ = patches(10)
+    path = tmp_path / "one.pt"
+    recipe = Recipe("wild", lr=1e38, epochs=1, batch=10, weight_decay=1e3)
+    for checkpoint in (None, path):
+        with pytest.raises(AttentionError, match="weights of L-CAM-Fm are no numbers any more"):
+            train_attention(
+                Toy(), "lcam_fm", ArrayPictures(pictures, "p"), recipe, SIDE,
+                checkpoint=checkpoint,
+            )  # fmt: skip
+    assert not path.exists()
+
+
 # --- networks of the study -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", ["resnet50", "convnext_tiny", "caformer_s18", "fastvit_sa24"])
+@pytest.mark.parametrize(
+    ("key", "precision"),
+    [("resnet50", "float32"), ("convnext_tiny", "float32"), ("caformer_s18", "float32"),
+     ("fastvit_sa24", "float32"), ("caformer_s18", "bf16"), ("fastvit_sa24", "bf16")],
+)  # fmt: skip
 @pytest.mark.parametrize("kind", ["lcam_fm", "lcam_img", "tame"])
-def test_every_family_can_be_trained_and_used_in_both_forms(key, kind):
-    model = mini(key, True).eval().folded()
-    side = model.backbone.preprocessing.crop
+def test_every_family_can_be_trained_beside_and_used_as_a_study_does(key, precision, kind):
+    side = 64
+    plain = mini(key, True)
+    model = trainable(plain, kind, precision)
+    assert model.precision == precision
     pictures = ArrayPictures(
         np.random.default_rng(0).integers(0, 256, (4, side, side, 3), "u1"), ""
     )
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     trained = train_attention(model, kind, pictures, Recipe("r", 0.1, 1, batch=2), side)
     assert len(trained.history) == 2
+    assert np.isfinite(trained.history.loss).all()
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name])
-    x = model.prepare_pixels(torch.randint(0, 256, (2, side, side, 3)).byte())
-    fast = model.for_inference()
+    some = torch.rand(2, 3, side, side)
     maps = []
-    for network in (model, fast):
+    for network in (plain.folded(), plain.for_inference(), plain.for_inference(precision)):
+        x = network.normalised(some)
         network.attentions = {kind: trained.attention}
         maps.append(learned_map(kind, network, x, head_pass(network, x, torch.tensor([0, 1]))))
-    assert maps[0].shape == (2, *model.layers(x)[0 if kind == "tame" else -1].shape[-2:])
+    assert maps[0].shape == (2, *plain.layers(x)[0 if kind == "tame" else -1].shape[-2:])
     assert (maps[0] - maps[1]).abs().max() < 1e-3
+    assert (maps[0] - maps[2]).abs().mean() < (1e-3 if precision == "float32" else 0.1)
 
 
 def test_layers_are_the_last_three_stages_and_end_with_the_studys():
@@ -407,6 +522,25 @@ def test_weights_are_written_and_read_for_the_network_they_are_of(tmp_path, key,
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(AttentionError, match="is damaged"):
         load_attention(path, key, "resnet50", "abc")
+    with pytest.raises(AttentionError, match="cannot be read: "):
+        load_attention(tmp_path, key, "resnet50", "abc")
+
+
+def test_others_may_read_modules_and_checkpoints_if_the_umask_lets_them(tmp_path):
+    pictures, _ = patches(20)
+    before = os.umask(0o027)
+    try:
+        save_attention(tmp_path / "a", "lcam_fm", LCam([6], 4), {})
+        train_attention(
+            Toy(), "lcam_fm", ArrayPictures(pictures, "p"), replace(_TOY, epochs=1), SIDE,
+            checkpoint=tmp_path / "b",
+        )  # fmt: skip
+        with write_atomically(tmp_path / "c") as partial:
+            save_file({"x": torch.zeros(1)}, partial)
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == dict.fromkeys("abc", 0o640)
 
 
 # --- folders of pictures ---------------------------------------------------------------------
@@ -448,6 +582,74 @@ def test_both_layouts_of_imagenet_are_listed(imagenet):
     (imagenet / "empty").mkdir()
     with pytest.raises(PictureFolderError, match="no pictures"):
         listed_pictures(imagenet / "empty")
+
+
+def test_links_are_followed_and_what_leads_nowhere_is_no_picture(imagenet, tmp_path):
+    train, val = imagenet / "ILSVRC2012_img_train", imagenet / "ILSVRC2012_img_val"
+    farm = tmp_path / "farm"
+    farm.mkdir()
+    (farm / "fish").symlink_to(train / "n01440764")
+    (farm / "deeper").mkdir()
+    (farm / "deeper" / "back").symlink_to(farm)
+    (farm / "one.JPEG").symlink_to(val / "ILSVRC2012_val_00000001.JPEG")
+    (farm / "gone.JPEG").symlink_to(val / "ILSVRC2012_val_00000009.JPEG")
+    (farm / "round.JPEG").symlink_to(farm / "round.JPEG")
+    found = listed_pictures(farm)
+    assert [p.relative_to(farm).as_posix() for p in found] == [
+        "fish/n01440764_0.JPEG", "fish/n01440764_1.JPEG", "one.JPEG"
+    ]  # fmt: skip
+    notes = tmp_path / "list.txt"
+    notes.write_text("one 3\nfish/n01440764_1.JPEG\ndeeper/../one.JPEG\n")
+    assert listed_pictures(farm, notes) == [found[2], found[1], found[2]]
+    notes.write_text(f"{farm / 'one.JPEG'} 3\n")
+    assert listed_pictures(farm, notes) == [found[2]]
+    notes.write_text("gone 3\n")
+    with pytest.raises(PictureFolderError, match="line 1: gone"):
+        listed_pictures(farm, notes)
+    for climbing in (f"{val}/ILSVRC2012_val_00000001.JPEG", "fish/../../list.txt"):
+        notes.write_text(f"{climbing} 3\n")
+        with pytest.raises(PictureFolderError, match="is not below"):
+            listed_pictures(farm, notes)
+    notes.write_text("one 3\n" + "x" * 300 + " 3\n")
+    with pytest.raises(PictureFolderError, match="1 of the pictures .*line 2: xxx"):
+        listed_pictures(farm, notes)
+
+
+def test_a_list_is_of_names_below_the_working_folder_too(imagenet, monkeypatch):
+    monkeypatch.chdir(imagenet / "ILSVRC2012_img_val")
+    notes = imagenet / "list.txt"
+    notes.write_text("ILSVRC2012_val_00000003 65\n")
+    assert listed_pictures(Path(), notes) == [Path("ILSVRC2012_val_00000003.JPEG")]
+    notes.write_text("../list.txt\n")
+    with pytest.raises(PictureFolderError, match="is not below"):
+        listed_pictures(Path(), notes)
+
+
+def test_pictures_from_all_over_and_what_tells_them_from_others(imagenet, monkeypatch):
+    pictures = FolderPictures(listed_pictures(imagenet), 32, folder=imagenet)
+    assert len(pictures) == 7
+    assert pictures.spread(3).tolist() == [0, 3, 6]
+    assert pictures.spread(99).tolist() == list(range(7))
+    assert torch.equal(pictures.some(3), torch.stack([pictures.centre(i) for i in (0, 3, 6)]))
+    arrays = ArrayPictures(np.arange(5 * 12, dtype=np.uint8).reshape(5, 2, 2, 3), "a")
+    assert arrays.spread(3).tolist() == [0, 1, 2]
+    assert torch.equal(arrays.some(3) * 255, arrays.pictures[:3].float())
+    facts = pictures.facts()
+    pictures.paths[0].write_bytes(b"another size")
+    assert pictures.facts() == facts  # of a million files asked for once
+    assert FolderPictures(pictures.paths, 32, folder=imagenet).facts() != facts
+
+
+def test_evaluation_decodes_large_pictures_whole(imagenet):
+    rng = np.random.default_rng(1)
+    path = imagenet / "large.jpg"
+    Image.fromarray(rng.integers(0, 256, (256, 256, 3), "u1")).save(path, quality=95)
+    side = round(32 * 256 / 224)
+    small = np.asarray(Image.open(path).resize((side, side), Image.Resampling.BILINEAR))
+    start = (side - 32) // 2
+    expected = small[start : start + 32, start : start + 32]
+    found = FolderPictures([path], 32).centre(0).permute(1, 2, 0) * 255
+    assert np.abs(found.numpy() - expected).max() < 1e-3
 
 
 def test_crops_follow_from_seed_epoch_and_place_whoever_reads(imagenet):
