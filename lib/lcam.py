@@ -85,7 +85,8 @@ def _recipe(options: argparse.Namespace, backbone: Backbone, key: str) -> Recipe
         if value is None:
             continue
         if not 0 < value < math.inf:
-            raise ValueError(f"--{name.replace('_', '-')} must be above 0, got {value}")
+            word = name.replace("_", "-")
+            raise ValueError(f"--{word} must be a finite number above 0, got {value}")
         chosen = replace(chosen, **{field: value})
     return chosen
 

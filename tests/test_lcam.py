@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +11,9 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
-from lib import attention_runs, attention_training, lcam
+from lib import attention_runs, attention_training, average_drop, extension, lcam
 from lib.attention import ATTENTIONS, AttentionError, load_attention
 from lib.attention_training import RECIPES, train_attention
 from lib.backbones import BACKBONES, load_model
@@ -23,7 +25,9 @@ from lib.kept import facts_of_maps
 from lib.methods import LEARNED_METHODS, METHODS
 from lib.paths import DEMO
 from lib.picture_folders import ArrayPictures
+from lib.rewrites import PLAIN, Form
 from lib.sanity import score_forgetting
+from lib.sources import WEIGHTS
 from lib.study import MissingInputs, Study
 from lib.study_scores import score_study
 
@@ -97,6 +101,14 @@ def test_modules_of_other_weights_are_refused_and_can_be_left_out(demo):
     shutil.copy(demo / "checkpoints" / "resnet50.safetensors", path)
     with pytest.raises(AttentionError, match="trained for attention None, not 'lcam_fm'"):
         study.inference_model("resnet50", False)
+    # The other form's module is well; its network's weights become others, and as valid.
+    study.inference_model("resnet50", True)
+    weights = study.weights_path("resnet50", True)
+    tensors = load_file(weights)
+    tensors["fc.bias"] += 1
+    save_file(tensors, weights)
+    with pytest.raises(AttentionError, match="was trained for weights '[0-9a-f]{64}', not '"):
+        study.inference_model("resnet50", True)
     going = Study.from_profile("demo", ["resnet50"], ["lcam_fm"], 2, keep_going=True)
     assert going.there() == []
 
@@ -127,13 +139,172 @@ def test_a_training_that_was_ended_is_resumed_when_asked(demo, capsys, monkeypat
     assert "resumed at step 1 of 2" in capsys.readouterr().out
 
 
+FOUR = ArrayPictures(np.random.default_rng(0).integers(0, 256, (4, 224, 224, 3), "u1"), "four")
+SMALL = replace(RECIPES["demo"], epochs=2, batch=2, lr=0.1)  # four steps
+
+
+@contextmanager
+def dies_at(step: int):
+    """A training ends like that before this step."""
+    real = attention_training._Run._one
+
+    def one(self, *words):
+        if self.step == step:
+            raise KeyboardInterrupt
+        return real(self, *words)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention_training._Run, "_one", one)
+        yield
+
+
+@pytest.mark.parametrize("key", ["lcam_fm", "lcam_img"])
+def test_what_is_resumed_goes_on_in_the_form_that_it_began_in(demo, key, monkeypatch):
+    """Which form is the fastest is measured, and may come out otherwise the next time."""
+    study = Study.from_profile("demo", ["resnet50"], [])
+    path = study.attention_path("resnet50", False, key)
+    what = (study, RESNET, False, key, FOUR, SMALL)
+    whole = attention_runs.train_variant(*what)
+    with dies_at(3), pytest.raises(KeyboardInterrupt):
+        attention_runs.train_variant(*what, save_to=path)
+    checkpoint = attention_runs.unfinished(path, ".pt")
+    before = attention_training.checkpoint_facts(checkpoint)["form"]
+    other = Form(channels_last=False)
+    assert vars(other) != before
+    monkeypatch.setattr("lib.models.MINI_FORM", other)
+    resumed = attention_runs.train_variant(*what, save_to=path, resume=True)
+    for name, tensor in whole.attention.state_dict().items():
+        assert torch.equal(tensor, resumed.attention.state_dict()[name])
+    assert whole.history.equals(resumed.history)
+    assert not checkpoint.exists()
+
+
+def test_a_finished_module_and_what_lies_beside_it_stay_until_the_next_is_finished(demo):
+    study = Study.from_profile("demo", ["resnet50"], [])
+    path = study.attention_path("resnet50", False, "lcam_fm")
+    words: list[str] = []
+
+    def train(recipe, word="", **options):
+        def draw(history, looks):
+            for suffix in (".maps.png", ".losses.png"):
+                place = attention_runs.unfinished(path, suffix)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_text(word)
+            words.append(word)
+
+        look_at = FOUR.some(1) if word else None
+        return attention_runs.train_variant(
+            study, RESNET, False, "lcam_fm", FOUR, recipe, save_to=path, look_at=look_at,
+            on_look=draw, **options,
+        )  # fmt: skip
+
+    def beside():
+        return {p.name: p.read_bytes() for p in path.parent.iterdir() if p.name[0] != "."}
+
+    other = replace(SMALL, lr=0.2)
+    assert train(SMALL, "one") is not None
+    one = beside()
+    names = {"lcam_fm.safetensors", "lcam_fm.csv", "lcam_fm.maps.png", "lcam_fm.losses.png"}
+    assert one.keys() == names
+    assert one["lcam_fm.maps.png"] == b"one"
+    with dies_at(3), pytest.raises(KeyboardInterrupt):
+        train(other, "two")
+    assert words[-1] == "two"
+    assert beside() == one
+    drawn = path.with_name(".lcam_fm.unfinished.maps.png")
+    assert drawn.read_text() == "two"
+    # Asked for again, what is there is no reason to give up the other training.
+    assert train(SMALL) is None
+    checkpoint = path.with_name(".lcam_fm.unfinished.pt")
+    assert checkpoint.exists()
+    kept = checkpoint.read_bytes()
+    with pytest.raises(AttentionError, match=r"is of another training \(recipe\)"):
+        train(replace(SMALL, lr=0.3), resume=True)
+    train(other, "two", resume=True)
+    two = beside()
+    assert two.keys() == names
+    assert two["lcam_fm.maps.png"] == two["lcam_fm.losses.png"] == b"two"
+    assert all(two[name] != one[name] for name in names)
+    assert not list(path.parent.glob(".*"))
+    # Its own, left by one that ended after its module was in place, is.
+    checkpoint.write_bytes(kept)
+    assert train(other) is None
+    assert not checkpoint.exists()
+    checkpoint.write_bytes(b"damaged")
+    assert train(other) is None
+    assert checkpoint.exists()
+    # What was drawn of an earlier module does not stay beside one of which nothing is.
+    checkpoint.unlink()
+    train(SMALL)
+    assert beside().keys() == {"lcam_fm.safetensors", "lcam_fm.csv"}
+
+
+def test_a_module_of_earlier_code_is_trained_anew_and_its_checkpoint_refused(demo, monkeypatch):
+    study = Study.from_profile("demo", ["resnet50"], [])
+    path = study.attention_path("resnet50", False, "lcam_fm")
+    words = (study, RESNET, False, "lcam_fm", FOUR, SMALL)
+    attention_runs.train_variant(*words, save_to=path)
+    assert attention_runs.train_variant(*words, save_to=path) is None
+    later = attention_training.TRAINING + 1
+    monkeypatch.setattr(attention_runs, "TRAINING", later)
+    with dies_at(3), pytest.raises(KeyboardInterrupt):
+        attention_runs.train_variant(*words, save_to=path)
+    monkeypatch.setattr(attention_training, "TRAINING", later)
+    with pytest.raises(AttentionError, match=r"another training \(code\)"):
+        attention_runs.train_variant(*words, save_to=path, resume=True)
+
+
+def test_a_full_disk_is_told(demo, capsys, monkeypatch):
+    def full(*words, **options):
+        raise OSError(28, "No space left on device", "a.safetensors")
+
+    monkeypatch.setattr(attention_runs, "save_attention", full)
+    assert command("--methods", "lcam_fm") == 2
+    assert "No space left on device: 'a.safetensors'" in capsys.readouterr().err
+
+
+def test_modules_of_a_readers_own_network(demo, tmp_path, capsys, monkeypatch, tables):
+    monkeypatch.setattr("lib.models.remembered_form", lambda *_: PLAIN)
+    own = ["--extend", str(DEMO / "tour" / "my_rows.py"), "--models", "smallnet"]
+    small = ["--limit", "20", "--epochs", "1", "--batch-size", "10"]
+    assert attention.main([*own, *small, "--methods", "lcam_fm", "lcam_img"]) == 0
+    for name in ("smallnet", "smallnet_dcls"):
+        assert (demo / "attention" / name / "lcam_img.safetensors").is_file()
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, pixels in enumerate(FOUR.pictures[:2].permute(0, 2, 3, 1).numpy()):
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    measured = ["--profile", "demo", *own, "--images", str(folder)]
+    capsys.readouterr()
+    assert average_drop.main([*measured, "--methods", "evidence", "lcam_img"]) == 0
+    assert "smallnet_dcls, 2 pictures" in capsys.readouterr().out
+    for main, words in ((lcam.main, []), (average_drop.main, ["--images", str(folder)])):
+        assert main([*words, "--extend", str(tmp_path / "none.py")]) == 2
+        assert "the file of --extend cannot be read" in capsys.readouterr().err
+
+
+@pytest.fixture
+def tables(monkeypatch):
+    """The tables are as before afterwards."""
+    kept = [(table, list(table)) for table in (BACKBONES, METHODS, WEIGHTS)]
+    monkeypatch.setattr(extension, "_loaded", {})
+    yield
+    for table, keys in kept:
+        table.keep(keys)
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [
         (["--methods", "lcam_fn"], "unknown attention 'lcam_fn'"),
         (["--masking", "radom"], "unknown masking 'radom'"),
         (["--recipe", "resnet"], "unknown recipe 'resnet'"),
-        (["--lr", "-1"], "--lr must be above 0"),
+        (["--lr", "-1"], "--lr must be a finite number above 0, got -1.0"),
+        (["--lr", "0"], "--lr must be a finite number above 0, got 0.0"),
+        (["--lr", "nan"], "--lr must be a finite number above 0, got nan"),
+        (["--lr", "inf"], "--lr must be a finite number above 0, got inf"),
+        (["--epochs", "0"], "--epochs must be a finite number above 0, got 0"),
+        (["--batch-size", "0"], "--batch-size must be a finite number above 0, got 0"),
         (["--images", "."], "trains on its own scenes"),
         (["--precision", "bf17"], "bf17"),
     ],
@@ -181,13 +352,21 @@ def test_recipes_are_as_published_where_something_is(profile, backbone, method, 
 
 
 @pytest.mark.parametrize("key", ["vgg16", "vgg16_pooled"])
-def test_vgg_16_can_be_trained_beside_at_both_layers(key):
-    model = load_model(key).for_backward()
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), "u1")
-    recipe = replace(RECIPES["vgg16"], epochs=1, batch=2)
+def test_vgg_16_can_be_trained_beside_at_both_layers_without_dropout(key):
+    model = load_model(key).for_inference(form=PLAIN)
+    side = 64  # its head takes any
+    pixels = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), "u1")
+    pictures = ArrayPictures(pixels, "two")
+    recipe = replace(RECIPES["vgg16"], epochs=2, batch=2)
     before = {name: tensor.clone() for name, tensor in model.network.named_parameters()}
+    dropouts = [m for m in model.modules() if isinstance(m, torch.nn.Dropout)]
+    assert dropouts
     for method in ("lcam_fm", "lcam_img") if key == "vgg16" else ("lcam_fm",):
-        trained = train_attention(model, method, ArrayPictures(pictures, "two"), recipe, 224)
+        trained = train_attention(model, method, pictures, recipe, side)
+        for dropout in dropouts:
+            dropout.p = 0.9
+        again = train_attention(model.train(), method, pictures, recipe, side)
+        assert trained.history.equals(again.history)
         assert trained.attention.maps.weight.shape == (1000, 512, 1, 1)
         assert np.isfinite(trained.history.loss).all()
     for name, tensor in model.network.named_parameters():
