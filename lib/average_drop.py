@@ -24,7 +24,7 @@ from lib.methods import METHODS, CamMethod
 from lib.paths import shown
 from lib.picture_folders import FolderPictures, listed_pictures
 from lib.statistics import means_by
-from lib.study import PROFILES, MissingInputs, Study
+from lib.study import PROFILES, Study
 from lib.threads import each
 
 PICTURES = 2000  # of the published study
@@ -53,6 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, metavar="FILE.csv", help="a row per picture and measure, too")
     add("--device", default="auto")
     add("--data-dir", default="")
+    add("--extend", default="", metavar="FILE.py",
+        help="own models and methods, see docs/own-models.md")  # fmt: skip
     return parser
 
 
@@ -89,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         study = Study.from_profile(
             options.profile, options.models, options.methods,
-            device=options.device, data_dir=options.data_dir,
+            device=options.device, data_dir=options.data_dir, extend=options.extend,
         )  # fmt: skip
         methods = study.methods
         paths = listed_pictures(options.images, options.list, options.limit)
@@ -101,6 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ]  # fmt: skip
         if missing:
             raise MissingWeights("no weights at " + ", ".join(map(shown, missing)))
+        for backbone, dcls in study.variants:  # before hours of the others
+            study.attentions(backbone.key, dcls)
         tables = []
         for backbone, dcls in study.variants:
             tables.append(
@@ -110,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.out is not None:
                 with write_atomically(options.out) as partial:
                     pd.concat(tables).to_csv(partial, index=False)
-    except (ValueError, OSError, MissingInputs, MissingWeights) as error:
+    except (ValueError, OSError) as error:  # missing weights are one
         print(f"lib.average_drop: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -120,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _told(table: pd.DataFrame, name: str) -> str:
-    """A variant's means, a row per method, with the number of pictures."""
+    """A variant's means, a column per method, and of how many pictures they are."""
     means = means_by(table, ["method", "measure"], "value", "value")
     means["value"] = [
         f"{v:.1f} ({low:.1f} – {high:.1f})"
@@ -128,6 +132,10 @@ def _told(table: pd.DataFrame, name: str) -> str:
     ]
     wide = means.pivot(index="measure", columns="method", values="value")
     wide = wide.reindex(index=means.measure.unique(), columns=means.method.unique())
+    # A constant map shows nothing, and is not counted.
+    covered = table.dropna(subset="value").groupby("method").image_id.nunique()
+    covered = covered.reindex(wide.columns, fill_value=0).rename("pictures, less constant maps")
+    wide = pd.concat([covered.to_frame().T, wide])
     pictures = table.image_id.nunique()
     return f"{name}, {pictures} pictures, means with 95 % intervals\n{wide.to_string()}"
 

@@ -85,6 +85,34 @@ def test_what_is_asked_wrongly_is_said(
     assert re.search(why, capsys.readouterr().err)
 
 
+def test_modules_of_all_variants_are_looked_at_before_any_work(
+    folder, tmp_path, capsys, monkeypatch
+):
+    real = Study.attention_path
+    monkeypatch.setattr(
+        Study, "attention_path",
+        lambda self, key, dcls, method: tmp_path / "none" if dcls else real(self, key, dcls, method),
+    )  # fmt: skip
+    monkeypatch.setattr(average_drop, "score_folder", None)
+    words = ["--profile", "demo", "--models", "resnet50", "--images", str(folder)]
+    assert average_drop.main([*words, "--methods", "grad_cam", "lcam_fm"]) == 2
+    assert "no attention weights at" in capsys.readouterr().err
+
+
+def test_constant_maps_are_left_out_and_counted():
+    rows = [
+        (method, image, measure, value)
+        for method, values in {"a": (1, 2, 3), "b": (4, np.nan, 8), "c": (np.nan,) * 3}.items()
+        for measure in ("drop", "increase")
+        for image, value in zip("xyz", values, strict=True)
+    ]
+    table = pd.DataFrame(rows, columns=["method", "image_id", "measure", "value"])
+    told = average_drop._told(table, "net").splitlines()
+    assert told[0] == "net, 3 pictures, means with 95 % intervals"
+    assert re.fullmatch(r"pictures, less constant maps +3 +2 +0", told[2].strip())
+    assert re.match(r"drop +2\.0 \(.*?\) +6\.0 \(.*?\) +nan", told[3])
+
+
 def test_what_was_measured_before_a_damaged_picture_is_kept(folder, tmp_path, capsys, monkeypatch):
     out = tmp_path / "values.csv"
     real, done = average_drop.score_folder, []
