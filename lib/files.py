@@ -41,8 +41,8 @@ def write_atomically(path: Path) -> Iterator[Path]:
     read by whom the umask lets, however it was written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_name(path)
-    mode = _mode_of_new(partial)
     try:
+        mode = _mode_of_new(partial)
         yield partial
         if stat.S_IMODE(partial.stat().st_mode) != mode:  # safetensors' are the owner's alone
             partial.chmod(mode)
