@@ -47,5 +47,9 @@ def write_atomically(path: Path) -> Iterator[Path]:
         if stat.S_IMODE(partial.stat().st_mode) != mode:  # safetensors' are the owner's alone
             partial.chmod(mode)
         partial.replace(path)
+    except OSError as error:
+        if error.filename is None:  # as where the disk is full
+            error.filename = str(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 
@@ -237,6 +238,14 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
         raise KeyboardInterrupt
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_told_with_the_file_that_did_not_fit(tmp_path):
+    path = tmp_path / "table.csv"
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(OSError, match=r"device: '.*table.csv'"), write_atomically(path):
+        raise full
+    assert not list(tmp_path.iterdir())
 
 
 def test_tables_are_saved_as_csv_or_parquet(tmp_path, monkeypatch, summary):
