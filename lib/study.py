@@ -498,6 +498,7 @@ class Study:
                     if self.profile.mini
                     else f"lib.lcam --profile {self.profile.key} --images FOLDER"
                 )
+                + (f" --extend {self.extend}" if self.extend else "")
                 + f" --models {' '.join(b.key for b in self.backbones)} "
                 f"--methods {' '.join(learned)}`, see docs/lcam.md."
             )
