@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +14,11 @@ import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from lib import extension
 from lib.backbones import BACKBONES, THE_EIGHT
+from lib.methods import METHODS
 from lib.models import Provenance, StudyModel, build_network
+from lib.sources import WEIGHTS
 from lib.stored.shards import Record, encode_jpeg, write_shard
 from lib.study import PROFILES
 from lib.tables import Table
@@ -36,6 +41,21 @@ def _signals_are_heard():
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def tables(monkeypatch):
+    """The tables, and what can be imported, are as before afterwards."""
+    kept = [(table, list(table)) for table in (BACKBONES, METHODS, WEIGHTS)]
+    modules = set(sys.modules)
+    monkeypatch.setattr(extension, "_loaded", {})
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield
+    for table, keys in kept:
+        table.keep(keys)
+    for name in set(sys.modules) - modules:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(tempfile.gettempdir()):
+            del sys.modules[name]
 
 
 def mini(key: str, dcls: bool = False, classes: int = 5) -> StudyModel:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 import textwrap
 from dataclasses import replace
 from types import SimpleNamespace
@@ -25,7 +24,6 @@ from lib.models import Provenance, StudyModel, build_network, save_weights
 from lib.result_table import results_table
 from lib.runner.manifest import differences, step_facts
 from lib.sanity import parts
-from lib.sources import WEIGHTS
 from lib.study import Study
 from lib.study_scores import score_study
 
@@ -79,18 +77,6 @@ ODD = """
             found = self.body(x)
             return found.mean((1, 2, 3)) if self.ends else found.mean((2, 3))
 """
-
-
-@pytest.fixture
-def tables(monkeypatch):
-    """The tables, and what can be imported, are as before afterwards."""
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "odd_networks", raising=False)
-    kept = [(table, list(table)) for table in (BACKBONES, METHODS, WEIGHTS)]
-    monkeypatch.setattr(extension, "_loaded", {})
-    yield
-    for table, keys in kept:
-        table.keep(keys)
 
 
 @pytest.fixture

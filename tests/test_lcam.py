@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from lib import attention_runs, attention_training, average_drop, extension, lcam
+from lib import attention_runs, attention_training, average_drop, lcam
 from lib.attention import ATTENTIONS, AttentionError, load_attention
 from lib.attention_training import RECIPES, train_attention
 from lib.backbones import BACKBONES, load_model
@@ -27,7 +27,6 @@ from lib.paths import DEMO
 from lib.picture_folders import ArrayPictures
 from lib.rewrites import PLAIN, Form
 from lib.sanity import score_forgetting
-from lib.sources import WEIGHTS
 from lib.study import MissingInputs, Study
 from lib.study_scores import score_study
 
@@ -264,8 +263,8 @@ def test_a_full_disk_is_told(demo, capsys, monkeypatch):
 
 
 def test_modules_of_a_readers_own_network(demo, tmp_path, capsys, monkeypatch, tables):
-    monkeypatch.setattr("lib.models.remembered_form", lambda *_: PLAIN)
-    own = ["--extend", str(DEMO / "tour" / "my_rows.py"), "--models", "smallnet"]
+    monkeypatch.setattr("lib.models.remembered_form", lambda *_, **__: PLAIN)
+    own = ["--extend", str(DEMO / "tour" / "tour_rows.py"), "--models", "smallnet"]
     small = ["--limit", "20", "--epochs", "1", "--batch-size", "10"]
     assert attention.main([*own, *small, "--methods", "lcam_fm", "lcam_img"]) == 0
     for name in ("smallnet", "smallnet_dcls"):
@@ -281,16 +280,6 @@ def test_modules_of_a_readers_own_network(demo, tmp_path, capsys, monkeypatch, t
     for main, words in ((lcam.main, []), (average_drop.main, ["--images", str(folder)])):
         assert main([*words, "--extend", str(tmp_path / "none.py")]) == 2
         assert "the file of --extend cannot be read" in capsys.readouterr().err
-
-
-@pytest.fixture
-def tables(monkeypatch):
-    """The tables are as before afterwards."""
-    kept = [(table, list(table)) for table in (BACKBONES, METHODS, WEIGHTS)]
-    monkeypatch.setattr(extension, "_loaded", {})
-    yield
-    for table, keys in kept:
-        table.keep(keys)
 
 
 @pytest.mark.parametrize(

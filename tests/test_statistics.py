@@ -69,6 +69,13 @@ def test_holm_is_step_down(p):
     assert np.isnan(with_missing[-1])
 
 
+def test_holm_is_statsmodels():
+    p = np.random.default_rng(0).uniform(0, 0.3, 40).round(2)  # with ties
+    np.testing.assert_allclose(holm(p), multipletests(p, method="holm")[1])
+    assert holm([]).size == 0
+    assert np.isnan(holm([np.nan, np.nan])).all()
+
+
 def test_effect_and_sample_size():
     values = np.random.default_rng(0).normal(0.2, 1, 50)
     d = effect_size(values)
