@@ -99,7 +99,8 @@ def plot_heatmap_rows(
         ax.spines[:].set_visible(False)
     upright = {"rotation": 0, "ha": "right", "va": "center"} if height > 8 else {}
     for ax, label in zip(axes[:, 0], ["picture", *rows], strict=True):
-        ax.set_ylabel(label.replace("Threshold-", "Threshold-\n"), fontsize=8, **upright)
+        broken = label.replace("Threshold-", "Threshold-\n").replace(", ", ",\n")
+        ax.set_ylabel(broken, fontsize=8, **upright)
     draw_map_scale(fig, axes[1:] if len(rows) else axes, min(0.6, 4 / height))
     fig.suptitle(title)
     return fig
