@@ -1,4 +1,4 @@
-"""A model and two CAM methods of one's own, as `--extend` reads them (docs/own-models.md)."""
+"""A model and a CAM method of one's own, as `--extend` reads them (docs/own-models.md)."""
 
 from torch import nn
 
@@ -53,8 +53,8 @@ add_model(
 
 
 def evidence(features, gradient):
-    """Every channel's features times its own gradient, place by place."""
-    return (features * gradient).sum(dim=1).relu()
+    """What each channel says for the class: features times gradient, where that is positive."""
+    return (features * gradient).relu().sum(dim=1)
 
 
 add_method("evidence", evidence, label="Evidence")
