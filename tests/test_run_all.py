@@ -17,12 +17,13 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import pytest
 from conftest import write_notebook
 
 import run_all
-from lib.paths import ROOT
+from lib.paths import PUBLISHED_SCORES, ROOT
 from lib.runner import preflight
 from lib.runner.faults import FAULTS
 from lib.runner.steps import find_steps
@@ -445,13 +446,23 @@ def test_names_may_be_separated_by_commas_or_spaces(monkeypatch):
 def study_copy(project) -> Project:
     """The project with the study's own notebooks."""
     shutil.copytree(ROOT / "notebooks", project.folder / "notebooks", dirs_exist_ok=True)
+    table = project.folder / PUBLISHED_SCORES.relative_to(ROOT)
+    table.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(PUBLISHED_SCORES, table)
     return project
 
 
-def test_one_notebook_of_the_study_runs_by_the_command_line(study_copy):
-    status, printed, error = study_copy.run("--only", "01", "--limit", "8")
+def test_the_first_notebook_and_the_tour_run_by_the_command_line(study_copy):
+    status, printed, error = study_copy.run("--only", "01", "09", "--limit", "8")
     assert status == 0, printed + error
     assert re.search(r"01_setup +ok", printed)
+    assert re.search(r"09_your_own +ok", printed)
+    tables = study_copy.folder / "data" / "output" / "demo_tour_rows_subset" / "tables"
+    models, maps = (pd.read_csv(tables / f"tour_{name}.csv") for name in ("models", "maps"))
+    assert set(models.backbone) == {"ResNet-50 mini", "SmallNet"}
+    assert set(models.method) == {"Grad-CAM", "Evidence"}
+    assert models[["score", "score_dcls", "difference"]].notna().all(axis=None)
+    assert maps.n.tolist() == [8]
 
 
 @pytest.mark.slow
