@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lib.backbones import BACKBONES
-from lib.demo.delivered import HELD_OUT, PICTURE_QUALITY, SEED, TRAINING, delivered
+from lib.demo.delivered import HELD_OUT, SEED, TRAINING, delivered
 from lib.demo.scenes import CLASSES, SIDE, Scene, make_scene
 from lib.demo.training import accuracy, train
 from lib.extension import load_extension
@@ -26,6 +26,7 @@ TOUR = DEMO / "tour"
 ROWS = TOUR / "tour_rows.py"
 _SPLIT = 3  # of the scenes: no picture of the tour is another's
 _GAZED_AT, _OBSERVERS, _SIGMA = 8, 5, 20
+_QUALITY = 70  # of the pictures, that the folder stays small
 _TRAINED_ON, _HELD_OUT = 1200, 240
 
 
@@ -77,7 +78,7 @@ def write_gaze() -> None:
     rows, points, maps = [], [], {}
     for index in range(_GAZED_AT):
         scene, name = make_scene(SEED, _SPLIT, index), f"pictures/{index:02}.jpg"
-        (folder / name).write_bytes(encode_jpeg(scene.picture, PICTURE_QUALITY))
+        (folder / name).write_bytes(encode_jpeg(scene.picture, _QUALITY))
         rows.append((name, scene.label))
         points += [(name, *point) for point in _gaze(scene, index)]
         maps[name] = _saturation(scene.picture)
