@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
          "of 18)")  # fmt: skip
     what("--pictures", type=_folder, metavar="FOLDER",
          help="score these pictures and human maps in place of ClickMe's: shards, .npz files, or "
-         "pictures and maps with labels.csv (see data/README.md)")  # fmt: skip
+         "pictures and maps with labels.csv (see docs/own-data.md)")  # fmt: skip
     what("--extend", type=_folder, metavar="FILE.py",
          help="a file that adds models and methods of yours (see docs/own-models.md)")  # fmt: skip
     what("--target", default=TARGETS[0], metavar="CLASS",

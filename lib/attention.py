@@ -231,6 +231,13 @@ def learned_map(key: str, model: nn.Module, x: Tensor, passed: HeadPass) -> Tens
     with torch.inference_mode():
         row = ATTENTIONS[key]
         features = layers_of(row, model, x) if row.layers > 1 else [passed.features]
+        fits = attention.maps.weight.shape[1::-1]
+        needed = sum(f.shape[1] for f in features), passed.logits.shape[1]
+        if tuple(fits) != needed:
+            raise AttentionError(
+                f"the module of {METHODS[key].label} reads {fits[0]} channels and knows {fits[1]} "
+                f"classes, and the network has {needed[0]} and {needed[1]}: train it again"
+            )
         return min_max(of_classes(attention(features), passed.targets))
 
 
@@ -278,6 +285,8 @@ def load_attention(path: Path, key: str, variant: str, weights: str) -> nn.Modul
                 f"{shown(path)} was trained for {name} {facts.get(name)!r}, not {value!r}: "
                 "train it again for this network"
             )
+    if not all(tensor.isfinite().all() for tensor in tensors.values()):
+        raise AttentionError(f"{shown(path)} holds numbers that are not finite: train it again")
     try:
         channels, classes = _shape_of(tensors)
         if len(channels) != ATTENTIONS[key].layers:

@@ -58,7 +58,7 @@ def default_recipe(profile: str, backbone: Backbone, key: str) -> Recipe:
 
 
 # What lies beside a module, by suffix.
-LOSSES, DRAWN_LOSSES, DRAWN_MAPS = ".csv", ".losses.png", ".maps.png"
+_BESIDE = LOSSES, DRAWN_LOSSES, DRAWN_MAPS = ".csv", ".losses.png", ".maps.png"
 
 
 def unfinished(save_to: Path, suffix: str) -> Path:
@@ -102,8 +102,8 @@ def train_variant(
     facts["training"] = fingerprint(facts | {"code": TRAINING})
     checkpoint = save_to and unfinished(save_to, ".pt")
     if save_to is not None and _trained_alike(save_to, facts["training"]):
-        if _is_of(checkpoint, facts["training"]):
-            _remove_unfinished(save_to)
+        if _is_of(checkpoint, facts["training"]):  # killed when only this was left to do
+            _settle(save_to)
         return None
     form = _form_of(checkpoint) if resume and checkpoint and checkpoint.exists() else None
     model = trainable(study.load_model(backbone.key, dcls), key, study.precision, form)
@@ -118,14 +118,20 @@ def train_variant(
         with write_atomically(unfinished(save_to, LOSSES)) as partial:
             trained.history.to_csv(partial, index=False, float_format="%.6g")
         save_attention(save_to, key, trained.attention, facts, half=study.profile.mini)
-        for suffix in (LOSSES, DRAWN_LOSSES, DRAWN_MAPS):
-            made, place = unfinished(save_to, suffix), save_to.with_suffix(suffix)
-            if made.exists():
-                made.replace(place)
-            else:  # an earlier module's
-                place.unlink(missing_ok=True)
-        _remove_unfinished(save_to)
+        for suffix in _BESIDE:
+            if not unfinished(save_to, suffix).exists():  # an earlier module's
+                save_to.with_suffix(suffix).unlink(missing_ok=True)
+        _settle(save_to)
     return trained
+
+
+def _settle(save_to: Path) -> None:
+    """What lies beside a module that has been saved takes its place; the checkpoint goes last."""
+    for suffix in _BESIDE:
+        made = unfinished(save_to, suffix)
+        if made.exists():
+            made.replace(save_to.with_suffix(suffix))
+    _remove_unfinished(save_to)
 
 
 def trainable(

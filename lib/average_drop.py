@@ -19,10 +19,11 @@ from tqdm import tqdm
 from lib.backbones import Backbone
 from lib.checkpoints import MissingWeights
 from lib.faithfulness import COLUMNS, measured
-from lib.files import write_atomically
+from lib.files import refuse_as_output, write_atomically
 from lib.methods import METHODS, CamMethod
 from lib.paths import shown
 from lib.picture_folders import FolderPictures, listed_pictures
+from lib.shortage import is_out_of_memory
 from lib.statistics import means_by
 from lib.study import PROFILES, Study
 from lib.threads import each
@@ -95,8 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )  # fmt: skip
         methods = study.methods
         paths = listed_pictures(options.images, options.list, options.limit)
-        if options.out is not None and options.out.suffix != ".csv":
-            raise ValueError(f"--out {options.out} must end in .csv")
+        if options.out is not None:
+            refuse_as_output(options.out, [options.list] if options.list else [])
         missing = [
             path for b, dcls in study.variants
             if not (path := study.weights_path(b.key, dcls)).is_file()
@@ -114,11 +115,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.out is not None:
                 with write_atomically(options.out) as partial:
                     pd.concat(tables).to_csv(partial, index=False)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        print(f"lib.average_drop: too little memory: {error}", file=sys.stderr)
+        return 2
     except (ValueError, OSError) as error:  # missing weights are one
         print(f"lib.average_drop: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("lib.average_drop: ended; --out has the models that are done", file=sys.stderr)
+        done = "; --out has the models that are done" if options.out is not None else ""
+        print(f"lib.average_drop: ended{done}", file=sys.stderr)
         return 130
     return 0
 
@@ -132,9 +139,9 @@ def _told(table: pd.DataFrame, name: str) -> str:
     ]
     wide = means.pivot(index="measure", columns="method", values="value")
     wide = wide.reindex(index=means.measure.unique(), columns=means.method.unique())
-    # A constant map shows nothing, and is not counted.
+    # A map that is constant, or not finite, shows nothing, and is not counted.
     covered = table.dropna(subset="value").groupby("method").image_id.nunique()
-    covered = covered.reindex(wide.columns, fill_value=0).rename("pictures, less constant maps")
+    covered = covered.reindex(wide.columns, fill_value=0).rename("pictures with a map")
     wide = pd.concat([covered.to_frame().T, wide])
     pictures = table.image_id.nunique()
     return f"{name}, {pictures} pictures, means with 95 % intervals\n{wide.to_string()}"

@@ -108,17 +108,7 @@ def cam_maps(
         raise ValueError("methods is a list of keys or rows, not one text")
     rows = [m if isinstance(m, CamMethod) else METHODS[m] for m in methods]
     passed = head_pass(model, x, targets)
-    return {row.key: enlarge(_checked_maps(row, model, x, passed), size) for row in rows}
-
-
-def _checked_maps(row: CamMethod, model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
-    maps = row.maps(model, x, passed)
-    if maps.ndim != 3 or len(maps) != len(x):
-        raise ValueError(
-            f"{row.label} must make maps of shape (image, h, w), here {len(x)} of them, and made "
-            f"{tuple(maps.shape)}"
-        )
-    return maps
+    return {row.key: enlarge(row.maps(model, x, passed), size) for row in rows}
 
 
 def is_constant(maps: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def read_weights(path: Path, container: str = "") -> dict[str, Tensor]:
                 f"{path} is refused: {reason}. Only tensors and plain values are read; "
                 "fetch the file anew, or save its state dict alone, as safetensors"
             ) from None
-        except (OSError, RuntimeError, EOFError, ValueError) as error:
+        except Exception as error:  # whatever torch's reader makes of a damaged file
             first = str(error).split("\n")[0]
             raise WeightsError(
                 f"{path} is no readable checkpoint, or is cut short: {first}"

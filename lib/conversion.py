@@ -43,7 +43,9 @@ def parameter_table(study: Study) -> pd.DataFrame:
             here = parameter_counts(backbone, mini=True, classes=study.profile.classes)
             row |= {"here": here[False], "here, DCLS": here.get(True)}
         rows.append(row)
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    counts = [name for name in table if name.startswith(("full size", "here"))]
+    return table.astype(dict.fromkeys(counts, "Int64"))
 
 
 def learned_kernels(model: StudyModel, count: int) -> dict[str, np.ndarray]:

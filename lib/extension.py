@@ -8,9 +8,11 @@ like the study's own. The file is the reader's own program: it is run, not check
 from __future__ import annotations
 
 import ast
+import difflib
 import hashlib
 import importlib.util
 import inspect
+import re
 import sys
 import sysconfig
 import traceback
@@ -42,13 +44,21 @@ class ExtensionError(ValueError):
     """A file of own rows that is not there, fails, adds nothing or has changed meanwhile."""
 
 
+def placed(path: Path) -> Path:
+    """A file of own rows, whatever the working folder is later. Raises ExtensionError."""
+    try:
+        return path.expanduser().resolve()
+    except (RuntimeError, OSError) as error:  # somebody's ~, a link to itself
+        raise ExtensionError(f"the file of --extend cannot be read: {error}") from None
+
+
 def load_extension(path: Path) -> str:
     """Run a file that adds rows, once a process; returns the hash of `extension_files`.
 
     Modules beside it can be imported by it. Raises ExtensionError saying which line failed and
     why.
     """
-    path = path.resolve()
+    path = placed(path)
     try:
         text = "".join(sha256_of(file) for file in extension_files(path))
     except OSError as error:
@@ -88,8 +98,8 @@ def _imported(file: Path) -> list[Path]:
         return []
     try:
         tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError):
-        return []
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return []  # running it says what is wrong
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -103,8 +113,20 @@ def _imported(file: Path) -> list[Path]:
         except (ImportError, ValueError):
             continue
         if spec is not None:
+            _refuse_hidden(file.parent, name, spec)
             files += _own_files(spec)
     return files
+
+
+def _refuse_hidden(folder: Path, name: str, spec: ModuleSpec) -> None:
+    """A module beside the file in whose place another one of its name is imported."""
+    beside = [place for place in (folder / f"{name}.py", folder / name) if place.exists()]
+    if not beside or not spec.origin or Path(spec.origin).resolve().is_relative_to(folder):
+        return
+    raise ExtensionError(
+        f"{beside[0]} is hidden by another module of that name, {spec.origin}: rename it (or, if "
+        "another file of --extend brought that one, restart the process)"
+    )
 
 
 def _own_files(spec: ModuleSpec) -> list[Path]:
@@ -140,7 +162,7 @@ def _run(path: Path, digest: str) -> None:
     _loading.append((path, digest))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__)
                  if f.filename == str(path)]  # fmt: skip
         at = lines[-1] if lines else getattr(error, "lineno", "?")
@@ -156,7 +178,7 @@ def _taken_back_on_failure():
     before = [(table, list(table)) for table in (BACKBONES, METHODS, WEIGHTS)]
     try:
         yield
-    except ExtensionError:
+    except BaseException:
         for table, keys in before:
             table.keep(keys)
         raise
@@ -208,21 +230,19 @@ def add_model(
     Raises ValueError naming what does not fit.
     """
     _, digest = _origin()
-    if not key.replace("_", "a").isalnum() or key.endswith("_dcls"):
-        raise ValueError(
-            f"the key {key!r} must be letters, digits and _, and must not end in _dcls"
-        )
+    _check_key(key)
     if bool(timm) == (build is not None):
         raise ValueError(f"{key}: give either timm's name or a function that builds the network")
     if (dcls is None) != (not weights_dcls):
         raise ValueError(f"{key}: dcls, the recipe, and weights_dcls, the file, belong together")
-    if not weights and (build is not None or "." not in timm):
-        raise ValueError(f"{key}: weights, a file, are needed without a tag of timm")
     if timm:
         from timm.models import is_model, list_models
 
         if not is_model(timm):
-            raise unknown_name("timm model", timm, list_models(f"{timm[:5]}*") or list_models()[:5])
+            near = difflib.get_close_matches(timm, list_models(), n=8, cutoff=0.3)
+            raise unknown_name("timm model", timm, near or list_models()[:5])
+    if not weights and (build is not None or "." not in timm):
+        raise ValueError(f"{key}: weights, a file, are needed without a tag of timm")
     own = [b for b in BACKBONES.values() if b.origin]
     row = Backbone(
         key, label or key, "own", timm, dcls,
@@ -249,6 +269,13 @@ def _preprocessing(timm_name: str) -> Preprocessing:
     return Preprocessing(
         round(crop / found["crop_pct"]), crop, tuple(found["mean"]), tuple(found["std"])
     )
+
+
+def _check_key(key: str) -> None:
+    if not isinstance(key, str) or not re.fullmatch(r"\w+", key) or key.endswith("_dcls"):
+        raise ValueError(
+            f"the key {key!r} must be a text of letters, digits and _, and must not end in _dcls"
+        )
 
 
 def _refuse_twin(table: Mapping[str, Backbone | CamMethod], kind: str, label: str) -> None:
@@ -298,6 +325,10 @@ def _checked(row: Backbone) -> Backbone:
         row = replace(row, channels_last=True)
     elif shape[2] != shape[3]:
         raise ValueError(f"{key}: {where} gives {shape}, no square maps (image, channel, h, w)")
+    if not (features.isfinite().all() and logits.isfinite().all()):
+        raise ValueError(
+            f"{key}: the network's features or logits of a grey picture are not finite"
+        )
     if logits.ndim != 2 or len(logits) != 2 or logits.shape[1] < 2:
         raise ValueError(
             f"{key}: the network gives {tuple(logits.shape)} for two pictures, and must give "
@@ -326,6 +357,7 @@ def add_method(
     Raises ValueError for neither or both, or a function of other parameters.
     """
     _, digest = _origin()
+    _check_key(key)
     if (maps is None) == (cam is None):
         raise ValueError(f"{key}: give either a function that makes maps or a class (cam=)")
     label = label or key

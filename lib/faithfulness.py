@@ -294,9 +294,10 @@ def _measured(
         ]
         found |= curves(probability, pictures, order, mean)
         found |= road(probability, pictures, order, noise)
-    # A constant map shows nothing: to hide all would count as its being unfaithful.
-    constant = is_constant(masks)
-    return {name: values.masked_fill(constant, torch.nan) for name, values in found.items()}
+    # A constant map shows nothing: to hide all would count as its being unfaithful. Nor does one
+    # that is not finite.
+    nothing = is_constant(masks) | ~masks.isfinite().all(dim=(1, 2))
+    return {name: values.masked_fill(nothing, torch.nan) for name, values in found.items()}
 
 
 def _drawn(places: Sequence[int], pictures: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -33,6 +33,22 @@ def _mode_of_new(path: Path) -> int:
     mode = stat.S_IMODE(path.stat().st_mode)
     path.unlink()
     return mode
+
+
+def refuse_as_output(path: Path, read: Iterable[Path], suffix: str = ".csv") -> None:
+    """Raise ValueError unless a file that is asked for can be written there and replaces none of
+    those that are read; before hours of work."""
+    if path.suffix != suffix:
+        raise ValueError(f"--out {path} must end in {suffix}")
+    for other in read:
+        if other.exists() and path.exists() and other.samefile(path):
+            raise ValueError(f"--out {path} is a file that is read: choose another name")
+    if path.is_dir():
+        raise ValueError(f"--out {path} is a folder")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--out {path} cannot be written: {error}") from None
 
 
 @contextmanager

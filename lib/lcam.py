@@ -37,6 +37,7 @@ from lib.figures import use_study_style
 from lib.files import write_atomically
 from lib.methods import LEARNED_METHODS, METHODS
 from lib.paths import shown
+from lib.shortage import is_out_of_memory
 from lib.study import PROFILES, Study
 from lib.tables import unknown_name
 
@@ -123,6 +124,10 @@ def main(
         )  # fmt: skip
         keys = [row.key for row in ATTENTIONS.select(options.methods)]
         recipes = {(b.key, key): _recipe(options, b, key) for b in study.backbones for key in keys}
+        if not 0 <= options.seed < 2**63:
+            raise ValueError(f"--seed must be 0 or more and below 2^63, got {options.seed}")
+        if options.readers < 0:
+            raise ValueError(f"--readers must be 0 or more, got {options.readers}")
         if options.limit < 0:
             raise ValueError(f"--limit must be 0 or more, got {options.limit}")
         if options.masking not in MASKINGS:
@@ -130,6 +135,12 @@ def main(
         pictures = _chosen_pictures(options, study, made)
         for line in _trained(study, keys, recipes, pictures, options):
             tqdm.write(line)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        print(f"lib.lcam: too little memory: {error}\nA smaller --batch-size may do, which is "
+              "another training", file=sys.stderr)  # fmt: skip
+        return 2
     except (ValueError, OSError) as error:  # a full disk is one, and so are missing weights
         print(f"lib.lcam: {error}", file=sys.stderr)
         return 2

@@ -8,11 +8,12 @@ tensors given, so this module imports no torch.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from lib.shortage import is_out_of_memory
 from lib.tables import Table
 
 if TYPE_CHECKING:
@@ -82,10 +83,38 @@ class CamMethod:
     origin: str = ""
 
     def maps(self, model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
-        """(image, h, w) maps, not yet enlarged. Raises what the method raises."""
+        """(image, h, w) maps, not yet enlarged. Raises what the method raises; ValueError for a
+        reader's own that fails or makes something else."""
+        if self.origin:
+            return self._own_maps(model, x, passed)
+        return self._maps(model, x, passed)
+
+    def _maps(self, model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
         if self.small_map is not None:
             return self.small_map(passed.features, passed.gradient)
         return self.whole_map(model, x, passed)
+
+    def _own_maps(self, model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
+        from torch import Tensor
+
+        # Copies: what a method changes in place would change the methods after it.
+        parts = {name: value.clone() for name, value in vars(passed).items()}
+        name = f"{self.label} ({self.key}), a method of --extend,"
+        try:
+            maps = self._maps(model, x.clone(), replace(passed, **parts))
+        except Exception as error:
+            if is_out_of_memory(error):  # a smaller batch may do
+                raise
+            raise ValueError(f"{name} fails: {type(error).__name__}: {error}") from error
+        if not isinstance(maps, Tensor) or maps.is_complex():
+            what = maps.dtype if isinstance(maps, Tensor) else type(maps).__name__
+            raise ValueError(f"{name} must return a tensor of real numbers, not {what}")
+        if maps.ndim != 3 or len(maps) != len(x):
+            raise ValueError(
+                f"{name} must make maps of shape (image, h, w), here {len(x)} of them, and made "
+                f"{tuple(maps.shape)}"
+            )
+        return maps.detach().to(x.device).float()
 
 
 def grad_cam_variant(

@@ -15,6 +15,7 @@ import torch
 
 from lib.backbones import BACKBONES, load_model, variant_name
 from lib.checkpoints import WeightsError
+from lib.extension import load_extension, placed
 from lib.files import write_atomically
 from lib.methods import METHODS
 from lib.models import StudyModel
@@ -50,16 +51,23 @@ def _parser() -> argparse.ArgumentParser:
                         help="a class's number or name (default: the predicted one)")  # fmt: skip
     parser.add_argument("--out", type=Path, default=None, metavar="FILE.png",
                         help="default: PICTURE_MODEL_METHOD.png, here")  # fmt: skip
+    parser.add_argument("--extend", default="", metavar="FILE.py",
+                        help="own models and methods, see docs/own-models.md; a model's own "
+                        "weights are taken, --weights says whose classes")  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
     return parser
 
 
 def _loaded(
-    key: str, dcls: bool, weights: str, device: str, method: str
+    key: str, dcls: bool, weights: str, device: str, method: str, extend: str
 ) -> tuple[StudyModel, list[str]]:
     profile = "demo" if weights == "demo" else "paper"
-    study = Study.from_profile(profile, models=[key], device=device)
-    if weights == "paper":
+    study = Study.from_profile(profile, models=[key], device=device, extend=extend)
+    if BACKBONES[key].origin and weights in ("demo", "paper"):
+        if not (path := study.weights_path(key, dcls)).is_file():
+            raise MissingInputs(f"no weights at {path}, which {extend} names")
+        model = study.load_model(key, dcls)
+    elif weights == "paper":
         if not (path := study.weights_path(key, dcls)).is_file():
             raise MissingInputs(
                 f"no weights at {path}; fetch them, with the pictures they are scored on, by "
@@ -134,6 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # names that the terminal has no letters for
             stream.reconfigure(errors="backslashreplace")
     try:
+        if options.extend:
+            load_extension(placed(Path(options.extend)))
         key, method = BACKBONES[options.model].key, METHODS[options.method].key
         name = f"{options.picture.stem}_{variant_name(key, options.dcls)}_{method}.png"
         out = options.out or Path(name)
@@ -143,7 +153,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"there is no file {options.picture}")
         if options.picture.resolve() in (out.resolve(), out.with_suffix(".npy").resolve()):
             raise ValueError(f"--out {out} would replace the picture; choose another name")
-        model, names = _loaded(key, options.dcls, options.weights, options.device, method)
+        model, names = _loaded(
+            key, options.dcls, options.weights, options.device, method, options.extend
+        )
         print("\n".join(show(options.picture, model, method, names, options.target, out)))
     except (ValueError, MissingInputs, WeightsError, OSError) as error:
         print(f"lib.cam: {error}", file=sys.stderr)

@@ -62,9 +62,10 @@ class Maps(ABC):
         except StoredError as error:
             raise MapsError(str(error)) from None
         except Exception as error:  # whatever a decoder makes of a damaged file
-            raise MapsError(
-                f"{where} cannot be read ({error or type(error).__name__}): write it anew"
-            ) from None
+            why = error or type(error).__name__
+            if "pickle" in str(error):  # numpy's advice is to load it unsafely
+                why = "it holds no array of numbers"
+            raise MapsError(f"{where} cannot be read ({why}): write it anew") from None
 
     @abstractmethod
     def where(self, name: str) -> str:
@@ -192,12 +193,15 @@ def _entries(path: Path) -> dict[str, int]:
     """Names and bytes of the arrays in an `.npz`."""
     try:
         with zipfile.ZipFile(path) as archive:
-            found = {
-                member.filename.removesuffix(".npy"): member.file_size
-                for member in archive.infolist()
-            }
+            members = archive.infolist()
     except (OSError, zipfile.BadZipFile) as error:
         raise MapsError(f"{path} is no readable .npz file: {error}") from None
+    found: dict[str, int] = {}
+    for member in members:
+        name = member.filename.removesuffix(".npy")
+        if name in found:
+            raise MapsError(f"{path} holds {name} twice: which one is meant?")
+        found[name] = member.file_size
     if not found:
         raise MapsError(f"{path} holds no array")
     return found

@@ -13,14 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lib.paths import shown
+from lib.pictures import read_picture
+from lib.stored.part import refuse_unprintable
 
 _SUFFIXES = {".jpeg", ".jpg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff"}
 _RESIZE = 256 / 224  # the shorter side, of the crop's
+_LONGEST = 50  # times the shorter side
 
 
 class PictureFolderError(ValueError):
@@ -47,6 +50,10 @@ def listed_pictures(folder: Path, annotations: Path | None = None, limit: int = 
         found = _annotated(folder, annotations)
     if not found:
         raise PictureFolderError(f"no pictures ({', '.join(sorted(_SUFFIXES))}) in {folder}")
+    try:
+        refuse_unprintable(found)
+    except ValueError as error:
+        raise PictureFolderError(str(error)) from None
     if 0 < limit < len(found):
         chosen = np.random.default_rng(0).choice(len(found), limit, replace=False)
         found = [found[i] for i in sorted(chosen)]
@@ -78,11 +85,12 @@ def _is_file(path: Path) -> bool:
 
 def _annotated(folder: Path, annotations: Path) -> list[Path]:
     try:
-        lines = annotations.read_text(encoding="utf-8").splitlines()
+        lines = annotations.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise PictureFolderError(f"the list {annotations} cannot be read: {error}") from error
     # By their names, wherever links lead; and absolute, for a folder called "." or "..".
-    root, found, missing = Path(os.path.normpath(folder.absolute())), [], []
+    root, missing = Path(os.path.normpath(folder.absolute())), []
+    found: dict[Path, Path] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -101,15 +109,17 @@ def _annotated(folder: Path, annotations: Path) -> list[Path]:
             missing.append(f"line {number}: {name}")
         elif not path.is_relative_to(root):
             raise PictureFolderError(f"{annotations}, line {number}: {name} is not below {folder}")
+        elif path in found:
+            raise PictureFolderError(f"{annotations}, line {number}: {name} is there twice")
         else:
-            found.append(folder / path.relative_to(root))
+            found[path] = folder / path.relative_to(root)
     if missing:
         some = "; ".join(missing[:3])
         raise PictureFolderError(
             f"{len(missing)} of the pictures that {shown(annotations)} lists are not below "
             f"{folder}: {some}"
         )
-    return found
+    return list(found.values())
 
 
 class FolderPictures(Dataset):
@@ -150,6 +160,13 @@ class FolderPictures(Dataset):
         try:
             for batch in loader:
                 yield batch.float().div_(255)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise PictureFolderError(
+                f"a process that reads pictures was ended, for lack of memory perhaps: fewer of "
+                f"them (--readers) may do ({error})"
+            ) from error
         except PictureFolderError as error:  # a reading process's comes with its whole traceback
             raise PictureFolderError(
                 str(error).strip().splitlines()[-1].split("Error: ")[-1]
@@ -164,9 +181,8 @@ class FolderPictures(Dataset):
 
     def facts(self) -> dict:
         if not self._facts:
-            names = "\n".join(
-                f"{os.path.relpath(p, self.folder)} {p.stat().st_size}" for p in self.paths
-            )
+            # Not their sizes: one that could not be read may be mended and training go on.
+            names = "\n".join(os.path.relpath(p, self.folder) for p in self.paths)
             digest = hashlib.sha256(names.encode()).hexdigest()[:16]
             self._facts = {"pictures": len(self), "names": digest}
         return self._facts
@@ -174,12 +190,11 @@ class FolderPictures(Dataset):
 
 def _resized(path: Path, shorter: int, quick: bool) -> Image.Image:
     try:
-        with Image.open(path) as opened:
-            if quick:  # decodes JPEGs of twice the size or more at a half or less
-                opened.draft("RGB", (shorter, shorter))
-            picture = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise PictureFolderError(f"{path} cannot be read: {error}") from error
+        picture = read_picture(path, at_least=(shorter, shorter) if quick else None)
+    except ValueError as error:
+        raise PictureFolderError(str(error)) from error
+    if max(picture.size) > _LONGEST * min(picture.size):  # enlarged, it would fill the memory
+        raise PictureFolderError(f"{path} is no picture: {picture.width} x {picture.height} pixels")
     scale = shorter / min(picture.size)
     size = tuple(max(shorter, round(n * scale)) for n in picture.size)
     return picture.resize(size, Image.Resampling.BILINEAR)

@@ -33,7 +33,7 @@ def _p_value(p: float) -> str:
 
 
 def _count(n: object) -> str:
-    return "–" if pd.isna(n) else str(n)
+    return "–" if pd.isna(n) else f"{n:.0f}"
 
 
 def readable_table(results: pd.DataFrame) -> pd.DataFrame:

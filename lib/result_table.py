@@ -122,7 +122,9 @@ def write_results(study: Study, results: pd.DataFrame, missed: pd.DataFrame) -> 
         f"{HUMAN_CEILING:.5f} ({study.profile.label}, protocols: {', '.join(study.protocols)}, "
         f"target: {study.target} class). Difference: DCLS minus baseline, paired per image, with a "
         f"95 % bootstrap interval over images; p by random flips of its sign, corrected by Holm "
-        f"over the backbones. {subset}{_in_words(missed)}{study.profile.caveat}"
+        f"over the backbones; n: pictures of the difference, on which both have a map (a score is "
+        f"over all on which its own model has one). {subset}{_in_words(missed)}"
+        f"{study.profile.caveat}"
     ).strip()
     table = readable_table(results)
     latex = (

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from lib.backbones import BACKBONES
-from lib.files import write_atomically
+from lib.files import refuse_as_output, write_atomically
 from lib.fingerprint import sha256_of
 from lib.map_scores import (
     WHOLE,
@@ -32,6 +32,8 @@ from lib.paths import shown
 from lib.protocols import PROTOCOLS
 from lib.results import HUMAN_CEILING
 from lib.stored import open_parts
+from lib.stored.folders import LABELS
+from lib.stored.gaze import GAZE
 from lib.study import PROFILES, MissingInputs, Study
 
 _LEFT_OUT = 14  # the exit status, as of run_all.py
@@ -110,8 +112,10 @@ def _study(options: argparse.Namespace) -> Study:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.out is not None and options.out.suffix != ".csv":
-        raise ValueError(f"--out {options.out} must end in .csv")
+    if options.out is not None:
+        lists = [Path(options.pictures or ".") / name for name in (LABELS, GAZE)]
+        ids = [options.ids] if options.ids else []
+        refuse_as_output(options.out, [*lists, *ids, *options.maps])
     geometry = BACKBONES[options.geometry].preprocessing if options.geometry else WHOLE
     study = _study(options)
     clickme = study.clickme()

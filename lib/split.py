@@ -6,8 +6,10 @@ does not matter; both halves share the network's own modules and parameters.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor, fx, nn
@@ -52,8 +54,12 @@ def split_at(network: nn.Module, layer: str) -> tuple[nn.Module, nn.Module]:
         # In training mode `self.training` would be written into the halves for good.
         with evaluating(network):
             graph = _Around(layer).trace(network)
-    except (TraceError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"the network cannot be cut at {layer!r}: {error}") from error
+    except (TraceError, TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"the network cannot be cut at {layer!r}: torch.fx cannot follow its forward"
+            f"{_line_of(error)}: {error}. Take such a check of a tensor or its shape out, or give "
+            "the network `forward_features` and `forward_head`, which are then taken as they are"
+        ) from error
     cuts = [n for n in graph.nodes if n.op == "call_module" and n.target == layer]
     if len(cuts) != 1:
         raise ValueError(
@@ -78,6 +84,16 @@ def split_at(network: nn.Module, layer: str) -> tuple[nn.Module, nn.Module]:
     done = _copied(head, [*constants, *(n for n in rest if n.op != "output")], start)
     head.output(fx.node.map_arg(_result(graph).args[0], lambda n: done[n]))
     return fx.GraphModule(network, features), fx.GraphModule(network, head)
+
+
+def _line_of(error: BaseException) -> str:
+    """Where, in code that is not torch's, an error was raised."""
+    library = Path(torch.__file__).parent
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = Path(frame.filename)
+        if file.is_file() and file != Path(__file__) and not file.is_relative_to(library):
+            return f" ({file}, line {frame.lineno})"
+    return ""
 
 
 @torch.no_grad()

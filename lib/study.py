@@ -218,9 +218,9 @@ class Study:
         row = PROFILES[profile]
         own: tuple[Backbone, ...] = ()
         if extend:
-            from lib.extension import load_extension
+            from lib.extension import load_extension, placed
 
-            extend = str(Path(extend).expanduser().resolve())
+            extend = str(placed(Path(extend)))
             origin = load_extension(Path(extend))
             own = tuple(b for b in BACKBONES.values() if b.origin == origin)
         pictures, data_dir = _absolute(pictures, "pictures"), _absolute(data_dir, "data_dir")
@@ -286,9 +286,11 @@ class Study:
         return max(1, min(self.limit or self.profile.sample, self.profile.sample // part))
 
     def prefer(self, *keys: str) -> list[Backbone]:
-        """Those of these backbones that are chosen and there; the first one if none is."""
+        """Those of these backbones that are chosen and there; if none is, a reader's own, and
+        else the first one."""
         there = list(dict.fromkeys(backbone for backbone, _ in self.there()))
-        return [b for b in there if b.key in keys] or there[:1]
+        own = [b for b in there if b.origin]
+        return [b for b in there if b.key in keys] or own or there[:1]
 
     def there(self) -> list[tuple[Backbone, bool]]:
         """The variants; with `keep_going` those of backbones whose weights both can be read."""

@@ -17,10 +17,10 @@ from lib.cam import head_pass
 from lib.checkpoints import MissingWeights, WeightsError
 from lib.clickme import ClickMe, ClickMeBatch
 from lib.kept import LEFT_OUT, kept_path, read_kept, write_kept
-from lib.methods import CamMethod
+from lib.methods import METHODS, CamMethod
 from lib.models import StudyModel
 from lib.prepared import PreparedPart
-from lib.scoring import BatchSize, score_part
+from lib.scoring import NON_FINITE, BatchSize, score_part
 from lib.stored import StoredError
 from lib.study import MissingInputs, Study
 from lib.threads import reuse_memory
@@ -153,7 +153,12 @@ def score_study(study: Study) -> pd.DataFrame:
             if error is not None:
                 missed[unit.variant] = str(error)
                 tqdm.write(f"left out: {unit.variant}: {error}")
-    return _together(study, units, tables, missed)
+    scores = _together(study, units, tables, missed)
+    damaged = scores[scores.validity == NON_FINITE]
+    once = damaged.drop_duplicates(["backbone", "dcls", "method", "image_id"])  # of all protocols
+    for method, count in once.groupby("method").size().items():
+        tqdm.write(f"{METHODS[method].label}: {count} maps are not finite, and are left out")
+    return scores
 
 
 def left_out(scores: pd.DataFrame) -> pd.DataFrame:

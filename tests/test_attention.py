@@ -599,8 +599,11 @@ def test_links_are_followed_and_what_leads_nowhere_is_no_picture(imagenet, tmp_p
         "fish/n01440764_0.JPEG", "fish/n01440764_1.JPEG", "one.JPEG"
     ]  # fmt: skip
     notes = tmp_path / "list.txt"
+    notes.write_text("\ufeffdeeper/../one.JPEG\nfish/n01440764_1.JPEG\n", encoding="utf-8")
+    assert listed_pictures(farm, notes) == [found[2], found[1]]
     notes.write_text("one 3\nfish/n01440764_1.JPEG\ndeeper/../one.JPEG\n")
-    assert listed_pictures(farm, notes) == [found[2], found[1], found[2]]
+    with pytest.raises(PictureFolderError, match="line 3: deeper/../one.JPEG is there twice"):
+        listed_pictures(farm, notes)
     notes.write_text(f"{farm / 'one.JPEG'} 3\n")
     assert listed_pictures(farm, notes) == [found[2]]
     notes.write_text("gone 3\n")
@@ -635,9 +638,10 @@ def test_pictures_from_all_over_and_what_tells_them_from_others(imagenet, monkey
     assert arrays.spread(3).tolist() == [0, 1, 2]
     assert torch.equal(arrays.some(3) * 255, arrays.pictures[:3].float())
     facts = pictures.facts()
-    pictures.paths[0].write_bytes(b"another size")
-    assert pictures.facts() == facts  # of a million files asked for once
-    assert FolderPictures(pictures.paths, 32, folder=imagenet).facts() != facts
+    others = FolderPictures(pictures.paths[1:], 32, folder=imagenet)
+    assert others.facts()["names"] != facts["names"]
+    pictures.paths[0].write_bytes(b"mended")  # so that training can go on
+    assert FolderPictures(pictures.paths, 32, folder=imagenet).facts() == facts
 
 
 def test_evaluation_decodes_large_pictures_whole(imagenet):
@@ -670,5 +674,25 @@ def test_crops_follow_from_seed_epoch_and_place_whoever_reads(imagenet):
 def test_a_damaged_picture_is_named(imagenet):
     paths = listed_pictures(imagenet / "ILSVRC2012_img_val")
     paths[1].write_bytes(b"no picture")
-    with pytest.raises(PictureFolderError, match="val_00000002.JPEG cannot be read"):
+    with pytest.raises(PictureFolderError, match="val_00000002.JPEG is no readable picture"):
         list(FolderPictures(paths, 32).batches([np.arange(3)], 0, 0))
+
+
+def test_pictures_whose_numbers_have_no_8_bit_meaning_are_refused(imagenet):
+    path = imagenet / "deep.png"
+    Image.fromarray(np.full((40, 40), 40_000, np.uint16)).save(path)
+    with pytest.raises(PictureFolderError, match="have no 8-bit meaning"):
+        FolderPictures([path], 32).centre(0)
+    Image.new("RGB", (1, 90)).save(path)
+    with pytest.raises(PictureFolderError, match="is no picture: 1 x 90 pixels"):
+        FolderPictures([path], 32).centre(0)
+    Image.new("RGBA", (40, 40), (0, 0, 0, 0)).save(path)
+    assert (FolderPictures([path], 32).centre(0) == 1).all()  # transparency is white
+
+
+def test_modules_with_numbers_that_are_not_finite_are_refused(tmp_path):
+    module = LCam([4], 3)
+    module.maps.weight.data[0, 0] = torch.nan
+    save_attention(tmp_path / "a.safetensors", "lcam_fm", module, {"variant": "a", "weights": "b"})
+    with pytest.raises(AttentionError, match="holds numbers that are not finite"):
+        load_attention(tmp_path / "a.safetensors", "lcam_fm", "a", "b")

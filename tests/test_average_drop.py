@@ -109,7 +109,7 @@ def test_constant_maps_are_left_out_and_counted():
     table = pd.DataFrame(rows, columns=["method", "image_id", "measure", "value"])
     told = average_drop._told(table, "net").splitlines()
     assert told[0] == "net, 3 pictures, means with 95 % intervals"
-    assert re.fullmatch(r"pictures, less constant maps +3 +2 +0", told[2].strip())
+    assert re.fullmatch(r"pictures with a map +3 +2 +0", told[2].strip())
     assert re.match(r"drop +2\.0 \(.*?\) +6\.0 \(.*?\) +nan", told[3])
 
 
@@ -126,7 +126,7 @@ def test_what_was_measured_before_a_damaged_picture_is_kept(folder, tmp_path, ca
     monkeypatch.setattr(average_drop, "score_folder", damaged_meanwhile)
     words = ["--profile", "demo", "--models", "resnet50", "--images", str(folder)]
     assert average_drop.main([*words, "--out", str(out)]) == 2
-    assert "c.png cannot be read" in capsys.readouterr().err
+    assert "c.png is no readable picture" in capsys.readouterr().err
     table = pd.read_csv(out)
     assert set(table.dcls) == {False}
     assert set(table.backbone) == {BACKBONES["resnet50"].key}

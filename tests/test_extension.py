@@ -167,7 +167,7 @@ def test_other_processes_make_the_same_study_and_kept_scores_know_the_file(own, 
             "A('resnet50', timm='resnet18.a1_in1k')",
             "line 2: ValueError: two rows of the model table",
         ),
-        ("A('my dog', timm='resnet18.a1_in1k')", "must be letters, digits and _"),
+        ("A('my dog', timm='resnet18.a1_in1k')", "must be a text of letters, digits and _"),
         ("A('dog_dcls', timm='resnet18.a1_in1k')", "must not end in _dcls"),
         ("A('dog')", "either timm's name or a function"),
         ("A('dog', timm='resnet18')", "weights, a file, are needed without a tag"),
@@ -176,6 +176,10 @@ def test_other_processes_make_the_same_study_and_kept_scores_know_the_file(own, 
         ("A('dog', timm='resnot18', weights='a.pth')", "resnot18"),
         ("M('dog')", "either a function that makes maps or a class"),
         ("M('dog', lambda x: x)", "not 1 parameters"),
+        ("M('../dog', lambda f, g: f)", "the key '../dog' must be a text"),
+        ("M(3, lambda f, g: f)", "the key 3 must be a text"),
+        ("import sys\nsys.exit()", "SystemExit"),
+        ("M('dog', lambda f, g: f)\nimport json", "json.py is hidden by another module"),
         ("M('dog', lambda f, g: f, label='Grad-CAM')", "grad_cam one, have the label Grad-CAM"),
         ("A('dog', build=N, weights='a.pth')", "no maps (image, channel, h, w) of more than one"),
         (
@@ -200,11 +204,13 @@ def test_what_is_wrong_with_a_file_is_said_and_nothing_of_it_stays(text, why, tm
         text = f"from lib.extension import {names}; from odd_networks import N\n{text}"
         (tmp_path / "odd_networks.py").write_text(textwrap.dedent(ODD))
     path.write_text(text)
+    if "json" in text:
+        (tmp_path / "json.py").write_text("")
     before = list(BACKBONES), list(METHODS)
     with pytest.raises(ExtensionError, match=".*") as raised:
         load_extension(path)
     assert why in str(raised.value)
-    assert str(path) in str(raised.value)
+    assert str(path.parent) in str(raised.value)
     assert (list(BACKBONES), list(METHODS)) == before
 
 
@@ -299,5 +305,52 @@ def test_a_method_that_makes_no_maps_is_told(own):
     add = METHODS["largest"]
     wrong = replace(add, small_map=lambda features, gradient: features[:, :1])
     model = load_model("resnet50", weights="demo")
-    with pytest.raises(ValueError, match=r"Largest must make maps of shape \(image, h, w\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"Largest \(largest\), a method of --extend, must make maps of shape \(image, h, w\)",
+    ):
         cam_maps(model, torch.zeros(2, 3, 224, 224), None, [wrong])
+
+
+@pytest.mark.parametrize("place", ["features", "gradient"])
+def test_a_method_that_works_in_place_does_not_change_the_next_ones(place, own):
+    load_extension(own)
+    model = load_model("resnet50", weights="demo").for_inference()
+    x = torch.randn(2, 3, 224, 224)
+
+    def greedy(features, gradient):
+        (features if place == "features" else gradient).zero_()
+        return features.sum(dim=1)
+
+    rows = [replace(METHODS["largest"], key="greedy", small_map=greedy), METHODS["largest"]]
+    alone = cam_maps(model, x, None, ["grad_cam", "largest"])
+    beside = cam_maps(model, x, None, [rows[0], "grad_cam", "largest"])
+    for key, maps in alone.items():
+        assert torch.equal(beside[key], maps)
+
+
+@pytest.mark.parametrize(
+    ("made", "why"),
+    [
+        (lambda f, g: None, "must return a tensor of real numbers, not NoneType"),
+        (lambda f, g: f.numpy(), "not ndarray"),
+        (lambda f, g: f.sum(1) * 1j, "not torch.complex64"),
+        (lambda f, g: f.sum(1)[:1], r"here 2 of them, and made \(1, 7, 7\)"),
+        (lambda f, g: 1 / 0, "fails: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_what_an_own_method_makes_is_checked(made, why, own):
+    load_extension(own)
+    model = load_model("resnet50", weights="demo")
+    row = replace(METHODS["largest"], small_map=made)
+    with pytest.raises(ValueError, match=rf"Largest \(largest\), a method of --extend, .*{why}"):
+        cam_maps(model, torch.zeros(2, 3, 224, 224), None, [row])
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.int32, torch.bool])
+def test_own_maps_may_be_of_any_real_kind(kind, own):
+    load_extension(own)
+    model = load_model("resnet50", weights="demo")
+    row = replace(METHODS["largest"], small_map=lambda f, g: (f.sum(1) > 0).to(kind))
+    (maps,) = cam_maps(model, torch.rand(2, 3, 224, 224), None, [row]).values()
+    assert maps.dtype == torch.float32

@@ -88,6 +88,15 @@ def test_the_highest_place_is_the_point_by_hand(width, height, across, down):
     assert found.min() >= 0
 
 
+def test_many_points_are_summed_as_few_are():
+    rng = np.random.default_rng(0)
+    points = np.column_stack([rng.uniform(0, 90, (9000, 2)), rng.uniform(1, 2, 9000)])
+    halves = [gaze_map(part, 5, 90, 90).astype(float) for part in (points[:4500], points[4500:])]
+    whole = gaze_map(points, 5, 90, 90)
+    weights = np.linalg.lstsq(np.column_stack([h.ravel() for h in halves]), whole.ravel(), None)[0]
+    assert np.abs(weights @ [h.ravel() for h in halves] - whole.ravel()).max() < 1e-3
+
+
 def test_what_nobody_looked_at_in_the_square_is_a_constant_map():
     assert not gaze_map(np.array([[1.0, 50, 1]]), 1, 2000, 100).any()
 
@@ -203,6 +212,7 @@ def test_points_beside_the_picture_are_left_out_where_that_is_said(tmp_path):
         ({"sigma_pixels": 0}, "must be numbers above 0"),
         ({"sigma_pixels": "25"}, "must be numbers above 0"),
         ({"sigma_pixels": float("inf")}, "must be numbers above 0"),
+        ({"sigma_pixels": 10**400}, "must be numbers above 0"),
         ({"sigma_pixels": 3, "outside": "yes"}, "outside is 'yes', expected one of refuse"),
     ],
 )
@@ -235,6 +245,10 @@ def test_a_blur_that_makes_no_map_is_refused(tmp_path, sigma):
         (GAZE, "picture,label\n../a.png,1\n", "line 2: ../a.png leads out of the folder"),
         ("file,x,y,duration\na.png,1,1,0\n", None, "line 2: a duration of 0, expected more"),
         ("file,x,y,duration\na.png,1,1,\n", None, "line 2: duration is ''"),
+        ("file,x,y,Duration\na.png,1,1,9\n", None, "the column 'Duration' is there twice, or is"),
+        ("file,x,y,x\na.png,1,1,9\n", None, "the column 'x' is there twice"),
+        (GAZE, "picture,label\na.png,3\n./a.png,3\n", "line 3: repeats a.png of line 2"),
+        (GAZE, "picture,label\na.png,cat\n", "line 2: the label 'cat' is no class index"),
     ],
 )
 def test_what_is_wrong_in_the_lists_is_named(tmp_path, gaze, labels, message):
@@ -272,7 +286,7 @@ def test_check_says_all_that_is_wrong_at_once(tmp_path, capsys):
         "files that nothing names: 1 (notes.txt)",
         "problems: 5",
         "labels.csv, line 8: g.png is not there",
-        "labels.csv, line 9: invalid literal",
+        "labels.csv, line 9: the label ",
         "c.png is no readable picture",
         "e_map.png is in colour",
         "label 1000 is outside 0 … 999",

@@ -253,6 +253,24 @@ def test_a_module_of_earlier_code_is_trained_anew_and_its_checkpoint_refused(dem
         attention_runs.train_variant(*words, save_to=path, resume=True)
 
 
+def test_killed_after_the_module_is_saved_what_lies_beside_it_is_its_own(demo):
+    study = Study.from_profile("demo", ["resnet50"], [])
+    path = study.attention_path("resnet50", False, "lcam_fm")
+    first = (study, RESNET, False, "lcam_fm", FOUR, SMALL)
+    second = (*first[:-1], replace(SMALL, lr=0.7))
+    attention_runs.train_variant(*first, save_to=path)
+    before = path.with_suffix(".csv").read_text()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention_runs, "_settle", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            attention_runs.train_variant(*second, save_to=path)
+    assert path.with_suffix(".csv").read_text() == before
+    assert attention_runs.train_variant(*second, save_to=path, resume=True) is None
+    whole = attention_runs.train_variant(*second).history
+    assert np.allclose(pd.read_csv(path.with_suffix(".csv")), whole, rtol=1e-5)
+    assert not attention_runs.unfinished(path, ".pt").exists()
+
+
 def test_a_full_disk_is_told(demo, capsys, monkeypatch):
     def full(*words, **options):
         raise OSError(28, "No space left on device", "a.safetensors")

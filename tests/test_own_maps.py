@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
+import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -392,6 +394,15 @@ def test_wrong_archives_are_refused(tmp_path):
     np.savez(tmp_path / "a.npz", first=np.eye(2), second=np.eye(2))
     with pytest.raises(MapsError, match="entries first, second: name the map's 'map'"):
         open_maps(tmp_path).read("a")
+
+
+def test_an_entry_that_is_there_twice_is_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", first=np.eye(2))
+    with warnings.catch_warnings(), zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        warnings.simplefilter("ignore")
+        archive.writestr("first.npy", archive.read("first.npy"))
+    with pytest.raises(MapsError, match="holds first twice"):
+        open_maps(tmp_path / "a.npz")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,9 @@ from PIL import Image
 from lib.figures import plot_heatmap_rows
 from lib.heatmaps import exhibit, heatmaps
 from lib.photographs import folder_photographs, load_square, photographs, shipped_photographs
+from lib.picture_folders import FolderPictures
+from lib.pictures import read_picture
+from lib.stored.folders import read_grey
 from lib.study import Study
 
 
@@ -103,3 +106,13 @@ def test_the_demo_shows_its_own_held_out_pictures():
     assert len(shown.pictures) == len(shown.titles) == 10
     assert shown.credits == ""
     assert isinstance(shown.targets, torch.Tensor)
+
+
+def test_postscript_is_no_picture_whatever_it_is_called(tmp_path, monkeypatch):
+    monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a program was started"))
+    monkeypatch.setattr("subprocess.check_call", lambda *_, **__: pytest.fail("started"))
+    path = tmp_path / "a.png"
+    path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    for read in (read_picture, read_grey, lambda p: FolderPictures([p], 4).centre(0)):
+        with pytest.raises(ValueError, match="a.png is no readable"):
+            read(path)

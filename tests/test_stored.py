@@ -216,7 +216,7 @@ def test_what_is_no_archive_is_named(tmp_path, content):
         ("..\\a.png,m.png,1", "leads out"),
         ("C:a.png,m.png,1", "leads out"),
         ("b.png,m.png,1", "line 2: b.png is not there"),
-        ("a.png,m.png,cat", "line 2: invalid literal"),
+        ("a.png,m.png,cat", "line 2: the label 'cat' is no class index"),
         ("a.png,,1", "line 2: lacks a path"),
         ("a.png", "line 2: lacks a path"),
         ("a.png,m.png,1\na.png,m.png,2", "line 3: repeats a.png of line 2"),

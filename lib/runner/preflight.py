@@ -120,9 +120,20 @@ def _check_pictures(study: Study) -> list[RunError]:
         except (StoredError, OSError) as error:
             problems.append(str(error))
     if not problems:
-        return []
+        return _check_enough(study)
     text = "\n".join([*problems, "Mend them, or leave them out with --keep-going."])
     return [trouble("unreadable files", text)]
+
+
+def _check_enough(study: Study) -> list[RunError]:
+    """There are as many pictures as the protocols score."""
+    if not study.pictures:
+        return []
+    try:
+        study.clickme()
+    except StoredError as error:
+        return [trouble("wrong option", str(error))]
+    return []
 
 
 def _check_disk(study: Study) -> list[RunError]:

@@ -18,7 +18,7 @@ import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from lib.pictures import read_picture
+from lib.pictures import open_picture, read_picture
 from lib.stored.part import (
     STORED_SIZE,
     Part,
@@ -204,8 +204,8 @@ def list_folder(folder: Path) -> tuple[list[Part], list[str]]:
     for number, row in read_rows(folder / LABELS, _COLUMNS):
         try:
             paths = tuple(inside(folder, row[column]) for column in _COLUMNS[:2])
-            label = int(row["label"])
-            refuse_repeated(ids, row["picture"], number)
+            label = class_index(row["label"])
+            refuse_repeated(ids, spelled_once(row["picture"]), number)
         except (ValueError, TypeError) as error:
             problems.append(f"{LABELS}, line {number}: {error}")
             continue
@@ -219,6 +219,9 @@ def list_folder(folder: Path) -> tuple[list[Part], list[str]]:
     return parts, problems
 
 
+_KNOWN_COLUMNS = {"picture", "map", "label", "file", "x", "y", "duration"}
+
+
 def read_rows(path: Path, columns: Iterable[str]) -> list[tuple[int, dict[str, str]]]:
     """A CSV's rows with the numbers of their lines. Raises StoredError.
 
@@ -230,6 +233,14 @@ def read_rows(path: Path, columns: Iterable[str]) -> list[tuple[int, dict[str, s
             if not set(columns) <= set(rows.fieldnames or ()):
                 has = ",".join(rows.fieldnames or ()) or "nothing"
                 raise StoredError(f"{path} needs the columns {','.join(columns)}; has {has}")
+            names = rows.fieldnames or ()
+            for name in names:
+                meant = name.strip().lower()
+                if names.count(name) > 1 or (name != meant and meant in _KNOWN_COLUMNS):
+                    raise StoredError(
+                        f"{path}: the column {name!r} is there twice, or is {meant!r} written "
+                        "otherwise: name each once, in small letters"
+                    )
             lines = [(rows.line_num, row) for row in rows]
     except (UnicodeDecodeError, csv.Error) as error:
         raise StoredError(f"{path} is no CSV in UTF-8: {error}") from None
@@ -243,6 +254,19 @@ def refuse_repeated(lines: dict[str, int], name: str, number: int) -> None:
     if name in lines:
         raise ValueError(f"repeats {name} of line {lines[name]}")
     lines[name] = number
+
+
+def class_index(text: str | None) -> int:
+    """A label of `labels.csv`. Raises ValueError."""
+    try:
+        return int(text or "")
+    except ValueError:
+        raise ValueError(f"the label {text!r} is no class index, a whole number") from None
+
+
+def spelled_once(text: str) -> str:
+    """A path in the one spelling that names its picture: a/./b.png is a/b.png."""
+    return PurePosixPath(text).as_posix()
 
 
 def inside(folder: Path, text: str | None) -> Path:
@@ -272,7 +296,7 @@ def _jpeg_as_published(path: Path) -> Image.Image | None:
         if file.read(2) != b"\xff\xd8":
             return None
     try:
-        with Image.open(path) as opened:
+        with open_picture(path) as opened:
             turned = opened.getexif().get(ExifTags.Base.Orientation, 1) != 1
             if opened.mode != "RGB" or turned:
                 return None
@@ -285,11 +309,12 @@ def _read_map(path: Path) -> np.ndarray:
     """A map from a picture file with one channel, 8 or 16 bit, or from `.npy`."""
     if path.suffix == ".npy":
         try:
-            return _as_map(np.load(path, allow_pickle=False), path)
-        except StoredError:
-            raise
-        except (OSError, ValueError, EOFError) as error:
+            stored = np.load(path, allow_pickle=False, mmap_mode="r")  # no more than is there
+        except Exception as error:  # whatever numpy makes of a damaged file
             raise StoredError(f"{path} is no readable .npy file: {error}") from None
+        if not isinstance(stored, np.ndarray) or stored.nbytes > LARGEST:
+            raise StoredError(f"{path} is no map: it must hold one (height, width) array")
+        return _as_map(np.array(stored), path)
     return _as_map(read_grey(path), path)
 
 
@@ -305,7 +330,7 @@ def read_grey(path: Path) -> np.ndarray:
                 return simplejpeg.decode_jpeg(
                     path.read_bytes(), colorspace="GRAY", fastdct=True, strict=True
                 )[..., 0]
-        with Image.open(path) as opened:
+        with open_picture(path) as opened:
             if opened.mode in ("P", "PA", "LA", "RGBA"):
                 opened = opened.convert("L" if opened.mode == "LA" else "RGB")
             pixels = np.asarray(opened)

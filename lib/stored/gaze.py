@@ -9,23 +9,27 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
+from lib.pictures import open_picture
 from lib.stored.folders import (
     LABELS,
     Files,
     centred_square,
+    class_index,
     in_parts,
     inside,
     read_listed_picture,
     read_rows,
     refuse_repeated,
+    spelled_once,
 )
 from lib.stored.part import STORED_SIZE, Part, StoredError, StoredPicture
 
@@ -56,19 +60,22 @@ def read_blur(path: Path) -> Blur:
             f"{path} is not there: it says by how much the points of {GAZE} are blurred, "
             f"such as {_EXAMPLE}"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StoredError(f"{path} is no JSON: {error}; write {_EXAMPLE}") from None
     keys = set(said) if isinstance(said, dict) else set()
     if keys - {"outside"} not in (_IN_PIXELS, _IN_DEGREES):
         has = ", ".join(sorted(keys)) or "nothing"
         raise StoredError(f"{path} must say {_EXAMPLE}; has {has}")
     numbers = [said[key] for key in sorted(keys - {"outside"})]
-    if not all(type(n) in (int, float) and math.isfinite(n) and n > 0 for n in numbers):
+    if not all(type(n) in (int, float) and 0 < n <= sys.float_info.max for n in numbers):
         raise StoredError(f"{path}: {numbers} must be numbers above 0")
     outside = said.get("outside", _OUTSIDE[0])
     if outside not in _OUTSIDE:
         raise StoredError(f"{path}: outside is {outside!r}, expected one of {', '.join(_OUTSIDE)}")
     return Blur(math.prod(numbers), outside)
+
+
+_AT_ONCE = 4096  # points, for the sake of memory
 
 
 def gaze_map(points: np.ndarray, sigma: float, width: int, height: int) -> np.ndarray:
@@ -90,9 +97,14 @@ def gaze_map(points: np.ndarray, sigma: float, width: int, height: int) -> np.nd
     x = (points[:, 0] - (width - side) / 2) * scale
     y = (points[:, 1] - (height - side) / 2) * scale
     centres = np.arange(STORED_SIZE) + 0.5
-    exponents = [((centres[:, None] - at) / (sigma * scale)) ** 2 / -2 for at in (y, x)]
-    rows, columns = map(np.exp, exponents)
-    blurred = (rows * (points[:, 2] / points[:, 2].max())) @ columns.T
+    weights = points[:, 2] / points[:, 2].max()
+    blurred = np.zeros((STORED_SIZE, STORED_SIZE))
+    for start in range(0, len(points), _AT_ONCE):
+        some = slice(start, start + _AT_ONCE)
+        rows, columns = (
+            np.exp(((centres[:, None] - at[some]) / (sigma * scale)) ** 2 / -2) for at in (y, x)
+        )
+        blurred += (rows * weights[some]) @ columns.T
     highest = blurred.max()
     if highest <= np.finfo(np.float64).tiny:
         return np.zeros((STORED_SIZE, STORED_SIZE), np.float32)  # nobody looked here: no ordering
@@ -151,12 +163,13 @@ def list_gaze(folder: Path) -> tuple[list[Part], list[str]]:
     listed: dict[str, tuple[Path, int]] = {}
     for number, row in read_rows(folder / LABELS, ("picture", "label")):
         try:
-            path, label = inside(folder, row["picture"]), int(row["label"])
+            path, label = inside(folder, row["picture"]), class_index(row["label"])
             if row.get("map"):
                 raise ValueError(
                     f"names the map {row['map']}, and {GAZE} makes the maps: leave the column "
                     "empty, or keep the points elsewhere"
                 )
+            row["picture"] = spelled_once(row["picture"])
             refuse_repeated(lines, row["picture"], number)
         except (ValueError, TypeError) as error:
             problems.append(f"{LABELS}, line {number}: {error}")
@@ -190,7 +203,7 @@ def _points(
     outside: Counter[str] = Counter()
     damaged: set[str] = set()
     for number, row in read_rows(folder / GAZE, ("file", "x", "y")):
-        name = row["file"]
+        name = spelled_once(row["file"] or "")
         try:
             if name not in pictures:
                 raise ValueError(f"{name} is not (rightly) listed in {LABELS}")
@@ -235,7 +248,7 @@ def _is_within(x: float, y: float, size: Iterable[int] | None) -> bool:
 def _upright_size(path: Path) -> tuple[int, int] | None:
     """Width and height, from the file's header; None if it has none."""
     try:
-        with Image.open(path) as opened:
+        with open_picture(path) as opened:
             turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
             return opened.size[::-1] if turned else opened.size
     except Exception:  # whatever a decoder makes of a damaged file
