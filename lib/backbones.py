@@ -62,6 +62,9 @@ class Preprocessing:
         )
 
 
+WHOLE = Preprocessing(resize=224, crop=224)  # nothing of the picture is cut off
+
+
 @dataclass(frozen=True, eq=False)  # one row is one backbone: compared by identity
 class Backbone:
     """One row of the table.

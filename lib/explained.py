@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.backbones import Backbone, Preprocessing
+from lib.backbones import WHOLE, Backbone, Preprocessing
 from lib.cam import HeadPass, enlarge, head_pass, is_constant
 from lib.checkpoints import WeightsError
 from lib.conversion import kernel_layers, kernels_of
@@ -36,8 +36,6 @@ KERNELS_SHOWN = 8
 _TOP = 5
 _FULL_SIZE_IN_MEMORY = 4  # networks; of miniatures all
 _FORWARDS_KEPT, _MAPS_KEPT = 128, 1024
-# As large as the picture: nothing is cropped away.
-_WHOLE = Preprocessing(DELIVERED_SIZE, DELIVERED_SIZE)
 
 
 @dataclass(frozen=True, eq=False)  # one is itself, so that it can name what is kept of it
@@ -187,7 +185,7 @@ class Explainer:
         row = with_floor(self._known("method", self.methods, method), floor)
         people = None
         if picture.stored_map is not None:
-            people = human_maps(picture.stored_map[None], self.protocol, _WHOLE)[0].numpy()
+            people = human_maps(picture.stored_map[None], self.protocol, WHOLE)[0].numpy()
         with self._threads():
             found = [self._explain(chosen, dcls, row, method, picture) for dcls in chosen.forms]
         predicted = picture.label is None or self.study.target == "predicted"

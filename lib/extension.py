@@ -86,14 +86,17 @@ def extension_files(path: Path) -> list[Path]:
     _make_importable(path.parent)
     found, open_ = {path}, [path]
     while open_:
-        new = set(_imported(open_.pop())) - found
+        new = set(_imported(open_.pop(), path.parent)) - found
         found |= new
         open_ += new
     return [path, *sorted(found - {path})]
 
 
-def _imported(file: Path) -> list[Path]:
-    """The files of the reader's own modules that a file's import statements name."""
+def _imported(file: Path, folder: Path) -> list[Path]:
+    """The files of the reader's own modules that a file's import statements name.
+
+    folder : from which modules are imported by their plain name
+    """
     if not file.is_file():
         return []
     try:
@@ -113,14 +116,16 @@ def _imported(file: Path) -> list[Path]:
         except (ImportError, ValueError):
             continue
         if spec is not None:
-            _refuse_hidden(file.parent, name, spec)
+            if file.parent == folder:
+                _refuse_hidden(folder, name, spec)
             files += _own_files(spec)
     return files
 
 
 def _refuse_hidden(folder: Path, name: str, spec: ModuleSpec) -> None:
     """A module beside the file in whose place another one of its name is imported."""
-    beside = [place for place in (folder / f"{name}.py", folder / name) if place.exists()]
+    places = folder / f"{name}.py", folder / name / "__init__.py"
+    beside = [place for place in places if place.is_file()]
     if not beside or not spec.origin or Path(spec.origin).resolve().is_relative_to(folder):
         return
     raise ExtensionError(

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from lib.backbones import Preprocessing
+from lib.backbones import WHOLE, Preprocessing
 from lib.clickme import ClickMe
 from lib.control_scores import MapBlock, map_blocks
 from lib.human_maps import human_maps
@@ -34,7 +34,6 @@ from lib.statistics import effect_size, holm, mean_interval, sign_flip_p
 NO_MAP = "no map"
 UNREADABLE = "unreadable map"
 COLUMNS = ["maps", "image_id", "protocol", "rho", "validity", "floor"]
-WHOLE = Preprocessing(resize=224, crop=224)  # nothing of the picture is cut off
 
 
 @dataclass(frozen=True)

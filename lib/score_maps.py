@@ -15,11 +15,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib.backbones import BACKBONES
+from lib.backbones import BACKBONES, WHOLE
 from lib.files import refuse_as_output, write_atomically
 from lib.fingerprint import sha256_of
 from lib.map_scores import (
-    WHOLE,
     Collection,
     compare_maps,
     score_maps,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
 import tempfile
@@ -26,6 +27,9 @@ from lib.tables import Table
 EIGHT = [b.key for b in THE_EIGHT]
 ALL_VARIANTS = [(key, dcls) for key in EIGHT for dcls in (False, True)]
 VARIANT_IDS = [f"{key}{'_dcls' if dcls else ''}" for key, dcls in ALL_VARIANTS]
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 # One backbone of each family.
 FAMILIES = ["resnet50", "convnext_tiny", "caformer_s18", "convformer_s18", "fastvit_sa24"]
 
@@ -67,6 +71,18 @@ def mini(key: str, dcls: bool = False, classes: int = 5) -> StudyModel:
             if name.endswith(".P"):
                 parameter.uniform_(-backbone.dcls.size // 2 + 1, backbone.dcls.size // 2)
     return StudyModel(network, backbone, Provenance(key, "random", "mini")).eval()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium, driven by Playwright; skips where there is none."""
+    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no chromium, chromium-browser or google-chrome on the PATH")
+    with driver.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

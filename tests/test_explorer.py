@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -40,9 +39,6 @@ from lib.paths import NOTEBOOKS, OUTPUT, ROOT
 from lib.study import Study
 from lib.tables import UnknownName
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 KEYS = ["resnet50", "caformer_s18"]  # the one crops its pictures, the other does not
 
 
@@ -434,17 +430,6 @@ def test_programs_that_run_notebooks_get_the_static_picture(tmp_path, monkeypatc
 ARTEFACTS = OUTPUT / "test-artefacts"
 # Of JupyterLab's own, whatever the notebook; none is of the explorer.
 HARMLESS: tuple[str, ...] = ()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no chromium, chromium-browser or google-chrome on the PATH")
-    with driver.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

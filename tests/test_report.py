@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
@@ -25,9 +24,6 @@ from lib.runner.outcomes import Outcome, write_run
 from lib.study import Study
 
 EVIL = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>&amp;"
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 
 
 def save_csv(study: Study, name: str, rows: list[dict] | pd.DataFrame) -> None:
@@ -268,17 +264,6 @@ def test_numbers_are_rounded_to_what_can_be_read(values, texts):
 
 
 # --- in a browser --------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser():
-    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no chromium, chromium-browser or google-chrome on the PATH")
-    with driver.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

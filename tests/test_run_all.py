@@ -23,7 +23,7 @@ import pytest
 from conftest import write_notebook
 
 import run_all
-from lib.paths import PUBLISHED_SCORES, ROOT
+from lib.paths import DEMO, PUBLISHED_SCORES, ROOT
 from lib.runner import preflight
 from lib.runner.faults import FAULTS
 from lib.runner.steps import find_steps
@@ -527,3 +527,6 @@ def test_unreadable_pictures_are_told_before_any_work(tmp_path, capsys):
     missing = str(tmp_path / "nowhere")
     assert run_all.main(["--profile", "demo", "--pictures", missing, "--dry-run"]) == 3
     assert "The folder of --pictures is not there" in capsys.readouterr().err
+    few = ["--profile", "demo", "--pictures", str(DEMO / "tour" / "gaze"), "--dry-run"]
+    assert run_all.main(few) == 2
+    assert "fewer than the one whole batch of 32" in capsys.readouterr().err

@@ -127,7 +127,7 @@ def _check_pictures(study: Study) -> list[RunError]:
 
 def _check_enough(study: Study) -> list[RunError]:
     """There are as many pictures as the protocols score."""
-    if not study.pictures:
+    if not study.pictures or not all(place.exists() for place in study.picture_paths()):
         return []
     try:
         study.clickme()
