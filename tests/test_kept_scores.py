@@ -117,6 +117,7 @@ def test_scoring_killed_at_any_moment_and_resumed_ends_as_if_it_had_not_been(dat
     assert table.read_bytes() == expected.read_bytes()
 
 
+@pytest.mark.slow
 def test_two_at_once_do_not_disturb_each_other(data, tmp_path):
     both = [start(data, tmp_path / "shared", tmp_path / f"{i}.csv") for i in range(2)]
     alone = start(data, tmp_path / "alone", tmp_path / "alone.csv")

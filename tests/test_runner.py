@@ -306,6 +306,7 @@ def test_an_executed_notebook_put_back_is_the_same_source(runner):
     assert (outcome.status, outcome.detail) == ("kept", "")
 
 
+@pytest.mark.slow
 def test_slow_outputs_are_no_timeout(runner, monkeypatch):
     write = Progress.write
     monkeypatch.setattr(Progress, "write", lambda *a: time.sleep(0.02) or write(*a))
