@@ -148,7 +148,7 @@ def _with_own_rows(file: str) -> None:
     from lib.extension import load_extension
 
     try:
-        load_extension(Path(file).expanduser())
+        load_extension(Path(file))
     except ValueError as error:
         raise RunError("wrong option", str(error)) from None
 

@@ -30,11 +30,7 @@ def _models(table: pd.DataFrame) -> list[tuple[str, bool]]:
 
 def _nothing(title: str) -> Figure:
     """In place of a figure that would show no number."""
-    fig, ax = plt.subplots(figsize=(5.6, 1.0))
-    ax.set_axis_off()
-    ax.text(0.5, 0.5, f"{title}: nothing to show.\nNo picture has a map that orders anything.",
-            ha="center", va="center")  # fmt: skip
-    return fig
+    return plot_nothing(f"{title}: nothing to show.\nNo picture has a map that orders anything.")
 
 
 def _n(values: pd.Series) -> str:

@@ -131,7 +131,7 @@ def _settle(save_to: Path) -> None:
         made = unfinished(save_to, suffix)
         if made.exists():
             made.replace(save_to.with_suffix(suffix))
-    _remove_unfinished(save_to)
+    unfinished(save_to, ".pt").unlink(missing_ok=True)
 
 
 def trainable(
@@ -161,11 +161,6 @@ def _form_of(checkpoint: Path) -> Form:
             f"the checkpoint {shown(checkpoint)} names no form of the network that is known "
             f"here: delete it and train anew ({error})"
         ) from error
-
-
-def _remove_unfinished(save_to: Path) -> None:
-    for suffix in (".pt", LOSSES, DRAWN_LOSSES, DRAWN_MAPS):
-        unfinished(save_to, suffix).unlink(missing_ok=True)
 
 
 def _trained_alike(path: Path, training: str) -> bool:

@@ -155,5 +155,5 @@ def map_grid(
         for label, (of_picture,) in placed.items():
             constant = np.nanmin(of_picture) == np.nanmax(of_picture)
             rows[label].append(np.full_like(of_picture, np.nan) if constant else of_picture)
-    names = [backbone.label + " + DCLS" * dcls for backbone, dcls in variants]
+    names = [backbone.titled(dcls) for backbone, dcls in variants]
     return {label: np.stack(maps) for label, maps in rows.items()}, batch.pictures[0], names

@@ -15,7 +15,7 @@ import torch
 
 from lib.backbones import BACKBONES, load_model, variant_name
 from lib.checkpoints import WeightsError
-from lib.extension import load_extension, placed
+from lib.extension import load_extension
 from lib.files import write_atomically
 from lib.methods import METHODS
 from lib.models import StudyModel
@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         if options.extend:
-            load_extension(placed(Path(options.extend)))
+            load_extension(Path(options.extend))
         key, method = BACKBONES[options.model].key, METHODS[options.method].key
         name = f"{options.picture.stem}_{variant_name(key, options.dcls)}_{method}.png"
         out = options.out or Path(name)
