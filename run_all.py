@@ -18,15 +18,17 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from lib.backbones import BACKBONES
-from lib.methods import METHODS, PUBLISHED_METHODS
-from lib.paths import OUTPUT, ROOT, shown
-from lib.precision import PRECISIONS
-from lib.protocols import PROTOCOLS
+from lib.base.paths import OUTPUT, ROOT, shown
+from lib.base.tables import UnknownName, unknown_name
+from lib.maps.methods import METHODS, PUBLISHED_METHODS
+from lib.networks.backbones import BACKBONES
+from lib.networks.precision import PRECISIONS
+from lib.people.protocols import PROTOCOLS
 from lib.runner import signals
 from lib.runner.faults import FAULTS, RunError
-from lib.study import PROFILES, TARGETS, Study
-from lib.tables import UnknownName, unknown_name
+from lib.study.choices import NAMES, TARGETS
+from lib.study.profiles import PROFILES
+from lib.study.study import Study
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
@@ -144,8 +146,15 @@ def _flat(groups: list[list[str]]) -> list[str]:
     return [name for group in groups for name in group]
 
 
+def _given(value: object) -> object:
+    """An option as notebooks take it: names in one list, "" for a text that is not given."""
+    if value is None:
+        return ""
+    return _flat(value) if isinstance(value, list) else value
+
+
 def _with_own_rows(file: str) -> None:
-    from lib.extension import load_extension
+    from lib.study.extension import load_extension
 
     try:
         load_extension(Path(file))
@@ -220,30 +229,13 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
             _with_own_rows(options.extend)
         _print_lists(known)
         return 0
-    values = {
-        "profile": options.profile,
-        "models": _flat(options.models),
-        "methods": _flat(options.methods),
-        "limit": options.limit,
-        "device": options.device,
-        "batch_size": options.batch_size,
-        "data_dir": options.data_dir or "",
-        "protocols": _flat(options.protocols),
-        "pictures": options.pictures or "",
-        "keep_going": options.keep_going,
-        "precision": options.precision,
-        "compile": options.compile,
-        "workers": options.workers,
-        "scheduler": options.scheduler,
-        "target": options.target,
-        "extend": options.extend or "",
-    }
+    values = {name: _given(getattr(options, name)) for name in NAMES}
     try:
         study = Study.from_profile(**values)
         # Kernels run in the notebooks' folder: from there a relative path leads elsewhere.
         values |= {
-            "data_dir": study.data_dir, "pictures": study.pictures, "extend": study.extend
-        }  # fmt: skip
+            name: getattr(study.choices, name) for name in ("data_dir", "pictures", "extend")
+        }
     except ValueError as error:
         raise RunError("wrong option", str(error)) from None
     if options.only and options.first:
@@ -259,17 +251,17 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
     if options.dry_run:
         _prepared(options, study, known, chosen, values, command, Progress())
         return 0
-    progress = Progress(log=study.output / "run.log")
-    with sole_run(OUTPUT / study.profile.key, command) as killed:
+    progress = Progress(log=study.places.output / "run.log")
+    with sole_run(OUTPUT / study.choices.profile.key, command) as killed:
         if killed:
             progress.say(f"The last run was killed ({killed}). What it had finished is kept.\n")
         if options.download or options.download_only:
-            _download(study, progress, study.keep_going and not options.download_only)
+            _download(study, progress, study.choices.keep_going and not options.download_only)
         if options.download_only:
             return 0
         results = _prepared(options, study, known, chosen, values, command, progress).run()
         with signals.held():  # the run is over; what asks it to end now may read its end
-            missed = _left_out(study, results) if study.keep_going else []
+            missed = _left_out(study, results) if study.choices.keep_going else []
             status = outcomes.exit_status(results)
             if missed and not status:
                 status = FAULTS["left out"].exit_status
@@ -287,7 +279,7 @@ def _left_out(study: Study, results) -> list[str]:
     """What this run's results say that they lack."""
     lines = {}
     for name in ("left_out.csv", "cose_left_out.csv"):
-        path = study.output / "tables" / name
+        path = study.places.output / "tables" / name
         if not any(shown(path) in outcome.outputs for outcome in results):
             continue
         with (
@@ -300,7 +292,7 @@ def _left_out(study: Study, results) -> list[str]:
 
 def _closing(study: Study, table: str, missed: list[str], status: int, again: str) -> str:
     advice = _ADVICE.get(status, "go on with")
-    where = f"{shown(study.output)}/manifest.json, run.json; run.log"
+    where = f"{shown(study.places.output)}/manifest.json, run.json; run.log"
     lines = ["", table, "", f"With hashes and versions: {where}"]
     if missed:
         more = f"\n  … and {len(missed) - 10} more, see left_out.csv" if len(missed) > 10 else ""
@@ -311,12 +303,12 @@ def _closing(study: Study, table: str, missed: list[str], status: int, again: st
     elif status:
         lines += [f"Not complete (exit status {status}). What is finished is kept; {advice}"]
         lines += [f"    {again}"]
-    return "\n".join([*lines, *filter(None, [study.profile.caveat])])
+    return "\n".join([*lines, *filter(None, [study.choices.profile.caveat])])
 
 
 def _reported(study: Study) -> str:
     """Where the report is, or why there is none."""
-    from lib.report import write_report
+    from lib.report.page import write_report
 
     try:
         return f"All of it on one page: {shown(write_report(study))}"
@@ -328,19 +320,19 @@ def _download(study: Study, progress, tolerant: bool) -> None:
     """Fetch what the study lacks. Raises RunError naming what could not be, unless tolerant."""
     import shutil
 
-    from lib.download import DownloadError, fetch
-    from lib.files import existing
+    from lib.base.files import existing
+    from lib.base.shortage import is_disk_full
+    from lib.networks.download import DownloadError, fetch
     from lib.runner.faults import disk_advice
-    from lib.shortage import is_disk_full
 
-    sources = [s for s in study.sources() if not (study.data / s.place).is_file()]
+    sources = [s for s in study.inputs.sources() if not (study.inputs.data / s.place).is_file()]
     needed = sum(source.about_bytes for source in sources)
-    if shutil.disk_usage(existing(study.data)).free < needed:
+    if shutil.disk_usage(existing(study.inputs.data)).free < needed:
         raise RunError(
-            "disk full", f"{needed / 1e9:.1f} GB are needed; {disk_advice([study.data])}"
+            "disk full", f"{needed / 1e9:.1f} GB are needed; {disk_advice([study.inputs.data])}"
         )
     try:
-        fetch(sources, study.data, progress.say)
+        fetch(sources, study.inputs.data, progress.say)
     except DownloadError as error:
         if tolerant:
             progress.say(f"{error}\n")
@@ -350,8 +342,8 @@ def _download(study: Study, progress, tolerant: bool) -> None:
         raise RunError("changed files", str(error)) from None
     except OSError as error:
         fault = "disk full" if is_disk_full(error) else "not ready"
-        raise RunError(fault, f"{shown(study.data)} cannot be written: {error}") from None
-    progress.say(f"all {len(study.sources())} files are in {shown(study.data)}\n")
+        raise RunError(fault, f"{shown(study.inputs.data)} cannot be written: {error}") from None
+    progress.say(f"all {len(study.inputs.sources())} files are in {shown(study.inputs.data)}\n")
 
 
 def _prepared(options, study, known, chosen, values, command, progress):
@@ -368,12 +360,17 @@ def _prepared(options, study, known, chosen, values, command, progress):
         options.force, options.timeout, command,
     )  # fmt: skip
     chosen = [
-        *(study.profile.label, f"{len(study.variants)} models", f"{len(study.methods)} methods"),
-        *([f"{study.limit} pictures"] if study.limit else []),
+        *(
+            study.choices.profile.label,
+            f"{len(study.choices.variants)} models",
+            f"{len(study.choices.methods)} methods",
+        ),
+        *([f"{study.choices.limit} pictures"] if study.choices.limit else []),
         environment["device"],
     ]
     progress.say(
-        f"{', '.join(chosen)}; results go to {shown(study.figures)} and {shown(study.output)}\n"
+        f"{', '.join(chosen)}; results go to {shown(study.places.figures)} and "
+        f"{shown(study.places.output)}\n"
         f"{session.plan()}\n"
     )
     return session

@@ -1,132 +1,19 @@
-"""Class activation maps from one forward and one gradient of the head alone.
-
-The gradient of a logit with respect to the study's layer needs the head only, so
-the features are computed without recording anything, detached, and the head is
-differentiated: no backward through the network, no parameter gradients, no hooks.
-All gradient-weighted methods share that one pass.
-"""
+"""Door to the maps: `from lib.cam import cam_maps`, and `python -m lib.cam PICTURE`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import lazy_loader
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    "lib.maps",
+    submod_attrs={
+        "cam": ["cam_maps"],
+        "head_pass": ["HeadPass", "enlarge", "head_pass", "is_constant"],
+        "threshold_grad_cam": ["ThresholdGradCAM"],
+    },
+)
 
-from lib.methods import METHODS, CamMethod
-from lib.split import evaluating
-
-MAP_SIZE = 224
-
-
-@dataclass(frozen=True)
-class HeadPass:
-    """What every gradient-weighted method starts from.
-
-    features, gradient : (image, channel, h, w), of the targets' logits
-    logits  : (image, class)
-    targets : (image,) int64
-    """
-
-    features: Tensor
-    gradient: Tensor
-    logits: Tensor
-    targets: Tensor
-
-
-def head_pass(model: nn.Module, x: Tensor, targets: Tensor | None = None) -> HeadPass:
-    """One forward, and the gradient of each image's target logit at the split.
-
-    model   : with `features(x)` and `head(features)`, see `lib.models.StudyModel`
-    x       : (image, 3, side, side)
-    targets : (image,) class indices; None takes the predicted classes
-    Raises ValueError if there is not one target per image, or one is no class.
-
-    Works whatever the parameters' requires_grad, leaves no gradient on them, and
-    may be called under `no_grad`.
-    """
-    with evaluating(model):
-        with torch.inference_mode():
-            features = model.features(x)
-        with torch.inference_mode(False), torch.enable_grad():
-            # clone: features made under a caller's inference_mode cannot be recorded
-            leaf = features.clone() if features.is_inference() else features.detach()
-            leaf.requires_grad_()
-            logits = model.head(leaf)
-            if targets is None:
-                targets = logits.detach().argmax(dim=1)
-            targets = _checked_targets(targets, logits)
-            chosen = logits.gather(1, targets[:, None]).sum()
-            (gradient,) = torch.autograd.grad(chosen, leaf)
-    return HeadPass(leaf.detach(), gradient, logits.detach(), targets)
-
-
-def _checked_targets(targets: Tensor, logits: Tensor) -> Tensor:
-    images, classes = logits.shape
-    targets = torch.as_tensor(targets)
-    if targets.shape != (images,):
-        raise ValueError(
-            f"need one target class per image: {images} images, targets {tuple(targets.shape)}"
-        )
-    kind = targets.dtype
-    if (
-        kind.is_floating_point
-        or kind == torch.bool
-        or not ((targets >= 0) & (targets < classes)).all()
-    ):
-        raise ValueError(f"targets must be class indices 0 … {classes - 1}, got {targets.tolist()}")
-    # Checked where they were, which for a shard's labels is not the device: no waiting for it.
-    targets = targets.to(logits.device, torch.int64, non_blocking=True)
-    return targets.clone() if targets.is_inference() else targets
-
-
-def enlarge(small_maps: Tensor, size: int = MAP_SIZE) -> Tensor:
-    """(image, h, w) -> (image, size, size), bilinear, half-pixel centres."""
-    # Contiguous first: on a channels-last view the interpolation takes another path
-    # that splits the floor's plateau into several float values, and so its ties.
-    maps = small_maps.unsqueeze(1).contiguous()
-    return F.interpolate(maps, (size, size), mode="bilinear", align_corners=False).squeeze(1)
-
-
-def cam_maps(
-    model: nn.Module,
-    x: Tensor,
-    targets: Tensor | None = None,
-    methods: Sequence[str | CamMethod] = ("grad_cam", "threshold_grad_cam"),
-    size: int = MAP_SIZE,
-) -> dict[str, Tensor]:
-    """Maps of several methods from one forward and one gradient.
-
-    model, x, targets : as for `head_pass`
-    methods : keys of `METHODS`, or rows of one's own (`grad_cam_variant`)
-    Returns {method key: (image, size, size) float, >= 0}. A constant map, such as
-    Grad-CAM's where no evidence is positive, stays constant; see `is_constant`.
-    """
-    if isinstance(methods, str):
-        raise ValueError("methods is a list of keys or rows, not one text")
-    rows = [m if isinstance(m, CamMethod) else METHODS[m] for m in methods]
-    passed = head_pass(model, x, targets)
-    return {row.key: enlarge(row.maps(model, x, passed), size) for row in rows}
-
-
-def is_constant(maps: Tensor) -> Tensor:
-    """(image,) bool: the map has one value only, so it orders nothing."""
-    flat = maps.flatten(1)
-    return flat.amax(dim=1) == flat.amin(dim=1)
-
-
-def __getattr__(name: str):
-    # pytorch-grad-cam's import takes seconds, which only this class needs.
-    if name == "ThresholdGradCAM":
-        from lib.threshold_grad_cam import ThresholdGradCAM
-
-        return ThresholdGradCAM
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-if __name__ == "__main__":  # python -m lib.cam PICTURE …
-    from lib.one_picture import main
+if __name__ == "__main__":
+    from lib.commands.one_picture import main
 
     raise SystemExit(main())

@@ -15,14 +15,14 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from lib.backbones import BACKBONES, THE_EIGHT, variant_name
+from lib.base.paths import DEMO
 from lib.demo.delivered import HELD_OUT, PICTURE_QUALITY, SEED, TRAINING, delivered
 from lib.demo.players import human_map
 from lib.demo.scenes import CLASSES, Scene, make_scene
 from lib.demo.training import accuracy, train
-from lib.models import demo_weights_path, save_weights
-from lib.paths import DEMO
-from lib.stored.shards import Record, encode_jpeg, write_shard
+from lib.networks.backbones import BACKBONES, THE_EIGHT, variant_name
+from lib.networks.loading import demo_weights_path, save_weights
+from lib.people.stored.shards import Record, encode_jpeg, write_shard
 
 TRAINING_PICTURES, HELD_OUT_PICTURES = 2800, 240
 MAP_QUALITY = 90

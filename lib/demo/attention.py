@@ -8,12 +8,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from lib import lcam
-from lib.attention_training import Pictures
-from lib.backbones import Backbone
+from lib.commands import lcam
 from lib.demo.delivered import TRAINING, delivered
-from lib.models import resize_pictures
-from lib.picture_folders import ArrayPictures
+from lib.maps.learned.training import Pictures
+from lib.networks.backbones import Backbone
+from lib.networks.preprocessing import resize_pictures
+from lib.people.picture_folders import ArrayPictures
 
 PICTURES = 256
 

@@ -6,9 +6,9 @@ import numpy as np
 import simplejpeg
 from tqdm import tqdm
 
-from lib.clickme import deliver_pictures
 from lib.demo.scenes import make_scene
-from lib.stored.shards import encode_jpeg
+from lib.people.clickme import deliver_pictures
+from lib.people.stored.shards import encode_jpeg
 
 SEED = 20241
 TRAINING, HELD_OUT = 0, 1  # the two splits

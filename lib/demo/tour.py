@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from lib.backbones import BACKBONES
+from lib.base.paths import DEMO
 from lib.demo.delivered import HELD_OUT, SEED, TRAINING, delivered
 from lib.demo.scenes import CLASSES, SIDE, Scene, make_scene
 from lib.demo.training import accuracy, train
-from lib.extension import load_extension
-from lib.models import save_weights
-from lib.paths import DEMO
-from lib.stored.shards import encode_jpeg
+from lib.networks.backbones import BACKBONES
+from lib.networks.loading import save_weights
+from lib.people.stored.shards import encode_jpeg
+from lib.study.extension import load_extension
 
 TOUR = DEMO / "tour"
 ROWS = TOUR / "tour_rows.py"

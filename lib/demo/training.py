@@ -23,9 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.backbones import Backbone, Preprocessing
-from lib.dcls import clamp_positions, dcls_layers, use_fast_kernels
-from lib.models import build_network, prepare_pixels, resize_pictures
+from lib.base.geometry import Preprocessing
+from lib.networks.backbones import Backbone
+from lib.networks.building import build_network
+from lib.networks.dcls import clamp_positions, dcls_layers, use_fast_kernels
+from lib.networks.preprocessing import prepare_pixels, resize_pictures
 
 
 @dataclass(frozen=True)

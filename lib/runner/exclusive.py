@@ -13,10 +13,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lib.files import write_atomically
-from lib.paths import shown
+from lib.base.files import write_atomically
+from lib.base.paths import shown
+from lib.base.shortage import is_disk_full
 from lib.runner.faults import RunError
-from lib.shortage import is_disk_full
 
 
 @contextmanager

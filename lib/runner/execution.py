@@ -16,15 +16,16 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from lib.files import is_partial, partial_name, write_atomically
-from lib.outputs import STAGING
-from lib.paths import ROOT, shown
+from lib.base.files import is_partial, partial_name, write_atomically
+from lib.base.paths import ROOT, shown
+from lib.base.shortage import is_disk_full, says_disk_full, says_out_of_memory
+from lib.base.words import clock
 from lib.runner.faults import RunError, full_disk
 from lib.runner.kernel import KERNEL, Kernel
-from lib.runner.progress import Progress, clock
+from lib.runner.progress import Progress
 from lib.runner.steps import Step, code_cells, literal
-from lib.shortage import is_disk_full, says_disk_full, says_out_of_memory
-from lib.study import Study
+from lib.study.outputs import STAGING
+from lib.study.places import Places
 
 
 class Attempt:
@@ -38,15 +39,15 @@ class Attempt:
         self,
         step: Step,
         values: Mapping[str, object],
-        study: Study,
+        places: Places,
         progress: Progress,
         staging: Path,
         timeout: float | None = None,
     ):
-        self.step, self.values, self.study, self.staging = step, values, study, staging
+        self.step, self.values, self.places, self.staging = step, values, places, staging
         self.results = staging / "results"
         self.executed = staging / f"{step.name}.ipynb"
-        self.final = study.output / "notebooks" / self.executed.name
+        self.final = places.output / "notebooks" / self.executed.name
         self.ran_as_read = False  # whether what was executed is what the step says
         environment = {STAGING: str(self.results)}
         self.kernel = Kernel(progress, staging / "kernel.log", environment, timeout)
@@ -87,7 +88,7 @@ class Attempt:
         moves = self._moves()
         absent = [
             path
-            for path in self.step.outputs(self.study)
+            for path in self.step.outputs(self.places)
             if path not in moves or moves[path].stat().st_size == 0
         ]
         if absent:
@@ -106,7 +107,7 @@ class Attempt:
             for path in sorted(self.results.rglob("*"))
             if path.is_file() and not is_partial(path)
         }
-        declared = [path for path in self.step.outputs(self.study) if path in staged]
+        declared = [path for path in self.step.outputs(self.places) if path in staged]
         return {path: staged[path] for path in declared} | staged | {self.final: self.executed}
 
     def publish(self) -> list[Path]:
@@ -206,7 +207,7 @@ class Attempt:
         return f"{text}\nThe kernel's last words:\n{said}" if said else text
 
     def _full(self, more: str = "") -> RunError:
-        return full_disk(self.study.output, self.study.figures, more=more)
+        return full_disk(self.places.output, self.places.figures, more=more)
 
 
 def _cut(text: str, length: int = 4000) -> str:

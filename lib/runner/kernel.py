@@ -22,11 +22,11 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
 from traitlets.config import Config
 
-from lib.outputs import STAGING
 from lib.runner import signals
 from lib.runner.memory import MemoryWatch
 from lib.runner.progress import Progress
 from lib.runner.steps import code_cells
+from lib.study.outputs import STAGING
 
 # What nbclient leaves unawaited at an interruption is no news: the runner tells what happened.
 logging.getLogger("asyncio").setLevel(logging.CRITICAL)

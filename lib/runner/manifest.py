@@ -15,11 +15,11 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from lib.files import write_atomically
-from lib.fingerprint import sha256_of
-from lib.paths import ROOT, shown
+from lib.base.files import write_atomically
+from lib.base.fingerprint import sha256_of
+from lib.base.paths import ROOT, shown
 from lib.runner.steps import Step
-from lib.study import Study
+from lib.study.study import Study
 
 _LIB_SUFFIXES = (".py", ".mplstyle")
 
@@ -65,7 +65,7 @@ def step_facts(
         hashlib.sha256(text.encode()).hexdigest(),
         dict(values),
         hashes(sorted(code)),
-        hashes([*step.inputs(study), *study.inputs()["extension"]]),
+        hashes([*step.inputs(study), *study.inputs.files()["extension"]]),
         dict(environment),
     )
 

@@ -10,14 +10,10 @@ from pathlib import Path
 import psutil
 import pynvml
 
+from lib.base.words import in_words
+
 _CGROUP = Path("/sys/fs/cgroup")
 _OWN_GROUP = Path("/proc/self/cgroup")
-
-
-def in_words(size: float) -> str:
-    """1536 MiB: "1.5 GiB"."""
-    mebibytes = size / 2**20
-    return f"{mebibytes / 1024:.1f} GiB" if mebibytes >= 1000 else f"{mebibytes:.0f} MiB"
 
 
 class MemoryWatch:

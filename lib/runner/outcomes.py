@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from lib.files import write_atomically
-from lib.outputs import commit
+from lib.base.environment import commit
+from lib.base.files import write_atomically
+from lib.base.words import clock, in_words
 from lib.runner.faults import FAULTS
-from lib.runner.memory import in_words
-from lib.runner.progress import clock
 
 # After these no further notebook is tried; after any other fault those that do not need
 # the failed one's results are.

@@ -18,19 +18,21 @@ import papermill
 from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from nbformat.v4 import new_code_cell, new_notebook
 
-from lib.download import KnownFiles
-from lib.files import existing
-from lib.outputs import saved_provenance
-from lib.paths import NOTEBOOKS, ROOT, shown
+from lib.base.files import existing
+from lib.base.paths import NOTEBOOKS, ROOT, shown
+from lib.base.shortage import is_disk_full
+from lib.base.words import in_words
+from lib.networks.download import KnownFiles
+from lib.people.stored import StoredError, open_parts
 from lib.runner import within
 from lib.runner.faults import RunError, disk_advice
 from lib.runner.kernel import KERNEL, Kernel
-from lib.runner.memory import in_words
 from lib.runner.progress import Progress
 from lib.runner.steps import Step, literal
-from lib.shortage import is_disk_full
-from lib.stored import StoredError, open_parts
-from lib.study import MissingInputs, Study
+from lib.study.inputs import MissingInputs
+from lib.study.outputs import saved_provenance
+from lib.study.places import Places
+from lib.study.study import Study
 
 # Figures, tables, notebooks and kept scores of the whole study, twice, and some room.
 _NEEDED = 200 * 2**20  # bytes
@@ -49,7 +51,7 @@ def check(
     steps: Sequence[Step], values: Mapping[str, object], study: Study
 ) -> tuple[list[RunError], dict[str, str]]:
     """Everything that would stop the steps, and the environment in which they would run."""
-    problems = [*_check_inputs(steps, study), *_check_disk(study)]
+    problems = [*_check_inputs(steps, study), *_check_disk(study.places)]
     if any(p.fault.key == "disk full" for p in problems):
         return problems, {}  # nor is there room for a kernel's files
     more, environment = _check_kernel(steps, values)
@@ -59,10 +61,10 @@ def check(
 def _check_inputs(steps: Sequence[Step], study: Study) -> list[RunError]:
     problems = []
     try:
-        study.require_inputs()
+        study.inputs.require()
     except MissingInputs as error:
         problems.append(trouble("missing files", str(error)))
-    known = {path for paths in study.inputs().values() for path in paths}
+    known = {path for paths in study.inputs.files().values() for path in paths}
     problems += _check_known(study)
     problems += _check_pictures(study)
     written: set[Path] = set()
@@ -76,7 +78,7 @@ def _check_inputs(steps: Sequence[Step], study: Study) -> list[RunError]:
             if path not in known | written and (other := _of_another_study(path, study)):
                 text = f"{step.name} reads {shown(path)}, which is of another study ({other})"
                 problems.append(trouble("missing files", f"{text}; run what writes it before it"))
-        written.update(step.outputs(study))
+        written.update(step.outputs(study.places))
     return problems
 
 
@@ -90,12 +92,12 @@ def _of_another_study(path: Path, study: Study) -> str:
 
 def _check_known(study: Study) -> list[RunError]:
     """Downloaded files are what they were at their first use."""
-    if study.profile.mini:
+    if study.choices.profile.mini:
         return []  # git keeps them
-    published = [study.data / source.place for source in study.sources()]
+    published = [study.inputs.data / source.place for source in study.inputs.sources()]
     present = [path for path in published if path.is_file()]
     try:
-        changed = KnownFiles(study.data).check(present)
+        changed = KnownFiles(study.inputs.data).check(present)
     except (OSError, ValueError) as error:
         return [trouble("changed files", str(error))]
     if not changed:
@@ -104,16 +106,16 @@ def _check_known(study: Study) -> list[RunError]:
         f"not what they were at their first use: {', '.join(changed)}. Fetch them anew, or, if "
         "you mean the change, delete their entries in known_files.json:"
     )
-    mend = "rm " + " ".join(shlex.quote(str(study.data / name)) for name in changed)
+    mend = "rm " + " ".join(shlex.quote(str(study.inputs.data / name)) for name in changed)
     return [trouble("changed files", text, f"{mend} && python run_all.py --download-only")]
 
 
 def _check_pictures(study: Study) -> list[RunError]:
     """Shards and lists of pictures are whole, as far as their headers tell."""
-    if study.keep_going:
+    if study.choices.keep_going:
         return []
     problems = []
-    for place in study.picture_paths():
+    for place in study.inputs.picture_paths():
         try:
             if place.exists():
                 open_parts([place])
@@ -127,7 +129,9 @@ def _check_pictures(study: Study) -> list[RunError]:
 
 def _check_enough(study: Study) -> list[RunError]:
     """There are as many pictures as the protocols score."""
-    if not study.pictures or not all(place.exists() for place in study.picture_paths()):
+    if not study.choices.pictures or not all(
+        place.exists() for place in study.inputs.picture_paths()
+    ):
         return []
     try:
         study.clickme()
@@ -136,10 +140,10 @@ def _check_enough(study: Study) -> list[RunError]:
     return []
 
 
-def _check_disk(study: Study) -> list[RunError]:
+def _check_disk(places: Places) -> list[RunError]:
     """Results can be written, and there is room for them."""
     problems = []
-    for folder in (study.output, study.figures, study.scores):
+    for folder in (places.output, places.figures, places.scores):
         try:
             place = existing(folder)
             with tempfile.TemporaryFile(dir=place) as file:

@@ -20,18 +20,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
+from lib.base.words import clock
+
 SIGN_OF_LIFE = 300.0  # seconds
 _ERASE = "\r\x1b[K"
 _ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 # tqdm's line, of which the drawing and the rate are left out: a terminal is narrow.
 _BAR = re.compile(r"^([^|]*?)\s*(\d+%)\|[^|]*\|\s*(\S+ \[[^<,\]]*(?:<([\d:]+))?).*$")
-
-
-def clock(seconds: float) -> str:
-    """75 seconds: "1:15"; two hours: "2:00:00"."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _seconds(text: str) -> float:

@@ -11,19 +11,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
-from lib.files import is_partial
-from lib.outputs import commit
-from lib.paths import shown
+from lib.base.environment import commit
+from lib.base.files import is_partial
+from lib.base.paths import shown
+from lib.base.shortage import is_disk_full
+from lib.base.words import clock
 from lib.runner import signals
 from lib.runner.execution import Attempt
 from lib.runner.faults import RunError, full_disk
 from lib.runner.kernel import end_processes
 from lib.runner.manifest import Facts, Manifest, Record, differences, hashes, step_facts
 from lib.runner.outcomes import END_THE_RUN, Outcome, write_run
-from lib.runner.progress import Progress, clock
+from lib.runner.progress import Progress
 from lib.runner.steps import Step
-from lib.shortage import is_disk_full
-from lib.study import Study
+from lib.study.study import Study
 
 _STAGING = ".staging-"
 
@@ -57,7 +58,7 @@ class Session:
 
     @cached_property
     def manifest(self) -> Manifest:
-        return Manifest(self.study.output / "manifest.json")
+        return Manifest(self.study.places.output / "manifest.json")
 
     def _facts(self, step: Step) -> Facts:
         return step_facts(step, self.values, self.study, self.environment)
@@ -75,7 +76,9 @@ class Session:
             waiting = step.needed(sorted(anew))
             reason = self.why_run(step)
             if waiting and not reason:
-                reason = f"{waiting[0].replace('{profile}', self.study.name)} is written anew"
+                reason = (
+                    f"{waiting[0].replace('{profile}', self.study.places.name)} is written anew"
+                )
             if reason:
                 anew.update(step.writes)
             found.append((step, reason))
@@ -140,17 +143,21 @@ class Session:
                 left.status = interruption.fault.key
         # The run is over: what asks it to end now has been heeded.
         with contextlib.suppress(signals.Interruption), signals.held():
-            shutil.rmtree(self.study.output / f"{_STAGING}{os.getpid()}", ignore_errors=True)
+            shutil.rmtree(self.study.places.output / f"{_STAGING}{os.getpid()}", ignore_errors=True)
             self._report(ended=_now())
         return self.outcomes
 
     def _sweep(self) -> None:
         """Remove what a run that was killed has left: processes, staged and partial files."""
-        for remains in self.study.output.glob(f"{_STAGING}*"):
+        for remains in self.study.places.output.glob(f"{_STAGING}*"):
             end_processes(remains)
             shutil.rmtree(remains, ignore_errors=True)
         an_hour_ago = time.time() - 3600  # what is younger may be JupyterLab's
-        for folder in (self.study.output, self.study.figures, self.study.scores):
+        for folder in (
+            self.study.places.output,
+            self.study.places.figures,
+            self.study.places.scores,
+        ):
             for path in folder.rglob(".*"):
                 with contextlib.suppress(OSError):
                     if is_partial(path) and path.stat().st_mtime < an_hour_ago:
@@ -175,8 +182,10 @@ class Session:
     def _run(self, step: Step, index: int, usual_after: float | None) -> None:
         outcome = self.outcomes[index]
         title = f"[{index + 1}/{len(self.steps)}] {step.name}"
-        staging = self.study.output / f"{_STAGING}{os.getpid()}" / step.name
-        attempt = Attempt(step, self.values, self.study, self.progress, staging, self.timeout)
+        staging = self.study.places.output / f"{_STAGING}{os.getpid()}" / step.name
+        attempt = Attempt(
+            step, self.values, self.study.places, self.progress, staging, self.timeout
+        )
         facts = self._facts(step)
         outcome.reason = self.why_run(step, facts)
         if not outcome.reason:
@@ -207,7 +216,7 @@ class Session:
         except OSError as error:  # the manifest
             full = is_disk_full(error)
             outcome.status = "disk full" if full else "failed"
-            outcome.detail = str(full_disk(self.study.output) if full else error)
+            outcome.detail = str(full_disk(self.study.places.output) if full else error)
         with signals.held():
             self._measure(outcome, attempt, started)
             if not outcome.is_well:
@@ -240,7 +249,7 @@ class Session:
         self.manifest.add(step.name, record, [known.name for known in self.known])
 
     def _report(self, ended: str = "") -> None:
-        path = self.study.output / "run.json"
+        path = self.study.places.output / "run.json"
         try:
             write_run(path, self.outcomes, self.values, self.command, self._started, ended)
         except OSError as error:

@@ -21,10 +21,11 @@ import nbformat
 import papermill
 from IPython.core.inputtransformer2 import TransformerManager
 
-from lib.paths import NOTEBOOKS, ROOT, shown
+from lib.base.paths import NOTEBOOKS, ROOT, shown
+from lib.base.tables import unknown_name
 from lib.runner.faults import RunError
-from lib.study import Study
-from lib.tables import unknown_name
+from lib.study.places import Places
+from lib.study.study import Study
 
 _CONTRACT = re.compile(r"\*\*Reads\*\*(?P<reads>.*)\*\*Writes\*\*(?P<writes>.*)", re.DOTALL)
 _PYTHON = TransformerManager()  # makes Python of `%time` and `!ls`
@@ -60,13 +61,13 @@ class Step:
 
     def inputs(self, study: Study) -> list[Path]:
         """The files it reads. Raises RunError for a name that is neither input nor path."""
-        named = study.inputs()
+        named = study.inputs.files()
         paths: list[Path] = []
         for read in self.reads:
             if read in named:
                 paths += named[read]
             elif "/" in read:
-                place = _place(read, study)
+                place = _place(read, study.places)
                 inside = sorted(p for p in place.rglob("*") if p.is_file())
                 paths += inside if place.is_dir() else [place]
             else:
@@ -76,8 +77,8 @@ class Step:
                 raise RunError("wrong option", f"{self.name} declares that it reads: {error}")
         return paths
 
-    def outputs(self, study: Study) -> list[Path]:
-        return [_place(template, study) for template in self.writes]
+    def outputs(self, places: Places) -> list[Path]:
+        return [_place(template, places) for template in self.writes]
 
     def bound(self, values: Mapping[str, object]) -> dict[str, object]:
         """The values as its parameters take them: by name, the others together as `options`."""
@@ -105,8 +106,8 @@ class Step:
         return sorted(modules)
 
 
-def _place(template: str, study: Study) -> Path:
-    return ROOT / template.replace("{profile}", study.name)
+def _place(template: str, places: Places) -> Path:
+    return ROOT / template.replace("{profile}", places.name)
 
 
 def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:

@@ -26,11 +26,11 @@ def report(modules: list[str], values: dict) -> str:
         import lib
 
         found["lib"] = next(iter(lib.__path__))
-        from lib.outputs import environment
-        from lib.study import Study
+        from lib.base.environment import environment
+        from lib.study.study import Study
 
         found["environment"] = environment()
-        device = Study.from_profile(**values).torch_device()
+        device = Study.from_profile(**values).networks.device()
         import torch
 
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""

@@ -1,0 +1,110 @@
+"""What the conversion to DCLS did to the networks: parameters, kernels, reach."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from lib.networks.backbones import Backbone
+from lib.networks.building import build_network, parameter_counts, weightless
+from lib.networks.dcls import dcls_layers, dense_kernel
+from lib.networks.models import StudyModel
+from lib.networks.receptive import effective_receptive_field
+from lib.study.choices import Choices
+from lib.study.exhibits import held_out
+from lib.study.study import Study
+
+FULL_SIZE_CLASSES = 1000
+
+
+def parameter_table(choices: Choices) -> pd.DataFrame:
+    """Learnable parameters and replaced layers of the chosen backbones.
+
+    Full size always; `here` columns are this profile's models where those are minis.
+    """
+    rows = []
+    for backbone in choices.backbones:
+        # A reader's own network may know one number of classes only: the profile's.
+        classes = choices.profile.classes if backbone.build else FULL_SIZE_CLASSES
+        full = parameter_counts(backbone, mini=False, classes=classes)
+        with weightless(backbone):
+            network = build_network(backbone, backbone.dcls is not None, num_classes=classes)
+            replaced = len(dcls_layers(network))
+        row = {
+            "backbone": backbone.label,
+            "replaced layers": replaced,
+            "full size": full[False],
+            "full size, DCLS": full.get(True),
+            "change (%)": round(100 * (full[True] / full[False] - 1), 2) if True in full else None,
+        }
+        if choices.profile.mini:
+            here = parameter_counts(backbone, mini=True, classes=choices.profile.classes)
+            row |= {"here": here[False], "here, DCLS": here.get(True)}
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    counts = [name for name in table if name.startswith(("full size", "here"))]
+    return table.astype(dict.fromkeys(counts, "Int64"))
+
+
+def learned_kernels(model: StudyModel, count: int) -> dict[str, np.ndarray]:
+    """Dense kernels of the first DCLS layer of each stage: {label: (kernel, size, size)}.
+
+    A stage begins where the positions change. The first `count` output channels,
+    first input channel each.
+    """
+    seen: set[int] = set()
+    kernels = {}
+    for name, layer in dcls_layers(model.network).items():
+        if id(layer.P) not in seen:
+            seen.add(id(layer.P))
+            label = f"{name}\n{layer.in_channels} channels"
+            kernels[label] = dense_kernel(layer)[:count, 0].cpu().numpy()
+    return kernels
+
+
+def kernel_layers(network: nn.Module) -> list[str]:
+    """Names of the DCLS layers; of a network without any, of convolutions wider than a pixel."""
+    return list(dcls_layers(network)) or [
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1
+    ]
+
+
+def kernels_of(folded: nn.Module, layers: Sequence[str], count: int) -> dict[str, np.ndarray]:
+    """{layer: (kernel, size, size)} of the first `count` output channels, first input channel each.
+
+    folded : a network without DCLS layers, or with theirs folded
+    """
+    weights = {name: folded.get_submodule(name).weight.detach() for name in layers}
+    return {name: weight[:count, 0].cpu().numpy().copy() for name, weight in weights.items()}
+
+
+def receptive_fields(study: Study, count: int) -> tuple[dict[Backbone, dict[str, np.ndarray]], int]:
+    """Effective receptive fields of the chosen variants over some pictures.
+
+    Returns ({backbone: {"without DCLS": (side, side), "with DCLS": …}}, pictures used).
+    """
+    pictures = held_out(study, count).pictures
+    fields: dict[Backbone, dict[str, np.ndarray]] = {}
+    for backbone, dcls in study.networks.there():
+        model = study.networks.load_model(backbone.key, dcls).folded()
+        field = effective_receptive_field(
+            model, model.prepare(pictures), min(study.choices.batch_size or 8, 8)
+        )
+        name = "with DCLS" if dcls else "without DCLS"
+        fields.setdefault(backbone, {})[name] = field.cpu().numpy()
+    return fields, len(pictures)
+
+
+@torch.no_grad()
+def fold_difference(study: Study, backbone: Backbone) -> float:
+    """Largest change of a logit when kernels are folded, as a share of the largest logit."""
+    model = study.networks.load_model(backbone.key, backbone.dcls is not None)
+    x = model.prepare(held_out(study, 4).pictures)
+    logits = model(x)
+    return float((logits - model.folded()(x)).abs().max() / logits.abs().max())

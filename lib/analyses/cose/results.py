@@ -1,0 +1,261 @@
+"""From COSE's pairs to scores, with what chance and a perfect explanation would score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from lib.analyses.cose.changes import GEOMETRIC, PHOTOMETRIC, changes_of, undone
+from lib.analyses.cose.pairs import CHANGED, KEPT, MENDED, MODEL, WRONG
+from lib.analyses.cose.ssim import structural_similarity
+from lib.maps.head_pass import enlarge
+from lib.maps.methods import METHODS
+from lib.scores.statistics import SEED
+from lib.study.rules import FEWEST_IMAGES
+
+_RESAMPLES = 2000
+_LEVEL_PICTURES = 8  # whose changes chance and ceiling are worked out on
+_BY = ["backbone", "dcls", "method"]
+
+
+def cose(consistency, likeness):
+    """sqrt(C · (1 − F)) of mean SSIM C where answers stay right, F where they become wrong."""
+    with np.errstate(invalid="ignore"):
+        return np.sqrt(consistency * (1 - likeness))
+
+
+class _Sums:
+    """Per image: sums and numbers of SSIM over pairs that stay right, and become wrong.
+
+    of_image : (image, 4) float64
+    """
+
+    def __init__(self, pairs: pd.DataFrame, column: str, images: Sequence[str]):
+        known = pairs[pairs[column].notna()]
+        kept = known[(known.condition == KEPT) & (known.group != MODEL)]
+        changed = known[known.condition == CHANGED]
+        columns = []
+        for chosen in (kept, changed):
+            grouped = chosen.groupby("image_id")[column]
+            columns += [grouped.sum().reindex(images), grouped.size().reindex(images)]
+        self.of_image = np.nan_to_num(np.stack(columns, axis=1).astype(np.float64))
+
+    def scores(self, weights: np.ndarray) -> np.ndarray:
+        """(…, image) how often each image counts -> (…, 3): consistency, sensitivity, COSE."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            kept, n_kept, changed, n_changed = np.moveaxis(weights @ self.of_image, -1, 0)
+            c, f = kept / n_kept, changed / n_changed
+        return np.stack([c, 1 - f, cose(c, f)], axis=-1)
+
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """Of pairs: that stay right, that become wrong."""
+        return int(self.of_image[:, 1].sum()), int(self.of_image[:, 3].sum())
+
+
+_SCORES = ("consistency", "sensitivity", "cose")
+
+
+@cache
+def _resampled(images: int) -> np.ndarray:
+    """(resample, image) how often each image is drawn, by a fixed seed."""
+    return np.random.default_rng(SEED).multinomial(
+        images, np.full(images, 1 / images), size=_RESAMPLES
+    )
+
+
+def _intervals(found: np.ndarray) -> np.ndarray:
+    """(resample, score) -> (2, score) 95 % interval; missing if much of it is."""
+    ends = np.full((2, found.shape[1]), np.nan)
+    known = np.isnan(found).mean(axis=0) <= 0.025
+    if known.any():
+        ends[:, known] = np.nanquantile(found[:, known], [0.025, 0.975], axis=0)
+    return ends
+
+
+def _scored(pairs: pd.DataFrame, column: str = "ssim") -> dict:
+    """`consistency, sensitivity, cose`, each with `_low, _high`, and the numbers of pairs."""
+    images = list(pairs.image_id.unique())
+    sums = _Sums(pairs, column, images)
+    values = sums.scores(np.ones(len(images)))
+    low, high = np.full((2, len(_SCORES)), np.nan)
+    if len(images) >= FEWEST_IMAGES:
+        low, high = _intervals(sums.scores(_resampled(len(images))))
+    row = {}
+    for place, name in enumerate(_SCORES):
+        row |= {name: values[place], f"{name}_low": low[place], f"{name}_high": high[place]}
+    return row | dict(zip(("n_kept", "n_changed"), sums.numbers, strict=True))
+
+
+def _why_undefined(row: dict, right: pd.DataFrame) -> str:
+    """
+    right : all pairs of pictures that are right before any change
+    """
+    missing = right[right.ssim.isna()]
+    unscored = [((missing.condition == KEPT) & (missing.group != MODEL)).any(),
+                (missing.condition == CHANGED).any()]  # fmt: skip
+    if (right.constant == 2).all() and len(right):
+        return "every map is constant"
+    if not row["n_kept"]:
+        return "no pair stays right" if not unscored[0] else "no pair that stays right has an SSIM"
+    if not row["n_changed"]:
+        return (
+            "no answer becomes wrong"
+            if not unscored[1]
+            else ("no pair that becomes wrong has an SSIM")
+        )
+    if row["consistency"] < 0:
+        return "consistency is negative"
+    if row["sensitivity"] > 1:
+        return "defined, but sensitivity is above 1: maps are opposed where the answer changes"
+    return ""
+
+
+def summarise_cose(pairs: pd.DataFrame) -> pd.DataFrame:
+    """COSE of every model and method: a row each, `backbone, dcls, method` first.
+
+    consistency, sensitivity, cose : mean SSIM where the answer stays right, 1 - that where it
+                  becomes wrong, and the root of their product; `_low, _high`: 95 % bootstrap
+                  intervals over images, missing for fewer than twelve
+    n_kept, n_changed : pairs behind them
+    n_pictures, n_right : pictures, those that are right before any change
+    n_undefined, n_one_constant : pairs without SSIM, as both maps are constant or one holds
+                  what is no number, left out; pairs of one constant map, counted
+    undefined   : why there is no score, "" if there is
+    cells       : the map's resolution
+    chance, ceiling : COSE of unrelated random maps, and of maps that follow the picture
+                  perfectly and are unrelated once the answer changes, of that resolution.
+                  Maps that are opposed once it changes score more than the ceiling; maps that
+                  change with nothing score less than chance, 0 in the end
+    matched, matched_low, matched_high : COSE once finer maps are averaged to the layer's cells
+    """
+    rows = []
+    for key, chosen in pairs.groupby(_BY, sort=False):
+        scored = _scored(chosen)
+        right = chosen[chosen.condition.isin([KEPT, CHANGED])]
+        why = _why_undefined(scored, right)
+        same = chosen.matched.equals(chosen.ssim)
+        matched = scored if same else _scored(chosen, "matched")
+        cells = right.cells.max()
+        levels = {"chance": np.nan, "ceiling": np.nan}
+        if not np.isnan(cells):
+            row = METHODS.get(key[2])
+            floor = row.floor if row else 0.0
+            found = reference_levels(int(cells), int(chosen.side.iloc[0]), floor)
+            levels = {name: found[name] for name in levels}
+        rows.append(
+            dict(zip(_BY, key, strict=True))
+            | scored
+            | {
+                "n_pictures": chosen.image_id.nunique(),
+                "n_right": right.image_id.nunique(),
+                "n_undefined": int(right.ssim.isna().sum()),
+                "n_one_constant": int((right.constant == 1).sum()),
+                "undefined": why,
+                "cells": cells,
+            }
+            | levels
+            | {name: matched[other] for name, other in (
+                ("matched", "cose"), ("matched_low", "cose_low"), ("matched_high", "cose_high"))}
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def by_change(pairs: pd.DataFrame, by: Sequence[str] = _BY) -> pd.DataFrame:
+    """COSE's parts by kind and by group of changes, of every model and method, or as told.
+
+    `*by, part`: "geometric", "photometric", "model", then each kind; and `consistency,
+    sensitivity, cose` with intervals and numbers of pairs. A change of the network has no
+    consistency.
+    """
+    rows = []
+    for key, chosen in pairs.groupby(list(by), sort=False):
+        for name, part in _parts(chosen):
+            rows.append(dict(zip(by, key, strict=True)) | {"part": name} | _scored(part))
+    return pd.DataFrame(rows)
+
+
+def _parts(pairs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    for group in (GEOMETRIC, PHOTOMETRIC, MODEL):
+        yield group, pairs[pairs.group == group]
+    yield from pairs.groupby("change", sort=False)
+
+
+def conditions(pairs: pd.DataFrame) -> pd.DataFrame:
+    """How many pairs are of each of the four conditions, by model and group of changes."""
+    one = pairs[pairs.method == pairs.method.iloc[0]]
+    counted = one.groupby(["backbone", "dcls", "group", "condition"], sort=False).size()
+    counted = counted.unstack("condition", fill_value=0)
+    return counted.reindex(columns=[KEPT, CHANGED, MENDED, WRONG], fill_value=0).reset_index()
+
+
+def compare_cose(pairs: pd.DataFrame) -> pd.DataFrame:
+    """With DCLS less without: `backbone, method, score, difference, low, high, n`.
+
+    score : consistency, sensitivity, cose
+    n     : images that both networks have right before any change; the 95 % interval is of
+            resampling these, both networks' pairs of an image together
+    """
+    rows = []
+    for (backbone, method), chosen in pairs.groupby(["backbone", "method"], sort=False):
+        right = chosen[chosen.condition.isin([KEPT, CHANGED])]
+        images = [set(right[right.dcls == dcls].image_id) for dcls in (False, True)]
+        both = sorted(images[0] & images[1])
+        if not both:
+            continue
+        without, with_dcls = (
+            _Sums(right[right.dcls == dcls], "ssim", both) for dcls in (False, True)
+        )
+
+        def difference(weights: np.ndarray, a: _Sums = without, b: _Sums = with_dcls):
+            return b.scores(weights) - a.scores(weights)
+
+        values = difference(np.ones(len(both)))
+        low, high = np.full((2, len(_SCORES)), np.nan)
+        if len(both) >= FEWEST_IMAGES:
+            low, high = _intervals(difference(_resampled(len(both))))
+        for place, score in enumerate(_SCORES):
+            rows.append((backbone, method, score, values[place], low[place], high[place],
+                         len(both)))  # fmt: skip
+    names = ["backbone", "method", "score", "difference", "low", "high", "n"]
+    return pd.DataFrame(rows, columns=names)
+
+
+@cache
+def reference_levels(cells: int, side: int, floor: float = 0.0) -> dict[str, float]:
+    """What random maps of a resolution score, on the changes of eight pictures.
+
+    floor    : to which lower values are raised, as Threshold-Grad-CAM raises them
+
+    likeness : mean SSIM of unrelated ones
+    followed : mean SSIM of one and itself, changed and undone as pictures and maps are
+    chance, ceiling : COSE of the two extremes
+    """
+    like, followed = [], []
+    for place in range(_LEVEL_PICTURES):
+        changes = changes_of(place)
+        inside = torch.stack([change.inside(side) for change in changes])
+        before = _random_map(cells, side, floor, place, 0)
+        others = torch.cat(
+            [_random_map(cells, side, floor, place, n) for n in range(1, len(changes) + 1)]
+        )
+        moved = torch.cat([change.follow(before) for change in changes])
+        like.append(structural_similarity(before, undone(changes, others), inside))
+        followed.append(structural_similarity(before, undone(changes, moved), inside))
+    chance, ceiling = float(torch.cat(like).mean()), float(torch.cat(followed).mean())
+    return {
+        "likeness": chance,
+        "followed": ceiling,
+        "chance": float(cose(chance, chance)),
+        "ceiling": float(cose(ceiling, chance)),
+    }
+
+
+def _random_map(cells: int, side: int, floor: float, *seed: int) -> Tensor:
+    noise = np.random.default_rng([SEED, *seed]).random((1, cells, cells), np.float32)
+    return enlarge(torch.from_numpy(noise).clamp(min=floor), side)

@@ -1,0 +1,91 @@
+"""Structural similarity of maps, scikit-image's: a uniform window of 5 x 5 pixels.
+
+Source: Wang et al., IEEE TIP 13 (2004); sample covariances and the range of the data as
+`skimage.metrics.structural_similarity` takes them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lib.base.loops import mean_ssim
+from lib.base.threads import each
+
+WINDOW = 5
+_K1, _K2 = 0.01, 0.03
+_SAMPLE = WINDOW**2 / (WINDOW**2 - 1)  # of a covariance of a window's pixels
+
+
+def _windows(x: Tensor) -> Tensor:
+    """Means of all whole windows: (…, h, w) -> (…, h - 4, w - 4). Sums of rows, then of columns."""
+    rows = sum(x[..., i : x.shape[-2] - WINDOW + 1 + i, :] for i in range(WINDOW))
+    columns = sum(rows[..., i : x.shape[-1] - WINDOW + 1 + i] for i in range(WINDOW))
+    return columns / WINDOW**2
+
+
+def _eroded(inside: Tensor) -> Tensor:
+    """(…, h, w) bool -> (…, h - 4, w - 4): windows that lie inside wholly."""
+    flat = inside.flatten(0, -3)[:, None].float()
+    return (-F.max_pool2d(-flat, WINDOW, 1))[:, 0].view(
+        *inside.shape[:-2], inside.shape[-2] - WINDOW + 1, inside.shape[-1] - WINDOW + 1
+    ) > 0.5  # fmt: skip
+
+
+def structural_similarity(a: Tensor, b: Tensor, inside: Tensor | None = None) -> Tensor:
+    """Mean SSIM of maps, -1 to 1, 1 for equal ones.
+
+    a, b   : (pair, h, w), or one `a` of shape (1, h, w) for all `b`; at least 5 pixels a side
+    inside : (pair, h, w) bool, what counts; windows that reach out of it, or out of the
+             picture, do not. None counts all
+    Returns (pair,) float64; NaN where both maps are constant or nothing counts.
+
+    The range of the data is the larger of the two maps' ranges. Without `inside` this is
+    scikit-image's `structural_similarity(…, win_size=5, data_range=…)`.
+    """
+    if min(a.shape[-2:]) < WINDOW or a.shape[-2:] != b.shape[-2:]:
+        raise ValueError(
+            f"maps must be of one size of {WINDOW} x {WINDOW} or more, got "
+            f"{tuple(a.shape[-2:])} and {tuple(b.shape[-2:])}"
+        )
+    reach = torch.maximum(_range(a), _range(b)).double()
+    found = (_by_loops if b.device.type == "cpu" else _by_tensors)(a, b, reach, inside)
+    return torch.where(reach > 0, found, torch.nan)
+
+
+def _by_loops(a: Tensor, b: Tensor, reach: Tensor, inside: Tensor | None) -> Tensor:
+    """On processors: one pass over the pixels of each pair."""
+    first, second = (maps.detach().contiguous().numpy() for maps in (a.expand_as(b), b))
+    everywhere = np.ones(b.shape[-2:], np.uint8)
+    counts = None if inside is None else inside.to(torch.uint8).contiguous().numpy()
+
+    def of_pair(number: int) -> float:
+        here = everywhere if counts is None else counts[number]
+        c1, c2 = ((k * float(reach[number])) ** 2 for k in (_K1, _K2))
+        return mean_ssim(first[number], second[number], here, c1, c2)
+
+    return torch.tensor(each(of_pair, range(len(b))), dtype=torch.float64)
+
+
+def _by_tensors(a: Tensor, b: Tensor, reach: Tensor, inside: Tensor | None) -> Tensor:
+    """The same by operations on all pairs at once, where they are."""
+    a, b = a.double(), b.double()
+    c1, c2 = ((k * reach).square()[:, None, None] for k in (_K1, _K2))
+    mean_a, mean_b = _windows(a), _windows(b)
+    variance_a = _SAMPLE * (_windows(a * a) - mean_a * mean_a)
+    variance_b = _SAMPLE * (_windows(b * b) - mean_b * mean_b)
+    covariance = _SAMPLE * (_windows(a * b) - mean_a * mean_b)
+    similar = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+    similar = similar / (
+        (mean_a.square() + mean_b.square() + c1) * (variance_a + variance_b + c2)
+    )  # fmt: skip
+    if inside is None:
+        return similar.mean(dim=(1, 2))
+    counts = _eroded(inside)
+    return (similar.nan_to_num() * counts).sum(dim=(1, 2)) / counts.sum(dim=(1, 2))
+
+
+def _range(maps: Tensor) -> Tensor:
+    return maps.amax(dim=(-2, -1)) - maps.amin(dim=(-2, -1))

@@ -1,0 +1,21 @@
+"""L-CAM and TAME in a study: training runs, and learned maps against Grad-CAM.
+
+May import: as all analyses.
+Public names: those below, found when they are first asked for.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "comparison": [
+            "LCAM_METHODS",
+            "against_grad_cam",
+            "comparable",
+            "compare_methods",
+            "watch_training",
+        ],
+        "trainings": ["default_recipe", "folder_pictures", "train_variant"],
+    },
+)

@@ -1,0 +1,184 @@
+"""Learned attention maps in a study: how they come about, and beside gradients' maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lib.analyses.faithfulness import COLUMNS, LET_THROUGH, score_faithfulness
+from lib.analyses.lcam.trainings import default_recipe, train_variant
+from lib.maps.cam import cam_maps
+from lib.maps.head_pass import enlarge
+from lib.maps.learned.training import Trained
+from lib.maps.methods import METHODS, PUBLISHED_METHODS, CamMethod
+from lib.networks.backbones import Backbone
+from lib.networks.preprocessing import resize_pictures
+from lib.people.picture_folders import ArrayPictures
+from lib.scores.agreements import VALID
+from lib.scores.results import HUMAN_CEILING
+from lib.scores.statistics import mean_interval
+from lib.scores.study_scores import score_study
+from lib.study.inputs import Inputs
+from lib.study.study import Study
+
+# What notebook 08 compares unless others are asked for.
+LCAM_METHODS = (*PUBLISHED_METHODS, "lcam_fm", "lcam_img", "lcam_fm_a", "lcam_img_a", "tame")
+REFERENCE = "grad_cam"
+_WATCHED = ("lcam_fm", "lcam_img")
+_PICTURES, _EPOCHS = 96, 8  # of a training that is watched
+_LOOKED_AT = 6
+
+
+def comparable(study: Study, methods: Sequence[CamMethod]) -> Study:
+    """The study by those of these methods, and of those backbones, whose modules are trained.
+
+    A learned method without a module for one of the study's own variants is left out; a
+    reader's own backbone without modules is left out itself, unless there are no others.
+    """
+    there = list(dict.fromkeys(backbone for backbone, _ in study.networks.there()))
+
+    def trained(backbone: Backbone, method: CamMethod) -> bool:
+        return not method.learned or all(
+            study.inputs.attention_path(backbone.key, dcls, method.key).is_file()
+            for dcls in backbone.forms
+        )
+
+    deciding = [b for b in there if not b.origin] or there
+    chosen = tuple(m for m in methods if all(trained(b, m) for b in deciding))
+    backbones = tuple(b for b in there if all(trained(b, m) for m in chosen))
+    return study.changed(backbones=backbones, methods=chosen)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A training and what is seen of it.
+
+    histories : {label: losses of every step}
+    pictures  : (image, side, side, 3) uint8 that are looked at
+    maps      : {"after 10 steps": (image, side, side)}, of the last of the methods, and
+                Grad-CAM's for comparison; empty where training was not watched
+    """
+
+    title: str
+    histories: dict[str, pd.DataFrame]
+    pictures: np.ndarray
+    maps: dict[str, np.ndarray]
+
+
+def watch_training(study: Study, backbone: Backbone, compared: int) -> Watched:
+    """Of the embedded example a short training, done now, on pictures that are not among the
+    `compared` first; else the losses of the training that the study's modules come from, as
+    kept beside them, without pictures."""
+    if not study.choices.profile.mini:
+        return _kept_histories(study.inputs, backbone)
+    delivered = _others(study, compared, _PICTURES)
+    resized = resize_pictures(delivered, backbone.preprocessing)
+    pictures = ArrayPictures(resized, study.choices.profile.label)
+    some = torch.from_numpy(resized[:_LOOKED_AT]).permute(0, 3, 1, 2).float() / 255
+    trained: dict[str, Trained] = {}
+    dcls = backbone.forms[-1]
+    for key in _WATCHED:
+        recipe = replace(default_recipe(study.choices.profile.key, backbone, key), epochs=_EPOCHS)
+        trained[key] = train_variant(study, backbone, dcls, key, pictures, recipe, look_at=some)
+    last, side = trained[_WATCHED[-1]], some.shape[-1]
+    label = METHODS[_WATCHED[-1]].label
+    maps = looked_at(last.looks, label, side)
+    model = study.networks.inference_model(backbone.key, dcls, ())
+    x = model.prepare_pixels(torch.from_numpy(resized[:_LOOKED_AT]))
+    maps[METHODS[REFERENCE].label] = (
+        cam_maps(model, x, None, [REFERENCE], side)[REFERENCE].cpu().numpy()
+    )
+    histories = {METHODS[key].label: t.history for key, t in trained.items()}
+    title = f"{backbone.titled(dcls)}, {len(pictures)} pictures, {_EPOCHS} epochs"
+    return Watched(title, histories, resized[:_LOOKED_AT], maps)
+
+
+def looked_at(looks: Mapping[int, torch.Tensor], label: str, side: int) -> dict[str, np.ndarray]:
+    """Looks of a training as rows for drawing: {"after 10 steps": (image, side, side)}."""
+    return {
+        f"{label}, untrained" if not step else f"after {step} step" + "s" * (step > 1):
+        enlarge(small, side).numpy()
+        for step, small in looks.items()
+    }  # fmt: skip
+
+
+def _others(study: Study, compared: int, count: int) -> np.ndarray:
+    """So many delivered pictures that are not among the compared."""
+    used = {name for batch in study.clickme(limit=compared).batches(64) for name in batch.image_ids}
+    found: list[np.ndarray] = []
+    for batch in study.clickme(limit=0).batches(64):
+        found += [p for p, name in zip(batch.pictures, batch.image_ids, strict=True)
+                  if name not in used]  # fmt: skip
+        if len(found) >= count:
+            break
+    return np.stack(found[:count])
+
+
+def _kept_histories(inputs: Inputs, backbone: Backbone) -> Watched:
+    histories, dcls = {}, backbone.forms[-1]
+    for key in _WATCHED:
+        path = inputs.attention_path(backbone.key, dcls, key).with_suffix(".csv")
+        if path.is_file():
+            histories[METHODS[key].label] = pd.read_csv(path)
+    return Watched(backbone.titled(dcls), histories, np.empty((0, 1, 1, 3), np.uint8), {})
+
+
+def compare_methods(study: Study, pictures: int) -> pd.DataFrame:
+    """Faithfulness and agreement with people of every model and method of a study.
+
+    `backbone, dcls, method, image_id, measure, value`: a row per picture and measure, which are
+    those of faithfulness and "score", under the first of the study's protocols. Raises as these do.
+    """
+    backbones = list(dict.fromkeys(backbone for backbone, _ in study.networks.there()))
+    values = score_faithfulness(study, backbones, study.choices.methods, pictures, False)
+    scores = score_study(study.changed(limit=pictures, protocols=study.choices.protocols[:1]))
+    valid = scores[scores.validity == VALID]
+    agreed = valid.assign(value=valid.rho / HUMAN_CEILING, measure="score")
+    return pd.concat([values, agreed[COLUMNS]], ignore_index=True)
+
+
+def better(measure: str, difference: pd.Series) -> float:
+    """How many differences are for the better: less average drop, more of everything else; NaN
+    for what is no merit."""
+    if measure == LET_THROUGH:
+        return np.nan
+    return float((difference < 0 if "drop" in measure else difference > 0).sum())
+
+
+def against_grad_cam(values: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Differences to Grad-CAM, paired by picture, of every other method and measure.
+
+    values : as `compare_methods` gives them
+    Returns over all models `method, measure, difference, low, high, n, better, models`, with
+    95 % intervals over pictures, a picture's difference being its mean over models, and on how
+    many models the method is better; and of each model `backbone, dcls, method, measure,
+    difference, n`.
+    """
+    index = ["measure", "backbone", "dcls", "image_id"]
+    wide = values.pivot(index=index, columns="method", values="value")
+    together, apart = [], []
+    others = [m for m in wide if m != REFERENCE] if REFERENCE in wide else []
+    for method in others:
+        for measure in values.measure.unique():
+            differences = (wide[method] - wide[REFERENCE]).loc[measure].dropna()
+            of_models = differences.groupby(level=["backbone", "dcls"], sort=False).agg(
+                difference="mean", n="size"
+            )
+            of_models = of_models.reset_index().assign(method=method, measure=measure)
+            apart.append(of_models)
+            found = mean_interval(differences.groupby(level="image_id").mean())
+            together.append(
+                {"method": method, "measure": measure, "difference": found.mean, "low": found.low,
+                 "high": found.high, "n": found.n,
+                 "better": better(measure, of_models.difference),
+                 "models": len(of_models)}
+            )  # fmt: skip
+    names = ["method", "measure", "difference", "low", "high", "n", "better", "models"]
+    each = ["backbone", "dcls", "method", "measure", "difference", "n"]
+    return pd.DataFrame(together, columns=names), (
+        pd.concat(apart, ignore_index=True)[each] if apart else pd.DataFrame(columns=each)
+    )

@@ -1,0 +1,174 @@
+"""Trainings of learned attention maps for a study's networks: pictures, recipes, files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from lib.base.files import write_atomically
+from lib.base.fingerprint import fingerprint, sha256_of
+from lib.base.paths import shown
+from lib.maps.learned.attention import ATTENTIONS, MASKINGS, AttentionError, save_attention
+from lib.maps.learned.training import (
+    RECIPES,
+    TRAINING,
+    Pictures,
+    Recipe,
+    Trained,
+    checkpoint_facts,
+    train_attention,
+)
+from lib.networks.backbones import Backbone
+from lib.networks.checkpoints import MissingWeights
+from lib.networks.models import StudyModel
+from lib.networks.rewrites import Form
+from lib.people.picture_folders import FolderPictures, listed_pictures
+from lib.study.profiles import PROFILES
+from lib.study.study import Study
+
+
+def folder_pictures(
+    folder: Path, annotations: Path | None, limit: int, workers: int
+) -> Callable[[Backbone], Pictures]:
+    """A folder's pictures, cropped to what each backbone takes. Raises PictureFolderError."""
+    paths = listed_pictures(folder, annotations, limit)
+
+    @cache  # what tells them from others is a look at every file
+    def cropped(side: int) -> Pictures:
+        return FolderPictures(paths, side, workers, folder)
+
+    return lambda backbone: cropped(backbone.preprocessing.crop)
+
+
+_PUBLISHED = {"resnet": "resnet50", "vgg": "vgg16"}  # by family
+
+
+def default_recipe(profile: str, backbone: Backbone, key: str) -> Recipe:
+    """As published for ResNet-50 and VGG-16; TAME's; ours for networks that have none, and for
+    the embedded example."""
+    if key == "tame":
+        return RECIPES["tame"]
+    if PROFILES[profile].mini:
+        return RECIPES["demo"]
+    return RECIPES[_PUBLISHED.get(backbone.family, "standardised")]
+
+
+# What lies beside a module, by suffix.
+_BESIDE = LOSSES, DRAWN_LOSSES, DRAWN_MAPS = ".csv", ".losses.png", ".maps.png"
+
+
+def unfinished(save_to: Path, suffix: str) -> Path:
+    """Where something beside a module is while that is trained."""
+    return save_to.with_name(f".{save_to.stem}.unfinished{suffix}")
+
+
+def train_variant(
+    study: Study,
+    backbone: Backbone,
+    dcls: bool,
+    key: str,
+    pictures: Pictures,
+    recipe: Recipe,
+    *,
+    masking: str = MASKINGS[0],
+    seed: int = 0,
+    resume: bool = False,
+    look_at: torch.Tensor | None = None,
+    on_look: Callable[..., None] = lambda history, looks: None,
+    save_to: Path | None = None,
+) -> Trained | None:
+    """Train one method beside one variant; with `save_to` save it there, and None if what is
+    there was trained alike already.
+
+    An unfinished training is kept beside `save_to` as `.<method>.unfinished.pt`. Losses, and what
+    `on_look` draws at `unfinished(save_to, DRAWN_MAPS)` and DRAWN_LOSSES, replace those of an
+    earlier module with it.
+    Raises MissingWeights, WeightsError (AttentionError), PictureFolderError, OSError.
+    """
+    weights = study.inputs.weights_path(backbone.key, dcls)
+    if not weights.is_file():
+        raise MissingWeights(f"no weights at {shown(weights)}")
+    facts = {
+        "attention": key, "variant": study.inputs.weights_name(backbone.key, dcls),
+        "weights": sha256_of(weights), "masking": masking, "seed": str(seed),
+        "recipe": json.dumps(vars(recipe) | {"decays": list(recipe.decays)}),
+        "precision": study.choices.precision,
+        "pictures": json.dumps(pictures.facts()),
+    }  # fmt: skip
+    facts["training"] = fingerprint(facts | {"code": TRAINING})
+    checkpoint = save_to and unfinished(save_to, ".pt")
+    if save_to is not None and _trained_alike(save_to, facts["training"]):
+        if _is_of(checkpoint, facts["training"]):  # killed when only this was left to do
+            _settle(save_to)
+        return None
+    form = _form_of(checkpoint) if resume and checkpoint and checkpoint.exists() else None
+    model = trainable(
+        study.networks.load_model(backbone.key, dcls), key, study.choices.precision, form
+    )
+    trained = train_attention(
+        model, key, pictures, recipe, backbone.preprocessing.crop,
+        masking=masking, seed=seed, checkpoint=checkpoint, resume=resume, look_at=look_at,
+        on_look=on_look,
+        facts={name: facts[name] for name in ("variant", "weights", "precision", "training")}
+        | {"form": vars(model.form)},
+    )  # fmt: skip
+    if save_to is not None:
+        with write_atomically(unfinished(save_to, LOSSES)) as partial:
+            trained.history.to_csv(partial, index=False, float_format="%.6g")
+        save_attention(save_to, key, trained.attention, facts, half=study.choices.profile.mini)
+        for suffix in _BESIDE:
+            if not unfinished(save_to, suffix).exists():  # an earlier module's
+                save_to.with_suffix(suffix).unlink(missing_ok=True)
+        _settle(save_to)
+    return trained
+
+
+def _settle(save_to: Path) -> None:
+    """What lies beside a module that has been saved takes its place; the checkpoint goes last."""
+    for suffix in _BESIDE:
+        made = unfinished(save_to, suffix)
+        if made.exists():
+            made.replace(save_to.with_suffix(suffix))
+    unfinished(save_to, ".pt").unlink(missing_ok=True)
+
+
+def trainable(
+    model: StudyModel, key: str, precision: str = "float32", form: Form | None = None
+) -> StudyModel:
+    """A network as one of `ATTENTIONS` is trained beside it; `form` as `for_inference` takes it."""
+    # Only the head is differentiated where features are masked.
+    if form is None and ATTENTIONS[key].hides == "picture":
+        return model.for_backward(precision)
+    return model.for_inference(precision, form=form)
+
+
+def _is_of(checkpoint: Path, training: str) -> bool:
+    try:
+        return checkpoint.exists() and checkpoint_facts(checkpoint).get("training") == training
+    except AttentionError:  # damaged: whose it is cannot be told
+        return False
+
+
+def _form_of(checkpoint: Path) -> Form:
+    """How the network was written that a checkpoint was trained beside: which is the fastest is
+    measured and may come out otherwise, but the same numbers come of the same form alone."""
+    try:
+        return Form(**checkpoint_facts(checkpoint)["form"])
+    except (KeyError, TypeError) as error:
+        raise AttentionError(
+            f"the checkpoint {shown(checkpoint)} names no form of the network that is known "
+            f"here: delete it and train anew ({error})"
+        ) from error
+
+
+def _trained_alike(path: Path, training: str) -> bool:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("training") == training
+    except Exception:  # not there, or damaged: trained anew
+        return False

@@ -1,0 +1,160 @@
+"""Which CAM method agrees most with people, which is most faithful, and what does each cost?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lib.maps.head_pass import enlarge, head_pass
+from lib.maps.methods import METHODS, CamMethod
+from lib.maps.placed import heatmaps
+from lib.networks.backbones import Backbone
+from lib.scores.agreements import VALID
+from lib.scores.results import HUMAN_CEILING
+from lib.scores.statistics import holm, mean_interval, means_by, sign_flip_p
+from lib.study.exhibits import held_out
+from lib.study.study import Study
+
+_ROUNDS = 3
+
+
+# Of which deletion, insertion and ROAD are worked out, for these cost most: the study's two,
+# two of other kinds, the control, and every learned one that is asked for.
+CONTRASTED = ("grad_cam", "threshold_grad_cam", "layer_cam", "eigen_cam", "random_cam")
+
+
+def contrasted(methods: Sequence[CamMethod]) -> tuple[CamMethod, ...]:
+    """Those of the methods that stand for their kind; the first two if none does."""
+    found = tuple(method for method in methods if method.key in CONTRASTED or method.learned)
+    return found or tuple(methods[:2])
+
+
+def quick(methods: Sequence[CamMethod]) -> tuple[CamMethod, ...]:
+    """Those that need no further forwards of the network, or one."""
+    return tuple(method for method in methods if method.forwards in (0, 1))
+
+
+def method_costs(
+    study: Study, backbone: Backbone, methods: Sequence[CamMethod], count: int = 4
+) -> pd.DataFrame:
+    """Of each method: `method, ms, in_forwards`, a picture's time beyond the one forward and head
+    gradient that all share, and that as a multiple of the network's plain forward."""
+    batch = held_out(study, count)
+    model = study.networks.inference_model(backbone.key, False, methods)
+    x = model.prepare(batch.pictures)
+
+    def timed(work: Callable[[], object]) -> float:
+        started = time.perf_counter()
+        work()
+        if x.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    def typical(work: Callable[[], object]) -> float:
+        return median([timed(work) for _ in range(_ROUNDS + 1)][1:]) / len(x)
+
+    with torch.inference_mode():
+        forward = typical(lambda: model(x))
+    passed, alone = (head_pass(model, some, batch.labels[: len(some)]) for some in (x, x[:1]))
+    rows = []
+    for method in methods:
+        if method.forwards:  # many: once, on one picture
+            seconds = timed(lambda m=method: enlarge(m.maps(model, x[:1], alone)))
+        else:
+            seconds = typical(lambda m=method: enlarge(m.maps(model, x, passed)))
+        rows.append({"method": method.key, "ms": 1e3 * seconds, "in_forwards": seconds / forward})
+    return pd.DataFrame(rows)
+
+
+def estimate(costs: pd.DataFrame, methods: Sequence[CamMethod], pictures: int) -> str:
+    """In words: how long maps of so many pictures will take, forwards left out."""
+    seconds = costs.set_index("method").ms[[m.key for m in methods]].sum() * pictures / 1e3
+    return f"about {seconds:.0f} s" if seconds < 120 else f"about {seconds / 60:.0f} min"
+
+
+def alignment(scores: pd.DataFrame) -> pd.DataFrame:
+    """Score of each model and method: `backbone, dcls, method, score, low, high, n`."""
+    valid = scores[scores.validity == VALID]
+    valid = valid.assign(score=valid.rho / HUMAN_CEILING)
+    return means_by(valid, ["backbone", "dcls", "method"], "score", "score")
+
+
+def summarise_faithfulness(values: pd.DataFrame) -> pd.DataFrame:
+    """Mean of every measure: `backbone, dcls, method, measure, value, low, high, n`."""
+    return means_by(values, ["backbone", "dcls", "method", "measure"], "value", "value")
+
+
+_REFERENCE, CONTROL = "grad_cam", "random_cam"
+
+
+def rank_methods(scores: pd.DataFrame) -> pd.DataFrame:
+    """Methods by their score over all models, the best first.
+
+    `method, label, score, low, high, n, pairs, pairs_in_all`, and the difference to Grad-CAM,
+    paired per image: `difference, difference_low, difference_high, p_holm`. Intervals are over
+    images: an image's score is its mean over the models of which every method but the control
+    has a valid map of it, so that methods are compared on the same; `pairs` of `pairs_in_all`
+    images and models.
+    """
+    valid = scores[scores.validity == VALID]
+    wide = valid.pivot(index=["backbone", "dcls", "image_id"], columns="method", values="rho")
+    compared = [method for method in wide if method != CONTROL] or list(wide)
+    common = wide.dropna(subset=compared)
+    in_all = len(scores.drop_duplicates(["backbone", "dcls", "image_id"]))
+    per_image = (common / HUMAN_CEILING).groupby(level="image_id").mean()
+    reference = per_image.get(_REFERENCE)
+    rows = []
+    for method in per_image:
+        found = mean_interval(per_image[method])
+        row = {"method": method, "label": METHODS[method].label, "score": found.mean,
+               "low": found.low, "high": found.high, "n": found.n,
+               "pairs": int(common[method].notna().sum()), "pairs_in_all": in_all}  # fmt: skip
+        if reference is not None:
+            differences = per_image[method] - reference
+            paired = mean_interval(differences)
+            p = np.nan if method == _REFERENCE else sign_flip_p(differences)
+            row |= {"difference": paired.mean, "difference_low": paired.low,
+                    "difference_high": paired.high, "p_holm": p}  # fmt: skip
+        rows.append(row)
+    columns = ["method", "label", "score", "low", "high", "n", "pairs", "pairs_in_all"]
+    table = pd.DataFrame(rows, columns=None if rows else columns)
+    if "p_holm" in table:
+        table["p_holm"] = holm(table.p_holm)
+    return table.sort_values("score", ascending=False, ignore_index=True)
+
+
+def same_order(both: pd.DataFrame) -> pd.DataFrame:
+    """Within each model, the rank correlation over methods of score and faithfulness.
+
+    both : `backbone, dcls, method, score, drop`; the control is left out
+    Returns `backbone, dcls, rho, methods`; 1: what agrees with people is faithful too.
+    """
+    rows = []
+    for key, chosen in both[both.method != CONTROL].groupby(["backbone", "dcls"], sort=False):
+        rho = chosen.score.corr(-chosen["drop"], method="spearman")
+        rows.append((*key, rho, len(chosen)))
+    return pd.DataFrame(rows, columns=["backbone", "dcls", "rho", "methods"])
+
+
+def map_grid(
+    study: Study, methods: Sequence[CamMethod], variants: Sequence[tuple[Backbone, bool]]
+) -> tuple[dict[str, np.ndarray], np.ndarray, list[str]]:
+    """One picture's maps, for drawing: {method label: (variant, side, side)}, picture, names.
+
+    Each lies where the network looked; NaN outside of that, and wherever it is constant.
+    """
+    batch = held_out(study, 1)
+    rows: dict[str, list] = {method.label: [] for method in methods}
+    for backbone, dcls in variants:
+        model = study.networks.inference_model(backbone.key, dcls, methods)
+        placed = heatmaps(model, batch.pictures, batch.labels, tuple(methods))
+        for label, (of_picture,) in placed.items():
+            constant = np.nanmin(of_picture) == np.nanmax(of_picture)
+            rows[label].append(np.full_like(of_picture, np.nan) if constant else of_picture)
+    names = [backbone.titled(dcls) for backbone, dcls in variants]
+    return {label: np.stack(maps) for label, maps in rows.items()}, batch.pictures[0], names

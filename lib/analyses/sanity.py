@@ -1,0 +1,178 @@
+"""Does a map depend on what the network has learned? Parts of it forget, from the head down.
+
+Source: Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018 (cascading
+randomisation)
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from lib.maps.cam import cam_maps
+from lib.networks.building import build_network
+from lib.networks.dcls import dcls_layers
+from lib.networks.models import StudyModel
+from lib.networks.rewrites import Form
+from lib.scores.agreements import VALID
+from lib.scores.results import HUMAN_CEILING
+from lib.scores.spearman import spearman_per_image
+from lib.scores.statistics import mean_interval, means_by
+from lib.scores.study_scores import score_study
+from lib.study.choices import TARGETS
+from lib.study.exhibits import held_out
+from lib.study.study import Study
+
+SEED = 20240803
+TRAINED = "nothing"
+_BATCH = 16
+
+
+def parts(network: nn.Module) -> dict[str, list[str]]:
+    """From the head down: {name: the modules of which it consists}.
+
+    The head, the stages, the stem; what stands between a stage and the next part up belongs
+    to that stage. In a network that names no stages, parts of what comes before its last
+    module, at most five of about as many modules each.
+    """
+    names = _with_parameters(network, lambda name, child: name == "stages")
+    stages = [n for n in names if n.startswith(("stages.", "layer"))]
+    if not stages:
+        names = _with_parameters(network, lambda name, child: isinstance(child, _LISTS))
+        if len(names) < 2:
+            return {"head": names}
+        few = [list(some) for some in np.array_split(names[:-1], min(5, len(names) - 1))]
+        numbered = {f"part {number}": some for number, some in enumerate(few, 1)}
+        return {"head": names[-1:], **dict(reversed(numbered.items()))}
+    first, head = names.index(stages[0]), names[-1]
+    between = [n for n in names[first:-1] if n not in stages]  # FastViT's last convolution
+    groups = {"head": [head]}
+    for number, stage in reversed(list(enumerate(stages, 1))):
+        groups[f"stage {number}"] = [stage, *between]
+        between = []
+    return groups | {"stem": names[:first]}
+
+
+_LISTS = nn.Sequential | nn.ModuleList
+
+
+def _with_parameters(network: nn.Module, opened: Callable[[str, nn.Module], bool]) -> list[str]:
+    """The network's children by name, in the place of those that are opened theirs."""
+    names = []
+    for name, child in network.named_children():
+        inside = (
+            [f"{name}.{n}" for n, _ in child.named_children()] if opened(name, child) else [name]
+        )
+        names += [n for n in inside if any(True for _ in network.get_submodule(n).parameters())]
+    return names
+
+
+def forgetting(model: StudyModel, mini: bool, classes: int) -> Iterator[tuple[str, StudyModel]]:
+    """The model, and copies in which the weights of ever more parts are random.
+
+    Kernels, matrices and positions are drawn anew, once, as before training. Scales, biases
+    and running statistics stay: at the start of training many scales are nearly 0, and a
+    part would then pass on what it is given.
+
+    Yields (the last part that forgot, the model); the first is whole.
+    """
+    yield TRAINED, model
+    torch.manual_seed(SEED)
+    has_dcls = bool(dcls_layers(model.network))
+    fresh = build_network(model.backbone, has_dcls, mini=mini, num_classes=classes).state_dict()
+    network = copy.deepcopy(model.network)
+    for name, modules in parts(network).items():
+        prefixes = tuple(f"{module}." for module in modules)
+        chosen = {
+            key: value
+            for key, value in fresh.items()
+            if key.startswith(prefixes) and sum(n > 1 for n in value.shape) > 1
+        }
+        network.load_state_dict(chosen, strict=False)
+        yield name, model.with_network(network)
+
+
+def score_forgetting(study: Study, count: int) -> pd.DataFrame:
+    """Similarity of every method's maps to the trained network's, as parts forget.
+
+    `backbone, dcls, method, part, image_id, rho`: Spearman's correlation of the maps for the
+    study's target, a row per image; missing where a map is constant. `part` is the last that
+    forgot, those before it having done so too.
+    """
+    batch = held_out(study, count)
+    plain = any(method.plain for method in study.choices.methods)
+    frames = []
+    for backbone, dcls in tqdm(study.networks.there(), desc="forgetting", unit="model"):
+        trained: dict[str, torch.Tensor] = {}
+        whole = study.networks.load_model(backbone.key, dcls)
+        whole.attentions = study.networks.attentions(backbone.key, dcls)
+        labels = study.choices.asked(batch.labels)
+        if labels is None:  # what the trained network predicts, whatever it forgets
+            labels = _predicted(whole.for_inference(form=Form()), batch.pictures)
+        for part, model in forgetting(
+            whole, study.choices.profile.mini, study.choices.profile.classes
+        ):
+            fast = model.for_inference(form=Form(), keep_plain=plain)
+            found = [
+                cam_maps(fast, fast.prepare(pictures), target, study.choices.methods)
+                for pictures, target in zip(_pieces(batch.pictures), _pieces(labels), strict=True)
+            ]
+            for method in study.choices.methods:
+                maps = torch.cat([maps[method.key] for maps in found]).cpu()
+                trained.setdefault(method.key, maps)
+                frame = pd.DataFrame({"image_id": batch.image_ids})
+                rho = spearman_per_image(maps, trained[method.key]).numpy()
+                frames.append(
+                    frame.assign(backbone=backbone.key, dcls=dcls, method=method.key, part=part,
+                                 rho=rho)
+                )  # fmt: skip
+    return pd.concat(frames, ignore_index=True)
+
+
+@torch.inference_mode()
+def _predicted(model: StudyModel, pictures: np.ndarray) -> torch.Tensor:
+    found = [model(model.prepare(some)).argmax(dim=1) for some in _pieces(pictures)]
+    return torch.cat(found).cpu()
+
+
+def _pieces(values):
+    return [values[start : start + _BATCH] for start in range(0, len(values), _BATCH)]
+
+
+def summarise_forgetting(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean similarity of each model's maps, method and part: `similarity, low, high, n`."""
+    return means_by(table, ["backbone", "dcls", "method", "part"], "rho", "similarity")
+
+
+def compare_targets(study: Study) -> pd.DataFrame:
+    """Score by the class whose evidence is asked for, on the profile's sample of pictures.
+
+    `backbone, dcls, method, top1, true, predicted, difference, low, high, n`: the difference,
+    predicted less true, is paired per image; it is 0 wherever the model is right.
+    """
+    wide = []
+    for target in TARGETS:
+        sample = study.sampled(target=target, protocols=study.choices.protocols[:1])
+        scores = score_study(sample)
+        valid = scores[scores.validity == VALID]
+        index = ["backbone", "dcls", "method", "image_id"]
+        wide.append(valid.set_index(index)[["rho", "top1"]].add_suffix(f"_{target}"))
+    together = pd.concat(wide, axis=1, join="inner")
+    rows = []
+    names = ["backbone", "dcls", "method"]
+    for key, chosen in together.groupby(level=names, sort=False):
+        scores = {target: chosen[f"rho_{target}"] / HUMAN_CEILING for target in TARGETS}
+        found = mean_interval(scores["predicted"] - scores["true"])
+        rows.append(
+            dict(zip(names, key, strict=True))
+            | {"top1": chosen.top1_true.mean()}
+            | {target: values.mean() for target, values in scores.items()}
+            | {"difference": found.mean, "low": found.low, "high": found.high, "n": found.n}
+        )
+    return pd.DataFrame(rows)

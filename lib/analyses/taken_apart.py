@@ -1,0 +1,71 @@
+"""Threshold-Grad-CAM is two changes at once: which of them does the work?
+
+Every order of ReLU and mean over channels with every floor is scored, each in the same pass.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pandas as pd
+
+from lib.maps.methods import FLOORS, METHODS, PUBLISHED_FLOOR, family_key
+from lib.scores.agreements import VALID
+from lib.scores.results import HUMAN_CEILING
+from lib.scores.statistics import mean_interval, means_by
+from lib.scores.study_scores import score_study
+from lib.study.study import Study
+
+ORDERS = {False: "mean, then ReLU", True: "ReLU, then mean"}
+CHANGES = {
+    "floor alone": (False, PUBLISHED_FLOOR),
+    "ReLU first alone": (True, 0.0),
+    "both: Threshold-Grad-CAM": (True, PUBLISHED_FLOOR),
+}
+
+
+def score_family(study: Study) -> pd.DataFrame:
+    """The per-image table of all orders and floors, on the profile's sample of pictures."""
+    keys = [family_key(order, floor) for order, floor in product(ORDERS, FLOORS)]
+    methods = tuple(METHODS[key] for key in keys)
+    return score_study(study.sampled(methods=methods, protocols=study.choices.protocols[:1]))
+
+
+def sweep(scores: pd.DataFrame) -> pd.DataFrame:
+    """Of every model, order and floor: `score, low, high, tied, attainable, n`."""
+    rows = []
+    groups = dict(list(scores[scores.validity == VALID].groupby(["backbone", "dcls", "method"])))
+    models = scores[["backbone", "dcls"]].drop_duplicates().itertuples(index=False)
+    for (backbone, dcls), order, floor in product(models, ORDERS, FLOORS):
+        valid = groups.get((backbone, dcls, family_key(order, floor)), scores.iloc[:0])
+        found = mean_interval(valid.rho / HUMAN_CEILING)
+        rows.append(
+            {
+                "backbone": backbone,
+                "dcls": dcls,
+                "order": ORDERS[order],
+                "floor": floor,
+                "score": found.mean,
+                "low": found.low,
+                "high": found.high,
+                "tied": valid.tied.mean(),
+                "attainable": valid.attainable.mean(),
+                "n": found.n,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def two_by_two(scores: pd.DataFrame) -> pd.DataFrame:
+    """Paired change of every model's score against plain Grad-CAM: `change, low, high, n`."""
+    wide = scores.assign(rho=scores.rho.where(scores.validity == VALID)).pivot(
+        index=["backbone", "dcls", "image_id"], columns="method", values="rho"
+    )
+    changes = [
+        ((wide[family_key(order, floor)] - wide.grad_cam) / HUMAN_CEILING)
+        .rename("change")
+        .reset_index()
+        .assign(change_by=name)
+        for name, (order, floor) in CHANGES.items()
+    ]
+    return means_by(pd.concat(changes), ["backbone", "dcls", "change_by"], "change", "change")

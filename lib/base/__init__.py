@@ -1,0 +1,20 @@
+"""Tools that know nothing of the study: tables of rows, paths, files written whole, hashes.
+
+May import: nothing of lib.
+Public names: those below, found when they are first asked for.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "environment": ["commit", "environment"],
+        "files": ["write_atomically"],
+        "fingerprint": ["code_of", "fingerprint", "sha256_of"],
+        "geometry": ["DELIVERED_SIZE", "Preprocessing", "WHOLE"],
+        "paths": ["DATA", "DEMO", "FIGURES", "NOTEBOOKS", "OUTPUT", "ROOT", "shown"],
+        "tables": ["Table", "UnknownName", "unknown_name"],
+        "words": ["clock", "in_lines", "in_words", "some_of"],
+    },
+)

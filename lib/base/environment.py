@@ -1,0 +1,41 @@
+"""With what a result was made: the checkout's commit, Python, packages."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from functools import cache
+from importlib.metadata import requires, version
+
+from lib.base.paths import ROOT
+
+PACKAGE = "dcls-alignment"
+
+
+def commit() -> str:
+    """The checkout's commit now, "-dirty" if it holds anything else, "unknown" outside git."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", *words], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30
+        ).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain")
+        return git("rev-parse", "--short=12", "HEAD") + "-dirty" * bool(changed)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+@cache
+def environment() -> dict[str, str]:
+    """Python, the machine, and the version of every package that this one asks for."""
+    needed = [line for line in requires(PACKAGE) or [] if "extra ==" not in line]
+    names = sorted(re.match(r"[\w.-]+", line).group() for line in needed)
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores",
+        **{name: version(name) for name in names},
+    }

@@ -1,0 +1,133 @@
+"""Stable hashes of what determines a result, to tell whether a kept one still holds."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import inspect
+import json
+import time
+from dataclasses import fields, is_dataclass
+from functools import cache, partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from lib.base.files import write_atomically
+from lib.base.paths import OUTPUT
+
+HASHES = OUTPUT / "hashes.json"
+_WORTH_KEEPING = 32 * 2**20  # bytes: below, hashing is quicker than looking up
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON-able data that is equal in every process.
+
+    Functions count with their source, so an edited formula is another one.
+    """
+    if isinstance(value, partial):
+        return [_plain(value.func), _plain(value.args), _plain(value.keywords)]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if inspect.isfunction(value):
+        kept = inspect.getclosurevars(value).nonlocals
+        try:
+            return [inspect.getsource(value), _plain(value.__defaults__), _plain(kept)]
+        except OSError:
+            raise TypeError(
+                f"cannot fingerprint {value.__qualname__}: it has no source file; "
+                "define it in a module"
+            ) from None
+    raise TypeError(f"cannot fingerprint a {type(value).__name__}: {value!r}")
+
+
+@cache
+def _sha256(path: Path, *stamp: int) -> str:
+    size, *_, changed = stamp
+    if size < _WORTH_KEEPING:
+        return _digest(path)
+    known = _known_hashes()
+    entry = known.get(str(path))
+    if entry is None or entry["stamp"] != [*stamp]:
+        entry = {"stamp": stamp, "sha256": _digest(path)}
+        # A file changed this very moment may change again without a new time of change.
+        if time.time() - changed / 1e9 > 2:
+            # What is only quicker with it must not fail without it.
+            with contextlib.suppress(OSError), write_atomically(HASHES) as partial:
+                partial.write_text(json.dumps(known | {str(path): entry}), encoding="utf-8")
+    return entry["sha256"]
+
+
+def _digest(path: Path) -> str:
+    if path.is_dir():
+        lines = [f"{p.relative_to(path).as_posix()} {_digest(p)}" for p in _files(path)]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _known_hashes() -> dict[str, dict]:
+    try:
+        known = json.loads(HASHES.read_text(encoding="utf-8"))
+        return {k: v for k, v in known.items() if v.keys() == {"stamp", "sha256"}}
+    except (OSError, ValueError, AttributeError):
+        return {}  # none yet, or damaged: hashed anew
+
+
+def sha256_of(path: Path) -> str:
+    """A file's SHA-256; a folder's is of its files' names and hashes.
+
+    Large files are hashed once, for all processes, while size, inode and times of change
+    stay the same; `data/output/hashes.json` may be deleted at any time.
+    """
+    if path.is_dir():
+        return _sha256(path.absolute(), *_folder_stamp(path))
+    s = path.stat()
+    return _sha256(path.absolute(), s.st_size, s.st_ino, s.st_mtime_ns, s.st_ctime_ns)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _folder_stamp(folder: Path) -> tuple[int, ...]:
+    """Total size, a hash of all names and stamps, the latest time of change."""
+    size = changed = 0
+    stamps = hashlib.sha256()
+    for path in _files(folder):
+        s = path.stat()
+        size, changed = size + s.st_size, max(changed, s.st_ctime_ns)
+        stamps.update(f"{path} {s.st_size} {s.st_ino} {s.st_mtime_ns} {s.st_ctime_ns}".encode())
+    return size, int.from_bytes(stamps.digest()[:7]), changed
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    return sum(p.stat().st_size for p in _files(path)) if path.is_dir() else path.stat().st_size
+
+
+@cache
+def _hash_of_module(name: str) -> str:
+    return _digest(Path(find_spec(name).origin))
+
+
+def code_of(*names: str) -> dict[str, str]:
+    """{module: SHA-256 of its text}, as it was when this process first asked.
+
+    Found by name, so that no module is imported for its hash.
+    """
+    return {name: _hash_of_module(name) for name in names}
+
+
+def fingerprint(facts: dict[str, Any]) -> str:
+    """Sixteen hexadecimal digits that change with any of the facts."""
+    text = json.dumps(_plain(facts), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,34 @@
+"""Sizes: how large an image is where models and people meet, and what a backbone sees of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DELIVERED_SIZE = 224  # the side, in pixels, of images and of all maps that are compared
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Geometry of a backbone's input: bicubic resize to a square, centre crop.
+
+    Both sides are in pixels and start from the 224x224 picture that the ClickMe
+    reader delivers; all eight backbones share ImageNet's mean and deviation.
+    """
+
+    resize: int
+    crop: int
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def window(self, side: int) -> slice:
+        """The rows (and columns) of a picture of this side that the crop keeps.
+
+        ConvNeXt and ResNet-50 do not see a picture's border: 14 and 5 or 6 of 224 pixels.
+        """
+        start = round((self.resize - self.crop) / 2)
+        return slice(
+            round(start * side / self.resize), round((start + self.crop) * side / self.resize)
+        )
+
+
+WHOLE = Preprocessing(resize=224, crop=224)  # nothing of the picture is cut off

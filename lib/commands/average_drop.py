@@ -1,0 +1,120 @@
+"""Average drop and increase in confidence on a folder of pictures: `python -m lib.average_drop`.
+
+As L-CAM's study takes them: pictures of ImageNet's validation folder, their shorter side resized
+to 256 and the centre cut out, each map that of the class which the network predicts. No human
+maps are needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from lib.analyses.faithfulness import score_folder
+from lib.base.files import refuse_as_output, write_atomically
+from lib.base.paths import shown
+from lib.base.shortage import is_out_of_memory
+from lib.maps.methods import METHODS
+from lib.networks.checkpoints import MissingWeights
+from lib.people.picture_folders import listed_pictures
+from lib.scores.statistics import means_by
+from lib.study.profiles import PROFILES
+from lib.study.study import Study
+
+PICTURES = 2000  # of the published study
+_BATCH = 16
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lib.average_drop",
+        description="Average drop and increase in confidence on a folder of pictures.",
+        epilog=f"methods: {', '.join(METHODS)}",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--images", type=Path, required=True, metavar="FOLDER",
+        help="pictures, such as ILSVRC2012_img_val")  # fmt: skip
+    add("--list", type=Path, metavar="FILE",
+        help="a text file, one picture of FOLDER at the start of each line")  # fmt: skip
+    add("--limit", type=int, default=PICTURES, metavar="N",
+        help=f"so many of the pictures; 0: all (default: {PICTURES}, as published)")  # fmt: skip
+    add("--models", nargs="+", default=[], metavar="KEY", help="default: all, plain and DCLS")
+    add("--methods", nargs="+", default=["grad_cam", "threshold_grad_cam"], metavar="KEY")
+    add("--curves", action="store_true",
+        help="also ROAD, insertion and deletion: some forty forwards more a picture")  # fmt: skip
+    add("--profile", default="paper", help=f"{', '.join(PROFILES)} (default: paper)")
+    add("--out", type=Path, metavar="FILE.csv", help="a row per picture and measure, too")
+    add("--device", default="auto")
+    add("--data-dir", default="")
+    add("--extend", default="", metavar="FILE.py",
+        help="own models and methods, see docs/own-models.md")  # fmt: skip
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status, 2 for what is wrong with what was asked."""
+    options = _parser().parse_args(arguments)
+    try:
+        study = Study.from_profile(
+            options.profile, options.models, options.methods,
+            device=options.device, data_dir=options.data_dir, extend=options.extend,
+        )  # fmt: skip
+        methods = study.choices.methods
+        paths = listed_pictures(options.images, options.list, options.limit)
+        if options.out is not None:
+            refuse_as_output(options.out, [options.list] if options.list else [])
+        missing = [
+            path for b, dcls in study.choices.variants
+            if not (path := study.inputs.weights_path(b.key, dcls)).is_file()
+        ]  # fmt: skip
+        if missing:
+            raise MissingWeights("no weights at " + ", ".join(map(shown, missing)))
+        for backbone, dcls in study.choices.variants:  # before hours of the others
+            study.networks.attentions(backbone.key, dcls)
+        tables = []
+        for backbone, dcls in study.choices.variants:
+            tables.append(
+                score_folder(
+                    study.networks, backbone, dcls, methods, paths, options.images, options.curves
+                )
+            )
+            tqdm.write(_told(tables[-1], study.inputs.weights_name(backbone.key, dcls)))
+            if options.out is not None:
+                with write_atomically(options.out) as partial:
+                    pd.concat(tables).to_csv(partial, index=False)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        print(f"lib.average_drop: too little memory: {error}", file=sys.stderr)
+        return 2
+    except (ValueError, OSError) as error:  # missing weights are one
+        print(f"lib.average_drop: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        done = "; --out has the models that are done" if options.out is not None else ""
+        print(f"lib.average_drop: ended{done}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _told(table: pd.DataFrame, name: str) -> str:
+    """A variant's means, a column per method, and of how many pictures they are."""
+    means = means_by(table, ["method", "measure"], "value", "value")
+    means["value"] = [
+        f"{v:.1f} ({low:.1f} – {high:.1f})"
+        for v, low, high in zip(means.value, means.low, means.high, strict=True)
+    ]
+    wide = means.pivot(index="measure", columns="method", values="value")
+    wide = wide.reindex(index=means.measure.unique(), columns=means.method.unique())
+    # A map that is constant, or not finite, shows nothing, and is not counted.
+    covered = table.dropna(subset="value").groupby("method").image_id.nunique()
+    covered = covered.reindex(wide.columns, fill_value=0).rename("pictures with a map")
+    wide = pd.concat([covered.to_frame().T, wide])
+    pictures = table.image_id.nunique()
+    return f"{name}, {pictures} pictures, means with 95 % intervals\n{wide.to_string()}"

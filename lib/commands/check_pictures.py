@@ -1,0 +1,32 @@
+"""What is wrong in a folder of one's own pictures and human maps: `python -m lib.stored.check`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lib.people.stored.check import CLASSES, check, told
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns 0, or 2 for a folder with problems."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lib.stored.check",
+        description="Read a folder of your own pictures, human maps, gaze points and labels as a "
+        "run would, and say everything that is wrong with it. See docs/own-data.md.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("folder", type=Path, help="as for run_all.py --pictures")
+    parser.add_argument("--classes", type=int, default=CLASSES, metavar="N",
+                        help=f"labels must lie below it (default: {CLASSES}; the demo's "
+                        "networks know 12)")  # fmt: skip
+    options = parser.parse_args(arguments)
+    try:
+        found = check(options.folder, options.classes)
+    except KeyboardInterrupt:
+        print("lib.stored.check: ended", file=sys.stderr)
+        return 130
+    print(told(options.folder, found))
+    return 2 if found.problems else 0

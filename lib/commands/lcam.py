@@ -1,0 +1,200 @@
+"""Train L-CAM and TAME for a study's networks: `python -m lib.lcam`.
+
+Trained modules go where `--methods lcam_img` and its like look for them,
+`<data>/attention/<variant>/<method>.safetensors`, with the losses of every step beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+import pandas as pd
+from torch import Tensor
+from tqdm import tqdm
+
+from lib.analyses.lcam.comparison import looked_at
+from lib.analyses.lcam.trainings import (
+    DRAWN_LOSSES,
+    DRAWN_MAPS,
+    default_recipe,
+    folder_pictures,
+    train_variant,
+    unfinished,
+)
+from lib.base.files import write_atomically
+from lib.base.paths import shown
+from lib.base.shortage import is_out_of_memory
+from lib.base.tables import unknown_name
+from lib.figures.lcam import plot_looks, plot_losses
+from lib.figures.style import use_study_style
+from lib.maps.learned.attention import ATTENTIONS, MASKINGS
+from lib.maps.learned.training import RECIPES, Pictures, Recipe
+from lib.maps.methods import LEARNED_METHODS, METHODS
+from lib.networks.backbones import Backbone
+from lib.study.choices import Choices
+from lib.study.profiles import PROFILES
+from lib.study.study import Study
+
+_LOOKED_AT = 6  # pictures
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lib.lcam",
+        description="Train learned attention maps beside frozen networks.",
+        epilog=f"methods: {', '.join(LEARNED_METHODS)}; recipes: {', '.join(RECIPES)}",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--profile", default="paper", help=f"{', '.join(PROFILES)} (default: paper)")
+    add("--models", nargs="+", default=[], metavar="KEY", help="default: all, plain and DCLS")
+    add("--methods", nargs="+", default=["lcam_fm", "lcam_img"], metavar="KEY")
+    add("--images", type=Path, metavar="FOLDER",
+        help="pictures to train on: ILSVRC2012_img_train, or any folder of pictures in folders; "
+        "not for the demo, which makes its own")  # fmt: skip
+    add("--list", type=Path, metavar="FILE",
+        help="a text file, one picture of FOLDER at the start of each line")  # fmt: skip
+    add("--limit", type=int, default=0, metavar="N", help="so many of the pictures (default: all)")
+    add("--recipe", default="", help="default: as published, or ours, see docs/lcam.md")
+    add("--epochs", type=int, help="default: the recipe's; so are the next two")
+    add("--lr", type=float)
+    add("--batch-size", type=int)
+    add("--masking", default=MASKINGS[0], help=f"{' or '.join(MASKINGS)} (default: {MASKINGS[0]})")
+    add("--seed", type=int, default=0)
+    add("--resume", action="store_true", help="go on with a training that did not end")
+    add("--readers", type=int, default=2, help="processes that read pictures (default: 2)")
+    add("--precision", default="float32", help="float32 or bf16")
+    add("--device", default="auto")
+    add("--data-dir", default="")
+    add("--extend", default="", metavar="FILE.py", help="own models, see docs/own-models.md")
+    return parser
+
+
+def _recipe(options: argparse.Namespace, backbone: Backbone, key: str) -> Recipe:
+    if options.recipe:
+        chosen = RECIPES[options.recipe]
+    else:
+        chosen = default_recipe(options.profile, backbone, key)
+    for name, field in (("epochs", "epochs"), ("lr", "lr"), ("batch_size", "batch")):
+        value = getattr(options, name)
+        if value is None:
+            continue
+        if not 0 < value < math.inf:
+            word = name.replace("_", "-")
+            raise ValueError(f"--{word} must be a finite number above 0, got {value}")
+        chosen = replace(chosen, **{field: value})
+    return chosen
+
+
+def _chosen_pictures(
+    options: argparse.Namespace, choices: Choices, made: Callable | None
+) -> Callable[[Backbone], Pictures]:
+    if choices.profile.mini and made is None:
+        raise ValueError("the demo's modules are trained by `python -m lib.demo.attention`")
+    if choices.profile.mini:
+        if options.images is not None or options.list is not None:
+            raise ValueError("the demo trains on its own scenes: leave --images and --list out")
+        return made(options.limit)
+    if options.images is None:
+        raise ValueError("--images FOLDER is needed: the pictures to train on")
+    return folder_pictures(options.images, options.list, options.limit, options.readers)
+
+
+def main(
+    arguments: Sequence[str] | None = None,
+    made: Callable[[int], Callable[[Backbone], Pictures]] | None = None,
+) -> int:
+    """The command line; returns the exit status, 2 for what is wrong with what was asked.
+
+    made : so many pictures that need no folder, for each backbone
+    """
+    options = _parser().parse_args(arguments)
+    matplotlib.use("agg")
+    use_study_style()
+    try:
+        study = Study.from_profile(
+            options.profile, options.models, (), device=options.device,
+            data_dir=options.data_dir, precision=options.precision, extend=options.extend,
+        )  # fmt: skip
+        keys = [row.key for row in ATTENTIONS.select(options.methods)]
+        recipes = {
+            (b.key, key): _recipe(options, b, key) for b in study.choices.backbones for key in keys
+        }
+        if not 0 <= options.seed < 2**63:
+            raise ValueError(f"--seed must be 0 or more and below 2^63, got {options.seed}")
+        if options.readers < 0:
+            raise ValueError(f"--readers must be 0 or more, got {options.readers}")
+        if options.limit < 0:
+            raise ValueError(f"--limit must be 0 or more, got {options.limit}")
+        if options.masking not in MASKINGS:
+            raise unknown_name("masking", options.masking, MASKINGS)
+        pictures = _chosen_pictures(options, study.choices, made)
+        for line in _trained(study, keys, recipes, pictures, options):
+            tqdm.write(line)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        print(f"lib.lcam: too little memory: {error}\nA smaller --batch-size may do, which is "
+              "another training", file=sys.stderr)  # fmt: skip
+        return 2
+    except (ValueError, OSError) as error:  # a full disk is one, and so are missing weights
+        print(f"lib.lcam: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("lib.lcam: ended; go on with the same command and --resume", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _draw(
+    path: Path, pictures: Tensor, label: str, history: pd.DataFrame, looks: Mapping[int, Tensor]
+) -> None:
+    """Maps so far, and losses, as pictures beside the module to be: for an early look."""
+    shown = (pictures.permute(0, 2, 3, 1) * 255).byte().numpy()
+    maps = looked_at(looks, label, shown.shape[1])
+    figures = {DRAWN_MAPS: plot_looks(shown, maps, path.parent.name)}
+    if len(history):
+        figures[DRAWN_LOSSES] = plot_losses({label: history}, path.parent.name)
+    for suffix, figure in figures.items():
+        with write_atomically(unfinished(path, suffix)) as partial_file:
+            figure.savefig(partial_file, format="png")
+        plt.close(figure)
+
+
+def _trained(
+    study: Study,
+    keys: Sequence[str],
+    recipes: dict[tuple[str, str], Recipe],
+    pictures: Callable[[Backbone], Pictures],
+    options: argparse.Namespace,
+) -> Iterable[str]:
+    """What is to be said of each training, when it has ended."""
+    done = set()
+    for backbone, dcls in study.choices.variants:
+        name = study.inputs.weights_name(backbone.key, dcls)
+        if name in done:  # a matched pair's DCLS network is another pair's too
+            continue
+        done.add(name)
+        for key in keys:
+            path = study.inputs.attention_path(backbone.key, dcls, key)
+            taken = pictures(backbone)
+            early = taken.some(_LOOKED_AT)
+            found = train_variant(
+                study, backbone, dcls, key, taken, recipes[backbone.key, key],
+                masking=options.masking, seed=options.seed, resume=options.resume, save_to=path,
+                look_at=early, on_look=partial(_draw, path, early, METHODS[key].label),
+            )  # fmt: skip
+            if found is None:
+                yield f"{shown(path)}: trained alike before"
+            else:
+                last = found.history.tail(10)[["loss", "cross_entropy", "area", "same_class"]]
+                told = ", ".join(f"{name} {value:.3f}" for name, value in last.mean().items())
+                yield f"{shown(path)}: {len(found.history)} steps; the last ten's {told}"

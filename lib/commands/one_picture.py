@@ -1,0 +1,170 @@
+"""One picture, one network, one method: overlay, raw map and classes. See `lib.maps.cam`.
+
+python -m lib.cam PICTURE --model convnext_tiny --dcls --method threshold_grad_cam
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lib.base.files import write_atomically
+from lib.base.tables import unknown_name
+from lib.maps.methods import METHODS
+from lib.networks.backbones import BACKBONES, variant_name
+from lib.networks.checkpoints import WeightsError
+from lib.networks.loading import load_model
+from lib.networks.models import StudyModel
+from lib.people.photographs import load_square
+from lib.study.extension import load_extension
+from lib.study.inputs import MissingInputs
+from lib.study.profiles import PROFILES
+from lib.study.study import Study
+
+WEIGHTS = ("demo", "paper", "timm", "random")
+
+
+def _parser() -> argparse.ArgumentParser:
+    def listed(table) -> str:
+        return ", ".join(table)
+
+    parser = argparse.ArgumentParser(
+        prog="python -m lib.cam",
+        description="The map of one picture: an overlay as PNG, the raw map as .npy beside it, "
+        "and the five likeliest classes.",
+        epilog=f"models: {listed(BACKBONES)}\n\nmethods: {listed(METHODS)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("picture", type=Path, help="any picture file; its centred square is used")
+    parser.add_argument("--model", default="convnext_tiny", metavar="KEY", help="see below")
+    parser.add_argument("--dcls", action="store_true", help="the variant with DCLS")
+    parser.add_argument("--method", default="threshold_grad_cam", metavar="KEY", help="see below")
+    parser.add_argument(
+        "--weights", default="demo", metavar="WHICH",
+        help=f"{listed(WEIGHTS)}, or a file; demo: miniatures that know twelve invented classes, "
+        "paper: the published files in data/ (default: demo)",
+    )  # fmt: skip
+    parser.add_argument("--target", default="", metavar="CLASS",
+                        help="a class's number or name (default: the predicted one)")  # fmt: skip
+    parser.add_argument("--out", type=Path, default=None, metavar="FILE.png",
+                        help="default: PICTURE_MODEL_METHOD.png, here")  # fmt: skip
+    parser.add_argument("--extend", default="", metavar="FILE.py",
+                        help="own models and methods, see docs/own-models.md; a model's own "
+                        "weights are taken, --weights says whose classes")  # fmt: skip
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
+    return parser
+
+
+def _loaded(
+    key: str, dcls: bool, weights: str, device: str, method: str, extend: str
+) -> tuple[StudyModel, list[str]]:
+    profile = "demo" if weights == "demo" else "paper"
+    study = Study.from_profile(profile, models=[key], device=device, extend=extend)
+    if BACKBONES[key].origin and weights in ("demo", "paper"):
+        if not (path := study.inputs.weights_path(key, dcls)).is_file():
+            raise MissingInputs(f"no weights at {path}, which {extend} names")
+        model = study.networks.load_model(key, dcls)
+    elif weights == "paper":
+        if not (path := study.inputs.weights_path(key, dcls)).is_file():
+            raise MissingInputs(
+                f"no weights at {path}; fetch them, with the pictures they are scored on, by "
+                f"`python run_all.py --download-only --models {key}`"
+            )
+        model = study.networks.load_model(key, dcls)
+    else:
+        known = weights in WEIGHTS
+        if not known and not Path(weights).is_file():
+            raise unknown_name("weights", weights, [*WEIGHTS, "or a file that is there"])
+        model = load_model(key, dcls, weights if known else Path(weights))
+        model = model.to(study.networks.device())
+    if METHODS[method].learned:
+        if weights not in ("demo", "paper"):
+            raise ValueError(f"{method} is learned beside the demo's or the paper's weights only")
+        model.attentions = study.networks.attentions(key, dcls, [METHODS[method]])
+    return model, study.networks.class_names()
+
+
+def _target(text: str, names: Sequence[str]) -> torch.Tensor | None:
+    if not text:
+        return None
+    if text.isdecimal() and int(text) < len(names):
+        return torch.tensor([int(text)])
+    found = [number for number, name in enumerate(names) if name.lower() == text.lower()]
+    if not found:
+        if text.lstrip("-").isdecimal():
+            raise ValueError(f"class {text} is outside 0 … {len(names) - 1}")
+        raise unknown_name("class", text, names)
+    return torch.tensor(found[:1])
+
+
+def show(
+    picture: Path, model: StudyModel, method: str, names: Sequence[str], target: str, out: Path
+) -> list[str]:
+    """Write overlay and raw map; returns what there is to say, line by line.
+
+    The raw map is (224, 224) float32 over the picture's centred square, NaN outside the part
+    that the network saw. Raises ValueError for what is no picture or class.
+    """
+    from lib.figures.heatmaps import overlay
+    from lib.maps.placed import heatmaps
+
+    row, pixels = METHODS[method], load_square(picture)
+    asked = _target(target, names)
+    fast = model.for_inference(keep_plain=row.plain)
+    with torch.inference_mode():
+        likely = fast(fast.prepare(pixels[None])).float().softmax(dim=1)[0].topk(min(5, len(names)))
+    shown = int(asked) if asked is not None else int(likely.indices[0])
+    raw = heatmaps(fast, pixels[None], torch.tensor([shown]), (row,))[row.label][0]
+    with write_atomically(out) as partial:
+        from PIL import Image
+
+        mixed = (overlay(pixels, raw) * 255).round().astype(np.uint8)
+        Image.fromarray(mixed).save(partial, format="PNG")
+    with write_atomically(out.with_suffix(".npy")) as partial, partial.open("wb") as file:
+        np.save(file, raw.astype(np.float32))
+    lines = [f"{row.label} of {model.variant} for {names[shown]!r} ({shown})"]
+    if np.nanmin(raw) == np.nanmax(raw):
+        lines.append("the map is constant: no evidence for this class is positive anywhere")
+    lines += [
+        f"  {100 * p:5.1f} %  {names[i]} ({i})"
+        for p, i in zip(likely.values.tolist(), likely.indices.tolist(), strict=True)
+    ]
+    return [*lines, f"written: {out} and {out.with_suffix('.npy')}"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status, 2 for what is wrong with what was asked."""
+    options = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # names that the terminal has no letters for
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        if options.extend:
+            load_extension(Path(options.extend))
+        key, method = BACKBONES[options.model].key, METHODS[options.method].key
+        name = f"{options.picture.stem}_{variant_name(key, options.dcls)}_{method}.png"
+        out = options.out or Path(name)
+        if out.suffix.lower() != ".png":
+            raise ValueError(f"--out must end in .png, got {out}")
+        if not options.picture.is_file():
+            raise ValueError(f"there is no file {options.picture}")
+        if options.picture.resolve() in (out.resolve(), out.with_suffix(".npy").resolve()):
+            raise ValueError(f"--out {out} would replace the picture; choose another name")
+        model, names = _loaded(
+            key, options.dcls, options.weights, options.device, method, options.extend
+        )
+        print("\n".join(show(options.picture, model, method, names, options.target, out)))
+    except (ValueError, MissingInputs, WeightsError, OSError) as error:
+        print(f"lib.cam: {error}", file=sys.stderr)
+        return 2
+    if options.weights in ("demo", "random"):
+        print(
+            PROFILES["demo"].caveat if options.weights == "demo" else "Random weights: no result."
+        )
+    return 0

@@ -1,0 +1,243 @@
+"""Heatmaps made elsewhere, scored against human maps without any model: `python -m lib.score_maps`.
+
+Each map is taken to cover the whole picture as the study shows it (its centred square), and is
+compared with the human map as a network's is: same readings, same ranks, same intervals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from lib.base.environment import commit, environment
+from lib.base.files import refuse_as_output, write_atomically
+from lib.base.fingerprint import sha256_of
+from lib.base.geometry import WHOLE
+from lib.base.paths import shown
+from lib.base.words import in_lines, some_of
+from lib.maps.elsewhere import MapsError, match, open_maps
+from lib.networks.backbones import BACKBONES
+from lib.people.protocols import PROTOCOLS
+from lib.people.stored import open_parts
+from lib.people.stored.folders import LABELS
+from lib.people.stored.gaze import GAZE
+from lib.scores.map_scores import Collection, compare_maps, score_maps, summarise_maps, validate
+from lib.scores.results import HUMAN_CEILING
+from lib.study.inputs import MissingInputs
+from lib.study.profiles import PROFILES
+from lib.study.study import Study
+
+_LEFT_OUT = 14  # the exit status, as of run_all.py
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lib.score_maps",
+        description="Score heatmaps that were made elsewhere against human maps. A map is taken "
+        "to cover the whole picture as the study shows it, its centred square. See "
+        "docs/own-data.md.",
+        epilog=f"protocols: {', '.join(PROTOCOLS)}",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("maps", type=Path, nargs="+", metavar="MAPS",
+        help="a folder with a map per picture (.npy, .npz, .png, .jpg), an .npz with an entry "
+        "per picture, or an .npy of (image, height, width) with ids.txt beside it; of several "
+        "models one after another, which are then compared")  # fmt: skip
+    add("--name", nargs="+", default=[], metavar="NAME",
+        help="of each MAPS in their order (default: the folder's or file's)")  # fmt: skip
+    add("--ids", type=Path, metavar="FILE",
+        help="names of the maps in an .npy, a line each (default: ids.txt beside it)")  # fmt: skip
+    add("--pictures", default="", metavar="FOLDER",
+        help="your own pictures and human maps (default: the profile's)")  # fmt: skip
+    add("--profile", default="paper", help=f"{', '.join(PROFILES)} (default: paper)")
+    add("--protocols", nargs="+", default=[], metavar="KEY",
+        help="how human maps are read (default: published corrected)")  # fmt: skip
+    add("--geometry", default="", metavar="MODEL",
+        help="the maps cover what this network's crop keeps, such as resnet50: where human maps "
+        "are cropped (corrected), they are cropped alike (default: the whole picture)")  # fmt: skip
+    add("--limit", type=int, default=0, metavar="N", help="so many of the pictures; 0: all")
+    add("--out", type=Path, metavar="FILE.csv",
+        help="a row per picture and protocol, and FILE.json: numbers and their origin")  # fmt: skip
+    add("--keep-going", action="store_true",
+        help="leave out maps and pictures that cannot be read, and name them")  # fmt: skip
+    add("--data-dir", default="")
+    return parser
+
+
+def _collections(options: argparse.Namespace, image_ids: Sequence[str]) -> list[Collection]:
+    names = options.name or [_named(place.absolute()) for place in options.maps]
+    if len(names) != len(options.maps):
+        raise ValueError(f"{len(options.maps)} MAPS and {len(names)} names: --name takes as many")
+    if len(set(names)) < len(names):
+        raise ValueError(f"two of the MAPS have one name ({', '.join(names)}): give --name")
+    found, problems = [], []
+    for name, place in zip(names, options.maps, strict=True):
+        try:
+            maps = open_maps(place, options.ids)
+            found.append(Collection(name, maps, match(maps, image_ids)))
+        except MapsError as error:
+            problems.append(str(error))
+    if problems:
+        raise MapsError("\n".join(problems))
+    return found
+
+
+def _named(place: Path) -> str:
+    return place.name if place.is_dir() else place.stem
+
+
+def _study(options: argparse.Namespace) -> Study:
+    study = Study.from_profile(
+        options.profile, limit=options.limit, device="cpu", data_dir=options.data_dir,
+        protocols=options.protocols, pictures=options.pictures, keep_going=options.keep_going,
+    )  # fmt: skip
+    missing = [path for path in study.inputs.picture_paths() if not path.exists()]
+    if missing and not (options.keep_going and len(missing) < len(study.inputs.picture_paths())):
+        raise MissingInputs(
+            f"no pictures and human maps at {', '.join(map(shown, missing))}: --pictures FOLDER "
+            "takes your own, --profile demo the embedded example's"
+        )
+    # No network classifies the pictures: their labels may be any.
+    return study.changed(profile=replace(study.choices.profile, classes=sys.maxsize))
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.out is not None:
+        lists = [Path(options.pictures or ".") / name for name in (LABELS, GAZE)]
+        ids = [options.ids] if options.ids else []
+        refuse_as_output(options.out, [*lists, *ids, *options.maps])
+    geometry = BACKBONES[options.geometry].preprocessing if options.geometry else WHOLE
+    study = _study(options)
+    clickme = study.clickme()
+    parts = open_parts(study.inputs.picture_paths(), study.choices.keep_going)
+    every = [part.image_id(index) for part in parts for index in range(len(part))]
+    chosen = [picture.image_id for picture in clickme.chosen]
+    collections = _collections(options, every)
+    unreadable, problems = {}, []
+    for collection in collections:
+        unreadable[collection.name], unordered = validate(collection, chosen)
+        problems += [*unreadable[collection.name].values(), *unordered]
+    if problems and not options.keep_going:
+        raise MapsError(
+            f"{in_lines(problems)}\nNothing was scored: mend these maps, or leave them out by "
+            "--keep-going."
+        )
+    # From here on nothing that is computed is lost because of one file.
+    clickme.keep_going = True
+    scores, unreadable = score_maps(collections, clickme, geometry, unreadable)
+    read = {why for of_one in unreadable.values() for why in of_one.values()}
+    left_out = [
+        *problems,
+        *sorted(read - set(problems)),
+        *(f"{name}: {why}" for name, why in clickme.left_out.items()),
+    ]
+    if scores.empty:
+        raise MapsError(f"nothing can be scored:\n{in_lines(left_out)}")
+    summary, compared = summarise_maps(scores), compare_maps(scores)
+    if options.out is not None:
+        facts = _facts(options, study, collections, summary, compared, left_out)
+        with write_atomically(options.out) as partial:
+            scores.to_csv(partial, index=False)
+        with write_atomically(options.out.with_suffix(".json")) as partial:
+            partial.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    print(_told(collections, chosen, summary, compared))
+    if study.choices.profile.caveat and not options.pictures:
+        print(study.choices.profile.caveat)
+    if left_out:
+        print(f"left out:\n{in_lines(left_out)}", file=sys.stderr)
+    return _LEFT_OUT if left_out else 0
+
+
+def _facts(
+    options: argparse.Namespace,
+    study: Study,
+    collections: Sequence[Collection],
+    summary: pd.DataFrame,
+    compared: pd.DataFrame,
+    left_out: Sequence[str],
+) -> dict:
+    """What stands beside the scores: what they were made from, and what they come to."""
+    return {
+        "maps": {
+            c.name: {
+                "place": str(c.maps.place.absolute()),
+                "sha256": sha256_of(c.maps.place),
+                **({"ids_sha256": sha256_of(c.maps.ids)} if c.maps.ids else {}),
+                "maps": len(c.maps.names),
+                "without_picture": c.match.without_picture,
+            }
+            for c in collections
+        },
+        "study": {
+            "profile": study.choices.profile.key,
+            "pictures": study.choices.pictures,
+            "protocols": list(study.choices.protocols),
+            "limit": study.choices.limit,
+            "geometry": options.geometry or "whole picture",
+            "keep_going": study.choices.keep_going,
+            "human_ceiling": HUMAN_CEILING,
+        },
+        "inputs": study.inputs.hashes("pictures"),
+        "summary": _records(summary),
+        "compared": _records(compared),
+        "left_out": list(left_out),
+        "commit": commit(),
+        "environment": environment(),
+    }
+
+
+def _records(table: pd.DataFrame) -> list[dict]:
+    return json.loads(table.to_json(orient="records", double_precision=15))
+
+
+def _told(
+    collections: Sequence[Collection],
+    chosen: Sequence[str],
+    summary: pd.DataFrame,
+    compared: pd.DataFrame,
+) -> str:
+    """Scores, counts and differences, to be read."""
+    lines = []
+    for c in collections:
+        there = sum(image_id in c.match.of for image_id in chosen)
+        without = c.match.without_picture
+        lines.append(f"{c.name}: {there} of {len(chosen)} pictures have a map; "
+                     f"{len(without)} maps without a picture"
+                     + f" ({some_of(without)})" * bool(without))  # fmt: skip
+    counts = [name for name in summary.columns if name.startswith("n_") and summary[name].any()]
+    text = summary[["maps", "protocol", "score", "low", "high", "raw", "floor", "n", *counts]]
+    lines += [
+        "",
+        "score = mean rho ÷ human ceiling, with its 95 % interval; floor: another picture's "
+        "human map",
+        _as_text(text),
+    ]
+    if len(compared):
+        lines += ["", "differences of scores, paired by picture", _as_text(compared)]
+    return "\n".join(lines)
+
+
+def _as_text(table: pd.DataFrame) -> str:
+    small = dict.fromkeys(["p", "p_holm"], "{:.4f}".format)
+    return table.to_string(index=False, float_format="{:.3f}".format, formatters=small)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status, 2 for what is wrong with what was asked, 14 if
+    all is done but what could not be read."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except (ValueError, OSError, MissingInputs) as error:
+        print(f"lib.score_maps: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("lib.score_maps: ended, nothing was written", file=sys.stderr)
+        return 130

@@ -1,0 +1,290 @@
+"""One picture and one backbone, with and without DCLS: maps, classes, agreement, kernels.
+
+What the explorer of notebook 03 shows. Networks, their forwards and small maps are kept, so
+that another method, floor or opacity costs no forward. Nothing here draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.analyses.conversion import kernel_layers, kernels_of
+from lib.base.geometry import DELIVERED_SIZE, WHOLE, Preprocessing
+from lib.base.tables import unknown_name
+from lib.maps.head_pass import HeadPass, enlarge, head_pass, is_constant
+from lib.maps.methods import METHODS, CamMethod, family_key, grad_cam_family, grad_cam_variant
+from lib.networks.backbones import Backbone
+from lib.networks.checkpoints import WeightsError
+from lib.networks.models import StudyModel
+from lib.people.human_maps import human_maps
+from lib.people.photographs import load_square
+from lib.people.protocols import PROTOCOLS, Protocol
+from lib.scores.agreements import VALID, agreement
+from lib.scores.spearman import Ranks, rank_maps
+from lib.study.choices import Choices
+from lib.study.exhibits import held_out
+from lib.study.study import Study
+
+OFFERED_PICTURES = 24
+KERNELS_SHOWN = 8
+_TOP = 5
+_FULL_SIZE_IN_MEMORY = 4  # networks; of miniatures all
+_FORWARDS_KEPT, _MAPS_KEPT = 128, 1024
+
+
+@dataclass(frozen=True, eq=False)  # one is itself, so that it can name what is kept of it
+class Seen:
+    """A picture that can be looked at.
+
+    title  : what to call it
+    pixels : (224, 224, 3) uint8
+    label  : its class, None where nobody told
+    stored_map : (256, 256) uint8 or float32 human map as stored, None where there is none
+    """
+
+    title: str
+    pixels: np.ndarray
+    label: int | None = None
+    stored_map: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What one network makes of a picture.
+
+    dcls     : with DCLS
+    heatmap  : (224, 224) over the picture, any scale, NaN where the network does not look
+    constant : the map has one value only, so it orders nothing
+    rho      : Spearman's correlation with the human map as the study scores it; NaN without
+    why      : why there is no rho, "" where there is one
+    asked    : the class whose evidence the map shows
+    top      : the likeliest classes and their probabilities, at most five, likeliest first
+    """
+
+    dcls: bool
+    heatmap: np.ndarray
+    constant: bool
+    rho: float
+    why: str
+    asked: str
+    top: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class View:
+    """Everything that is shown of one choice.
+
+    method    : the method's name, with its floor where that is not its own
+    protocol  : the reading in which rho is made
+    predicted : maps show the evidence for each network's own answer, not for the label
+    truth     : the picture's class, "" where nobody told
+    human_map : (224, 224) float32 over the picture, None where there is none
+    explanations : without DCLS, and with it where the backbone has such a form
+    """
+
+    backbone: Backbone
+    method: str
+    protocol: Protocol
+    predicted: bool
+    truth: str
+    picture: Seen
+    human_map: np.ndarray | None
+    explanations: tuple[Explanation, ...]
+
+
+def has_floor(method: CamMethod) -> bool:
+    """Whether the method is one of Grad-CAM's family, which can be had with any floor."""
+    return isinstance(method.small_map, partial) and method.small_map.func is grad_cam_family
+
+
+def with_floor(method: CamMethod, floor: float) -> CamMethod:
+    """The method with another floor, a share of the map's range; without one as it is.
+
+    Raises ValueError for a floor outside [0, 1).
+    """
+    if not has_floor(method) or floor == method.floor:
+        return method
+    if not 0 <= floor < 1:
+        raise ValueError(f"floor must lie in [0, 1), got {floor}")
+    first = method.small_map.keywords["relu_before_mean"]
+    name = method.label.partition(", floor")[0]
+    return grad_cam_variant(
+        f"{family_key(first, 0.0)}_at_{floor}", f"{name}, floor {floor:.3g}",
+        relu_before_mean=first, floor=floor,
+    )  # fmt: skip
+
+
+def offered_methods(choices: Choices) -> list[CamMethod]:
+    """The study's own methods, then all others that take neither more forwards nor training.
+
+    Of Grad-CAM's family one row for each order of ReLU and mean: floors are chosen apart.
+    """
+    quick = [
+        m for m in METHODS.values()
+        if not (m.forwards or m.plain or m.learned) and not (has_floor(m) and m.floor)
+    ]  # fmt: skip
+    return list(dict.fromkeys([*choices.methods, METHODS["threshold_grad_cam"], *quick]))
+
+
+class Explainer:
+    """Answers for one study what its networks make of a picture.
+
+    backbones : those of the study, by key; with `keep_going` those that can be read
+    methods   : `offered_methods`, by key
+    pictures  : the first of the study's held-out pictures
+    Raises StoredError where no picture can be read.
+    """
+
+    def __init__(self, study: Study, pictures: int = OFFERED_PICTURES):
+        self.study = study
+        self.backbones = {backbone.key: backbone for backbone, _ in study.networks.there()}
+        self.methods = {method.key: method for method in offered_methods(study.choices)}
+        self._names = study.networks.class_names()
+        # As published where the study scores so, else its first reading.
+        keys = study.choices.protocols
+        self.protocol = PROTOCOLS["published" if "published" in keys else keys[0]]
+        batch = held_out(study, min(study.choices.limit or pictures, pictures))
+        self.pictures = [
+            Seen(f"{number}: {self._names[label]}", pixels, int(label), stored)
+            for number, (pixels, label, stored) in enumerate(
+                zip(batch.pictures, batch.labels, batch.stored_maps, strict=True), 1
+            )
+        ]
+        networks = None if study.choices.profile.mini else _FULL_SIZE_IN_MEMORY
+        self._network = lru_cache(networks)(self._load)
+        self._passed = lru_cache(_FORWARDS_KEPT)(self._forward)
+        self._small = lru_cache(_MAPS_KEPT)(self._small_map)
+        self._ranks = lru_cache(_FORWARDS_KEPT)(self._ranked)
+
+    def prepare(self, key: str) -> None:
+        """Load a backbone's networks where all are kept in memory: choosing it then takes no
+        longer than another picture. Those that cannot be loaded say so when they are chosen."""
+        if self.study.choices.profile.mini:
+            with self._threads(), suppress(WeightsError, OSError):
+                for dcls in self.backbones[key].forms:
+                    self._network(key, dcls)
+
+    def uploaded(self, content: BinaryIO, name: str) -> Seen:
+        """A reader's own picture file. Raises ValueError naming it if it is no picture."""
+        return Seen(f"{name} (yours)", load_square(content, name))
+
+    def view(self, backbone: str, method: str, floor: float, picture: Seen) -> View:
+        """Maps, classes and agreement of a backbone's forms.
+
+        backbone, method : keys of what is offered
+        floor : for methods of Grad-CAM's family, a share of the map's range in [0, 1)
+        Raises UnknownName, ValueError, WeightsError, and what the method raises.
+        """
+        chosen = self._known("model", self.backbones, backbone)
+        row = with_floor(self._known("method", self.methods, method), floor)
+        people = None
+        if picture.stored_map is not None:
+            people = human_maps(picture.stored_map[None], self.protocol, WHOLE)[0].numpy()
+        with self._threads():
+            found = [self._explain(chosen, dcls, row, method, picture) for dcls in chosen.forms]
+        predicted = picture.label is None or self.study.choices.target == "predicted"
+        truth = "" if picture.label is None else self._names[picture.label]
+        return View(
+            chosen, row.label, self.protocol, predicted, truth, picture, people, tuple(found)
+        )
+
+    def layers(self, backbone: str) -> list[str]:
+        """Layers whose kernels can be seen: those that DCLS replaces; else all wider than 1."""
+        chosen = self._known("model", self.backbones, backbone)
+        with self._threads():
+            return list(self._network(backbone, chosen.forms[-1])[1])
+
+    def kernels(self, backbone: str, layer: str) -> dict[bool, np.ndarray]:
+        """{dcls: (kernel, size, size)} of a layer's first channels; with DCLS as built.
+
+        Raises UnknownName for a layer that is not among `layers`.
+        """
+        names = self.layers(backbone)
+        if layer not in names:
+            raise unknown_name("layer", layer, names)
+        forms = self.backbones[backbone].forms
+        with self._threads():
+            return {dcls: self._network(backbone, dcls)[1][layer] for dcls in forms}
+
+    @staticmethod
+    def _known(kind: str, table: dict, key: str):
+        if key not in table:
+            raise unknown_name(kind, key, table)
+        return table[key]
+
+    @contextmanager
+    def _threads(self) -> Iterator[None]:
+        """One thread for miniatures: theirs are parts of a millisecond, for which several
+        threads only wait for one another, on a busy machine a hundred times as long."""
+        before = torch.get_num_threads()
+        if self.study.choices.profile.mini:
+            torch.set_num_threads(1)
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            torch.set_num_threads(before)
+
+    # --- kept: what each of these gives depends on its arguments alone -------------------------
+
+    def _load(self, key: str, dcls: bool) -> tuple[StudyModel, dict[str, np.ndarray]]:
+        """A network ready for maps, and the kernels that it had before it was made ready."""
+        model = self.study.networks.load_model(key, dcls)
+        if not dcls and self.backbones[key].dcls is not None:
+            layers = self.layers(key)
+        else:
+            layers = kernel_layers(model.network)
+        folded = model.folded()
+        kernels = kernels_of(folded.network, layers, KERNELS_SHOWN)
+        return self.study.networks.made_ready(folded, list(self.methods.values())), kernels
+
+    def _forward(self, key: str, dcls: bool, picture: Seen) -> tuple[Tensor, HeadPass]:
+        model, _ = self._network(key, dcls)
+        x = model.prepare(picture.pixels[None])
+        label = None if picture.label is None else torch.tensor([picture.label])
+        return x, head_pass(model, x, None if label is None else self.study.choices.asked(label))
+
+    def _small_map(self, key: str, dcls: bool, picture: Seen, method: str, floor: float) -> Tensor:
+        x, passed = self._passed(key, dcls, picture)
+        row = with_floor(self.methods[method], floor)
+        return row.maps(self._network(key, dcls)[0], x, passed)
+
+    def _ranked(self, picture: Seen, geometry: Preprocessing) -> Ranks:
+        maps = human_maps(picture.stored_map[None], self.protocol, geometry)
+        return rank_maps(maps.to(self.study.networks.device()), self.protocol.settles)
+
+    def _explain(
+        self, backbone: Backbone, dcls: bool, row: CamMethod, method: str, picture: Seen
+    ) -> Explanation:
+        key = backbone.key
+        small = self._small(key, dcls, picture, method, row.floor)
+        _, passed = self._passed(key, dcls, picture)
+        # Drawn where the network looked, scored stretched over the picture, as published.
+        window = backbone.preprocessing.window(DELIVERED_SIZE)
+        canvas = np.full((DELIVERED_SIZE, DELIVERED_SIZE), np.nan)
+        canvas[window, window] = enlarge(small, window.stop - window.start)[0].cpu().numpy()
+        rho, why = self._agreement(enlarge(small), picture, backbone.preprocessing)
+        shares = passed.logits.float().softmax(dim=1)[0].topk(min(_TOP, len(self._names)))
+        top = zip(shares.indices.tolist(), shares.values.tolist(), strict=True)
+        return Explanation(
+            dcls, canvas, bool(is_constant(small)[0]), rho, why,
+            self._names[int(passed.targets[0])],
+            tuple((self._names[number], share) for number, share in top),
+        )  # fmt: skip
+
+    def _agreement(self, maps: Tensor, picture: Seen, geometry: Preprocessing) -> tuple[float, str]:
+        if picture.stored_map is None:
+            return float("nan"), "no human map"
+        found = agreement(maps[None], {self.protocol.key: self._ranks(picture, geometry)})
+        validity = found.validity(0, self.protocol.key)[0]
+        if validity != VALID:
+            return float("nan"), str(validity)
+        return float(found.measured[self.protocol.key][0, 0, 0]), ""

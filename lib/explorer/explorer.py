@@ -1,0 +1,266 @@
+"""The explorer of notebook 03: controls, and the pictures that follow them.
+
+`explore(study)` shows it. What it shows is computed by `lib.explorer.explained` and drawn by
+`lib.explorer.panel`; here are the widgets alone, and the static picture in their place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import html
+import io
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import ipywidgets as widgets
+from IPython import get_ipython
+from IPython.display import Image, display
+from PIL.Image import Image as Pixels
+
+from lib.explorer.explained import Explainer, Seen, View, has_floor
+from lib.explorer.panel import draw_kernels, draw_view, in_words, png, stacked
+from lib.study.outputs import STAGING
+from lib.study.study import Study
+
+_OPACITY = 0.65  # as in the figures
+_PAUSE = 0.05  # seconds between what is made ready ahead, for clicks to be heard
+_WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+class Explorer:
+    """Controls and pictures for one study; `explore` makes and shows one.
+
+    backbone, method, floor, opacity, picture, upload, layer : the controls
+    panel, kernels : PNG images of the maps and of a layer's kernels
+    message        : what is shown, in words; or what went wrong
+    box            : all of it, to be displayed
+    Raises StoredError or WeightsError where nothing at all can be shown.
+    """
+
+    def __init__(self, study: Study):
+        self.explainer = Explainer(study)
+        self._caveat = study.choices.profile.caveat
+        self._quiet = False
+        backbones, methods = self.explainer.backbones.values(), self.explainer.methods.values()
+        method = study.choices.prefer_method()
+        self.backbone = _choice("network", [(b.label, b.key) for b in backbones])
+        self.backbone.value = study.networks.prefer("convnext_base")[0].key
+        self.method = _choice("method", [(m.label, m.key) for m in methods])
+        self.method.value = method.key
+        self.floor = _slider("floor", method.floor, 0.95)
+        self.opacity = _slider("opacity", _OPACITY, 1.0)
+        self.picture = _choice("picture", [(p.title, p) for p in self.explainer.pictures])
+        self.upload = widgets.FileUpload(accept="image/*", description="your picture")
+        self.layer = _choice("kernels of", [])
+        self.layer.layout.width = "390px"
+        self.panel, self.kernels = (_picture(name) for name in ("maps", "kernels"))
+        self.message = widgets.HTML()
+        # Not within `_told`: where nothing at all can be shown, the notebook must stop.
+        self._quiet = True
+        self._follow_method()
+        self._follow_backbone()
+        self._draw_maps()
+        self._quiet = False
+        self._connect()
+        rows = [
+            [self.backbone, self.method, self.floor],
+            [self.picture, self.upload, self.opacity],
+        ]
+        wrapped = widgets.Layout(flex_flow="row wrap", align_items="center")
+        self.box = widgets.VBox(
+            [
+                *(widgets.HBox(row, layout=wrapped) for row in rows),
+                self.message,
+                self.panel,
+                self.layer,
+                self.kernels,
+            ]
+        )
+
+    def still(self) -> bytes:
+        """All that is chosen now as one PNG file. Raises as `Explainer.view`."""
+        images = [draw_view(self._view(), self.opacity.value, self._caveat)]
+        if self.layer.value:
+            images.append(self._drawn_kernels())
+        return png(stacked(*images))
+
+    # --- what follows a change -------------------------------------------------------------
+
+    def _connect(self) -> None:
+        for control in (self.floor, self.opacity, self.picture):
+            control.observe(self._heard(), "value")
+        self.method.observe(self._heard(self._follow_method), "value")
+        self.backbone.observe(self._heard(self._follow_backbone), "value")
+        self.layer.observe(self._heard(self._draw_kernels, maps=False), "value")
+        self.upload.observe(self._heard(self._take_upload), "value")
+
+    def _heard(self, first: Callable[[], None] | None = None, maps: bool = True):
+        """A handler: what follows the change first, then new maps; silent while others act."""
+
+        def heard(_change: Any) -> None:
+            if self._quiet:
+                return
+            with self._told():
+                if first is not None:
+                    first()
+                if maps:
+                    self._draw_maps()
+                else:
+                    self._say(self._words)  # of the maps as they are, not of an earlier failure
+
+        return heard
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Whatever goes wrong is said in the message line: a traceback in a callback would go
+        to a log that nobody sees, and the picture would seem to show the new choice."""
+        self._quiet = True
+        try:
+            yield
+        except Exception as error:
+            self._say(f"{error or type(error).__name__}", wrong=True)
+        finally:
+            self._quiet = False
+
+    def _say(self, text: str, wrong: bool = False) -> None:
+        text = html.escape(text)
+        if wrong:
+            after = "The pictures below still show the last choice." if self.panel.value else ""
+            text = f'<span role="alert" style="color:#a00000">{text} {after}</span>'
+        self.message.value = text
+
+    def _follow_method(self) -> None:
+        """The floor becomes the method's own, and can be moved where it has one."""
+        method = self.explainer.methods[self.method.value]
+        self.floor.value = method.floor
+        self.floor.disabled = not has_floor(method)
+
+    def _follow_backbone(self) -> None:
+        layers = self.explainer.layers(self.backbone.value)
+        self.layer.options = layers
+        self.layer.value = layers[0] if layers else None
+        self._draw_kernels()
+
+    def _take_upload(self) -> None:
+        if not self.upload.value:
+            return
+        file = self.upload.value[0]
+        self.upload.value = ()  # so that the same file can be chosen again
+        own = self.explainer.uploaded(io.BytesIO(bytes(file["content"])), file["name"])
+        self.picture.options = [*self.picture.options, (own.title, own)]
+        self.picture.value = own
+
+    def _view(self) -> View:
+        chosen: Seen = self.picture.value
+        return self.explainer.view(self.backbone.value, self.method.value, self.floor.value, chosen)
+
+    def _draw_maps(self) -> None:
+        method = self.explainer.methods[self.method.value]
+        if method.forwards:
+            self._say(f"{method.label} takes many forwards: a moment, please …")
+        view = self._view()
+        self.panel.value = png(draw_view(view, self.opacity.value, self._caveat))
+        self._words = _in_a_line(view)
+        self._say(self._words)
+
+    def _draw_kernels(self) -> None:
+        self.kernels.value = png(self._drawn_kernels()) if self.layer.value else b""
+
+    def _drawn_kernels(self) -> Pixels:
+        key, layer = self.backbone.value, self.layer.value
+        found = self.explainer.kernels(key, layer)
+        return draw_kernels(found, self.explainer.backbones[key].label, layer)
+
+
+def _choice(name: str, options: list) -> widgets.Dropdown:
+    return widgets.Dropdown(options=options, description=name)
+
+
+def _slider(name: str, value: float, most: float) -> widgets.FloatSlider:
+    return widgets.FloatSlider(
+        value=value, min=0.0, max=most, step=0.05, description=name, readout_format=".2f"
+    )
+
+
+def _picture(name: str) -> widgets.Image:
+    layout = widgets.Layout(max_width="100%", align_self="flex-start")  # never enlarged
+    image = widgets.Image(format="png", layout=layout)
+    image.add_class(f"explorer-{name}")
+    return image
+
+
+def _in_a_line(view: View) -> str:
+    """The view in words, for who cannot see it."""
+    found = [
+        f"{'with DCLS' if shown.dcls else 'plain'}: {in_words(shown)}, "
+        f"answer “{shown.top[0][0]}” ({100 * shown.top[0][1]:.0f} %)"
+        for shown in view.explanations
+    ]
+    return f"{view.backbone.label}, {view.method}, {view.picture.title}. {'; '.join(found)}."
+
+
+def is_live() -> bool:
+    """Whether somebody sits at a frontend that can show widgets.
+
+    A notebook's frontend says with each cell that it runs whether its user can be asked for
+    input (`allow_stdin` of Jupyter's protocol): JupyterLab and its like can, programs that run
+    notebooks (papermill, nbclient, nbconvert --execute) cannot, nor would they move a slider.
+    `run_all.py` is known by its staging folder, scripts by having no kernel.
+    """
+    shell = get_ipython()
+    kernel = getattr(shell, "kernel", None)
+    if os.environ.get(STAGING) or kernel is None:
+        return False
+    request = kernel.get_parent("shell") or {}
+    return bool(request.get("content", {}).get("allow_stdin", False))
+
+
+def explore(study: Study, live: bool | None = None) -> Explorer:
+    """Show one picture as the study's networks see it, with controls where they work.
+
+    live : controls, or one static picture; None finds out by `is_live`
+    Returns the explorer. Raises StoredError or WeightsError where nothing can be shown.
+    """
+    explorer = Explorer(study)
+    still, words = explorer.still(), html.unescape(explorer.message.value)
+    if not (is_live() if live is None else live):
+        display(Image(still, format="png", alt=words))
+        return explorer
+    bundle = explorer.box._repr_mimebundle_()
+    # Beside the controls the same as a picture: what exports to HTML and viewers without a
+    # kernel show, who have no widgets.
+    pixels = base64.b64encode(still).decode("ascii")
+    view = {_WIDGET_VIEW: bundle[_WIDGET_VIEW], "image/png": pixels}
+    display(view | {"text/plain": words}, raw=True)
+    prepare = explorer.explainer.prepare
+    _when_idle([*(partial(prepare, key) for key in explorer.explainer.backbones), _warm_up])
+    return explorer
+
+
+def _warm_up() -> None:
+    # Its import takes a second: not at the first use of a method that is the package's.
+    import pytorch_grad_cam  # noqa: F401
+
+
+def _when_idle(steps: list[Callable[[], None]]) -> None:
+    """Do the steps one by one, whatever the user does being heard in between.
+
+    Without a running event loop, as outside of a kernel, at once.
+    """
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        for step in steps:
+            step()
+        return
+
+    def go_on() -> None:
+        steps.pop(0)()
+        if steps:
+            loop.call_later(_PAUSE, go_on)
+
+    loop.call_later(_PAUSE, go_on)

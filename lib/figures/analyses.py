@@ -1,0 +1,291 @@
+"""Figures of the statistics and controls that the paper does not have; as `lib.figures.scores`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lib.figures.style import DCLS_COLOUR, MARKS, PLAIN_COLOUR, methods_of, plot_nothing
+from lib.maps.methods import METHODS
+from lib.networks.backbones import BACKBONES
+
+_CHANGE = "change of the score (mean Spearman ρ ÷ 0.658)"
+
+
+def _present(keys: Sequence[str]) -> list[str]:
+    known = set(keys)
+    return [key for key in BACKBONES if key in known]
+
+
+def _models(table: pd.DataFrame) -> list[tuple[str, bool]]:
+    """(backbone, dcls) of each model that a table has, in the order of the models' table."""
+    there = set(zip(table.backbone, table.dcls.astype(bool), strict=True))
+    return [(k, d) for k in _present(table.backbone) for d in (False, True) if (k, d) in there]
+
+
+def _nothing(title: str) -> Figure:
+    """In place of a figure that would show no number."""
+    return plot_nothing(f"{title}: nothing to show.\nNo picture has a map that orders anything.")
+
+
+def _n(values: pd.Series) -> str:
+    if not len(values.dropna()):
+        return "n = 0"
+    low, high = int(values.min()), int(values.max())
+    return f"n = {low}" if low == high else f"n = {low}–{high}"
+
+
+def plot_paired_differences(paired: pd.DataFrame, differences: pd.DataFrame) -> Figure:
+    """A row per backbone, a panel per method: how the score changes by DCLS.
+
+    paired, differences : `paired_differences` and `per_image_differences` of one protocol
+    """
+    if paired.empty:
+        return plot_nothing("none of these models has a DCLS form: there is no pair to compare")
+    methods, order = methods_of(paired), _present(paired.backbone)
+    fig, axes = plt.subplots(
+        1, len(methods), figsize=(3.7 * len(methods) + 0.6, 0.34 * len(order) + 1.5),
+        sharey=True, sharex=True, squeeze=False,
+    )  # fmt: skip
+    for ax, method in zip(axes[0], methods, strict=True):
+        for place, key in enumerate(order):
+            row = paired[(paired.method == method) & (paired.backbone == key)].iloc[0]
+            images = differences[(differences.method == method) & (differences.backbone == key)]
+            if not row.n_paired:
+                continue
+            ends = images.difference.quantile([0.25, 0.75])
+            ax.plot(ends, [place, place], color="0.7", lw=1, zorder=1)
+            sure = row.p_holm < 0.05
+            ax.errorbar(
+                row.difference, place,
+                xerr=[[row.difference - row.low], [row.high - row.difference]],
+                fmt="o", color=BACKBONES[key].colour, elinewidth=2.5, capsize=4, ms=4.5,
+                markerfacecolor=BACKBONES[key].colour if sure else "white", markeredgecolor="0.2",
+                markeredgewidth=0.8, zorder=2,
+            )  # fmt: skip
+        ax.axvline(0, color="0.3", lw=0.8, ls="--", zorder=0)
+        of_method = paired[paired.method == method]
+        ax.set_title(f"{METHODS[method].label}\n{_n(of_method.n_paired)} pictures, "
+                     f"{of_method.protocol.iloc[0]} protocol")  # fmt: skip
+        ax.grid(axis="x")
+    axes[0, 0].set_yticks(range(len(order)), [BACKBONES[key].label for key in order])
+    axes[0, 0].invert_yaxis()
+    fig.supxlabel(
+        f"DCLS minus baseline: {_CHANGE}\nthick: 95 % interval of the mean; thin: middle half of "
+        "pictures; filled: p < 0.05 (sign flips, Holm)",
+        fontsize=8,
+    )
+    return fig
+
+
+def plot_floor_sweep(sweep: pd.DataFrame) -> Figure:
+    """A column per backbone: score (above) and share of tied pixels (below) against the floor."""
+    order = _present(sweep.backbone)
+    columns = min(4, len(order))
+    rows = -(-len(order) // columns)
+    fig, axes = plt.subplots(
+        2 * rows, columns, figsize=(2.0 * columns + 0.8, 2.9 * rows + 0.7), sharex=True,
+        sharey="row", squeeze=False, height_ratios=[2.2, 1] * rows,
+    )  # fmt: skip
+    styles = {
+        (name, dcls): {"color": DCLS_COLOUR if dcls else PLAIN_COLOUR, "ls": style}
+        for name, style in zip(sweep.order.unique(), ("-", "--"), strict=True)
+        for dcls in (False, True)
+    }
+    for number, key in enumerate(order):
+        line, column = divmod(number, columns)
+        above, below = axes[2 * line, column], axes[2 * line + 1, column]
+        for (name, dcls), style in styles.items():
+            chosen = sweep[(sweep.backbone == key) & (sweep.order == name) & (sweep.dcls == dcls)]
+            if chosen.empty:  # a model without a DCLS form
+                continue
+            label = f"{name}, {'with' if dcls else 'without'} DCLS"
+            above.plot(chosen.floor, chosen.score, label=label, lw=1.3, **style)
+            above.fill_between(chosen.floor, chosen.low, chosen.high, color=style["color"],
+                               alpha=0.12, lw=0)  # fmt: skip
+            below.plot(chosen.floor, 100 * chosen.tied, lw=1.3, **style)
+        above.axvline(0.3, color="0.6", lw=0.7, ls=":")
+        above.set_title(BACKBONES[key].label)
+        below.set_ylim(0, 100)
+    for number in range(len(order), rows * columns):
+        line, column = divmod(number, columns)
+        for ax in (axes[2 * line, column], axes[2 * line + 1, column]):
+            ax.set_axis_off()
+    for line in range(rows):
+        axes[2 * line, 0].set_ylabel("score\n(mean ρ ÷ 0.658)", fontsize=8)
+        axes[2 * line + 1, 0].set_ylabel("tied (%)", fontsize=8)
+    fig.supxlabel(f"floor, as a share of the map's range (dotted: published); "
+                  f"{_n(sweep.n)} pictures; bands: 95 % intervals", fontsize=8)  # fmt: skip
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside upper center", ncols=2, fontsize=8)
+    return fig
+
+
+def plot_two_by_two(changes: pd.DataFrame) -> Figure:
+    """A row per model: what each ingredient of Threshold-Grad-CAM does to its score."""
+    models = _models(changes)
+    fig, ax = plt.subplots(figsize=(6.8, 0.26 * len(models) + 1.6))
+    names = list(changes.change_by.unique())
+    colours = ("#E69F00", "#009E73", "#000000")
+    for shift, name, colour, mark in zip((-0.22, 0, 0.22), names, colours, "os^", strict=True):
+        chosen = changes[changes.change_by == name].set_index(["backbone", "dcls"]).reindex(models)
+        places = np.arange(len(models)) + shift
+        errors = np.abs(chosen[["low", "high"]].to_numpy().T - chosen.change.to_numpy())
+        ax.errorbar(chosen.change, places, xerr=errors, fmt=mark, color=colour, ms=4, capsize=2,
+                    elinewidth=1, label=name)  # fmt: skip
+    ax.axvline(0, color="0.3", lw=0.8, ls="--")
+    labels = [BACKBONES[key].titled(dcls) for key, dcls in models]
+    ax.set_yticks(range(len(models)), labels)
+    ax.invert_yaxis()
+    for place in range(1, len(models)):
+        if models[place][0] != models[place - 1][0]:
+            ax.axhline(place - 0.5, color="0.9", lw=0.6, zorder=0)
+    ax.set_xlabel(f"against plain Grad-CAM: {_CHANGE}\n{_n(changes.n)} pictures, paired; bars: "
+                  "95 % intervals")  # fmt: skip
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, fontsize=8)
+    return fig
+
+
+def plot_measures(measured: pd.DataFrame) -> Figure:
+    """A panel per method: each model's rank under every measure, 1 the best.
+
+    measured : `backbone, dcls, method, measure, label, rank, n`
+    """
+    if measured.empty:
+        return _nothing("Measures of agreement")
+    methods, models = methods_of(measured), _models(measured)
+    rows = list(measured.label.unique())
+    fig, axes = plt.subplots(
+        len(methods), 1, figsize=(0.42 * len(models) + 2.6, (0.3 * len(rows) + 0.5) * len(methods)
+                                  + 1.4), sharex=True, squeeze=False,
+    )  # fmt: skip
+    for ax, method in zip(axes[:, 0], methods, strict=True):
+        wide = measured[measured.method == method].pivot(
+            index="label", columns=["backbone", "dcls"], values="rank"
+        )
+        ranks = wide.reindex(index=rows, columns=pd.MultiIndex.from_tuples(models)).to_numpy()
+        image = ax.imshow(ranks, cmap="viridis_r", vmin=1, vmax=len(models), aspect="auto")
+        for (line, column), rank in np.ndenumerate(ranks):
+            if np.isfinite(rank):
+                dark = rank > 0.55 * len(models)
+                ax.text(column, line, f"{rank:g}", ha="center", va="center", fontsize=7,
+                        color="white" if dark else "black")  # fmt: skip
+        ax.set_yticks(range(len(rows)), rows)
+        ax.set_title(METHODS[method].label)
+        ax.tick_params(length=0)
+    labels = [BACKBONES[key].titled(dcls) for key, dcls in models]
+    axes[-1, 0].set_xticks(range(len(models)), labels, rotation=55, ha="right")
+    bar = fig.colorbar(image, ax=axes[:, 0], shrink=0.7, pad=0.01)
+    bar.set_label(f"rank among the {len(models)} models (1: agrees most)")
+    bar.ax.invert_yaxis()
+    fig.suptitle(f"Does the measure of agreement matter? ({_n(measured.n)} pictures)", fontsize=9)
+    return fig
+
+
+def plot_randomisation(similarity: pd.DataFrame) -> Figure:
+    """A panel per backbone: similarity to the trained network's maps as parts forget.
+
+    similarity : `backbone, dcls, method, part, similarity, low, high, n`, parts in order
+    """
+    order, methods = _present(similarity.backbone), methods_of(similarity)
+    columns = min(4, len(order))
+    rows = -(-len(order) // columns)
+    parts = {key: list(similarity[similarity.backbone == key].part.unique()) for key in order}
+    alike = all(names == parts[order[0]] for names in parts.values())
+    fig, axes = plt.subplots(
+        rows, columns, figsize=(2.05 * columns + 0.7, 2.1 * rows + 1.2), sharex=alike, sharey=True,
+        squeeze=False,
+    )  # fmt: skip
+    for ax, key in zip(axes.flat, order, strict=False):
+        of_model = similarity[similarity.backbone == key]
+        for method, style in zip(methods, ("-", "--", ":", "-.") * 5, strict=False):
+            for dcls in (False, True):
+                chosen = of_model[(of_model.method == method) & (of_model.dcls == dcls)]
+                if len(chosen):
+                    _band(ax, chosen.set_index("part").loc[parts[key]], style, dcls,
+                          METHODS[method].label)  # fmt: skip
+        ax.axhline(0, color="0.3", lw=0.6)
+        ax.set_title(BACKBONES[key].label)
+        names = parts[key]
+        ax.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=7)
+    for ax in axes.flat[len(order) :]:
+        ax.set_axis_off()
+    fig.supylabel("similarity to the trained\nnetwork's map (Spearman's ρ)", fontsize=8)
+    fig.supxlabel(f"what has forgotten, from the head down to here; {_n(similarity.n)} pictures; "
+                  "bands: 95 % intervals", fontsize=8)  # fmt: skip
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside upper center", ncols=2, fontsize=8)
+    return fig
+
+
+def _band(ax: Axes, rows: pd.DataFrame, style: str, dcls: bool, label: str) -> None:
+    places = np.arange(len(rows))
+    colour = DCLS_COLOUR if dcls else PLAIN_COLOUR
+    name = f"{label}, {'with' if dcls else 'without'} DCLS"
+    ax.plot(places, rows.similarity, ls=style, color=colour, lw=1.3, label=name)
+    ax.fill_between(places, rows.low, rows.high, color=colour, alpha=0.12, lw=0)
+
+
+def plot_alignment_against_faithfulness(table: pd.DataFrame) -> Figure:
+    """A panel per model: agreement with people (up) against average drop (left is faithful).
+
+    table : `backbone, dcls, method, score, low, high, drop, drop_low, drop_high, n, n_drop`
+    """
+    if table.empty:
+        return _nothing("Agreement and faithfulness")
+    models = _models(table)
+    methods = methods_of(table)
+    columns = min(2, len(models))
+    rows = -(-len(models) // columns)
+    fig, axes = plt.subplots(rows, columns, figsize=(3.3 * columns + 2.2, 2.7 * rows + 0.6),
+                             sharex=True, sharey=True, squeeze=False)  # fmt: skip
+    colours = plt.get_cmap("tab20")(np.linspace(0, 1, max(len(methods), 2)))
+    for ax, (key, dcls) in zip(axes.flat, models, strict=False):
+        chosen = table[(table.backbone == key) & (table.dcls == dcls)].set_index("method")
+        for number, method in enumerate(methods):
+            if method not in chosen.index:
+                continue
+            row = chosen.loc[method]
+            low, high = np.clip([row.drop_low, row.drop_high], 0, 100)  # a drop lies there
+            ax.errorbar(
+                row["drop"], row.score, xerr=[[row["drop"] - low], [high - row["drop"]]],
+                yerr=[[row.score - row.low], [row.high - row.score]],
+                fmt=MARKS[number % len(MARKS)], color=colours[number], ms=5, elinewidth=0.7,
+                markeredgecolor="0.2", markeredgewidth=0.5, label=METHODS[method].label,
+            )  # fmt: skip
+        ax.set_title(BACKBONES[key].titled(dcls))
+        ax.set_xlim(-5, 105)
+        ax.grid()
+    for ax in axes.flat[len(models) :]:
+        ax.set_axis_off()
+    fig.supxlabel(f"average drop (%), all pixels; less is more faithful; {_n(table.n_drop)} "
+                  "pictures", fontsize=8)  # fmt: skip
+    fig.supylabel(f"agreement with people: score (mean ρ ÷ 0.658)\n{_n(table.n)} pictures; bars: "
+                  "95 % intervals", fontsize=8)  # fmt: skip
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside right upper", fontsize=7)
+    return fig
+
+
+def plot_method_ranking(ranking: pd.DataFrame) -> Figure:
+    """Methods by their score over all models, as `method_study.rank_methods` makes it."""
+    if ranking.empty:
+        return _nothing("CAM methods")
+    fig, ax = plt.subplots(figsize=(5.6, 0.25 * len(ranking) + 1.0))
+    places = np.arange(len(ranking))
+    errors = np.abs(ranking[["low", "high"]].to_numpy().T - ranking.score.to_numpy())
+    ax.errorbar(ranking.score, places, xerr=errors, fmt="o", color=DCLS_COLOUR, ms=4, capsize=2,
+                elinewidth=1)  # fmt: skip
+    ax.set_yticks(places, ranking.label)
+    ax.invert_yaxis()
+    ax.grid(axis="x")
+    common = f"{ranking.pairs.max()} of {ranking.pairs_in_all.max()}"
+    ax.set_xlabel("score over all models (mean ρ ÷ 0.658); bars: 95 % intervals over pictures\n"
+                  f"{_n(ranking.n)} pictures; {common} pairs of picture and model, of which every "
+                  "method has a map", fontsize=8)  # fmt: skip
+    return fig

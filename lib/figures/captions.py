@@ -1,0 +1,192 @@
+"""What each figure shows, in words: printed beside it, and its text for who cannot see it.
+
+The order is that of the report.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lib.base.tables import Table
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A row: `key` is the figure's file name without suffix."""
+
+    key: str
+    title: str
+    text: str
+
+
+_MAPS = (
+    "Colours run from each map's own minimum to its own maximum, so they compare places within "
+    "a picture, not pictures."
+)
+_BARS = "Bars: 95 % intervals over pictures (bootstrap; Student's for fewer than twelve)."
+_SCORE = (
+    "Score: mean Spearman correlation with the human maps over valid pictures, divided by "
+    "ClickMe's human ceiling, 0.658."
+)
+
+CAPTIONS: Table[Caption] = Table(
+    "figure",
+    [
+        Caption(
+            "clickme_sample", "Pictures and human maps",
+            "Eight pictures as they are delivered to the models, and where people looked, in the "
+            f"published reading. {_MAPS}",
+        ),
+        Caption(
+            "figure_1_clickme", "Figure 1. Human maps and a backbone's maps",
+            "Pictures, human maps, and the maps of one backbone with and without DCLS (ConvNeXt-B "
+            f"where it is chosen, else the first), for the picture's true class. {_MAPS}",
+        ),
+        Caption(
+            "figure_2_dcls_against_baseline", "Figure 2. Scores with DCLS against without",
+            "A point per backbone; above the dashed line the model with DCLS agrees more with "
+            f"people. {_SCORE} {_BARS}",
+        ),
+        Caption(
+            "figure_3_scores", "Figure 3. Scores without and with DCLS",
+            f"One panel per method. {_SCORE} {_BARS} Lines: control maps that no network made, "
+            "scored in the same way: the centred Gaussian, the mean human map of the other "
+            "pictures, another picture's human map (the floor), random maps.",
+        ),
+        Caption(
+            "figure_4_size", "Figure 4. Size and score",
+            "Learnable parameters and score of the models without DCLS. "
+            f"{_SCORE} {_BARS}",
+        ),
+        Caption(
+            "figure_5_resnet", "Figure 5. Every method on one backbone",
+            "Every chosen method on ResNet-50 without DCLS (on the first backbone where that is "
+            "not chosen): for the true class, or for the "
+            f"predicted one on photographs without a label. {_MAPS}",
+        ),
+        Caption(
+            "figure_6_metaformers", "Figure 6. The MetaFormers' maps",
+            "Every chosen method on CAFormer and ConvFormer without DCLS (on the first backbone "
+            "where neither is chosen), whose plain Grad-CAM maps "
+            f"the paper calls random. {_MAPS}",
+        ),
+        Caption(
+            "paired_differences", "DCLS minus baseline, picture by picture",
+            "Mean over the pictures valid for both models, in units of the score, one row a "
+            "backbone and method. Thick bars: 95 % intervals; thin ones: the middle half of "
+            "pictures. Filled where the sign-flip test, corrected by Holm over the backbones of "
+            "its panel, gives p < 0.05; the intervals are not corrected.",
+        ),
+        Caption(
+            "rho_per_picture", "How the correlation spreads over pictures",
+            "Distribution of Spearman's correlation over valid pictures, without and with DCLS; "
+            "lines inside: quartiles.",
+        ),
+        Caption(
+            "protocols", "Published and corrected reading",
+            "Scores under each reading protocol: how much of a score is the reading of pictures "
+            f"and human maps? {_SCORE} {_BARS}",
+        ),
+        Caption(
+            "floor_sweep", "Threshold-Grad-CAM taken apart: the floor",
+            "Mean score against the floor, for both orders of ReLU and mean over channels, one "
+            "panel a backbone, without and with DCLS; below, the share of tied pixels. Bands: "
+            "95 % bootstrap intervals over pictures.",
+        ),
+        Caption(
+            "two_by_two", "Threshold-Grad-CAM taken apart: order and floor",
+            "Paired change of the score against plain Grad-CAM by the floor of 0.3 alone, by the "
+            f"ReLU before the mean alone, and by both, which is Threshold-Grad-CAM. {_BARS}",
+        ),
+        Caption(
+            "measures", "Other measures of agreement",
+            "Each backbone's rank among the models under each measure of agreement, 1 the best: "
+            "where rows of a column differ, the choice of measure matters.",
+        ),
+        Caption(
+            "randomisation", "Maps of networks that forget, from the head down",
+            "Similarity (Spearman's correlation, mean over pictures) of maps to those of the "
+            "trained network, as the weights of its parts are drawn anew, once, from the head "
+            "down; scales, biases and statistics stay. Maps that stay similar do not depend on "
+            "what was learned. Bands: 95 % bootstrap intervals over pictures.",
+        ),
+        Caption(
+            "method_grid", "Every CAM method on one picture",
+            "A row per method, a column per model, for the picture's true class; grey where the "
+            "network does not look, and all over where a map is constant. The last row is a "
+            "control: Grad-CAM with random weights of the channels, which still shows where "
+            f"features are large. {_MAPS}",
+        ),
+        Caption(
+            "method_ranking", "CAM methods by their agreement with people",
+            "Mean over the pairs of picture and model of which every method but the control has a "
+            "valid map, the best above; methods that take many forwards (ScoreCAM, FullGrad) are "
+            "left out. Neighbours may differ by nothing: on these networks several formulas give "
+            "equal maps. The control, Grad-CAM with random weights of the channels, follows where "
+            f"features are large, which alone agrees with people. {_SCORE} {_BARS}",
+        ),
+        Caption(
+            "alignment_faithfulness", "Agreement with people against faithfulness",
+            "A panel per model, a point per CAM method: its score, and the average drop of the "
+            "predicted class's probability when the picture is masked with the map; left is more "
+            f"faithful, up agrees more with people. {_BARS}",
+        ),
+        Caption(
+            "cose", "COSE: consistency against sensitivity",
+            "A panel per method; an arrow leads from each backbone to the same with DCLS. "
+            "Right: explanations stay the same, where the picture is changed and the answer "
+            "stays right; up: they change, where it becomes wrong. Grey: lines of equal COSE. "
+            "Chance is what unrelated random maps of this resolution score, the ceiling what maps "
+            "score that follow the picture perfectly and are unrelated once the answer changes: no "
+            "bound, as maps can become opposed. The control has one random set of channel weights "
+            "for all pictures: it follows the features, and so both the picture and the answer. "
+            "Bars, where there are any: 95 % bootstrap intervals over pictures.",
+        ),
+        Caption(
+            "cose_by_change", "COSE by kind of change",
+            "Consistency and sensitivity for each kind of change, pairs of all models together; "
+            "a change of the network has no consistency, and one that no answer fell to no "
+            "sensitivity. Bars, where there are any: 95 % bootstrap intervals over pictures.",
+        ),
+        Caption(
+            "cose_followed", "Explanations of changed pictures, brought back",
+            "A picture, the largest change of each kind that COSE made of it, the explanation of "
+            "each, and where it lies on the unchanged picture; uncovered is what left it. SSIM "
+            "compares it with the first column's; it should be high where the answer is the same, "
+            f"low where it is another. {_MAPS}",
+        ),
+        Caption(
+            "lcam_losses", "L-CAM: the loss while it is trained",
+            "Terms of the loss of the two L-CAMs step by step, thick the mean of five steps, and "
+            "how often the network keeps its answer when it sees only what the map lets through.",
+        ),
+        Caption(
+            "lcam_looks", "L-CAM: maps while they are trained",
+            "Maps of the network's predicted class, from an untrained module on; below, "
+            f"Grad-CAM's. {_MAPS}",
+        ),
+        Caption(
+            "lcam_maps", "L-CAM: trained maps beside gradients' maps",
+            "Human maps, and each method's maps of the predicted class, on pictures that modules "
+            f"were not trained on. {_MAPS}",
+        ),
+        Caption(
+            "lcam", "Learned maps against Grad-CAM",
+            "Of each method and measure the difference to Grad-CAM, paired by picture: a mark per "
+            "model, and the mean over all of them with its 95 % interval over pictures (bootstrap; "
+            "Student's for fewer than twelve). Average drop is what L-CAM is trained for, so that "
+            f"a smaller one is its own yardstick. {_SCORE}",
+        ),
+        Caption(
+            "learned_kernels", "Learned kernels",
+            "Kernels of sixteen channels of the first replaced layer of each stage, over the whole "
+            "window in which positions are learned; each on its own symmetric scale, which is "
+            "linear around 0 and logarithmic beyond.",
+        ),
+        Caption(
+            "receptive_fields", "Receptive fields",
+            "How strongly the central feature depends on each input pixel, mean over pictures, "
+            "with and without DCLS.",
+        ),
+    ],
+)  # fmt: skip

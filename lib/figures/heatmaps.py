@@ -1,0 +1,135 @@
+"""Figures of images, maps laid over them, kernels and receptive fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.colors import SymLogNorm
+from matplotlib.figure import Figure
+
+from lib.figures.style import HEATMAP_COLOURS, KERNEL_COLOURS, plot_nothing
+from lib.networks.backbones import Backbone
+
+
+def _grey(picture: np.ndarray) -> np.ndarray:
+    luminance = picture @ np.array([0.299, 0.587, 0.114])
+    return np.repeat(luminance[..., None], 3, axis=-1) / 255
+
+
+def overlay(picture: np.ndarray, heatmap: np.ndarray, strength: float = 0.65) -> np.ndarray:
+    """A map's colours laid over the grey picture, evenly, so colour keeps its meaning.
+
+    picture : (height, width, 3) uint8; heatmap : (height, width), any scale, shown
+    from its own minimum to its own maximum; NaN leaves the picture uncovered
+    Returns : (height, width, 3) float in 0-1
+    """
+    heatmap = np.asarray(heatmap, dtype=float)
+    covered = np.isfinite(heatmap)
+    low = heatmap[covered].min(initial=np.inf)
+    span = heatmap[covered].max(initial=-np.inf) - low
+    scaled = np.where(covered & (span > 0), (heatmap - low) / (span or 1.0), 0.0)
+    colours = plt.get_cmap(HEATMAP_COLOURS)(scaled)[..., :3]
+    mixed = strength * colours + (1 - strength) * _grey(picture)
+    return np.where(covered[..., None], mixed, _grey(picture))
+
+
+def plot_heatmap_rows(
+    pictures: np.ndarray,
+    rows: Mapping[str, np.ndarray],
+    column_titles: Sequence[str] = (),
+    title: str = "",
+) -> Figure:
+    """Pictures in the first row, then one row of overlaid maps per entry.
+
+    pictures : (image, height, width, 3) uint8
+    rows     : row label -> (image, height, width) maps
+    """
+    count, height = len(pictures), len(rows) + 1
+    beside = 2.8 if height > 8 else 1.1  # labels lie there where there are many rows
+    fig, axes = plt.subplots(
+        height, count, figsize=(1.15 * count + beside, 1.18 * height + 0.4), squeeze=False
+    )
+    for column, picture in enumerate(pictures):
+        axes[0, column].imshow(picture)
+        if len(column_titles):
+            axes[0, column].set_title(column_titles[column], fontsize=7)
+        for line, maps in enumerate(rows.values(), 1):
+            axes[line, column].imshow(overlay(picture, maps[column]))
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+    upright = {"rotation": 0, "ha": "right", "va": "center"} if height > 8 else {}
+    for ax, label in zip(axes[:, 0], ["picture", *rows], strict=True):
+        broken = label.replace("Threshold-", "Threshold-\n").replace(", ", ",\n")
+        ax.set_ylabel(broken, fontsize=8, **upright)
+    draw_map_scale(fig, axes[1:] if len(rows) else axes, min(0.6, 4 / height))
+    fig.suptitle(title)
+    return fig
+
+
+def draw_map_scale(fig: Figure, axes: np.ndarray, share: float) -> None:
+    """The colours of overlaid maps, beside these axes and so much of their height."""
+    scale = plt.cm.ScalarMappable(cmap=HEATMAP_COLOURS)
+    bar = fig.colorbar(
+        scale, ax=axes, ticks=[0, 1], shrink=share, pad=0.01, fraction=0.05, aspect=25
+    )
+    bar.ax.set_yticklabels(["map's\nminimum", "map's\nmaximum"], fontsize=7)
+
+
+def plot_kernels(kernels: Mapping[str, np.ndarray], title: str = "") -> Figure:
+    """Learned kernels, a row per layer: (kernel, size, size) each, each on its own scale."""
+    if not kernels:
+        return plot_nothing("no DCLS layer: this model has no DCLS form")
+    count = max(len(k) for k in kernels.values())
+    fig, axes = plt.subplots(
+        len(kernels), count, figsize=(count * 0.62 + 1.6, len(kernels) * 0.72 + 0.6), squeeze=False
+    )
+    for line, (label, stack) in zip(axes, kernels.items(), strict=True):
+        for ax in line:
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(True)
+            ax.spines[:].set(color="0.8")
+        for ax, kernel in zip(line, stack, strict=False):
+            reach = np.abs(kernel).max() or 1.0
+            image = ax.imshow(kernel, cmap=KERNEL_COLOURS, vmin=-reach, vmax=reach)
+            image.set_norm(SymLogNorm(reach / 50, vmin=-reach, vmax=reach))
+        for ax in line[len(stack) :]:
+            ax.set_visible(False)
+        line[0].set_ylabel(label, fontsize=7, rotation=0, ha="right", va="center")
+    scale = plt.cm.ScalarMappable(SymLogNorm(0.02, vmin=-1, vmax=1), cmap=KERNEL_COLOURS)
+    bar = fig.colorbar(scale, ax=axes, shrink=0.6, pad=0.01, ticks=[-1, -0.1, 0, 0.1, 1])
+    bar.ax.set_yticklabels(["−1", "−.1", "0", ".1", "1"], fontsize=7)
+    bar.set_label("weight ÷ the kernel's largest", fontsize=7)
+    fig.suptitle(title)
+    return fig
+
+
+def plot_receptive_fields(
+    fields: Mapping[Backbone, Mapping[str, np.ndarray]], count: int
+) -> Figure:
+    """Effective receptive fields without and with DCLS, a column per backbone.
+
+    fields : backbone -> {"without DCLS": (side, side), "with DCLS": …}, each with
+    its largest value 1; drawn logarithmically; count : pictures averaged over
+    """
+    names = list(dict.fromkeys(name for images in fields.values() for name in images))
+    fig, axes = plt.subplots(
+        len(names), len(fields), figsize=(1.35 * len(fields) + 1.2, 1.45 * len(names) + 0.6),
+        squeeze=False,
+    )  # fmt: skip
+    for column, (backbone, images) in enumerate(fields.items()):
+        for ax, name in zip(axes[:, column], names, strict=True):
+            ax.set(xticks=[], yticks=[])
+            if name not in images:  # a model without a DCLS form
+                ax.spines[:].set_visible(False)
+                continue
+            strength = np.log10(np.maximum(images[name], 1e-3))
+            image = ax.imshow(strength, vmin=-3, vmax=0, cmap="magma")
+        axes[0, column].set_title(backbone.label, fontsize=8)
+    for ax, name in zip(axes[:, 0], names, strict=True):
+        ax.set_ylabel(name)
+    fig.colorbar(image, ax=axes, shrink=0.8, pad=0.01, label="log₁₀ of mean\n|gradient|, peak = 0")
+    fig.suptitle(f"Effective receptive field of the central feature (mean over {count} pictures)")
+    return fig

@@ -1,0 +1,47 @@
+"""Figures as files, with their caption and where they come from beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from lib.figures.captions import CAPTIONS
+from lib.study.outputs import provenance, staged, write_provenance, write_result
+from lib.study.study import Study
+
+
+def save_figure(
+    fig: Figure,
+    name: str,
+    study: Study,
+    drawn_from: Path | None = None,
+    caption: str = "",
+    of: Mapping[str, object] | None = None,
+) -> Path:
+    """Write a figure as PNG and PDF, its provenance as JSON, its caption as text.
+
+    The profile's caveat is printed at the figure's foot, so it travels with it.
+
+    drawn_from : the saved table that the figure shows, if it shows one
+    caption    : for a figure that `lib.figures.captions` has none for
+    of         : as for `provenance`
+    Returns where the PNG is.
+    """
+    profile, folder = study.choices.profile, study.places.figures
+    if profile.caveat:
+        fig.draw_without_rendering()
+        lowest = min(0.0, fig.get_tightbbox().y0 / fig.get_figheight())
+        fig.text(0.5, lowest - 0.02, profile.caveat, ha="center", va="top", fontsize=8,
+                 color="#a00000")  # fmt: skip
+    for suffix, timeless in (("png", {}), ("pdf", {"CreationDate": None})):
+        with write_result(folder / f"{name}.{suffix}") as partial:
+            fig.savefig(partial, format=suffix, metadata=timeless)
+    write_provenance(folder / f"{name}.json", provenance(study, drawn_from, of))
+    if name in CAPTIONS and not caption:
+        caption = f"{CAPTIONS[name].title}. {CAPTIONS[name].text}"
+    words = " ".join(filter(None, [caption, f"Data: {profile.label}.", profile.caveat]))
+    with write_result(folder / f"{name}.txt") as partial:
+        partial.write_text(f"{words}\n", encoding="utf-8")
+    return staged(folder / f"{name}.png")

@@ -1,0 +1,41 @@
+"""The look that all figures share: style file, colours, marks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lib.maps.methods import METHODS
+
+STYLE = Path(__file__).with_name("study.mplstyle")
+
+
+HEATMAP_COLOURS, KERNEL_COLOURS = "viridis", "RdBu_r"
+
+
+PLAIN_COLOUR, DCLS_COLOUR = "0.45", "#0072B2"  # of models without and with DCLS
+
+
+MARKS = "osD^v<>PX*hp"
+
+
+def methods_of(frame: pd.DataFrame) -> list[str]:
+    """The methods that a table holds, in the order of `METHODS`."""
+    known = set(frame.method)
+    return [key for key in METHODS if key in known]
+
+
+def use_study_style() -> None:
+    """The study's look for all figures of this session; notebooks call it once."""
+    plt.style.use(STYLE)
+
+
+def plot_nothing(why: str) -> Figure:
+    """Where there is nothing to draw: why."""
+    fig, ax = plt.subplots(figsize=(5, 0.8))
+    ax.text(0.5, 0.5, why, ha="center", va="center")
+    ax.set_axis_off()
+    return fig

@@ -1,0 +1,38 @@
+"""Class activation maps from one forward and one gradient of the head alone.
+
+The gradient of a logit with respect to the study's layer needs the head only, so
+the features are computed without recording anything, detached, and the head is
+differentiated: no backward through the network, no parameter gradients, no hooks.
+All gradient-weighted methods share that one pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from lib.base.geometry import DELIVERED_SIZE
+from lib.maps.head_pass import enlarge, head_pass
+from lib.maps.methods import METHODS, CamMethod
+
+
+def cam_maps(
+    model: nn.Module,
+    x: Tensor,
+    targets: Tensor | None = None,
+    methods: Sequence[str | CamMethod] = ("grad_cam", "threshold_grad_cam"),
+    size: int = DELIVERED_SIZE,
+) -> dict[str, Tensor]:
+    """Maps of several methods from one forward and one gradient.
+
+    model, x, targets : as for `head_pass`
+    methods : keys of `METHODS`, or rows of one's own (`grad_cam_variant`)
+    Returns {method key: (image, size, size) float, >= 0}. A constant map, such as
+    Grad-CAM's where no evidence is positive, stays constant; see `is_constant`.
+    """
+    if isinstance(methods, str):
+        raise ValueError("methods is a list of keys or rows, not one text")
+    rows = [m if isinstance(m, CamMethod) else METHODS[m] for m in methods]
+    passed = head_pass(model, x, targets)
+    return {row.key: enlarge(row.maps(model, x, passed), size) for row in rows}

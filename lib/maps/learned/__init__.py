@@ -1,0 +1,15 @@
+"""Attention maps that are trained beside a frozen model: L-CAM and TAME.
+
+May import: maps, networks, people, base.
+Public names: those below, found when they are first asked for.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "attention": ["ATTENTIONS", "AttentionError", "load_attention", "save_attention"],
+        "training": ["RECIPES", "Recipe", "Trained", "train_attention"],
+    },
+)

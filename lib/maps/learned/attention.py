@@ -1,0 +1,306 @@
+"""Learned attention maps: L-CAM and TAME, small modules trained beside a frozen network.
+
+A module turns the frozen network's last features into one map a class. It is trained so that
+the network, shown only what the map of its own predicted class lets through, still answers the
+same, with a map that is small and smooth. Training is `lib.maps.learned.training`'s.
+
+Source: Gkartzonika et al., "Learning visual explanations for DCNN-based image classifiers using
+an attention mechanism", ECCV workshops 2022 (L-CAM); Ntrougkas et al., "TAME: attention
+mechanism based feature fusion for generating explanation maps of convolutional neural
+networks", ISM 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from lib.base.files import write_atomically
+from lib.base.paths import shown
+from lib.base.tables import Table, unknown_name
+from lib.maps.head_pass import HeadPass
+from lib.maps.methods import METHODS, min_max
+from lib.networks.checkpoints import WeightsError
+
+_BIT = 0.0005  # keeps the area term's slope finite at 0
+_AREA_POWER = 0.3
+_BORDER = 0.3
+MASKINGS = ("diagonal", "random")
+
+
+class AttentionError(WeightsError):
+    """Attention weights or a checkpoint of their training that are missing, damaged, in the way
+    or of another network; or a training that cannot go on."""
+
+
+# --- modules --------------------------------------------------------------------------------
+
+
+class LCam(nn.Module):
+    """One 1x1 convolution from the last features to a map per class.
+
+    channels : of the features, one number
+    forward  : [(image, channel, h, w)] -> (image, class, h, w), before the sigmoid
+    """
+
+    def __init__(self, channels: Sequence[int], classes: int):
+        super().__init__()
+        self.maps = nn.Conv2d(channels[-1], classes, 1)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        return self.maps(features[-1])
+
+
+class _Branch(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + self.norm(self.conv(x))).relu()
+
+
+class Tame(nn.Module):
+    """The features of three layers, each through a 1x1 convolution of its own with a skip,
+    enlarged to the first one's size, together through one more.
+
+    channels, forward : as for `LCam`, of three layers, the earliest first
+    """
+
+    def __init__(self, channels: Sequence[int], classes: int):
+        super().__init__()
+        self.branches = nn.ModuleList(_Branch(count) for count in channels)
+        self.maps = nn.Conv2d(sum(channels), classes, 1)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        size = features[0].shape[-2:]
+        parts = [branch(x) for branch, x in zip(self.branches, features, strict=True)]
+        larger = [
+            x if x.shape[-2:] == size
+            else F.interpolate(x, size, mode="bilinear", align_corners=False)
+            for x in parts
+        ]  # fmt: skip
+        return self.maps(torch.cat(larger, dim=1))
+
+
+@dataclass(frozen=True)
+class Attention:
+    """A row: a module, what its maps hide while it is trained, and the loss. `METHODS` has the
+    label of each key.
+
+    module   : (channels of each layer, classes) -> the module
+    layers   : how many of the network's layers it reads, the last of them the study's
+    hides    : "features", parts of the last ones, or "picture", of the picture
+    weights  : of cross-entropy, area and variation in the loss
+    """
+
+    key: str
+    module: Callable[[Sequence[int], int], nn.Module]
+    hides: str
+    layers: int = 1
+    weights: tuple[float, float, float] = (1.5, 2.0, 0.01)
+
+
+_ALONE = (1.0, 0.0, 0.0)
+
+ATTENTIONS: Table[Attention] = Table(
+    "attention",
+    [
+        Attention("lcam_fm", LCam, "features"),
+        Attention("lcam_img", LCam, "picture"),
+        Attention("lcam_fm_a", LCam, "features", weights=_ALONE),
+        Attention("lcam_img_a", LCam, "picture", weights=_ALONE),
+        Attention("tame", Tame, "picture", layers=3),
+    ],
+)
+
+
+# --- the loss -------------------------------------------------------------------------------
+
+
+def area(masks: Tensor) -> Tensor:
+    """How much masks let through: the mean of (a + 0.0005) to the power of 0.3."""
+    return (masks + _BIT).pow(_AREA_POWER).mean()
+
+
+def variation(masks: Tensor) -> Tensor:
+    """How rough masks are, and how much they let through at the border.
+
+    masks : (image, mask, h, w) in 0-1
+    Squared differences of neighbours, and 0.3 of the squares on the four border lines, summed
+    over everything, by twice the number of images.
+    """
+    rough = (masks[..., 1:] - masks[..., :-1]).square().sum()
+    rough = rough + (masks[..., 1:, :] - masks[..., :-1, :]).square().sum()
+    lines = masks[..., 0, :], masks[..., -1, :], masks[..., :, 0], masks[..., :, -1]
+    border = sum(line.square().sum() for line in lines)
+    return (rough + _BORDER * border) / (2 * len(masks))
+
+
+def layers_of(row: Attention, model: nn.Module, x: Tensor) -> list[Tensor]:
+    """What a row's module takes."""
+    return model.layers(x) if row.layers > 1 else [model.features(x)]
+
+
+def of_classes(maps: Tensor, classes: Tensor) -> Tensor:
+    """(image, h, w) of (image, class, h, w), one class an image."""
+    return maps[torch.arange(len(maps), device=maps.device), classes]
+
+
+def chosen_masks(maps: Tensor, labels: Tensor, masking: str = "diagonal") -> Tensor:
+    """The masks that area and variation act on, of (image, class, h, w).
+
+    masking : "diagonal", each image's own label's, (image, 1, h, w); or "random", as in the
+              published code, those of every label of the batch, (image, image, h, w), so that
+              the variation grows with the batch
+    """
+    if masking == "diagonal":
+        return of_classes(maps, labels)[:, None]
+    if masking == "random":
+        return maps[:, labels]
+    raise unknown_name("masking", masking, MASKINGS)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Of a batch: the weighed sum, and its terms."""
+
+    total: Tensor
+    cross_entropy: Tensor
+    area: Tensor
+    variation: Tensor
+    same_class: Tensor  # share of the images that, masked, are still given their class
+
+
+def attention_loss(
+    row: Attention, model: nn.Module, attention: nn.Module, pictures: Tensor, masking: str
+) -> Loss:
+    """The loss of a batch; gradients reach the attention's parameters alone.
+
+    model    : frozen, in eval mode, with `features`, `head`, `normalised` and, for more
+               layers than the last, `layers`
+    pictures : (image, 3, side, side) in 0-1
+    The class asked for is the one that the frozen network itself predicts.
+    """
+    x = model.normalised(pictures)
+    with torch.no_grad():
+        features = layers_of(row, model, x)
+        labels = model.head(features[-1]).argmax(dim=1)
+    maps = attention(features).sigmoid()
+    own = chosen_masks(maps, labels)
+    if row.hides == "features":
+        logits = model.head(_as_large(own, features[-1]) * features[-1])
+    else:
+        logits = model.head(model.features(model.normalised(_as_large(own, pictures) * pictures)))
+    cross_entropy = F.cross_entropy(logits, labels)
+    masks = chosen_masks(maps, labels, masking)
+    terms = cross_entropy, area(masks), variation(masks)
+    total = sum(weight * term for weight, term in zip(row.weights, terms, strict=True) if weight)
+    return Loss(total, *terms, (logits.argmax(dim=1) == labels).float().mean())
+
+
+def _as_large(masks: Tensor, other: Tensor) -> Tensor:
+    if masks.shape[-2:] == other.shape[-2:]:
+        return masks
+    return F.interpolate(masks, other.shape[-2:], mode="bilinear", align_corners=False)
+
+
+# --- as a CAM method ------------------------------------------------------------------------
+
+
+def learned_map(key: str, model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
+    """(image, h, w) map of each image's target class, before the sigmoid, scaled to 0-1.
+
+    Raises AttentionError if the model carries no trained module of this name.
+    """
+    attention = getattr(model, "attentions", {}).get(key)
+    if attention is None:
+        name = getattr(model, "variant", "this network")
+        raise AttentionError(
+            f"{METHODS[key].label} needs attention weights trained for {name}: "
+            f"`python -m lib.lcam --help` says how"
+        )
+    with torch.inference_mode():
+        row = ATTENTIONS[key]
+        features = layers_of(row, model, x) if row.layers > 1 else [passed.features]
+        fits = attention.maps.weight.shape[1::-1]
+        needed = sum(f.shape[1] for f in features), passed.logits.shape[1]
+        if tuple(fits) != needed:
+            raise AttentionError(
+                f"the module of {METHODS[key].label} reads {fits[0]} channels and knows {fits[1]} "
+                f"classes, and the network has {needed[0]} and {needed[1]}: train it again"
+            )
+        return min_max(of_classes(attention(features), passed.targets))
+
+
+# --- files ----------------------------------------------------------------------------------
+
+
+def save_attention(
+    path: Path, key: str, attention: nn.Module, facts: Mapping[str, str], half: bool = False
+) -> None:
+    """Write a trained module as safetensors; `facts`, its provenance, are texts.
+
+    half : in float16, to keep the file small
+
+    `facts` needs "variant" and "weights", the SHA-256 of the network's weights.
+    """
+    tensors = {
+        name: (tensor.half() if half and tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in attention.state_dict().items()
+    }
+    with write_atomically(path) as partial:
+        # Written here: a full disk is then an OSError, as with any other file.
+        partial.write_bytes(save(tensors, {"attention": key, **facts}))
+
+
+def load_attention(path: Path, key: str, variant: str, weights: str) -> nn.Module:
+    """A trained module, in eval mode, frozen.
+
+    variant, weights : of the network that it must have been trained for, as in `save_attention`
+    Raises AttentionError for a missing or damaged file, or one of another network or method.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise AttentionError(f"no attention weights at {shown(path)}") from None
+    except OSError as error:  # not allowed, no file, …: nothing is wrong with what is in it
+        raise AttentionError(f"{shown(path)} cannot be read: {error}") from error
+    except Exception as error:  # safetensors raises its own, undocumented kinds
+        raise AttentionError(f"{shown(path)} is damaged: {error}") from error
+    wanted = {"attention": key, "variant": variant, "weights": weights}
+    for name, value in wanted.items():
+        if facts.get(name) != value:
+            raise AttentionError(
+                f"{shown(path)} was trained for {name} {facts.get(name)!r}, not {value!r}: "
+                "train it again for this network"
+            )
+    if not all(tensor.isfinite().all() for tensor in tensors.values()):
+        raise AttentionError(f"{shown(path)} holds numbers that are not finite: train it again")
+    try:
+        channels, classes = _shape_of(tensors)
+        if len(channels) != ATTENTIONS[key].layers:
+            raise ValueError(f"it reads {len(channels)} layers, not {ATTENTIONS[key].layers}")
+        attention = ATTENTIONS[key].module(channels, classes)
+        attention.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor
+                                   for name, tensor in tensors.items()})  # fmt: skip
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise AttentionError(f"{shown(path)} does not fit {key}: {error}") from error
+    return attention.eval().requires_grad_(False)
+
+
+def _shape_of(tensors: Mapping[str, Tensor]) -> tuple[list[int], int]:
+    """Channels of each layer, and classes."""
+    maps = tensors.get("maps.weight", torch.empty(0, 0))
+    branches = [t.shape[0] for name, t in sorted(tensors.items()) if name.endswith("conv.weight")]
+    return branches or [maps.shape[1]], maps.shape[0]

@@ -1,0 +1,454 @@
+"""Training of learned attention maps: any row of `ATTENTIONS` beside any frozen network.
+
+What is drawn by lot (weights, the order of pictures, crops, flips) follows from the seed and
+from how far training has come, never from a generator's state: a run that was ended and resumed
+does on a CPU exactly what an uninterrupted one does.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from lib.base.files import write_atomically
+from lib.base.paths import shown
+from lib.base.tables import Table, unknown_name
+from lib.maps.head_pass import evaluating
+from lib.maps.learned.attention import (
+    ATTENTIONS,
+    MASKINGS,
+    Attention,
+    AttentionError,
+    LCam,
+    attention_loss,
+    layers_of,
+    of_classes,
+)
+from lib.maps.methods import METHODS, min_max
+
+# Counted up when the same choices would end in another module.
+TRAINING = 1
+_MEASURED_ON = 4  # batches, for what is standardised
+HISTORY = ("step", "epoch", "lr", "loss", "cross_entropy", "area", "variation", "same_class")
+
+
+class Pictures(Protocol):
+    """What can be trained on."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, indices: Sequence[np.ndarray], seed: int, epoch: int) -> Iterator[Tensor]:
+        """(image, 3, side, side) in 0-1 for each of the lists of indices; crops and flips are
+        drawn by seed, epoch and index."""
+
+    def spread(self, count: int) -> np.ndarray:
+        """Indices of so many, or of all if there are fewer, from all over."""
+
+    def some(self, count: int) -> Tensor:
+        """(image, 3, side, side) in 0-1 of those at `spread(count)`, without lots."""
+
+    def facts(self) -> dict:
+        """What tells these pictures from others, as JSON can say it."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """SGD with Nesterov's momentum, its learning rate falling epoch by epoch or in one cycle.
+
+    lr         : at the start; of one cycle the peak
+    bias_lr    : of biases, as a multiple of it
+    decay      : the factor at the start of each epoch of `decays`, counted from 0
+    one_cycle  : OneCycleLR over all steps instead
+    standardised : an L-CAM sees every channel of the features at mean 0 and variance 1, as
+                 measured on pictures from all over, so that one learning rate does for every
+                 network; the measured values are folded into the trained convolution
+    start      : bias of the maps at the start, so that masks begin at its sigmoid; None leaves
+                 PyTorch's own
+    """
+
+    key: str
+    lr: float
+    epochs: int
+    bias_lr: float = 1.0
+    decay: float = 1.0
+    decays: range = range(0)
+    one_cycle: bool = False
+    batch: int = 64
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    standardised: bool = False
+    start: float | None = None
+
+    def lr_at(self, step: int, steps_an_epoch: int) -> float:
+        """The learning rate of a step, counted from 0, of those that fall epoch by epoch."""
+        epoch = step // steps_an_epoch
+        return self.lr * self.decay ** sum(e <= epoch for e in self.decays)
+
+
+RECIPES: Table[Recipe] = Table(
+    "recipe",
+    [
+        Recipe("resnet50", lr=1e-4, bias_lr=2.0, decay=0.95, decays=range(1, 13), epochs=26),
+        Recipe("vgg16", lr=1e-2, decay=0.75, decays=range(1, 8), epochs=8),
+        # Batch and schedule are TAME's, peak and epochs are ours.
+        Recipe("tame", lr=1e-2, one_cycle=True, batch=32, epochs=8),
+        # Ours, for networks that have no published one: the same for all, as they are standardised.
+        # Of one epoch of ImageNet a class sees as many pictures as in three of the demo's runs.
+        Recipe(
+            "standardised",
+            lr=0.5,
+            one_cycle=True,
+            epochs=4,
+            weight_decay=0.0,
+            standardised=True,
+            start=3.0,
+        ),
+        # Of the embedded example: few pictures, miniatures; chosen by trial.
+        Recipe(
+            "demo",
+            lr=2.0,
+            one_cycle=True,
+            batch=32,
+            epochs=30,
+            weight_decay=0.0,
+            standardised=True,
+            start=3.0,
+        ),
+    ],
+)
+
+
+@dataclass
+class Trained:
+    """A trained module and how it came about.
+
+    history : a row per step, columns HISTORY
+    looks   : {step: (image, h, w) maps of the pictures looked at, scaled to 0-1}
+    """
+
+    attention: nn.Module
+    history: pd.DataFrame
+    looks: dict[int, Tensor] = field(default_factory=dict)
+
+
+class _Standardised(nn.Module):
+    """An L-CAM that is given (features - mean) * scale, channel by channel."""
+
+    def __init__(self, attention: LCam, features: Iterable[Tensor]):
+        super().__init__()
+        self.attention = attention
+        seen = torch.cat([f.transpose(0, 1).flatten(1) for f in features], dim=1).double()
+        std, mean = torch.std_mean(seen, dim=1, correction=0)
+        typical = std.square().mean().sqrt()
+        self.register_buffer("mean", mean.float())
+        # A channel that hardly ever changes would be made all noise.
+        self.register_buffer("scale", (1 / std.clamp(min=1e-3 * typical)).float())
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        mean, scale = (v[:, None, None] for v in (self.mean, self.scale))
+        return self.attention([(features[-1] - mean) * scale])
+
+    @torch.no_grad()
+    def folded(self) -> LCam:
+        """The same function as a plain one."""
+        maps = self.attention.maps
+        plain = LCam([maps.in_channels], maps.out_channels).to(maps.weight.device)
+        plain.maps.weight.copy_(maps.weight * self.scale[:, None, None])
+        plain.maps.bias.copy_(maps.bias - plain.maps.weight.flatten(1) @ self.mean)
+        return plain
+
+
+def new_attention(row: Attention, model: nn.Module, side: int, seed: int) -> nn.Module:
+    """An untrained module that fits a network.
+
+    side : of the network's input pictures
+    """
+    with torch.inference_mode(), evaluating(model):
+        x = torch.zeros(1, 3, side, side, device=next(model.parameters()).device)
+        features = layers_of(row, model, x)
+        classes = model.head(features[-1]).shape[1]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return row.module([f.shape[1] for f in features], classes).to(x.device)
+
+
+def train_attention(
+    model: nn.Module,
+    key: str,
+    pictures: Pictures,
+    recipe: Recipe,
+    side: int,
+    *,
+    masking: str = MASKINGS[0],
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    save_every: int = 500,
+    look_at: Tensor | None = None,
+    looks: int = 6,
+    on_look: Callable[[pd.DataFrame, Mapping[int, Tensor]], None] = lambda history, looks: None,
+    facts: dict | None = None,
+    report: Callable[[str], None] = tqdm.write,
+) -> Trained:
+    """Train one row of `ATTENTIONS` beside a frozen network.
+
+    model      : as for `attention_loss`; it is put in eval mode for the while, and no parameter
+                 of it changes or keeps a gradient
+    side       : of the network's input pictures
+    masking    : one of MASKINGS, of area and variation
+    checkpoint : a file to save to after every `save_every` steps and after every epoch; without
+                 `resume` it must not exist, with it training goes on there
+    look_at    : (image, 3, side, side) in 0-1: their maps are kept at `looks` steps, early ones
+                 closer together
+    on_look    : called after each of these, with history and looks so far, as in `Trained`
+    facts      : what else determines the result; a checkpoint with others is refused, but for
+                 "training", a fingerprint of them all
+    Raises AttentionError for a checkpoint that is in the way, damaged or of another training,
+    or where loss or weights are no numbers any more; ValueError for choices or pictures that do
+    not do.
+    """
+    if masking not in MASKINGS:
+        raise unknown_name("masking", masking, MASKINGS)
+    if len(pictures) < 2:
+        raise ValueError(f"training needs two pictures or more, got {len(pictures)}")
+    run = _Run(model, ATTENTIONS[key], pictures, recipe, side, masking, seed)
+    run.facts |= facts or {}
+    if checkpoint is not None and checkpoint.exists():
+        if not resume:
+            raise AttentionError(
+                f"{shown(checkpoint)} is of a training that did not end: go on with it by resume "
+                "(--resume), or delete it"
+            )
+        run.load(checkpoint)
+        report(f"resumed at step {run.step} of {run.steps}: {shown(checkpoint)}")
+    at = look_steps(run.steps, looks) if look_at is not None else set()
+    with evaluating(model), _frozen(model), tqdm(
+        total=run.steps, initial=run.step, desc=METHODS[key].label, unit="step", leave=False
+    ) as bar:  # fmt: skip
+
+        def look() -> None:
+            run.look(look_at)
+            on_look(run.history(), run.looks)
+
+        if 0 in at and run.step == 0:
+            look()
+        for loss in run.go():
+            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+            bar.update()
+            if run.step in at:
+                look()
+            whole_epoch = run.step % run.steps_an_epoch == 0
+            if checkpoint is not None and (run.step % save_every == 0 or whole_epoch):
+                run.save(checkpoint)
+    run.check()
+    attention = run.attention
+    if isinstance(attention, _Standardised):
+        attention = attention.folded()
+    return Trained(attention.eval().requires_grad_(False), run.history(), run.looks)
+
+
+def look_steps(steps: int, looks: int) -> set[int]:
+    """The steps after which maps are looked at: 0, the last, and some between, early ones
+    closer together."""
+    if looks < 2:
+        return {steps}
+    return {0, *(int(s) for s in np.geomspace(steps, 1, looks - 1).round())}
+
+
+class _frozen:
+    """No parameter of the network is recorded; gradients and requirements are as before after."""
+
+    def __init__(self, model: nn.Module):
+        self._parameters = list(model.parameters())
+
+    def __enter__(self) -> None:
+        self._required = [p.requires_grad for p in self._parameters]
+        for parameter in self._parameters:
+            parameter.requires_grad_(False)
+
+    def __exit__(self, *_: object) -> None:
+        for parameter, required in zip(self._parameters, self._required, strict=True):
+            parameter.requires_grad_(required)
+
+
+class _Run:
+    """One training: where it stands, one step of it, saving and loading."""
+
+    def __init__(
+        self, model: nn.Module, row: Attention, pictures: Pictures, recipe: Recipe, side: int,
+        masking: str, seed: int,
+    ):  # fmt: skip
+        self.model, self.row, self.pictures, self.recipe = model, row, pictures, recipe
+        self.masking, self.seed = masking, seed
+        self.batch = min(recipe.batch, len(pictures))
+        self.steps_an_epoch = len(pictures) // self.batch  # the last, smaller batch is left out
+        self.steps = recipe.epochs * self.steps_an_epoch
+        self.step = 0
+        self._history = np.empty((self.steps, len(HISTORY)))
+        self.looks: dict[int, Tensor] = {}
+        self.attention = self._new_attention(side)
+        self.device = next(self.attention.parameters()).device
+        named = dict(self.attention.named_parameters())
+        biases = [p for name, p in named.items() if name.endswith("bias")]
+        others = [p for name, p in named.items() if not name.endswith("bias")]
+        self.optimiser = torch.optim.SGD(
+            [{"params": others, "lr": recipe.lr},
+             {"params": biases, "lr": recipe.lr * recipe.bias_lr}],
+            momentum=recipe.momentum, nesterov=recipe.momentum > 0,
+            weight_decay=recipe.weight_decay,
+        )  # fmt: skip
+        self.schedule = None
+        if recipe.one_cycle:
+            self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+                self.optimiser, [recipe.lr, recipe.lr * recipe.bias_lr], total_steps=self.steps,
+                cycle_momentum=False,
+            )  # fmt: skip
+        self.facts = {
+            "attention": row.key, "recipe": {**asdict(recipe), "decays": list(recipe.decays)},
+            "masking": masking, "seed": seed, "side": side,
+            "pictures": pictures.facts(), "variant": getattr(model, "variant", ""),
+            "code": TRAINING,
+        }  # fmt: skip
+
+    def _new_attention(self, side: int) -> nn.Module:
+        attention = new_attention(self.row, self.model, side, self.seed)
+        if self.recipe.start is not None:
+            nn.init.constant_(attention.maps.bias, self.recipe.start)
+        if not (self.recipe.standardised and isinstance(attention, LCam)):
+            return attention  # TAME has norms of its own
+        device = next(attention.parameters()).device
+        # Not the first ones: lists are often sorted by class, and those would be of one alone.
+        measured = self.pictures.spread(_MEASURED_ON * self.batch)
+        parts = np.array_split(measured, min(_MEASURED_ON, len(measured)))
+        batches = self.pictures.batches(parts, self.seed, 0)
+        with torch.inference_mode(), evaluating(self.model):
+            features = [
+                self.model.features(self.model.normalised(some.to(device))) for some in batches
+            ]
+        return _Standardised(attention, features)
+
+    def history(self) -> pd.DataFrame:
+        """So far, as in `Trained`."""
+        table = pd.DataFrame(self._history[: self.step], columns=HISTORY)
+        return table.astype({"step": int, "epoch": int})
+
+    def check(self) -> None:
+        """Raises AttentionError for weights that are no numbers any more."""
+        if all(tensor.isfinite().all() for tensor in self.attention.state_dict().values()):
+            return
+        raise AttentionError(
+            f"the weights of {METHODS[self.row.key].label} are no numbers any more after step "
+            f"{self.step}: a smaller learning rate (--lr) may do"
+        )
+
+    def go(self) -> Iterator[float]:
+        """Step after step until the end: the loss of each."""
+        while self.step < self.steps:
+            epoch, done = divmod(self.step, self.steps_an_epoch)
+            order = np.random.default_rng([self.seed, epoch]).permutation(len(self.pictures))
+            order = order[: self.steps_an_epoch * self.batch].reshape(-1, self.batch)
+            for pictures in self.pictures.batches(list(order[done:]), self.seed, epoch):
+                yield self._one(pictures.to(self.device), epoch)
+
+    def _one(self, pictures: Tensor, epoch: int) -> float:
+        if self.schedule is None:
+            rate = self.recipe.lr_at(self.step, self.steps_an_epoch)
+            for group, times in zip(
+                self.optimiser.param_groups, (1.0, self.recipe.bias_lr), strict=True
+            ):
+                group["lr"] = rate * times
+        rate = self.optimiser.param_groups[0]["lr"]
+        self.attention.train()
+        loss = attention_loss(self.row, self.model, self.attention, pictures, self.masking)
+        terms = loss.total, loss.cross_entropy, loss.area, loss.variation, loss.same_class
+        told = torch.stack([term.float() for term in terms]).tolist()
+        if not np.isfinite(told[0]):
+            raise AttentionError(
+                f"the loss of {METHODS[self.row.key].label} is no number any more at step "
+                f"{self.step + 1}, learning rate {rate:.3g}: a smaller one (--lr) may do"
+            )
+        self.optimiser.zero_grad()
+        loss.total.backward()
+        self.optimiser.step()
+        if self.schedule is not None and self.step + 1 < self.steps:
+            self.schedule.step()
+        self._history[self.step] = self.step + 1, epoch, rate, *told
+        self.step += 1
+        return told[0]
+
+    @torch.inference_mode()
+    def look(self, pictures: Tensor) -> None:
+        self.attention.eval()
+        x = self.model.normalised(pictures.to(self.device))
+        features = layers_of(self.row, self.model, x)
+        labels = self.model.head(features[-1]).argmax(dim=1)
+        self.looks[self.step] = min_max(of_classes(self.attention(features), labels)).cpu().clone()
+
+    # --- a file ---------------------------------------------------------------------------
+
+    def save(self, path: Path) -> None:
+        self.check()
+        state = {
+            "facts": json.dumps(self.facts, sort_keys=True),
+            "step": self.step,
+            "attention": self.attention.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict() if self.schedule else {},
+            "history": torch.from_numpy(self._history[: self.step].copy()),
+            "looks": self.looks,
+        }
+        file = io.BytesIO()  # torch's own writing makes a RuntimeError of a full disk
+        torch.save(state, file)
+        with write_atomically(path) as partial:
+            partial.write_bytes(file.getbuffer())
+
+    def load(self, path: Path) -> None:
+        state, facts = _read(path, self.device)
+        unlike = [
+            name for name, value in self.facts.items()
+            if name != "training" and facts.get(name) != _as_json(value)
+        ]  # fmt: skip
+        if unlike:
+            raise AttentionError(
+                f"the checkpoint {shown(path)} is of another training ({', '.join(unlike)}): "
+                "choose as then, or delete it"
+            )
+        self.step = state["step"]
+        self.attention.load_state_dict(state["attention"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        self._history[: self.step] = state["history"].cpu().numpy()
+        self.looks = {step: maps.cpu() for step, maps in state["looks"].items()}
+
+
+def checkpoint_facts(path: Path) -> dict:
+    """What determines the training that a checkpoint is of. Raises AttentionError for one that is
+    damaged."""
+    return _read(path, torch.device("cpu"))[1]
+
+
+def _read(path: Path, device: torch.device) -> tuple[dict, dict]:
+    """A checkpoint and its facts."""
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        return state, json.loads(state["facts"])
+    except Exception as error:  # torch raises many kinds for damaged files
+        raise AttentionError(
+            f"the checkpoint {shown(path)} cannot be read: delete it and train anew "
+            f"({type(error).__name__}: {error})"
+        ) from error
+
+
+def _as_json(value: object) -> object:
+    return json.loads(json.dumps(value))

@@ -1,0 +1,202 @@
+"""The CAM methods: one table, one row a method, and the formulas behind them.
+
+Most methods turn the features of the study's layer and the gradient of one logit with
+respect to them into a small map. The formulas here use nothing but operations of the
+tensors given, so this module imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from lib.base.tables import Table
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from lib.maps.head_pass import HeadPass
+
+# The published floor of Threshold-Grad-CAM, as a share of the map's range.
+PUBLISHED_FLOOR = 0.3
+
+
+def min_max(maps: Tensor) -> Tensor:
+    """Scale each (image, h, w) map to 0-1; a constant map becomes 0 everywhere."""
+    low = maps.amin(dim=(-2, -1), keepdim=True)
+    span = maps.amax(dim=(-2, -1), keepdim=True) - low
+    return (maps - low) / span.masked_fill(span == 0, 1)
+
+
+def grad_cam_family(
+    features: Tensor, gradient: Tensor, *, relu_before_mean: bool, floor: float
+) -> Tensor:
+    """Grad-CAM and its two published changes, each of which can be had alone.
+
+    features, gradient : (image, channel, h, w)
+    relu_before_mean   : False keeps Grad-CAM's order, the mean over channels and
+                         then the ReLU; True applies the ReLU to every channel first
+    floor              : 0 leaves the map as it is; above 0 it is scaled to 0-1 and
+                         every value below the floor is raised to it
+    Returns (image, h, w), >= 0. A map that is 0 everywhere stays constant: it is
+    for the caller to count, and never NaN.
+
+    Source: Selvaraju et al., ICCV 2017, eq. 1-2; Chamas et al., arXiv 2408.03164,
+    whose Threshold-Grad-CAM is relu_before_mean=True, floor=0.3.
+    """
+    if not 0 <= floor < 1:
+        raise ValueError(f"floor must lie in [0, 1), got {floor}")
+    weighted = features * gradient.mean(dim=(-2, -1), keepdim=True)
+    if relu_before_mean:
+        maps = weighted.relu().mean(dim=1)
+    else:
+        maps = weighted.mean(dim=1).relu()
+    return min_max(maps).clamp(min=floor) if floor > 0 else maps
+
+
+@dataclass(frozen=True)
+class CamMethod:
+    """One row: how maps are made of a forward and the head's gradient, or of more.
+
+    small_map : (features, gradient) -> (image, h, w), for methods that need no more
+    whole_map : (model, x, `HeadPass`) -> (image, h, w), for the others
+    forwards  : how many forwards of the network a picture it takes besides; "channels" for
+                one per channel of the layer
+    plain     : it needs the network as published, not as rewritten for speed
+    learned   : it needs attention weights trained for each network, see `lib.maps.learned`
+    floor     : to which lower values of its maps are raised, as a share of their range
+    origin    : SHA-256 of the reader's file that added it, "" for the study's own
+    """
+
+    key: str
+    label: str
+    small_map: Callable[[Tensor, Tensor], Tensor] | None = None
+    whole_map: Callable[[nn.Module, Tensor, HeadPass], Tensor] | None = None
+    forwards: int | str = 0
+    plain: bool = False
+    learned: bool = False
+    floor: float = 0.0
+    origin: str = ""
+
+    def maps(self, model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
+        """(image, h, w) maps, not yet enlarged. Raises what the method raises."""
+        if self.small_map is not None:
+            return self.small_map(passed.features, passed.gradient)
+        return self.whole_map(model, x, passed)
+
+
+def grad_cam_variant(
+    key: str, label: str, *, relu_before_mean: bool = False, floor: float = 0.0
+) -> CamMethod:
+    """A row for any order of ReLU and mean and any floor."""
+    formula = partial(grad_cam_family, relu_before_mean=relu_before_mean, floor=floor)
+    return CamMethod(key, label, formula, floor=floor)
+
+
+PUBLISHED_METHODS = ("grad_cam", "threshold_grad_cam")
+FLOORS = tuple(step / 10 for step in range(10))
+
+
+def family_key(relu_before_mean: bool, floor: float) -> str:
+    """The key of the row with this order of ReLU and mean and one of `FLOORS`."""
+    if relu_before_mean and floor == PUBLISHED_FLOOR:
+        return "threshold_grad_cam"
+    return ("relu_first" if relu_before_mean else "grad_cam") + f"_floor_{floor}" * bool(floor)
+
+
+def _family() -> list[CamMethod]:
+    """Threshold-Grad-CAM's two changes, each alone and at every floor."""
+    rows = []
+    for relu_before_mean, name in ((False, "Grad-CAM"), (True, "ReLU first")):
+        for floor in FLOORS:
+            key = family_key(relu_before_mean, floor)
+            if key not in PUBLISHED_METHODS:
+                label = f"{name}, floor {floor}" if floor else name
+                rows.append(grad_cam_variant(key, label, relu_before_mean=relu_before_mean,
+                                             floor=floor))  # fmt: skip
+    return rows
+
+
+def _one_pass(key: str, label: str) -> CamMethod:
+    """A formula of `lib.maps.one_pass`."""
+    return CamMethod(key, label, partial(_call, "lib.maps.one_pass", key))
+
+
+def _package(
+    key: str, label: str, function: str, *first: str, forwards: int | str = 0, plain: bool = False,
+    **options,
+) -> CamMethod:  # fmt: skip
+    """A function of `lib.maps.package_cams`, bound to its first arguments."""
+    call = partial(_call, "lib.maps.package_cams", function, *first, **options)
+    return CamMethod(key, label, whole_map=call, forwards=forwards, plain=plain)
+
+
+def _call(module: str, function: str, *arguments, **options) -> Tensor:
+    # Found when it is called: this table must cost no import of torch.
+    return getattr(import_module(module), function)(*arguments, **options)
+
+
+def _learned(key: str, label: str, forwards: int = 0) -> CamMethod:
+    """A row of `lib.maps.learned.attention.ATTENTIONS`."""
+    call = partial(_call, "lib.maps.learned.attention", "learned_map", key)
+    return CamMethod(key, label, whole_map=call, forwards=forwards, learned=True)
+
+
+def _pixel(key: str, label: str, gradients: int) -> CamMethod:
+    """A function of `lib.maps.pixel_methods`; a gradient of the whole network is three forwards."""
+    call = partial(_call, "lib.maps.pixel_methods", key)
+    return CamMethod(key, label, whole_map=call, forwards=gradients, plain=True)
+
+
+METHODS: Table[CamMethod] = Table(
+    "method",
+    [
+        grad_cam_variant("grad_cam", "Grad-CAM"),
+        grad_cam_variant("threshold_grad_cam", "Threshold-Grad-CAM",
+                         relu_before_mean=True, floor=PUBLISHED_FLOOR),
+        *_family(),
+        _one_pass("hires_cam", "HiResCAM"),
+        _one_pass("grad_cam_plus_plus", "Grad-CAM++"),
+        _one_pass("x_grad_cam", "XGradCAM"),
+        _one_pass("layer_cam", "LayerCAM"),
+        _one_pass("element_wise", "Grad-CAM, element-wise"),
+        _one_pass("eigen_cam", "EigenCAM"),
+        _one_pass("eigen_grad_cam", "EigenGradCAM"),
+        _package("shapley_cam", "ShapleyCAM", "shapley_cam"),
+        _package("finer_cam", "FinerCAM", "finer_cam"),
+        _package("fem", "FEM", "from_head", "FEM"),
+        _package("kpca_cam", "KPCA-CAM", "from_head", "KPCA_CAM"),
+        _package("ablation_cam", "AblationCAM", "ablation_cam"),
+        _package("full_grad", "FullGrad", "full_grad", forwards=3, plain=True),
+        _package("score_cam", "ScoreCAM", "score_cam", forwards="channels"),
+        _learned("lcam_fm", "L-CAM-Fm"),
+        _learned("lcam_img", "L-CAM-Img"),
+        _learned("lcam_fm_a", "L-CAM-Fm, cross-entropy alone"),
+        _learned("lcam_img_a", "L-CAM-Img, cross-entropy alone"),
+        _learned("tame", "TAME", forwards=1),
+        _pixel("integrated_gradients", "Integrated Gradients", 3 * 25),
+        _pixel("smooth_grad", "SmoothGrad", 3 * 50),
+        _pixel("blur_ig", "BlurIG", 3 * 100),
+        _pixel("guided_ig", "GuidedIG", 3 * 200),
+        _pixel("lime", "LIME", 1000),
+        _one_pass("random_cam", "random channel weights (control)"),
+    ],
+)  # fmt: skip
+
+# No class activation maps, and in the picture's resolution.
+PIXEL_METHODS = ("integrated_gradients", "smooth_grad", "blur_ig", "guided_ig", "lime")
+LEARNED_METHODS = tuple(row.key for row in METHODS.values() if row.learned)
+
+# Every CAM once: those of the family that are no more than steps between two are left out, and
+# those that somebody has to train first.
+ALL_METHODS = (
+    *PUBLISHED_METHODS,
+    *(
+        key
+        for key in METHODS
+        if "floor" not in key and key not in (*PUBLISHED_METHODS, *PIXEL_METHODS, *LEARNED_METHODS)
+    ),
+)

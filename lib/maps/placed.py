@@ -1,0 +1,35 @@
+"""Heatmaps for looking at: chosen pictures, chosen variants, the study's methods."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.maps.cam import cam_maps
+from lib.maps.methods import CamMethod
+from lib.networks.models import StudyModel
+
+
+@torch.no_grad()
+def heatmaps(
+    model: StudyModel,
+    pictures: np.ndarray,
+    targets: Tensor | None,
+    methods: tuple[CamMethod, ...],
+) -> dict[str, np.ndarray]:
+    """{method label: (image, 224, 224)} of some pictures, for drawing.
+
+    Each map lies where the network looked: NaN outside the part of the picture that
+    its centre crop keeps. (Scores stretch maps over the whole picture, as published.)
+    """
+    side = pictures.shape[1]
+    window = model.backbone.preprocessing.window(side)
+    size = window.stop - window.start
+    maps = cam_maps(model, model.prepare(pictures), targets, methods, size)
+    placed = {}
+    for method in methods:
+        canvas = np.full((len(pictures), side, side), np.nan)
+        canvas[:, window, window] = maps[method.key].cpu().numpy()
+        placed[method.label] = canvas
+    return placed

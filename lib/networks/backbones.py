@@ -1,0 +1,191 @@
+"""The study's backbones: one table, one row a backbone.
+
+Everything that differs between backbones is in its row: where the weights come
+from, which convolutions become learnable-spacing ones, how a picture is
+prepared, how the backbone is drawn. Loading, conversion, scoring, figures and
+tests iterate over the table, so adding a backbone is adding a row.
+
+This module imports no torch, so that drawing and checking parameters stay
+quick; `load_model` reaches for it only when called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from lib.base.geometry import Preprocessing
+from lib.base.tables import Table
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class DclsRecipe:
+    """How a backbone's convolutions become learnable-spacing ones.
+
+    kernel_count : learnable points per kernel
+    size         : side of the square the points may occupy, pixels of the map
+    version      : "v0" or "v1", the interpolation of the DCLS package
+    replaces     : which convolutions are replaced, a predicate on a Conv2d
+    """
+
+    kernel_count: int
+    size: int
+    version: str
+    replaces: Callable[[Any], bool]
+
+
+@dataclass(frozen=True, eq=False)  # one row is one backbone: compared by identity
+class Backbone:
+    """One row of the table.
+
+    key         : the name used everywhere: options, file names, data frames
+    label       : the name drawn in figures and tables
+    family      : backbones of one family share an architecture class
+    timm_tag    : the baseline's pretrained weights, named explicitly because
+                  timm's defaults can be others
+    dcls        : the conversion recipe; None for one without a DCLS form
+    preprocessing : input geometry
+    colour      : in every figure (Okabe and Ito's, safe for colour-blind readers, and grey)
+    mini        : architecture arguments of the embedded example's miniature; none: no such
+    head_norm_eps : set on the classifier head's norm where the original differs
+                  from timm; None where it does not
+    pair_of     : "" for the study's eight; else the one of them with whose DCLS weights
+                  this row's baseline, trained by their recipe, makes a fairer pair
+    layer       : whose output the maps are made of, a module's name; "" is where timm's
+                  `forward_features` ends
+    channels_last : its features are (image, h, w, channel)
+    build       : makes the network for a number of classes; None is timm's tag
+    weights, weights_dcls : files, where they are not the study's own
+    origin      : SHA-256 of the reader's file that added it, "" for the study's own
+    compared    : part of a whole run; else there for L-CAM's published settings alone
+    """
+
+    key: str
+    label: str
+    family: str
+    timm_tag: str
+    dcls: DclsRecipe | None
+    preprocessing: Preprocessing
+    colour: str
+    mini: Mapping[str, Any] = field(repr=False, default_factory=dict)
+    head_norm_eps: float | None = None
+    pair_of: str = ""
+    layer: str = ""
+    channels_last: bool = False
+    compared: bool = True
+    build: Callable[[int], Any] | None = field(repr=False, default=None)
+    weights: str = ""
+    weights_dcls: str = ""
+    origin: str = ""
+
+    @property
+    def forms(self) -> tuple[bool, ...]:
+        """Without DCLS, and with it if there is a recipe."""
+        return (False, True) if self.dcls else (False,)
+
+    def titled(self, dcls: bool) -> str:
+        """The label of one of its forms."""
+        return self.label + " + DCLS" * dcls
+
+    @property
+    def timm_name(self) -> str:
+        """The architecture's name in timm's registry, without the weights' tag."""
+        return self.timm_tag.split(".")[0]
+
+
+def _is_dense_3x3(conv) -> bool:
+    return conv.kernel_size == (3, 3) and conv.groups == 1
+
+
+def _is_depthwise(conv) -> bool:
+    return conv.groups == conv.in_channels == conv.out_channels
+
+
+def _is_depthwise_7x7(conv) -> bool:
+    return _is_depthwise(conv) and conv.kernel_size == (7, 7)
+
+
+_CONVNEXT_INPUT = Preprocessing(resize=256, crop=224)
+_METAFORMER_INPUT = Preprocessing(resize=224, crop=224)
+_RESNET_INPUT = Preprocessing(resize=235, crop=224)
+_FASTVIT_INPUT = Preprocessing(resize=256, crop=256)
+
+BACKBONES: Table[Backbone] = Table(
+    "model",
+    [
+        Backbone(
+            "resnet50", "ResNet-50", "resnet", "resnet50.a1_in1k",
+            DclsRecipe(5, 7, "v0", _is_dense_3x3), _RESNET_INPUT, "#666666",
+            mini=dict(layers=(1, 1, 2, 1), channels=(16, 32, 48, 64)),
+        ),
+        Backbone(
+            "convnext_tiny", "ConvNeXt-T", "convnext", "convnext_tiny.fb_in1k",
+            DclsRecipe(34, 17, "v0", _is_depthwise), _CONVNEXT_INPUT, "#56B4E9",
+            mini=dict(depths=(1, 1, 2, 1), dims=(16, 32, 64, 96), ls_init_value=0.1),
+        ),
+        Backbone(
+            "convnext_small", "ConvNeXt-S", "convnext", "convnext_small.fb_in1k",
+            DclsRecipe(40, 17, "v0", _is_depthwise), _CONVNEXT_INPUT, "#0072B2",
+            mini=dict(depths=(1, 1, 3, 1), dims=(16, 32, 64, 112), ls_init_value=0.1),
+        ),
+        Backbone(
+            "convnext_base", "ConvNeXt-B", "convnext", "convnext_base.fb_in1k",
+            DclsRecipe(40, 17, "v0", _is_depthwise), _CONVNEXT_INPUT, "#CC79A7",
+            mini=dict(depths=(1, 1, 3, 1), dims=(24, 48, 80, 128), ls_init_value=0.1),
+        ),
+        Backbone(
+            "caformer_s18", "CAFormer-S18", "metaformer", "caformer_s18.sail_in1k",
+            DclsRecipe(34, 17, "v1", _is_depthwise), _METAFORMER_INPUT, "#D55E00",
+            mini=dict(depths=(1, 1, 2, 1), dims=(16, 32, 64, 96),
+                      token_mixers=("SepConv", "SepConv", "Attention", "Attention"),
+                      norm_layers=("LayerNorm2dNoBias",) * 2 + ("LayerNormNoBias",) * 2),
+        ),
+        Backbone(
+            "convformer_s18", "ConvFormer-S18", "metaformer", "convformer_s18.sail_in1k",
+            DclsRecipe(40, 17, "v1", _is_depthwise), _METAFORMER_INPUT, "#E69F00",
+            mini=dict(depths=(1, 1, 2, 1), dims=(16, 32, 64, 96),
+                      token_mixers=("SepConv",) * 4, norm_layers=("LayerNorm2dNoBias",) * 4),
+            head_norm_eps=1e-5,
+        ),
+        Backbone(
+            "fastvit_sa24", "FastViT-sa24", "fastvit", "fastvit_sa24.apple_in1k",
+            DclsRecipe(34, 17, "v1", _is_depthwise_7x7), _FASTVIT_INPUT, "#009E73",
+            mini=dict(layers=(1, 1, 2, 1), embed_dims=(16, 32, 64, 128),
+                      mlp_ratios=(2, 2, 2, 2), layer_scale_init_value=0.1),
+        ),
+        Backbone(
+            "fastvit_sa36", "FastViT-sa36", "fastvit", "fastvit_sa36.apple_in1k",
+            DclsRecipe(34, 17, "v1", _is_depthwise_7x7), _FASTVIT_INPUT, "#F0E442",
+            mini=dict(layers=(1, 1, 3, 1), embed_dims=(16, 32, 64, 128),
+                      mlp_ratios=(2, 2, 2, 2), layer_scale_init_value=0.1),
+        ),
+    ],
+)  # fmt: skip
+THE_EIGHT = tuple(BACKBONES.values())
+# DCLS-ResNet-50 was trained by the A3 recipe, the study's baseline by A1, which is longer.
+BACKBONES.add(
+    replace(
+        BACKBONES["resnet50"], key="resnet50_a3", label="ResNet-50 (A3)",
+        timm_tag="resnet50.a3_in1k", colour="#000000", pair_of="resnet50",
+    )
+)  # fmt: skip
+# The networks of L-CAM's own study. VGG-16's maps are of its last convolution (rectified), or of
+# what the last pooling leaves of them.
+BACKBONES.add(
+    Backbone(
+        "vgg16", "VGG-16", "vgg", "vgg16.tv_in1k", None, _CONVNEXT_INPUT, "#999999",
+        layer="features.29", compared=False,
+    )
+)  # fmt: skip
+BACKBONES.add(
+    replace(BACKBONES["vgg16"], key="vgg16_pooled", label="VGG-16 (pooled)", layer="features.30")
+)
+
+
+def variant_name(key: str, dcls: bool) -> str:
+    """Name of one of a backbone's two variants: "resnet50" or "resnet50_dcls"."""
+    return f"{key}_dcls" if dcls else key

@@ -1,0 +1,71 @@
+"""A variant's network with fresh random weights, and how many parameters it has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import timm
+import torch
+from timm.models import metaformer
+from torch import nn
+
+from lib.networks.backbones import Backbone
+from lib.networks.dcls import convert_to_dcls
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Learnable parameters, each shared tensor counted once."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def _metaformer_mini(mini: Mapping[str, Any], num_classes: int) -> nn.Module:
+    # timm's entry points fix depth and width of MetaFormers: only the class takes them.
+    layers = {k: [getattr(metaformer, n) for n in mini[k]] for k in ("token_mixers", "norm_layers")}
+    return metaformer.MetaFormer(**{**mini, **layers}, num_classes=num_classes)
+
+
+def build_network(
+    backbone: Backbone, dcls: bool, *, mini: bool = False, num_classes: int = 1000, **options
+) -> nn.Module:
+    """A variant's network with fresh random weights, from torch's global generator.
+
+    options : passed on to timm's model
+    """
+    if backbone.build is not None:
+        network = backbone.build(num_classes)
+    elif not mini or backbone.origin:
+        network = timm.create_model(backbone.timm_name, num_classes=num_classes, **options)
+    elif backbone.family == "metaformer":
+        network = _metaformer_mini(backbone.mini, num_classes)
+    else:
+        network = timm.create_model(
+            backbone.timm_name, pretrained=False, num_classes=num_classes, **backbone.mini
+        )
+    return _finished(network, backbone, dcls)
+
+
+def _finished(network: nn.Module, backbone: Backbone, dcls: bool) -> nn.Module:
+    """Set what timm's architecture does otherwise than the original's; convert."""
+    if dcls and backbone.dcls is None:
+        raise ValueError(f"{backbone.label} has no DCLS form")
+    if backbone.head_norm_eps is not None:
+        network.head.fc.norm.eps = backbone.head_norm_eps
+    return convert_to_dcls(network, backbone.dcls) if dcls else network
+
+
+def weightless(backbone: Backbone) -> torch.device:
+    """Where a network is built to be counted only. A reader's own function makes a real one:
+    it may ask for a number."""
+    return torch.device("cpu" if backbone.build else "meta")
+
+
+@cache
+def parameter_counts(backbone: Backbone, *, mini: bool, classes: int) -> dict[bool, int]:
+    """{dcls: learnable parameters}, shared positions counted once; makes no weights."""
+    with weightless(backbone):
+        return {
+            dcls: count_parameters(build_network(backbone, dcls, mini=mini, num_classes=classes))
+            for dcls in backbone.forms
+        }

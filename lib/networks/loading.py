@@ -1,0 +1,107 @@
+"""Variants with their weights, from files, timm's hub or a random generator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from lib.base.files import write_atomically
+from lib.base.fingerprint import sha256_of
+from lib.base.paths import DEMO
+from lib.base.tables import unknown_name
+from lib.networks.backbones import BACKBONES, Backbone, variant_name
+from lib.networks.building import _finished, build_network
+from lib.networks.checkpoints import MissingWeights, load_weights
+from lib.networks.models import Provenance, StudyModel
+from lib.networks.sources import WEIGHTS_SUFFIXES
+
+
+def save_weights(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a state dict as safetensors, in float16 to keep files small.
+
+    Shared positions are written once per layer, as the published checkpoints do.
+    """
+    tensors = {}
+    for name, tensor in network.state_dict().items():
+        kind = torch.float16 if tensor.is_floating_point() else tensor.dtype
+        tensors[name] = tensor.to(kind).clone(memory_format=torch.contiguous_format)
+    with write_atomically(path) as partial:
+        save_file(tensors, partial, metadata=dict(metadata))
+
+
+def demo_weights_path(key: str, dcls: bool) -> Path:
+    return DEMO / "checkpoints" / f"{variant_name(key, dcls)}.safetensors"
+
+
+def _demo_network(backbone: Backbone, dcls: bool) -> tuple[nn.Module, Provenance]:
+    path = demo_weights_path(backbone.key, dcls)
+    if not path.is_file():
+        raise MissingWeights(
+            f"the embedded example's weights {path} are missing: "
+            "restore them with `git checkout -- data/demo` or make them with `make demo-data`"
+        )
+    num_classes = len((DEMO / "classes.txt").read_text(encoding="utf-8").splitlines())
+    network = build_network(backbone, dcls, mini=True, num_classes=num_classes)
+    load_weights(network, path, backbone.family)
+    provenance = Provenance(
+        variant_name(backbone.key, dcls), "file", "mini", str(path), sha256_of(path),
+        "miniature trained on the embedded example's procedural pictures",
+    )  # fmt: skip
+    return network, provenance
+
+
+def _random_network(backbone: Backbone, dcls: bool) -> tuple[nn.Module, Provenance]:
+    name = variant_name(backbone.key, dcls)
+    note = "random weights: for checks of software, never for results"
+    return build_network(backbone, dcls), Provenance(name, "random", "full", note=note)
+
+
+def _timm_network(backbone: Backbone, dcls: bool) -> tuple[nn.Module, Provenance]:
+    if dcls:
+        raise ValueError(
+            f"timm publishes no DCLS weights for {backbone.key!r}; weights='timm' is for baselines"
+        )
+    network = _finished(timm.create_model(backbone.timm_tag, pretrained=True), backbone, dcls)
+    return network, Provenance(backbone.key, backbone.timm_tag, "full")
+
+
+def load_model(
+    key: str, dcls: bool = False, weights: str | Path = "random", container: str = ""
+) -> StudyModel:
+    """One of the sixteen variants, in eval mode.
+
+    key     : a row of `BACKBONES`
+    dcls    : with its convolutions replaced by learnable-spacing ones
+    weights : "demo", the embedded example's trained miniature; "random", full
+              size and untrained; "timm", the baseline's published weights through
+              timm's hub; or a path to a file of the full-size variant: safetensors,
+              or a published checkpoint in its original naming
+    container : the entry of a checkpoint that holds the weights; "" looks for it
+    Raises  : UnknownName for an unknown key or word, MissingWeights, ValueError
+              for a file that does not fit
+    """
+    backbone = BACKBONES[key]
+    loaders = {"demo": _demo_network, "random": _random_network, "timm": _timm_network}
+    if isinstance(weights, Path) or str(weights).endswith(WEIGHTS_SUFFIXES):
+        return load_weights_file(key, dcls, Path(weights), container)
+    if weights not in loaders:
+        raise unknown_name("weights", weights, loaders)
+    network, provenance = loaders[weights](backbone, dcls)
+    return StudyModel(network, backbone, provenance).eval()
+
+
+def load_weights_file(
+    key: str, dcls: bool, path: Path, container: str = "", mini: bool = False, classes: int = 1000
+) -> StudyModel:
+    """A variant with the weights of a file, as `load_model` reads it; of a miniature if asked."""
+    backbone = BACKBONES[key]
+    network = build_network(backbone, dcls, mini=mini, num_classes=classes)
+    load_weights(network, path, backbone.family, container)
+    size = "mini" if mini else "full"
+    provenance = Provenance(variant_name(key, dcls), "file", size, str(path), sha256_of(path))
+    return StudyModel(network, backbone, provenance).eval()

@@ -1,0 +1,214 @@
+"""The sixteen variants as networks split where the study takes its maps.
+
+timm's `forward_features` and `forward_head` meet at exactly the study's layer in
+all four families: ConvNeXt's and MetaFormer's last stage before the final norm,
+ResNet's layer4, FastViT's final expansion convolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lib.networks.backbones import Backbone
+from lib.networks.compiled import CompiledForward
+from lib.networks.dcls import fold_dcls
+from lib.networks.precision import PRECISIONS
+from lib.networks.preprocessing import normalised, prepare_pixels, resize_pictures
+from lib.networks.rewrites import (
+    LAYOUTS,
+    MINI_FORM,
+    PLAIN,
+    Form,
+    form_to_compile,
+    remembered_form,
+    written,
+)
+from lib.networks.split import split_at
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a model's weights come from.
+
+    source       : "random", "file", or timm's tag
+    path, sha256 : of the weights file, None where there is none
+    architecture : "full" or "mini"
+    note         : what a reader must know, e.g. that the weights are random
+    """
+
+    variant: str
+    source: str
+    architecture: str
+    path: str | None = None
+    sha256: str | None = None
+    note: str = ""
+
+
+def _channels_second(features: Callable, head: Callable) -> tuple[Callable, Callable]:
+    """Both halves of a network whose features are (image, h, w, channel)."""
+    return (
+        lambda x: features(x).permute(0, 3, 1, 2),
+        lambda found: head(found.permute(0, 2, 3, 1)),
+    )
+
+
+class StudyModel(nn.Module):
+    """A network split at the study's layer.
+
+    features(x)     : (image, 3, side, side) -> (image, channel, h, w)
+    head(features)  : -> (image, class) logits; head(features(x)) is the network
+    prepare(pictures) : uint8 pictures -> x
+    layers(x)       : features of three layers, the study's last
+    attentions      : {method: module} of learned attention maps, see `lib.maps.learned.attention`
+    """
+
+    form = PLAIN
+    precision = "float32"
+    attentions: Mapping[str, nn.Module] = {}
+
+    def __init__(self, network: nn.Module, backbone: Backbone, provenance: Provenance):
+        super().__init__()
+        self.network = network
+        features, head = (
+            split_at(network, backbone.layer)
+            if backbone.layer
+            else (network.forward_features, network.forward_head)
+        )
+        if backbone.channels_last:
+            features, head = _channels_second(features, head)
+        self._whole_features, self._head = features, head
+        self._forward_features = self._whole_features
+        self.backbone = backbone
+        self.provenance = provenance
+
+    @property
+    def variant(self) -> str:
+        return self.provenance.variant
+
+    def features(self, x: Tensor) -> Tensor:
+        return self._features_by(self._forward_features, x)
+
+    def _features_by(self, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """In the chosen precision."""
+        if self.precision == "float32":
+            return forward(x)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return forward(x).float()
+
+    def head(self, features: Tensor) -> Tensor:
+        return self._head(features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+    def prepare(self, pictures: np.ndarray) -> Tensor:
+        """Pictures as the network wants them, on its device and in its layout."""
+        resized = resize_pictures(pictures, self.backbone.preprocessing)
+        return self.prepare_pixels(torch.from_numpy(resized))
+
+    def prepare_pixels(self, pixels: Tensor) -> Tensor:
+        """The same for (image, side, side, 3) uint8 that are resized and cropped already."""
+        here = pixels.to(next(self.parameters()).device, non_blocking=True)
+        return prepare_pixels(here, self.backbone.preprocessing, self.form.layout)
+
+    def normalised(self, pictures: Tensor) -> Tensor:
+        """The same for (image, 3, side, side) in 0-1, on the network's device."""
+        return normalised(pictures, self.backbone.preprocessing, self.form.layout)
+
+    def layers(self, x: Tensor) -> list[Tensor]:
+        """Features of the three last stages, (image, channel, h, w) each, the study's layer
+        the last of them."""
+        stages = self._stages()[-3:-1]
+        seen: list[Tensor] = []
+        last = self.backbone.channels_last
+
+        def note(_stage: nn.Module, _given: object, made: Tensor) -> None:
+            seen.append(made.permute(0, 3, 1, 2) if last else made)
+
+        hooks = [stage.register_forward_hook(note) for stage in stages]
+        try:
+            # Not the compiled forward: hooks would be compiled in, or left out.
+            features = self._features_by(self._whole_features, x)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return [*(layer.to(features.dtype) for layer in seen), features]
+
+    def for_backward(self, precision: str = "float32") -> StudyModel:
+        """The same function, ready for gradients of the input through the whole network."""
+        own = bool(self.backbone.origin)  # it may hold what FastViT does
+        if self.backbone.family != "fastvit" and not own:
+            return self.for_inference(precision)
+        form = Form(channels_last=False, fused=not own, wide_channels_last=True)
+        return self.for_inference(precision, form=form)
+
+    def _stages(self) -> list[nn.Module]:
+        """In the order of the forward, the study's layer's the last. Raises ValueError where
+        neither the network nor timm names stages."""
+        if hasattr(self.network, "stages") and not self.backbone.layer:
+            return list(self.network.stages)
+        if not hasattr(self.network, "feature_info"):
+            raise ValueError(
+                f"{self.variant} names no stages, of which TAME reads three: give the network "
+                "`stages`, or leave TAME out"
+            )
+        # Where timm's own description of the network says that a size of the maps ends.
+        names = [info["module"] for info in self.network.feature_info]
+        if self.backbone.layer in names:
+            names = names[: names.index(self.backbone.layer) + 1]
+        return [self.network.get_submodule(name) for name in names]
+
+    def folded(self) -> StudyModel:
+        """The same function with every DCLS kernel folded into a plain convolution."""
+        return self.with_network(fold_dcls(self.network))
+
+    def with_network(self, network: nn.Module) -> StudyModel:
+        """Another network in this one's place, in eval mode, as it is written (`PLAIN`)."""
+        model = StudyModel(network, self.backbone, self.provenance).eval()
+        model.attentions, model.precision = self.attentions, self.precision
+        return model
+
+    def for_inference(
+        self,
+        precision: str = "float32",
+        compiled: bool = False,
+        form: Form | None = None,
+        keep_plain: bool = False,
+    ) -> StudyModel:
+        """Folded and rewritten for fast forwards: what scores and maps are made with.
+
+        precision : of the features, a key of `PRECISIONS`
+        compiled  : by torch.compile, at the first forwards
+        form      : how the network is written; None takes what was measured to be the
+                    fastest here (`lib.networks.rewrites`), and measures it the first time; of a
+                    network that is compiled, what compiles best
+        keep_plain : also as `plain`, only folded, for methods that ask for it
+
+        Not for a backward through the network: on a CPU FastViT's crashes channels-last, see
+        `for_backward`. `lib.maps.cam` differentiates the head only, and is safe.
+        """
+        folded = self.folded()
+        origin = self.backbone.origin
+        if form is None and self.provenance.architecture == "mini":
+            form = MINI_FORM
+        elif form is None and origin:
+            side, name = self.backbone.preprocessing.crop, f"{self.variant} {origin[:12]}"
+            form = remembered_form(folded.network, name, side, forms=LAYOUTS)
+        elif form is None and compiled:
+            form = form_to_compile(folded.network)
+        elif form is None:
+            side = self.backbone.preprocessing.crop
+            form = remembered_form(folded.network, self.variant, side)
+        model = self.with_network(written(folded.network, form))
+        model.form, model.precision = form, PRECISIONS[precision].key
+        if keep_plain:
+            object.__setattr__(model, "plain", folded)  # no part of it, whose parameters count
+        if compiled:
+            device = next(model.parameters()).device
+            model._forward_features = CompiledForward(model._whole_features, device, form.layout)
+        return model

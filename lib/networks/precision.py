@@ -1,0 +1,24 @@
+"""In which numbers networks compute their features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lib.base.tables import Table
+
+
+@dataclass(frozen=True)
+class Precision:
+    """label : what it means for scores"""
+
+    key: str
+    label: str
+
+
+PRECISIONS: Table[Precision] = Table(
+    "precision",
+    [
+        Precision("float32", "as published"),
+        Precision("bf16", "faster; scores differ (see data/bench/bench.md): not for results"),
+    ],
+)

@@ -1,0 +1,302 @@
+"""Exact rewrites of a network for faster forwards, and which of them win on this machine.
+
+Each computes the same function: only the order of float32 sums differs. Which is fastest
+depends on processor and network, so a full-size network's form is chosen by a short
+measurement, whose outcome is remembered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from timm.layers import Mlp
+from timm.models.fastvit import RepConditionalPosEnc
+from timm.models.metaformer import SepConv, StarReLU
+from timm.utils.model import reparameterize_model
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from lib.base.files import write_atomically
+from lib.base.paths import OUTPUT
+
+FORMS = OUTPUT / "forms.json"
+_PROBED_BATCH = 8
+_ROUNDS = 3
+_SAME = 1e-4  # of the largest feature: what reordered float32 sums may differ by
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a network is written.
+
+    channels_last  : its layout in memory
+    linear_as_conv : linear layers over pixels are 1x1 convolutions
+    wide_channels_last : depthwise convolutions of more than 7 x 7, each by itself channels-last
+                     in a network that is not
+    fused          : batch norms are folded into convolutions, parallel branches into one,
+                     MetaFormers' activations into the layers after them
+    """
+
+    channels_last: bool = True
+    linear_as_conv: bool = False
+    fused: bool = False
+    wide_channels_last: bool = False
+
+    @property
+    def layout(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+
+PLAIN = Form(channels_last=False)
+# Of a reader's own networks: nothing is taken out or put together, whatever the forward does.
+LAYOUTS = (PLAIN, Form())
+# Of the embedded example's miniatures, whose forwards are too short to be worth a measurement.
+MINI_FORM = Form(fused=True)
+
+
+class LinearAsConv(nn.Module):
+    """A linear layer over the last axis as a 1x1 convolution on the channels-last view."""
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        weight = linear.weight[:, :, None, None]
+        self.weight = nn.Parameter(weight.detach(), requires_grad=linear.weight.requires_grad)
+        self.bias = linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim < 3:
+            return F.linear(x, self.weight.flatten(1), self.bias)
+        pixels = x.reshape(x.shape[0], -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
+        y = F.conv2d(pixels, self.weight, self.bias).permute(0, 2, 3, 1)
+        return y.reshape(*x.shape[:-1], y.shape[-1])
+
+
+def _inner_linears(network: nn.Module) -> dict[str, nn.Linear]:
+    """The linear layers before the head, by name."""
+    ends = [getattr(network, name) for name in ("head", "fc") if hasattr(network, name)]
+    head = {id(module) for end in ends for module in end.modules()}
+    return {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear) and id(module) not in head
+    }
+
+
+def _with_linear_as_conv(network: nn.Module) -> nn.Module:
+    for name, linear in _inner_linears(network).items():
+        network.set_submodule(name, LinearAsConv(linear))
+    return network
+
+
+def _fused(network: nn.Module) -> nn.Module:
+    """Batch norms folded into the convolutions before them; FastViT's branches into one."""
+    for module in network.modules():
+        if isinstance(module, RepConditionalPosEnc):  # timm assumes the plain network's 7x7
+            module.spatial_shape = module.pos_enc.kernel_size
+    network = _with_stars_taken_over(reparameterize_model(network, inplace=True))
+    for parent in list(network.modules()):
+        before: tuple[str, nn.Module] = ("", nn.Identity())
+        for name, child in list(parent.named_children()):
+            kind, conv = before
+            if (
+                isinstance(child, nn.BatchNorm2d)
+                and isinstance(conv, nn.Conv2d)
+                and conv.out_channels == child.num_features
+            ):
+                setattr(parent, kind, fuse_conv_bn_eval(conv, child))
+                setattr(parent, name, getattr(child, "act", nn.Identity()))
+            before = (name, child)
+    return network
+
+
+class SquaredReLU(nn.Module):
+    """relu(x)² + bias: a MetaFormer's StarReLU whose scale the next layer has taken over.
+
+    In place where nothing is recorded: what it is given is the layer before's and nobody
+    else's, and four passes over a network's largest tensors become two or three.
+    """
+
+    def __init__(self, bias: Tensor | None):
+        super().__init__()
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(x, inplace=not torch.is_grad_enabled())
+        x = x.square() if torch.is_grad_enabled() else x.square_()
+        return x if self.bias is None else x.add_(self.bias)
+
+
+def _with_stars_taken_over(network: nn.Module) -> nn.Module:
+    """StarReLU is scale · relu(x)² + bias: the next layer's weights take the scale, and, where
+    no zero padding stands between, its bias the bias."""
+    for module in network.modules():
+        if (
+            isinstance(module, Mlp)
+            and _is_star(module.act)
+            and isinstance(module.norm, nn.Identity)
+        ):
+            module.act = _taken_over(module.act, module.fc2, padded=False)
+        elif isinstance(module, SepConv) and _is_star(module.act1):
+            module.act1 = _taken_over(module.act1, module.dwconv, padded=True)
+    return network
+
+
+def _is_star(module: nn.Module) -> bool:
+    return isinstance(module, StarReLU) and bool(module.scale != 0)
+
+
+@torch.no_grad()
+def _taken_over(star: StarReLU, layer: nn.Linear | nn.Conv2d, padded: bool) -> SquaredReLU:
+    if padded:
+        bias = (star.bias / star.scale).detach().clone()
+    else:
+        bias, added = None, star.bias * layer.weight.flatten(1).sum(dim=1)
+        layer.bias = nn.Parameter(added if layer.bias is None else layer.bias + added)
+    layer.weight.mul_(star.scale)
+    return SquaredReLU(bias)
+
+
+def written(network: nn.Module, form: Form) -> nn.Module:
+    """A copy of a folded network in eval mode, in that form."""
+    network = copy.deepcopy(network).eval()
+    if form.fused:
+        network = _fused(network)
+    if form.linear_as_conv:
+        network = _with_linear_as_conv(network)
+    if form.wide_channels_last:
+        _set_wide_channels_last(network)
+    return network.to(memory_format=form.layout)
+
+
+class ChannelsLast(nn.Module):
+    """A layer that alone works channels-last."""
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.contiguous(memory_format=torch.channels_last)).contiguous()
+
+
+def _set_wide_channels_last(network: nn.Module) -> None:
+    wide = [
+        name for name, layer in network.named_modules()
+        if isinstance(layer, nn.Conv2d) and layer.stride == (1, 1)
+        and layer.groups == layer.in_channels == layer.out_channels and layer.kernel_size[0] > 7
+    ]  # fmt: skip
+    for name in wide:
+        network.set_submodule(name, ChannelsLast(network.get_submodule(name)))
+
+
+# --- which form wins ----------------------------------------------------------------------
+
+
+def candidates(network: nn.Module) -> list[Form]:
+    """The forms that are worth a try for such a network."""
+    norms = any(isinstance(module, nn.BatchNorm2d | StarReLU) for module in network.modules())
+    choices = (True, False), (True, False), (True, False)
+    return [
+        Form(*form)
+        for form in product(*choices)
+        if (not form[1] or _inner_linears(network)) and (not form[2] or norms)
+    ]
+
+
+def form_to_compile(network: nn.Module) -> Form:
+    """What was fastest, or as good as it, of all that were compiled, on the sixteen variants:
+    every rewrite, channels-last (17 x 17 depthwise convolutions demand it)."""
+    return max(candidates(network), key=lambda f: (f.channels_last, f.fused, f.linear_as_conv))
+
+
+@torch.inference_mode()
+def _seconds(network: nn.Module, x: Tensor) -> tuple[float, Tensor]:
+    started = time.perf_counter()
+    features = getattr(network, "forward_features", network)(x)
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+    return time.perf_counter() - started, features
+
+
+def fastest_form(network: nn.Module, side: int, forms: Sequence[Form] = ()) -> Form:
+    """The form with the shortest forward here; one that fails or computes something else is out.
+
+    network : folded, in eval mode, on its device
+    side    : of its input pictures
+    forms   : to choose from; empty: all `candidates`
+    """
+    device = next(network.parameters()).device
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(_PROBED_BATCH, 3, side, side, generator=generator).to(device)
+    _, expected = _seconds(network, x)
+    tried = {form: written(network, form) for form in forms or candidates(network)}
+    inputs = {form: x.contiguous(memory_format=form.layout) for form in tried}
+    for form in list(tried):  # also warms up
+        try:
+            _, features = _seconds(tried[form], inputs[form])
+            same = (features - expected).abs().max() <= _SAME * expected.abs().max()
+        except RuntimeError:  # such as a view that no other layout allows
+            same = False
+        if not same:
+            del tried[form]
+    best = dict.fromkeys(tried, float("inf"))
+    for _ in range(_ROUNDS):
+        for form in tried:
+            seconds, _ = _seconds(tried[form], inputs[form])
+            best[form] = min(best[form], seconds)
+    return min(best, key=best.__getitem__) if best else PLAIN
+
+
+def _machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = f"{processor()}, {torch.get_num_threads()} threads"
+    return f"{name}, torch {torch.__version__}"
+
+
+def processor() -> str:
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if "model name" in line)
+    return platform.processor() or platform.machine()
+
+
+def remembered_form(
+    network: nn.Module,
+    name: str,
+    side: int,
+    remembered: Path = FORMS,
+    forms: Sequence[Form] = (),
+) -> Form:
+    """`fastest_form`, measured once for a machine and a variant.
+
+    `data/output/forms.json` may be deleted at any time.
+    """
+    key = f"{name}, {side} px, {_machine(next(network.parameters()).device)}"
+    known = _read(remembered)
+    with contextlib.suppress(KeyError, TypeError):
+        return Form(**known[key])
+    form = fastest_form(network, side, forms)
+    with contextlib.suppress(OSError), write_atomically(remembered) as partial:
+        text = json.dumps(_read(remembered) | {key: asdict(form)}, indent=1)
+        partial.write_text(text, encoding="utf-8")
+    return form
+
+
+def _read(remembered: Path) -> dict[str, dict]:
+    try:
+        known = json.loads(remembered.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}

@@ -1,0 +1,96 @@
+"""ClickMe as the models are given it: pictures, human maps and labels, batch by batch.
+
+Other stores of pictures and maps (`lib.people.stored`) are read in the same way.
+Reading is done as the published study does it, so that scores can equal its own;
+`PROTOCOLS` tells which of the stored pictures are scored, and how their maps are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.base.geometry import DELIVERED_SIZE
+from lib.people.human_maps import published_human_maps, resize_pictures
+from lib.people.listing import Chosen, Listing
+from lib.people.stored import StoredError, StoredPicture
+
+
+@dataclass(frozen=True)
+class ClickMeBatch:
+    """Consecutive pictures as delivered to the models.
+
+    image_ids  : one name per image
+    pictures   : (image, 224, 224, 3) uint8
+    stored_maps : (image, 256, 256) uint8 or float32, larger = more important
+    labels     : (image,) int64
+    places     : (image,) place among the stored pictures, from 0, which tells by which
+                 protocols the picture is scored
+    """
+
+    image_ids: list[str]
+    pictures: np.ndarray
+    stored_maps: Tensor
+    labels: Tensor
+    places: np.ndarray
+
+    @cached_property
+    def human_maps(self) -> Tensor:
+        """(image, 224, 224) float32 on the stored scale, in the published reading."""
+        return published_human_maps(self.stored_maps)
+
+
+def deliver_pictures(stored: np.ndarray) -> np.ndarray:
+    """(image, 256, 256, 3) uint8 -> (image, 224, 224, 3) uint8, truncated, not rounded."""
+    return resize_pictures(stored, DELIVERED_SIZE)
+
+
+class ClickMe(Listing):
+    """Pictures, human maps and labels under a reading protocol; see `Listing`.
+
+    They are read when iterated, so memory does not grow with their number.
+    """
+
+    def batches(self, size: int = 32) -> Iterator[ClickMeBatch]:
+        """Decoded and preprocessed pictures, `size` at a time; the last may be smaller."""
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"a batch's size must be a whole number of 1 or more, got {size!r}")
+        pending: list[tuple[Chosen, StoredPicture]] = []
+        for item in self._read():
+            pending.append(item)
+            if len(pending) == size:
+                yield _batch(pending)
+                pending = []
+        if pending:
+            yield _batch(pending)
+
+    def _read(self) -> Iterator[tuple[Chosen, StoredPicture]]:
+        for some in self.per_part():
+            found = some.part.read([chosen.index for chosen in some.chosen])
+            for chosen, picture in zip(some.chosen, found, strict=True):
+                if isinstance(picture, StoredPicture) and not 0 <= picture.label < self.classes:
+                    picture = StoredError(
+                        f"{chosen.part.where(chosen.index)}: label {picture.label} is outside "
+                        f"0 … {self.classes - 1}"
+                    )
+                if isinstance(picture, StoredPicture):
+                    yield chosen, picture
+                elif self.keep_going:
+                    self.left_out[chosen.image_id] = str(picture)
+                else:
+                    raise picture
+
+
+def _batch(items: Sequence[tuple[Chosen, StoredPicture]]) -> ClickMeBatch:
+    return ClickMeBatch(
+        [chosen.image_id for chosen, _ in items],
+        deliver_pictures(np.stack([picture.image for _, picture in items])),
+        torch.from_numpy(np.stack([picture.heatmap for _, picture in items])),
+        torch.tensor([picture.label for _, picture in items]),
+        np.array([chosen.place for chosen, _ in items]),
+    )

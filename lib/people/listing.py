@@ -1,0 +1,120 @@
+"""Which of the stored pictures a study takes, before any is read; nothing here needs torch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from lib.people.protocols import PROTOCOLS
+from lib.people.stored import Part, StoredError, open_parts
+
+L = TypeVar("L", bound="Listing")
+
+
+# The seed of `limit`'s subset: the same pictures for everyone who asks for as many.
+SUBSET_SEED = 20240803
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A stored picture: its part, its index there, its place among all."""
+
+    part: Part
+    index: int
+    place: int
+
+    @property
+    def image_id(self) -> str:
+        return self.part.image_id(self.index)
+
+
+class Listing:
+    """Pictures under a reading protocol: which ones, and in which parts they lie.
+
+    places   : shards, or folders of pictures and maps (`lib.people.stored`), in reading order
+    protocols : keys of `PROTOCOLS`; read is what any of them scores
+    limit    : a subset of so many pictures, drawn without replacement by a fixed
+               seed from those that every protocol scores; a smaller limit's pictures
+               are among a larger one's. 0 takes all.
+    classes  : labels must lie in 0 … classes - 1
+    keep_going : what cannot be read is left out, and named in `left_out`
+    unread   : the name of a last shard that the published reader stops before
+
+    Raises FileNotFoundError and StoredError.
+
+    chosen   : the pictures that are taken
+    left_out : {part or picture: why it is not read}, growing as pictures are read
+    """
+
+    def __init__(
+        self,
+        places: Sequence[Path],
+        protocols: Sequence[str] = ("published",),
+        limit: int = 0,
+        classes: int = 1000,
+        keep_going: bool = False,
+        unread: str = "",
+    ):
+        if isinstance(places, str | Path):
+            raise ValueError("places is a list of files or folders, not one path")
+        if limit < 0:
+            raise ValueError(f"limit must be 0 or more, got {limit}")
+        self.protocols = PROTOCOLS.select(protocols)
+        self.classes = classes
+        self.keep_going = keep_going
+        parts = open_parts([Path(place) for place in places], keep_going)
+        self.left_out = {part.name: part.damage for part in parts if part.damage}
+        stored = [(part, index) for part in parts for index in range(len(part))]
+        self.stored = len(stored)
+        last = sum(len(part) for part in parts[-1:] if part.name == unread)
+        self._scored = {p.key: p.scored(self.stored, last) for p in self.protocols}
+        for key, scored in self._scored.items():
+            if not scored:
+                raise StoredError(
+                    f"there are {self.stored} pictures, fewer than the one whole batch of "
+                    f"32 that protocol {key!r} needs; `--protocols corrected` scores any number"
+                )
+        taken = range(max(self._scored.values()))
+        # The same subset whatever the protocols: every one of them scores what this one does.
+        common = PROTOCOLS["published"].scored(self.stored, last) or self.stored
+        order = np.random.default_rng(SUBSET_SEED).permutation(common).tolist()
+        if 0 < limit < len(taken):  # what not all protocols score comes last
+            taken = sorted([*order, *range(common, self.stored)][:limit])
+        self.chosen = [Chosen(*stored[place], place) for place in taken]
+
+    def scored(self, protocol: str) -> int:
+        """How many of these pictures a protocol scores."""
+        return sum(chosen.place < self._scored[protocol] for chosen in self.chosen)
+
+    def is_scored(self, protocol: str, places: np.ndarray) -> np.ndarray:
+        """Which of the pictures at these places a protocol scores, as bools."""
+        return places < self._scored[protocol]
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def per_part(self: L) -> Iterator[L]:
+        """The same pictures, part by part: a unit of work that fits in memory."""
+        for _, group in groupby(self.chosen, key=lambda chosen: id(chosen.part)):
+            some = copy.copy(self)
+            some.chosen, some.left_out = list(group), {}
+            yield some
+
+    def blocks(self: L, size: int) -> Iterator[L]:
+        """The same pictures, so many at a time, of one part each."""
+        for some in self.per_part():
+            for start in range(0, len(some), size):
+                block = copy.copy(some)
+                block.chosen, block.left_out = some.chosen[start : start + size], {}
+                yield block
+
+    @property
+    def part(self) -> Part:
+        """The part of which these pictures are, where they are of one."""
+        return self.chosen[0].part

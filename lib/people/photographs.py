@@ -1,0 +1,120 @@
+"""Ten real photographs for Figures 5 and 6, with their attributions.
+
+They come with packages that the study needs anyway (scikit-image, scikit-learn,
+matplotlib), so nothing is downloaded. A user's own folder takes their place.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from lib.base.geometry import DELIVERED_SIZE
+from lib.people.pictures import read_picture
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+ATTRIBUTIONS = "attributions.csv"
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """pixels : (224, 224, 3) uint8, a centred square of the original."""
+
+    name: str
+    pixels: np.ndarray
+    attribution: str
+
+
+def _scikit_image(name: str) -> Callable[[], Path]:
+    return lambda: Path(str(resources.files("skimage") / "data" / name))
+
+
+def _scikit_learn(name: str) -> Callable[[], Path]:
+    return lambda: Path(str(resources.files("sklearn") / "datasets" / "images" / name))
+
+
+def _matplotlib(name: str) -> Callable[[], Path]:
+    folder = resources.files("matplotlib") / "mpl-data" / "sample_data"
+    return lambda: Path(str(folder / name))
+
+
+# Attributions as the packages' own notes give them.
+_SHIPPED: dict[str, tuple[Callable[[], Path], str]] = {
+    "cat": (_scikit_image("chelsea.png"), "Stefan van der Walt, CC0 (scikit-image)"),
+    "coffee": (_scikit_image("coffee.png"), "Rachel Michetti, CC0 (scikit-image)"),
+    "rocket": (_scikit_image("rocket.jpg"), "SpaceX, public domain (scikit-image)"),
+    "astronaut": (_scikit_image("astronaut.png"), "NASA, public domain (scikit-image)"),
+    "photographer": (_scikit_image("camera.png"), "Lav Varshney, CC0 (scikit-image)"),
+    "coins": (_scikit_image("coins.png"), "Brooklyn Museum, no known restrictions (scikit-image)"),
+    "galaxies": (_scikit_image("hubble_deep_field.jpg"), "NASA/ESA, public domain (scikit-image)"),
+    "palace": (_scikit_learn("china.jpg"), "danielbuechele, CC BY 2.0 (scikit-learn)"),
+    "flower": (_scikit_learn("flower.jpg"), "vultilion, CC BY 2.0 (scikit-learn)"),
+    "admiral": (_matplotlib("grace_hopper.jpg"), "US Navy, public domain (matplotlib)"),
+}  # fmt: skip
+
+
+def load_square(source: Path | BinaryIO, name: str = "") -> np.ndarray:
+    """A picture file as (224, 224, 3) uint8: upright, in colour, centred square.
+
+    source, name : as for `lib.people.pictures.read_picture`
+    Raises ValueError naming the file if it is no readable picture.
+    """
+    colour = read_picture(source, name)
+    return np.array(
+        ImageOps.fit(colour, (DELIVERED_SIZE, DELIVERED_SIZE), Image.Resampling.BICUBIC)
+    )
+
+
+def shipped_photographs() -> list[Photograph]:
+    """The ten photographs that the installed packages ship."""
+    return [Photograph(n, load_square(path()), text) for n, (path, text) in _SHIPPED.items()]
+
+
+def folder_photographs(folder: Path) -> list[Photograph]:
+    """A user's photographs, by file name; attributions from `attributions.csv`.
+
+    The CSV has the columns `file,attribution`; a picture without a line there is
+    shown as "no attribution given". Raises ValueError naming an unreadable file or
+    a line of the CSV for which there is no picture.
+    """
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    if not files:
+        raise ValueError(f"{folder} holds no picture ({', '.join(SUFFIXES)})")
+    credit: dict[str, str] = {}
+    listing = folder / ATTRIBUTIONS
+    if listing.is_file():
+        with listing.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            if not {"file", "attribution"} <= set(rows.fieldnames or ()):
+                raise ValueError(f"{listing} needs the columns file,attribution")
+            try:
+                lines = list(rows)
+            except UnicodeDecodeError:
+                raise ValueError(f"{listing} is not UTF-8 text") from None
+            for number, row in enumerate(lines, 2):
+                if None in row or None in row.values():
+                    raise ValueError(
+                        f"{listing}, line {number}: needs a file and an attribution; "
+                        'put "quotes" around text with commas'
+                    )
+            credit = {row["file"]: row["attribution"] for row in lines}
+        strangers = sorted(set(credit) - {p.name for p in files})
+        if strangers:
+            raise ValueError(f"{listing} names pictures that are not there: {', '.join(strangers)}")
+    return [
+        Photograph(p.stem, load_square(p), credit.get(p.name, "no attribution given"))
+        for p in files
+    ]
+
+
+def photographs(folder: Path, count: int = 10) -> list[Photograph]:
+    """The user's folder if it exists, else the shipped ones; `count` at most."""
+    found = folder_photographs(folder) if folder.is_dir() else shipped_photographs()
+    return found[:count]

@@ -1,0 +1,232 @@
+"""Folders of pictures to train on: ImageNet's usual layouts, and any folder of class folders.
+
+Pictures are read when they are asked for, by several processes if wanted; the crop and the flip
+of each follow from the seed, the epoch and the picture's place in the list alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lib.base.paths import shown
+from lib.people.pictures import read_picture
+from lib.people.stored.part import refuse_unprintable
+
+_SUFFIXES = {".jpeg", ".jpg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff"}
+_RESIZE = 256 / 224  # the shorter side, of the crop's
+_LONGEST = 50  # times the shorter side
+
+
+class PictureFolderError(ValueError):
+    """A folder or list without pictures, or a picture that cannot be read."""
+
+
+def listed_pictures(folder: Path, annotations: Path | None = None, limit: int = 0) -> list[Path]:
+    """The pictures of a folder, by name; folders in it may be one level or more deep, and links,
+    each of which is read once.
+
+    annotations : a text file whose lines begin with a picture's path below `folder`, with or
+                  without its suffix, and may go on with a class: these, in this order
+    limit       : so many at most, drawn from all by a fixed seed; 0 for all
+    Pictures may be links too; a list's must be below the folder by their names.
+    Raises PictureFolderError naming what is not there.
+    """
+    if limit < 0:
+        raise PictureFolderError(f"the limit must be 0 or more, got {limit}")
+    if not folder.is_dir():
+        raise PictureFolderError(f"{folder} is no folder of pictures")
+    if annotations is None:
+        found = sorted(_below(folder))
+    else:
+        found = _annotated(folder, annotations)
+    if not found:
+        raise PictureFolderError(f"no pictures ({', '.join(sorted(_SUFFIXES))}) in {folder}")
+    try:
+        refuse_unprintable(found)
+    except ValueError as error:
+        raise PictureFolderError(str(error)) from None
+    if 0 < limit < len(found):
+        chosen = np.random.default_rng(0).choice(len(found), limit, replace=False)
+        found = [found[i] for i in sorted(chosen)]
+    return found
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    def unreadable(error: OSError) -> None:
+        raise PictureFolderError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+    seen = set()
+    for root, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
+        status = Path(root).stat()
+        if (status.st_dev, status.st_ino) in seen:  # a link back, or a second one
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders.sort()
+        paths = (Path(root, name) for name in files)
+        yield from (p for p in paths if p.suffix.lower() in _SUFFIXES and _is_file(p))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # of a name that is too long
+        return False
+
+
+def _annotated(folder: Path, annotations: Path) -> list[Path]:
+    try:
+        lines = annotations.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PictureFolderError(f"the list {annotations} cannot be read: {error}") from error
+    # By their names, wherever links lead; and absolute, for a folder called "." or "..".
+    root, missing = Path(os.path.normpath(folder.absolute())), []
+    found: dict[Path, Path] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        name = line.split()[0]
+        words = line.strip()
+        path = next(
+            (
+                p
+                for said in dict.fromkeys((name, words, words.rpartition(" ")[0] or words))
+                for end in ("", ".JPEG", ".jpg", ".png")
+                if _is_file(p := Path(os.path.normpath(root / (said + end))))
+            ),
+            None,
+        )
+        if path is None:
+            missing.append(f"line {number}: {name}")
+        elif not path.is_relative_to(root):
+            raise PictureFolderError(f"{annotations}, line {number}: {name} is not below {folder}")
+        elif path in found:
+            raise PictureFolderError(f"{annotations}, line {number}: {name} is there twice")
+        else:
+            found[path] = folder / path.relative_to(root)
+    if missing:
+        some = "; ".join(missing[:3])
+        raise PictureFolderError(
+            f"{len(missing)} of the pictures that {shown(annotations)} lists are not below "
+            f"{folder}: {some}"
+        )
+    return list(found.values())
+
+
+class FolderPictures(Dataset):
+    """Pictures of files, the shorter side resized to 8/7 of the crop's: for
+    `lib.maps.learned.training` a crop drawn by lot, and a flip, for evaluation the centre.
+
+    side    : of the crop
+    workers : processes that read; 0 reads in this one
+    folder  : above all of them; where it lies does not tell pictures from others
+    """
+
+    def __init__(self, paths: Sequence[Path], side: int, workers: int = 0, folder: Path = Path()):
+        self.paths, self.side, self.workers, self.folder = list(paths), side, workers, folder
+        self._facts: dict = {}
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def centre(self, index: int) -> Tensor:
+        """(3, side, side) in 0-1. Raises PictureFolderError."""
+        picture = np.asarray(_resized(self.paths[index], round(self.side * _RESIZE), quick=False))
+        top, left = ((n - self.side) // 2 for n in picture.shape[:2])
+        crop = picture[top : top + self.side, left : left + self.side]
+        return torch.from_numpy(crop.copy()).permute(2, 0, 1).float().div_(255)
+
+    def __getitem__(self, asked: tuple[int, int, int]) -> Tensor:
+        index, seed, epoch = asked
+        rng = np.random.default_rng([seed, epoch, index])
+        picture = np.asarray(_resized(self.paths[index], round(self.side * _RESIZE), quick=True))
+        top, left = (rng.integers(0, n - self.side + 1) for n in picture.shape[:2])
+        crop = picture[top : top + self.side, left : left + self.side]
+        crop = crop[:, ::-1] if rng.random() < 0.5 else crop
+        return torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1)
+
+    def batches(self, indices: Sequence[np.ndarray], seed: int, epoch: int) -> Iterator[Tensor]:
+        asked = [[(int(i), seed, epoch) for i in some] for some in indices]
+        loader = DataLoader(self, batch_sampler=asked, num_workers=self.workers)
+        try:
+            for batch in loader:
+                yield batch.float().div_(255)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise PictureFolderError(
+                f"a process that reads pictures was ended, for lack of memory perhaps: fewer of "
+                f"them (--readers) may do ({error})"
+            ) from error
+        except PictureFolderError as error:  # a reading process's comes with its whole traceback
+            raise PictureFolderError(
+                str(error).strip().splitlines()[-1].split("Error: ")[-1]
+            ) from None
+
+    def spread(self, count: int) -> np.ndarray:
+        """At even distances: a list is often sorted by class."""
+        return np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int)
+
+    def some(self, count: int) -> Tensor:
+        return torch.stack([self.centre(i) for i in self.spread(count)])
+
+    def facts(self) -> dict:
+        if not self._facts:
+            # Not their sizes: one that could not be read may be mended and training go on.
+            names = "\n".join(os.path.relpath(p, self.folder) for p in self.paths)
+            digest = hashlib.sha256(names.encode()).hexdigest()[:16]
+            self._facts = {"pictures": len(self), "names": digest}
+        return self._facts
+
+
+def _resized(path: Path, shorter: int, quick: bool) -> Image.Image:
+    try:
+        picture = read_picture(path, at_least=(shorter, shorter) if quick else None)
+    except ValueError as error:
+        raise PictureFolderError(str(error)) from error
+    if max(picture.size) > _LONGEST * min(picture.size):  # enlarged, it would fill the memory
+        raise PictureFolderError(f"{path} is no picture: {picture.width} x {picture.height} pixels")
+    scale = shorter / min(picture.size)
+    size = tuple(max(shorter, round(n * scale)) for n in picture.size)
+    return picture.resize(size, Image.Resampling.BILINEAR)
+
+
+class ArrayPictures:
+    """Pictures in memory, of the crop's size already, flipped by lot.
+
+    pictures : (image, side, side, 3) uint8
+    name     : told with what was trained on them
+    """
+
+    def __init__(self, pictures: np.ndarray, name: str):
+        self.pictures, self.name = torch.from_numpy(pictures).permute(0, 3, 1, 2), name
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def batches(self, indices: Sequence[np.ndarray], seed: int, epoch: int) -> Iterator[Tensor]:
+        flips = np.random.default_rng([seed, epoch, 1]).random(len(self)) < 0.5
+        for some in indices:
+            batch = self.pictures[torch.from_numpy(some)].float().div_(255)
+            flipped = torch.from_numpy(flips[some])[:, None, None, None]
+            yield torch.where(flipped, batch.flip(-1), batch)
+
+    def spread(self, count: int) -> np.ndarray:
+        """The first: they are in no order."""
+        return np.arange(min(count, len(self)))
+
+    def some(self, count: int) -> Tensor:
+        return self.pictures[self.spread(count)].float().div_(255)
+
+    def facts(self) -> dict:
+        digest = hashlib.sha256(self.pictures.numpy().tobytes()).hexdigest()[:16]
+        return {"pictures": len(self), "name": self.name, "digest": digest}

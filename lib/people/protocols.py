@@ -1,0 +1,84 @@
+"""Reading protocols: how stored records become what is scored.
+
+"published" is the study's own reading, its defects included; "corrected" mends them all.
+Each mend can be switched on alone ("published+blur"), which tells what it does to a score.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lib.base.geometry import Preprocessing
+from lib.base.tables import Table
+
+_WHOLE_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Mend:
+    """label : what it does"""
+
+    key: str
+    label: str
+
+
+MENDS: Table[Mend] = Table(
+    "mend",
+    [
+        Mend("pictures", "no picture is left out, of a partial batch or the last shard"),
+        Mend("crop", "the human map is cropped exactly as the picture is"),
+        Mend("blur", "the human map's blur is symmetric and does not dim the borders"),
+        Mend("ties", "maps are rounded to 1e-5 of their range before ranking"),
+    ],
+)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """mends : keys of `MENDS`"""
+
+    key: str
+    label: str
+    mends: frozenset[str]
+
+    def scored(self, stored: int, unread: int = 0) -> int:
+        """How many of the stored pictures are scored: the first so many, in reading order.
+
+        unread : pictures of the last shard, where it is the one that is never read
+        """
+        if "pictures" in self.mends:
+            return stored
+        return (stored - unread) // _WHOLE_BATCH * _WHOLE_BATCH
+
+    @property
+    def settles(self) -> bool:
+        """Maps are rounded before ranking."""
+        return "ties" in self.mends
+
+    def reading(self, geometry: Preprocessing) -> tuple:
+        """What tells this protocol's ranked human maps for a backbone from others."""
+        crop = (geometry.resize, geometry.crop) if "crop" in self.mends else None
+        if crop and crop[0] == crop[1]:
+            crop = None
+        return ("blur" in self.mends, crop, self.settles)
+
+    def reading_name(self, geometry: Preprocessing) -> str:
+        """The part of the human maps that a backbone is compared with, in words."""
+        _, crop, _ = self.reading(geometry)
+        return "whole" if crop is None else f"centre, {crop[1]} of {crop[0]}"
+
+
+def _protocols() -> list[Protocol]:
+    alone = [
+        Protocol(f"published+{m.key}", f"as published, but {m.label}", frozenset({m.key}))
+        for m in MENDS.values()
+    ]
+    return [
+        Protocol("published", "as published", frozenset()),
+        Protocol("corrected", "corrected", frozenset(MENDS)),
+        *alone,
+    ]
+
+
+PROTOCOLS: Table[Protocol] = Table("protocol", _protocols())
+DEFAULT_PROTOCOLS = ("published", "corrected")

@@ -1,0 +1,125 @@
+"""What is wrong in a folder of one's own pictures and human maps, file by file, all at once:
+`python -m lib.stored.check FOLDER`. Everything is read as a run reads it; nothing is scored.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from lib.people.stored import Part, StoredError, StoredPicture, list_parts
+from lib.people.stored.folders import LABELS, Files, files_below
+from lib.people.stored.gaze import BLUR, GAZE, Gazed
+from lib.people.stored.shards import Shard
+
+CLASSES = 1000
+_BATCH = 32  # fewer pictures than that are no whole batch: `published` scores none
+_NAMED = 5
+
+
+@dataclass
+class Found:
+    """What a folder holds.
+
+    problems : what is wrong, each with file, row or record
+    classes  : {class index: how many pictures that can be read}
+    constant : pictures whose human map has one value only, by their ids
+    points, outside : of gaze: used, and left out beside their pictures
+    unused   : files that nothing names
+    """
+
+    problems: list[str] = field(default_factory=list)
+    classes: Counter[int] = field(default_factory=Counter)
+    constant: list[str] = field(default_factory=list)
+    points: int = 0
+    outside: int = 0
+    unused: list[str] = field(default_factory=list)
+
+    @property
+    def pictures(self) -> int:
+        """How many can be read."""
+        return self.classes.total()
+
+
+def check(place: Path, classes: int = CLASSES) -> Found:
+    """Read every picture, map, point and label of a folder or shard; raises for none of them.
+
+    classes : labels must lie in 0 … classes - 1
+    """
+    found = Found()
+    try:
+        parts, found.problems = list_parts(place)
+    except (StoredError, OSError) as error:
+        found.problems.append(str(error))
+        return found
+    with tqdm(total=sum(map(len, parts)), unit="picture", leave=False) as bar:
+        for part in parts:
+            _read(part, classes, found, bar)
+    found.unused = _unused(place, parts, found.problems)
+    return found
+
+
+def _read(part: Part, classes: int, found: Found, bar: tqdm) -> None:
+    for index, picture in enumerate(part.read(range(len(part)))):
+        bar.update()
+        if not isinstance(picture, StoredPicture):
+            found.problems.append(str(picture))
+        elif not 0 <= picture.label < classes:
+            found.problems.append(
+                f"{part.where(index)}: label {picture.label} is outside 0 … {classes - 1}"
+            )
+        else:
+            found.classes[picture.label] += 1
+            if picture.heatmap.min() == picture.heatmap.max():
+                found.constant.append(part.image_id(index))
+            if isinstance(part, Gazed):
+                found.points += len(part.points[index])
+                found.outside += part.outside[index]
+
+
+def _unused(place: Path, parts: Sequence[Part], problems: Sequence[str]) -> list[str]:
+    """Files below a listed folder that no list names; of those that a problem tells of, none."""
+    if not place.is_dir() or any(isinstance(part, Shard) for part in parts):
+        return []
+    used = {path for part in parts if isinstance(part, Files) for some in part.files
+            for path in some}  # fmt: skip
+    used |= {place / name for name in (LABELS, GAZE, BLUR)}
+    told = "\n".join(problems)
+    names = [
+        path.relative_to(place).as_posix()
+        for path in files_below(place)[0]
+        if path not in used and path.name[0] != "."
+    ]
+    return sorted(name for name in names if name not in told)
+
+
+def told(place: Path, found: Found) -> str:
+    """The same in words, a line per problem."""
+    lines = [f"{place}: pictures with human maps that can be read: {found.pictures}"]
+    if found.classes:
+        numbers = f"{min(found.classes)} to {max(found.classes)}"
+        lines[0] += f", of {len(found.classes)} classes ({numbers})"
+    if found.points:
+        lines.append(
+            f"gaze points: {found.points}; beside their pictures, left out: {found.outside}"
+        )
+    if found.constant:
+        lines.append(
+            f"human maps with one value only, which orders nothing, left out of means: "
+            f"{len(found.constant)} ({_some(found.constant)})"
+        )
+    if 0 < found.pictures < _BATCH:
+        lines.append(f"fewer than {_BATCH} pictures: `--protocols corrected` scores them, "
+                     "published takes whole batches only")  # fmt: skip
+    if found.unused:
+        lines.append(f"files that nothing names: {len(found.unused)} ({_some(found.unused)})")
+    lines.append(f"problems: {len(found.problems)}")
+    return "\n".join(lines + [f"  {problem}" for problem in found.problems])
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + ", …" * (len(names) > _NAMED)

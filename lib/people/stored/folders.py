@@ -1,0 +1,366 @@
+"""Pictures with human maps in ordinary files: `.npz` archives, or a folder with `labels.csv`.
+
+Pictures and maps of 256x256, ClickMe's own size, are taken as they are. Of others the
+centred square is scaled to it; a map must have its picture's proportions.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import zipfile
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import numpy as np
+import simplejpeg
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from lib.people.pictures import open_picture, read_picture
+from lib.people.stored.part import (
+    STORED_SIZE,
+    Part,
+    StoredError,
+    StoredPicture,
+    digest_of,
+    refuse_unprintable,
+)
+
+LABELS = "labels.csv"
+PER_PART = 1024  # pictures, as in a shard
+LARGEST = 2**28  # bytes of an archive, unpacked
+_COLUMNS = ("picture", "map", "label")
+_KEYS = ("image", "heatmap", "label")
+_SQUARE = (STORED_SIZE, STORED_SIZE)
+_PROPORTION = 0.02  # by which a map's width over height may differ from its picture's
+
+
+class Files(Part):
+    """Some pictures of a folder. `ids` and `files` (those of one picture together) are parallel."""
+
+    def __init__(self, name: str, ids: Sequence[str], files: Sequence[tuple[Path, ...]]):
+        self.name, self.ids, self.files = name, ids, files
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def image_id(self, index: int) -> str:
+        return self.ids[index]
+
+    def where(self, index: int) -> str:
+        return str(self.files[index][0])
+
+    def digest(self) -> str:
+        return f"{digest_of([path for paths in self.files for path in paths])} {[*self.ids]}"
+
+    def read(self, indices: Sequence[int]) -> Iterator[StoredPicture | StoredError]:
+        for index in indices:
+            try:
+                yield self.one(index)
+            except StoredError as error:
+                yield error
+            except Exception as error:  # whatever a decoder makes of a damaged file
+                yield StoredError(f"{self.where(index)}: {type(error).__name__}: {error}")
+
+    @abstractmethod
+    def one(self, index: int) -> StoredPicture:
+        """Raises StoredError naming the file."""
+
+
+def in_parts(folder: Path, count: int) -> Iterator[tuple[str, slice]]:
+    name = re.sub(r"[^\w.-]+", "_", folder.absolute().name)[:40] or "pictures"
+    for number, start in enumerate(range(0, count, PER_PART)):
+        yield f"{name}-{number}", slice(start, start + PER_PART)
+
+
+# --- one archive a picture --------------------------------------------------------------
+
+
+class Archives(Files):
+    """`.npz` files with `image`, `heatmap` and `label`."""
+
+    def one(self, index: int) -> StoredPicture:
+        (path,) = self.files[index]
+        if not zipfile.is_zipfile(path):
+            raise StoredError(f"{path} is no .npz file")
+        with zipfile.ZipFile(path) as members:
+            size = sum(member.file_size for member in members.infolist())
+        if size > LARGEST:
+            raise StoredError(f"{path} would unpack to {size / 1e6:.0f} MB: no picture needs that")
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                absent = [key for key in _KEYS if key not in archive]
+                if absent:
+                    raise StoredError(f"{path} lacks {', '.join(absent)}; has {archive.files}")
+                image, heatmap, label = (archive[key] for key in _KEYS)
+        except StoredError:
+            raise
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise StoredError(f"{path} is no readable .npz file: {error}") from None
+        if image.ndim != 3 or image.shape[2] != 3:
+            raise StoredError(f"{path}: image has shape {image.shape}, expected (height, width, 3)")
+        if label.size != 1 or not np.issubdtype(label.dtype, np.integer):
+            raise StoredError(f"{path}: label is {label.dtype} {label.shape}, expected one integer")
+        return _stored(
+            Image.fromarray(_as_bytes(image, path)), _as_map(heatmap, path), int(label.item()), path
+        )
+
+
+def list_archives(folder: Path) -> tuple[list[Part], list[str]]:
+    """The folder's `.npz` files by name, subfolders included, and which of these cannot be read.
+
+    Raises StoredError where there is no such file.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not there")
+    found, problems = files_below(folder)
+    paths = sorted(path for path in found if path.suffix == ".npz")
+    if not paths:
+        raise StoredError(
+            "\n".join(problems)
+            or f"{folder} holds no pictures: neither shards (.tfrecords), nor {LABELS}, "
+            "nor .npz files"
+        )
+    refuse_unprintable(paths)
+    ids = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
+    parts: list[Part] = [
+        Archives(name, ids[some], [(path,) for path in paths[some]])
+        for name, some in in_parts(folder, len(paths))
+    ]
+    return parts, problems
+
+
+def files_below(folder: Path) -> tuple[list[Path], list[str]]:
+    """All files in a folder and its subfolders, and the subfolders that cannot be listed, why.
+
+    `Path.rglob` passes over the latter in silence.
+    """
+    problems: list[str] = []
+
+    def refused(error: OSError) -> None:
+        problems.append(f"the folder {error.filename} cannot be read: {error.strerror}")
+
+    found = [
+        Path(root, name) for root, _, names in os.walk(folder, onerror=refused) for name in names
+    ]
+    return [path for path in found if path.is_file()], problems
+
+
+def _as_bytes(image: np.ndarray, path: Path) -> np.ndarray:
+    """uint8; floats are taken for 0-1 if none exceeds 1, else for 0-255."""
+    if image.dtype == np.uint8:
+        return image
+    if image.dtype.kind not in "fiu":
+        raise StoredError(f"{path}: the image is {image.dtype}, expected uint8 or floats")
+    if not np.isfinite(image).all() or image.min() < 0 or image.max() > 255:
+        raise StoredError(f"{path}: the image's values are not in 0-1 or 0-255")
+    scale = 255 if np.issubdtype(image.dtype, np.floating) and image.max() <= 1 else 1
+    return np.round(image * scale).astype(np.uint8)
+
+
+def _as_map(heatmap: np.ndarray, path: Path) -> np.ndarray:
+    """(height, width), uint8 as it is, anything else float32."""
+    if heatmap.ndim == 3 and heatmap.shape[-1] == 1:
+        heatmap = heatmap[..., 0]
+    if heatmap.ndim != 2 or not heatmap.size or heatmap.dtype.kind not in "fiu":
+        kind = f"{heatmap.dtype} {heatmap.shape}"
+        raise StoredError(f"{path}: the map is {kind}, expected numbers (height, width)")
+    if heatmap.dtype == np.uint8:
+        return heatmap
+    heatmap = heatmap.astype(np.float32)
+    if not np.isfinite(heatmap).all():
+        raise StoredError(f"{path}: the map has values that are not finite")
+    return heatmap
+
+
+# --- pictures, maps and a list ----------------------------------------------------------
+
+
+class Listed(Files):
+    """A picture, its map, and a class index from the list."""
+
+    def __init__(self, name: str, ids: Sequence[str], files: Sequence, labels: Sequence[int]):
+        super().__init__(name, ids, files)
+        self.labels = labels
+
+    def digest(self) -> str:
+        return f"{super().digest()} {list(self.labels)}"
+
+    def one(self, index: int) -> StoredPicture:
+        picture, human = self.files[index]
+        return _stored(read_listed_picture(picture), _read_map(human), self.labels[index], human)
+
+
+def list_folder(folder: Path) -> tuple[list[Part], list[str]]:
+    """What `labels.csv` lists: `picture,map,label`, paths from the folder on, class indices.
+
+    Returns the parts, and what is wrong line by line, a file that is not there above all.
+    Raises StoredError for no such list.
+    """
+    ids: dict[str, int] = {}
+    files, labels, problems = [], [], []
+    for number, row in read_rows(folder / LABELS, _COLUMNS):
+        try:
+            paths = tuple(inside(folder, row[column]) for column in _COLUMNS[:2])
+            label = class_index(row["label"])
+            refuse_repeated(ids, spelled_once(row["picture"]), number)
+        except (ValueError, TypeError) as error:
+            problems.append(f"{LABELS}, line {number}: {error}")
+            continue
+        files.append(paths)
+        labels.append(label)
+    names = list(ids)
+    parts: list[Part] = [
+        Listed(name, names[some], files[some], labels[some])
+        for name, some in in_parts(folder, len(names))
+    ]
+    return parts, problems
+
+
+_KNOWN_COLUMNS = {"picture", "map", "label", "file", "x", "y", "duration"}
+
+
+def read_rows(path: Path, columns: Iterable[str]) -> list[tuple[int, dict[str, str]]]:
+    """A CSV's rows with the numbers of their lines. Raises StoredError.
+
+    columns : that it must have; any others are read too
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            if not set(columns) <= set(rows.fieldnames or ()):
+                has = ",".join(rows.fieldnames or ()) or "nothing"
+                raise StoredError(f"{path} needs the columns {','.join(columns)}; has {has}")
+            names = rows.fieldnames or ()
+            for name in names:
+                meant = name.strip().lower()
+                if names.count(name) > 1 or (name != meant and meant in _KNOWN_COLUMNS):
+                    raise StoredError(
+                        f"{path}: the column {name!r} is there twice, or is {meant!r} written "
+                        "otherwise: name each once, in small letters"
+                    )
+            lines = [(rows.line_num, row) for row in rows]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise StoredError(f"{path} is no CSV in UTF-8: {error}") from None
+    if not lines:
+        raise StoredError(f"{path} lists no picture")
+    return lines
+
+
+def refuse_repeated(lines: dict[str, int], name: str, number: int) -> None:
+    """Add a name with the number of its line; ValueError if it is there already."""
+    if name in lines:
+        raise ValueError(f"repeats {name} of line {lines[name]}")
+    lines[name] = number
+
+
+def class_index(text: str | None) -> int:
+    """A label of `labels.csv`. Raises ValueError."""
+    try:
+        return int(text or "")
+    except ValueError:
+        raise ValueError(f"the label {text!r} is no class index, a whole number") from None
+
+
+def spelled_once(text: str) -> str:
+    """A path in the one spelling that names its picture: a/./b.png is a/b.png."""
+    return PurePosixPath(text).as_posix()
+
+
+def inside(folder: Path, text: str | None) -> Path:
+    """A listed path; it may not lead out of the folder. Raises ValueError."""
+    if not text:
+        raise ValueError("lacks a path")
+    windows, posix = PureWindowsPath(text), PurePosixPath(text)
+    if posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts:
+        raise ValueError(f"{text} leads out of the folder; paths start at the folder of {LABELS}")
+    path = folder / posix
+    if not path.is_file():
+        raise ValueError(f"{text} is not there")
+    return path
+
+
+def read_listed_picture(path: Path) -> Image.Image:
+    """A picture file in RGB, upright. Raises StoredError naming it."""
+    try:
+        return _jpeg_as_published(path) or read_picture(path)
+    except ValueError as error:
+        raise StoredError(str(error)) from None
+
+
+def _jpeg_as_published(path: Path) -> Image.Image | None:
+    """A plain colour JPEG, decoded as in shards, so that exported pictures score the same."""
+    with path.open("rb") as file:
+        if file.read(2) != b"\xff\xd8":
+            return None
+    try:
+        with open_picture(path) as opened:
+            turned = opened.getexif().get(ExifTags.Base.Orientation, 1) != 1
+            if opened.mode != "RGB" or turned:
+                return None
+        return Image.fromarray(simplejpeg.decode_jpeg(path.read_bytes(), fastdct=True, strict=True))
+    except (UnidentifiedImageError, OSError, ValueError):
+        return None  # the ordinary reading says what is wrong with it
+
+
+def _read_map(path: Path) -> np.ndarray:
+    """A map from a picture file with one channel, 8 or 16 bit, or from `.npy`."""
+    if path.suffix == ".npy":
+        try:
+            stored = np.load(path, allow_pickle=False, mmap_mode="r")  # no more than is there
+        except Exception as error:  # whatever numpy makes of a damaged file
+            raise StoredError(f"{path} is no readable .npy file: {error}") from None
+        if not isinstance(stored, np.ndarray) or stored.nbytes > LARGEST:
+            raise StoredError(f"{path} is no map: it must hold one (height, width) array")
+        return _as_map(np.array(stored), path)
+    return _as_map(read_grey(path), path)
+
+
+def read_grey(path: Path) -> np.ndarray:
+    """(height, width) of a picture file with one channel, 8 or 16 bit, or floats.
+
+    Three equal channels are taken for one. Raises StoredError naming the file.
+    """
+    try:
+        if path.suffix.lower() in (".jpg", ".jpeg"):
+            grey = simplejpeg.decode_jpeg_header(path.read_bytes())[2] == "Gray"
+            if grey:
+                return simplejpeg.decode_jpeg(
+                    path.read_bytes(), colorspace="GRAY", fastdct=True, strict=True
+                )[..., 0]
+        with open_picture(path) as opened:
+            if opened.mode in ("P", "PA", "LA", "RGBA"):
+                opened = opened.convert("L" if opened.mode == "LA" else "RGB")
+            pixels = np.asarray(opened)
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+        raise StoredError(f"{path} is no readable map: {error}") from None
+    if pixels.ndim == 3:
+        if not (pixels[..., :1] == pixels[..., :3]).all():
+            raise StoredError(f"{path} is in colour; a map has one channel")
+        pixels = pixels[..., 0]
+    return pixels if pixels.dtype != bool else pixels.astype(np.uint8)
+
+
+# --- one size ---------------------------------------------------------------------------
+
+
+def _stored(image: Image.Image, heatmap: np.ndarray, label: int, path: Path) -> StoredPicture:
+    height, width = heatmap.shape
+    if abs(width / height * image.height / image.width - 1) > _PROPORTION:
+        raise StoredError(
+            f"{path}: the map is {height}x{width}, its picture {image.height}x{image.width} "
+            "(height x width): other proportions"
+        )
+    if (width, height) != _SQUARE:
+        grey = Image.fromarray(heatmap.astype(np.float32))
+        heatmap = np.asarray(ImageOps.fit(grey, _SQUARE, Image.Resampling.BILINEAR))
+    return StoredPicture(centred_square(image), heatmap, label)
+
+
+def centred_square(image: Image.Image) -> np.ndarray:
+    """(256, 256, 3) uint8: the largest square around the picture's centre, scaled."""
+    if image.size != _SQUARE:
+        image = ImageOps.fit(image, _SQUARE, Image.Resampling.BICUBIC)
+    return np.asarray(image)

@@ -1,0 +1,75 @@
+"""What every store of pictures gives."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lib.base.fingerprint import sha256_of
+
+STORED_SIZE = 256
+
+
+class StoredError(ValueError):
+    """Stored pictures, maps or labels that cannot be read; the message says which and where."""
+
+
+@dataclass(frozen=True)
+class StoredPicture:
+    """One decoded example.
+
+    image   : (256, 256, 3) uint8
+    heatmap : (256, 256) uint8 or float32, larger = more important
+    label   : class index
+    """
+
+    image: np.ndarray
+    heatmap: np.ndarray
+    label: int
+
+
+class Part(ABC):
+    """Pictures that are scored, and whose scores are kept, at once.
+
+    name   : begins the names of its kept scores
+    damage : why pictures of it are not there, "" if all are
+    """
+
+    name: str
+    damage: str = ""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def image_id(self, index: int) -> str:
+        """The picture's name in every table."""
+
+    @abstractmethod
+    def where(self, index: int) -> str:
+        """Where the picture lies, for messages."""
+
+    @abstractmethod
+    def digest(self) -> str:
+        """Changes with anything that is stored."""
+
+    @abstractmethod
+    def read(self, indices: Sequence[int]) -> Iterator[StoredPicture | StoredError]:
+        """These pictures, decoded; in the place of one that cannot be read, why."""
+
+
+def refuse_unprintable(paths: Iterable[Path]) -> None:
+    """Raise StoredError for a file whose name is no text: no table could hold it."""
+    for path in paths:
+        if not str(path).isprintable():
+            raise StoredError(f"the file name {str(path)!a} is no printable text; rename it")
+
+
+def digest_of(paths: Sequence[Path]) -> str:
+    """A hash of these files' contents, in this order."""
+    return hashlib.sha256("".join(map(sha256_of, paths)).encode()).hexdigest()

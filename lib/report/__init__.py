@@ -1,0 +1,16 @@
+"""What a run came to, as text: the results table, and one page with everything on it.
+
+May import: figures' captions, scores, study, runner, base.
+Public names: those below, found when they are first asked for.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "page": ["write_report"],
+        "readable": ["readable_table"],
+        "result_table": ["results_table", "write_results"],
+    },
+)

@@ -1,0 +1,318 @@
+"""The study's report: one HTML page with its verdicts, tables, figures and their origin.
+
+It reads only what is on disk, and the page needs nothing but itself: style and figures are
+inside. Every part may be missing or damaged, and is then named as such.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import json
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from lib.base.files import is_partial, write_atomically
+from lib.base.paths import shown
+from lib.base.words import clock, in_words
+from lib.figures.captions import CAPTIONS
+from lib.maps.methods import METHODS
+from lib.networks.backbones import BACKBONES
+from lib.report.grids import Grid, as_grid, as_texts
+from lib.report.readable import readable_table
+from lib.runner.faults import FAULTS
+from lib.scores.controls import CONTROLS
+from lib.study.places import Places
+from lib.study.study import Study
+
+QUESTION = "Do convolutions with learnable spacings make vision models look where people look?"
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
+_TABLES = {
+    "summary": "Scores: raw, rescaled, with the centre held constant",
+    "controls_summary": "Controls: maps that no network made",
+    "paired": "DCLS minus baseline, picture by picture",
+    "power": "What so many pictures can tell apart",
+    "sanity": "Networks that forget",
+    "measures": "Other measures of agreement",
+    "threshold": "Threshold-Grad-CAM taken apart: the floor",
+    "two_by_two": "Threshold-Grad-CAM taken apart: order and floor",
+    "targets": "Maps of the true and of the predicted class",
+    "method_ranking": "CAM methods by their agreement with people",
+    "faithfulness": "Are CAM methods faithful to their network?",
+    "method_costs": "What a CAM method costs",
+    "cose": "COSE: do explanations follow the picture and change with the answer?",
+    "cose_dcls": "COSE with DCLS less without",
+    "cose_conditions": "Answers before and after a change",
+    "cose_left_out": "Missing from COSE",
+    "lcam_against_grad_cam": "Learned maps less Grad-CAM",
+    "parameters": "Learnable parameters",
+}
+_NOTES = {
+    "summary": "raw: mean ρ; score: raw ÷ 0.658; rescaled: 0 at the floor (another picture's human "
+    "map), 1 at the ceiling; partial: ρ with the distance from the centre held constant; correct: "
+    "score over correctly classified pictures; tied: share of pixels whose value is another's too; "
+    "attainable: the largest ρ that these ties allow.",
+    "paired": "difference: DCLS less baseline, mean over pictures, with its 95 % interval, not "
+    "corrected; p: of sign flips, at least 0.0001 where they are drawn, hence 0.0008 by Holm over "
+    "eight; effect: Cohen's d; spread: standard deviation over pictures.",
+    "power": "Pictures for which a paired t test finds a mean difference of that size four times "
+    "in five at 0.05 ÷ 8, with the spread seen here.",
+    "threshold": "order: of ReLU and mean over channels; tied, attainable as above.",
+    "faithfulness": "For the predicted class. average drop, deletion, road morf: less is more "
+    "faithful; increase, insertion, road lerf: more is; let through, the map's mean in per cent, "
+    "is no merit, but who hides less drops less.",
+    "method_costs": "A map's time beyond the forward and head gradient that all methods share, in "
+    "milliseconds and as a multiple of the network's forward; measured once, on this machine.",
+    "cose": "Each explanation is of the class that the network predicts for that input. "
+    "consistency: mean SSIM where the answer stays right; sensitivity: 1 less the mean SSIM where "
+    "it becomes wrong; COSE: the root of their product; chance, ceiling: COSE of unrelated random "
+    "maps of this resolution, and of maps that follow the picture perfectly and are unrelated "
+    "once the answer changes (no bound); matched: COSE once finer maps are averaged to the "
+    "layer's cells; n kept, n changed: pairs; n undefined: pairs of two constant maps. No "
+    "intervals of fewer than twelve pictures.",
+    "cose_dcls": "Paired by picture, over those that both networks have right; 95 % intervals, not "
+    "corrected for their number.",
+    "lcam_against_grad_cam": "difference: paired by picture, mean over models, with its 95 % "
+    "interval, not corrected; better: on so many of the models. Less average drop is better, more "
+    "of everything else; let through, the map's mean in per cent, is no merit. Maps of the "
+    "predicted class; of score, the study's target.",
+    "sanity": "similarity: ρ with the trained network's map; part: the last that forgot.",
+    "measures": "rank: among the models under this measure, 1 the best.",
+}
+_NAMES = {"backbone": BACKBONES, "method": METHODS, "control": CONTROLS}
+_FIRST = ["Backbone", "Score", "Score with DCLS", "Difference [95 %]", "p (Holm)", "n"]
+_PROVENANCE = {"study", "inputs", "commit", "environment"}
+_PNG_BEGINS, _PNG_ENDS = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+
+
+@dataclass(frozen=True)
+class Part:
+    """What stands under a heading.
+
+    key    : the file's name without suffix
+    lack   : why there are no grids although nothing is wrong
+    damage : what is wrong with the file
+    note   : what its columns mean
+    """
+
+    key: str
+    title: str
+    source: str
+    grids: Sequence[Grid] = ()
+    lack: str = ""
+    damage: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure. title, caption : its heading and the rest of its words; data : base64"""
+
+    key: str
+    title: str
+    caption: str
+    alt: str
+    data: str
+    width: int
+    height: int
+    source: str
+    sha256: str
+    commit: str
+
+
+def write_report(study: Study) -> Path:
+    """Write `report.html` of what the study's folders hold now; returns where it is."""
+    tables = study.places.output / "tables"
+    pictures, spoilt = _pictures(study)
+    part = functools.partial(_part, study)
+    drawn = {path.stem for path in study.places.figures.glob("*.png")}
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    page = environment.get_template("report.html.j2").render(
+        question=QUESTION,
+        choices=study.choices,
+        left_out=part("Left out", tables / "left_out.csv", _plain),
+        verdicts=part("Verdicts", tables / "verdicts.csv", _verdicts),
+        results=part("Results", tables / "results.csv", _results),
+        tables=[part(title, tables / f"{key}.csv", _plain) for key, title in _TABLES.items()],
+        pictures=pictures,
+        spoilt=spoilt,
+        undrawn=[row.title for row in CAPTIONS.values() if row.key not in drawn],
+        run=part("The last run", study.places.output / "run.json", _run),
+        origin=part(
+            "What the results were made from", study.places.output, lambda _: _origin(study.places)
+        ),
+    )
+    path = study.places.output / "report.html"
+    with write_atomically(path) as partial:
+        # A file's name may be no text at all.
+        partial.write_bytes(page.encode("utf-8", "backslashreplace"))
+    return path
+
+
+def _of_another_study(study: Study, path: Path) -> str:
+    """In words, that a result was made by other choices; "" if it was not, or nothing tells."""
+    facts = _facts(path.with_suffix(".json")).get("study")
+    other = study.unlike(facts) if isinstance(facts, dict) and path.suffix != ".json" else []
+    return f"not of this study ({'; '.join(other)})" if other else ""
+
+
+def _part(study: Study, title: str, path: Path, read: Callable[[Path], list[Grid]]) -> Part:
+    """The part that `read` makes of what is at `path`, whatever is there."""
+    key, source = path.stem, shown(path)
+    if other := _of_another_study(study, path):
+        return Part(key, title, source, damage=f"What is in {source} is {other}: not shown.")
+    try:
+        grids = [grid for grid in read(path) if grid.rows]
+    except FileNotFoundError:
+        return Part(key, title, source, lack="Not made in this run.")
+    except _UNREADABLE as error:
+        words = f"{source} cannot be read ({type(error).__name__}: {error})."
+        return Part(key, title, source, damage=words)
+    lack = "" if grids else "It has no rows."
+    return Part(key, title, source, grids, lack, note=_NOTES.get(key, ""))
+
+
+# --- tables ---------------------------------------------------------------------------------
+
+
+def _plain(path: Path) -> list[Grid]:
+    table = pd.read_csv(path)
+    for name, rows in _NAMES.items():
+        if name in table:
+            table[name] = [rows[key].label if key in rows else key for key in table[name]]
+    if "label" in table and table["label"].equals(table.get("backbone")):
+        table = table.drop(columns="label")
+    return [as_grid(table)]
+
+
+def _verdicts(path: Path) -> list[Grid]:
+    table = pd.read_csv(path)
+    table["found"] = [
+        _found(*row) for row in table[["statistic", "value", "low", "high"]].itertuples(index=False)
+    ]
+    told = table.reindex(
+        columns=["claim", "verdict", "found", "because", "notes", "other_readings"]
+    )
+    told = told.rename(columns=lambda name: name.replace("_", " ").capitalize())
+    speaks_of = "; ".join(map(str, table["speaks_of"].unique()))
+    return [as_grid(told.dropna(axis="columns", how="all"), f"They speak of: {speaks_of}")]
+
+
+def _found(statistic: str, *numbers: float) -> str:
+    value, low, high = as_texts(pd.Series(numbers, dtype=float))
+    return "" if value == "–" else f"{statistic}: {value} [{low}, {high}]"
+
+
+def _results(path: Path) -> list[Grid]:
+    readable = readable_table(pd.read_csv(path))
+    groups = readable.groupby(["Protocol", "Method"], sort=False)
+    # A narrow screen shows the first columns only.
+    first = [name for name in _FIRST if name in readable]
+    columns = [*first, *readable.columns.drop([*first, "Protocol", "Method"])]
+    return [
+        as_grid(rows[columns], f"{method}, protocol {protocol}")
+        for (protocol, method), rows in groups
+    ]
+
+
+# --- figures --------------------------------------------------------------------------------
+
+
+def _pictures(study: Study) -> tuple[list[Picture], list[str]]:
+    """The figures in the captions' order, then any others; and why some are not shown."""
+    found = sorted(study.places.figures.glob("*.png"))
+    paths = {path.stem: path for path in found if not is_partial(path)}
+    pictures, spoilt = [], []
+    for key in dict.fromkeys([*CAPTIONS, *paths]):
+        try:
+            if key in paths and (other := _of_another_study(study, paths[key])):
+                spoilt.append(f"{shown(paths[key])} is {other}: not shown.")
+            elif key in paths:
+                pictures.append(_picture(paths[key]))
+        except (OSError, ValueError) as error:
+            spoilt.append(f"{shown(paths[key])} cannot be read ({error}).")
+    return pictures, spoilt
+
+
+def _picture(path: Path) -> Picture:
+    data = path.read_bytes()
+    if not (data.startswith(_PNG_BEGINS) and data.endswith(_PNG_ENDS) and len(data) > 24):
+        raise ValueError("it is no whole PNG")
+    width, height = struct.unpack(">II", data[16:24])
+    try:
+        words = path.with_suffix(".txt").read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        words = ""
+    row = CAPTIONS.get(path.stem)
+    title = row.title if row else path.stem.replace("_", " ").capitalize()
+    whole = f"{row.title}. {row.text}" if row else words or title
+    return Picture(
+        path.stem, title, (words or whole).removeprefix(f"{title}."), whole,
+        base64.b64encode(data).decode(), width, height, shown(path),
+        hashlib.sha256(data).hexdigest(), str(_facts(path.with_suffix(".json")).get("commit", "")),
+    )  # fmt: skip
+
+
+# --- origin ---------------------------------------------------------------------------------
+
+
+def _facts(path: Path) -> dict:
+    """A JSON file's mapping; empty if there is none."""
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def _pairs(caption: str, name: str, value: str, pairs: Sequence[tuple[str, object]]) -> Grid:
+    texts = [(key, ", ".join(map(str, v)) if isinstance(v, list) else v) for key, v in pairs]
+    return as_grid(pd.DataFrame(texts, columns=[name, value], dtype=object), caption)
+
+
+def _run(path: Path) -> list[Grid]:
+    run = json.loads(path.read_text(encoding="utf-8"))
+    meanings = {0: "all is well"} | {f.exit_status: f.meaning for f in FAULTS.values()}
+    status = run["exit_status"]
+    ended = "not ended" if status is None else f"{status}: {meanings.get(status, 'unknown')}"
+    about = [(name, run[name]) for name in ("command", "commit", "started", "ended")]
+    notebooks = [
+        {
+            "notebook": outcome["notebook"],
+            "status": outcome["status"],
+            "time": clock(outcome["seconds"]) if outcome["seconds"] else "",
+            "peak memory": in_words(outcome["peak_memory_bytes"]) if outcome["seconds"] else "",
+            "why": outcome["detail"] or outcome["reason"],
+        }
+        for outcome in run["notebooks"]
+    ]
+    return [
+        _pairs("", "what", "as recorded", [*about, ("exit status", ended)]),
+        as_grid(pd.DataFrame(notebooks), "Notebooks"),
+        _pairs("Parameters", "parameter", "value", list(run["parameters"].items())),
+    ]
+
+
+def _origin(places: Places) -> list[Grid]:
+    """Versions and inputs told beside figures and tables: all that differ, once each."""
+    paths = sorted(places.figures.glob("*.json")) + sorted(places.output.glob("tables/*.json"))
+    told = [facts for path in paths if (facts := _facts(path)).keys() >= _PROVENANCE]
+    if not told:
+        raise FileNotFoundError
+    made = [("commit", f["commit"]) for f in told]
+    made += [("device", f["study"]["device"]) for f in told]
+    made += [pair for f in told for pair in f["environment"].items()]
+    inputs = {pair for f in told for pair in f["inputs"].items()}
+    return [
+        _pairs("Versions and device", "what", "version", list(dict.fromkeys(made))),
+        _pairs("Inputs", "file", "SHA-256", sorted(inputs)),
+    ]

@@ -1,0 +1,161 @@
+"""The study's results table: for readers, spreadsheets and papers."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lib.base.paths import PUBLISHED_SCORES, shown
+from lib.maps.methods import METHODS
+from lib.networks.backbones import BACKBONES
+from lib.report.readable import readable_table
+from lib.scores.results import HUMAN_CEILING, paired_differences, summarise
+from lib.study.choices import Choices
+from lib.study.outputs import write_result
+from lib.study.study import Study
+
+
+def entered_scores(path: Path = PUBLISHED_SCORES) -> pd.DataFrame:
+    """The published table as a reader has entered it: backbone, method, score, score_dcls.
+
+    Cells that are not filled in are missing. Raises ValueError naming what is wrong.
+    """
+    table = pd.read_csv(path)
+    columns = ["backbone", "method", "score", "score_dcls"]
+    if list(table.columns) != columns:
+        raise ValueError(f"{shown(path)} needs the columns {', '.join(columns)}")
+    for name, known in (("backbone", BACKBONES), ("method", METHODS)):
+        for key in table[name]:
+            known[key]  # raises, with the nearest name
+    for name in columns[2:]:
+        numbers = pd.to_numeric(table[name], errors="coerce")
+        wrong = table[name].notna() & ~numbers.between(-2, 2)
+        if wrong.any():
+            line = wrong.idxmax() + 2
+            raise ValueError(f"{shown(path)}, line {line}: {table[name][line - 2]} is no score")
+        table[name] = numbers
+    return table
+
+
+def results_table(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
+    """The study's results table: one row per method and backbone.
+
+    Parameters (millions), top-1 and score without and with DCLS, the paired
+    difference with its 95 % interval, images compared, and invalid maps.
+    """
+    summary = summarise(study.choices, scores).assign(
+        invalid=lambda t: t.n_constant_model + t.n_constant_human + t.n_non_finite
+    )
+    differences = paired_differences(study.choices, scores)
+    entered = entered_scores()
+    rows = []
+    for method in study.choices.methods:
+        for backbone, protocol in product(study.choices.backbones, study.choices.protocols):
+            mine = (
+                (summary.backbone == backbone.key)
+                & (summary.method == method.key)
+                & (summary.protocol == protocol)
+            )
+            base, with_dcls = (_row(summary[mine & (summary.dcls == d)]) for d in (False, True))
+            paired = (
+                (differences.backbone == backbone.key)
+                & (differences.method == method.key)
+                & (differences.protocol == protocol)
+            )
+            gain = _row(differences[paired])
+            rows.append(
+                {
+                    "data": study.choices.profile.label,
+                    "protocol": protocol,
+                    "method": method.label,
+                    "backbone": backbone.label
+                    + " mini" * (study.choices.profile.mini and not backbone.origin),
+                    "recipe": study.inputs.recipe(backbone.key, False),
+                    "recipe_dcls": study.inputs.recipe(backbone.key, True),
+                    "params_M": base.parameters_millions,
+                    "params_M_dcls": with_dcls.parameters_millions,
+                    "top1": base.top1,
+                    "top1_dcls": with_dcls.top1,
+                    "score": base.score,
+                    "score_dcls": with_dcls.score,
+                    **_entered(study.choices, entered, backbone.key, method.key, protocol),
+                    "difference": gain.difference,
+                    "difference_low": gain.low,
+                    "difference_high": gain.high,
+                    "p_holm": gain.p_holm,
+                    "n_paired": gain.n_paired,
+                    "invalid": base.invalid,
+                    "invalid_dcls": with_dcls.invalid,
+                }
+            )
+    table = pd.DataFrame(rows)
+    counts = ["n_paired", "invalid", "invalid_dcls"]
+    return table.astype(dict.fromkeys(counts, "Int64"))
+
+
+def _row(rows: pd.DataFrame) -> pd.Series:
+    """The only one; nothing but missing values of a backbone without a DCLS form."""
+    return rows.iloc[0] if len(rows) else pd.Series(np.nan, index=rows.columns)
+
+
+def _entered(
+    choices: Choices, entered: pd.DataFrame, backbone: str, method: str, protocol: str
+) -> dict[str, float]:
+    """What a reader has entered for this row; the published table is of one protocol."""
+    row = entered[(entered.backbone == backbone) & (entered.method == method)]
+    if choices.profile.key != "paper" or protocol != "published" or row.empty:
+        return {"entered": np.nan, "entered_dcls": np.nan}
+    return {"entered": row.score.iloc[0], "entered_dcls": row.score_dcls.iloc[0]}
+
+
+def write_results(study: Study, results: pd.DataFrame, missed: pd.DataFrame) -> None:
+    """Write the results table as CSV (numbers), Markdown and LaTeX (rounded).
+
+    missed : what `lib.scores.study_scores.left_out` tells; the caption names it
+    """
+    choices = study.choices
+    subset = f"At most {choices.limit} pictures. " if choices.limit else ""
+    caption = (
+        f"Score: mean Spearman correlation with human maps over the human ceiling "
+        f"{HUMAN_CEILING:.5f} ({choices.profile.label}, protocols: {', '.join(choices.protocols)}, "
+        f"target: {choices.target} class). Difference: DCLS minus baseline, paired per image, with "
+        f"a 95 % bootstrap interval over images; p by random flips of its sign, corrected by Holm "
+        f"over the backbones; n: pictures of the difference, on which both have a map (a score is "
+        f"over all on which its own model has one). {subset}{_in_words(missed)}"
+        f"{choices.profile.caveat}"
+    ).strip()
+    table = readable_table(results)
+    latex = (
+        table.style.hide(axis="index")
+        .format(escape="latex")
+        .format_index(escape="latex", axis="columns")
+        .to_latex(caption=_latex_text(caption), hrules=True, label="tab:results")
+    )
+    texts = {
+        "results.csv": results.to_csv(index=False),
+        "results.md": f"{table.to_markdown(index=False, disable_numparse=True)}\n\n{caption}\n",
+        "results.tex": latex,
+    }
+    for name, text in texts.items():
+        with write_result(study.places.tables / name) as partial:
+            partial.write_text(text, encoding="utf-8")
+
+
+def _in_words(missed: pd.DataFrame) -> str:
+    if missed.empty:
+        return ""
+    names = ", ".join(missed.left_out[:20]) + (" …" if len(missed) > 20 else "")
+    return f"Left out, because missing or unreadable ({len(missed)}, see left_out.csv): {names}. "
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
+    **{sign: f"\\{sign}" for sign in "&_%#${}"},
+}  # fmt: skip
+
+
+def _latex_text(text: str) -> str:
+    return "".join(_LATEX.get(sign, sign) for sign in text)

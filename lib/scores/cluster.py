@@ -1,0 +1,114 @@
+"""Scoring by several processes, here or on many machines: Dask does the scheduling.
+
+Workers must see this project and its data under the same paths (a shared disk), for they
+read and write the same files as a single process does. A worker that dies costs the unit it
+was at: Dask gives it to another one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import lazy_loader
+import torch
+
+from lib.networks.checkpoints import MissingWeights, WeightsError
+from lib.scores.kept import read_kept
+from lib.scores.units import Scorer, Unit, units_of
+from lib.study.choices import Choices
+from lib.study.study import Study
+
+distributed = lazy_loader.load("distributed")  # its import takes a second
+
+_WAIT = 60  # seconds for a scheduler to answer
+
+# Of a worker's process: {choices: (its scorer, its units by place)}.
+_scorers: dict[str, tuple[Scorer, list[Unit]]] = {}
+
+
+class ClusterError(RuntimeError):
+    """The cluster, or a worker of it, cannot do the work; the message says why."""
+
+
+def score_on_cluster(study: Study, units: list[Unit]) -> Iterator[tuple[Unit, Exception | None]]:
+    """As `score_here`, by other processes; yields each unit in the order in which they are done."""
+    if not units:
+        return
+    choices = study.choices.options()
+    with _client(study.choices, len(units)) as client:
+        waiting = {}
+        for number, unit in enumerate(units):
+            future = client.submit(
+                score_unit, choices, str(unit.path), unit.variant,
+                key=f"{unit.variant}-{unit.some.part.name}-{unit.path.stem[-16:]}",
+                priority=-number,  # units of one part together: a worker has it ready
+                pure=False,
+            )  # fmt: skip
+            waiting[future] = unit
+        for future in distributed.as_completed(list(waiting)):
+            unit = waiting.pop(future)
+            error = future.exception()
+            if error is not None and not (
+                study.choices.keep_going and isinstance(error, MissingWeights | WeightsError)
+            ):
+                client.cancel(list(waiting))
+                raise error
+            yield unit, error
+
+
+@contextmanager
+def _client(choices: Choices, units: int) -> Iterator[distributed.Client]:
+    if choices.scheduler:
+        try:
+            client = distributed.Client(choices.scheduler, timeout=_WAIT)
+        except (OSError, ValueError) as error:
+            raise ClusterError(
+                f"no Dask scheduler answers at {choices.scheduler}: {error}"
+            ) from None
+        with client:
+            yield client
+        return
+    count = min(choices.workers, units)
+    threads = max(1, (os.cpu_count() or 1) // count)
+    own = distributed.LocalCluster(
+        n_workers=count, threads_per_worker=1, memory_limit=0, dashboard_address=None,
+        env={"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)},
+    )  # fmt: skip
+    with own, distributed.Client(own) as client:
+        yield client
+
+
+def score_unit(choices: dict, path: str, variant: str) -> None:
+    """In a worker: compute a unit's scores and keep them, unless another worker has.
+
+    Raises ClusterError if this worker's files or code are not those of the process that asks.
+    """
+    scorer, units = _of(choices)
+    unit = next((u for u in units if str(u.path) == path and u.variant == variant), None)
+    if unit is None:
+        raise ClusterError(
+            f"this worker would not keep the scores of {variant} as {path}: its project, its "
+            "packages, its pictures or its weights are others than those of the process that asks"
+        )
+    if read_kept(unit.path, scorer.study.choices.keep_going) is None:
+        scorer.score(unit)
+
+
+def _of(choices: dict) -> tuple[Scorer, list[Unit]]:
+    key = repr(choices)
+    if key not in _scorers:
+        _scorers.clear()  # of another study: its memory goes
+        study = Study.from_profile(**choices | {"device": _device(choices["device"])})
+        _scorers[key] = Scorer(study), list(units_of(study, study.clickme(), {}))
+    return _scorers[key]
+
+
+def _device(chosen: str) -> str:
+    """One GPU a worker, where one machine has several and nobody has shared them out."""
+    count = torch.cuda.device_count()
+    name = str(distributed.get_worker().name)
+    if chosen == "auto" and count > 1 and name.isdecimal():
+        return f"cuda:{int(name) % count}"
+    return chosen

@@ -1,0 +1,152 @@
+"""Maps that no network made, scored exactly as a network's: what a score is worth.
+
+A score is read between the floor, another picture's human map, and people's own ceiling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from lib.base.geometry import DELIVERED_SIZE
+from lib.maps.head_pass import enlarge
+from lib.maps.methods import min_max
+from lib.people.clickme import ClickMe
+from lib.people.human_maps import human_maps
+from lib.people.protocols import Protocol
+from lib.people.stored import StoredError
+from lib.scores.agreements import agreement
+from lib.scores.controls import CONTROLS, SEED, Shown
+from lib.scores.spearman import rank_maps
+from lib.study.study import Study
+
+_BLOCK = 64  # pictures at a time
+
+
+def score_controls(study: Study) -> pd.DataFrame:
+    """A row per protocol, reading of the human maps, control and picture.
+
+    `protocol, reading, control, image_id, rho, partial, validity`. Backbones whose
+    preprocessing crops alike share a reading (`Protocol.reading_name`). Two passes over the human
+    maps: for the mean one, each picture's own is taken out of it. Raises StoredError.
+    """
+    study.inputs.require()
+    clickme = study.clickme()
+    readings = {
+        (p.key, p.reading_name(b.preprocessing)): (p, b.preprocessing)
+        for p in clickme.protocols
+        for b in study.choices.backbones
+    }
+    means = {reading: _Mean() for reading in readings}
+    frames = []
+    with tqdm(total=2 * len(clickme), desc="controls", unit="picture") as bar:
+        for block in map_blocks(clickme):
+            for reading, (protocol, geometry) in readings.items():
+                scored = clickme.is_scored(protocol.key, block.places)
+                means[reading].add(human_maps(block.stored_maps, protocol, geometry)[scored])
+            bar.update(len(block.image_ids))
+        for block in map_blocks(clickme):
+            for reading, (protocol, geometry) in readings.items():
+                human, other = (
+                    human_maps(maps, protocol, geometry)
+                    for maps in (block.stored_maps, block.other_maps)
+                )
+                shown = Shown(human, other, means[reading].without(human), block.places)
+                maps = {
+                    control.key: _full_size(control.maps(shown)) for control in CONTROLS.values()
+                }
+                frame = _compared(maps, human, protocol, block.image_ids)
+                frame = frame[np.tile(clickme.is_scored(protocol.key, block.places), len(maps))]
+                frames.append(frame.assign(protocol=reading[0], reading=reading[1]))
+            bar.update(len(block.image_ids))
+    if not frames:
+        raise StoredError("no picture of the study can be read")
+    table = pd.concat(frames, ignore_index=True)
+    names = ["protocol", "reading", "control", "image_id"]
+    return table[[*names, *table.columns.difference(names, sort=False)]]
+
+
+@dataclass(frozen=True)
+class MapBlock:
+    """Some pictures' human maps as stored, and for each that of another picture of its part.
+
+    A part's only picture has a constant one, which orders nothing.
+    """
+
+    image_ids: list[str]
+    places: np.ndarray
+    stored_maps: Tensor
+    other_maps: Tensor
+
+
+def map_blocks(clickme: ClickMe) -> Iterator[MapBlock]:
+    """All its human maps, part by part; what is left out is added to its `left_out`."""
+    for number, some in enumerate(clickme.per_part()):
+        batches = list(some.batches(_BLOCK))
+        clickme.left_out |= some.left_out
+        if not batches:
+            continue
+        stored = torch.cat([batch.stored_maps for batch in batches])
+        order = np.random.default_rng([SEED, number]).permutation(len(stored))
+        other = np.empty_like(order)
+        other[order] = np.roll(order, 1)
+        others = stored[other] if len(stored) > 1 else torch.zeros_like(stored)
+        start = 0
+        for batch in batches:
+            here = slice(start, start + len(batch.image_ids))
+            yield MapBlock(batch.image_ids, batch.places, stored[here], others[here])
+            start = here.stop
+
+
+class _Mean:
+    """Of human maps, each scaled from 0 to 1 so that every picture counts alike."""
+
+    def __init__(self) -> None:
+        self._sum = torch.zeros(DELIVERED_SIZE, DELIVERED_SIZE, dtype=torch.float64)
+        self._count = 0
+
+    def add(self, maps: Tensor) -> None:
+        self._sum += _scaled(maps).sum(dim=0, dtype=torch.float64)
+        self._count += len(maps)
+
+    def without(self, maps: Tensor) -> Tensor:
+        """For each of these maps the mean of all the others; of none, a constant map."""
+        others = self._sum - _scaled(maps).double()
+        return others / (self._count - 1) if self._count > 1 else torch.zeros_like(others)
+
+
+def _scaled(maps: Tensor) -> Tensor:
+    return min_max(torch.nan_to_num(maps))  # constant maps become 0
+
+
+def _full_size(maps: Tensor | np.ndarray) -> Tensor:
+    maps = torch.as_tensor(maps)
+    return maps if maps.shape[-1] == DELIVERED_SIZE else enlarge(maps)
+
+
+def _compared(
+    maps: dict[str, Tensor], human: Tensor, protocol: Protocol, image_ids: list[str]
+) -> pd.DataFrame:
+    ranks = {protocol.key: rank_maps(human, protocol.settles)}
+    frames = []
+    for control, of_control in maps.items():
+        found = agreement(of_control[None], ranks)
+        rho, partial, *_ = found.measured[protocol.key][:, 0]
+        frames.append(
+            pd.DataFrame(
+                {
+                    "control": control,
+                    "image_id": image_ids,
+                    "rho": rho.numpy(),
+                    "partial": partial.numpy(),
+                    "validity": found.validity(0, protocol.key),
+                }
+            )
+        )
+    return pd.concat(frames, ignore_index=True)

@@ -1,0 +1,113 @@
+"""Kept scores: one file per variant and part, named by a hash of what determines them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from lib.base.files import write_atomically
+from lib.base.fingerprint import code_of, fingerprint, sha256_of
+from lib.base.paths import shown
+from lib.networks.backbones import Backbone
+from lib.networks.checkpoints import MissingWeights
+from lib.people.clickme import ClickMe
+from lib.scores.scoring import COLUMNS
+from lib.study.study import Study
+
+LEFT_OUT = "left_out"  # in a table's attributes: {picture: why it was not scored}
+
+# A change to any of these may change a score, so kept scores depend on their text.
+_DETERMINING_CODE = (
+    "lib.base.geometry", "lib.base.loops",
+    "lib.networks.building", "lib.networks.checkpoints", "lib.networks.compiled",
+    "lib.networks.dcls", "lib.networks.loading", "lib.networks.models",
+    "lib.networks.preprocessing", "lib.networks.rewrites", "lib.networks.split",
+    "lib.people.clickme", "lib.people.human_maps", "lib.people.listing", "lib.people.pictures",
+    "lib.people.protocols", "lib.people.stored.folders", "lib.people.stored.gaze",
+    "lib.people.stored.part", "lib.people.stored.shards",
+    "lib.maps.head_pass", "lib.maps.learned.attention", "lib.maps.methods", "lib.maps.one_pass",
+    "lib.maps.package_cams", "lib.maps.pixel_methods",
+    "lib.scores.agreements", "lib.scores.prepared", "lib.scores.scoring", "lib.scores.spearman",
+)  # fmt: skip
+_DETERMINING_PACKAGES = (
+    "torch", "timm", "dcls", "numpy", "numba", "grad-cam", "captum", "simplejpeg", "pillow",
+)  # fmt: skip
+
+
+def facts_of_maps(study: Study, backbone: Backbone, has_dcls: bool) -> dict:
+    """What determines a variant's maps of a picture. Raises MissingWeights."""
+    weights = study.inputs.weights_path(backbone.key, has_dcls)
+    learned = {
+        m.key: study.inputs.attention_path(backbone.key, has_dcls, m.key)
+        for m in study.choices.methods
+        if m.learned
+    }
+    for path in (weights, *learned.values()):
+        if not path.is_file():
+            raise MissingWeights(f"no weights at {shown(path)}")
+    return {
+        "weights": sha256_of(weights),
+        "container": study.inputs.container(backbone.key, has_dcls),
+        # A reader's own recipe is in the file whose hash `origin` is.
+        "dcls": has_dcls and (bool(backbone.origin) or backbone.dcls),
+        "preprocessing": backbone.preprocessing,
+        "head_norm_eps": backbone.head_norm_eps,
+        "methods": {m.key: m.origin or (m.small_map, m.whole_map) for m in study.choices.methods},
+        "layer": backbone.layer,
+        "origin": backbone.origin,
+        "attentions": {key: sha256_of(path) for key, path in learned.items()},
+        "device": study.networks.device().type,
+        "precision": study.choices.precision,
+        "compile": study.choices.compile,
+        "code": code_of(*_DETERMINING_CODE),
+        "packages": {name: version(name) for name in _DETERMINING_PACKAGES},
+    }
+
+
+def kept_path(study: Study, backbone: Backbone, has_dcls: bool, some: ClickMe) -> Path:
+    """Where a variant's scores on the pictures of a part are kept. Raises MissingWeights."""
+    key = fingerprint(
+        facts_of_maps(study, backbone, has_dcls)
+        | {
+            "target": study.choices.target,
+            "protocols": [(p.key, sorted(p.mends)) for p in some.protocols],
+            "scored": {p.key: some.scored(p.key) for p in some.protocols},
+            "part": some.part.digest(),
+            "pictures": [chosen.index for chosen in some.chosen],
+        }
+    )
+    name = study.inputs.weights_name(backbone.key, has_dcls)
+    return study.places.scores / f"{name}-{some.part.name}-{key}.parquet"
+
+
+def write_kept(path: Path, scores: pd.DataFrame, left_out: dict[str, str]) -> None:
+    """The file appears when it is whole, with checksums in it."""
+    scores.attrs[LEFT_OUT] = left_out
+    with write_atomically(path) as partial:
+        scores.to_parquet(partial, index=False, write_page_checksum=True)
+
+
+def read_kept(
+    path: Path, keep_going: bool = True, columns: Sequence[str] = COLUMNS
+) -> pd.DataFrame | None:
+    """Scores kept there; None if there are none, or the file is damaged.
+
+    keep_going : scores that lack pictures will do
+    columns    : which they must have, if any
+    """
+    if not path.is_file():
+        return None
+    try:
+        scores = pq.read_table(path, page_checksum_verification=True).to_pandas()
+        if len(scores.columns) and list(scores.columns) != list(columns):
+            raise ValueError(f"it has the columns {', '.join(map(str, scores.columns))}")
+    except Exception as error:  # whatever a reader makes of a file with wrong bits
+        told = str(error).splitlines() or [type(error).__name__]
+        tqdm.write(f"{shown(path)} is damaged: scoring anew ({told[0]})")
+        return None
+    return scores if keep_going or not scores.attrs.get(LEFT_OUT) else None

@@ -1,0 +1,230 @@
+"""Agreement of heatmaps made elsewhere with human maps: per picture, in the mean, in pairs.
+
+Human maps are read, ranked and compared as for a network's maps. The command is
+`lib.commands.score_maps`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from lib.base.geometry import WHOLE, Preprocessing
+from lib.maps.elsewhere import Maps, MapsError, Match, as_scored, not_finite
+from lib.people.clickme import ClickMe
+from lib.people.human_maps import human_maps
+from lib.people.protocols import Protocol
+from lib.scores.agreements import (
+    CONSTANT_HUMAN_MAP,
+    CONSTANT_MODEL_MAP,
+    NON_FINITE,
+    VALID,
+    agreement,
+)
+from lib.scores.control_scores import MapBlock, map_blocks
+from lib.scores.results import HUMAN_CEILING
+from lib.scores.spearman import rank_maps
+from lib.scores.statistics import effect_size, holm, mean_interval, sign_flip_p
+
+NO_MAP = "no map"
+UNREADABLE = "unreadable map"
+COLUMNS = ["maps", "image_id", "protocol", "rho", "validity", "floor"]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Maps of one model. match : which of them is of which picture"""
+
+    name: str
+    maps: Maps
+    match: Match
+
+
+def validate(collection: Collection, image_ids: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Read the maps of these pictures.
+
+    Returns {picture: why its map cannot be read}, and the maps with values that are not finite.
+    """
+    unreadable: dict[str, str] = {}
+    unordered: list[str] = []
+    of = collection.match.of
+    wanted = [image_id for image_id in image_ids if image_id in of]
+    for image_id in tqdm(wanted, desc=f"checking {collection.name}", unit="map", leave=False):
+        try:
+            bad = not_finite(collection.maps.read(of[image_id]))
+        except MapsError as error:
+            unreadable[image_id] = str(error)
+        else:
+            if bad:
+                unordered.append(f"{collection.maps.where(of[image_id])}: {bad}")
+    return unreadable, unordered
+
+
+def score_maps(
+    collections: Sequence[Collection],
+    clickme: ClickMe,
+    geometry: Preprocessing = WHOLE,
+    unreadable: Mapping[str, Mapping[str, str]] | None = None,
+) -> tuple[pd.DataFrame, dict[str, dict[str, str]]]:
+    """A row per collection, protocol and picture: `COLUMNS`.
+
+    rho      : Spearman's, over all 224 x 224 pixels; missing where `validity` says why
+    validity : as of networks' maps, or NO_MAP, UNREADABLE
+    floor    : rho of another picture's human map with this picture's
+    geometry : of whose crop the corrected protocol compares the maps with
+    unreadable : {collection: {picture: why}}, maps not to be read again
+
+    Also returns `unreadable` with what could not be read now. Human maps are read and ranked once
+    for all collections; what cannot be read of them is in the reader's `left_out`.
+    """
+    known = {c.name: dict((unreadable or {}).get(c.name, {})) for c in collections}
+    frames = []
+    with tqdm(total=len(clickme), desc="scoring", unit="picture", leave=False) as bar:
+        for block in map_blocks(clickme):
+            frames += _scored(block, clickme, collections, geometry, known)
+            bar.update(len(block.image_ids))
+    if not frames:
+        return pd.DataFrame(columns=COLUMNS), known
+    table = pd.concat(frames, ignore_index=True)
+    order = [c.name for c in collections]
+    keys = [p.key for p in clickme.protocols]
+    table = table.sort_values(
+        ["maps", "protocol"], kind="stable", key=lambda c: c.map([*order, *keys].index)
+    )
+    return table.reset_index(drop=True)[COLUMNS], known
+
+
+def _scored(
+    block: MapBlock,
+    clickme: ClickMe,
+    collections: Sequence[Collection],
+    geometry: Preprocessing,
+    unreadable: dict[str, dict[str, str]],
+) -> list[pd.DataFrame]:
+    ranks, floors = {}, {}
+    for protocol in clickme.protocols:
+        human, other = (
+            human_maps(maps, protocol, geometry) for maps in (block.stored_maps, block.other_maps)
+        )
+        ranks[protocol.key] = rank_maps(human, protocol.settles)
+        found = agreement(other[None], {protocol.key: ranks[protocol.key]})
+        floors[protocol.key] = _where_valid(found.measured, found.validity(0, protocol.key),
+                                            protocol, 0)  # fmt: skip
+    maps, absent = zip(
+        *(_read(c, block.image_ids, unreadable[c.name]) for c in collections), strict=True
+    )
+    kind = torch.float64 if any(m.dtype == torch.float64 for m in maps) else torch.float32
+    found = agreement(torch.stack([m.to(kind) for m in maps]), ranks)
+    frames = []
+    for number, collection in enumerate(collections):
+        for protocol in clickme.protocols:
+            validity = found.validity(number, protocol.key)
+            validity = np.where(absent[number] == "", validity, absent[number])
+            frame = pd.DataFrame(
+                {
+                    "maps": collection.name,
+                    "image_id": block.image_ids,
+                    "protocol": protocol.key,
+                    "rho": _where_valid(found.measured, validity, protocol, number),
+                    "validity": validity,
+                    "floor": floors[protocol.key],
+                }
+            )
+            frames.append(frame[clickme.is_scored(protocol.key, block.places)])
+    return frames
+
+
+def _where_valid(
+    measured: Mapping[str, torch.Tensor], validity: np.ndarray, protocol: Protocol, number: int
+) -> np.ndarray:
+    return np.where(validity == VALID, measured[protocol.key][0, number].numpy(), np.nan)
+
+
+def _read(
+    collection: Collection, image_ids: Sequence[str], unreadable: dict[str, str]
+) -> tuple[torch.Tensor, np.ndarray]:
+    """(image, 224, 224), NaN where there is no map, and "" or why there is none."""
+    found, absent = [], []
+    for image_id in image_ids:
+        name = collection.match.of.get(image_id)
+        why = NO_MAP if name is None else UNREADABLE if image_id in unreadable else ""
+        if not why:
+            try:
+                found.append(as_scored(collection.maps.read(name)))
+            except MapsError as error:  # it has changed since it was checked
+                unreadable[image_id] = str(error)
+                why = UNREADABLE
+        if why:
+            found.append(torch.full((WHOLE.crop, WHOLE.crop), torch.nan))
+        absent.append(why)
+    kind = torch.float64 if any(m.dtype == torch.float64 for m in found) else torch.float32
+    return torch.stack([m.to(kind) for m in found]), np.array(absent)
+
+
+def summarise_maps(scores: pd.DataFrame) -> pd.DataFrame:
+    """Score of each collection under each protocol: one row each.
+
+    score, low, high : mean rho of the valid maps divided by the human ceiling, and its 95 %
+                bootstrap interval over pictures
+    raw       : mean rho itself
+    floor     : mean score of another picture's human map, on the same pictures
+    n, n_constant_map, n_constant_human, n_non_finite, n_unreadable, n_no_map : pictures scored,
+                and why others were not
+    """
+    rows = []
+    for (name, protocol), chosen in scores.groupby(["maps", "protocol"], sort=False):
+        valid = chosen[chosen.validity == VALID]
+        found = mean_interval(valid.rho / HUMAN_CEILING)
+        counts = chosen.validity.value_counts()
+        rows.append(
+            {
+                "maps": name,
+                "protocol": protocol,
+                "score": found.mean,
+                "low": found.low,
+                "high": found.high,
+                "raw": valid.rho.mean(),
+                "floor": valid.floor.mean() / HUMAN_CEILING,
+                "n": found.n,
+                "n_constant_map": counts.get(CONSTANT_MODEL_MAP, 0),
+                "n_constant_human": counts.get(CONSTANT_HUMAN_MAP, 0),
+                "n_non_finite": counts.get(NON_FINITE, 0),
+                "n_unreadable": counts.get(UNREADABLE, 0),
+                "n_no_map": counts.get(NO_MAP, 0),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def compare_maps(scores: pd.DataFrame) -> pd.DataFrame:
+    """Each collection minus each one before it, paired by picture on those valid for both.
+
+    difference, low, high : mean in units of the score, 95 % bootstrap interval
+    n_paired  : pictures in the comparison
+    p, p_holm : of the sign-flip test; corrected over the pairs of the same protocol
+    effect    : Cohen's d
+    """
+    columns = ["protocol", "maps", "minus", "difference", "low", "high", "n_paired", "p",
+               "p_holm", "effect"]  # fmt: skip
+    rows = []
+    valid = scores[scores.validity == VALID]
+    for protocol in scores.protocol.unique():
+        wide = valid[valid.protocol == protocol].pivot(
+            index="image_id", columns="maps", values="rho"
+        )
+        family = []
+        for first, second in combinations(scores.maps.unique(), 2):
+            pair = wide.reindex(columns=[first, second]).dropna()
+            gain = (pair[second] - pair[first]) / HUMAN_CEILING
+            found = mean_interval(gain)
+            family.append((protocol, second, first, found.mean, found.low, found.high, found.n,
+                           sign_flip_p(gain), effect_size(gain)))  # fmt: skip
+        corrected = holm([row[7] for row in family])
+        rows += [(*row[:8], p, row[8]) for row, p in zip(family, corrected, strict=True)]
+    return pd.DataFrame(rows, columns=columns)

@@ -1,0 +1,208 @@
+"""Other measures of agreement between a network's map and a human one, image by image.
+
+Every function takes the network's `Maps` and the human ones and returns (image,) float64; NaN
+where a measure is undefined. "Salient" pixels are a human map's highest tenth.
+
+Source: Bylinskii et al., "What do different evaluation metrics tell us about saliency
+models?", TPAMI 41 (2019), for CC, SIM, KL, NSS and AUC; Zhang et al., "Top-down neural
+attention by excitation backprop", IJCV 126 (2018), for the pointing game.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from lib.base.tables import Table
+from lib.maps.cam import cam_maps
+from lib.maps.head_pass import is_constant
+from lib.people.human_maps import human_maps
+from lib.people.protocols import PROTOCOLS
+from lib.scores.spearman import Ranks, between_ranks, rank_maps
+from lib.scores.statistics import means_by
+from lib.study.study import Study
+
+TOP = 0.1
+_EPSILON = torch.finfo(torch.float64).eps
+_BATCH = 16
+
+
+class Maps:
+    """(image, height, width) maps, and what several measures ask of them, worked out once.
+
+    flat    : (image, pixel) float64
+    centred : the same less the image's mean
+    top     : (image, pixel) in 0-1, how surely a pixel is among the highest tenth: pixels tied
+              at its border share what is left of it alike, as drawing lots would on average
+    salient : (image, pixel) bool, may be among them
+    """
+
+    def __init__(self, maps: Tensor, settle: bool = False):
+        self.maps, self.settle = maps, settle
+        self.flat = maps.flatten(1).double()
+
+    @cached_property
+    def centred(self) -> Tensor:
+        return self.flat - self.flat.mean(dim=1, keepdim=True)
+
+    @cached_property
+    def top(self) -> Tensor:
+        pixels = self.flat.shape[1]
+        count = max(1, round(TOP * pixels))
+        border = self.flat.kthvalue(pixels - count + 1, dim=1, keepdim=True).values
+        above, at = self.flat > border, self.flat == border
+        left = count - above.sum(dim=1, keepdim=True)
+        return above.double() + at * (left / at.sum(dim=1, keepdim=True))
+
+    @cached_property
+    def salient(self) -> Tensor:
+        return self.top > 0
+
+    @cached_property
+    def ranks(self) -> Ranks:
+        return rank_maps(self.maps, self.settle)
+
+    def shares(self, from_zero: bool = False) -> Tensor:
+        """Each map as a distribution; its least value taken off before, or not."""
+        flat = self.flat - self.flat.amin(dim=1, keepdim=True) if from_zero else self.flat
+        total = flat.sum(dim=1, keepdim=True)
+        return flat / torch.where(total > 0, total, torch.nan)
+
+
+def rank_correlation(ours: Maps, theirs: Maps) -> Tensor:
+    """Spearman's rho, the study's own measure, -1 to 1."""
+    return between_ranks(ours.ranks, theirs.ranks)
+
+
+def dice_top(ours: Maps, theirs: Maps) -> Tensor:
+    """Overlap of both maps' highest tenths, as a share of one: 0-1."""
+    return (ours.top * theirs.top).sum(dim=1) / theirs.top.sum(dim=1)
+
+
+def iou_top(ours: Maps, theirs: Maps) -> Tensor:
+    """Overlap of both maps' highest tenths, as a share of what either covers: 0-1."""
+    dice = dice_top(ours, theirs)
+    return dice / (2 - dice)
+
+
+def correlation(ours: Maps, theirs: Maps) -> Tensor:
+    """CC: Pearson's correlation of the pixels, -1 to 1."""
+    scale = ours.centred.norm(dim=1) * theirs.centred.norm(dim=1)
+    product = (ours.centred * theirs.centred).sum(dim=1)
+    return product / torch.where(scale > 0, scale, torch.nan)
+
+
+def similarity(ours: Maps, theirs: Maps) -> Tensor:
+    """SIM: what the maps have in common once each is scaled from 0 and sums to 1; 0-1."""
+    return torch.minimum(ours.shares(from_zero=True), theirs.shares(from_zero=True)).sum(dim=1)
+
+
+def divergence(ours: Maps, theirs: Maps) -> Tensor:
+    """KL: what the network's map, as a distribution, lacks of the human one; 0 is equality."""
+    p, q = ours.shares(), theirs.shares()
+    return (q * (_EPSILON + q / (p + _EPSILON)).log()).sum(dim=1)
+
+
+def scanpath_saliency(ours: Maps, theirs: Maps) -> Tensor:
+    """NSS: the network's map at salient pixels, in its standard deviations from its mean."""
+    spread = ours.centred.square().mean(dim=1).sqrt()
+    mean = (ours.centred * theirs.top).sum(dim=1) / theirs.top.sum(dim=1)
+    return mean / torch.where(spread > 0, spread, torch.nan)
+
+
+def area_under_curve(ours: Maps, theirs: Maps) -> Tensor:
+    """AUC: how often a salient pixel is above another one in the network's map; ties half."""
+    count, pixels = theirs.salient.sum(dim=1), theirs.salient.shape[1]
+    ranks = ours.ranks.centred.double() + (pixels + 1) / 2
+    least = count * (count + 1) / 2
+    area = ((ranks * theirs.salient).sum(dim=1) - least) / (count * (pixels - count))
+    return torch.where(ours.flat.isfinite().all(dim=1), area, torch.nan)
+
+
+def pointing(ours: Maps, theirs: Maps) -> Tensor:
+    """Whether the network's highest pixel is salient; the share of them where several are."""
+    highest = ours.flat == ours.flat.amax(dim=1, keepdim=True)
+    return (highest * theirs.top).sum(dim=1) / highest.sum(dim=1)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A row.
+
+    best : 1 where larger is more agreement, -1 where smaller is
+    """
+
+    key: str
+    label: str
+    of: Callable[[Maps, Maps], Tensor]
+    best: int = 1
+
+
+MEASURES: Table[Measure] = Table(
+    "measure",
+    [
+        Measure("spearman", "Spearman's ρ", rank_correlation),
+        Measure("cc", "CC (Pearson)", correlation),
+        Measure("dice", "Dice, top 10 %", dice_top),
+        Measure("iou", "IoU, top 10 %", iou_top),
+        Measure("sim", "SIM", similarity),
+        Measure("kl", "KL (less is better)", divergence, best=-1),
+        Measure("nss", "NSS", scanpath_saliency),
+        Measure("auc", "AUC", area_under_curve),
+        Measure("pointing", "pointing game", pointing),
+    ],
+)
+
+
+def score_measures(study: Study) -> pd.DataFrame:
+    """Every measure for the study's models and methods, on its first protocol.
+
+    `backbone, dcls, method, measure, image_id, value`: a row per image; the maps' target is
+    the study's. Images whose map, or human map, is constant are left out of all.
+    Raises StoredError, WeightsError.
+    """
+    protocol = PROTOCOLS[study.choices.protocols[0]]
+    clickme = study.clickme()
+    rows: list[tuple] = []
+    for backbone, dcls in tqdm(study.networks.there(), desc="measures", unit="model"):
+        model = study.networks.inference_model(backbone.key, dcls)
+        for batch in clickme.batches(_BATCH):
+            scored = clickme.is_scored(protocol.key, batch.places)
+            asked = study.choices.asked(batch.labels)
+            maps = cam_maps(model, model.prepare(batch.pictures), asked, study.choices.methods)
+            human = human_maps(batch.stored_maps, protocol, backbone.preprocessing)
+            theirs = Maps(human, protocol.settles)
+            for method, of_method in maps.items():
+                ours = Maps(of_method.cpu(), protocol.settles)
+                orders = ~(is_constant(ours.maps) | is_constant(theirs.maps))
+                for measure in MEASURES.values():
+                    # Plain numbers: small arrays left between the large ones above would keep
+                    # the memory of these from being used again.
+                    values = measure.of(ours, theirs).tolist()
+                    rows += [
+                        (backbone.key, dcls, method, measure.key, image_id, value)
+                        for image_id, value, counts in zip(
+                            batch.image_ids, values, scored & orders.numpy(), strict=True
+                        )
+                        if counts
+                    ]
+    names = ["backbone", "dcls", "method", "measure", "image_id", "value"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def summarise_measures(values: pd.DataFrame) -> pd.DataFrame:
+    """Mean of each measure, and each model's rank by it among the models, 1 the best.
+
+    `backbone, dcls, method, measure, label, value, low, high, n, rank`
+    """
+    table = means_by(values, ["backbone", "dcls", "method", "measure"], "value", "value")
+    better = table.value * table.measure.map(lambda key: MEASURES[key].best)
+    ranks = better.groupby([table.method, table.measure]).rank(ascending=False, method="min")
+    labels = table.measure.map(lambda key: MEASURES[key].label)
+    return table.assign(label=labels, rank=ranks)

@@ -1,0 +1,111 @@
+"""A part's pictures ready for the networks and its human maps ranked.
+
+Decoding, resizing and ranking are done once for all variants and methods: beside a GPU in a
+thread of their own, ahead of the forward that needs them; on a CPU by all its processors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count, takewhile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.base.geometry import Preprocessing
+from lib.networks.preprocessing import resize_pictures
+from lib.people.clickme import ClickMe, ClickMeBatch
+from lib.people.human_maps import human_maps
+from lib.people.protocols import Protocol
+from lib.scores.spearman import Ranks, rank_maps
+
+_BLOCK = 32  # pictures made ready at a time, or a batch if that is larger
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some pictures as one preprocessing shows them to networks, and what people looked at.
+
+    image_ids, labels, places : as in `ClickMeBatch`
+    pixels : (image, side, side, 3) uint8
+    human  : {protocol: ranked human maps as they are compared with the networks' maps}
+    """
+
+    image_ids: list[str]
+    labels: Tensor
+    places: np.ndarray
+    pixels: Tensor
+    human: dict[str, Ranks]
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, images: slice) -> Block:
+        return Block(
+            self.image_ids[images],
+            self.labels[images],
+            self.places[images],
+            self.pixels[images],
+            {key: ranks[images] for key, ranks in self.human.items()},
+        )
+
+
+class PreparedPart:
+    """The pictures of one part, made ready as they are asked for, and then held.
+
+    some   : pictures of one part
+    device : where ranks are made and held
+    batch  : pictures a forward; no forward's pictures come from two blocks
+    """
+
+    def __init__(self, some: ClickMe, device: torch.device, batch: int = _BLOCK):
+        self.some = some
+        self.device = device
+        size = batch * -(-_BLOCK // batch)
+        self._source = some.batches(size)
+        self._decoded: list[ClickMeBatch] = []
+        self._pixels: dict[tuple[Preprocessing, int], Tensor] = {}
+        self._ranks: dict[tuple, Ranks] = {}
+
+    def blocks(self, geometry: Preprocessing) -> Iterator[Block]:
+        """All pictures, the next ones being made ready meanwhile. Raises StoredError."""
+        # One preprocessing at a time: a part's pixels take some hundred megabytes.
+        self._pixels = {key: v for key, v in self._pixels.items() if key[0] == geometry}
+        if self.device.type == "cpu":
+            # Where the forward takes all processors, a thread beside it makes it wait.
+            numbered = (self._block(number, geometry) for number in count())
+            yield from takewhile(lambda block: block is not None, numbered)
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="prepare") as ahead:
+            waiting = ahead.submit(self._block, 0, geometry)
+            number = 0
+            while (block := waiting.result()) is not None:
+                number += 1
+                waiting = ahead.submit(self._block, number, geometry)
+                yield block
+
+    def _block(self, number: int, geometry: Preprocessing) -> Block | None:
+        while len(self._decoded) <= number:
+            batch = next(self._source, None)
+            if batch is None:
+                return None
+            self._decoded.append(batch)
+        batch = self._decoded[number]
+        if (geometry, number) not in self._pixels:
+            pixels = torch.from_numpy(resize_pictures(batch.pictures, geometry))
+            pinned = pixels.pin_memory() if self.device.type == "cuda" else pixels
+            self._pixels[geometry, number] = pinned
+        human = {p.key: self._ranked(number, p, geometry) for p in self.some.protocols}
+        pixels = self._pixels[geometry, number]
+        return Block(batch.image_ids, batch.labels, batch.places, pixels, human)
+
+    def _ranked(self, number: int, protocol: Protocol, geometry: Preprocessing) -> Ranks:
+        """A reading of the maps that several protocols or backbones share is ranked once."""
+        key = (*protocol.reading(geometry), number)
+        if key not in self._ranks:
+            maps = human_maps(self._decoded[number].stored_maps, protocol, geometry)
+            self._ranks[key] = rank_maps(maps.to(self.device), protocol.settles)
+        return self._ranks[key]

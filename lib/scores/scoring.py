@@ -1,0 +1,114 @@
+"""Agreement of a network's maps with human maps, picture by picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from lib.maps.head_pass import enlarge, head_pass
+from lib.maps.methods import CamMethod
+from lib.networks.batch_size import BatchSize
+from lib.networks.models import StudyModel
+from lib.scores.agreements import MEASURED, Agreement, agreement
+from lib.scores.prepared import Block, PreparedPart
+
+COLUMNS = ["protocol", "method", "image_id", "label", *MEASURED, "validity", "top1", "top5"]
+
+
+@dataclass
+class Scores:
+    """What forwards leave behind, batch by batch; a table in the end.
+
+    predicted : the maps' target is the predicted class
+    """
+
+    methods: Sequence[CamMethod]
+    predicted: bool = False
+    _blocks: list[tuple[Block, Tensor, Agreement]] = field(default_factory=list)
+
+    def add(self, model: StudyModel, block: Block) -> None:
+        """One forward, one gradient of the head, every method's maps, every protocol's score.
+
+        The target is the picture's label, as published, or the predicted class.
+        """
+        target = None if self.predicted else block.labels
+        x = model.prepare_pixels(block.pixels)
+        passed = head_pass(model, x, target)
+        best = passed.logits.topk(min(5, passed.logits.shape[1]), dim=1).indices
+        hits = best == block.labels.to(best.device, non_blocking=True)[:, None]
+        maps = torch.stack([enlarge(m.maps(model, x, passed)) for m in self.methods])
+        self._blocks.append((block, hits, agreement(maps, block.human)))
+
+    def table(self, is_scored: Callable[[str, np.ndarray], np.ndarray]) -> pd.DataFrame:
+        """A row per method, protocol and image, whatever the batches were.
+
+        is_scored : which of the pictures at some places a protocol scores
+        `rho` is Spearman's correlation over all pixels; missing where `validity` says why.
+        `partial` is the same with the distance from the centre held constant, `tied` the
+        share of the map's pixels that are equal to another, `attainable` the largest rho
+        that these ties allow.
+        """
+        if not self._blocks:
+            return pd.DataFrame()
+        blocks, hits, found = zip(*self._blocks, strict=True)
+        together = _joined(found)
+        places = np.concatenate([block.places for block in blocks])
+        top = torch.cat(hits).cpu().numpy()
+        images = {
+            "image_id": [name for block in blocks for name in block.image_ids],
+            "label": torch.cat([block.labels for block in blocks]).numpy(),
+            "top1": top[:, 0],
+            "top5": top.any(axis=1),
+        }
+        frames = []
+        for number, method in enumerate(self.methods):
+            for key, measured in together.measured.items():
+                frame = pd.DataFrame(
+                    {"protocol": key, "method": method.key}
+                    | images
+                    | dict(zip(MEASURED, measured[:, number].cpu().numpy(), strict=True))
+                    | {"validity": together.validity(number, key)}
+                )
+                frames.append(frame[is_scored(key, places)])
+        return pd.concat(frames, ignore_index=True)[COLUMNS]
+
+
+def _joined(found: Sequence[Agreement]) -> Agreement:
+    """Of all images."""
+    keys = found[0].usable
+    return Agreement(
+        {key: torch.cat([a.measured[key] for a in found], dim=2) for key in keys},
+        {key: torch.cat([a.usable[key] for a in found]) for key in keys},
+        torch.cat([a.finite for a in found], dim=1),
+        torch.cat([a.constant for a in found], dim=1),
+    )
+
+
+def score_part(
+    model: StudyModel,
+    methods: Sequence[CamMethod],
+    part: PreparedPart,
+    batch: BatchSize,
+    predicted: bool = False,
+) -> pd.DataFrame:
+    """Scores of one variant over a part's pictures, as `Scores.table` tells.
+
+    predicted : maps show the evidence for the predicted class, not for the picture's label
+    """
+    scores = Scores(methods, predicted)
+    slow = any(method.forwards for method in methods)
+    with tqdm(total=len(part.some), desc=model.variant, leave=False, disable=not slow) as bar:
+
+        def work(piece: Block) -> None:
+            scores.add(model, piece)
+            bar.update(len(piece))
+
+        for block in part.blocks(model.backbone.preprocessing):
+            batch.work_through(block, work)
+    return scores.table(part.some.is_scored)

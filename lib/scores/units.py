@@ -1,0 +1,150 @@
+"""The units of a scoring run, a variant on a part's pictures each, and who works them off here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+from tqdm import tqdm
+
+from lib.base.threads import reuse_memory
+from lib.maps.head_pass import head_pass
+from lib.maps.methods import CamMethod
+from lib.networks.backbones import Backbone, variant_name
+from lib.networks.batch_size import BatchSize
+from lib.networks.checkpoints import MissingWeights, WeightsError
+from lib.networks.models import StudyModel
+from lib.people.clickme import ClickMe, ClickMeBatch
+from lib.people.stored import StoredError
+from lib.scores.kept import kept_path, write_kept
+from lib.scores.prepared import PreparedPart
+from lib.scores.scoring import score_part
+from lib.study.study import Study
+
+_MODELS_IN_MEMORY = 1.5e9  # bytes; of a GPU's memory a third
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The unit of work: a variant on a part's pictures; `path` is where its scores are kept."""
+
+    backbone: Backbone
+    dcls: bool
+    some: ClickMe
+    path: Path
+
+    @property
+    def variant(self) -> str:
+        return variant_name(self.backbone.key, self.dcls)
+
+
+def units_of(study: Study, clickme: ClickMe, missed: dict[str, str]) -> Iterator[Unit]:
+    """Part by part; a variant without weights is missed, or raises."""
+    for some in clickme.per_part():
+        for backbone, dcls in study.choices.variants:
+            name = variant_name(backbone.key, dcls)
+            try:
+                if name not in missed:
+                    yield Unit(backbone, dcls, some, kept_path(study, backbone, dcls, some))
+            except MissingWeights as error:
+                if not study.choices.keep_going:
+                    raise
+                missed[name] = str(error)
+
+
+class Scorer:
+    """Scores unit after unit, keeping in memory what the next ones can use again.
+
+    That is the last part, ready for all networks, and networks while there is room.
+    """
+
+    def __init__(self, study: Study):
+        choices = study.choices
+        self.study, self._methods = study, choices.methods
+        self.device = study.networks.device()
+        self.batch = BatchSize.chosen(choices.batch_size, self.device, choices.profile.mini)
+        reuse_memory()
+        self._part: PreparedPart | None = None
+        self._models: dict[str, StudyModel] = {}
+        self._room = _MODELS_IN_MEMORY
+        if self.device.type == "cuda":
+            self._room = torch.cuda.get_device_properties(self.device).total_memory / 3
+
+    def score(self, unit: Unit) -> None:
+        """Compute a unit's scores and keep them. Raises StoredError, WeightsError."""
+        if self._part is None or self._part.some.part is not unit.some.part:
+            self._part = None  # its memory goes before the next one's comes
+            self._part = PreparedPart(unit.some, self.device, self.batch.now)
+        model = self._model(unit.backbone, unit.dcls)
+        predicted = self.study.choices.predicted
+        scores = score_part(model, self._methods, self._part, self.batch, predicted)
+        if kept_path(self.study, unit.backbone, unit.dcls, unit.some) != unit.path:
+            raise StoredError(
+                f"{unit.some.part.name} or the weights of {unit.variant} changed while they were "
+                "scored: run again with the files as they are now"
+            )
+        write_kept(unit.path, scores, unit.some.left_out)
+
+    def foretell(self, units: list[Unit]) -> str:
+        """How long the methods that take many forwards a picture will take; "" without any."""
+        if not any(method.forwards for method in self._methods):
+            return ""
+        model = self._model(units[0].backbone, units[0].dcls)
+        pictures = sum(len(unit.some) for unit in units)
+        return foretell(model, next(units[0].some.batches(1)), self._methods, pictures)
+
+    def _model(self, backbone: Backbone, dcls: bool) -> StudyModel:
+        name = self.study.inputs.weights_name(backbone.key, dcls)
+        if name in self._models:
+            return self._models[name]
+        model = self.study.networks.inference_model(backbone.key, dcls)
+        taken = sum(p.numel() * p.element_size() for p in model.parameters())
+        if taken <= min(self._room, psutil.virtual_memory().available / 4):
+            self._room -= taken
+            self._models[name] = model
+        return model
+
+
+def foretell(
+    model: StudyModel, batch: ClickMeBatch, methods: Sequence[CamMethod], pictures: int
+) -> str:
+    """How long the methods will take that take many forwards, by one timed forward; "" without.
+
+    pictures : how many maps of each method will be made, by networks like this one
+    """
+    slow = [method for method in methods if method.forwards]
+    if not slow:
+        return ""
+    x = model.prepare(batch.pictures)
+    head_pass(model, x, batch.labels)
+    started = time.perf_counter()
+    channels = head_pass(model, x, batch.labels).features.shape[1]
+    seconds = (time.perf_counter() - started) / len(x)
+    forwards = sum(channels if m.forwards == "channels" else m.forwards for m in slow)
+    minutes = forwards * seconds * pictures / 60
+    last = f"{minutes / 60:.1f} h" if minutes > 90 else f"{minutes:.0f} min"
+    names = ", ".join(method.label for method in slow)
+    return f"{names}: about {forwards} forwards a map, {pictures} maps, {last} in all at most"
+
+
+def score_here(study: Study, units: list[Unit]) -> Iterator[tuple[Unit, Exception | None]]:
+    """Each unit once it is scored, or why it cannot be (with `keep_going`)."""
+    scorer = Scorer(study) if units else None
+    if units and not study.choices.keep_going and (foretold := scorer.foretell(units)):
+        tqdm.write(foretold)
+    unusable: dict[str, Exception] = {}
+    for unit in units:
+        if unit.variant not in unusable:
+            try:
+                scorer.score(unit)
+            except (MissingWeights, WeightsError) as error:
+                if not study.choices.keep_going:
+                    raise
+                unusable[unit.variant] = error
+        for name, reason in unit.some.left_out.items():
+            tqdm.write(f"left out: {name}: {reason}")
+        yield unit, unusable.get(unit.variant)

@@ -1,0 +1,171 @@
+"""What a user chooses, checked: plain values and rows of tables, no files and no torch."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from shutil import which
+from typing import TYPE_CHECKING
+
+from lib.base.tables import unknown_name
+from lib.maps.methods import METHODS, PUBLISHED_METHODS, CamMethod
+from lib.networks.backbones import BACKBONES, Backbone
+from lib.networks.precision import PRECISIONS
+from lib.people.protocols import DEFAULT_PROTOCOLS, PROTOCOLS
+from lib.study.profiles import PROFILES, Profile
+
+if TYPE_CHECKING:
+    import torch
+
+TARGETS = ("true", "predicted")  # whose evidence a map shows: the label's, as published, or …
+_COMPILERS = (os.environ.get("CXX") or "g++", "clang++", "c++", "cl")  # torch.compile's
+_OF_THE_CLUSTER = ("workers", "scheduler")
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Everything that can be chosen about a study; make one with `of`.
+
+    limit      : so many pictures of the shards, 0 for all
+    device     : "auto", "cpu", "cuda", "cuda:1" or "mps"
+    batch_size : pictures per forward, 0 for as many as is good for the device
+    data_dir   : folder of downloaded files, "" for the project's `data/`
+    protocols  : keys of PROTOCOLS
+    pictures   : a folder of pictures and human maps in place of the profile's, "" for none
+    keep_going : what is missing or cannot be read is left out and named
+    precision  : a key of PRECISIONS
+    compile    : networks are compiled by torch.compile, which takes a C++ compiler
+    workers    : so many processes score at once, 0 for none but this one
+    scheduler  : address of a Dask scheduler whose workers score, "" for none
+    target     : one of TARGETS, the class whose evidence the maps show
+    extend     : a file of own models and methods, see `lib.study.extension`, "" for none
+    """
+
+    profile: Profile
+    backbones: tuple[Backbone, ...]
+    methods: tuple[CamMethod, ...]
+    limit: int = 0
+    device: str = "auto"
+    batch_size: int = 0
+    data_dir: str = ""
+    protocols: tuple[str, ...] = DEFAULT_PROTOCOLS
+    pictures: str = ""
+    keep_going: bool = False
+    precision: str = "float32"
+    compile: bool = False
+    workers: int = 0
+    scheduler: str = ""
+    target: str = TARGETS[0]
+    extend: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        profile: str = "demo",
+        models: Sequence[str] = (),
+        methods: Sequence[str] = (),
+        own: Sequence[Backbone] = (),
+        protocols: Sequence[str] = (),
+        **options,
+    ) -> Choices:
+        """Names become rows, and every choice is checked.
+
+        models, methods : keys; empty takes all models and the published methods
+        own     : models that the file `extend` has added
+        options : the other fields by name
+        Raises ValueError (UnknownName for a name) saying what is wrong, the nearest
+        name, and what is allowed.
+        """
+        if isinstance(models, str) or isinstance(methods, str):
+            raise ValueError("models and methods are lists of names, not one text")
+        for name in options:
+            if name not in OPTIONS:
+                raise unknown_name("option", name, OPTIONS)
+        row = replace(PROFILES[profile], own=tuple(own))
+        chosen = tuple(BACKBONES.select(models)) if models else row.backbones
+        absent = [b.key for b in chosen if b not in row.known]
+        if absent:
+            raise ValueError(f"the {row.key} profile has no model {', '.join(absent)}")
+        if pictures := options.get("pictures"):
+            named = Path(pictures).name[:40]
+            row = replace(row, label=f"{row.label} models, pictures of {named}")
+        return cls(
+            row,
+            chosen,
+            tuple(METHODS.select(methods or PUBLISHED_METHODS)),
+            protocols=tuple(p.key for p in PROTOCOLS.select(protocols or DEFAULT_PROTOCOLS)),
+            **options,
+        )
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "batch_size", "workers"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise ValueError(f"{name} must be a whole number of 0 or more, got {value!r}")
+        if self.workers and self.scheduler:
+            raise ValueError("workers and scheduler exclude each other: one starts a cluster here")
+        if self.compile and not any(map(which, _COMPILERS)):
+            raise ValueError(
+                f"compile needs a C++ compiler, and none of {', '.join(_COMPILERS)} is there: "
+                "install one, or leave --compile out"
+            )
+        if not _DEVICE.fullmatch(str(self.device)):
+            raise ValueError(
+                f"device {self.device!r} is none of auto, cpu, cuda, cuda:<number>, mps"
+            )
+        if self.target not in TARGETS:
+            raise unknown_name("target", self.target, TARGETS)
+        PRECISIONS[self.precision]  # raises, with the nearest name
+
+    def options(self) -> dict:
+        """What `Study.from_profile` makes the same choices from, in another process.
+
+        Without workers and scheduler: those processes score by themselves.
+        """
+        return {
+            "profile": self.profile.key,
+            "models": [b.key for b in self.backbones],
+            "methods": [m.key for m in self.methods],
+            "protocols": list(self.protocols),
+            **{name: getattr(self, name) for name in OPTIONS if name not in _OF_THE_CLUSTER},
+        }
+
+    @property
+    def variants(self) -> list[tuple[Backbone, bool]]:
+        """(backbone, dcls) pairs, each backbone's baseline first."""
+        return [(backbone, dcls) for backbone in self.backbones for dcls in backbone.forms]
+
+    @property
+    def predicted(self) -> bool:
+        """Maps show the evidence for the class that a network predicts."""
+        return self.target == "predicted"
+
+    def asked(self, labels: torch.Tensor) -> torch.Tensor | None:
+        """The classes whose evidence maps show: the labels, or None for the predicted ones."""
+        return None if self.predicted else labels
+
+    def few(self, part: int) -> int:
+        """A part of the sample's number of pictures, for what is dearer still; at most `limit`."""
+        return max(1, min(self.limit or self.profile.sample, self.profile.sample // part))
+
+    def prefer_method(self, key: str = "threshold_grad_cam") -> CamMethod:
+        """This method if it is chosen, else the first that is."""
+        return next((m for m in self.methods if m.key == key), self.methods[0])
+
+    @property
+    def is_whole(self) -> bool:
+        """All models, the published methods, and all pictures are chosen."""
+        methods = tuple(method.key for method in self.methods)
+        chosen = (self.backbones, methods, self.limit, self.protocols, self.precision, self.target)
+        whole = (self.profile.backbones, PUBLISHED_METHODS, 0, DEFAULT_PROTOCOLS, "float32",
+                 TARGETS[0])  # fmt: skip
+        return chosen == whole
+
+
+# What can be chosen, by the names of options and parameters; and what of it is a plain value.
+NAMES = tuple("models" if f.name == "backbones" else f.name for f in fields(Choices))
+OPTIONS = tuple(n for n in NAMES if n not in ("profile", "models", "methods", "protocols"))

@@ -1,0 +1,190 @@
+"""A reader's own models and CAM methods: a small Python file that adds rows to the tables.
+
+`run_all.py --extend FILE` and `Study.from_profile(extend=FILE)` run the file once in each
+process; what it adds by `add_model` and `add_method` is then chosen, scored, drawn and reported
+like the study's own. The file is the reader's own program: it is run, not checked.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import sys
+import sysconfig
+import traceback
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lib.base.fingerprint import sha256_of
+from lib.base.paths import ROOT
+from lib.maps.methods import METHODS
+from lib.networks.backbones import BACKBONES
+from lib.networks.sources import WEIGHTS
+
+if TYPE_CHECKING:
+    pass
+
+_loaded: dict[Path, str] = {}
+_loading: list[tuple[Path, str]] = []
+
+
+class ExtensionError(ValueError):
+    """A file of own rows that is not there, fails, adds nothing or has changed meanwhile."""
+
+
+def placed(path: Path) -> Path:
+    """A file of own rows, whatever the working folder is later. Raises ExtensionError."""
+    try:
+        return path.expanduser().resolve()
+    except (RuntimeError, OSError) as error:  # somebody's ~, a link to itself
+        raise ExtensionError(f"the file of --extend cannot be read: {error}") from None
+
+
+def load_extension(path: Path) -> str:
+    """Run a file that adds rows, once a process; returns the hash of `extension_files`.
+
+    Modules beside it can be imported by it. Raises ExtensionError saying which line failed and
+    why.
+    """
+    path = placed(path)
+    try:
+        text = "".join(sha256_of(file) for file in extension_files(path))
+    except OSError as error:
+        raise ExtensionError(f"the file of --extend cannot be read: {error}") from None
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    if path in _loaded:
+        if _loaded[path] != digest:
+            raise ExtensionError(
+                f"{path}, or a module that it imports, has changed since this process read it: "
+                "restart it (in JupyterLab, the kernel)"
+            )
+        return digest
+    with _taken_back_on_failure():
+        _run(path, digest)
+    _loaded[path] = digest
+    return digest
+
+
+def extension_files(path: Path) -> list[Path]:
+    """A file of own rows and the modules of the reader's own that it imports, they in turn too.
+
+    Not those of Python, of installed packages and of this project.
+    """
+    path = path.resolve()
+    _make_importable(path.parent)
+    found, open_ = {path}, [path]
+    while open_:
+        new = set(_imported(open_.pop(), path.parent)) - found
+        found |= new
+        open_ += new
+    return [path, *sorted(found - {path})]
+
+
+def _imported(file: Path, folder: Path) -> list[Path]:
+    """The files of the reader's own modules that a file's import statements name.
+
+    folder : from which modules are imported by their plain name
+    """
+    if not file.is_file():
+        return []
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return []  # running it says what is wrong
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    files: list[Path] = []
+    for name in sorted(names - {"lib"}):
+        try:
+            spec = importlib.util.find_spec(name)
+        except (ImportError, ValueError):
+            continue
+        if spec is not None:
+            if file.parent == folder:
+                _refuse_hidden(folder, name, spec)
+            files += _own_files(spec)
+    return files
+
+
+def _refuse_hidden(folder: Path, name: str, spec: ModuleSpec) -> None:
+    """A module beside the file in whose place another one of its name is imported."""
+    places = folder / f"{name}.py", folder / name / "__init__.py"
+    beside = [place for place in places if place.is_file()]
+    if not beside or not spec.origin or Path(spec.origin).resolve().is_relative_to(folder):
+        return
+    raise ExtensionError(
+        f"{beside[0]} is hidden by another module of that name, {spec.origin}: rename it (or, if "
+        "another file of --extend brought that one, restart the process)"
+    )
+
+
+def _own_files(spec: ModuleSpec) -> list[Path]:
+    """A module's file, or a package's; none of what is not the reader's own."""
+    if not spec.submodule_search_locations:
+        file = Path(spec.origin).resolve() if spec.has_location else None
+        return [file] if file and _own(file) else []
+    folders = [Path(place).resolve() for place in spec.submodule_search_locations]
+    return [file.resolve() for f in folders if _own(f) for file in f.rglob("*.py")]
+
+
+def _own(place: Path) -> bool:
+    """Not of Python, of what is installed, or of this project."""
+    paths = sysconfig.get_paths()
+    installed = {Path(paths[name]).resolve() for name in ("stdlib", "purelib", "platlib")}
+    return not any(place.is_relative_to(folder) for folder in (*installed, ROOT / "lib"))
+
+
+def _make_importable(folder: Path) -> None:
+    """Modules beside a file of own rows; last, so that none takes an installed one's place."""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+
+
+def _run(path: Path, digest: str) -> None:
+    name = f"dcls_extension_{digest[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ExtensionError(f"{path} is no Python file: its name must end in .py")
+    before = len(BACKBONES) + len(METHODS)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # hashing its functions looks their source up there
+    _loading.append((path, digest))
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__)
+                 if f.filename == str(path)]  # fmt: skip
+        at = lines[-1] if lines else getattr(error, "lineno", "?")
+        raise ExtensionError(f"{path}, line {at}: {type(error).__name__}: {error}") from error
+    finally:
+        _loading.pop()
+    if len(BACKBONES) + len(METHODS) == before:
+        raise ExtensionError(f"{path} adds nothing: it should call add_model or add_method")
+
+
+@contextmanager
+def _taken_back_on_failure():
+    before = [(table, list(table)) for table in (BACKBONES, METHODS, WEIGHTS)]
+    try:
+        yield
+    except BaseException:
+        for table, keys in before:
+            table.keep(keys)
+        raise
+
+
+def being_read() -> tuple[Path, str]:
+    """The file of own rows that is running now, and its hash. Raises ExtensionError for none."""
+    if not _loading:
+        raise ExtensionError(
+            "add_model and add_method are called by the file that --extend names, or "
+            "Study.from_profile(extend=…)"
+        )
+    return _loading[-1]

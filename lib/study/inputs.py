@@ -1,0 +1,275 @@
+"""Which files a study reads, whether they are there, and what to do where they are not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from lib.base.fingerprint import sha256_of, size_of
+from lib.base.paths import DATA, OUTPUT, PHOTOGRAPHS, shown
+from lib.networks.backbones import BACKBONES, Backbone, variant_name
+from lib.networks.sources import SHARDS, UNREAD_SHARD, WEIGHTS, WEIGHTS_SUFFIXES, Source
+from lib.people.listing import Listing
+from lib.people.protocols import PROTOCOLS
+from lib.people.stored import picture_files
+from lib.study.choices import Choices
+from lib.study.extension import extension_files
+from lib.study.profiles import CLASS_NAMES, DEMO_RECIPE
+
+L = TypeVar("L", bound=Listing)
+
+
+class MissingInputs(FileNotFoundError):
+    """Files a profile needs are not there; the message lists each and what to do."""
+
+
+def chosen_folder(name: str, folder: str) -> str:
+    """A folder that is chosen, whatever the working folder is later; "" for none.
+
+    Raises ValueError for a file, and for a folder of pictures around this project's results.
+    """
+    if not str(folder):
+        return ""
+    try:
+        path = Path(folder).expanduser().resolve()
+    except RuntimeError as error:  # ~somebody
+        raise ValueError(f"{name}: {error}") from None
+    if path.is_file():
+        raise ValueError(f"{name} must be a folder, and {path} is a file")
+    if name == "pictures" and OUTPUT.is_relative_to(path):
+        raise ValueError(f"{path} holds this project's results; keep pictures in their own folder")
+    return str(path)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The files of one study: pictures, weights, and whatever else its notebooks read."""
+
+    choices: Choices
+
+    @property
+    def data(self) -> Path:
+        """Folder of shards and weights."""
+        if self.choices.profile.data is not None:
+            return self.choices.profile.data
+        return Path(self.choices.data_dir) if self.choices.data_dir else DATA
+
+    # --- pictures -----------------------------------------------------------------------------
+
+    def picture_paths(self) -> list[Path]:
+        """The profile's validation shards in reading order, or the user's pictures."""
+        if self.choices.pictures:
+            return picture_files(Path(self.choices.pictures))
+        names = list(self.choices.profile.shard_names)
+        if not any("pictures" in PROTOCOLS[key].mends for key in self.choices.protocols):
+            names = [name for name in names if Path(name).stem != UNREAD_SHARD]
+        return [self.data / "clickme" / "val" / name for name in names]
+
+    def listed(self, kind: type[L] = Listing, limit: int | None = None) -> L:
+        """The study's pictures, as a listing or whatever reads one; `limit` overrides its own."""
+        return kind(
+            self.picture_paths(),
+            self.choices.protocols,
+            self.choices.limit if limit is None else limit,
+            self.choices.profile.classes,
+            self.choices.keep_going,
+            "" if self.choices.pictures else UNREAD_SHARD,
+        )
+
+    # --- weights ------------------------------------------------------------------------------
+
+    @staticmethod
+    def weights_name(key: str, dcls: bool) -> str:
+        """The variant whose weights these are: the fairer pair shares its DCLS model."""
+        return variant_name((dcls and BACKBONES[key].pair_of) or key, dcls)
+
+    def weights_path(self, key: str, dcls: bool) -> Path:
+        """A variant's weights: `<variant>.safetensors` if it is there, else as published."""
+        row = BACKBONES[key]
+        if named := row.weights_dcls if dcls else row.weights:
+            return Path(named)
+        own, source = self._own_weights(key, dcls), self._published_weights(key, dcls)
+        if self.choices.profile.mini or source is None or own.is_file():
+            return own
+        return self.data / source.place
+
+    def _own_weights(self, key: str, dcls: bool) -> Path:
+        return self.data / "checkpoints" / f"{self.weights_name(key, dcls)}.safetensors"
+
+    def _published_weights(self, key: str, dcls: bool) -> Source | None:
+        """None for a reader's own backbone."""
+        return WEIGHTS.get(self.weights_name(key, dcls))
+
+    def _read_as_published(self, key: str, dcls: bool) -> Source | None:
+        """The published file that a variant's weights are read from, None if from another."""
+        source = self._published_weights(key, dcls)
+        path = self.weights_path(key, dcls)
+        return source if source and path == self.data / source.place else None
+
+    def container(self, key: str, dcls: bool) -> str:
+        """The entry of a variant's weights file that is read, "" where any will do."""
+        source = self._read_as_published(key, dcls)
+        return source.container if source else ""
+
+    def recipe(self, key: str, dcls: bool) -> str:
+        """How a variant's weights were trained."""
+        if BACKBONES[key].origin:
+            return "own" if dcls in BACKBONES[key].forms else ""
+        if self.choices.profile.mini:
+            return DEMO_RECIPE
+        source = self._read_as_published(key, dcls)
+        return source.recipe if source else "unknown"
+
+    def attention_path(self, key: str, dcls: bool, method: str) -> Path:
+        """Where the trained module of a learned method is (`python -m lib.lcam` writes it)."""
+        return self.data / "attention" / self.weights_name(key, dcls) / f"{method}.safetensors"
+
+    def weights(self, backbone: Backbone) -> list[Path]:
+        """The weights of a backbone's variants, and of the chosen methods that are learned."""
+        learned = [m.key for m in self.choices.methods if m.learned]
+        return [
+            path
+            for dcls in backbone.forms
+            for path in (
+                self.weights_path(backbone.key, dcls),
+                *(self.attention_path(backbone.key, dcls, method) for method in learned),
+            )
+        ]
+
+    def has_weights(self, backbone: Backbone) -> bool:
+        return all(path.is_file() for path in self.weights(backbone))
+
+    def training_checkpoints(self, key: str, dcls: bool) -> list[Path]:
+        """Files of a variant's weights from earlier in its training, by name; often none.
+
+        Files that end otherwise than `WEIGHTS_SUFFIXES` are no weights.
+        """
+        folder = self.data / "checkpoints" / "training" / self.weights_name(key, dcls)
+        return [p for p in _files_in(folder) if p.name.endswith(WEIGHTS_SUFFIXES)]
+
+    # --- all of them --------------------------------------------------------------------------
+
+    def files(self) -> dict[str, list[Path]]:
+        """Files by the names under which notebooks declare that they read them."""
+        variants = [(b.key, dcls) for b, dcls in self.choices.variants]
+        own = self.choices.profile.photographs == "photographs" and PHOTOGRAPHS.is_dir()
+        weights = [path for b in self.choices.backbones for path in self.weights(b)]
+        extend = self.choices.extend
+        return {
+            "pictures": self.picture_paths() + [CLASS_NAMES] * self.choices.profile.mini,
+            "weights": list(dict.fromkeys(weights)),
+            "extension": extension_files(Path(extend)) if extend else [],
+            "photographs": sorted(p for p in PHOTOGRAPHS.iterdir() if p.is_file()) if own else [],
+            "attention weights": [
+                path
+                for variant in variants
+                for path in _files_in(self.attention_path(*variant, "any").parent)
+                if path.suffix in (".safetensors", ".csv")
+            ],
+            "training checkpoints": [
+                path for variant in variants for path in self.training_checkpoints(*variant)
+            ],
+        }
+
+    def all_files(self) -> list[Path]:
+        return [path for paths in self.files().values() for path in paths]
+
+    def missing(self) -> list[Path]:
+        """Files that the chosen models and the profile's pictures need and are not there."""
+        return [path for path in self.all_files() if not path.exists()]
+
+    def inventory(self) -> list[dict]:
+        """Every input file with its size in MB, or that it is missing."""
+        return [
+            {
+                "file": shown(path),
+                "MB": round(size_of(path) / 1e6, 2) if path.exists() else "missing",
+            }
+            for path in self.all_files()
+        ]
+
+    def hashes(self, *names: str) -> dict[str, str]:
+        """SHA-256 of every input file that is there, of those under these names if any."""
+        chosen = [p for name, paths in self.files().items() if name in names for p in paths]
+        paths = chosen if names else self.all_files()
+        return {shown(path): sha256_of(path) for path in paths if path.exists()}
+
+    def sources(self) -> list[Source]:
+        """The published files that this study reads; none for the embedded example."""
+        if self.choices.profile.mini:
+            return []
+        weights = [
+            source
+            for b, dcls in self.choices.variants
+            if (source := self._published_weights(b.key, dcls))
+            and not self._own_weights(b.key, dcls).is_file()
+        ]
+        shards = [] if self.choices.pictures else [SHARDS[p.stem] for p in self.picture_paths()]
+        return list(dict.fromkeys([*weights, *shards]))
+
+    def require(self) -> None:
+        """Raise MissingInputs, listing every missing file, unless all are there.
+
+        With `keep_going`, unless there are pictures and both weights of a backbone.
+        """
+        missing = self.missing()
+        if not missing:
+            return
+        pictures = any(path.exists() for path in self.picture_paths())
+        if (
+            self.choices.keep_going
+            and pictures
+            and any(map(self.has_weights, self.choices.backbones))
+        ):
+            return
+        sources = {self.data / source.place: source for source in self.sources()}
+        listed = "\n".join(_line(path, sources.get(path)) for path in missing)
+        raise MissingInputs(
+            f"the {self.choices.profile.key} profile lacks {len(missing)} files:\n{listed}\n"
+            f"{self._mend(missing)}"
+        )
+
+    def _mend(self, missing: list[Path]) -> str:
+        """What to do about missing files."""
+        choices = self.choices
+        learned = [m.key for m in choices.methods if m.learned]
+        if learned and all(path.stem in learned for path in missing):
+            command = (
+                "lib.demo.attention"
+                if choices.profile.mini
+                else f"lib.lcam --profile {choices.profile.key} --images FOLDER"
+            )
+            return (
+                f"Learned methods are trained beside each network first: `python -m {command}"
+                + (f" --extend {choices.extend}" if choices.extend else "")
+                + f" --models {' '.join(b.key for b in choices.backbones)} "
+                f"--methods {' '.join(learned)}`, see docs/lcam.md."
+            )
+        named = {name for b in choices.profile.own for name in (b.weights, b.weights_dcls)}
+        if own := [path.name for path in missing if str(path) in named]:
+            return (
+                f"{choices.extend} names {', '.join(own)} there: put the files there, "
+                "or name others."
+            )
+        if choices.pictures and not Path(choices.pictures).exists():
+            return "The folder of --pictures is not there."
+        if choices.profile.mini:
+            return "Restore them with `git checkout -- data/demo`, or make them: `make demo-data`."
+        return (
+            "Fetch them: `python run_all.py --download-only`, or put them there by hand. "
+            "`--data-dir FOLDER` reads them from elsewhere.\nThe embedded example needs none: "
+            "`python run_all.py --profile demo`."
+        )
+
+
+def _files_in(folder: Path) -> list[Path]:
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(p for p in found if p.is_file() and not p.name.startswith("."))
+
+
+def _line(path: Path, source: Source | None) -> str:
+    """A missing file, with its size and address where they are known."""
+    known = source is not None and source.about_bytes
+    size = f" (about {source.about_bytes / 1e6:.0f} MB)" if known else ""
+    return f"  {shown(path)}{size}" + (f"\n    {source.address}" if source else "")

@@ -1,0 +1,162 @@
+"""A study's networks: loaded from its weights, on its device, made ready for maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from timm.data import ImageNetInfo
+from torch import nn
+
+from lib.base.fingerprint import sha256_of
+from lib.maps.learned.attention import load_attention
+from lib.maps.methods import CamMethod
+from lib.networks.backbones import BACKBONES, Backbone, variant_name
+from lib.networks.building import build_network
+from lib.networks.checkpoints import WeightsError
+from lib.networks.loading import load_model, load_weights_file
+from lib.networks.models import Provenance, StudyModel
+from lib.study.choices import Choices
+from lib.study.inputs import Inputs
+from lib.study.profiles import CLASS_NAMES
+
+
+@cache
+def _loads(networks: Networks, key: str, *hashes: str) -> bool:
+    """Whether both weights of a backbone, of these hashes, can be read and fit."""
+    try:
+        for dcls in BACKBONES[key].forms:
+            networks.load_model(key, dcls)
+            networks.attentions(key, dcls)
+    except WeightsError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Makes the networks of one study."""
+
+    choices: Choices
+    inputs: Inputs
+
+    def device(self) -> torch.device:
+        """The device, "auto" taking a GPU where there is one. Raises ValueError if it is absent."""
+        # Scores must not depend on a GPU's shortened float32.
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        name = self.choices.device
+        if name == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            device = torch.device(name)
+        except RuntimeError as error:
+            raise ValueError(f"device {name!r} is not there: {error}") from None
+        available = {
+            "cpu": 1,
+            "cuda": torch.cuda.device_count(),
+            "mps": int(torch.backends.mps.is_available()),
+        }[device.type]
+        if (device.index or 0) >= available:
+            raise ValueError(
+                f"device {name!r} is not there: torch sees {available} {device.type} "
+                "device(s); try --device cpu"
+            )
+        return device
+
+    def there(self) -> list[tuple[Backbone, bool]]:
+        """The variants; with `keep_going` those of backbones whose weights both can be read."""
+        there = [
+            b for b in self.choices.backbones if not self.choices.keep_going or self._can_load(b)
+        ]
+        return [(backbone, dcls) for backbone in there for dcls in backbone.forms]
+
+    def _can_load(self, backbone: Backbone) -> bool:
+        return self.inputs.has_weights(backbone) and _loads(
+            self, backbone.key, *map(sha256_of, self.inputs.weights(backbone))
+        )
+
+    def prefer(self, *keys: str) -> list[Backbone]:
+        """Those of these backbones that are chosen and there; if none is, a reader's own, and
+        else the first one."""
+        there = list(dict.fromkeys(backbone for backbone, _ in self.there()))
+        own = [b for b in there if b.origin]
+        return [b for b in there if b.key in keys] or own or there[:1]
+
+    def load_model(self, key: str, dcls: bool, weights: Path | None = None) -> StudyModel:
+        """A variant with this profile's weights, or other ones, on the study's device."""
+        profile, own = self.choices.profile, bool(BACKBONES[key].origin)
+        mini, path = profile.mini and not own, weights or self.inputs.weights_path(key, dcls)
+        if mini and weights is None:
+            model = load_model(key, dcls, "demo")
+        else:
+            container = "" if weights else self.inputs.container(key, dcls)
+            model = load_weights_file(key, dcls, path, container, mini, profile.classes)
+            if own:
+                self._check_classes(model)
+        return model.to(self.device())
+
+    def _check_classes(self, model: StudyModel) -> None:
+        """Raise ValueError unless a reader's own network answers by the profile's classes."""
+        profile, side = self.choices.profile, model.backbone.preprocessing.crop
+        with torch.inference_mode():
+            classes = model(torch.zeros(1, 3, side, side)).shape[-1]
+        if classes != profile.classes:
+            raise ValueError(
+                f"{model.variant} answers by {classes} classes, and the {profile.key} profile "
+                f"has {profile.classes}: `build` is given their number"
+            )
+
+    def attentions(
+        self, key: str, dcls: bool, methods: Sequence[CamMethod] | None = None
+    ) -> dict[str, nn.Module]:
+        """The trained modules of the learned ones among these methods, the study's own if none
+        are given, on its device. Raises AttentionError."""
+        asked = self.choices.methods if methods is None else methods
+        learned = [m.key for m in asked if m.learned]
+        if not learned:
+            return {}
+        name = self.inputs.weights_name(key, dcls)
+        weights = sha256_of(self.inputs.weights_path(key, dcls))
+        return {
+            method: load_attention(
+                self.inputs.attention_path(key, dcls, method), method, name, weights
+            ).to(self.device())
+            for method in learned
+        }
+
+    def inference_model(
+        self, key: str, dcls: bool, methods: Sequence[CamMethod] | None = None
+    ) -> StudyModel:
+        """The same as `load_model`, ready to make maps fast by these methods, the study's own if
+        none are given."""
+        return self.made_ready(self.load_model(key, dcls), methods)
+
+    def made_ready(
+        self, model: StudyModel, methods: Sequence[CamMethod] | None = None
+    ) -> StudyModel:
+        """A model as `inference_model` gives it; a network that became another keeps the
+        learned methods' modules of what it was."""
+        key = model.backbone.key
+        model.attentions = self.attentions(key, model.variant != key, methods)
+        plain = any(m.plain for m in (self.choices.methods if methods is None else methods))
+        return model.for_inference(self.choices.precision, self.choices.compile, keep_plain=plain)
+
+    def untrained_model(self, key: str, dcls: bool, seed: int) -> StudyModel:
+        """A variant with random weights, on the study's device."""
+        profile, backbone = self.choices.profile, BACKBONES[key]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = build_network(backbone, dcls, mini=profile.mini, num_classes=profile.classes)
+        size = "mini" if profile.mini and not backbone.origin else "full"
+        provenance = Provenance(variant_name(key, dcls), "random", size, note=f"seed {seed}")
+        return StudyModel(network, backbone, provenance).eval().to(self.device())
+
+    def class_names(self) -> list[str]:
+        """One name per class of the networks' answers, for captions."""
+        if self.choices.profile.mini:
+            return CLASS_NAMES.read_text(encoding="utf-8").splitlines()
+        info = ImageNetInfo()
+        return [info.index_to_description(i) for i in range(self.choices.profile.classes)]

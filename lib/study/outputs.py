@@ -1,0 +1,99 @@
+"""Writing results: whole or not at all, and with where they come from beside them.
+
+Under `run_all.py` a notebook's results gather in a staging folder and take their places
+together when the notebook has succeeded; in JupyterLab each takes its place at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lib.base.environment import commit, environment
+from lib.base.files import write_atomically
+from lib.base.fingerprint import sha256_of
+from lib.base.paths import shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lib.study.study import Study
+
+STAGING = "DCLS_STAGING"  # the environment variable that names the staging folder
+
+
+def staged(path: Path) -> Path:
+    """Where to write a result now: `path`, or its place in the staging folder, if there is one."""
+    folder = os.environ.get(STAGING)
+    place = Path(os.path.abspath(path))  # noqa: PTH100 - links to other disks stay links
+    return Path(folder, *place.parts[1:]) if folder else path
+
+
+@contextmanager
+def write_result(path: Path) -> Iterator[Path]:
+    """`write_atomically` for results that belong at `path`; notebooks' own files too."""
+    with write_atomically(staged(path)) as partial:
+        yield partial
+
+
+def provenance(
+    study: Study, drawn_from: Path | None = None, of: Mapping[str, object] | None = None
+) -> dict:
+    """What a result was made from: choices, inputs, commit, environment.
+
+    Without the time, so that the same study gives the same file; the run's manifest has it.
+
+    drawn_from : the saved table that it shows, whose own inputs are then told
+    of         : where it was made of other methods, pictures or classes than the study's: which
+    """
+    if drawn_from is None:
+        inputs = study.inputs.hashes()
+    else:
+        inputs = {
+            shown(drawn_from): sha256_of(drawn_from),
+            **saved_provenance(drawn_from)["inputs"],
+        }
+    return {
+        "study": study.facts(),
+        **({"of": dict(of)} if of else {}),
+        "inputs": inputs,
+        "commit": commit(),
+        "environment": environment(),
+    }
+
+
+def saved_provenance(path: Path) -> dict:
+    """What stands beside a saved result. Raises OSError or ValueError if nothing does."""
+    return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+
+
+def write_provenance(path: Path, facts: dict) -> None:
+    """Write what `provenance` tells beside a result."""
+    with write_result(path) as partial:
+        partial.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+
+
+def save_table(
+    table: pd.DataFrame,
+    name: str,
+    study: Study,
+    suffix: str = "csv",
+    of: Mapping[str, object] | None = None,
+) -> Path:
+    """Write a table below `tables/` as "csv" or "parquet", its provenance as JSON.
+
+    of : as for `provenance`
+    """
+    writers = {
+        "csv": lambda path: table.to_csv(path, index=False),
+        "parquet": lambda path: table.to_parquet(path, index=False),
+    }
+    path = study.places.output / "tables" / f"{name}.{suffix}"
+    with write_result(path) as partial:
+        writers[suffix](partial)
+    write_provenance(path.with_suffix(".json"), provenance(study, of=of))
+    return staged(path)

@@ -1,0 +1,248 @@
+"""What a file of own rows calls: `add_model` and `add_method`, each checked before it is added."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.data import resolve_data_config
+from timm.models import is_model, list_models
+from torch import Tensor, nn
+
+from lib.base.geometry import Preprocessing
+from lib.base.shortage import is_out_of_memory
+from lib.base.tables import unknown_name
+from lib.maps.head_pass import HeadPass
+from lib.maps.methods import METHODS, CamMethod
+from lib.maps.package_cams import of_class
+from lib.networks.backbones import BACKBONES, Backbone, DclsRecipe
+from lib.networks.building import build_network
+from lib.networks.models import Provenance, StudyModel
+from lib.networks.sources import WEIGHTS, timm_source
+from lib.networks.split import last_layer
+from lib.study.extension import being_read
+
+# Beside the study's own, of which colour-blind readers can tell them; then they are repeated.
+_COLOURS = ("#332288", "#AA4499", "#117733", "#882255", "#44AA99", "#999933")
+
+
+def _place(file: str | Path) -> str:
+    """A path as the file of own rows names it: from its own folder on."""
+    if not str(file):
+        return ""
+    return str((being_read()[0].parent / Path(file).expanduser()).resolve())
+
+
+def add_model(
+    key: str,
+    *,
+    weights: str | Path = "",
+    weights_dcls: str | Path = "",
+    timm: str = "",
+    build: Callable[[int], nn.Module] | None = None,
+    layer: str = "",
+    dcls: DclsRecipe | None = None,
+    label: str = "",
+    preprocessing: Preprocessing | None = None,
+    colour: str = "",
+) -> Backbone:
+    """Add a model to the table.
+
+    key          : how options name it
+    timm         : a name of timm's registry, with the tag of its weights if they are to be fetched
+                   by --download
+    build        : instead: a function that makes the network for a number of classes; it takes
+                   (image, 3, side, side), normalised, and returns (image, class) logits
+    weights      : the file with its weights, from this file's folder on: safetensors or a
+                   checkpoint that torch.load reads with weights_only; not needed for a tag of timm
+    weights_dcls : the same of the network converted by `dcls`; together or not at all
+    layer        : whose output the maps are made of, a name of `named_modules()`; "" is found:
+                   where timm's forward_features ends, else the last layer with a map
+    preprocessing : how pictures become inputs; by default what timm says of the tag, else
+                   256 resized, 224 cropped, ImageNet's mean and deviation
+    Raises ValueError naming what does not fit.
+    """
+    _, digest = being_read()
+    _check_key(key)
+    if bool(timm) == (build is not None):
+        raise ValueError(f"{key}: give either timm's name or a function that builds the network")
+    if (dcls is None) != (not weights_dcls):
+        raise ValueError(f"{key}: dcls, the recipe, and weights_dcls, the file, belong together")
+    if timm and not is_model(timm):
+        near = difflib.get_close_matches(timm, list_models(), n=8, cutoff=0.3)
+        raise unknown_name("timm model", timm, near or list_models()[:5])
+    if not weights and (build is not None or "." not in timm):
+        raise ValueError(f"{key}: weights, a file, are needed without a tag of timm")
+    own = [b for b in BACKBONES.values() if b.origin]
+    row = Backbone(
+        key, label or key, "own", timm, dcls,
+        preprocessing or _preprocessing(timm),
+        colour or _COLOURS[len(own) % len(_COLOURS)],
+        layer=layer, build=build, weights=_place(weights), weights_dcls=_place(weights_dcls),
+        origin=digest,
+    )  # fmt: skip
+    _refuse_twin(BACKBONES, "model", row.label)
+    BACKBONES.add(_checked(row))
+    if not weights:
+        WEIGHTS.add(timm_source(key, timm))
+    return BACKBONES[key]
+
+
+def _preprocessing(timm_name: str) -> Preprocessing:
+    if not timm_name:
+        return Preprocessing(resize=256, crop=224)
+    found = resolve_data_config({}, pretrained_cfg=timm.get_pretrained_cfg(timm_name).to_dict())
+    crop = found["input_size"][-1]
+    return Preprocessing(
+        round(crop / found["crop_pct"]), crop, tuple(found["mean"]), tuple(found["std"])
+    )
+
+
+def _check_key(key: str) -> None:
+    if not isinstance(key, str) or not re.fullmatch(r"\w+", key) or key.endswith("_dcls"):
+        raise ValueError(
+            f"the key {key!r} must be a text of letters, digits and _, and must not end in _dcls"
+        )
+
+
+def _refuse_twin(table: Mapping[str, Backbone | CamMethod], kind: str, label: str) -> None:
+    """Figures and tables tell rows by their labels."""
+    for row in table.values():
+        if row.label == label:
+            raise ValueError(f"two rows of the {kind} table, {row.key} one, have the label {label}")
+
+
+def _checked(row: Backbone) -> Backbone:
+    """The row with its layer found, where none is named and timm's own cut does not serve, and
+    with where its features' channels are; after a forward of both halves."""
+    geometry, key = row.preprocessing, row.key
+    if not 0 < geometry.crop <= geometry.resize:
+        raise ValueError(
+            f"{key}: a crop of {geometry.crop} pixels does not fit into {geometry.resize}"
+        )
+    side = geometry.crop
+    network = build_network(row, False).eval()
+    timms = hasattr(network, "forward_features") and hasattr(network, "forward_head")
+    if not row.layer and not timms:
+        row = replace(row, layer=last_layer(network, side))
+    model = StudyModel(network, row, Provenance(key, "random", "full"))
+    device = next(iter(network.parameters()), torch.empty(0)).device
+    try:
+        with torch.inference_mode():
+            features = model.features(torch.zeros(2, 3, side, side, device=device))
+            logits = model.head(features)
+    except Exception as error:  # whatever the reader's own forward raises
+        raise ValueError(
+            f"{key}: a forward of two pictures, (2, 3, {side}, {side}), fails: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    where = f"its layer {row.layer}" if row.layer else "its forward_features"
+    shape = tuple(features.shape)
+    if features.ndim != 4 or min(sorted(shape[1:])[-2:]) < 2:
+        raise ValueError(
+            f"{key}: {where} gives {shape}, no maps (image, channel, h, w) of more than one cell: "
+            "name another layer (a transformer that works on tokens has none)"
+        )
+    if shape[1] == shape[2] != shape[3]:
+        row = replace(row, channels_last=True)
+    elif shape[2] != shape[3]:
+        raise ValueError(f"{key}: {where} gives {shape}, no square maps (image, channel, h, w)")
+    if not (features.isfinite().all() and logits.isfinite().all()):
+        raise ValueError(
+            f"{key}: the network's features or logits of a grey picture are not finite"
+        )
+    if logits.ndim != 2 or len(logits) != 2 or logits.shape[1] < 2:
+        raise ValueError(
+            f"{key}: the network gives {tuple(logits.shape)} for two pictures, and must give "
+            "logits (image, class) of two classes or more"
+        )
+    return row
+
+
+def add_method(
+    key: str,
+    maps: Callable[..., Tensor] | None = None,
+    *,
+    cam: Any = None,
+    on_pictures: bool = False,
+    label: str = "",
+) -> CamMethod:
+    """Add a CAM method to the table.
+
+    maps : (features, gradient) -> (image, h, w), both (image, channel, h, w), of the study's layer
+           and of the target's logit; or (model, x, passed) -> the same, for what needs more:
+           `model.features`, `model.head`, the prepared pictures, and a `HeadPass`
+    cam  : instead: a class in the manner of pytorch-grad-cam's, made as cam(model, layers) and
+           called with inputs and targets
+    on_pictures : the class must be given pictures, with a forward and backward of the whole
+           network, not the features of the study's layer
+    Raises ValueError for neither or both, or a function of other parameters.
+    """
+    _, digest = being_read()
+    _check_key(key)
+    if (maps is None) == (cam is None):
+        raise ValueError(f"{key}: give either a function that makes maps or a class (cam=)")
+    label = label or key
+    _refuse_twin(METHODS, "method", label)
+    said = f"{label} ({key}), a method of --extend,"
+    if cam is not None:
+        whole = _guarded(said, partial(of_class, cam, on_pictures))
+        return METHODS.add(
+            CamMethod(key, label, whole_map=whole, forwards=int(on_pictures), plain=on_pictures,
+                      origin=digest)
+        )  # fmt: skip
+    asked = inspect.signature(maps).parameters.values()
+    count = sum(p.default is p.empty and p.kind is not p.VAR_KEYWORD for p in asked)
+    maps = _guarded(said, maps)
+    if count == 2:
+        return METHODS.add(CamMethod(key, label, small_map=maps, origin=digest))
+    if count == 3:
+        return METHODS.add(CamMethod(key, label, whole_map=maps, forwards=1, origin=digest))
+    raise ValueError(
+        f"{key}: maps takes (features, gradient) or (model, x, passed), not {count} parameters "
+        "without a default"
+    )
+
+
+def _guarded(said: str, maps: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A reader's function, given copies: what it changes in place would change the methods after
+    it. What it returns is checked; what it raises is told as a ValueError.
+
+    said : how messages name it
+    """
+
+    def guarded(*given: nn.Module | Tensor | HeadPass) -> Tensor:
+        like = next(value for value in given if isinstance(value, Tensor))
+        try:
+            found = maps(*map(_copied, given))
+        except Exception as error:
+            if is_out_of_memory(error):  # a smaller batch may do
+                raise
+            raise ValueError(f"{said} fails: {type(error).__name__}: {error}") from error
+        if not isinstance(found, Tensor) or found.is_complex():
+            what = found.dtype if isinstance(found, Tensor) else type(found).__name__
+            raise ValueError(f"{said} must return a tensor of real numbers, not {what}")
+        if found.ndim != 3 or len(found) != len(like):
+            raise ValueError(
+                f"{said} must make maps of shape (image, h, w), here {len(like)} of them, and made "
+                f"{tuple(found.shape)}"
+            )
+        return found.detach().to(like.device).float()
+
+    return guarded
+
+
+def _copied(value: nn.Module | Tensor | HeadPass) -> nn.Module | Tensor | HeadPass:
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, HeadPass):
+        return replace(value, **{name: part.clone() for name, part in vars(value).items()})
+    return value

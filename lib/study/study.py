@@ -1,0 +1,124 @@
+"""One study: what was chosen, which files it reads, its networks, where its results go.
+
+Everything a user chooses is checked here, before any work, for notebooks and
+`run_all.py` alike. Importing this module and making a `Study` costs no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lib.base.fingerprint import sha256_of
+from lib.networks.backbones import BACKBONES
+from lib.study.choices import Choices
+from lib.study.extension import load_extension, placed
+from lib.study.inputs import Inputs, chosen_folder
+from lib.study.places import Places
+
+if TYPE_CHECKING:
+    from lib.people.clickme import ClickMe
+    from lib.study.networks import Networks
+
+# The choices on which results depend, beside profile, models and methods.
+_RESULTS_DEPEND_ON = ("limit", "protocols", "pictures", "precision", "compile", "target")
+
+
+@dataclass(frozen=True)
+class Study:
+    """The four parts of a study; make one with `from_profile`.
+
+    choices  : what was chosen, checked
+    inputs   : which files it reads
+    networks : its networks
+    places   : where its results go
+    """
+
+    choices: Choices
+
+    @classmethod
+    def from_profile(
+        cls,
+        profile: str = "demo",
+        models: Sequence[str] = (),
+        methods: Sequence[str] = (),
+        limit: int = 0,
+        **options,
+    ) -> Study:
+        """Check every choice and bind it to a profile's data.
+
+        models, methods : keys; empty takes all models and the published methods
+        limit   : so many of the pictures, 0 for all
+        options : the other fields of `Choices` by name: device, batch_size, pictures, …
+        Raises ValueError (UnknownName for a name) saying what is wrong, the nearest
+        name, and what is allowed.
+        """
+        own = []
+        if extend := options.get("extend"):
+            path = placed(Path(extend))
+            origin = load_extension(path)
+            own = [b for b in BACKBONES.values() if b.origin == origin]
+            options |= {"extend": str(path)}
+        for name in ("pictures", "data_dir"):
+            if name in options:
+                options[name] = chosen_folder(name, options[name])
+        return cls(Choices.of(profile, models, methods, own, limit=limit, **options))
+
+    def changed(self, **changes) -> Study:
+        """The same study with other choices, fields of `Choices` by name."""
+        return Study(replace(self.choices, **changes))
+
+    def sampled(self, **changes) -> Study:
+        """The same on at most so many pictures as the profile's analyses take, and changed."""
+        sample = self.choices.profile.sample
+        return self.changed(limit=min(self.choices.limit or sample, sample), **changes)
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        return Inputs(self.choices)
+
+    @cached_property
+    def places(self) -> Places:
+        return Places(self.choices)
+
+    @cached_property
+    def networks(self) -> Networks:
+        # Here, for it costs torch, which choosing, checking and reporting do without.
+        from lib.study.networks import Networks
+
+        return Networks(self.choices, self.inputs)
+
+    def clickme(self, limit: int | None = None) -> ClickMe:
+        """The study's pictures, human maps and labels; `limit` overrides its own."""
+        # Here, for it costs torch, as above.
+        from lib.people.clickme import ClickMe
+
+        return self.inputs.listed(ClickMe, limit)
+
+    def unlike(self, facts: Mapping) -> list[str]:
+        """How the study differs of which these are the `facts`; where it was run does not count."""
+        return [
+            f"{name}: {facts[name]}, here {value}"
+            for name, value in self._made_by().items()
+            if name in facts and facts[name] != value
+        ]
+
+    def _made_by(self) -> dict:
+        """The choices on which results depend."""
+        options, extend = self.choices.options(), self.choices.extend
+        return {
+            **{name: options[name] for name in ("profile", "models", "methods")},
+            **{name: options[name] for name in _RESULTS_DEPEND_ON},
+            "extend": sha256_of(Path(extend)) if extend else "",
+        }
+
+    def facts(self) -> dict:
+        """The choices as plain values, written beside figures and tables."""
+        return self._made_by() | {
+            "device": str(self.networks.device()),
+            "batch_size": self.choices.batch_size or "auto",
+            "caveat": self.choices.profile.caveat,
+        }
