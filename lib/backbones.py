@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    "lib",
-    submod_attrs={
-        "networks.backbones": ["BACKBONES", "THE_EIGHT", "Backbone", "DclsRecipe", "variant_name"],
-        "base.geometry": ["Preprocessing", "WHOLE"],
-        "networks.loading": ["load_model"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach("lib", submod_attrs={
+    "networks.backbones": ["BACKBONES", "THE_EIGHT", "Backbone", "DclsRecipe", "variant_name"],
+    "base.geometry": ["Preprocessing", "WHOLE"],
+    "networks.loading": ["load_model"],
+})  # fmt: skip

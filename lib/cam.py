@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    "lib.maps",
-    submod_attrs={
-        "cam": ["cam_maps"],
-        "head_pass": ["HeadPass", "enlarge", "head_pass", "is_constant"],
-        "threshold_grad_cam": ["ThresholdGradCAM"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach("lib.maps", submod_attrs={
+    "cam": ["cam_maps"],
+    "head_pass": ["HeadPass", "enlarge", "head_pass", "is_constant"],
+    "threshold_grad_cam": ["ThresholdGradCAM"],
+})  # fmt: skip
 
 if __name__ == "__main__":
     from lib.commands.one_picture import main

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    "lib.people",
-    submod_attrs={
-        "clickme": ["ClickMe", "ClickMeBatch", "deliver_pictures"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach("lib.people", submod_attrs={
+    "clickme": ["ClickMe", "ClickMeBatch", "deliver_pictures"],
+})  # fmt: skip

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    "lib.maps",
-    submod_attrs={
-        "methods": ["ALL_METHODS", "CamMethod", "METHODS", "PUBLISHED_METHODS", "grad_cam_variant"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach("lib.maps", submod_attrs={
+    "methods": ["ALL_METHODS", "CamMethod", "METHODS", "PUBLISHED_METHODS", "grad_cam_variant"],
+})  # fmt: skip

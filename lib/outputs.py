@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    "lib",
-    submod_attrs={
-        "figures.saving": ["save_figure"],
-        "study.outputs": ["provenance", "saved_provenance", "save_table", "write_result"],
-        "base.environment": ["commit", "environment"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach("lib", submod_attrs={
+    "figures.saving": ["save_figure"],
+    "study.outputs": ["provenance", "saved_provenance", "save_table", "write_result"],
+    "base.environment": ["commit", "environment"],
+})  # fmt: skip

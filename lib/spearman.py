@@ -4,17 +4,7 @@ from __future__ import annotations
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    "lib.scores",
-    submod_attrs={
-        "spearman": [
-            "Correlations",
-            "Ranks",
-            "between_ranks",
-            "correlate",
-            "partial_correlation",
-            "rank_maps",
-            "spearman_per_image",
-        ],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach("lib.scores", submod_attrs={
+    "spearman": ["Correlations", "Ranks", "between_ranks", "correlate", "partial_correlation",
+        "rank_maps", "spearman_per_image"],
+})  # fmt: skip

@@ -15,14 +15,15 @@ import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from lib import extension
-from lib.backbones import BACKBONES, THE_EIGHT
-from lib.methods import METHODS
-from lib.models import Provenance, StudyModel, build_network
-from lib.sources import WEIGHTS
-from lib.stored.shards import Record, encode_jpeg, write_shard
-from lib.study import PROFILES
-from lib.tables import Table
+from lib.base.tables import Table
+from lib.maps.methods import METHODS
+from lib.networks.backbones import BACKBONES, THE_EIGHT
+from lib.networks.building import build_network
+from lib.networks.models import Provenance, StudyModel
+from lib.networks.sources import WEIGHTS
+from lib.people.stored.shards import Record, encode_jpeg, write_shard
+from lib.study import extension
+from lib.study.profiles import PROFILES
 
 EIGHT = [b.key for b in THE_EIGHT]
 ALL_VARIANTS = [(key, dcls) for key in EIGHT for dcls in (False, True)]
@@ -121,7 +122,7 @@ def no_real_data(tmp_path, monkeypatch):
         replace(row, data=tmp_path) if row.key == "paper" else row
         for row in PROFILES.values()
     ]  # fmt: skip
-    monkeypatch.setattr("lib.study.PROFILES", Table("profile", rows))
+    monkeypatch.setattr("lib.study.choices.PROFILES", Table("profile", rows))
 
 
 def write_notebook(

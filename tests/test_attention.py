@@ -15,7 +15,10 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from lib.attention import (
+from lib.analyses.lcam.trainings import trainable
+from lib.base.files import write_atomically
+from lib.maps.head_pass import head_pass
+from lib.maps.learned.attention import (
     ATTENTIONS,
     AttentionError,
     LCam,
@@ -28,8 +31,7 @@ from lib.attention import (
     save_attention,
     variation,
 )
-from lib.attention_runs import trainable
-from lib.attention_training import (
+from lib.maps.learned.training import (
     HISTORY,
     RECIPES,
     Recipe,
@@ -39,9 +41,7 @@ from lib.attention_training import (
     new_attention,
     train_attention,
 )
-from lib.cam import head_pass
-from lib.files import write_atomically
-from lib.picture_folders import (
+from lib.people.picture_folders import (
     ArrayPictures,
     FolderPictures,
     PictureFolderError,

@@ -9,23 +9,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import attention_study
-from lib.attention_figures import plot_against_grad_cam, plot_looks, plot_losses
-from lib.attention_study import (
+from lib.analyses.lcam import comparison as attention_study
+from lib.analyses.lcam.comparison import (
     LCAM_METHODS,
     against_grad_cam,
     comparable,
     compare_methods,
     watch_training,
 )
-from lib.backbones import BACKBONES
-from lib.cam import cam_maps
-from lib.heatmaps import held_out
-from lib.methods import METHODS
-from lib.paths import DEMO
-from lib.spearman import spearman_per_image
-from lib.statistics import mean_interval
-from lib.study import Study
+from lib.base.paths import DEMO
+from lib.figures.lcam import plot_against_grad_cam, plot_looks, plot_losses
+from lib.maps.cam import cam_maps
+from lib.maps.methods import METHODS
+from lib.networks.backbones import BACKBONES
+from lib.scores.spearman import spearman_per_image
+from lib.scores.statistics import mean_interval
+from lib.study.exhibits import held_out
+from lib.study.study import Study
 
 CONVNEXT = BACKBONES["convnext_tiny"]
 
@@ -65,20 +65,20 @@ def test_more_is_better_of_everything_but_drops():
 def test_methods_without_modules_are_left_out(tmp_path, monkeypatch):
     shutil.copytree(DEMO / "attention", tmp_path / "attention")
     shutil.copytree(DEMO / "checkpoints", tmp_path / "checkpoints")
-    monkeypatch.setattr("lib.study.Study.data", property(lambda self: tmp_path))
+    monkeypatch.setattr("lib.study.inputs.Inputs.data", property(lambda self: tmp_path))
     study = Study.from_profile("demo", ["resnet50"])
     wanted = METHODS.select(LCAM_METHODS)
-    found = [m.key for m in comparable(study, wanted).methods]
+    found = [m.key for m in comparable(study, wanted).choices.methods]
     assert found == [key for key in LCAM_METHODS if key != "tame"]
-    study.attention_path("resnet50", True, "lcam_img").unlink()
-    assert "lcam_img" not in [m.key for m in comparable(study, wanted).methods]
+    study.inputs.attention_path("resnet50", True, "lcam_img").unlink()
+    assert "lcam_img" not in [m.key for m in comparable(study, wanted).choices.methods]
     # A reader's own backbone without modules is left out itself.
     own = replace(CONVNEXT, key="own", origin="abc")
-    both = comparable(replace(study, backbones=(*study.backbones, own)), wanted)
-    assert [b.key for b in both.backbones] == ["resnet50"]
-    alone = comparable(replace(study, backbones=(own,)), wanted)
-    assert [m.key for m in alone.methods] == ["grad_cam", "threshold_grad_cam"]
-    assert [b.key for b in alone.backbones] == ["own"]
+    both = comparable(study.changed(backbones=(*study.choices.backbones, own)), wanted)
+    assert [b.key for b in both.choices.backbones] == ["resnet50"]
+    alone = comparable(study.changed(backbones=(own,)), wanted)
+    assert [m.key for m in alone.choices.methods] == ["grad_cam", "threshold_grad_cam"]
+    assert [b.key for b in alone.choices.backbones] == ["own"]
 
 
 def test_the_embedded_examples_modules_fit_and_find_what_people_look_at():
@@ -89,7 +89,7 @@ def test_the_embedded_examples_modules_fit_and_find_what_people_look_at():
     # A picture's map is where people looked in it, and not where they looked in another one.
     batch = held_out(study, 12)
     for dcls in (False, True):
-        model = study.inference_model("convnext_tiny", dcls)
+        model = study.networks.inference_model("convnext_tiny", dcls)
         maps = cam_maps(model, model.prepare(batch.pictures), None, ["lcam_fm"])["lcam_fm"]
         own, other = (
             spearman_per_image(maps, people).nanmean()
@@ -120,13 +120,13 @@ def test_a_watched_training_sees_no_picture_that_is_compared(monkeypatch):
 
 
 def test_of_full_size_networks_the_kept_losses_are_shown(tmp_path):
-    study = replace(Study.from_profile("paper", ["convnext_tiny"]), data_dir=str(tmp_path))
+    study = Study.from_profile("paper", ["convnext_tiny"]).changed(data_dir=str(tmp_path))
     seen = watch_training(study, CONVNEXT, 24)
     assert not seen.histories
     assert not seen.maps
     assert "no training is recorded" in plot_losses(seen.histories).axes[0].texts[0].get_text()
     assert "was not watched" in plot_looks(seen.pictures, seen.maps).axes[0].texts[0].get_text()
-    path = study.attention_path("convnext_tiny", True, "lcam_fm").with_suffix(".csv")
+    path = study.inputs.attention_path("convnext_tiny", True, "lcam_fm").with_suffix(".csv")
     path.parent.mkdir(parents=True)
     terms = ("cross_entropy", "area", "variation", "same_class")
     pd.DataFrame({"step": [1, 2], **{term: [0.5, 0.4] for term in terms}}).to_csv(path, index=False)

@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from lib import average_drop
-from lib.backbones import BACKBONES
-from lib.cam import head_pass
-from lib.methods import METHODS
-from lib.study import Study
+from lib.commands import average_drop
+from lib.maps.head_pass import head_pass
+from lib.maps.methods import METHODS
+from lib.networks.backbones import BACKBONES
+from lib.study.inputs import Inputs
+from lib.study.study import Study
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_the_measures_step_by_step(folder, tmp_path, capsys):
 def test_what_is_asked_wrongly_is_said(
     words, why, folder, tmp_path, capsys, monkeypatch, no_real_data
 ):
-    monkeypatch.setattr(Study, "attention_path", lambda *_: tmp_path / "none.safetensors")
+    monkeypatch.setattr(Inputs, "attention_path", lambda *_: tmp_path / "none.safetensors")
     start = ["--profile", "demo", "--models", "resnet50", "--images", str(folder)]
     assert average_drop.main([*start, *words]) == 2
     assert re.search(why, capsys.readouterr().err)
@@ -88,9 +89,9 @@ def test_what_is_asked_wrongly_is_said(
 def test_modules_of_all_variants_are_looked_at_before_any_work(
     folder, tmp_path, capsys, monkeypatch
 ):
-    real = Study.attention_path
+    real = Inputs.attention_path
     monkeypatch.setattr(
-        Study, "attention_path",
+        Inputs, "attention_path",
         lambda self, key, dcls, method: tmp_path / "none" if dcls else real(self, key, dcls, method),
     )  # fmt: skip
     monkeypatch.setattr(average_drop, "score_folder", None)

@@ -13,15 +13,10 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from scipy.stats import spearmanr
 from torch import nn
 
-from lib.cam import ThresholdGradCAM, cam_maps, enlarge, head_pass, is_constant
-from lib.methods import (
-    FLOORS,
-    METHODS,
-    family_key,
-    grad_cam_family,
-    grad_cam_variant,
-    min_max,
-)
+from lib.maps.cam import cam_maps
+from lib.maps.head_pass import enlarge, head_pass, is_constant
+from lib.maps.methods import FLOORS, METHODS, family_key, grad_cam_family, grad_cam_variant, min_max
+from lib.maps.threshold_grad_cam import ThresholdGradCAM
 
 TARGETS = torch.tensor([0, 3, 1, 4])
 FAMILY = [METHODS[family_key(order, floor)] for order in (False, True) for floor in FLOORS]

@@ -10,11 +10,11 @@ import pytest
 import torch
 from conftest import ALL_VARIANTS, VARIANT_IDS, mini
 
-from lib.backbones import BACKBONES, variant_name
-from lib.checkpoints import WeightsError, load_weights, read_weights
-from lib.models import build_network
-from lib.rehearsal import in_original_names, random_network, write_stand_in
-from lib.sources import SHARDS, UNREAD_SHARD, WEIGHTS
+from lib.commands.rehearsal import in_original_names, random_network, write_stand_in
+from lib.networks.backbones import BACKBONES, variant_name
+from lib.networks.building import build_network
+from lib.networks.checkpoints import WeightsError, load_weights, read_weights
+from lib.networks.sources import SHARDS, UNREAD_SHARD, WEIGHTS
 
 
 @pytest.mark.slow

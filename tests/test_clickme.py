@@ -17,10 +17,10 @@ from tfrecord.reader import tfrecord_loader
 sys.path.insert(0, str(Path(__file__).parent / "tensorflow"))
 from reading import GOLDEN, SHARD, places
 
-from lib.clickme import ClickMe, deliver_pictures
-from lib.human_maps import published_human_maps
-from lib.stored import StoredError
-from lib.stored.shards import Record, Shard, write_shard
+from lib.people.clickme import ClickMe, deliver_pictures
+from lib.people.human_maps import published_human_maps
+from lib.people.stored import StoredError
+from lib.people.stored.shards import Record, Shard, write_shard
 
 
 def index_shard(path: Path):
@@ -216,7 +216,7 @@ def test_a_file_that_is_no_tfrecord_is_refused(tmp_path):
 
 
 def test_an_absurd_length_with_a_right_checksum_is_refused(tmp_path):
-    from lib.stored.shards import _masked_crc
+    from lib.people.stored.shards import _masked_crc
 
     length = struct.pack("<Q", 1 << 62)
     path = tmp_path / "val-0.tfrecords"
@@ -259,7 +259,7 @@ def test_a_record_that_is_wrong_is_named(tmp_path, record, message):
 def test_a_record_without_a_feature_is_named(tmp_path, monkeypatch):
     from tfrecord import example_pb2
 
-    from lib.stored.shards import _masked_crc
+    from lib.people.stored.shards import _masked_crc
 
     example = example_pb2.Example()
     example.features.feature["image"].bytes_list.value.append(b"")
@@ -290,5 +290,7 @@ def test_the_decoder_is_the_fast_one():
 
 
 def test_the_study_never_imports_tensorflow():
-    code = "import lib.clickme, lib.scoring, sys; sys.exit('tensorflow' in sys.modules)"
+    code = (
+        "import lib.people.clickme, lib.scores.scoring, sys; sys.exit('tensorflow' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

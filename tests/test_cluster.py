@@ -15,9 +15,9 @@ import psutil
 import pytest
 from conftest import make_record
 
-from lib.paths import ROOT
-from lib.stored.shards import write_shard
-from lib.study import Study
+from lib.base.paths import ROOT
+from lib.people.stored.shards import write_shard
+from lib.study.study import Study
 
 SHARDS, PICTURES = 4, 40
 # A program of its own: Dask starts its workers from one.
@@ -101,7 +101,7 @@ def test_two_workers_one_of_them_killed_make_the_single_processs_table(project, 
 
 def test_a_scheduler_that_does_not_answer_is_named(project, pictures, tmp_path):
     program = (project / "program.py").read_text()
-    patched = "import lib.cluster; lib.cluster._WAIT = 1\n" + program
+    patched = "import lib.scores.cluster; lib.scores.cluster._WAIT = 1\n" + program
     (project / "program.py").write_text(patched)
     process = start(
         project, pictures, tmp_path / "none.csv", 0, "tcp://127.0.0.1:9", stderr=subprocess.PIPE

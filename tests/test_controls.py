@@ -8,16 +8,22 @@ import torch
 from conftest import FAMILIES, mini
 from scipy.stats import spearmanr
 
-from lib.clickme import ClickMe
-from lib.control_scores import score_controls
-from lib.human_maps import published_human_maps
-from lib.measures import score_measures
-from lib.methods import FLOORS, METHODS, family_key
-from lib.sanity import compare_targets, forgetting, parts, score_forgetting, summarise_forgetting
-from lib.scoring import VALID
-from lib.study import Study
-from lib.study_scores import score_study
-from lib.taken_apart import score_family, sweep, two_by_two
+from lib.analyses.sanity import (
+    compare_targets,
+    forgetting,
+    parts,
+    score_forgetting,
+    summarise_forgetting,
+)
+from lib.analyses.taken_apart import score_family, sweep, two_by_two
+from lib.maps.methods import FLOORS, METHODS, family_key
+from lib.people.clickme import ClickMe
+from lib.people.human_maps import published_human_maps
+from lib.scores.agreements import VALID
+from lib.scores.control_scores import score_controls
+from lib.scores.measures import score_measures
+from lib.scores.study_scores import score_study
+from lib.study.study import Study
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +37,7 @@ def controls(study):
 
 
 def test_controls_are_scipys_correlations(study, controls):
-    batch = next(ClickMe(study.picture_paths(), ("published",), 12, 12).batches(12))
+    batch = next(ClickMe(study.inputs.picture_paths(), ("published",), 12, 12).batches(12))
     maps = published_human_maps(batch.stored_maps).numpy().astype(float)
     chosen = controls[(controls.protocol == "published")]
     assert list(chosen.reading.unique()) == ["whole"]

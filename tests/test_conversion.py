@@ -10,16 +10,18 @@ import torch
 from conftest import mini
 from torch import nn
 
-from lib.backbones import BACKBONES
-from lib.conversion import learned_kernels, parameter_table
-from lib.fingerprint import fingerprint
-from lib.methods import METHODS, grad_cam_variant
-from lib.receptive import effective_receptive_field
-from lib.study import Study
+from lib.analyses.conversion import learned_kernels, parameter_table
+from lib.analyses.receptive import effective_receptive_field
+from lib.base.fingerprint import fingerprint
+from lib.maps.methods import METHODS, grad_cam_variant
+from lib.networks.backbones import BACKBONES
+from lib.study.study import Study
 
 
 def test_parameter_table_holds_full_size_and_miniatures():
-    table = parameter_table(Study.from_profile("demo", models=["convnext_tiny", "resnet50"]))
+    table = parameter_table(
+        Study.from_profile("demo", models=["convnext_tiny", "resnet50"]).choices
+    )
     assert table["full size"].tolist() == [25_557_032, 28_589_128]
     assert table["full size, DCLS"].tolist() == [24_008_744, 28_587_688]
     assert table["replaced layers"].tolist() == [16, 18]
@@ -67,8 +69,8 @@ def test_receptive_fields_of_folded_networks_are_found(key):
 def test_fingerprint_is_the_same_in_another_process():
     facts = "{'b': BACKBONES['resnet50'], 'm': list(METHODS.values())}"
     code = (
-        "from lib.backbones import BACKBONES; from lib.methods import METHODS;"
-        f"from lib.fingerprint import fingerprint; print(fingerprint({facts}))"
+        "from lib.backbones import BACKBONES; from lib.maps.methods import METHODS;"
+        f"from lib.base.fingerprint import fingerprint; print(fingerprint({facts}))"
     )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     mine = fingerprint({"b": BACKBONES["resnet50"], "m": list(METHODS.values())})

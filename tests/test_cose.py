@@ -18,13 +18,10 @@ from scipy import ndimage
 from skimage.metrics import structural_similarity as skimage_ssim
 from torch import nn
 
-from lib import cose_study, ssim
-from lib.backbones import BACKBONES, variant_name
-from lib.cam import cam_maps, enlarge
-from lib.changes import KINDS, Change, changes_of, magnitudes, undone
-from lib.checkpoints import WeightsError
-from lib.clickme import ClickMeBatch
-from lib.cose import (
+from lib.analyses.cose import ssim
+from lib.analyses.cose import study as cose_study
+from lib.analyses.cose.changes import KINDS, Change, changes_of, magnitudes, undone
+from lib.analyses.cose.pairs import (
     CHANGED,
     COLUMNS,
     ITSELF,
@@ -37,7 +34,7 @@ from lib.cose import (
     pairs_of_changed_network,
     pairs_of_changed_pictures,
 )
-from lib.cose_results import (
+from lib.analyses.cose.results import (
     by_change,
     compare_cose,
     conditions,
@@ -45,14 +42,23 @@ from lib.cose_results import (
     reference_levels,
     summarise_cose,
 )
-from lib.cose_study import score_cose
-from lib.methods import METHODS, PIXEL_METHODS, CamMethod, min_max
-from lib.models import build_network, resize_pictures, save_weights
-from lib.scoring import BatchSize
-from lib.sources import WEIGHTS_SUFFIXES
-from lib.ssim import structural_similarity
-from lib.study import Study
-from lib.study_scores import left_out
+from lib.analyses.cose.ssim import structural_similarity
+from lib.analyses.cose.study import score_cose
+from lib.maps.cam import cam_maps
+from lib.maps.head_pass import enlarge
+from lib.maps.methods import METHODS, PIXEL_METHODS, CamMethod, min_max
+from lib.networks.backbones import BACKBONES, variant_name
+from lib.networks.batch_size import BatchSize
+from lib.networks.building import build_network
+from lib.networks.checkpoints import WeightsError
+from lib.networks.loading import save_weights
+from lib.networks.preprocessing import resize_pictures
+from lib.networks.sources import WEIGHTS_SUFFIXES
+from lib.people.clickme import ClickMeBatch
+from lib.scores.study_scores import left_out
+from lib.study.inputs import Inputs
+from lib.study.places import Places
+from lib.study.study import Study
 
 # --- SSIM ----------------------------------------------------------------------------------------
 
@@ -482,7 +488,7 @@ def test_dcls_is_compared_on_the_pictures_both_have_right():
 @pytest.fixture
 def study(tmp_path, monkeypatch):
     """With a stand-in for an earlier network."""
-    monkeypatch.setattr("lib.study.OUTPUT", tmp_path)
+    monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path)
 
     def earlier(self, key, dcls):
         path = tmp_path / "training" / variant_name(key, dcls) / "10-percent.safetensors"
@@ -492,7 +498,7 @@ def study(tmp_path, monkeypatch):
             save_weights(network, path, {})
         return [path]
 
-    monkeypatch.setattr(Study, "training_checkpoints", earlier)
+    monkeypatch.setattr(Inputs, "training_checkpoints", earlier)
     return Study.from_profile("demo", ["resnet50"], ["grad_cam", "random_cam"])
 
 
@@ -508,7 +514,7 @@ def test_a_study_is_the_same_for_all_and_goes_on_where_it_ended(study, monkeypat
     names = list(table.network.unique())
     assert names[:2] == [ITSELF, "random weights"]
     assert len(names) == 3
-    earlier = study.training_checkpoints("resnet50", False)
+    earlier = study.inputs.training_checkpoints("resnet50", False)
     assert [f"earlier: {p.name}" for p in earlier] == names[2:]
 
     def never(*arguments):
@@ -517,7 +523,7 @@ def test_a_study_is_the_same_for_all_and_goes_on_where_it_ended(study, monkeypat
     monkeypatch.setattr(cose_study, "pairs_of_changed_pictures", never)
     monkeypatch.setattr(cose_study, "pairs_of_changed_network", never)
     pd.testing.assert_frame_equal(score_cose(study, 3), table)
-    kept = sorted(study.scores.with_name("cose").iterdir())
+    kept = sorted(study.places.scores.with_name("cose").iterdir())
     kept[0].write_bytes(kept[0].read_bytes()[:100])  # damaged
     with pytest.raises(AssertionError, match="made again"):
         score_cose(study, 3)
@@ -525,7 +531,7 @@ def test_a_study_is_the_same_for_all_and_goes_on_where_it_ended(study, monkeypat
 
 def test_slow_explainers_foretell_their_time(study, capsys):
     row = replace(METHODS["layer_cam"], key="slow", label="Slow one", forwards=70)
-    score_cose(replace(study, methods=(METHODS["grad_cam"], row)), 1)
+    score_cose(study.changed(methods=(METHODS["grad_cam"], row)), 1)
     said = capsys.readouterr()
     assert "Slow one: about 70 forwards a map" in said.out + said.err
 
@@ -568,7 +574,7 @@ class Toy(nn.Module):
 
 
 def explained(key: str, model, x):
-    from lib.cam import head_pass
+    from lib.maps.head_pass import head_pass
 
     return METHODS[key].maps(model, x, head_pass(model, x, torch.zeros(len(x), dtype=torch.long)))
 
@@ -636,7 +642,7 @@ def test_blur_ig_by_its_literal_sum():
 
 
 def test_paths_account_for_the_whole_difference():
-    from lib.pixel_methods import _blurred, _GuidedPath
+    from lib.maps.pixel_methods import _blurred, _GuidedPath
 
     model, x = Toy(), torch.rand(1, 3, 16, 16) * 2 - 0.5
 
@@ -697,7 +703,7 @@ def test_checkpoints_of_like_names_are_not_taken_for_each_other(tmp_path, monkey
     """Names alike up to their first dot; what is no weights file is none; a damaged one can be
     left out, and is told."""
     study = Study.from_profile("demo", ["resnet50"], ["grad_cam"], 2)
-    whole = study.load_model("resnet50", False)
+    whole = study.networks.load_model("resnet50", False)
     turned = {name: t.clone() for name, t in whole.network.state_dict().items()}
     for name in ("fc.weight", "fc.bias"):
         turned[name] = turned[name].roll(1, 0)
@@ -712,11 +718,11 @@ def test_checkpoints_of_like_names_are_not_taken_for_each_other(tmp_path, monkey
         found = sorted(folder.iterdir()) if not dcls else []
         return [p for p in found if p.name.endswith(WEIGHTS_SUFFIXES)]
 
-    monkeypatch.setattr(Study, "training_checkpoints", checkpoints)
-    monkeypatch.setattr(Study, "scores", property(lambda self: tmp_path / "out" / "scores"))
+    monkeypatch.setattr(Inputs, "training_checkpoints", checkpoints)
+    monkeypatch.setattr(Places, "scores", property(lambda self: tmp_path / "out" / "scores"))
     with pytest.raises(WeightsError, match="epoch3"):
         score_cose(study)
-    pairs = score_cose(replace(study, keep_going=True))
+    pairs = score_cose(study.changed(keep_going=True))
     earlier = pairs[pairs.network.str.startswith("earlier")].set_index("network")
     same = earlier.loc["earlier: net.epoch2.safetensors"]
     other = earlier.loc["earlier: net.epoch1.safetensors"]

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lib import timm_variants  # noqa: F401 - registers
-from lib.backbones import BACKBONES, DclsRecipe
-from lib.dcls import (
+from lib.networks import timm_variants  # noqa: F401 - registers
+from lib.networks.backbones import BACKBONES, DclsRecipe
+from lib.networks.building import build_network, count_parameters
+from lib.networks.dcls import (
     KernelBuilder,
     clamp_positions,
     convert_to_dcls,
@@ -24,7 +25,6 @@ from lib.dcls import (
     fold_dcls,
     replaced_layers,
 )
-from lib.models import build_network, count_parameters
 
 # The published counts, shared positions counted once: without and with DCLS.
 PARAMETERS = {

@@ -8,23 +8,24 @@ import torch
 from conftest import ALL_VARIANTS, VARIANT_IDS
 from scipy.stats import spearmanr
 
-from lib.backbones import BACKBONES, load_model
-from lib.cam import cam_maps
-from lib.clickme import ClickMe
 from lib.demo.__main__ import HELD_OUT, SEED, TRAINING, _record
 from lib.demo.players import human_map
 from lib.demo.scenes import CLASSES, EMPTY, make_scene
 from lib.demo.training import speed_up_training, train
-from lib.methods import PUBLISHED_METHODS
-from lib.models import build_network
-from lib.spearman import rank_maps, spearman_per_image
-from lib.stored.shards import Shard, read_record
-from lib.study import Study
+from lib.maps.cam import cam_maps
+from lib.maps.methods import PUBLISHED_METHODS
+from lib.networks.backbones import BACKBONES
+from lib.networks.building import build_network
+from lib.networks.loading import load_model
+from lib.people.clickme import ClickMe
+from lib.people.stored.shards import Shard, read_record
+from lib.scores.spearman import rank_maps, spearman_per_image
+from lib.study.study import Study
 
 
 @pytest.fixture(scope="module")
 def batches():
-    clickme = ClickMe(Study.from_profile("demo").picture_paths(), classes=len(CLASSES))
+    clickme = ClickMe(Study.from_profile("demo").inputs.picture_paths(), classes=len(CLASSES))
     return [(batch, rank_maps(batch.human_maps)) for batch in clickme.batches(32)]
 
 
@@ -39,7 +40,7 @@ def centred_gaussian_score(batches) -> float:
 
 
 def test_shard_is_made_from_its_seeds():
-    path = Study.from_profile("demo").picture_paths()[0]
+    path = Study.from_profile("demo").inputs.picture_paths()[0]
     with path.open("rb") as file:
         for address in Shard(path).addresses[::60]:
             scene = make_scene(SEED, HELD_OUT, address.index)

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from lib.methods import METHODS
-from lib.paths import ROOT
-from lib.protocols import PROTOCOLS
-from lib.study import PROFILES
+from lib.base.paths import ROOT
+from lib.maps.methods import METHODS
+from lib.people.protocols import PROTOCOLS
+from lib.study.profiles import PROFILES
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 
@@ -38,8 +38,8 @@ def test_links_of_pages_lead_somewhere(page):
 
 
 def test_commands_of_pages_have_their_options():
-    from lib.average_drop import _parser as average_drop
-    from lib.lcam import _parser as lcam
+    from lib.commands.average_drop import _parser as average_drop
+    from lib.commands.lcam import _parser as lcam
     from run_all import _parser as run_all
 
     parsers = {"run_all.py": run_all, "-m lib.lcam": lcam, "-m lib.average_drop": average_drop}

@@ -10,9 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from lib import download
-from lib.download import DownloadError, KnownFiles, ask_publisher, fetch
-from lib.sources import SHARDS, WEIGHTS
+from lib.networks import download
+from lib.networks.download import DownloadError, KnownFiles, ask_publisher, fetch
+from lib.networks.sources import SHARDS, WEIGHTS
 
 CONTENT = b"weights" * 100_000
 ZENODO, HUB, BUCKET = WEIGHTS["resnet50_dcls"], WEIGHTS["resnet50"], SHARDS["val-3"]

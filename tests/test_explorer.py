@@ -28,16 +28,16 @@ from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 from scipy.stats import spearmanr
 
-from lib import explorer as module
-from lib.explained import Explainer, offered_methods, with_floor
-from lib.explorer import Explorer, explore, is_live
-from lib.explorer_panel import draw_kernels, draw_view, in_words
-from lib.human_maps import published_human_maps
-from lib.methods import METHODS
-from lib.outputs import STAGING
-from lib.paths import NOTEBOOKS, OUTPUT, ROOT
-from lib.study import Study
-from lib.tables import UnknownName
+from lib.base.paths import NOTEBOOKS, OUTPUT, ROOT
+from lib.base.tables import UnknownName
+from lib.explorer import explorer as module
+from lib.explorer.explained import Explainer, offered_methods, with_floor
+from lib.explorer.explorer import Explorer, explore, is_live
+from lib.explorer.panel import draw_kernels, draw_view, in_words
+from lib.maps.methods import METHODS
+from lib.people.human_maps import published_human_maps
+from lib.study.outputs import STAGING
+from lib.study.study import Study
 
 KEYS = ["resnet50", "caformer_s18"]  # the one crops its pictures, the other does not
 
@@ -81,7 +81,7 @@ def larger(small: torch.Tensor, size: int) -> np.ndarray:
 def test_rho_classes_and_maps_are_those_of_their_definitions(explainer, key):
     seen = explainer.pictures[1]
     view = explainer.view(key, "grad_cam", 0.0, seen)
-    names = explainer.study.class_names()
+    names = explainer.study.networks.class_names()
     human = published_human_maps(seen.stored_map[None])[0].numpy()
     np.testing.assert_array_equal(view.human_map, human)
     assert [e.dcls for e in view.explanations] == [False, True]
@@ -149,7 +149,7 @@ def test_every_offered_method_gives_maps(explainer):
 def test_another_method_or_floor_costs_no_forward(explainer, monkeypatch):
     seen = explainer.pictures[3]
     explainer.view("resnet50", "grad_cam", 0.0, seen)
-    monkeypatch.setattr("lib.explained.head_pass", lambda *_: pytest.fail("a forward"))
+    monkeypatch.setattr("lib.explorer.explained.head_pass", lambda *_: pytest.fail("a forward"))
     explainer.view("resnet50", "layer_cam", 0.0, seen)
     explainer.view("resnet50", "grad_cam", 0.25, seen)
 
@@ -165,10 +165,12 @@ def test_torchs_threads_are_as_they_were(explainer):
 def test_kernels_are_the_networks_own(explainer):
     layers = explainer.layers("resnet50")
     found = explainer.kernels("resnet50", layers[-1])
-    plain = explainer.study.load_model("resnet50", False).network.get_submodule(layers[-1])
+    plain = explainer.study.networks.load_model("resnet50", False).network.get_submodule(layers[-1])
     np.testing.assert_array_equal(found[False], plain.weight.detach()[:8, 0].numpy())
     assert found[True].shape == (8, 7, 7)
-    learned = explainer.study.load_model("resnet50", True).network.get_submodule(layers[-1])
+    learned = explainer.study.networks.load_model("resnet50", True).network.get_submodule(
+        layers[-1]
+    )
     assert learned.kernel_count == 5
     # Five points, each interpolated over at most four pixels.
     assert ((found[True] != 0).sum(axis=(1, 2)) <= 20).all()
@@ -326,7 +328,7 @@ def test_a_layer_that_fails_is_said_until_another_is_shown(shown, monkeypatch):
 def test_the_demos_caveat_stands_below(shown):
     view = shown._view()
     assert draw_view(view, 0.5, shown._caveat).height > draw_view(view, 0.5).height
-    assert shown._caveat == shown.explainer.study.profile.caveat != ""
+    assert shown._caveat == shown.explainer.study.choices.profile.caveat != ""
 
 
 # --- without a frontend ---------------------------------------------------------------------------
@@ -394,7 +396,7 @@ def test_what_is_made_ready_ahead_waits_for_its_turn():
     assert done == [1, 2, 3]
 
 
-CELL = """from lib.explorer import explore
+CELL = """from lib.explorer.explorer import explore
 from lib.study import Study
 
 explore(Study.from_profile("demo", models=["caformer_s18"], limit=4));"""
@@ -607,7 +609,7 @@ def test_in_jupyterlab_the_studys_own_notebook(browser, lab):
     folder, address = lab
     nb = nbformat.read(NOTEBOOKS / "03_heatmaps.ipynb", as_version=4)
     # The reader's figures stay as they are.
-    patch = f"import lib.study, pathlib\nlib.study.FIGURES = pathlib.Path({str(folder)!r})"
+    patch = f"import lib.study.study, pathlib\nlib.study.FIGURES = pathlib.Path({str(folder)!r})"
     nb.cells.insert(0, new_code_cell(patch))
     nbformat.write(nb, folder / "03_heatmaps.ipynb")
     at = Lab(browser, address, "03_heatmaps.ipynb")

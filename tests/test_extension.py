@@ -12,20 +12,24 @@ import pytest
 import torch
 from torch import nn
 
-from lib import extension
-from lib.backbones import BACKBONES, load_model
-from lib.cam import cam_maps, head_pass
-from lib.conversion import parameter_table
-from lib.dcls import dcls_layers
-from lib.extension import ExtensionError, add_method, load_extension
-from lib.kept import facts_of_maps
-from lib.methods import METHODS
-from lib.models import Provenance, StudyModel, build_network, save_weights
-from lib.result_table import results_table
+from lib.analyses.conversion import parameter_table
+from lib.analyses.sanity import parts
+from lib.maps.cam import cam_maps
+from lib.maps.head_pass import head_pass
+from lib.maps.methods import METHODS
+from lib.networks.backbones import BACKBONES
+from lib.networks.building import build_network
+from lib.networks.dcls import dcls_layers
+from lib.networks.loading import load_model, save_weights
+from lib.networks.models import Provenance, StudyModel
+from lib.report.result_table import results_table
 from lib.runner.manifest import differences, step_facts
-from lib.sanity import parts
-from lib.study import Study
-from lib.study_scores import score_study
+from lib.scores.kept import facts_of_maps
+from lib.scores.study_scores import score_study
+from lib.study import extension
+from lib.study.extension import ExtensionError, load_extension
+from lib.study.own_rows import add_method, guarded
+from lib.study.study import Study
 
 FILE = """
     from torch import nn
@@ -82,7 +86,7 @@ ODD = """
 @pytest.fixture
 def own(tmp_path, tables, monkeypatch):
     """The file, with random weights of both variants beside it."""
-    monkeypatch.setattr("lib.study.OUTPUT", tmp_path / "output")
+    monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path / "output")
     path = tmp_path / "mine" / "my_rows.py"
     path.parent.mkdir()
     path.write_text(textwrap.dedent(FILE))
@@ -99,29 +103,29 @@ def test_own_models_and_methods_are_scored_like_the_studys_own(own):
         "demo", ["small", "lone", "resnet50"],
         ["grad_cam", "largest", "whole", "theirs", "theirs_on_pictures"], 5, extend=str(own),
     )  # fmt: skip
-    assert study.missing_inputs() == []
-    assert study.variants == [
+    assert study.inputs.missing() == []
+    assert study.choices.variants == [
         (BACKBONES[key], dcls)
         for key, dcls in (("resnet50", False), ("resnet50", True), ("small", False),
                           ("small", True), ("lone", False))
     ]  # fmt: skip
     assert BACKBONES["small"].layer == "body"  # found: the last with a map
-    assert study.name.startswith("demo_my_rows")
+    assert study.places.name.startswith("demo_my_rows")
     scores = score_study(study)
-    assert len(scores) == 5 * 5 * 5 * len(study.protocols)
+    assert len(scores) == 5 * 5 * 5 * len(study.choices.protocols)
     table = results_table(study, scores)
     lone = table[table.backbone == "lone"]
     assert lone.score_dcls.isna().all()
     assert lone.difference.isna().all()
     assert table[table.backbone == "Small"].n_paired.max() > 0
     assert "ResNet-50 mini" in set(table.backbone)
-    assert len(parameter_table(study)) == 3
+    assert len(parameter_table(study.choices)) == 3
 
-    model = study.inference_model("small", True)
+    model = study.networks.inference_model("small", True)
     assert not dcls_layers(model.network)  # folded
     batch = next(study.clickme().batches(5))
     x = model.prepare(batch.pictures)
-    maps = cam_maps(model, x, batch.labels, study.methods)
+    maps = cam_maps(model, x, batch.labels, study.choices.methods)
     passed = head_pass(model, x, batch.labels)
     weighted = passed.gradient.mean((2, 3), keepdim=True) * passed.features
     small = _scaled(weighted.mean(1).relu())[:, None]
@@ -143,13 +147,13 @@ def _scaled(maps: torch.Tensor) -> torch.Tensor:
 
 def test_other_processes_make_the_same_study_and_kept_scores_know_the_file(own, monkeypatch):
     study = Study.from_profile("demo", ["small"], ["largest"], 3, extend=str(own))
-    again = Study.from_profile(**study.choices())
+    again = Study.from_profile(**study.choices.options())
     assert again == study
     facts = facts_of_maps(study, BACKBONES["small"], True)
     assert facts["origin"] == facts["methods"]["largest"] != ""
     plain = Study.from_profile("demo", ["resnet50"], ["grad_cam"], 3)
     assert facts_of_maps(plain, BACKBONES["resnet50"], True)["origin"] == ""
-    assert "small" not in [b.key for b in plain.profile.known]
+    assert "small" not in [b.key for b in plain.choices.profile.known]
     with pytest.raises(ValueError, match="the demo profile has no model small"):
         Study.from_profile("demo", ["small"])
     own.write_text(own.read_text() + "\n# changed\n")
@@ -235,9 +239,9 @@ def test_timms_models_bring_their_preprocessing_and_address(tmp_path, tables):
     assert (row.preprocessing.resize, row.preprocessing.crop) == (236, 224)
     assert np.allclose(row.preprocessing.mean, (0.485, 0.456, 0.406))
     study = Study.from_profile("paper", ["r18"], extend=str(path))
-    (source,) = [s for s in study.sources() if s.key == "r18"]
+    (source,) = [s for s in study.inputs.sources() if s.key == "r18"]
     assert source.url.endswith("timm/resnet18.a1_in1k/resolve/main/model.safetensors")
-    assert study.weights_path("r18", False).name == "resnet18.a1_in1k.safetensors"
+    assert study.inputs.weights_path("r18", False).name == "resnet18.a1_in1k.safetensors"
     assert BACKBONES["r18_layer3"].layer == "layer3"
 
 
@@ -255,7 +259,7 @@ def test_modules_beside_the_file_are_its_own_and_count_in_its_hash(own, tables):
     expected = [rows, beside, deeper.with_name("__init__.py"), deeper]
     assert extension.extension_files(rows) == expected
     study = Study.from_profile("demo", ["resnet50"], ["power"], 2, extend=str(rows))
-    assert study.inputs()["extension"] == expected
+    assert study.inputs.files()["extension"] == expected
     step = SimpleNamespace(code=(), reads=(), writes=(), inputs=lambda study: [])
     before = step_facts(step, {}, study, {})
     deeper.write_text("POWER = 3\n")
@@ -297,13 +301,18 @@ def test_a_network_of_other_classes_than_the_profiles_is_told(own):
     BACKBONES.keep(key for key in BACKBONES if key != "small")
     BACKBONES.add(row)
     with pytest.raises(ValueError, match="answers by 5 classes, and the demo profile has 12"):
-        study.load_model("small", False)
+        study.networks.load_model("small", False)
+
+
+def _own(maps):
+    """The row that `add_method` makes of a function in the place of "largest"."""
+    said = "Largest (largest), a method of --extend,"
+    return replace(METHODS["largest"], small_map=guarded(said, maps))
 
 
 def test_a_method_that_makes_no_maps_is_told(own):
     load_extension(own)
-    add = METHODS["largest"]
-    wrong = replace(add, small_map=lambda features, gradient: features[:, :1])
+    wrong = _own(lambda features, gradient: features[:, :1])
     model = load_model("resnet50", weights="demo")
     with pytest.raises(
         ValueError,
@@ -322,7 +331,7 @@ def test_a_method_that_works_in_place_does_not_change_the_next_ones(place, own):
         (features if place == "features" else gradient).zero_()
         return features.sum(dim=1)
 
-    rows = [replace(METHODS["largest"], key="greedy", small_map=greedy), METHODS["largest"]]
+    rows = [replace(_own(greedy), key="greedy"), METHODS["largest"]]
     alone = cam_maps(model, x, None, ["grad_cam", "largest"])
     beside = cam_maps(model, x, None, [rows[0], "grad_cam", "largest"])
     for key, maps in alone.items():
@@ -342,7 +351,7 @@ def test_a_method_that_works_in_place_does_not_change_the_next_ones(place, own):
 def test_what_an_own_method_makes_is_checked(made, why, own):
     load_extension(own)
     model = load_model("resnet50", weights="demo")
-    row = replace(METHODS["largest"], small_map=made)
+    row = _own(made)
     with pytest.raises(ValueError, match=rf"Largest \(largest\), a method of --extend, .*{why}"):
         cam_maps(model, torch.zeros(2, 3, 224, 224), None, [row])
 
@@ -351,6 +360,6 @@ def test_what_an_own_method_makes_is_checked(made, why, own):
 def test_own_maps_may_be_of_any_real_kind(kind, own):
     load_extension(own)
     model = load_model("resnet50", weights="demo")
-    row = replace(METHODS["largest"], small_map=lambda f, g: (f.sum(1) > 0).to(kind))
+    row = _own(lambda f, g: (f.sum(1) > 0).to(kind))
     (maps,) = cam_maps(model, torch.rand(2, 3, 224, 224), None, [row]).values()
     assert maps.dtype == torch.float32

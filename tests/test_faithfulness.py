@@ -12,9 +12,7 @@ from pytorch_grad_cam.metrics.road import NoisyLinearImputer, neighbors_weights
 from scipy.sparse import csc_matrix
 from scipy.sparse.linalg import spsolve
 
-from lib.backbones import BACKBONES
-from lib.cam import head_pass
-from lib.faithfulness import (
+from lib.analyses.faithfulness import (
     STEPS,
     average_drop,
     curves,
@@ -25,8 +23,10 @@ from lib.faithfulness import (
     road,
     score_faithfulness,
 )
-from lib.methods import METHODS, PUBLISHED_METHODS
-from lib.study import Study
+from lib.maps.head_pass import head_pass
+from lib.maps.methods import METHODS, PUBLISHED_METHODS
+from lib.networks.backbones import BACKBONES
+from lib.study.study import Study
 
 
 @settings(max_examples=50, deadline=None)
@@ -157,7 +157,7 @@ def test_a_studys_faithfulness_from_scratch():
     np.testing.assert_allclose(again.value, first.value, atol=1e-6)
 
     # Average drop at 100 %, step by step.
-    model = study.load_model("convnext_tiny", False).folded()
+    model = study.networks.load_model("convnext_tiny", False).folded()
     batch = next(study.clickme(limit=3).batches(3))
     x = model.prepare(batch.pictures)
     with torch.no_grad():

@@ -15,24 +15,22 @@ from PIL import Image
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-from lib.analysis_figures import plot_randomisation
-from lib.backbones import BACKBONES, THE_EIGHT
-from lib.controls import CONTROLS
-from lib.figures import (
-    overlay,
+from lib.base.files import write_atomically
+from lib.figures.analyses import plot_randomisation
+from lib.figures.heatmaps import overlay, plot_heatmap_rows, plot_kernels, plot_receptive_fields
+from lib.figures.saving import save_figure
+from lib.figures.scores import (
     plot_dcls_against_baseline,
-    plot_heatmap_rows,
-    plot_kernels,
     plot_protocols,
-    plot_receptive_fields,
     plot_rho_distributions,
     plot_score_bars,
     plot_size_against_score,
-    use_study_style,
 )
-from lib.files import write_atomically
-from lib.outputs import save_figure, save_table
-from lib.study import Study
+from lib.figures.style import use_study_style
+from lib.networks.backbones import BACKBONES, THE_EIGHT
+from lib.scores.controls import CONTROLS, control_labels
+from lib.study.outputs import save_table
+from lib.study.study import Study
 
 CONTROL_SCORES = pd.DataFrame(
     [
@@ -77,7 +75,7 @@ def test_figure_2_places_each_backbone_at_its_two_scores(summary):
 
 
 def test_figure_3_has_a_panel_per_method_and_intervals(summary):
-    fig = plot_score_bars(summary, CONTROL_SCORES)
+    fig = plot_score_bars(summary, CONTROL_SCORES, control_labels())
     assert [ax.get_title().split("  ")[0] for ax in fig.axes] == ["Grad-CAM", "Threshold-Grad-CAM"]
     bars = [c for c in fig.axes[0].containers if hasattr(c, "patches")]
     np.testing.assert_allclose([p.get_height() for p in bars[1]], 0.4 + 0.05 * np.arange(8))
@@ -98,14 +96,14 @@ def test_score_figures_draw_any_choice_of_models_and_methods(models, summary):
     plot_dcls_against_baseline(part, "grad_cam")
     (ax,) = plot_size_against_score(part, "grad_cam", float("nan")).axes
     assert "too few models" in ax.get_title()
-    assert len(plot_score_bars(part, CONTROL_SCORES).axes) == 1
+    assert len(plot_score_bars(part, CONTROL_SCORES, control_labels()).axes) == 1
 
 
 def test_a_model_without_a_dcls_form_leaves_its_place_empty(summary):
     lone = summary[(summary.backbone != "convnext_tiny") | ~summary.dcls]
     (ax, *_) = plot_dcls_against_baseline(lone, "grad_cam").axes
     assert len(ax.containers) == 7
-    bars = plot_score_bars(lone, CONTROL_SCORES).axes[0].containers
+    bars = plot_score_bars(lone, CONTROL_SCORES, control_labels()).axes[0].containers
     plain, with_dcls = (c for c in bars if hasattr(c, "patches"))
     keys = list(dict.fromkeys(summary.backbone))
     places = {round(p.get_x() + p.get_width() / 2 - 0.2) for p in with_dcls.patches}
@@ -116,7 +114,7 @@ def test_a_model_without_a_dcls_form_leaves_its_place_empty(summary):
     nothing = plot_dcls_against_baseline(summary[~summary.dcls], "grad_cam").axes[0]
     assert "no pair to compare" in nothing.texts[0].get_text()
     plot_protocols(summary[~summary.dcls], "grad_cam")
-    plot_score_bars(summary[~summary.dcls], CONTROL_SCORES)
+    plot_score_bars(summary[~summary.dcls], CONTROL_SCORES, control_labels())
 
 
 def test_parts_that_forget_differ_between_networks():
@@ -189,9 +187,9 @@ def test_kernel_and_receptive_field_figures_are_drawn():
 
 
 def test_saved_figure_carries_caveat_and_provenance(tmp_path, monkeypatch, summary):
-    monkeypatch.setattr("lib.study.FIGURES", tmp_path)
+    monkeypatch.setattr("lib.study.places.FIGURES", tmp_path)
     study = Study.from_profile("demo")
-    fig = plot_score_bars(summary, CONTROL_SCORES)
+    fig = plot_score_bars(summary, CONTROL_SCORES, control_labels())
     path = save_figure(fig, "figure_x", study)
     assert any("No evidence about DCLS" in t.get_text() for t in fig.texts)
     assert {p.name for p in path.parent.iterdir()} == {
@@ -209,14 +207,17 @@ def test_saved_figure_carries_caveat_and_provenance(tmp_path, monkeypatch, summa
 def test_a_figure_drawn_from_a_table_tells_what_the_table_was_made_from(
     tmp_path, monkeypatch, summary
 ):
-    monkeypatch.setattr("lib.study.FIGURES", tmp_path)
-    monkeypatch.setattr("lib.study.OUTPUT", tmp_path)
+    monkeypatch.setattr("lib.study.places.FIGURES", tmp_path)
+    monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path)
     study = Study.from_profile("demo")
     table = save_table(summary, "t", study)
     beside = table.with_suffix(".json")
     beside.write_text(beside.read_text().replace("34d5ad03", "00000000"))  # then, another shard
     path = save_figure(
-        plot_score_bars(summary, CONTROL_SCORES), "figure_x", study, drawn_from=table
+        plot_score_bars(summary, CONTROL_SCORES, control_labels()),
+        "figure_x",
+        study,
+        drawn_from=table,
     )
     inputs = json.loads(path.with_suffix(".json").read_text())["inputs"]
     assert inputs[str(table)] == hashlib.sha256(table.read_bytes()).hexdigest()
@@ -224,7 +225,7 @@ def test_a_figure_drawn_from_a_table_tells_what_the_table_was_made_from(
 
 
 def test_a_paper_figure_carries_no_caveat(tmp_path, monkeypatch, summary):
-    monkeypatch.setattr("lib.study.FIGURES", tmp_path)
+    monkeypatch.setattr("lib.study.places.FIGURES", tmp_path)
     fig = plot_size_against_score(summary, "grad_cam", 0.1)
     save_figure(fig, "figure_x", Study.from_profile("paper"))
     assert not fig.texts
@@ -249,7 +250,7 @@ def test_a_full_disk_is_told_with_the_file_that_did_not_fit(tmp_path):
 
 
 def test_tables_are_saved_as_csv_or_parquet(tmp_path, monkeypatch, summary):
-    monkeypatch.setattr("lib.study.OUTPUT", tmp_path)
+    monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path)
     study = Study.from_profile("demo")
     pd.testing.assert_frame_equal(
         pd.read_parquet(save_table(summary, "t", study, "parquet")), summary

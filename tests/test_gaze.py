@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from lib.clickme import ClickMe
-from lib.stored import StoredError, open_parts
-from lib.stored.check import check, main
-from lib.stored.gaze import gaze_map
-from lib.stored.shards import Shard, write_shard
+from lib.commands.check_pictures import main
+from lib.people.clickme import ClickMe
+from lib.people.stored import StoredError, open_parts
+from lib.people.stored.check import check
+from lib.people.stored.gaze import gaze_map
+from lib.people.stored.shards import Shard, write_shard
 
 GAZE = "file,x,y\na.png,100,50\na.png,30.5,20\nb.png,128,200\n"
 

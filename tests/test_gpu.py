@@ -7,9 +7,10 @@ import pytest
 import torch
 from conftest import ALL_VARIANTS, VARIANT_IDS
 
-from lib.prepared import PreparedPart
-from lib.scoring import BatchSize, score_part
-from lib.study import Study
+from lib.networks.batch_size import BatchSize
+from lib.scores.prepared import PreparedPart
+from lib.scores.scoring import score_part
+from lib.study.study import Study
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 
@@ -20,9 +21,9 @@ def test_scores_are_the_cpus(key, dcls):
     tables = {}
     for device in ("cpu", "cuda"):
         study = Study.from_profile("demo", models=[key], limit=64, device=device)
-        model = study.load_model(key, dcls).for_inference()
-        part = PreparedPart(study.clickme(), study.torch_device(), 32)
-        tables[device] = score_part(model, study.methods, part, BatchSize(32))
+        model = study.networks.load_model(key, dcls).for_inference()
+        part = PreparedPart(study.clickme(), study.networks.device(), 32)
+        tables[device] = score_part(model, study.choices.methods, part, BatchSize(32))
     here, there = tables["cpu"], tables["cuda"]
     assert here.image_id.tolist() == there.image_id.tolist()
     assert here.validity.tolist() == there.validity.tolist()
@@ -31,7 +32,7 @@ def test_scores_are_the_cpus(key, dcls):
 
 def test_too_large_a_batch_is_halved_on_the_device(monkeypatch):
     study = Study.from_profile("demo", models=["resnet50"], limit=64, device="cuda")
-    model = study.load_model("resnet50", False).for_inference()
+    model = study.networks.load_model("resnet50", False).for_inference()
     features = model.features
 
     def greedy(x):
@@ -42,7 +43,10 @@ def test_too_large_a_batch_is_halved_on_the_device(monkeypatch):
     monkeypatch.setattr(model, "features", greedy)
     size = BatchSize(64)
     scores = score_part(
-        model, study.methods, PreparedPart(study.clickme(), study.torch_device(), 64), size
+        model,
+        study.choices.methods,
+        PreparedPart(study.clickme(), study.networks.device(), 64),
+        size,
     )
     assert size.now == 16
     assert len(scores) == 64 * 2 * 2

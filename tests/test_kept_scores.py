@@ -16,22 +16,24 @@ import pandas as pd
 import pytest
 from conftest import make_record
 
-from lib import kept as kept_scores
-from lib import study_scores
-from lib.backbones import BACKBONES
-from lib.checkpoints import MissingWeights, WeightsError
-from lib.kept import read_kept
-from lib.models import build_network
-from lib.paths import DEMO, ROOT
-from lib.readable import readable_table
-from lib.rehearsal import write_stand_in
-from lib.result_table import results_table, write_results
-from lib.results import paired_differences
-from lib.sources import WEIGHTS
-from lib.stored import StoredError
-from lib.stored.shards import Shard, write_shard
-from lib.study import PROFILES, MissingInputs, Study
-from lib.study_scores import left_out, score_study
+from lib.base.paths import DEMO, ROOT
+from lib.commands.rehearsal import write_stand_in
+from lib.networks.backbones import BACKBONES
+from lib.networks.building import build_network
+from lib.networks.checkpoints import MissingWeights, WeightsError
+from lib.networks.sources import WEIGHTS
+from lib.people.stored import StoredError
+from lib.people.stored.shards import Shard, write_shard
+from lib.report.readable import readable_table
+from lib.report.result_table import results_table, write_results
+from lib.scores import kept as kept_scores
+from lib.scores import units
+from lib.scores.kept import read_kept
+from lib.scores.results import paired_differences
+from lib.scores.study_scores import left_out, score_study
+from lib.study.inputs import Inputs, MissingInputs
+from lib.study.profiles import PROFILES
+from lib.study.study import Study
 
 SHARDS, PICTURES = 3, 12
 _MAKE_STUDY = """
@@ -43,10 +45,10 @@ from lib.study_scores import score_study
 from lib.study import Study
 
 data, output = Path(sys.argv[1]), Path(sys.argv[2])
-lib.study.OUTPUT = output
+lib.study.places.OUTPUT = output
 study = Study.from_profile("demo", models=["resnet50"], protocols=["corrected"], batch_size=4)
 names = tuple(p.name for p in sorted((data / "clickme" / "val").iterdir()))
-study = replace(study, profile=replace(study.profile, data=data, shard_names=names))
+study = study.changed(profile=replace(study.choices.profile, data=data, shard_names=names))
 scores = score_study(study)
 scores.to_csv(sys.argv[3], index=False)
 """
@@ -67,13 +69,13 @@ def data(tmp_path) -> Path:
 
 @pytest.fixture
 def make(data, monkeypatch, tmp_path):
-    monkeypatch.setattr("lib.study.OUTPUT", tmp_path / "output")
+    monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path / "output")
 
     def study(**choices) -> Study:
         choices = {"models": ["resnet50"], "protocols": ["corrected"], "batch_size": 4} | choices
         made = Study.from_profile("demo", **choices)
         names = tuple(f"val-{number}.tfrecords" for number in range(SHARDS))
-        return replace(made, profile=replace(made.profile, data=data, shard_names=names))
+        return made.changed(profile=replace(made.choices.profile, data=data, shard_names=names))
 
     return study
 
@@ -132,7 +134,7 @@ def test_two_at_once_do_not_disturb_each_other(data, tmp_path):
 def test_a_damaged_file_of_kept_scores_is_made_anew(make):
     study = make()
     expected = score_study(study)
-    path = next(study.scores.iterdir())
+    path = next(study.places.scores.iterdir())
     whole = path.read_bytes()
     for content in (b"", whole[:-10], b"PAR1" + bytes(100)):
         path.write_bytes(content)
@@ -169,11 +171,11 @@ def test_where_scores_cannot_be_written_nothing_finished_is_lost(make, monkeypat
     monkeypatch.setattr(kept_scores, "write_atomically", full)
     with pytest.raises(OSError, match="No space left"):
         score_study(study)
-    assert len(kept(study.scores)) == 2
+    assert len(kept(study.places.scores)) == 2
     monkeypatch.setattr(kept_scores, "write_atomically", whole)
-    before = kept(study.scores)
+    before = kept(study.places.scores)
     assert len(score_study(study)) == SHARDS * PICTURES * 2 * 2
-    assert before.items() <= kept(study.scores).items()
+    assert before.items() <= kept(study.places.scores).items()
 
 
 # --- what is missing or unreadable ------------------------------------------------------------
@@ -187,7 +189,7 @@ def test_an_unreadable_shard_ends_the_run_and_keeps_what_is_finished(make, data)
     study = make()
     with pytest.raises(StoredError, match=r"val-1.tfrecords, record 5 at byte .* checksum"):
         score_study(study)
-    assert len(kept(study.scores)) == 2  # val-0, both variants
+    assert len(kept(study.places.scores)) == 2  # val-0, both variants
 
 
 def test_keep_going_scores_what_it_can_and_says_what_it_left_out(make, data):
@@ -223,12 +225,14 @@ def test_keep_going_leaves_out_a_model_that_cannot_be_loaded(make, data, trouble
     if trouble == "cut short":
         path.write_bytes(content[:-100])
         (data / "classes.txt").symlink_to(DEMO / "classes.txt")
-        monkeypatch.setattr("lib.models.DEMO", data)  # where the miniatures are loaded from
+        monkeypatch.setattr(
+            "lib.networks.loading.DEMO", data
+        )  # where the miniatures are loaded from
     models = ["resnet50", "caformer_s18"]
     with pytest.raises((MissingInputs, WeightsError)):
         score_study(make(models=models))
     study = make(models=models, keep_going=True)
-    assert [backbone.key for backbone, _ in study.there()] == ["resnet50"] * 2
+    assert [backbone.key for backbone, _ in study.networks.there()] == ["resnet50"] * 2
     scores = score_study(study)
     assert set(scores.variant) == {"resnet50", "resnet50_dcls", "caformer_s18"}
     missed = left_out(scores)
@@ -240,7 +244,7 @@ def test_keep_going_leaves_out_a_model_that_cannot_be_loaded(make, data, trouble
     assert of_caformer.n_paired.eq(0).all()
     assert readable_table(table)["Score with DCLS"].tolist().count("–") == 2
     write_results(study, table, missed)
-    text = (study.output / "tables" / "results.md").read_text()
+    text = (study.places.output / "tables" / "results.md").read_text()
     assert (
         "Left out, because missing or unreadable (1, see left_out.csv): caformer_s18_dcls" in text
     )
@@ -255,8 +259,8 @@ def test_with_nothing_that_can_be_scored_keep_going_ends_with_the_reasons(make, 
 
 def test_missing_weights_without_keep_going_are_named(make, monkeypatch):
     study = make()
-    monkeypatch.setattr(Study, "require_inputs", lambda self: None)  # gone since they were checked
-    (study.data / "checkpoints" / "resnet50.safetensors").unlink()
+    monkeypatch.setattr(Inputs, "require", lambda self: None)  # gone since they were checked
+    (study.inputs.data / "checkpoints" / "resnet50.safetensors").unlink()
     with pytest.raises(MissingWeights, match=r"no weights at .*resnet50\.safetensors"):
         score_study(study)
 
@@ -266,7 +270,7 @@ def test_missing_weights_without_keep_going_are_named(make, monkeypatch):
 
 def test_the_matched_resnet_shares_its_dcls_model_and_its_scores(tmp_path, monkeypatch):
     """ResNet-50 (A3) is a row of the paper profile; its DCLS scores are computed once."""
-    monkeypatch.setattr("lib.study.OUTPUT", tmp_path / "output")
+    monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path / "output")
     assert [b.key for b in PROFILES["paper"].backbones if b.pair_of] == ["resnet50_a3"]
     data = tmp_path / "data"
     write_shard(data / "clickme/val/val-0.tfrecords", (make_record(i, label=i) for i in range(3)))
@@ -280,7 +284,7 @@ def test_the_matched_resnet_shares_its_dcls_model_and_its_scores(tmp_path, monke
         methods=["grad_cam"], pictures=str(data / "clickme" / "val"), data_dir=str(data),
     )  # fmt: skip
     scores = score_study(study)
-    names = sorted(re.sub("-val-0-.*", "", p.name) for p in study.scores.iterdir())
+    names = sorted(re.sub("-val-0-.*", "", p.name) for p in study.places.scores.iterdir())
     assert names == ["resnet50", "resnet50_a3", "resnet50_dcls"]
     rho = {name: rows.rho.fillna(-2).tolist() for name, rows in scores.groupby("variant")}
     assert rho["resnet50_a3_dcls"] == rho["resnet50_dcls"]
@@ -291,21 +295,21 @@ def test_the_matched_resnet_shares_its_dcls_model_and_its_scores(tmp_path, monke
     assert "A3" in table.recipe[1]
     assert table.recipe_dcls.str.contains("A3").all()
     assert "Trained by" in readable_table(table)
-    assert len(paired_differences(study, scores)) == 2
+    assert len(paired_differences(study.choices, scores)) == 2
 
 
 def test_a_shard_that_changes_while_it_is_scored_keeps_nothing_wrong(make, data, monkeypatch):
     """Its pictures were read before, its hash would be taken after."""
     study = make()
     path = data / "clickme" / "val" / "val-0.tfrecords"
-    whole = study_scores.score_part
+    whole = units.score_part
 
     def replaced(*arguments):
         scores = whole(*arguments)
         write_shard(path, (make_record(500 + i, label=1) for i in range(PICTURES)))
         return scores
 
-    monkeypatch.setattr(study_scores, "score_part", replaced)
+    monkeypatch.setattr(units, "score_part", replaced)
     with pytest.raises(StoredError, match="val-0 or the weights of resnet50 changed while"):
         score_study(study)
-    assert not kept(study.scores)
+    assert not kept(study.places.scores)

@@ -13,22 +13,26 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from lib import attention_runs, attention_training, average_drop, lcam
-from lib.attention import ATTENTIONS, AttentionError, load_attention
-from lib.attention_training import RECIPES, train_attention
-from lib.backbones import BACKBONES, load_model
-from lib.cam import cam_maps
-from lib.checkpoints import MissingWeights
+from lib.analyses.lcam import trainings as attention_runs
+from lib.analyses.sanity import score_forgetting
+from lib.base.fingerprint import sha256_of
+from lib.base.paths import DEMO
+from lib.commands import average_drop, lcam
 from lib.demo import attention
-from lib.fingerprint import sha256_of
-from lib.kept import facts_of_maps
-from lib.methods import LEARNED_METHODS, METHODS
-from lib.paths import DEMO
-from lib.picture_folders import ArrayPictures
-from lib.rewrites import PLAIN, Form
-from lib.sanity import score_forgetting
-from lib.study import MissingInputs, Study
-from lib.study_scores import score_study
+from lib.maps.cam import cam_maps
+from lib.maps.learned import training as attention_training
+from lib.maps.learned.attention import ATTENTIONS, AttentionError, load_attention
+from lib.maps.learned.training import RECIPES, train_attention
+from lib.maps.methods import LEARNED_METHODS, METHODS
+from lib.networks.backbones import BACKBONES
+from lib.networks.checkpoints import MissingWeights
+from lib.networks.loading import load_model
+from lib.networks.rewrites import PLAIN, Form
+from lib.people.picture_folders import ArrayPictures
+from lib.scores.kept import facts_of_maps
+from lib.scores.study_scores import score_study
+from lib.study.inputs import MissingInputs
+from lib.study.study import Study
 
 RESNET = BACKBONES["resnet50"]
 
@@ -38,8 +42,8 @@ def demo(tmp_path, monkeypatch):
     """The embedded example in a folder of its own, without trained modules; a study of it."""
     here = tmp_path / "demo"
     shutil.copytree(DEMO, here, ignore=shutil.ignore_patterns("attention", "training"))
-    monkeypatch.setattr("lib.study.Study.data", property(lambda self: here))
-    monkeypatch.setattr("lib.study.OUTPUT", tmp_path / "output")
+    monkeypatch.setattr("lib.study.inputs.Inputs.data", property(lambda self: here))
+    monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path / "output")
     return here
 
 
@@ -55,26 +59,26 @@ def test_what_the_command_trains_is_a_method_like_any_other(demo, capsys):
     with pytest.raises(
         MissingInputs, match="lib.demo.attention --models resnet50 --methods lcam_fm"
     ):
-        study.require_inputs()
+        study.inputs.require()
     with pytest.raises(MissingWeights, match="attention/resnet50/lcam_fm"):
         facts_of_maps(study, RESNET, False)
     assert command("--methods", "lcam_fm") == 0
     assert "2 steps" in capsys.readouterr().out
-    study.require_inputs()
-    path = study.attention_path("resnet50", True, "lcam_fm")
+    study.inputs.require()
+    path = study.inputs.attention_path("resnet50", True, "lcam_fm")
     history = pd.read_csv(path.with_suffix(".csv"))
     assert list(history.step) == [1, 2]
     assert path.with_suffix(".maps.png").stat().st_size > 5000
     assert path.with_suffix(".losses.png").stat().st_size > 5000
     assert not list(path.parent.glob(".*"))
 
-    model = study.inference_model("resnet50", False)
+    model = study.networks.inference_model("resnet50", False)
     batch = next(study.clickme().batches(3))
     x = model.prepare(batch.pictures)
-    maps = cam_maps(model, x, batch.labels, study.methods)
+    maps = cam_maps(model, x, batch.labels, study.choices.methods)
     attention = load_attention(
-        study.attention_path("resnet50", False, "lcam_fm"), "lcam_fm", "resnet50",
-        sha256_of(study.weights_path("resnet50", False)),
+        study.inputs.attention_path("resnet50", False, "lcam_fm"), "lcam_fm", "resnet50",
+        sha256_of(study.inputs.weights_path("resnet50", False)),
     )  # fmt: skip
     with torch.inference_mode():
         raw = attention([model.features(x)])[torch.arange(3), batch.labels]
@@ -96,20 +100,20 @@ def test_what_the_command_trains_is_a_method_like_any_other(demo, capsys):
 def test_modules_of_other_weights_are_refused_and_can_be_left_out(demo):
     assert command("--methods", "lcam_fm") == 0
     study = Study.from_profile("demo", ["resnet50", "fastvit_sa24"], ["lcam_fm"], 2)
-    path = study.attention_path("resnet50", False, "lcam_fm")
+    path = study.inputs.attention_path("resnet50", False, "lcam_fm")
     shutil.copy(demo / "checkpoints" / "resnet50.safetensors", path)
     with pytest.raises(AttentionError, match="trained for attention None, not 'lcam_fm'"):
-        study.inference_model("resnet50", False)
+        study.networks.inference_model("resnet50", False)
     # The other form's module is well; its network's weights become others, and as valid.
-    study.inference_model("resnet50", True)
-    weights = study.weights_path("resnet50", True)
+    study.networks.inference_model("resnet50", True)
+    weights = study.inputs.weights_path("resnet50", True)
     tensors = load_file(weights)
     tensors["fc.bias"] += 1
     save_file(tensors, weights)
     with pytest.raises(AttentionError, match="was trained for weights '[0-9a-f]{64}', not '"):
-        study.inference_model("resnet50", True)
+        study.networks.inference_model("resnet50", True)
     going = Study.from_profile("demo", ["resnet50"], ["lcam_fm"], 2, keep_going=True)
-    assert going.there() == []
+    assert going.networks.there() == []
 
 
 def test_a_training_that_was_ended_is_resumed_when_asked(demo, capsys, monkeypatch):
@@ -161,7 +165,7 @@ def dies_at(step: int):
 def test_what_is_resumed_goes_on_in_the_form_that_it_began_in(demo, key, monkeypatch):
     """Which form is the fastest is measured, and may come out otherwise the next time."""
     study = Study.from_profile("demo", ["resnet50"], [])
-    path = study.attention_path("resnet50", False, key)
+    path = study.inputs.attention_path("resnet50", False, key)
     what = (study, RESNET, False, key, FOUR, SMALL)
     whole = attention_runs.train_variant(*what)
     with dies_at(3), pytest.raises(KeyboardInterrupt):
@@ -170,7 +174,7 @@ def test_what_is_resumed_goes_on_in_the_form_that_it_began_in(demo, key, monkeyp
     before = attention_training.checkpoint_facts(checkpoint)["form"]
     other = Form(channels_last=False)
     assert vars(other) != before
-    monkeypatch.setattr("lib.models.MINI_FORM", other)
+    monkeypatch.setattr("lib.networks.models.MINI_FORM", other)
     resumed = attention_runs.train_variant(*what, save_to=path, resume=True)
     for name, tensor in whole.attention.state_dict().items():
         assert torch.equal(tensor, resumed.attention.state_dict()[name])
@@ -180,7 +184,7 @@ def test_what_is_resumed_goes_on_in_the_form_that_it_began_in(demo, key, monkeyp
 
 def test_a_finished_module_and_what_lies_beside_it_stay_until_the_next_is_finished(demo):
     study = Study.from_profile("demo", ["resnet50"], [])
-    path = study.attention_path("resnet50", False, "lcam_fm")
+    path = study.inputs.attention_path("resnet50", False, "lcam_fm")
     words: list[str] = []
 
     def train(recipe, word="", **options):
@@ -240,7 +244,7 @@ def test_a_finished_module_and_what_lies_beside_it_stay_until_the_next_is_finish
 
 def test_a_module_of_earlier_code_is_trained_anew_and_its_checkpoint_refused(demo, monkeypatch):
     study = Study.from_profile("demo", ["resnet50"], [])
-    path = study.attention_path("resnet50", False, "lcam_fm")
+    path = study.inputs.attention_path("resnet50", False, "lcam_fm")
     words = (study, RESNET, False, "lcam_fm", FOUR, SMALL)
     attention_runs.train_variant(*words, save_to=path)
     assert attention_runs.train_variant(*words, save_to=path) is None
@@ -255,7 +259,7 @@ def test_a_module_of_earlier_code_is_trained_anew_and_its_checkpoint_refused(dem
 
 def test_killed_after_the_module_is_saved_what_lies_beside_it_is_its_own(demo):
     study = Study.from_profile("demo", ["resnet50"], [])
-    path = study.attention_path("resnet50", False, "lcam_fm")
+    path = study.inputs.attention_path("resnet50", False, "lcam_fm")
     first = (study, RESNET, False, "lcam_fm", FOUR, SMALL)
     second = (*first[:-1], replace(SMALL, lr=0.7))
     attention_runs.train_variant(*first, save_to=path)
@@ -281,7 +285,7 @@ def test_a_full_disk_is_told(demo, capsys, monkeypatch):
 
 
 def test_modules_of_a_readers_own_network(demo, tmp_path, capsys, monkeypatch, tables):
-    monkeypatch.setattr("lib.models.remembered_form", lambda *_, **__: PLAIN)
+    monkeypatch.setattr("lib.networks.models.remembered_form", lambda *_, **__: PLAIN)
     own = ["--extend", str(DEMO / "tour" / "tour_rows.py"), "--models", "smallnet"]
     small = ["--limit", "20", "--epochs", "1", "--batch-size", "10"]
     assert attention.main([*own, *small, "--methods", "lcam_fm", "lcam_img"]) == 0
@@ -331,7 +335,7 @@ def test_training_on_a_folder_in_imagenets_layout(demo, tmp_path, capsys, monkey
         Image.fromarray(rng.integers(0, 256, (70, 90, 3), "u1")).save(folder / f"n_{number}.JPEG")
     study = Study.from_profile("demo", ["resnet50"], [])
     pictures = attention_runs.folder_pictures(folder.parent, None, 0, 0)(RESNET)
-    path = study.attention_path("resnet50", False, "lcam_img")
+    path = study.inputs.attention_path("resnet50", False, "lcam_img")
     recipe = RECIPES["resnet50"]
     small = replace(recipe, epochs=2, batch=2)
     trained = attention_runs.train_variant(

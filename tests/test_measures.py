@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import roc_auc_score
 
-from lib.measures import MEASURES, Maps, summarise_measures
+from lib.scores.measures import MEASURES, Maps, summarise_measures
 
 
 def pair(seed: int, ties: bool) -> tuple[np.ndarray, np.ndarray]:

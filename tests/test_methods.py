@@ -11,10 +11,11 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget, FinerWe
 from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection_with_sign_correction
 from torch import nn
 
-from lib.cam import cam_maps, head_pass
-from lib.methods import ALL_METHODS, METHODS, min_max
-from lib.one_pass import _first_component
-from lib.package_cams import run_class
+from lib.maps.cam import cam_maps
+from lib.maps.head_pass import head_pass
+from lib.maps.methods import ALL_METHODS, METHODS, min_max
+from lib.maps.one_pass import _first_component
+from lib.maps.package_cams import run_class
 
 LIBRARY = {
     "grad_cam": "GradCAM", "hires_cam": "HiResCAM", "grad_cam_plus_plus": "GradCAMPlusPlus",

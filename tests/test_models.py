@@ -12,16 +12,13 @@ from conftest import ALL_VARIANTS, VARIANT_IDS, mini
 from PIL import Image
 from timm.data import create_transform
 
-from lib.backbones import BACKBONES, Preprocessing, load_model
-from lib.checkpoints import MissingWeights, load_weights
-from lib.dcls import dcls_layers
-from lib.models import (
-    demo_weights_path,
-    prepare_pixels,
-    resize_pictures,
-    save_weights,
-)
-from lib.tables import Table, UnknownName
+from lib.base.geometry import Preprocessing
+from lib.base.tables import Table, UnknownName
+from lib.networks.backbones import BACKBONES
+from lib.networks.checkpoints import MissingWeights, load_weights
+from lib.networks.dcls import dcls_layers
+from lib.networks.loading import demo_weights_path, load_model, save_weights
+from lib.networks.preprocessing import prepare_pixels, resize_pictures
 
 
 @pytest.mark.parametrize(("key", "dcls"), ALL_VARIANTS, ids=VARIANT_IDS)
@@ -56,7 +53,7 @@ def test_a_repeated_key_is_refused():
 
 
 def test_missing_demo_weights_say_what_to_do(monkeypatch, tmp_path):
-    monkeypatch.setattr("lib.models.DEMO", tmp_path)
+    monkeypatch.setattr("lib.networks.loading.DEMO", tmp_path)
     with pytest.raises(MissingWeights, match="make demo-data"):
         load_model("resnet50", weights="demo")
 
@@ -163,7 +160,7 @@ def test_convformers_head_norm_has_the_originals_eps():
     with torch.device("meta"):
         import timm
 
-        import lib.timm_variants  # noqa: F401 - registers
+        import lib.networks.timm_variants  # noqa: F401 - registers
 
         assert timm.create_model("convformer_s18_dcls").head.fc.norm.eps == 1e-5
 

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 import yaml
 
-from lib.paths import NOTEBOOKS, ROOT
+from lib.base.paths import NOTEBOOKS, ROOT
 from lib.runner.faults import FAULTS
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -86,9 +86,14 @@ def test_library_never_imports_upwards():
 
     found = {p.relative_to(ROOT).as_posix(): set(imports(p)) for p in (ROOT / "lib").rglob("*.py")}
     assert not any("run_all" in names for names in found.values())
-    for path in ("lib/figures.py", "lib/analysis_figures.py", "lib/attention_figures.py"):
-        assert not found[path] & {"lib.scoring", "lib.cam", "lib.statistics", "torch"}
-    assert not any(name.startswith(("matplotlib", "seaborn", "lib.figures", "lib.analysis_figures"))
+    for path in ("lib/figures/scores.py", "lib/figures/analyses.py", "lib/figures/lcam.py"):
+        assert not found[path] & {
+            "lib.scores.scoring",
+            "lib.maps.cam",
+            "lib.scores.statistics",
+            "torch",
+        }
+    assert not any(name.startswith(("matplotlib", "seaborn", "lib.figures.scores", "lib.figures.analyses"))
                    for path in ("scoring", "control_scores", "measures", "sanity", "verdicts")
                    for name in found[f"lib/{path}.py"])  # fmt: skip
     outside_demo = {p: names for p, names in found.items() if not p.startswith("lib/demo")}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib.one_picture import main
+from lib.commands.one_picture import main
 
 
 def picture(path, size=(300, 200), mode="RGB", **options):

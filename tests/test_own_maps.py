@@ -20,18 +20,18 @@ from PIL import Image
 from scipy.ndimage import map_coordinates
 from scipy.stats import spearmanr
 
-from lib import score_maps
-from lib.backbones import BACKBONES
-from lib.clickme import ClickMe
-from lib.control_scores import score_controls
-from lib.human_maps import human_maps
-from lib.map_scores import COLUMNS, WHOLE, compare_maps, summarise_maps
-from lib.own_maps import MapsError, as_scored, match, open_maps
-from lib.protocols import PROTOCOLS
-from lib.results import HUMAN_CEILING
-from lib.statistics import mean_interval
-from lib.stored.shards import write_shard
-from lib.study import Study
+from lib.commands import score_maps
+from lib.maps.elsewhere import MapsError, as_scored, match, open_maps
+from lib.networks.backbones import BACKBONES
+from lib.people.clickme import ClickMe
+from lib.people.human_maps import human_maps
+from lib.people.protocols import PROTOCOLS
+from lib.people.stored.shards import write_shard
+from lib.scores.control_scores import score_controls
+from lib.scores.map_scores import COLUMNS, WHOLE, compare_maps, summarise_maps
+from lib.scores.results import HUMAN_CEILING
+from lib.scores.statistics import mean_interval
+from lib.study.study import Study
 
 
 @pytest.fixture

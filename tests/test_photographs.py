@@ -8,13 +8,14 @@ import torch
 from conftest import mini
 from PIL import Image
 
-from lib.figures import plot_heatmap_rows
-from lib.heatmaps import exhibit, heatmaps
-from lib.photographs import folder_photographs, load_square, photographs, shipped_photographs
-from lib.picture_folders import FolderPictures
-from lib.pictures import read_picture
-from lib.stored.folders import read_grey
-from lib.study import Study
+from lib.figures.heatmaps import plot_heatmap_rows
+from lib.maps.placed import heatmaps
+from lib.people.photographs import folder_photographs, load_square, photographs, shipped_photographs
+from lib.people.picture_folders import FolderPictures
+from lib.people.pictures import read_picture
+from lib.people.stored.folders import read_grey
+from lib.study.exhibits import exhibit
+from lib.study.study import Study
 
 
 def test_ten_photographs_are_shipped_each_with_an_attribution(tmp_path):
@@ -84,7 +85,7 @@ def test_the_paper_profile_shows_photographs_for_the_predicted_class():
     assert "CC BY 2.0" in shown.credits
     model = mini("resnet50").for_inference()
     study = Study.from_profile("paper")
-    maps = heatmaps(model, shown.pictures, shown.targets, study.methods)
+    maps = heatmaps(model, shown.pictures, shown.targets, study.choices.methods)
     assert list(maps) == ["Grad-CAM", "Threshold-Grad-CAM"]
     plot_heatmap_rows(shown.pictures, maps, shown.titles)
 
@@ -96,7 +97,7 @@ def test_the_paper_profile_shows_photographs_for_the_predicted_class():
 )
 def test_drawn_maps_lie_where_the_network_looked(key, first, end, pictures):
     study = Study.from_profile("demo")
-    (maps, *_) = heatmaps(mini(key).for_inference(), pictures, None, study.methods).values()
+    (maps, *_) = heatmaps(mini(key).for_inference(), pictures, None, study.choices.methods).values()
     assert np.isfinite(maps[:, first:end, first:end]).all()
     assert np.isfinite(maps).sum() == 4 * (end - first) ** 2
 

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from scipy.signal import convolve2d
 from scipy.stats import rankdata, spearmanr
 
-from lib.backbones import BACKBONES
-from lib.human_maps import human_maps, mended_human_maps, published_human_maps, resize
-from lib.models import resize_pictures
-from lib.protocols import DEFAULT_PROTOCOLS, MENDS, PROTOCOLS
-from lib.spearman import rank_maps, spearman_per_image
-from lib.study import Study
-from lib.study_scores import score_study
-from lib.tables import UnknownName
+from lib.base.tables import UnknownName
+from lib.networks.backbones import BACKBONES
+from lib.networks.preprocessing import resize_pictures
+from lib.people.human_maps import human_maps, mended_human_maps, published_human_maps, resize
+from lib.people.protocols import DEFAULT_PROTOCOLS, MENDS, PROTOCOLS
+from lib.scores.spearman import rank_maps, spearman_per_image
+from lib.scores.study_scores import score_study
+from lib.study.study import Study
 
 GEOMETRIES = {key: row.preprocessing for key, row in BACKBONES.items()}
 
@@ -38,7 +38,7 @@ def test_the_tables_hold_the_published_the_corrected_and_each_mend_alone():
     assert PROTOCOLS["corrected"].mends == frozenset(MENDS)
     for mend in MENDS:
         assert PROTOCOLS[f"published+{mend}"].mends == {mend}
-    assert Study.from_profile("demo").protocols == DEFAULT_PROTOCOLS
+    assert Study.from_profile("demo").choices.protocols == DEFAULT_PROTOCOLS
     with pytest.raises(UnknownName, match=r"Did you mean 'published\+blur'"):
         Study.from_profile("demo", protocols=["published+blurr"])
 
@@ -158,7 +158,7 @@ def test_a_plateau_of_neighbouring_floats_is_one_tie_when_settled():
 
 def test_all_protocols_in_one_pass_score_as_each_alone(tmp_path, monkeypatch):
     def scored(name, *protocols):
-        monkeypatch.setattr("lib.study.OUTPUT", tmp_path / name)
+        monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path / name)
         choices = dict(models=["convnext_tiny"], methods=["grad_cam"], protocols=protocols)
         return score_study(Study.from_profile("demo", limit=8, **choices))
 

@@ -16,26 +16,26 @@ import pytest
 from PIL import Image
 from test_scoring import made_up_scores
 
-from lib.captions import CAPTIONS
-from lib.grids import as_texts
-from lib.report import _TABLES, QUESTION, write_report
-from lib.result_table import results_table
+from lib.figures.captions import CAPTIONS
+from lib.report.grids import as_texts
+from lib.report.page import _TABLES, QUESTION, write_report
+from lib.report.result_table import results_table
 from lib.runner.outcomes import Outcome, write_run
-from lib.study import Study
+from lib.study.study import Study
 
 EVIL = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>&amp;"
 
 
 def save_csv(study: Study, name: str, rows: list[dict] | pd.DataFrame) -> None:
-    folder = study.output / "tables"
+    folder = study.places.output / "tables"
     folder.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows).to_csv(folder / f"{name}.csv", index=False)
 
 
 def save_picture(study: Study, name: str, size: tuple[int, int] = (640, 320)) -> None:
     """A figure as `save_figure` leaves it: PNG, caption, provenance."""
-    study.figures.mkdir(parents=True, exist_ok=True)
-    path = study.figures / f"{name}.png"
+    study.places.figures.mkdir(parents=True, exist_ok=True)
+    path = study.places.figures / f"{name}.png"
     Image.new("RGB", size, (200, 120, 40)).save(path)
     path.with_suffix(".txt").write_text(f"What {name} shows. Data: embedded example.\n")
     facts = {
@@ -61,7 +61,9 @@ def two_models() -> Study:
 def results() -> pd.DataFrame:
     study = two_models()
     scores = made_up_scores(study)
-    return results_table(study, pd.concat(scores.assign(protocol=p) for p in study.protocols))
+    return results_table(
+        study, pd.concat(scores.assign(protocol=p) for p in study.choices.protocols)
+    )
 
 
 def fill(study: Study) -> None:
@@ -82,14 +84,14 @@ def fill(study: Study) -> None:
         Outcome("02_x", "failed", "its cells changed", 3, detail="KeyError: 'a'\nin cell 2"),
     ]
     values = {"profile": "demo", "models": ["resnet50"], "device": "cpu"}
-    path = study.output / "run.json"
+    path = study.places.output / "run.json"
     write_run(path, outcomes, values, "python run_all.py", "2026-01-01", "2026-01-02")
 
 
 @pytest.fixture
 def study(tmp_path, monkeypatch) -> Study:
     for name in ("OUTPUT", "FIGURES"):
-        monkeypatch.setattr(f"lib.study.{name}", tmp_path / name.lower())
+        monkeypatch.setattr(f"lib.study.places.{name}", tmp_path / name.lower())
     return two_models()
 
 
@@ -122,8 +124,8 @@ def test_what_another_study_left_is_named_and_not_shown(study):
     facts = {"commit": "abc", "inputs": {}, "environment": {}}
     other = {"study": {"models": ["convnext_tiny"], "limit": 64}} | facts
     save_csv(study, "summary", [{"backbone": "resnet50", "score": 0.123456}])
-    (study.output / "tables" / "summary.json").write_text(json.dumps(other))
-    (study.figures / "cose.json").write_text(json.dumps(other))
+    (study.places.output / "tables" / "summary.json").write_text(json.dumps(other))
+    (study.places.figures / "cose.json").write_text(json.dumps(other))
     page = Page(study)
     assert "0.123" not in page.text
     assert "summary.csv is not of this study (models: ['convnext_tiny']" in page.text
@@ -138,7 +140,7 @@ def test_everything_that_is_there_is_shown(study):
     assert "ot made in this run" not in page.text
     assert "cannot be read" not in page.text
     for words in (
-        QUESTION, study.profile.label, study.profile.caveat, "Left out", "/long/long",
+        QUESTION, study.choices.profile.label, study.choices.profile.caveat, "Left out", "/long/long",
         "undecided at this n", "mean difference: 0.0123 [-0.500, 12.250]", "They speak of: simulated people",
         "Grad-CAM, protocol published", "Threshold-Grad-CAM, protocol corrected", "CAFormer-S18 mini",
         "40 rows", "1.00e-05", "a column 19", "ResNet-50", "0.143", *_TABLES.values(),
@@ -165,13 +167,13 @@ def test_what_is_not_there_is_named_as_not_made(study):
     assert next(iter(CAPTIONS.values())).title in page.text
     assert "Left out" not in page.text
     assert not page.all("img", "table")
-    assert study.profile.caveat in page.text
+    assert study.choices.profile.caveat in page.text
 
 
 @pytest.mark.parametrize("garbage", [b"", b"\xff\xfe\x00", b"a,b\n1,2\n", b"[]", b'{"a": 1}'])
 def test_what_is_damaged_is_named_and_the_rest_is_shown(study, garbage):
     fill(study)
-    for path in [*study.output.rglob("*.*"), *study.figures.iterdir()]:
+    for path in [*study.places.output.rglob("*.*"), *study.places.figures.iterdir()]:
         if path.name not in ("power.csv", "protocols.png") and path.is_file():
             path.write_bytes(garbage)
     page = Page(study)
@@ -192,14 +194,14 @@ def test_a_table_without_rows_has_none(study):
 
 
 def test_a_profile_without_a_caveat_shows_no_notice(study):
-    page = Page(replace(study, profile=replace(study.profile, caveat="")))
+    page = Page(study.changed(profile=replace(study.choices.profile, caveat="")))
     assert "notice" not in [tag.get("class") for _, tag in page.tags]
 
 
 def test_the_same_folders_give_the_same_page(study):
     fill(study)
     assert Page(study).source == Page(study).source
-    assert [path.name for path in study.output.glob("*.html")] == ["report.html"]
+    assert [path.name for path in study.places.output.glob("*.html")] == ["report.html"]
 
 
 def test_names_cannot_write_into_the_page(study, tmp_path, monkeypatch):
@@ -208,11 +210,13 @@ def test_names_cannot_write_into_the_page(study, tmp_path, monkeypatch):
     save_csv(study, "verdicts", [verdict(EVIL, EVIL, because=EVIL, statistic=EVIL)])
     save_csv(study, "power", [{EVIL: EVIL}])
     save_csv(study, "sanity", [{EVIL: i} for i in range(20)])
-    (study.figures / "my_own.txt").write_text(EVIL)
+    (study.places.figures / "my_own.txt").write_text(EVIL)
     facts = {"commit": EVIL, "study": {"device": EVIL}, "inputs": {EVIL: EVIL}, "environment": {}}
-    (study.figures / "my_own.json").write_text(json.dumps(facts))
-    write_run(study.output / "run.json", [Outcome(EVIL, EVIL, EVIL)], {EVIL: EVIL}, EVIL, EVIL)
-    page = Page(replace(study, profile=replace(study.profile, label=EVIL, caveat=EVIL)))
+    (study.places.figures / "my_own.json").write_text(json.dumps(facts))
+    write_run(
+        study.places.output / "run.json", [Outcome(EVIL, EVIL, EVIL)], {EVIL: EVIL}, EVIL, EVIL
+    )
+    page = Page(study.changed(profile=replace(study.choices.profile, label=EVIL, caveat=EVIL)))
     assert page.text.count(EVIL) > 12
     assert "<script" not in page.source
     assert not page.all("script")
@@ -271,7 +275,7 @@ def written(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     with pytest.MonkeyPatch.context() as patched:
         for name in ("OUTPUT", "FIGURES"):
-            patched.setattr(f"lib.study.{name}", folder / name.lower())
+            patched.setattr(f"lib.study.places.{name}", folder / name.lower())
         study = two_models()
         fill(study)
         return write_report(study)

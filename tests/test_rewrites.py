@@ -10,11 +10,11 @@ from conftest import ALL_VARIANTS, VARIANT_IDS, mini
 from timm.models.metaformer import StarReLU
 from torch import nn
 
-from lib import rewrites
-from lib.compiled import CompiledForward
-from lib.dcls import fold_dcls
-from lib.models import Provenance, StudyModel
-from lib.rewrites import (
+from lib.networks import rewrites
+from lib.networks.compiled import CompiledForward
+from lib.networks.dcls import fold_dcls
+from lib.networks.models import Provenance, StudyModel
+from lib.networks.rewrites import (
     MINI_FORM,
     PLAIN,
     Form,
@@ -119,7 +119,8 @@ def test_a_miniatures_form_is_not_measured_and_a_full_size_networks_is(monkeypat
     assert small.for_inference().form == MINI_FORM
     asked = []
     monkeypatch.setattr(
-        "lib.models.remembered_form", lambda _, name, side: asked.append((name, side)) or PLAIN
+        "lib.networks.models.remembered_form",
+        lambda _, name, side: asked.append((name, side)) or PLAIN,
     )
     full = StudyModel(small.network, small.backbone, Provenance("resnet50", "random", "full"))
     assert full.for_inference().form == PLAIN

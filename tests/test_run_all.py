@@ -23,11 +23,11 @@ import pytest
 from conftest import write_notebook
 
 import run_all
-from lib.paths import DEMO, PUBLISHED_SCORES, ROOT
+from lib.base.paths import DEMO, PUBLISHED_SCORES, ROOT
 from lib.runner import preflight
 from lib.runner.faults import FAULTS
 from lib.runner.steps import find_steps
-from lib.study import Study
+from lib.study.study import Study
 
 PARAMETERS = """profile: str = "demo"
 models: list = []
@@ -171,7 +171,7 @@ def test_an_interruption_ends_the_kernel_keeps_what_is_finished_and_says_so(proj
     fault = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up"}[name]
     assert process.returncode == FAULTS[fault].exit_status == 128 + getattr(signal, name)
     assert is_gone(kernel)
-    assert re.search(rf"02_b +{fault} .*in cell 2/2: from lib.outputs", printed)
+    assert re.search(rf"02_b +{fault} .*in cell 2/2: from lib.study.outputs", printed)
     assert re.search(r"03_c +not run", printed)
     assert "What is finished is kept; go on with" in printed
     assert error == f"\n{fault}: ending the kernel …\n"
@@ -271,7 +271,7 @@ def test_a_full_disk_under_the_results_is_told_and_leaves_what_was_there(project
     project.add("01_a")
     # The second notebook fills the disk to the last byte; saving it as executed then fails.
     project.add("03_c")
-    filling = "import os\nfrom lib.paths import OUTPUT\nwith open(OUTPUT / 'filler', 'wb', 0) as f:\n    try:\n        while True: f.write(b'x' * 4096)\n    except OSError: pass"
+    filling = "import os\nfrom lib.base.paths import OUTPUT\nwith open(OUTPUT / 'filler', 'wb', 0) as f:\n    try:\n        while True: f.write(b'x' * 4096)\n    except OSError: pass"
     project.add("02_b", 0, filling, "'x' * 10**6")
     run = f"{mounting} && {sys.executable} run_all.py --profile demo; code=$?; ls {disk}/demo; exit $code"
     done = subprocess.run(
@@ -305,7 +305,7 @@ def test_downloads_are_for_who_asks_and_what_cannot_be_fetched_is_told(project, 
 
 def test_changed_downloads_are_told(no_real_data, tmp_path):
     study = Study.from_profile("paper", models=["resnet50"])
-    path = study.weights_path("resnet50", False)
+    path = study.inputs.weights_path("resnet50", False)
     path.parent.mkdir(parents=True)
     path.write_text("one")
     assert preflight._check_known(study) == []
@@ -415,7 +415,7 @@ def test_a_timeout_is_given_with_its_unit(text, seconds):
 def test_the_paper_profile_without_data_says_what_is_missing(
     capsys, no_real_data, tmp_path, monkeypatch
 ):
-    for place in ("lib.study.OUTPUT", "lib.study.FIGURES", "run_all.OUTPUT"):
+    for place in ("lib.study.places.OUTPUT", "lib.study.places.FIGURES", "run_all.OUTPUT"):
         monkeypatch.setattr(place, tmp_path / place)
     assert run_all.main(["--models", "resnet50"]) == FAULTS["missing files"].exit_status == 3
     error = capsys.readouterr().err

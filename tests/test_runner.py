@@ -21,18 +21,19 @@ import pytest
 from conftest import write_notebook
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from lib.fingerprint import sha256_of
-from lib.paths import ROOT
+from lib.base.fingerprint import sha256_of
+from lib.base.paths import ROOT
+from lib.base.tables import UnknownName
+from lib.base.words import clock
 from lib.runner import memory, preflight, signals
 from lib.runner.execution import Attempt
 from lib.runner.faults import FAULTS, RunError
 from lib.runner.manifest import Manifest
 from lib.runner.outcomes import Outcome, closing_table, exit_status, resume_command
-from lib.runner.progress import Progress, clock
+from lib.runner.progress import Progress
 from lib.runner.session import Session
 from lib.runner.steps import Step, check_parameters, find_steps, read_step, select_steps
-from lib.study import Study
-from lib.tables import UnknownName
+from lib.study.study import Study
 
 VALUES = {"profile": "demo", "limit": 3, "batch_size": 32}
 
@@ -48,15 +49,15 @@ class Runner:
 
     @property
     def notebooks(self) -> Path:
-        return self.study.output / "notebooks"
+        return self.study.places.output / "notebooks"
 
     def write(self, name: str, *cells: str, reads: str = "", writes: str = "") -> None:
         write_notebook(self.folder / "sources", name, *cells, reads=reads, writes=writes)
 
     def session(self, values: dict | None = None, **options) -> Session:
         steps = find_steps(self.folder / "sources")
-        progress = Progress(self.printed, log=self.study.output / "run.log")
-        self.study.output.mkdir(parents=True, exist_ok=True)
+        progress = Progress(self.printed, log=self.study.places.output / "run.log")
+        self.study.places.output.mkdir(parents=True, exist_ok=True)
         return Session(
             steps, steps, VALUES | (values or {}), self.study,
             self.environment, progress, **options,
@@ -70,7 +71,7 @@ class Runner:
         return outcome
 
     def figure(self, name: str = "a.txt") -> Path:
-        return self.study.figures / name
+        return self.study.places.figures / name
 
 
 def writing(text: str = "made", name: str = "a.txt") -> str:
@@ -83,15 +84,15 @@ def writing(text: str = "made", name: str = "a.txt") -> str:
 
 @pytest.fixture
 def runner(tmp_path, monkeypatch) -> Runner:
-    monkeypatch.setattr("lib.study.OUTPUT", tmp_path / "output")
-    monkeypatch.setattr("lib.study.FIGURES", tmp_path / "figures")
+    monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path / "output")
+    monkeypatch.setattr("lib.study.places.FIGURES", tmp_path / "figures")
     return Runner(tmp_path)
 
 
 @pytest.fixture
 def figures(runner) -> str:
     """A cell that says where figures belong."""
-    return f"from pathlib import Path; FIGURES = Path({str(runner.study.figures)!r})"
+    return f"from pathlib import Path; FIGURES = Path({str(runner.study.places.figures)!r})"
 
 
 @pytest.fixture
@@ -111,7 +112,7 @@ def test_a_notebook_that_writes_what_it_declares_succeeds(runner, figures, decla
     assert all(c.execution_count for c in executed.cells if c.cell_type == "code")
     assert list(outcome.outputs) == [str(runner.figure()), str(runner.notebooks / "01_it.ipynb")]
     assert outcome.peak_memory_bytes > 20 * 2**20
-    left = {p.name for p in runner.study.output.iterdir()}
+    left = {p.name for p in runner.study.places.output.iterdir()}
     assert left == {"notebooks", "manifest.json", "run.json", "run.log"}
 
 
@@ -143,7 +144,7 @@ def test_an_output_of_an_earlier_run_does_not_count(runner, declared):
     outcome = runner.run("pass", writes=declared)
     assert outcome.status == "incomplete"
     assert f"did not write what it declares: {runner.figure()}. It wrote nothing" in outcome.detail
-    assert "lib.outputs" in outcome.detail
+    assert "lib.study.outputs" in outcome.detail
 
 
 def test_an_empty_output_does_not_count(runner, figures, declared):
@@ -179,8 +180,8 @@ def test_notebooks_run_in_their_own_folder_with_this_environment(runner):
 
 def test_braces_in_a_path_are_no_placeholders(tmp_path, monkeypatch):
     folder = tmp_path / "{study}"
-    monkeypatch.setattr("lib.study.OUTPUT", folder / "output")
-    monkeypatch.setattr("lib.study.FIGURES", folder / "figures")
+    monkeypatch.setattr("lib.study.places.OUTPUT", folder / "output")
+    monkeypatch.setattr("lib.study.places.FIGURES", folder / "figures")
     runner = Runner(folder)
     assert runner.run("1").is_well
     assert (folder / "output" / "demo_subset" / "notebooks" / "01_it.ipynb").exists()
@@ -272,7 +273,7 @@ def test_only_notebooks_that_need_a_failed_ones_results_are_not_run(runner, figu
         r"01_a +failed +0:0\d +\d+ MiB +no success on record +ZeroDivisionError", table
     )
     assert re.search(r"02_b +not run +it needs the results of 01_a", table)
-    kept = json.loads((runner.study.output / "run.json").read_text())
+    kept = json.loads((runner.study.places.output / "run.json").read_text())
     assert [n["status"] for n in kept["notebooks"]] == ["failed", "not run", "not run", "ok"]
     assert kept["exit_status"] == 1
 
@@ -283,7 +284,7 @@ def test_a_half_written_file_is_no_result(runner, figures, declared):
     start = "threading.Thread(target=late, daemon=True).start(); time.sleep(0.5)"
     outcome = runner.run(figures, thread, start, writing(), writes=declared)
     assert outcome.status == "ok"
-    assert [p.name for p in runner.study.figures.iterdir()] == ["a.txt"]
+    assert [p.name for p in runner.study.places.figures.iterdir()] == ["a.txt"]
 
 
 def test_a_timeout_counts_from_the_kernels_start(runner):
@@ -293,8 +294,8 @@ def test_a_timeout_counts_from_the_kernels_start(runner):
 def test_a_whole_folder_that_is_read_needs_what_is_written_into_it(runner, figures):
     runner.figure().parent.mkdir(parents=True)
     runner.figure().write_text("old")
-    runner.write("01_a", "1 / 0", writes=f"`{runner.study.figures}/./a.txt`")
-    runner.write("02_b", "1", reads=f"`{runner.study.figures}/`")
+    runner.write("01_a", "1 / 0", writes=f"`{runner.study.places.figures}/./a.txt`")
+    runner.write("02_b", "1", reads=f"`{runner.study.places.figures}/`")
     assert [o.status for o in runner.session().run()] == ["failed", "not run"]
 
 
@@ -341,18 +342,18 @@ def test_results_that_cannot_be_placed_leave_all_of_the_old_ones(
     assert "cannot take their places" in outcome.detail
     assert (runner.notebooks / "01_it.failed.ipynb").exists()
     assert runner.figure().read_text() == "old"
-    assert sorted(p.name for p in runner.study.figures.iterdir()) == ["a.txt", "deep"]
+    assert sorted(p.name for p in runner.study.places.figures.iterdir()) == ["a.txt", "deep"]
 
 
 def test_results_go_to_another_disk_by_a_link(runner, figures, declared):
     other = Path("/dev/shm") / f"dcls-test-{os.getpid()}"
     other.mkdir()
     try:
-        runner.study.figures.parent.mkdir(parents=True)
-        runner.study.figures.symlink_to(other)
+        runner.study.places.figures.parent.mkdir(parents=True)
+        runner.study.places.figures.symlink_to(other)
         assert runner.run(figures, writing(), writes=declared).is_well
         assert [p.name for p in other.iterdir()] == ["a.txt"]
-        assert runner.study.figures.is_symlink()
+        assert runner.study.places.figures.is_symlink()
     finally:
         shutil.rmtree(other)
 
@@ -385,8 +386,8 @@ def test_an_interruption_while_results_take_their_places_comes_after_the_record(
     assert [o.status for o in outcomes] == ["ok", "interrupted"]
     assert exit_status(outcomes) == 130
     monkeypatch.undo()
-    monkeypatch.setattr("lib.study.OUTPUT", runner.folder / "output")
-    monkeypatch.setattr("lib.study.FIGURES", runner.folder / "figures")
+    monkeypatch.setattr("lib.study.places.OUTPUT", runner.folder / "output")
+    monkeypatch.setattr("lib.study.places.FIGURES", runner.folder / "figures")
     assert [o.status for o in runner.session().run()] == ["kept", "ok"]
 
 
@@ -399,17 +400,17 @@ def test_code_that_changes_while_a_notebook_runs_leaves_no_record(
     outcome = runner.run(figures, writing(), writes=declared)
     assert outcome.status == "ok"
     assert "while it ran: torch: 2 → 3. It will run again" in outcome.detail
-    assert Manifest(runner.study.output / "manifest.json")["01_it"] is None
+    assert Manifest(runner.study.places.output / "manifest.json")["01_it"] is None
 
 
 def test_the_report_says_that_a_run_is_at_work_and_when(runner):
     cell = (
         "import json, pathlib\n"
-        f"run = json.loads(pathlib.Path({str(runner.study.output / 'run.json')!r}).read_text())\n"
+        f"run = json.loads(pathlib.Path({str(runner.study.places.output / 'run.json')!r}).read_text())\n"
         "assert run['notebooks'][0]['status'] == 'running' and run['exit_status'] is None"
     )
     assert runner.run(cell).is_well
-    run = json.loads((runner.study.output / "run.json").read_text())
+    run = json.loads((runner.study.places.output / "run.json").read_text())
     assert run["started"] <= run["ended"]
     assert run["exit_status"] == 0
 
@@ -448,7 +449,7 @@ def delete_notebook(runner):
 
 
 def damage_manifest(runner):
-    (runner.study.output / "manifest.json").write_text('{"notebooks": {"01_it": 3}}')
+    (runner.study.places.output / "manifest.json").write_text('{"notebooks": {"01_it": 3}}')
 
 
 @pytest.mark.parametrize(
@@ -508,7 +509,7 @@ def test_a_changed_parameter_is_told(runner):
 )
 def test_a_damaged_manifest_is_told_and_everything_runs_anew(runner, damage):
     assert runner.run("1").is_well
-    path = runner.study.output / "manifest.json"
+    path = runner.study.places.output / "manifest.json"
     path.write_text(damage(path.read_text()))
     session = runner.session()
     assert "manifest.json is damaged: every notebook runs anew" in session.plan()
@@ -524,10 +525,10 @@ def test_changed_code_of_the_package_is_told(runner, monkeypatch, tmp_path):
         place.parent.mkdir(exist_ok=True)
         place.write_bytes(path.read_bytes() + b"#" * (path.name == "cam.py"))
     (copy / "lib" / "study.mplstyle").write_bytes((ROOT / "lib" / "study.mplstyle").read_bytes())
-    for module in ("lib.runner.manifest", "lib.paths"):
+    for module in ("lib.runner.manifest", "lib.base.paths"):
         monkeypatch.setattr(f"{module}.ROOT", copy)
     session = runner.session()
-    assert session.why_run(session.steps[0]) == "lib/cam.py changed"
+    assert session.why_run(session.steps[0]) == "lib/maps/cam.py changed"
 
 
 def test_results_that_a_rerun_step_writes_are_not_taken_for_settled(runner, figures):
@@ -546,8 +547,8 @@ def test_results_that_a_rerun_step_writes_are_not_taken_for_settled(runner, figu
 def test_a_large_input_is_hashed_anew_when_it_changes_under_its_old_time(
     runner, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr("lib.fingerprint._WORTH_KEEPING", 0)
-    monkeypatch.setattr("lib.fingerprint.HASHES", tmp_path / "hashes.json")
+    monkeypatch.setattr("lib.base.fingerprint._WORTH_KEEPING", 0)
+    monkeypatch.setattr("lib.base.fingerprint.HASHES", tmp_path / "hashes.json")
     path = tmp_path / "shard"
     path.write_text("one")
     os.utime(path, (1, 1))
@@ -569,11 +570,11 @@ def test_a_failure_leaves_the_record_of_the_last_success(runner, figures, declar
 
 def test_the_manifest_ties_every_result_to_its_making(runner, figures, declared):
     runner.run(figures, writing(), writes=declared)
-    record = Manifest(runner.study.output / "manifest.json")["01_it"]
+    record = Manifest(runner.study.places.output / "manifest.json")["01_it"]
     hash_of_made = hashlib.sha256(b"made").hexdigest()
     assert record.outputs[str(runner.figure())] == hash_of_made
     assert record.facts.parameters == VALUES
-    assert record.facts.lib["lib/cam.py"]
+    assert record.facts.lib["lib/maps/cam.py"]
     assert record.commit
     assert record.seconds > 0
 
@@ -599,12 +600,12 @@ def test_the_studys_notebooks_declare_parameters_inputs_and_outputs():
         assert all(path.is_relative_to(ROOT) for path in step.outputs(study))
         assert all(path.suffix for path in step.inputs(study))
         assert step.inputs(study)
-        assert {"lib.study", "lib.outputs"} <= set(step.imports())
+        assert {"lib.study.study", "lib.study.outputs"} <= set(step.imports())
 
 
 def test_outputs_of_demo_and_paper_never_meet():
     demo, paper = (
-        {path for step in find_steps() for path in step.outputs(Study.from_profile(profile))}
+        {path for step in find_steps() for path in step.outputs(Study.from_profile(profile).places)}
         for profile in ("demo", "paper")
     )
     # the tour is always of the shipped data, whatever the profile
@@ -714,8 +715,8 @@ def test_too_little_disk_space_is_found_before_any_work(runner, monkeypatch):
 
 
 def test_results_that_cannot_be_written_are_found_before_any_work(runner):
-    runner.study.figures.parent.mkdir(parents=True)
-    runner.study.figures.write_text("a file in the folder's place")
+    runner.study.places.figures.parent.mkdir(parents=True)
+    runner.study.places.figures.write_text("a file in the folder's place")
     problems = preflight._check_disk(runner.study)
     assert problems[0].fault.key == "not ready"
     assert "cannot be written" in str(problems[0])

@@ -12,33 +12,30 @@ import torch
 from conftest import ALL_VARIANTS, FAMILIES, VARIANT_IDS, make_record, mini
 from scipy.stats import norm, spearmanr
 
-from lib import kept, study_scores
-from lib.clickme import ClickMe
-from lib.outputs import save_table
-from lib.paths import DEMO, PUBLISHED_SCORES
-from lib.prepared import PreparedPart
-from lib.protocols import PROTOCOLS
-from lib.readable import readable_table
-from lib.result_table import entered_scores, results_table, write_results
-from lib.results import (
+from lib.base.paths import DEMO, PUBLISHED_SCORES
+from lib.networks.batch_size import BatchSize
+from lib.people.clickme import ClickMe
+from lib.people.protocols import PROTOCOLS
+from lib.people.stored.shards import Record, write_shard
+from lib.report.readable import readable_table
+from lib.report.result_table import entered_scores, results_table, write_results
+from lib.scores import kept, study_scores, units
+from lib.scores.agreements import CONSTANT_HUMAN_MAP, CONSTANT_MODEL_MAP, NON_FINITE, VALID
+from lib.scores.prepared import PreparedPart
+from lib.scores.results import (
     HUMAN_CEILING,
     load_scores,
     paired_differences,
     size_correlation,
     summarise,
 )
-from lib.scoring import (
-    CONSTANT_HUMAN_MAP,
-    CONSTANT_MODEL_MAP,
-    NON_FINITE,
-    VALID,
-    BatchSize,
-    score_part,
-)
-from lib.statistics import mean_interval
-from lib.stored.shards import Record, write_shard
-from lib.study import PROFILES, MissingInputs, Study
-from lib.study_scores import left_out, score_study
+from lib.scores.scoring import score_part
+from lib.scores.statistics import mean_interval
+from lib.scores.study_scores import left_out, score_study
+from lib.study.inputs import MissingInputs
+from lib.study.outputs import save_table
+from lib.study.profiles import PROFILES
+from lib.study.study import Study
 
 TINY = {"models": ["resnet50"], "limit": 12, "protocols": ["published"]}
 
@@ -48,7 +45,7 @@ def published(**choices) -> Study:
 
 
 def tiny_study(tmp_path: Path, monkeypatch, **choices) -> Study:
-    monkeypatch.setattr("lib.study.OUTPUT", tmp_path / "output")
+    monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path / "output")
     return Study.from_profile("demo", **{**TINY, **choices})
 
 
@@ -57,7 +54,7 @@ def test_scores_equal_a_literal_recomputation(tmp_path, monkeypatch):
     study = tiny_study(tmp_path, monkeypatch, models=["convnext_tiny"], limit=4)
     scores = score_study(study)
     for dcls in (False, True):
-        model = study.load_model("convnext_tiny", dcls)
+        model = study.networks.load_model("convnext_tiny", dcls)
         for batch in study.clickme().batches(1):
             features = model.features(model.prepare(batch.pictures)).detach().requires_grad_()
             logits = model.head(features)
@@ -105,7 +102,7 @@ def test_kept_scores_are_read_and_not_computed(tmp_path, monkeypatch):
     study = tiny_study(tmp_path, monkeypatch)
     first = score_study(study)
 
-    monkeypatch.setattr(study_scores, "score_part", None)  # nothing is computed
+    monkeypatch.setattr(units, "score_part", None)  # nothing is computed
     pd.testing.assert_frame_equal(score_study(study), first)
 
 
@@ -114,7 +111,7 @@ def test_kept_scores_are_read_and_not_computed(tmp_path, monkeypatch):
 )
 def test_other_choices_are_computed_anew(change, tmp_path, monkeypatch):
     score_study(tiny_study(tmp_path, monkeypatch))
-    monkeypatch.setattr(study_scores, "score_part", lambda *_: 1 / 0)
+    monkeypatch.setattr(units, "score_part", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         score_study(tiny_study(tmp_path, monkeypatch, **change))
 
@@ -131,11 +128,11 @@ def test_scores_of_several_shards_are_kept_shard_by_shard(tmp_path, monkeypatch)
             (make_record(10 * number + i, label=i % 12) for i in range(20)),
         )
     names = ("val-0.tfrecords", "val-1.tfrecords")
-    profile = replace(study.profile, data=data, shard_names=names)
-    study = replace(study, profile=profile)
+    profile = replace(study.choices.profile, data=data, shard_names=names)
+    study = study.changed(profile=profile)
     scores = score_study(study)
     assert scores.groupby("variant").image_id.nunique().tolist() == [32, 32]  # 8 of 40 left out
-    kept = sorted(p.name.rsplit("-", 1)[0] for p in study.scores.iterdir())
+    kept = sorted(p.name.rsplit("-", 1)[0] for p in study.places.scores.iterdir())
     assert kept == [
         "resnet50-val-0",
         "resnet50-val-1",
@@ -147,7 +144,7 @@ def test_scores_of_several_shards_are_kept_shard_by_shard(tmp_path, monkeypatch)
 
 def test_other_weights_are_scored_anew(tmp_path, monkeypatch):
     score_study(tiny_study(tmp_path, monkeypatch))
-    monkeypatch.setattr(study_scores, "score_part", lambda *_: 1 / 0)
+    monkeypatch.setattr(units, "score_part", lambda *_: 1 / 0)
     monkeypatch.setattr(kept, "sha256_of", lambda path: "another")
     with pytest.raises(ZeroDivisionError):
         score_study(tiny_study(tmp_path, monkeypatch))
@@ -163,10 +160,10 @@ def test_an_interruption_keeps_what_is_finished(tmp_path, monkeypatch):
         done.append(model.variant)
         return score_part(model, *others)
 
-    monkeypatch.setattr(study_scores, "score_part", interrupted)
+    monkeypatch.setattr(units, "score_part", interrupted)
     with pytest.raises(KeyboardInterrupt):
         score_study(study)
-    assert [p.suffix for p in study.scores.iterdir()] == [".parquet"]
+    assert [p.suffix for p in study.places.scores.iterdir()] == [".parquet"]
     again = []
     monkeypatch.setattr(
         study_scores,
@@ -208,14 +205,14 @@ def make_flat_jpeg() -> bytes:
 
 
 def study_methods():
-    return Study.from_profile("demo").methods
+    return Study.from_profile("demo").choices.methods
 
 
 def made_up_scores(study: Study) -> pd.DataFrame:
     """Scores with known means; image 0 has a constant map without, image 1 with DCLS."""
     rows = []
-    for backbone, dcls in study.variants:
-        for method in study.methods:
+    for backbone, dcls in study.choices.variants:
+        for method in study.choices.methods:
             for image in range(10):
                 constant = image == (1 if dcls else 0)
                 rows.append(
@@ -233,7 +230,7 @@ def made_up_scores(study: Study) -> pd.DataFrame:
 
 def test_summary_means_valid_images_and_counts_the_others():
     study = published(models=["resnet50", "caformer_s18"])
-    summary = summarise(study, made_up_scores(study))
+    summary = summarise(study.choices, made_up_scores(study))
     assert len(summary) == 2 * 2 * 2
     base = summary[~summary.dcls].iloc[0]
     assert base.score == pytest.approx(np.mean(np.arange(1, 10) / 10) / HUMAN_CEILING)
@@ -244,7 +241,7 @@ def test_summary_means_valid_images_and_counts_the_others():
 
 def test_difference_is_paired_on_images_valid_for_both():
     study = published(models=["resnet50"])
-    difference = paired_differences(study, made_up_scores(study)).iloc[0]
+    difference = paired_differences(study.choices, made_up_scores(study)).iloc[0]
     assert difference.n_paired == 8
     assert difference.difference == pytest.approx(0.05 / HUMAN_CEILING)
     assert difference.low == pytest.approx(difference.high)  # every image gains the same
@@ -254,7 +251,7 @@ def test_no_image_valid_for_both_leaves_the_difference_missing():
     study = published(models=["resnet50"])
     scores = made_up_scores(study)
     scores.loc[scores.dcls, ["rho", "validity"]] = [np.nan, CONSTANT_MODEL_MAP]
-    difference = paired_differences(study, scores).iloc[0]
+    difference = paired_differences(study.choices, scores).iloc[0]
     assert difference.n_paired == 0
     assert np.isnan(difference.difference)
     table = results_table(study, scores)
@@ -270,15 +267,15 @@ def test_figures_take_the_scores_of_just_this_study(tmp_path, monkeypatch):
     save_table(scores, "scores", study, suffix="parquet")
     pd.testing.assert_frame_equal(load_scores(study), scores)
     with pytest.raises(MissingInputs, match=r"of another study \(limit: 12, here 7\)"):
-        load_scores(replace(study, limit=7))
-    load_scores(replace(study, batch_size=7))
+        load_scores(study.changed(limit=7))
+    load_scores(study.changed(batch_size=7))
 
 
 def test_results_are_written_in_three_forms_and_say_what_they_are(tmp_path, monkeypatch):
     study = tiny_study(tmp_path, monkeypatch, models=[])
     results = results_table(study, made_up_scores(study))
     write_results(study, results, left_out(pd.DataFrame()))
-    folder = study.output / "tables"
+    folder = study.places.output / "tables"
     assert {p.name for p in folder.iterdir()} == {"results.csv", "results.md", "results.tex"}
     read = pd.read_csv(folder / "results.csv")
     assert len(read) == 16
@@ -299,8 +296,8 @@ def test_a_published_table_that_a_reader_enters_stands_beside_the_paper_profiles
     path = tmp_path / "published_scores.csv"
     text = PUBLISHED_SCORES.read_text()
     path.write_text(text.replace("resnet50,grad_cam,,", "resnet50,grad_cam,0.5,0.625"))
-    monkeypatch.setattr("lib.result_table.entered_scores", lambda: entered_scores(path))
-    paper = replace(published(), profile=PROFILES["paper"])
+    monkeypatch.setattr("lib.report.result_table.entered_scores", lambda: entered_scores(path))
+    paper = published().changed(profile=PROFILES["paper"])
     table = results_table(paper, made_up_scores(paper))
     assert (table.entered[0], table.entered_dcls[0]) == (0.5, 0.625)
     assert table.entered.notna().sum() == 1
@@ -332,7 +329,7 @@ def test_a_wrong_entry_is_named(tmp_path, line, message):
 
 def test_size_correlation_is_scipys_over_the_baselines():
     study = published()
-    summary = summarise(study, made_up_scores(study))
+    summary = summarise(study.choices, made_up_scores(study))
     summary["score"] = np.random.default_rng(0).random(len(summary))
     base = summary[~summary.dcls & (summary.method == "grad_cam")]
     expected = spearmanr(base.parameters_millions, base.score).statistic
@@ -413,16 +410,16 @@ def test_what_a_smaller_batch_does_not_mend_ends_the_scoring(shard, monkeypatch,
 def test_the_fast_path_scores_as_the_plain_definition_does(key, dcls):
     """Every rewrite together: folded, fused, channels-last, one pass, sorting by digits."""
     study = Study.from_profile("demo", models=[key], limit=8)
-    fast = study.load_model(key, dcls).for_inference()
-    plain = study.load_model(key, dcls)
+    fast = study.networks.load_model(key, dcls).for_inference()
+    plain = study.networks.load_model(key, dcls)
     part = PreparedPart(study.clickme(), torch.device("cpu"), 8)
-    scores = score_part(fast, study.methods, part, BatchSize(8))
+    scores = score_part(fast, study.choices.methods, part, BatchSize(8))
     (block,) = part.blocks(plain.backbone.preprocessing)
     features = plain.features(plain.prepare_pixels(block.pixels)).detach().requires_grad_()
     (gradient,) = torch.autograd.grad(
         plain.head(features).gather(1, block.labels[:, None]).sum(), features
     )
-    for method in study.methods:
+    for method in study.choices.methods:
         small = method.small_map(features.detach(), gradient)
         maps = torch.nn.functional.interpolate(small[:, None], (224, 224), mode="bilinear")
         maps = maps.flatten(1).numpy()

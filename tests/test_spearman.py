@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import rankdata, spearmanr
 
-from lib.spearman import (
+from lib.scores.spearman import (
     _order,
     _products_of_rows,
     _products_on_device,

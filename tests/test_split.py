@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from lib.backbones import BACKBONES, load_model
-from lib.models import build_network
-from lib.split import split_at
+from lib.networks.backbones import BACKBONES
+from lib.networks.building import build_network
+from lib.networks.loading import load_model
+from lib.networks.split import split_at
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from lib.backbones import BACKBONES, THE_EIGHT
-from lib.results import (
+from lib.networks.backbones import BACKBONES, THE_EIGHT
+from lib.scores.agreements import CONSTANT_MODEL_MAP, VALID
+from lib.scores.results import (
     HUMAN_CEILING,
     SPEARMAN_BROWN,
     paired_differences,
@@ -21,9 +22,8 @@ from lib.results import (
     rescale,
     summarise_controls,
 )
-from lib.scoring import CONSTANT_MODEL_MAP, VALID
-from lib.statistics import effect_size, holm, images_needed, mean_interval, sign_flip_p
-from lib.study import Study
+from lib.scores.statistics import effect_size, holm, images_needed, mean_interval, sign_flip_p
+from lib.study.study import Study
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,8 @@ def test_spearman_brown():
 def per_image(study: Study, gain: float, n: int = 60) -> pd.DataFrame:
     rng = np.random.default_rng(3)
     rows = []
-    for backbone in study.backbones:
-        for method in study.methods:
+    for backbone in study.choices.backbones:
+        for method in study.choices.methods:
             base = rng.normal(0.3, 0.1, n)
             change = rng.normal(gain, 0.05, n)
             for dcls in (False, True):
@@ -122,8 +122,8 @@ def study() -> Study:
 
 def test_paired_table_from_scratch(study):
     scores = per_image(study, 0.01)
-    table = paired_differences(study, scores)
-    assert len(table) == len(study.backbones) * 2
+    table = paired_differences(study.choices, scores)
+    assert len(table) == len(study.choices.backbones) * 2
     row = table[(table.backbone == "caformer_s18") & (table.method == "grad_cam")].iloc[0]
     chosen = scores[(scores.backbone == "caformer_s18") & (scores.method == "grad_cam")]
     base, dcls = (chosen[chosen.dcls == d].rho.to_numpy() for d in (False, True))
@@ -156,11 +156,13 @@ def test_rescaled_scores_are_0_at_the_floor_and_1_at_the_ceiling(study):
         {"protocol": "published", "backbone": "caformer_s18",
          "score": [floor, 1.0, (1 + floor) / 2], "low": 0.0, "high": 1.0}
     )  # fmt: skip
-    np.testing.assert_allclose(rescale(study, summary, floors).rescaled, [0, 1, 0.5], atol=1e-12)
+    np.testing.assert_allclose(
+        rescale(study.choices, summary, floors).rescaled, [0, 1, 0.5], atol=1e-12
+    )
 
 
 def test_every_backbone_has_a_reading():
-    from lib.protocols import PROTOCOLS
+    from lib.people.protocols import PROTOCOLS
 
     names = {
         b.key: PROTOCOLS["corrected"].reading_name(b.preprocessing) for b in BACKBONES.values()

@@ -13,10 +13,10 @@ import simplejpeg
 from conftest import jpeg, make_record
 from PIL import Image
 
-from lib.clickme import ClickMe
-from lib.fingerprint import sha256_of, size_of
-from lib.stored import StoredError, open_parts, picture_files
-from lib.stored.shards import Record, Shard, write_shard
+from lib.base.fingerprint import sha256_of, size_of
+from lib.people.clickme import ClickMe
+from lib.people.stored import StoredError, open_parts, picture_files
+from lib.people.stored.shards import Record, Shard, write_shard
 
 
 def records(count: int = 32) -> list[Record]:
@@ -88,7 +88,7 @@ def test_ids_are_the_files_own_names(tmp_path):
 
 
 def test_a_folder_is_read_in_parts_of_a_shards_size(tmp_path, monkeypatch):
-    monkeypatch.setattr("lib.stored.folders.PER_PART", 10)
+    monkeypatch.setattr("lib.people.stored.folders.PER_PART", 10)
     folder = write_archives(tmp_path / "my gaze", records(24))
     parts = open_parts([folder])
     assert [(p.name, len(p)) for p in parts] == [
@@ -113,7 +113,9 @@ def test_shards_in_a_folder_are_read_by_number(tmp_path):
 
 
 def test_the_published_protocol_takes_whole_batches_of_a_folder_of_any_size(tmp_path, monkeypatch):
-    monkeypatch.setattr("lib.stored.folders.PER_PART", 2)  # more parts than ClickMe has shards
+    monkeypatch.setattr(
+        "lib.people.stored.folders.PER_PART", 2
+    )  # more parts than ClickMe has shards
     clickme = ClickMe([write_archives(tmp_path / "a", records(70))], ("published", "corrected"))
     assert (clickme.scored("published"), clickme.scored("corrected")) == (64, 70)
 
@@ -329,7 +331,7 @@ def test_a_folders_hash_follows_its_contents_and_names(tmp_path):
 def test_listing_a_store_imports_no_torch(tmp_path):
     write_shard(tmp_path / "val-0.tfrecords", records(1))
     code = (
-        "import sys; from pathlib import Path; from lib.stored import open_parts;"
+        "import sys; from pathlib import Path; from lib.people.stored import open_parts;"
         f"open_parts([Path({str(tmp_path)!r})]); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

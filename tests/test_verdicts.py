@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.backbones import THE_EIGHT
-from lib.scoring import VALID
-from lib.study import Study
-from lib.verdicts import NOT_ASKED, NOT_REPRODUCED, REPRODUCED, UNDECIDED, verdicts
+from lib.networks.backbones import THE_EIGHT
+from lib.scores.agreements import VALID
+from lib.scores.claims import NOT_ASKED, NOT_REPRODUCED, REPRODUCED, UNDECIDED, verdicts
+from lib.study.study import Study
 
 KEYS = [b.key for b in THE_EIGHT]
 CLAIMS = ("dcls", "metaformers", "threshold", "fastvit", "size")

@@ -6,23 +6,11 @@ Public names: those below, found when they are first asked for.
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "conversion": ["fold_difference", "learned_kernels", "parameter_table", "receptive_fields"],
-        "faithfulness": ["score_faithfulness", "score_folder"],
-        "method_study": [
-            "alignment",
-            "contrasted",
-            "estimate",
-            "map_grid",
-            "method_costs",
-            "quick",
-            "rank_methods",
-            "same_order",
-            "summarise_faithfulness",
-        ],
-        "sanity": ["compare_targets", "score_forgetting", "summarise_forgetting"],
-        "taken_apart": ["score_family", "sweep", "two_by_two"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    "conversion": ["fold_difference", "learned_kernels", "parameter_table", "receptive_fields"],
+    "faithfulness": ["score_faithfulness", "score_folder"],
+    "method_study": ["alignment", "contrasted", "estimate", "map_grid", "method_costs", "quick",
+        "rank_methods", "same_order", "summarise_faithfulness"],
+    "sanity": ["compare_targets", "score_forgetting", "summarise_forgetting"],
+    "taken_apart": ["score_family", "sweep", "two_by_two"],
+})  # fmt: skip

@@ -9,11 +9,11 @@ import pandas as pd
 import torch
 from torch import nn
 
+from lib.analyses.receptive import effective_receptive_field
 from lib.networks.backbones import Backbone
 from lib.networks.building import build_network, parameter_counts, weightless
 from lib.networks.dcls import dcls_layers, dense_kernel
 from lib.networks.models import StudyModel
-from lib.networks.receptive import effective_receptive_field
 from lib.study.choices import Choices
 from lib.study.exhibits import held_out
 from lib.study.study import Study

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import stat
 from collections.abc import Iterable, Iterator
@@ -49,6 +50,12 @@ def refuse_as_output(path: Path, read: Iterable[Path], suffix: str = ".csv") -> 
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"--out {path} cannot be written: {error}") from None
+
+
+def write_json(path: Path, value: object) -> None:
+    """The value as a JSON file, whole or not at all."""
+    with write_atomically(path) as partial:
+        partial.write_text(json.dumps(value, indent=1), encoding="utf-8")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lib.base.files import write_atomically
+from lib.base.files import write_json
 from lib.base.paths import OUTPUT
 
 HASHES = OUTPUT / "hashes.json"
@@ -61,8 +61,8 @@ def _sha256(path: Path, *stamp: int) -> str:
         # A file changed this very moment may change again without a new time of change.
         if time.time() - changed / 1e9 > 2:
             # What is only quicker with it must not fail without it.
-            with contextlib.suppress(OSError), write_atomically(HASHES) as partial:
-                partial.write_text(json.dumps(known | {str(path): entry}), encoding="utf-8")
+            with contextlib.suppress(OSError):
+                write_json(HASHES, known | {str(path): entry})
     return entry["sha256"]
 
 

@@ -8,7 +8,6 @@ maps are needed.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from tqdm import tqdm
 from lib.analyses.faithfulness import score_folder
 from lib.base.files import refuse_as_output, write_atomically
 from lib.base.paths import shown
-from lib.base.shortage import is_out_of_memory
+from lib.commands.running import run
 from lib.maps.methods import METHODS
 from lib.networks.checkpoints import MissingWeights
 from lib.people.picture_folders import listed_pictures
@@ -60,47 +59,35 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 2 for what is wrong with what was asked."""
     options = _parser().parse_args(arguments)
-    try:
-        study = Study.from_profile(
-            options.profile, options.models, options.methods,
-            device=options.device, data_dir=options.data_dir, extend=options.extend,
-        )  # fmt: skip
-        methods = study.choices.methods
-        paths = listed_pictures(options.images, options.list, options.limit)
-        if options.out is not None:
-            refuse_as_output(options.out, [options.list] if options.list else [])
-        missing = [
-            path for b, dcls in study.choices.variants
-            if not (path := study.inputs.weights_path(b.key, dcls)).is_file()
-        ]  # fmt: skip
-        if missing:
-            raise MissingWeights("no weights at " + ", ".join(map(shown, missing)))
-        for backbone, dcls in study.choices.variants:  # before hours of the others
-            study.networks.attentions(backbone.key, dcls)
-        tables = []
-        for backbone, dcls in study.choices.variants:
-            tables.append(
-                score_folder(
-                    study.networks, backbone, dcls, methods, paths, options.images, options.curves
-                )
+    done = "; --out has the models that are done" if options.out is not None else ""
+    return run("lib.average_drop", lambda: _run(options), done)
+
+
+def _run(options: argparse.Namespace) -> None:
+    study = Study.from_profile(
+        options.profile, options.models, options.methods,
+        device=options.device, data_dir=options.data_dir, extend=options.extend,
+    )  # fmt: skip
+    methods, variants = study.choices.methods, study.choices.variants
+    paths = listed_pictures(options.images, options.list, options.limit)
+    if options.out is not None:
+        refuse_as_output(options.out, [options.list] if options.list else [])
+    weights = [study.inputs.weights_path(b.key, dcls) for b, dcls in variants]
+    if missing := [path for path in weights if not path.is_file()]:
+        raise MissingWeights("no weights at " + ", ".join(map(shown, missing)))
+    for backbone, dcls in variants:  # before hours of the others
+        study.networks.attentions(backbone.key, dcls)
+    tables: list[pd.DataFrame] = []
+    for backbone, dcls in variants:
+        tables.append(
+            score_folder(
+                study.networks, backbone, dcls, methods, paths, options.images, options.curves
             )
-            tqdm.write(_told(tables[-1], study.inputs.weights_name(backbone.key, dcls)))
-            if options.out is not None:
-                with write_atomically(options.out) as partial:
-                    pd.concat(tables).to_csv(partial, index=False)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        print(f"lib.average_drop: too little memory: {error}", file=sys.stderr)
-        return 2
-    except (ValueError, OSError) as error:  # missing weights are one
-        print(f"lib.average_drop: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        done = "; --out has the models that are done" if options.out is not None else ""
-        print(f"lib.average_drop: ended{done}", file=sys.stderr)
-        return 130
-    return 0
+        )
+        tqdm.write(_told(tables[-1], study.inputs.weights_name(backbone.key, dcls)))
+        if options.out is not None:
+            with write_atomically(options.out) as partial:
+                pd.concat(tables).to_csv(partial, index=False)
 
 
 def _told(table: pd.DataFrame, name: str) -> str:

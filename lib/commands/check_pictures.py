@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lib.commands.running import run
 from lib.people.stored.check import CLASSES, check, told
 
 
@@ -23,10 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         help=f"labels must lie below it (default: {CLASSES}; the demo's "
                         "networks know 12)")  # fmt: skip
     options = parser.parse_args(arguments)
-    try:
-        found = check(options.folder, options.classes)
-    except KeyboardInterrupt:
-        print("lib.stored.check: ended", file=sys.stderr)
-        return 130
+    return run("lib.stored.check", lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    found = check(options.folder, options.classes)
     print(told(options.folder, found))
     return 2 if found.problems else 0

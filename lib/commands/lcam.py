@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -31,8 +30,8 @@ from lib.analyses.lcam.trainings import (
 )
 from lib.base.files import write_atomically
 from lib.base.paths import shown
-from lib.base.shortage import is_out_of_memory
 from lib.base.tables import unknown_name
+from lib.commands.running import run
 from lib.figures.lcam import plot_looks, plot_losses
 from lib.figures.style import use_study_style
 from lib.maps.learned.attention import ATTENTIONS, MASKINGS
@@ -119,39 +118,31 @@ def main(
     options = _parser().parse_args(arguments)
     matplotlib.use("agg")
     use_study_style()
-    try:
-        study = Study.from_profile(
-            options.profile, options.models, (), device=options.device,
-            data_dir=options.data_dir, precision=options.precision, extend=options.extend,
-        )  # fmt: skip
-        keys = [row.key for row in ATTENTIONS.select(options.methods)]
-        recipes = {
-            (b.key, key): _recipe(options, b, key) for b in study.choices.backbones for key in keys
-        }
-        if not 0 <= options.seed < 2**63:
-            raise ValueError(f"--seed must be 0 or more and below 2^63, got {options.seed}")
-        if options.readers < 0:
-            raise ValueError(f"--readers must be 0 or more, got {options.readers}")
-        if options.limit < 0:
-            raise ValueError(f"--limit must be 0 or more, got {options.limit}")
-        if options.masking not in MASKINGS:
-            raise unknown_name("masking", options.masking, MASKINGS)
-        pictures = _chosen_pictures(options, study.choices, made)
-        for line in _trained(study, keys, recipes, pictures, options):
-            tqdm.write(line)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        print(f"lib.lcam: too little memory: {error}\nA smaller --batch-size may do, which is "
-              "another training", file=sys.stderr)  # fmt: skip
-        return 2
-    except (ValueError, OSError) as error:  # a full disk is one, and so are missing weights
-        print(f"lib.lcam: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("lib.lcam: ended; go on with the same command and --resume", file=sys.stderr)
-        return 130
-    return 0
+    return run(
+        "lib.lcam", lambda: _run(options, made), "; go on with the same command and --resume",
+        "A smaller --batch-size may do, which is another training",
+    )  # fmt: skip
+
+
+def _run(options: argparse.Namespace, made: Callable | None) -> None:
+    study = Study.from_profile(
+        options.profile, options.models, (), device=options.device,
+        data_dir=options.data_dir, precision=options.precision, extend=options.extend,
+    )  # fmt: skip
+    keys = [row.key for row in ATTENTIONS.select(options.methods)]
+    recipes = {
+        (b.key, key): _recipe(options, b, key) for b in study.choices.backbones for key in keys
+    }
+    if not 0 <= options.seed < 2**63:
+        raise ValueError(f"--seed must be 0 or more and below 2^63, got {options.seed}")
+    for name in ("readers", "limit"):
+        if getattr(options, name) < 0:
+            raise ValueError(f"--{name} must be 0 or more, got {getattr(options, name)}")
+    if options.masking not in MASKINGS:
+        raise unknown_name("masking", options.masking, MASKINGS)
+    pictures = _chosen_pictures(options, study.choices, made)
+    for line in _trained(study, keys, recipes, pictures, options):
+        tqdm.write(line)
 
 
 def _draw(

@@ -15,9 +15,9 @@ import torch
 
 from lib.base.files import write_atomically
 from lib.base.tables import unknown_name
+from lib.commands.running import run
 from lib.maps.methods import METHODS
 from lib.networks.backbones import BACKBONES, variant_name
-from lib.networks.checkpoints import WeightsError
 from lib.networks.loading import load_model
 from lib.networks.models import StudyModel
 from lib.people.photographs import load_square
@@ -144,27 +144,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # names that the terminal has no letters for
             stream.reconfigure(errors="backslashreplace")
-    try:
-        if options.extend:
-            load_extension(Path(options.extend))
-        key, method = BACKBONES[options.model].key, METHODS[options.method].key
-        name = f"{options.picture.stem}_{variant_name(key, options.dcls)}_{method}.png"
-        out = options.out or Path(name)
-        if out.suffix.lower() != ".png":
-            raise ValueError(f"--out must end in .png, got {out}")
-        if not options.picture.is_file():
-            raise ValueError(f"there is no file {options.picture}")
-        if options.picture.resolve() in (out.resolve(), out.with_suffix(".npy").resolve()):
-            raise ValueError(f"--out {out} would replace the picture; choose another name")
-        model, names = _loaded(
-            key, options.dcls, options.weights, options.device, method, options.extend
-        )
-        print("\n".join(show(options.picture, model, method, names, options.target, out)))
-    except (ValueError, MissingInputs, WeightsError, OSError) as error:
-        print(f"lib.cam: {error}", file=sys.stderr)
-        return 2
+    return run("lib.cam", lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.extend:
+        load_extension(Path(options.extend))
+    key, method = BACKBONES[options.model].key, METHODS[options.method].key
+    name = f"{options.picture.stem}_{variant_name(key, options.dcls)}_{method}.png"
+    out = options.out or Path(name)
+    if out.suffix.lower() != ".png":
+        raise ValueError(f"--out must end in .png, got {out}")
+    if not options.picture.is_file():
+        raise ValueError(f"there is no file {options.picture}")
+    if options.picture.resolve() in (out.resolve(), out.with_suffix(".npy").resolve()):
+        raise ValueError(f"--out {out} would replace the picture; choose another name")
+    model, names = _loaded(
+        key, options.dcls, options.weights, options.device, method, options.extend
+    )
+    print("\n".join(show(options.picture, model, method, names, options.target, out)))
     if options.weights in ("demo", "random"):
         print(
             PROFILES["demo"].caveat if options.weights == "demo" else "Random weights: no result."
         )
-    return 0

@@ -16,11 +16,12 @@ from pathlib import Path
 import pandas as pd
 
 from lib.base.environment import commit, environment
-from lib.base.files import refuse_as_output, write_atomically
+from lib.base.files import refuse_as_output, write_atomically, write_json
 from lib.base.fingerprint import sha256_of
 from lib.base.geometry import WHOLE
 from lib.base.paths import shown
 from lib.base.words import in_lines, some_of
+from lib.commands.running import run
 from lib.maps.elsewhere import MapsError, match, open_maps
 from lib.networks.backbones import BACKBONES
 from lib.people.protocols import PROTOCOLS
@@ -145,8 +146,7 @@ def _run(options: argparse.Namespace) -> int:
         facts = _facts(options, study, collections, summary, compared, left_out)
         with write_atomically(options.out) as partial:
             scores.to_csv(partial, index=False)
-        with write_atomically(options.out.with_suffix(".json")) as partial:
-            partial.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        write_json(options.out.with_suffix(".json"), facts)
     print(_told(collections, chosen, summary, compared))
     if study.choices.profile.caveat and not options.pictures:
         print(study.choices.profile.caveat)
@@ -233,11 +233,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 2 for what is wrong with what was asked, 14 if
     all is done but what could not be read."""
     options = _parser().parse_args(arguments)
-    try:
-        return _run(options)
-    except (ValueError, OSError, MissingInputs) as error:
-        print(f"lib.score_maps: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("lib.score_maps: ended, nothing was written", file=sys.stderr)
-        return 130
+    return run("lib.score_maps", lambda: _run(options), ", nothing was written")

@@ -6,10 +6,7 @@ Public names: those below, found when they are first asked for.
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "explained": ["Explainer", "View"],
-        "explorer": ["Explorer", "explore"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    "explained": ["Explainer", "View"],
+    "explorer": ["Explorer", "explore"],
+})  # fmt: skip

@@ -6,30 +6,15 @@ Public names: those below, found when they are first asked for.
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "analyses": [
-            "plot_alignment_against_faithfulness",
-            "plot_floor_sweep",
-            "plot_measures",
-            "plot_method_ranking",
-            "plot_paired_differences",
-            "plot_randomisation",
-            "plot_two_by_two",
-        ],
-        "captions": ["CAPTIONS"],
-        "cose": ["plot_consistency_against_sensitivity", "plot_cose_by_change", "plot_followed"],
-        "heatmaps": ["overlay", "plot_heatmap_rows", "plot_kernels", "plot_receptive_fields"],
-        "lcam": ["plot_against_grad_cam", "plot_looks", "plot_losses"],
-        "saving": ["save_figure"],
-        "scores": [
-            "plot_dcls_against_baseline",
-            "plot_protocols",
-            "plot_rho_distributions",
-            "plot_score_bars",
-            "plot_size_against_score",
-        ],
-        "style": ["plot_nothing", "use_study_style"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    "analyses": ["plot_alignment_against_faithfulness", "plot_floor_sweep", "plot_measures",
+        "plot_method_ranking", "plot_paired_differences", "plot_randomisation", "plot_two_by_two"],
+    "captions": ["CAPTIONS"],
+    "cose": ["plot_consistency_against_sensitivity", "plot_cose_by_change", "plot_followed"],
+    "heatmaps": ["overlay", "plot_heatmap_rows", "plot_kernels", "plot_receptive_fields"],
+    "lcam": ["plot_against_grad_cam", "plot_looks", "plot_losses"],
+    "saving": ["save_figure"],
+    "scores": ["plot_dcls_against_baseline", "plot_protocols", "plot_rho_distributions",
+        "plot_score_bars", "plot_size_against_score"],
+    "style": ["plot_nothing", "use_study_style"],
+})  # fmt: skip

@@ -84,7 +84,10 @@ _CONTROL_LINES = {
 
 def _draw_controls(ax: Axes, controls: pd.DataFrame, labels: Mapping[str, str]) -> None:
     """A line per control; a band where backbones are compared with other parts of the maps."""
-    for key, (colour, style) in _CONTROL_LINES.items():
+    known = [key for key in _CONTROL_LINES if key in set(controls.control)]
+    new = [key for key in controls.control.unique() if key not in _CONTROL_LINES]
+    for number, key in enumerate([*known, *new]):
+        colour, style = _CONTROL_LINES.get(key, (f"C{number}", "-"))
         chosen = controls[controls.control == key]
         ax.axhspan(chosen.low.min(), chosen.high.max(), color=colour, alpha=0.12, lw=0, zorder=0)
         ax.axhline(chosen.score.mean(), color=colour, ls=style, lw=1, zorder=1,

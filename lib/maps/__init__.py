@@ -6,14 +6,11 @@ Public names: those below, found when they are first asked for.
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "cam": ["cam_maps"],
-        "elsewhere": ["match", "open_maps"],
-        "head_pass": ["HeadPass", "enlarge", "head_pass", "is_constant"],
-        "placed": ["heatmaps"],
-        "methods": ["ALL_METHODS", "CamMethod", "METHODS", "PUBLISHED_METHODS", "grad_cam_variant"],
-        "threshold_grad_cam": ["ThresholdGradCAM"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    "cam": ["cam_maps"],
+    "elsewhere": ["match", "open_maps"],
+    "head_pass": ["HeadPass", "enlarge", "head_pass", "is_constant"],
+    "placed": ["heatmaps"],
+    "methods": ["ALL_METHODS", "CamMethod", "METHODS", "PUBLISHED_METHODS", "grad_cam_variant"],
+    "threshold_grad_cam": ["ThresholdGradCAM"],
+})  # fmt: skip

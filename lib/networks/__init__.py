@@ -6,18 +6,15 @@ Public names: those below, found when they are first asked for.
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "backbones": ["BACKBONES", "Backbone", "DclsRecipe", "THE_EIGHT", "variant_name"],
-        "batch_size": ["BatchSize"],
-        "building": ["build_network", "count_parameters", "parameter_counts"],
-        "checkpoints": ["MissingWeights", "WeightsError"],
-        "dcls": ["convert_to_dcls", "dcls_layers", "fold_dcls", "replaced_layers"],
-        "loading": ["load_model"],
-        "models": ["Provenance", "StudyModel"],
-        "precision": ["PRECISIONS"],
-        "sources": ["SHARDS", "WEIGHTS"],
-        "split": ["last_layer", "split_at"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    "backbones": ["BACKBONES", "Backbone", "DclsRecipe", "THE_EIGHT", "variant_name"],
+    "batch_size": ["BatchSize"],
+    "building": ["build_network", "count_parameters", "parameter_counts"],
+    "checkpoints": ["MissingWeights", "WeightsError"],
+    "dcls": ["convert_to_dcls", "dcls_layers", "fold_dcls", "replaced_layers"],
+    "loading": ["load_model"],
+    "models": ["Provenance", "StudyModel"],
+    "precision": ["PRECISIONS"],
+    "sources": ["SHARDS", "WEIGHTS"],
+    "split": ["last_layer", "split_at"],
+})  # fmt: skip

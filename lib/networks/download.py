@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import pooch
 import requests
 
-from lib.base.files import write_atomically
+from lib.base.files import write_json
 from lib.base.fingerprint import sha256_of
 from lib.networks.sources import Source
 
@@ -106,8 +106,7 @@ class KnownFiles:
         self._write()
 
     def _write(self) -> None:
-        with write_atomically(self.path) as partial:
-            partial.write_text(json.dumps(self._entries, indent=1), encoding="utf-8")
+        write_json(self.path, self._entries)
 
 
 def _facts(path: Path, origin: str) -> dict:

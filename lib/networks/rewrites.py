@@ -26,7 +26,7 @@ from timm.utils.model import reparameterize_model
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from lib.base.files import write_atomically
+from lib.base.files import write_json
 from lib.base.paths import OUTPUT
 
 FORMS = OUTPUT / "forms.json"
@@ -288,9 +288,8 @@ def remembered_form(
     with contextlib.suppress(KeyError, TypeError):
         return Form(**known[key])
     form = fastest_form(network, side, forms)
-    with contextlib.suppress(OSError), write_atomically(remembered) as partial:
-        text = json.dumps(_read(remembered) | {key: asdict(form)}, indent=1)
-        partial.write_text(text, encoding="utf-8")
+    with contextlib.suppress(OSError):
+        write_json(remembered, _read(remembered) | {key: asdict(form)})
     return form
 
 

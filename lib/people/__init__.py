@@ -6,13 +6,10 @@ Public names: those below, found when they are first asked for.
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "clickme": ["ClickMe", "ClickMeBatch"],
-        "listing": ["Listing"],
-        "picture_folders": ["FolderPictures", "listed_pictures"],
-        "pictures": ["read_picture"],
-        "protocols": ["DEFAULT_PROTOCOLS", "PROTOCOLS", "Protocol"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    "clickme": ["ClickMe", "ClickMeBatch"],
+    "listing": ["Listing"],
+    "picture_folders": ["FolderPictures", "listed_pictures"],
+    "pictures": ["read_picture"],
+    "protocols": ["DEFAULT_PROTOCOLS", "PROTOCOLS", "Protocol"],
+})  # fmt: skip

@@ -6,11 +6,8 @@ Public names: those below, found when they are first asked for.
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "page": ["write_report"],
-        "readable": ["readable_table"],
-        "result_table": ["results_table", "write_results"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    "page": ["write_report"],
+    "readable": ["readable_table"],
+    "result_table": ["results_table", "write_results"],
+})  # fmt: skip

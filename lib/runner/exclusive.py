@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lib.base.files import write_atomically
+from lib.base.files import write_json
 from lib.base.paths import shown
 from lib.base.shortage import is_disk_full
 from lib.runner.faults import RunError
@@ -48,8 +48,8 @@ def sole_run(folder: Path, command: str) -> Iterator[str]:
             "command": command,
         }
         # The note informs; a run must not end for it.
-        with contextlib.suppress(OSError), write_atomically(note) as partial:
-            partial.write_text(json.dumps(facts), encoding="utf-8")
+        with contextlib.suppress(OSError):
+            write_json(note, facts)
         yield killed
     finally:
         with contextlib.suppress(OSError):

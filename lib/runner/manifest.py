@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from lib.base.files import write_atomically
+from lib.base.files import write_json
 from lib.base.fingerprint import sha256_of
 from lib.base.paths import ROOT, shown
 from lib.runner.steps import Step
@@ -147,8 +147,7 @@ class Manifest:
 
     def _write(self) -> None:
         facts = {"notebooks": {name: asdict(r) for name, r in sorted(self._records.items())}}
-        with write_atomically(self.path) as partial:
-            partial.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        write_json(self.path, facts)
 
     def why_run(self, name: str, facts: Facts) -> str:
         """Why the step must run, in words; "" if its results still hold."""

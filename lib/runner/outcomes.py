@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -12,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from lib.base.environment import commit
-from lib.base.files import write_atomically
+from lib.base.files import write_json
 from lib.base.words import clock, in_words
 from lib.runner.faults import FAULTS
 
@@ -98,8 +97,7 @@ def write_run(
         "exit_status": exit_status(outcomes) if ended else None,
         "notebooks": [asdict(outcome) for outcome in outcomes],
     }
-    with write_atomically(path) as partial:
-        partial.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    write_json(path, facts)
 
 
 def resume_command(

@@ -6,39 +6,18 @@ Public names: those below, found when they are first asked for.
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "agreements": ["VALID", "agreement"],
-        "control_scores": ["score_controls"],
-        "controls": ["CONTROLS", "control_labels"],
-        "map_scores": ["Collection", "compare_maps", "score_maps", "summarise_maps"],
-        "measures": ["MEASURES", "score_measures", "summarise_measures"],
-        "results": [
-            "HUMAN_CEILING",
-            "SPEARMAN_BROWN",
-            "load_controls",
-            "load_scores",
-            "load_table",
-            "paired_differences",
-            "per_image_differences",
-            "power_table",
-            "rescale",
-            "size_correlation",
-            "summarise",
-            "summarise_controls",
-            "table_path",
-        ],
-        "spearman": ["rank_maps", "spearman_per_image"],
-        "statistics": [
-            "effect_size",
-            "holm",
-            "images_needed",
-            "mean_interval",
-            "means_by",
-            "sign_flip_p",
-        ],
-        "study_scores": ["left_out", "score_study"],
-        "claims": ["verdicts"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    "agreements": ["VALID", "agreement"],
+    "control_scores": ["score_controls"],
+    "controls": ["CONTROLS", "control_labels"],
+    "map_scores": ["Collection", "compare_maps", "score_maps", "summarise_maps"],
+    "measures": ["MEASURES", "score_measures", "summarise_measures"],
+    "results": ["HUMAN_CEILING", "SPEARMAN_BROWN", "load_controls", "load_scores", "load_table",
+        "paired_differences", "per_image_differences", "power_table", "rescale",
+        "size_correlation", "summarise", "summarise_controls", "table_path"],
+    "spearman": ["rank_maps", "spearman_per_image"],
+    "statistics": ["effect_size", "holm", "images_needed", "mean_interval", "means_by",
+        "sign_flip_p"],
+    "study_scores": ["left_out", "score_study"],
+    "claims": ["verdicts"],
+})  # fmt: skip

@@ -28,7 +28,7 @@ from lib.scores.agreements import (
     agreement,
 )
 from lib.scores.control_scores import MapBlock, map_blocks
-from lib.scores.results import HUMAN_CEILING
+from lib.scores.results import HUMAN_CEILING, left_out_of, mean_score
 from lib.scores.spearman import rank_maps
 from lib.scores.statistics import effect_size, holm, mean_interval, sign_flip_p
 
@@ -180,25 +180,18 @@ def summarise_maps(scores: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (name, protocol), chosen in scores.groupby(["maps", "protocol"], sort=False):
         valid = chosen[chosen.validity == VALID]
-        found = mean_interval(valid.rho / HUMAN_CEILING)
-        counts = chosen.validity.value_counts()
         rows.append(
             {
                 "maps": name,
                 "protocol": protocol,
-                "score": found.mean,
-                "low": found.low,
-                "high": found.high,
-                "raw": valid.rho.mean(),
+                **mean_score(valid),
                 "floor": valid.floor.mean() / HUMAN_CEILING,
-                "n": found.n,
-                "n_constant_map": counts.get(CONSTANT_MODEL_MAP, 0),
-                "n_constant_human": counts.get(CONSTANT_HUMAN_MAP, 0),
-                "n_non_finite": counts.get(NON_FINITE, 0),
-                "n_unreadable": counts.get(UNREADABLE, 0),
-                "n_no_map": counts.get(NO_MAP, 0),
+                "n": len(valid),
+                **left_out_of(chosen, n_constant_map=CONSTANT_MODEL_MAP,
+                              n_constant_human=CONSTANT_HUMAN_MAP, n_non_finite=NON_FINITE,
+                              n_unreadable=UNREADABLE, n_no_map=NO_MAP),
             }
-        )
+        )  # fmt: skip
     return pd.DataFrame(rows)
 
 

@@ -78,6 +78,27 @@ def _groups(choices: Choices) -> Iterator[tuple[Backbone, bool, str, str]]:
             yield backbone, dcls, protocol, method.key
 
 
+_REASONS = {
+    "n_constant_model": CONSTANT_MODEL_MAP,
+    "n_constant_human": CONSTANT_HUMAN_MAP,
+    "n_non_finite": NON_FINITE,
+}
+
+
+def mean_score(valid: pd.DataFrame) -> dict[str, float]:
+    """`score, low, high, raw`: mean rho over the human ceiling with its interval, and mean rho."""
+    found = mean_interval(valid.rho / HUMAN_CEILING)
+    return {
+        "score": found.mean, "low": found.low, "high": found.high, "raw": valid.rho.mean()
+    }  # fmt: skip
+
+
+def left_out_of(scores: pd.DataFrame, **reasons: str) -> dict[str, int]:
+    """How many rows have no score, by these reasons: {name: count} for {name: validity}."""
+    counts = scores.validity.value_counts()
+    return {name: counts.get(why, 0) for name, why in reasons.items()}
+
+
 def summarise(choices: Choices, scores: pd.DataFrame) -> pd.DataFrame:
     """Score of each variant that there is, and method: one row each.
 
@@ -101,8 +122,6 @@ def summarise(choices: Choices, scores: pd.DataFrame) -> pd.DataFrame:
     for backbone, has_dcls, protocol, method in _groups(choices):
         chosen = of.get((backbone.key, has_dcls, protocol, method), scores.iloc[:0])
         valid = chosen[chosen.validity == VALID]
-        found = mean_interval(valid.rho / HUMAN_CEILING)
-        counts = chosen.validity.value_counts()
         rows.append(
             {
                 "backbone": backbone.key,
@@ -112,19 +131,14 @@ def summarise(choices: Choices, scores: pd.DataFrame) -> pd.DataFrame:
                 "method": method,
                 "parameters_millions": sizes[backbone.key][has_dcls] / 1e6,
                 "top1": chosen.top1.mean(),
-                "score": found.mean,
-                "low": found.low,
-                "high": found.high,
-                "raw": valid.rho.mean(),
+                **mean_score(valid),
                 "partial": valid.partial.mean(),
                 "correct": valid.rho[valid.top1].mean() / HUMAN_CEILING,
                 "n_correct": int(valid.top1.sum()),
                 "tied": valid.tied.mean(),
                 "attainable": valid.attainable.mean(),
-                "n": found.n,
-                "n_constant_model": counts.get(CONSTANT_MODEL_MAP, 0),
-                "n_constant_human": counts.get(CONSTANT_HUMAN_MAP, 0),
-                "n_non_finite": counts.get(NON_FINITE, 0),
+                "n": len(valid),
+                **left_out_of(chosen, **_REASONS),
             }
         )
     return pd.DataFrame(rows)
@@ -135,17 +149,10 @@ def summarise_controls(controls: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for key, of_control in controls.groupby(["protocol", "reading", "control"], sort=False):
         valid = of_control[of_control.validity == VALID]
-        found = mean_interval(valid.rho / HUMAN_CEILING)
         rows.append(
             dict(zip(("protocol", "reading", "control"), key, strict=True))
-            | {
-                "score": found.mean,
-                "low": found.low,
-                "high": found.high,
-                "raw": valid.rho.mean(),
-                "partial": valid.partial.mean(),
-                "n": found.n,
-            }
+            | mean_score(valid)
+            | {"partial": valid.partial.mean(), "n": len(valid)}
         )
     return pd.DataFrame(rows)
 

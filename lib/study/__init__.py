@@ -6,17 +6,14 @@ Public names: those below, found when they are first asked for.
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "choices": ["Choices", "TARGETS"],
-        "exhibits": ["Exhibit", "exhibit", "held_out"],
-        "extension": ["ExtensionError", "load_extension"],
-        "inputs": ["Inputs", "MissingInputs"],
-        "outputs": ["provenance", "saved_provenance", "save_table", "write_result"],
-        "own_rows": ["add_method", "add_model"],
-        "places": ["Places"],
-        "profiles": ["PROFILES", "Profile"],
-        "study": ["Study"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    "choices": ["Choices", "TARGETS"],
+    "exhibits": ["Exhibit", "exhibit", "held_out"],
+    "extension": ["ExtensionError", "load_extension"],
+    "inputs": ["Inputs", "MissingInputs"],
+    "outputs": ["provenance", "saved_provenance", "save_table", "write_result"],
+    "own_rows": ["add_method", "add_model"],
+    "places": ["Places"],
+    "profiles": ["PROFILES", "Profile"],
+    "study": ["Study"],
+})  # fmt: skip

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib.base.environment import commit, environment
-from lib.base.files import write_atomically
+from lib.base.files import write_atomically, write_json
 from lib.base.fingerprint import sha256_of
 from lib.base.paths import shown
 
@@ -73,8 +73,7 @@ def saved_provenance(path: Path) -> dict:
 
 def write_provenance(path: Path, facts: dict) -> None:
     """Write what `provenance` tells beside a result."""
-    with write_result(path) as partial:
-        partial.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    write_json(staged(path), facts)
 
 
 def save_table(

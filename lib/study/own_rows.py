@@ -194,14 +194,14 @@ def add_method(
     _refuse_twin(METHODS, "method", label)
     said = f"{label} ({key}), a method of --extend,"
     if cam is not None:
-        whole = _guarded(said, partial(of_class, cam, on_pictures))
+        whole = guarded(said, partial(of_class, cam, on_pictures))
         return METHODS.add(
             CamMethod(key, label, whole_map=whole, forwards=int(on_pictures), plain=on_pictures,
                       origin=digest)
         )  # fmt: skip
     asked = inspect.signature(maps).parameters.values()
     count = sum(p.default is p.empty and p.kind is not p.VAR_KEYWORD for p in asked)
-    maps = _guarded(said, maps)
+    maps = guarded(said, maps)
     if count == 2:
         return METHODS.add(CamMethod(key, label, small_map=maps, origin=digest))
     if count == 3:
@@ -212,7 +212,7 @@ def add_method(
     )
 
 
-def _guarded(said: str, maps: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def guarded(said: str, maps: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A reader's function, given copies: what it changes in place would change the methods after
     it. What it returns is checked; what it raises is told as a ValueError.
 

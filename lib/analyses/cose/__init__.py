@@ -6,12 +6,9 @@ Public names: those below, found when they are first asked for.
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "changes": ["KINDS", "change_labels"],
-        "pairs": ["followed"],
-        "results": ["by_change", "compare_cose", "conditions", "summarise_cose"],
-        "study": ["COSE_METHODS", "score_cose"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    "changes": ["KINDS", "change_labels"],
+    "pairs": ["followed"],
+    "results": ["by_change", "compare_cose", "conditions", "summarise_cose"],
+    "study": ["COSE_METHODS", "score_cose"],
+})  # fmt: skip

@@ -6,16 +6,8 @@ Public names: those below, found when they are first asked for.
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "comparison": [
-            "LCAM_METHODS",
-            "against_grad_cam",
-            "comparable",
-            "compare_methods",
-            "watch_training",
-        ],
-        "trainings": ["default_recipe", "folder_pictures", "train_variant"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    "comparison": ["LCAM_METHODS", "against_grad_cam", "comparable", "compare_methods",
+        "watch_training"],
+    "trainings": ["default_recipe", "folder_pictures", "train_variant"],
+})  # fmt: skip

@@ -6,10 +6,7 @@ Public names: those below, found when they are first asked for.
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "attention": ["ATTENTIONS", "AttentionError", "load_attention", "save_attention"],
-        "training": ["RECIPES", "Recipe", "Trained", "train_attention"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    "attention": ["ATTENTIONS", "AttentionError", "load_attention", "save_attention"],
+    "training": ["RECIPES", "Recipe", "Trained", "train_attention"],
+})  # fmt: skip
