@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+
+# Workers of pytest-xdist share the processor: more threads would only wait for one another. Before
+# torch is imported, and for what tests start as well.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    for library in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 import nbformat
 import numpy as np
@@ -19,6 +26,7 @@ from lib import extension
 from lib.backbones import BACKBONES, THE_EIGHT
 from lib.methods import METHODS
 from lib.models import Provenance, StudyModel, build_network
+from lib.paths import ROOT
 from lib.sources import WEIGHTS
 from lib.stored.shards import Record, encode_jpeg, write_shard
 from lib.study import PROFILES
@@ -122,6 +130,15 @@ def no_real_data(tmp_path, monkeypatch):
         for row in PROFILES.values()
     ]  # fmt: skip
     monkeypatch.setattr("lib.study.PROFILES", Table("profile", rows))
+
+
+def copy_lib(folder: Path, *skipped: str) -> None:
+    """The package's code into a folder, and what is compiled of it: compiling takes many seconds.
+
+    skipped : names to leave out, beside what another process is writing just now
+    """
+    ignore = shutil.ignore_patterns("*.pyc.*", "*.nb?.*", *skipped)
+    shutil.copytree(ROOT / "lib", folder / "lib", ignore=ignore)
 
 
 def write_notebook(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
-from conftest import make_record
+from conftest import copy_lib, make_record
 
 from lib.paths import ROOT
 from lib.stored.shards import write_shard
@@ -50,7 +49,7 @@ def project(tmp_path) -> Path:
     """A copy of the project: its workers keep scores of their own."""
     folder = tmp_path / "project"
     (folder / "data").mkdir(parents=True)
-    shutil.copytree(ROOT / "lib", folder / "lib", ignore=shutil.ignore_patterns("__pycache__"))
+    copy_lib(folder)
     (folder / "data" / "demo").symlink_to(ROOT / "data" / "demo")
     (folder / "program.py").write_text(PROGRAM)
     return folder

@@ -20,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
-from conftest import write_notebook
+from conftest import copy_lib, write_notebook
 
 import run_all
 from lib.paths import DEMO, PUBLISHED_SCORES, ROOT
@@ -42,19 +42,35 @@ with write_result(FIGURES / profile / "{name}.txt") as partial:
 import os, time
 (OUTPUT / "{name}.pid").write_text(str(os.getpid()))
 time.sleep({seconds})"""
+# Toy notebooks compute nothing: what takes seconds to be imported is not needed for them.
+STAND_INS = {
+    # The preflight asks it for the device.
+    "torch": """from types import SimpleNamespace as _Namespace
+cuda = _Namespace(is_available=lambda: False, device_count=lambda: 0)
+backends = _Namespace(cuda=_Namespace(matmul=_Namespace()), cudnn=_Namespace())
+class device(str):
+    type, index = "cpu", None
+""",
+    # jsonschema checks addresses of other alphabets by it, if it is there.
+    "rfc3987_syntax": "raise ImportError",
+}
 
 
 class Project:
-    """A copy of the project with notebooks of the test's own."""
+    """A copy of the project with notebooks of the test's own.
 
-    def __init__(self, folder: Path):
+    light : with stand-ins for packages that toy notebooks do not need
+    """
+
+    def __init__(self, folder: Path, light: bool = True):
         self.folder = folder
-        skipped = shutil.ignore_patterns("__pycache__", "demo")
-        shutil.copytree(ROOT / "lib", folder / "lib", ignore=skipped)
+        copy_lib(folder, "demo")
         shutil.copy(ROOT / "run_all.py", folder)
         (folder / "data").mkdir()
         (folder / "data" / "demo").symlink_to(ROOT / "data" / "demo")
         (folder / "notebooks").mkdir()
+        for name, text in STAND_INS.items() if light else ():
+            (folder / f"{name}.py").write_text(text)
 
     def add(self, name: str, seconds: float = 0.0, *cells: str) -> None:
         cells = cells or (CELL.format(name=name, seconds=seconds),)
@@ -446,8 +462,9 @@ def test_names_may_be_separated_by_commas_or_spaces(monkeypatch):
 
 
 @pytest.fixture
-def study_copy(project) -> Project:
+def study_copy(tmp_path) -> Project:
     """The project with the study's own notebooks."""
+    project = Project(tmp_path / "project", light=False)
     shutil.copytree(ROOT / "notebooks", project.folder / "notebooks", dirs_exist_ok=True)
     table = project.folder / PUBLISHED_SCORES.relative_to(ROOT)
     table.parent.mkdir(parents=True, exist_ok=True)
@@ -521,7 +538,8 @@ with write_result(OUTPUT / profile / "tables" / "left_out.csv") as partial:
     assert status == 0
 
 
-def test_unreadable_pictures_are_told_before_any_work(tmp_path, capsys):
+def test_unreadable_pictures_are_told_before_any_work(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(preflight, "_check_kernel", lambda *_: ([], {}))  # tested above
     (tmp_path / "val-0.tfrecords").write_text("<html>404</html>")
     arguments = ["--profile", "demo", "--pictures", str(tmp_path), "--dry-run"]
     assert run_all.main(arguments) == FAULTS["unreadable files"].exit_status == 13
