@@ -18,7 +18,7 @@ from lib.paths import ROOT
 from lib.stored.shards import write_shard
 from lib.study import Study
 
-SHARDS, PICTURES = 4, 40
+SHARDS, PICTURES = 4, 12
 # A program of its own: Dask starts its workers from one.
 PROGRAM = """
 import sys
