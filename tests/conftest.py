@@ -81,6 +81,13 @@ def mini(key: str, dcls: bool = False, classes: int = 5) -> StudyModel:
     return StudyModel(network, backbone, Provenance(key, "random", "mini")).eval()
 
 
+def narrow_vgg(key: str) -> StudyModel:
+    """VGG-16, of whose layers only the first fully connected one is narrower: a fifth of the
+    weights, without which making it takes seconds."""
+    network = build_network(BACKBONES[key], False, mlp_ratio=0.05)
+    return StudyModel(network, BACKBONES[key], Provenance(key, "random", "full")).eval()
+
+
 @pytest.fixture(scope="session")
 def browser():
     """Chromium, driven by Playwright; skips where there is none."""

@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import narrow_vgg
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from lib import attention_runs, attention_training, average_drop, lcam
 from lib.attention import ATTENTIONS, AttentionError, load_attention
 from lib.attention_training import RECIPES, train_attention
-from lib.backbones import BACKBONES, load_model
+from lib.backbones import BACKBONES
 from lib.cam import cam_maps
 from lib.checkpoints import MissingWeights
 from lib.demo import attention
@@ -360,7 +361,7 @@ def test_recipes_are_as_published_where_something_is(profile, backbone, method, 
 
 @pytest.mark.parametrize("key", ["vgg16", "vgg16_pooled"])
 def test_vgg_16_can_be_trained_beside_at_both_layers_without_dropout(key):
-    model = load_model(key).for_inference(form=PLAIN)
+    model = narrow_vgg(key).for_inference(form=PLAIN)
     side = 64  # its head takes any
     pixels = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), "u1")
     pictures = ArrayPictures(pixels, "two")
