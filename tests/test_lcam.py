@@ -44,6 +44,12 @@ def demo(tmp_path, monkeypatch):
     return here
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Drawing takes most of a short training's time, and is tested by itself."""
+    monkeypatch.setattr(lcam, "_draw", lambda *_: None)
+
+
 def command(*words: str) -> int:
     return attention.main(
         ["--models", "resnet50", "--limit", "20", "--epochs", "1",
@@ -94,7 +100,7 @@ def test_what_the_command_trains_is_a_method_like_any_other(demo, capsys):
     assert facts_of_maps(study, RESNET, False)["attentions"] != before
 
 
-def test_modules_of_other_weights_are_refused_and_can_be_left_out(demo):
+def test_modules_of_other_weights_are_refused_and_can_be_left_out(demo, undrawn):
     assert command("--methods", "lcam_fm") == 0
     study = Study.from_profile("demo", ["resnet50", "fastvit_sa24"], ["lcam_fm"], 2)
     path = study.attention_path("resnet50", False, "lcam_fm")
@@ -113,7 +119,7 @@ def test_modules_of_other_weights_are_refused_and_can_be_left_out(demo):
     assert going.there() == []
 
 
-def test_a_training_that_was_ended_is_resumed_when_asked(demo, capsys, monkeypatch):
+def test_a_training_that_was_ended_is_resumed_when_asked(demo, undrawn, capsys, monkeypatch):
     real = attention_runs.train_attention
     monkeypatch.setattr(
         attention_runs, "train_attention", lambda *w, **o: real(*w, **{**o, "save_every": 1})
@@ -272,7 +278,7 @@ def test_killed_after_the_module_is_saved_what_lies_beside_it_is_its_own(demo):
     assert not attention_runs.unfinished(path, ".pt").exists()
 
 
-def test_a_full_disk_is_told(demo, capsys, monkeypatch):
+def test_a_full_disk_is_told(demo, undrawn, capsys, monkeypatch):
     def full(*words, **options):
         raise OSError(28, "No space left on device", "a.safetensors")
 
@@ -281,7 +287,7 @@ def test_a_full_disk_is_told(demo, capsys, monkeypatch):
     assert "No space left on device: 'a.safetensors'" in capsys.readouterr().err
 
 
-def test_modules_of_a_readers_own_network(demo, tmp_path, capsys, monkeypatch, tables):
+def test_modules_of_a_readers_own_network(demo, undrawn, tmp_path, capsys, monkeypatch, tables):
     monkeypatch.setattr("lib.models.remembered_form", lambda *_, **__: PLAIN)
     own = ["--extend", str(DEMO / "tour" / "tour_rows.py"), "--models", "smallnet"]
     small = ["--limit", "20", "--epochs", "1", "--batch-size", "10"]
