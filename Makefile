@@ -2,6 +2,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+# Processes that run the tests; make test WORKERS=8 on a larger machine.
+WORKERS := 2
 READY := $(VENV)/.ready
 
 .PHONY: demo test test-slow test-tensorflow lab lint lock rehearsal bench demo-data clean
@@ -10,7 +12,7 @@ demo: $(READY)
 	$(BIN)/python run_all.py --profile demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=10
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow

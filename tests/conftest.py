@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sys
@@ -9,12 +10,19 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+# Workers of pytest-xdist share the processor: more threads would only wait for one another. Before
+# torch is imported, and for what tests start as well.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    for library in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
 import nbformat
 import numpy as np
 import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from lib.base.paths import ROOT
 from lib.base.tables import Table
 from lib.maps.methods import METHODS
 from lib.networks.backbones import BACKBONES, THE_EIGHT
@@ -74,6 +82,13 @@ def mini(key: str, dcls: bool = False, classes: int = 5) -> StudyModel:
     return StudyModel(network, backbone, Provenance(key, "random", "mini")).eval()
 
 
+def narrow_vgg(key: str) -> StudyModel:
+    """VGG-16, of whose layers only the first fully connected one is narrower: a fifth of the
+    weights, without which making it takes seconds."""
+    network = build_network(BACKBONES[key], False, mlp_ratio=0.05)
+    return StudyModel(network, BACKBONES[key], Provenance(key, "random", "full")).eval()
+
+
 @pytest.fixture(scope="session")
 def browser():
     """Chromium, driven by Playwright; skips where there is none."""
@@ -123,6 +138,15 @@ def no_real_data(tmp_path, monkeypatch):
         for row in PROFILES.values()
     ]  # fmt: skip
     monkeypatch.setattr("lib.study.choices.PROFILES", Table("profile", rows))
+
+
+def copy_lib(folder: Path, *skipped: str) -> None:
+    """The package's code into a folder, and what is compiled of it: compiling takes many seconds.
+
+    skipped : names to leave out, beside what another process is writing just now
+    """
+    ignore = shutil.ignore_patterns("*.pyc.*", "*.nb?.*", *skipped)
+    shutil.copytree(ROOT / "lib", folder / "lib", ignore=ignore)
 
 
 def write_notebook(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,25 +12,27 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
-from conftest import make_record
+from conftest import copy_lib, make_record
 
 from lib.base.paths import ROOT
 from lib.people.stored.shards import write_shard
+from lib.scores import cluster
+from lib.scores.study_scores import score_study
 from lib.study.study import Study
 
-SHARDS, PICTURES = 4, 40
+SHARDS, PICTURES = 4, 12
+CHOICES = {
+    "models": ["resnet50", "convnext_tiny"], "protocols": ["corrected"], "batch_size": 4,
+}  # fmt: skip
 # A program of its own: Dask starts its workers from one.
-PROGRAM = """
+PROGRAM = f"""
 import sys
-from lib.study_scores import score_study
+from lib.scores import score_study
 from lib.study import Study
 
 if __name__ == "__main__":
-    pictures, table, workers, scheduler = sys.argv[1:]
-    study = Study.from_profile(
-        "demo", models=["resnet50", "convnext_tiny"], protocols=["corrected"], batch_size=4,
-        pictures=pictures, workers=int(workers), scheduler=scheduler,
-    )
+    pictures, table = sys.argv[1:]
+    study = Study.from_profile("demo", **{CHOICES}, pictures=pictures, workers=2)
     score_study(study).to_csv(table, index=False)
 """
 
@@ -50,16 +51,16 @@ def project(tmp_path) -> Path:
     """A copy of the project: its workers keep scores of their own."""
     folder = tmp_path / "project"
     (folder / "data").mkdir(parents=True)
-    shutil.copytree(ROOT / "lib", folder / "lib", ignore=shutil.ignore_patterns("__pycache__"))
+    copy_lib(folder)
     (folder / "data" / "demo").symlink_to(ROOT / "data" / "demo")
     (folder / "program.py").write_text(PROGRAM)
     return folder
 
 
-def start(project: Path, *arguments: object, **options) -> subprocess.Popen:
+def start(project: Path, *arguments: object) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "program.py", *map(str, arguments)], cwd=project,
-        env={**os.environ, "PYTHONPATH": str(project)}, **options,
+        env={**os.environ, "PYTHONPATH": str(project)},
     )  # fmt: skip
 
 
@@ -78,9 +79,11 @@ def same(one: Path, other: Path) -> bool:
     return True
 
 
-def test_two_workers_one_of_them_killed_make_the_single_processs_table(project, pictures, tmp_path):
+def test_two_workers_one_of_them_killed_make_the_single_processs_table(
+    project, pictures, tmp_path, monkeypatch
+):
     table, alone = tmp_path / "two.csv", tmp_path / "alone.csv"
-    process = start(project, pictures, table, 2, "")
+    process = start(project, pictures, table)
     deadline = time.monotonic() + 120
     while not kept(project):
         assert process.poll() is None
@@ -93,22 +96,22 @@ def test_two_workers_one_of_them_killed_make_the_single_processs_table(project, 
     after = {path.name: path.stat().st_mtime_ns for path in kept(project)}
     assert finished.items() <= after.items()  # what was finished is not done again
     assert len(after) == SHARDS * 4
-    for path in kept(project):
-        path.unlink()
-    assert start(project, pictures, alone, 0, "").wait(timeout=300) == 0
+    monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path / "output")
+    study = Study.from_profile("demo", **CHOICES, pictures=str(pictures))
+    score_study(study).to_csv(alone, index=False)
+    assert len(list(study.places.scores.iterdir())) == SHARDS * 4
     assert same(table, alone)
 
 
-def test_a_scheduler_that_does_not_answer_is_named(project, pictures, tmp_path):
-    program = (project / "program.py").read_text()
-    patched = "import lib.scores.cluster; lib.scores.cluster._WAIT = 1\n" + program
-    (project / "program.py").write_text(patched)
-    process = start(
-        project, pictures, tmp_path / "none.csv", 0, "tcp://127.0.0.1:9", stderr=subprocess.PIPE
+def test_a_scheduler_that_does_not_answer_is_named(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path / "output")
+    monkeypatch.setattr(cluster, "_WAIT", 1)
+    study = Study.from_profile(
+        "demo", **CHOICES, pictures=str(pictures), scheduler="tcp://127.0.0.1:9"
     )
-    _, error = process.communicate(timeout=120)
-    assert process.returncode
-    assert b"no Dask scheduler answers at tcp://127.0.0.1:9" in error
+    named = "no Dask scheduler answers at tcp://127.0.0.1:9"
+    with pytest.raises(cluster.ClusterError, match=named):
+        score_study(study)
 
 
 def test_workers_and_scheduler_exclude_each_other():

@@ -69,7 +69,7 @@ def test_receptive_fields_of_folded_networks_are_found(key):
 def test_fingerprint_is_the_same_in_another_process():
     facts = "{'b': BACKBONES['resnet50'], 'm': list(METHODS.values())}"
     code = (
-        "from lib.backbones import BACKBONES; from lib.maps.methods import METHODS;"
+        "from lib.networks.backbones import BACKBONES; from lib.maps.methods import METHODS;"
         f"from lib.base.fingerprint import fingerprint; print(fingerprint({facts}))"
     )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

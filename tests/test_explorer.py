@@ -396,7 +396,7 @@ def test_what_is_made_ready_ahead_waits_for_its_turn():
     assert done == [1, 2, 3]
 
 
-CELL = """from lib.explorer.explorer import explore
+CELL = """from lib.explorer import explore
 from lib.study import Study
 
 explore(Study.from_profile("demo", models=["caformer_s18"], limit=4));"""
@@ -609,7 +609,9 @@ def test_in_jupyterlab_the_studys_own_notebook(browser, lab):
     folder, address = lab
     nb = nbformat.read(NOTEBOOKS / "03_heatmaps.ipynb", as_version=4)
     # The reader's figures stay as they are.
-    patch = f"import lib.study.study, pathlib\nlib.study.FIGURES = pathlib.Path({str(folder)!r})"
+    patch = (
+        f"import lib.study.study.study, pathlib\nlib.study.FIGURES = pathlib.Path({str(folder)!r})"
+    )
     nb.cells.insert(0, new_code_cell(patch))
     nbformat.write(nb, folder / "03_heatmaps.ipynb")
     at = Lab(browser, address, "03_heatmaps.ipynb")

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import os
+import multiprocessing
 import random
 import re
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
+from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from conftest import make_record
 
-from lib.base.paths import DEMO, ROOT
+from lib.base.paths import DEMO
 from lib.commands.rehearsal import write_stand_in
+from lib.networks import models, rewrites
 from lib.networks.backbones import BACKBONES
 from lib.networks.building import build_network
 from lib.networks.checkpoints import MissingWeights, WeightsError
@@ -37,21 +37,23 @@ from lib.study.study import Study
 
 SHARDS, PICTURES = 3, 12
 _MAKE_STUDY = """
-import sys
+import os, sys
 from dataclasses import replace
-from pathlib import Path
-import lib.study
-from lib.study_scores import score_study
+import lib.study.places
+from lib.scores import score_study
 from lib.study import Study
 
-data, output = Path(sys.argv[1]), Path(sys.argv[2])
+sys.stderr = open(os.devnull, "w")
 lib.study.places.OUTPUT = output
 study = Study.from_profile("demo", models=["resnet50"], protocols=["corrected"], batch_size=4)
 names = tuple(p.name for p in sorted((data / "clickme" / "val").iterdir()))
 study = study.changed(profile=replace(study.choices.profile, data=data, shard_names=names))
 scores = score_study(study)
-scores.to_csv(sys.argv[3], index=False)
+scores.to_csv(table, index=False)
 """
+# Processes of their own that need not import everything anew.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["lib.study.study", "lib.scores.study_scores"])
 
 
 @pytest.fixture
@@ -80,11 +82,16 @@ def make(data, monkeypatch, tmp_path):
     return study
 
 
-def start(data: Path, output: Path, table: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-c", _MAKE_STUDY, str(data), str(output), str(table)],
-        cwd=ROOT, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+def start(data: Path, output: Path, table: Path) -> BaseProcess:
+    names = {"data": data, "output": output, "table": table}
+    process = PROCESSES.Process(target=exec, args=(_MAKE_STUDY, names))
+    process.start()
+    return process
+
+
+def status(process: BaseProcess) -> int:
+    process.join()
+    return process.exitcode
 
 
 def kept(output: Path) -> dict[str, tuple[int, int]]:
@@ -94,24 +101,24 @@ def kept(output: Path) -> dict[str, tuple[int, int]]:
 
 def test_scoring_killed_at_any_moment_and_resumed_ends_as_if_it_had_not_been(data, tmp_path):
     expected = tmp_path / "expected.csv"
-    assert start(data, tmp_path / "once", expected).wait() == 0
+    assert status(start(data, tmp_path / "once", expected)) == 0
     output, table = tmp_path / "killed", tmp_path / "table.csv"
     dice = random.Random(4)
     kills = 0
     for wanted in (1, 2, 4):  # so many files are there when the kill comes, or just more
         process = start(data, output, table)
-        while process.poll() is None and len(kept(output)) < wanted:
+        while process.is_alive() and len(kept(output)) < wanted:
             time.sleep(0.001)
         time.sleep(dice.uniform(0, 0.05))
         before = kept(output)
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
+        if process.is_alive():
+            process.kill()
             kills += 1
-        process.wait()
+        process.join()
         after = kept(output)
         assert {name: after[name] for name in before} == before  # nothing finished is redone
     before = kept(output)
-    assert start(data, output, table).wait() == 0
+    assert status(start(data, output, table)) == 0
     assert kills
     after = kept(output)
     assert {name: after[name] for name in before} == before
@@ -123,7 +130,7 @@ def test_scoring_killed_at_any_moment_and_resumed_ends_as_if_it_had_not_been(dat
 def test_two_at_once_do_not_disturb_each_other(data, tmp_path):
     both = [start(data, tmp_path / "shared", tmp_path / f"{i}.csv") for i in range(2)]
     alone = start(data, tmp_path / "alone", tmp_path / "alone.csv")
-    assert [process.wait() for process in (*both, alone)] == [0, 0, 0]
+    assert [status(process) for process in (*both, alone)] == [0, 0, 0]
     texts = {(tmp_path / f"{name}.csv").read_bytes() for name in (0, 1, "alone")}
     assert len(texts) == 1
     files = list((tmp_path / "shared").rglob("*.parquet"))
@@ -271,6 +278,13 @@ def test_missing_weights_without_keep_going_are_named(make, monkeypatch):
 def test_the_matched_resnet_shares_its_dcls_model_and_its_scores(tmp_path, monkeypatch):
     """ResNet-50 (A3) is a row of the paper profile; its DCLS scores are computed once."""
     monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path / "output")
+    # The fastest form is measured on one picture, once, and remembered for this test only.
+    monkeypatch.setattr(rewrites, "_PROBED_BATCH", 1)
+    monkeypatch.setattr(rewrites, "_ROUNDS", 1)
+    monkeypatch.setattr(
+        models, "remembered_form",
+        partial(rewrites.remembered_form, remembered=tmp_path / "forms.json"),
+    )  # fmt: skip
     assert [b.key for b in PROFILES["paper"].backbones if b.pair_of] == ["resnet50_a3"]
     data = tmp_path / "data"
     write_shard(data / "clickme/val/val-0.tfrecords", (make_record(i, label=i) for i in range(3)))

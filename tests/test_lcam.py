@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import narrow_vgg
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -26,7 +27,6 @@ from lib.maps.learned.training import RECIPES, train_attention
 from lib.maps.methods import LEARNED_METHODS, METHODS
 from lib.networks.backbones import BACKBONES
 from lib.networks.checkpoints import MissingWeights
-from lib.networks.loading import load_model
 from lib.networks.rewrites import PLAIN, Form
 from lib.people.picture_folders import ArrayPictures
 from lib.scores.kept import facts_of_maps
@@ -45,6 +45,12 @@ def demo(tmp_path, monkeypatch):
     monkeypatch.setattr("lib.study.inputs.Inputs.data", property(lambda self: here))
     monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path / "output")
     return here
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Drawing takes most of a short training's time, and is tested by itself."""
+    monkeypatch.setattr(lcam, "_draw", lambda *_: None)
 
 
 def command(*words: str) -> int:
@@ -97,7 +103,7 @@ def test_what_the_command_trains_is_a_method_like_any_other(demo, capsys):
     assert facts_of_maps(study, RESNET, False)["attentions"] != before
 
 
-def test_modules_of_other_weights_are_refused_and_can_be_left_out(demo):
+def test_modules_of_other_weights_are_refused_and_can_be_left_out(demo, undrawn):
     assert command("--methods", "lcam_fm") == 0
     study = Study.from_profile("demo", ["resnet50", "fastvit_sa24"], ["lcam_fm"], 2)
     path = study.inputs.attention_path("resnet50", False, "lcam_fm")
@@ -116,7 +122,7 @@ def test_modules_of_other_weights_are_refused_and_can_be_left_out(demo):
     assert going.networks.there() == []
 
 
-def test_a_training_that_was_ended_is_resumed_when_asked(demo, capsys, monkeypatch):
+def test_a_training_that_was_ended_is_resumed_when_asked(demo, undrawn, capsys, monkeypatch):
     real = attention_runs.train_attention
     monkeypatch.setattr(
         attention_runs, "train_attention", lambda *w, **o: real(*w, **{**o, "save_every": 1})
@@ -275,7 +281,7 @@ def test_killed_after_the_module_is_saved_what_lies_beside_it_is_its_own(demo):
     assert not attention_runs.unfinished(path, ".pt").exists()
 
 
-def test_a_full_disk_is_told(demo, capsys, monkeypatch):
+def test_a_full_disk_is_told(demo, undrawn, capsys, monkeypatch):
     def full(*words, **options):
         raise OSError(28, "No space left on device", "a.safetensors")
 
@@ -284,7 +290,7 @@ def test_a_full_disk_is_told(demo, capsys, monkeypatch):
     assert "No space left on device: 'a.safetensors'" in capsys.readouterr().err
 
 
-def test_modules_of_a_readers_own_network(demo, tmp_path, capsys, monkeypatch, tables):
+def test_modules_of_a_readers_own_network(demo, undrawn, tmp_path, capsys, monkeypatch, tables):
     monkeypatch.setattr("lib.networks.models.remembered_form", lambda *_, **__: PLAIN)
     own = ["--extend", str(DEMO / "tour" / "tour_rows.py"), "--models", "smallnet"]
     small = ["--limit", "20", "--epochs", "1", "--batch-size", "10"]
@@ -364,7 +370,7 @@ def test_recipes_are_as_published_where_something_is(profile, backbone, method, 
 
 @pytest.mark.parametrize("key", ["vgg16", "vgg16_pooled"])
 def test_vgg_16_can_be_trained_beside_at_both_layers_without_dropout(key):
-    model = load_model(key).for_inference(form=PLAIN)
+    model = narrow_vgg(key).for_inference(form=PLAIN)
     side = 64  # its head takes any
     pixels = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), "u1")
     pictures = ArrayPictures(pixels, "two")

@@ -86,7 +86,7 @@ def test_one_pass_methods_equal_the_librarys_on_every_variant(key, dcls, picture
 )  # fmt: skip
 def test_many_forward_methods_equal_the_librarys(key, method, pictures):
     model = mini(key).folded()
-    x = model.prepare(pictures[:2])
+    x = model.prepare(pictures[:2])[..., ::2, ::2]  # hundreds of forwards for each
     passed = head_pass(model, x)  # AblationCAM turns maps over where a logit is negative
     targets = [ClassifierOutputTarget(int(t)) for t in passed.targets]
     assert (passed.logits.amax(dim=1) > 0).all()

@@ -20,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
-from conftest import write_notebook
+from conftest import copy_lib, write_notebook
 
 import run_all
 from lib.base.paths import DEMO, PUBLISHED_SCORES, ROOT
@@ -35,26 +35,42 @@ methods: list = []
 limit: int = 0
 options: dict = {}"""
 # Writes a result that depends on nothing but the name, then lingers.
-CELL = """from lib.outputs import write_result
-from lib.paths import FIGURES, OUTPUT
+CELL = """from lib.study.outputs import write_result
+from lib.base.paths import FIGURES, OUTPUT
 with write_result(FIGURES / profile / "{name}.txt") as partial:
     partial.write_text("{name}" * 1000)
 import os, time
 (OUTPUT / "{name}.pid").write_text(str(os.getpid()))
 time.sleep({seconds})"""
+# Toy notebooks compute nothing: what takes seconds to be imported is not needed for them.
+STAND_INS = {
+    # The preflight asks it for the device.
+    "torch": """from types import SimpleNamespace as _Namespace
+cuda = _Namespace(is_available=lambda: False, device_count=lambda: 0)
+backends = _Namespace(cuda=_Namespace(matmul=_Namespace()), cudnn=_Namespace())
+class device(str):
+    type, index = "cpu", None
+""",
+    # jsonschema checks addresses of other alphabets by it, if it is there.
+    "rfc3987_syntax": "raise ImportError",
+}
 
 
 class Project:
-    """A copy of the project with notebooks of the test's own."""
+    """A copy of the project with notebooks of the test's own.
 
-    def __init__(self, folder: Path):
+    light : with stand-ins for packages that toy notebooks do not need
+    """
+
+    def __init__(self, folder: Path, light: bool = True):
         self.folder = folder
-        skipped = shutil.ignore_patterns("__pycache__", "demo")
-        shutil.copytree(ROOT / "lib", folder / "lib", ignore=skipped)
+        copy_lib(folder, "demo")
         shutil.copy(ROOT / "run_all.py", folder)
         (folder / "data").mkdir()
         (folder / "data" / "demo").symlink_to(ROOT / "data" / "demo")
         (folder / "notebooks").mkdir()
+        for name, text in STAND_INS.items() if light else ():
+            (folder / f"{name}.py").write_text(text)
 
     def add(self, name: str, seconds: float = 0.0, *cells: str) -> None:
         cells = cells or (CELL.format(name=name, seconds=seconds),)
@@ -341,7 +357,7 @@ def test_another_pythons_kernel_is_refused_with_the_mend(project, tmp_path):
 
 
 def test_an_import_that_fails_another_copy_and_a_missing_device_are_told_together(project):
-    project.add("01_a", 0, "import not_installed\nfrom lib.outputs import write_result")
+    project.add("01_a", 0, "import not_installed\nfrom lib.study.outputs import write_result")
     status, _, error = project.run("--device", "cuda:63", env={"PYTHONPATH": ""})
     assert status == 4
     assert "`import not_installed` fails: ModuleNotFoundError" in error
@@ -446,8 +462,9 @@ def test_names_may_be_separated_by_commas_or_spaces(monkeypatch):
 
 
 @pytest.fixture
-def study_copy(project) -> Project:
+def study_copy(tmp_path) -> Project:
     """The project with the study's own notebooks."""
+    project = Project(tmp_path / "project", light=False)
     shutil.copytree(ROOT / "notebooks", project.folder / "notebooks", dirs_exist_ok=True)
     table = project.folder / PUBLISHED_SCORES.relative_to(ROOT)
     table.parent.mkdir(parents=True, exist_ok=True)
@@ -506,8 +523,8 @@ def test_killed_at_random_moments_and_resumed_the_results_are_the_same(project, 
 
 
 def test_what_keep_going_left_out_is_told_with_a_status_of_its_own(project):
-    cell = """from lib.outputs import write_result
-from lib.paths import OUTPUT
+    cell = """from lib.study.outputs import write_result
+from lib.base.paths import OUTPUT
 with write_result(OUTPUT / profile / "tables" / "left_out.csv") as partial:
     partial.write_text("left_out,reason\\nval-3,it is cut short\\n")"""
     writes = "`data/output/{profile}/tables/left_out.csv`"
@@ -521,7 +538,8 @@ with write_result(OUTPUT / profile / "tables" / "left_out.csv") as partial:
     assert status == 0
 
 
-def test_unreadable_pictures_are_told_before_any_work(tmp_path, capsys):
+def test_unreadable_pictures_are_told_before_any_work(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(preflight, "_check_kernel", lambda *_: ([], {}))  # tested above
     (tmp_path / "val-0.tfrecords").write_text("<html>404</html>")
     arguments = ["--profile", "demo", "--pictures", str(tmp_path), "--dry-run"]
     assert run_all.main(arguments) == FAULTS["unreadable files"].exit_status == 13

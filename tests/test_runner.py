@@ -77,7 +77,7 @@ class Runner:
 def writing(text: str = "made", name: str = "a.txt") -> str:
     """A cell that writes a result as notebooks do."""
     return (
-        "from lib.outputs import write_result\nfrom pathlib import Path\n"
+        "from lib.study.outputs import write_result\nfrom pathlib import Path\n"
         f"with write_result(FIGURES / {name!r}) as partial:\n    partial.write_text({text!r})"
     )
 
@@ -360,7 +360,7 @@ def test_results_go_to_another_disk_by_a_link(runner, figures, declared):
 
 def test_a_relative_path_is_meant_from_the_notebooks_folder(runner):
     cell = (
-        "from pathlib import Path\nfrom lib.outputs import write_result\n"
+        "from pathlib import Path\nfrom lib.study.outputs import write_result\n"
         "with write_result(Path('../made.txt')) as partial: partial.write_text('x')"
     )
     outcome = runner.run(cell, writes=f"`{runner.folder / 'made.txt'}`")
@@ -600,7 +600,7 @@ def test_the_studys_notebooks_declare_parameters_inputs_and_outputs():
         assert all(path.is_relative_to(ROOT) for path in step.outputs(study))
         assert all(path.suffix for path in step.inputs(study))
         assert step.inputs(study)
-        assert {"lib.study.study", "lib.study.outputs"} <= set(step.imports())
+        assert {"lib.study.study.study", "lib.study.outputs"} <= set(step.imports())
 
 
 def test_outputs_of_demo_and_paper_never_meet():

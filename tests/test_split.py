@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import narrow_vgg
 from torch import nn
 
 from lib.networks.backbones import BACKBONES
@@ -85,7 +86,7 @@ def test_halves_of_a_network_in_training_are_those_of_its_evaluation():
 
 @pytest.mark.parametrize(("key", "side"), [("vgg16", 14), ("vgg16_pooled", 7)])
 def test_vgg_16_is_cut_at_both_of_its_layers(key, side):
-    model = load_model(key)
+    model = narrow_vgg(key)
     x = torch.randn(1, 3, 224, 224)
     with torch.inference_mode():
         features = model.features(x)
