@@ -38,11 +38,11 @@ lock:
 
 # The full study on stand-ins (random weights, generated pictures), from the download on.
 rehearsal: $(READY)
-	$(BIN)/python -m lib.commands.rehearsal
+	$(BIN)/python tests/rehearsal.py
 
 # Speed against the forward alone and against other packages; QUICK=1 ends within three minutes.
 bench: $(READY)
-	$(BIN)/python -m lib.commands.bench $(if $(QUICK),--quick)
+	$(BIN)/python tests/bench.py $(if $(QUICK),--quick)
 
 # Makes data/demo/ anew from seeds: about forty minutes on two cores.
 demo-data: $(READY)

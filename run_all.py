@@ -14,21 +14,40 @@ import csv
 import os
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import NoReturn
 
-from lib.base.paths import OUTPUT, ROOT, shown
-from lib.base.tables import UnknownName, unknown_name
-from lib.maps.methods import METHODS, PUBLISHED_METHODS
-from lib.networks.backbones import BACKBONES
-from lib.networks.precision import PRECISIONS
-from lib.people.protocols import PROTOCOLS
-from lib.runner import signals
-from lib.runner.faults import FAULTS, RunError
-from lib.study.choices import NAMES, TARGETS
-from lib.study.profiles import PROFILES
-from lib.study.study import Study
+
+def _lacking(error: ImportError) -> str:
+    """What a Python is told that cannot import what a run needs."""
+    install, here = f"{shlex.quote(sys.executable)} -m pip install", Path(__file__).resolve().parent
+    return (
+        f"this Python, {sys.executable}, lacks what is needed: {error}\n"
+        "Activate the study's environment, or install it here:\n"
+        f"    {install} -r {shlex.quote(str(here / 'requirements.lock'))}\n"
+        f"    {install} --no-deps -e {shlex.quote(str(here))}"
+    )
+
+
+try:
+    from lib.base.files import existing
+    from lib.base.paths import OUTPUT, ROOT, shown
+    from lib.base.shortage import is_disk_full
+    from lib.base.tables import UnknownName, unknown_name
+    from lib.maps.methods import METHODS, PUBLISHED_METHODS
+    from lib.networks.backbones import BACKBONES
+    from lib.networks.precision import PRECISIONS
+    from lib.people.protocols import PROTOCOLS
+    from lib.runner import signals
+    from lib.runner.faults import FAULTS, RunError, disk_advice
+    from lib.study.choices import NAMES, TARGETS
+    from lib.study.profiles import PROFILES
+    from lib.study.study import Study
+except ImportError as error:
+    print(f"run_all.py: {_lacking(error)}", file=sys.stderr)
+    sys.exit(4)  # "not ready"
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
@@ -212,14 +231,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         from lib.runner.exclusive import sole_run
         from lib.runner.progress import Progress
     except ImportError as error:
-        install = f"{shlex.quote(sys.executable)} -m pip install"
-        raise RunError(
-            "not ready",
-            f"this Python, {sys.executable}, lacks what is needed: {error}\n"
-            "Activate the study's environment, or install it here:\n"
-            f"    {install} -r {shlex.quote(str(ROOT / 'requirements.lock'))}\n"
-            f"    {install} --no-deps -e {shlex.quote(str(ROOT))}",
-        ) from None
+        raise RunError("not ready", _lacking(error)) from None
     if not _here():
         os.chdir(ROOT)  # the folder that this was started in has been deleted
 
@@ -308,7 +320,7 @@ def _closing(study: Study, table: str, missed: list[str], status: int, again: st
 
 def _reported(study: Study) -> str:
     """Where the report is, or why there is none."""
-    from lib.report.page import write_report
+    from lib.report.page import write_report  # here, as above
 
     try:
         return f"All of it on one page: {shown(write_report(study))}"
@@ -318,12 +330,8 @@ def _reported(study: Study) -> str:
 
 def _download(study: Study, progress, tolerant: bool) -> None:
     """Fetch what the study lacks. Raises RunError naming what could not be, unless tolerant."""
-    import shutil
-
-    from lib.base.files import existing
-    from lib.base.shortage import is_disk_full
+    # Here, as in `_run`: what a broken installation lacks is told, and `--help` does not wait.
     from lib.networks.download import DownloadError, fetch
-    from lib.runner.faults import disk_advice
 
     sources = [s for s in study.inputs.sources() if not (study.inputs.data / s.place).is_file()]
     needed = sum(source.about_bytes for source in sources)

@@ -1,7 +1,5 @@
 """Door to the table of backbones: `from lib.backbones import BACKBONES, load_model`."""
 
-from __future__ import annotations
-
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach("lib", submod_attrs={

@@ -1,7 +1,5 @@
 """Door to the maps: `from lib.cam import cam_maps`, and `python -m lib.cam PICTURE`."""
 
-from __future__ import annotations
-
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach("lib.maps", submod_attrs={

@@ -1,7 +1,5 @@
 """Door to images and human maps: `from lib.clickme import ClickMe`."""
 
-from __future__ import annotations
-
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach("lib.people", submod_attrs={

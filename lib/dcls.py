@@ -1,7 +1,5 @@
 """Door to the conversion: `from lib.dcls import convert_to_dcls, fold_dcls`."""
 
-from __future__ import annotations
-
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach("lib.networks", submod_attrs={

@@ -1,7 +1,5 @@
 """Door for files of own rows: `from lib.extension import add_method, add_model`."""
 
-from __future__ import annotations
-
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach("lib.study", submod_attrs={

@@ -1,7 +1,5 @@
 """Door to the table of CAM methods: `from lib.methods import METHODS`."""
 
-from __future__ import annotations
-
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach("lib.maps", submod_attrs={

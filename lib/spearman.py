@@ -1,7 +1,5 @@
 """Door to the rank correlation: `from lib.spearman import spearman_per_image`."""
 
-from __future__ import annotations
-
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach("lib.scores", submod_attrs={

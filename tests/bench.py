@@ -1,6 +1,6 @@
 """How fast the study scores, against the forward alone and against others; ratios of one run.
 
-    python -m lib.commands.bench [--quick] [--models KEY ...] [--batch-size N] [--rounds N]
+    python tests/bench.py [--quick] [--models KEY ...] [--batch-size N] [--rounds N]
 
 Full-size networks with random weights, generated pictures. Contenders take turns, round by
 round, and medians are told, as multiples of the floor: one plain `inference_mode` forward of
@@ -27,13 +27,13 @@ import pandas as pd
 import psutil
 import scipy.stats
 import torch
+from rehearsal import generated_records
 from tqdm import tqdm
 
 from lib.base.files import write_atomically
 from lib.base.geometry import Preprocessing
 from lib.base.paths import DATA, shown
 from lib.base.threads import reuse_memory
-from lib.commands.rehearsal import generated_records
 from lib.maps.head_pass import enlarge, head_pass
 from lib.maps.methods import METHODS, PUBLISHED_METHODS
 from lib.networks.backbones import THE_EIGHT, Backbone, variant_name
@@ -309,8 +309,7 @@ def bench_growth(counts: Sequence[int], batch: int) -> list[dict]:
     for count in counts:
         command = [
             sys.executable,
-            "-m",
-            "lib.commands.bench",
+            __file__,
             "--grow",
             str(count),
             "--batch-size",
@@ -493,7 +492,7 @@ def markdown(results: Mapping) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m lib.commands.bench", description=__doc__.split("\n")[0]
+        prog="python tests/bench.py", description=__doc__.split("\n")[0]
     )
     parser.add_argument("--quick", action="store_true", help="two variants, in three minutes")
     parser.add_argument("--models", nargs="+", default=[], metavar="VARIANT")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import ALL_VARIANTS, VARIANT_IDS
+from stand_ins import ALL_VARIANTS, VARIANT_IDS
 
 from lib.networks.batch_size import BatchSize
 from lib.scores.prepared import PreparedPart

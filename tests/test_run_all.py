@@ -20,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
-from conftest import copy_lib, write_notebook
+from stand_ins import copy_lib, write_notebook
 
 import run_all
 from lib.base.paths import DEMO, PUBLISHED_SCORES, ROOT
@@ -35,7 +35,7 @@ methods: list = []
 limit: int = 0
 options: dict = {}"""
 # Writes a result that depends on nothing but the name, then lingers.
-CELL = """from lib.study.outputs import write_result
+CELL = """from lib.outputs import write_result
 from lib.base.paths import FIGURES, OUTPUT
 with write_result(FIGURES / profile / "{name}.txt") as partial:
     partial.write_text("{name}" * 1000)
@@ -187,7 +187,7 @@ def test_an_interruption_ends_the_kernel_keeps_what_is_finished_and_says_so(proj
     fault = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up"}[name]
     assert process.returncode == FAULTS[fault].exit_status == 128 + getattr(signal, name)
     assert is_gone(kernel)
-    assert re.search(rf"02_b +{fault} .*in cell 2/2: from lib.study.outputs", printed)
+    assert re.search(rf"02_b +{fault} .*in cell 2/2: from lib.outputs", printed)
     assert re.search(r"03_c +not run", printed)
     assert "What is finished is kept; go on with" in printed
     assert error == f"\n{fault}: ending the kernel …\n"
@@ -357,7 +357,7 @@ def test_another_pythons_kernel_is_refused_with_the_mend(project, tmp_path):
 
 
 def test_an_import_that_fails_another_copy_and_a_missing_device_are_told_together(project):
-    project.add("01_a", 0, "import not_installed\nfrom lib.study.outputs import write_result")
+    project.add("01_a", 0, "import not_installed\nfrom lib.outputs import write_result")
     status, _, error = project.run("--device", "cuda:63", env={"PYTHONPATH": ""})
     assert status == 4
     assert "`import not_installed` fails: ModuleNotFoundError" in error
@@ -523,7 +523,7 @@ def test_killed_at_random_moments_and_resumed_the_results_are_the_same(project, 
 
 
 def test_what_keep_going_left_out_is_told_with_a_status_of_its_own(project):
-    cell = """from lib.study.outputs import write_result
+    cell = """from lib.outputs import write_result
 from lib.base.paths import OUTPUT
 with write_result(OUTPUT / profile / "tables" / "left_out.csv") as partial:
     partial.write_text("left_out,reason\\nval-3,it is cut short\\n")"""

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 import torch
-from conftest import mini
+from stand_ins import mini
 
 from lib.base.threads import each
 from lib.people.clickme import ClickMe

@@ -7,9 +7,9 @@ Public names: those below, found when they are first asked for.
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    "environment": ["commit", "environment"],
+    "versions": ["commit", "environment"],
     "files": ["write_atomically"],
-    "fingerprint": ["code_of", "fingerprint", "sha256_of"],
+    "fingerprint": ["sha256_of"],
     "geometry": ["DELIVERED_SIZE", "Preprocessing", "WHOLE"],
     "paths": ["DATA", "DEMO", "FIGURES", "NOTEBOOKS", "OUTPUT", "ROOT", "shown"],
     "tables": ["Table", "UnknownName", "unknown_name"],

@@ -12,11 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from lib.base.files import write_atomically
 from lib.base.tables import unknown_name
 from lib.commands.running import run
+from lib.figures.heatmaps import overlay
 from lib.maps.methods import METHODS
+from lib.maps.placed import heatmaps
 from lib.networks.backbones import BACKBONES, variant_name
 from lib.networks.loading import load_model
 from lib.networks.models import StudyModel
@@ -111,9 +114,6 @@ def show(
     The raw map is (224, 224) float32 over the picture's centred square, NaN outside the part
     that the network saw. Raises ValueError for what is no picture or class.
     """
-    from lib.figures.heatmaps import overlay
-    from lib.maps.placed import heatmaps
-
     row, pixels = METHODS[method], load_square(picture)
     asked = _target(target, names)
     fast = model.for_inference(keep_plain=row.plain)
@@ -122,8 +122,6 @@ def show(
     shown = int(asked) if asked is not None else int(likely.indices[0])
     raw = heatmaps(fast, pixels[None], torch.tensor([shown]), (row,))[row.label][0]
     with write_atomically(out) as partial:
-        from PIL import Image
-
         mixed = (overlay(pixels, raw) * 255).round().astype(np.uint8)
         Image.fromarray(mixed).save(partial, format="PNG")
     with write_atomically(out.with_suffix(".npy")) as partial, partial.open("wb") as file:

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib.base.environment import commit, environment
 from lib.base.files import refuse_as_output, write_atomically, write_json
 from lib.base.fingerprint import sha256_of
 from lib.base.geometry import WHOLE
 from lib.base.paths import shown
+from lib.base.versions import commit, environment
 from lib.base.words import in_lines, some_of
 from lib.commands.running import run
 from lib.maps.elsewhere import MapsError, match, open_maps

@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import ipywidgets as widgets
@@ -243,7 +244,7 @@ def explore(study: Study, live: bool | None = None) -> Explorer:
 
 def _warm_up() -> None:
     # Its import takes a second: not at the first use of a method that is the package's.
-    import pytorch_grad_cam  # noqa: F401
+    import_module("lib.maps.package_cams")
 
 
 def _when_idle(steps: list[Callable[[], None]]) -> None:

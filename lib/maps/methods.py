@@ -122,7 +122,7 @@ def _family() -> list[CamMethod]:
 
 def _one_pass(key: str, label: str) -> CamMethod:
     """A formula of `lib.maps.one_pass`."""
-    return CamMethod(key, label, partial(_call, "lib.maps.one_pass", key))
+    return CamMethod(key, label, partial(later, "lib.maps.one_pass", key))
 
 
 def _package(
@@ -130,24 +130,25 @@ def _package(
     **options,
 ) -> CamMethod:  # fmt: skip
     """A function of `lib.maps.package_cams`, bound to its first arguments."""
-    call = partial(_call, "lib.maps.package_cams", function, *first, **options)
+    call = partial(later, "lib.maps.package_cams", function, *first, **options)
     return CamMethod(key, label, whole_map=call, forwards=forwards, plain=plain)
 
 
-def _call(module: str, function: str, *arguments, **options) -> Tensor:
-    # Found when it is called: this table must cost no import of torch.
+def later(module: str, function: str, *arguments, **options) -> Tensor:
+    """A function by the names of its module and itself, found when it is called: the table that
+    holds it costs no import of torch or of the packages that make maps."""
     return getattr(import_module(module), function)(*arguments, **options)
 
 
 def _learned(key: str, label: str, forwards: int = 0) -> CamMethod:
     """A row of `lib.maps.learned.attention.ATTENTIONS`."""
-    call = partial(_call, "lib.maps.learned.attention", "learned_map", key)
+    call = partial(later, "lib.maps.learned.attention", "learned_map", key)
     return CamMethod(key, label, whole_map=call, forwards=forwards, learned=True)
 
 
 def _pixel(key: str, label: str, gradients: int) -> CamMethod:
     """A function of `lib.maps.pixel_methods`; a gradient of the whole network is three forwards."""
-    call = partial(_call, "lib.maps.pixel_methods", key)
+    call = partial(later, "lib.maps.pixel_methods", key)
     return CamMethod(key, label, whole_map=call, forwards=gradients, plain=True)
 
 

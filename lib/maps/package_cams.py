@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
+import pytorch_grad_cam
 import torch
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget, FinerWeightedTarget
 from torch import Tensor, nn
 
 from lib.maps.head_pass import HeadPass, evaluating
@@ -69,8 +71,6 @@ def run_class(
     Raises ValueError unless there is one target per image, RuntimeError naming the class if
     its maps are not one finite map per picture.
     """
-    import pytorch_grad_cam
-
     if len(asked) != len(x):
         raise ValueError(f"need one target per image: {len(x)} images, {len(asked)} targets")
     network = _Layer(model, whole)
@@ -91,8 +91,6 @@ def run_class(
 
 
 def _logits_of(targets: Tensor) -> list[Callable]:
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-
     return [ClassifierOutputTarget(int(target)) for target in targets]
 
 
@@ -122,8 +120,6 @@ def finer_cam(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
 
     Source: Zhang et al., "Finer-CAM", CVPR 2025
     """
-    from pytorch_grad_cam.utils.model_targets import FinerWeightedTarget
-
     own = passed.logits.gather(1, passed.targets[:, None])
     distance = (passed.logits - own).abs().scatter(1, passed.targets[:, None], torch.inf)
     alike = distance.topk(min(3, distance.shape[1] - 1), dim=1, largest=False).indices

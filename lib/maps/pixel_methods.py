@@ -11,6 +11,10 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from captum._utils.models.linear_model import SkLearnRidge
+from captum.attr import IntegratedGradients, Lime
+from captum.attr._core.lime import get_exp_kernel_similarity_function
+from skimage.segmentation import quickshift
 from torch import Tensor, nn
 
 from lib.maps.head_pass import HeadPass, evaluating
@@ -73,7 +77,6 @@ def integrated_gradients(model: nn.Module, x: Tensor, passed: HeadPass, steps: i
 
     Source: Sundararajan et al., ICML 2017
     """
-    from captum.attr import IntegratedGradients
 
     def explain(probability: nn.Module, pictures: Tensor) -> Tensor:
         found = IntegratedGradients(probability).attribute(
@@ -231,10 +234,6 @@ def lime(
 
     Source: Ribeiro et al., KDD 2016
     """
-    from captum._utils.models.linear_model import SkLearnRidge
-    from captum.attr import Lime
-    from captum.attr._core.lime import get_exp_kernel_similarity_function
-    from skimage.segmentation import quickshift
 
     def explain(probability: nn.Module, pictures: Tensor) -> Tensor:
         likeness = get_exp_kernel_similarity_function("cosine", kernel_width=0.25)

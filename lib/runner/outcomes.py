@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from lib.base.environment import commit
 from lib.base.files import write_json
+from lib.base.versions import commit
 from lib.base.words import clock, in_words
 from lib.runner.faults import FAULTS
 

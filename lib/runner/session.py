@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
-from lib.base.environment import commit
 from lib.base.files import is_partial
 from lib.base.paths import shown
 from lib.base.shortage import is_disk_full
+from lib.base.versions import commit
 from lib.base.words import clock
 from lib.runner import signals
 from lib.runner.execution import Attempt

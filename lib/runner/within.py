@@ -26,11 +26,12 @@ def report(modules: list[str], values: dict) -> str:
         import lib
 
         found["lib"] = next(iter(lib.__path__))
-        from lib.base.environment import environment
+        from lib.base.versions import environment
+        from lib.study.device import chosen_device
         from lib.study.study import Study
 
         found["environment"] = environment()
-        device = Study.from_profile(**values).networks.device()
+        device = chosen_device(Study.from_profile(**values).choices.device)
         import torch
 
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy import stats
+from statsmodels.stats.power import TTestPower
 
 from lib.study.rules import FEWEST_IMAGES
 
@@ -110,8 +111,6 @@ def images_needed(effect: float, power: float = 0.8, alpha: float = 0.05 / FAMIL
     with which so many signs' flips can reach it. It takes the effect for the true one. NaN for
     one that is next to none.
     """
-    from statsmodels.stats.power import TTestPower
-
     if not np.isfinite(effect) or abs(effect) < _LEAST_EFFECT:
         return float("nan")
     fewest = np.ceil(1 - np.log2(alpha))  # the least p of n images' flips is 2^(1 - n)

@@ -20,6 +20,7 @@ from lib.networks.checkpoints import WeightsError
 from lib.networks.loading import load_model, load_weights_file
 from lib.networks.models import Provenance, StudyModel
 from lib.study.choices import Choices
+from lib.study.device import chosen_device
 from lib.study.inputs import Inputs
 from lib.study.profiles import CLASS_NAMES
 
@@ -44,27 +45,8 @@ class Networks:
     inputs: Inputs
 
     def device(self) -> torch.device:
-        """The device, "auto" taking a GPU where there is one. Raises ValueError if it is absent."""
-        # Scores must not depend on a GPU's shortened float32.
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        name = self.choices.device
-        if name == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            device = torch.device(name)
-        except RuntimeError as error:
-            raise ValueError(f"device {name!r} is not there: {error}") from None
-        available = {
-            "cpu": 1,
-            "cuda": torch.cuda.device_count(),
-            "mps": int(torch.backends.mps.is_available()),
-        }[device.type]
-        if (device.index or 0) >= available:
-            raise ValueError(
-                f"device {name!r} is not there: torch sees {available} {device.type} "
-                "device(s); try --device cpu"
-            )
-        return device
+        """Where the study's models are. Raises ValueError if it is absent."""
+        return chosen_device(self.choices.device)
 
     def there(self) -> list[tuple[Backbone, bool]]:
         """The variants; with `keep_going` those of backbones whose weights both can be read."""

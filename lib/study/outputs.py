@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib.base.environment import commit, environment
 from lib.base.files import write_atomically, write_json
 from lib.base.fingerprint import sha256_of
 from lib.base.paths import shown
+from lib.base.versions import commit, environment
 
 if TYPE_CHECKING:
     import pandas as pd

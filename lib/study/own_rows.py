@@ -21,8 +21,7 @@ from lib.base.geometry import Preprocessing
 from lib.base.shortage import is_out_of_memory
 from lib.base.tables import unknown_name
 from lib.maps.head_pass import HeadPass
-from lib.maps.methods import METHODS, CamMethod
-from lib.maps.package_cams import of_class
+from lib.maps.methods import METHODS, CamMethod, later
 from lib.networks.backbones import BACKBONES, Backbone, DclsRecipe
 from lib.networks.building import build_network
 from lib.networks.models import Provenance, StudyModel
@@ -194,7 +193,7 @@ def add_method(
     _refuse_twin(METHODS, "method", label)
     said = f"{label} ({key}), a method of --extend,"
     if cam is not None:
-        whole = guarded(said, partial(of_class, cam, on_pictures))
+        whole = guarded(said, partial(later, "lib.maps.package_cams", "of_class", cam, on_pictures))
         return METHODS.add(
             CamMethod(key, label, whole_map=whole, forwards=int(on_pictures), plain=on_pictures,
                       origin=digest)

@@ -117,8 +117,11 @@ class Study:
 
     def facts(self) -> dict:
         """The choices as plain values, written beside figures and tables."""
+        # Here, for it costs torch, as above.
+        from lib.study.device import chosen_device
+
         return self._made_by() | {
-            "device": str(self.networks.device()),
+            "device": str(chosen_device(self.choices.device)),
             "batch_size": self.choices.batch_size or "auto",
             "caveat": self.choices.profile.caveat,
         }

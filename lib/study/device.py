@@ -1,0 +1,31 @@
+"""The device that a study's models are on. Needs torch, and nothing else of the study."""
+
+from __future__ import annotations
+
+import torch
+
+
+def chosen_device(name: str) -> torch.device:
+    """The device of that name, "auto" taking a GPU where there is one.
+
+    Raises ValueError if it is absent.
+    """
+    # Scores must not depend on a GPU's shortened float32.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device {name!r} is not there: {error}") from None
+    available = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+    }[device.type]
+    if (device.index or 0) >= available:
+        raise ValueError(
+            f"device {name!r} is not there: torch sees {available} {device.type} "
+            "device(s); try --device cpu"
+        )
+    return device

@@ -1,0 +1,732 @@
+"""COSE against scikit-image, Pillow, an implementation of its own, and maps built to score."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from safetensors.torch import save_file
+from scipy import ndimage
+from skimage.metrics import structural_similarity as skimage_ssim
+from stand_ins import mini
+from torch import nn
+
+from lib.analyses.cose import ssim
+from lib.analyses.cose import study as cose_study
+from lib.analyses.cose.changes import KINDS, Change, changes_of, magnitudes, undone
+from lib.analyses.cose.pairs import (
+    CHANGED,
+    COLUMNS,
+    ITSELF,
+    KEPT,
+    MENDED,
+    MODEL,
+    WRONG,
+    condition,
+    followed,
+    pairs_of_changed_network,
+    pairs_of_changed_pictures,
+)
+from lib.analyses.cose.results import (
+    by_change,
+    compare_cose,
+    conditions,
+    cose,
+    reference_levels,
+    summarise_cose,
+)
+from lib.analyses.cose.ssim import structural_similarity
+from lib.analyses.cose.study import score_cose
+from lib.maps.cam import cam_maps
+from lib.maps.head_pass import enlarge
+from lib.maps.methods import METHODS, PIXEL_METHODS, CamMethod, min_max
+from lib.networks.backbones import BACKBONES, variant_name
+from lib.networks.batch_size import BatchSize
+from lib.networks.building import build_network
+from lib.networks.checkpoints import WeightsError
+from lib.networks.loading import save_weights
+from lib.networks.preprocessing import resize_pictures
+from lib.networks.sources import WEIGHTS_SUFFIXES
+from lib.people.clickme import ClickMeBatch
+from lib.scores.study_scores import left_out
+from lib.study.inputs import Inputs
+from lib.study.places import Places
+from lib.study.study import Study
+
+# --- SSIM ----------------------------------------------------------------------------------------
+
+
+def by_skimage(a: np.ndarray, b: np.ndarray, inside: np.ndarray | None = None) -> float:
+    reach = max(np.ptp(a), np.ptp(b))
+    mean, full = skimage_ssim(a, b, win_size=5, data_range=reach, full=True)
+    if inside is None:
+        return mean
+    eroded = ndimage.binary_erosion(inside, np.ones((5, 5)), border_value=0)
+    return full[eroded].mean() if eroded.any() else np.nan
+
+
+maps_strategy = st.tuples(
+    st.integers(5, 40), st.integers(5, 40), st.integers(0, 10**6), st.sampled_from([1e-3, 1, 300])
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(maps_strategy)
+def test_ssim_is_scikit_images(drawn):
+    height, width, seed, scale = drawn
+    rng = np.random.default_rng(seed)
+    a, b = scale * rng.random((2, 3, height, width))
+    inside = rng.random((3, height, width)) > 0.02
+    tensors = torch.from_numpy(a), torch.from_numpy(b)
+    expected = [by_skimage(x, y) for x, y in zip(a, b, strict=True)]
+    masked = [by_skimage(x, y, m) for x, y, m in zip(a, b, inside, strict=True)]
+    reach = torch.maximum(ssim._range(tensors[0]), ssim._range(tensors[1]))
+    counts = torch.from_numpy(inside)
+    np.testing.assert_allclose(structural_similarity(*tensors), expected, atol=1e-11)
+    np.testing.assert_allclose(structural_similarity(*tensors, counts), masked, atol=1e-11)
+    # What other devices do, on the processor.
+    np.testing.assert_allclose(ssim._by_tensors(*tensors, reach, None), expected, atol=1e-11)
+    np.testing.assert_allclose(ssim._by_tensors(*tensors, reach, counts), masked, atol=1e-11)
+
+
+def test_ssim_of_one_map_with_several_and_of_constant_ones():
+    a, b = torch.rand(1, 30, 30), torch.rand(3, 30, 30)
+    expected = [by_skimage(a[0].double().numpy(), x.double().numpy()) for x in b]
+    np.testing.assert_allclose(structural_similarity(a, b), expected, atol=1e-11)
+    assert structural_similarity(b, b).tolist() == pytest.approx([1, 1, 1], abs=1e-12)
+    constant = torch.full((3, 30, 30), 0.25)
+    assert structural_similarity(constant, constant).isnan().all()
+    assert structural_similarity(constant, b).isfinite().all()
+    with pytest.raises(ValueError, match="5 x 5"):
+        structural_similarity(torch.rand(1, 4, 9), torch.rand(1, 4, 9))
+
+
+# --- changes of pictures -------------------------------------------------------------------------
+
+
+def by_pillow(image: Image.Image, kind: str, magnitude: float) -> np.ndarray:
+    shift = int(magnitude)
+    made = {
+        "translate_x": lambda: image.transform(image.size, Image.AFFINE, (1, 0, -shift, 0, 1, 0)),
+        "translate_y": lambda: image.transform(image.size, Image.AFFINE, (1, 0, 0, 0, 1, -shift)),
+        "rotate": lambda: image.rotate(magnitude, Image.NEAREST),
+        "brightness": lambda: ImageEnhance.Brightness(image).enhance(1 + magnitude),
+        "color": lambda: ImageEnhance.Color(image).enhance(1 + magnitude),
+        "contrast": lambda: ImageEnhance.Contrast(image).enhance(1 + magnitude),
+        "sharpness": lambda: ImageEnhance.Sharpness(image).enhance(1 + magnitude),
+        "flip_sideways": lambda: ImageOps.mirror(image),
+        "flip_upright": lambda: ImageOps.flip(image),
+        "autocontrast": lambda: ImageOps.autocontrast(image),
+        "equalize": lambda: ImageOps.equalize(image),
+        "blur": lambda: image.filter(ImageFilter.BLUR),
+        "smooth": lambda: image.filter(ImageFilter.SMOOTH),
+    }
+    return np.asarray(made[kind]()).astype(int)
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_changes_are_pillows(kind, pictures):
+    picture = pictures[0]
+    image, tensor = Image.fromarray(picture), torch.from_numpy(picture).permute(2, 0, 1)
+    largest = KINDS[kind].largest
+    for magnitude in (-largest, 0.4 * largest, largest) if largest else (0.0,):
+        ours = Change(kind, magnitude).apply(tensor).permute(1, 2, 0).numpy().astype(int)
+        apart = np.abs(ours - by_pillow(image, kind, magnitude))
+        # A rotation's pixel centres can lie right between two pixels; the picture is of blocks.
+        assert (apart > 1).mean() < (0.01 if kind == "rotate" else 1e-12), magnitude
+
+
+def test_the_48_changes_are_drawn_from_a_pictures_place_alone():
+    for place in (0, 7, 1000):
+        drawn = changes_of(place)
+        assert drawn == changes_of(place)
+        assert len(drawn) == 48
+        for kind in KINDS.values():
+            of_kind = [c.magnitude for c in drawn if c.kind == kind.key]
+            if not kind.largest:
+                assert of_kind == [0.0]
+                continue
+            assert len(set(of_kind)) == 6
+            steps = {s * float(m) for m in np.linspace(0, kind.largest, 31)[1:] for s in (-1, 1)}
+            assert set(of_kind) <= steps
+    assert changes_of(0) != changes_of(1)
+    assert len(set(magnitudes(32))) == 60
+    assert 0 not in magnitudes(32)
+
+
+def test_undoing_brings_maps_back_and_tells_what_left():
+    maps = torch.rand(1, 60, 60)
+    for change in (Change("translate_x", -20.9), Change("translate_y", 31.5), Change("rotate", 90),
+                   Change("flip_sideways"), Change("flip_upright")):  # fmt: skip
+        inside = change.inside(60)
+        back = change.undo(change.follow(maps))[0]
+        assert torch.allclose(back[inside], maps[0][inside], atol=1e-5), change
+    inside = Change("translate_x", -20.9).inside(60)
+    assert not inside[:, :20].any()  # truncated, not rounded; these pixels went out
+    assert inside[:, 20:].all()
+    assert Change("brightness", 0.5).undo(maps) is maps
+    assert Change("brightness", 0.5).inside(60).all()
+
+
+def test_the_border_of_a_picture_counts_as_outside():
+    # Where nothing left the picture the outermost windows still count only if whole.
+    a, b = torch.rand(2, 1, 40, 40)
+    changed = b.clone()
+    changed[:, 0] += 5  # the outermost row is in whole windows, but their centres are inside
+    everywhere = torch.ones(1, 40, 40, dtype=torch.bool)
+    assert structural_similarity(a, b, everywhere) == structural_similarity(a, b)
+    left = everywhere.clone()
+    left[:, 0] = False
+    reach = max(np.ptp(a.numpy()), np.ptp(changed.numpy()))
+    _, full = skimage_ssim(a[0].double().numpy(), changed[0].double().numpy(), win_size=5,
+                           data_range=reach, full=True)  # fmt: skip
+    assert float(structural_similarity(a, changed, left)) == pytest.approx(full[3:-2, 2:-2].mean())
+
+
+# --- pairs ---------------------------------------------------------------------------------------
+
+
+def batch_of(pictures: np.ndarray, labels) -> ClickMeBatch:
+    return ClickMeBatch(
+        [f"p{i}" for i in range(len(pictures))], pictures, torch.zeros(len(pictures), 256, 256),
+        torch.as_tensor(labels), np.arange(len(pictures)) + 3,
+    )  # fmt: skip
+
+
+def predicted(model, picture: np.ndarray) -> int:
+    geometry = model.backbone.preprocessing
+    x = torch.from_numpy(picture.astype(np.float32) / 255).permute(2, 0, 1)
+    mean, std = (
+        torch.tensor(geometry.mean)[:, None, None],
+        torch.tensor(geometry.std)[:, None, None],
+    )
+    with torch.no_grad():
+        return int(model(((x - mean) / std)[None]).argmax())
+
+
+def maps_of(model, picture: np.ndarray, method: str) -> np.ndarray:
+    geometry = model.backbone.preprocessing
+    x = torch.from_numpy(picture.astype(np.float32) / 255).permute(2, 0, 1)
+    mean, std = (
+        torch.tensor(geometry.mean)[:, None, None],
+        torch.tensor(geometry.std)[:, None, None],
+    )
+    size = picture.shape[0]
+    return cam_maps(model, ((x - mean) / std)[None], None, [method], size)[method][0].numpy()
+
+
+def turned(x: np.ndarray, degrees: float, order: int) -> np.ndarray:
+    """About the centre, 0 outside, by scipy."""
+    angle = np.deg2rad(degrees)
+    matrix = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    centre = (np.array(x.shape) - 1) / 2
+    return ndimage.affine_transform(
+        x, matrix, centre - matrix @ centre, order=order, mode="grid-constant", cval=0
+    )
+
+
+@pytest.mark.parametrize("key", ["resnet50", "convnext_tiny"])
+def test_pairs_against_an_implementation_of_its_own(key, pictures):
+    """Pillow changes, one forward a picture, scipy rotates and shifts back, scikit-image scores."""
+    model = mini(key)
+    seen = resize_pictures(pictures[:2], model.backbone.preprocessing)
+    labels = [predicted(model, seen[0]), predicted(model, seen[1])]
+    batch = batch_of(pictures[:2], labels)
+    method = METHODS["grad_cam_plus_plus"]
+    table = pairs_of_changed_pictures(model, [method], batch, BatchSize(10))
+    assert list(table.columns) == COLUMNS
+    assert len(table) == 2 * 48
+    side = seen.shape[1]
+    for number, place in enumerate(batch.places):
+        before = maps_of(model, seen[number], method.key).astype(np.float64)
+        rows = table[table.image_id == f"p{number}"].reset_index()
+        for row, change in zip(rows.itertuples(), changes_of(int(place)), strict=True):
+            assert (row.change, row.magnitude) == (change.kind, change.magnitude)
+            # Pillow's own rounding may move a borderline answer: ask about what we changed.
+            tensor = torch.from_numpy(seen[number]).permute(2, 0, 1)
+            changed = change.apply(tensor).permute(1, 2, 0).numpy()
+            after = maps_of(model, changed, method.key).astype(np.float64)
+            inside = np.ones((side, side), bool)
+            shift = int(change.magnitude)
+            if change.kind == "translate_x":
+                after = ndimage.shift(after, (0, -shift), order=0)
+                inside = ndimage.shift(inside.astype(float), (0, shift), order=0)
+                inside = ndimage.shift(inside, (0, -shift), order=0) > 0
+            elif change.kind == "translate_y":
+                after = ndimage.shift(after, (-shift, 0), order=0)
+                inside = ndimage.shift(inside.astype(float), (shift, 0), order=0)
+                inside = ndimage.shift(inside, (-shift, 0), order=0) > 0
+            elif change.kind == "rotate":
+                after = turned(after, -change.magnitude, 1)
+                there = turned(np.ones((side, side)), change.magnitude, 0)
+                inside = turned(there, -change.magnitude, 1) > 0
+            elif change.kind == "flip_sideways":
+                after = after[:, ::-1]
+            elif change.kind == "flip_upright":
+                after = after[::-1]
+            leaves = change.kind in ("translate_x", "translate_y", "rotate")
+            expected = by_skimage(before, after, inside if leaves else None)
+            # Nearest pixels of a rotation: its border may differ by a pixel here and there.
+            tolerance = 3e-3 if change.kind == "rotate" else 1e-5
+            assert row.ssim == pytest.approx(expected, abs=tolerance), change
+            assert row.predicted_after == predicted(model, changed)
+            assert row.condition == condition(labels[number], row.predicted, row.predicted_after)
+
+
+def test_pictures_that_are_wrong_before_have_no_score(pictures):
+    model = mini("resnet50")
+    seen = resize_pictures(pictures[:1], model.backbone.preprocessing)
+    wrong = (predicted(model, seen[0]) + 1) % 5
+    batch = batch_of(pictures[:1], [wrong])
+    table = pairs_of_changed_pictures(model, [METHODS["grad_cam"]], batch, BatchSize(16))
+    assert len(table) == 48
+    assert set(table.condition) <= {MENDED, WRONG}
+    assert table.ssim.isna().all()
+    other = pairs_of_changed_network(
+        model, mini("resnet50"), "random weights", [METHODS["grad_cam"]], batch, BatchSize(16)
+    )
+    assert other.ssim.isna().all()
+    summary = summarise_cose(pd.concat([table, other]).assign(backbone="resnet50", dcls=False))
+    assert summary.n_right[0] == 0
+    assert summary.n_pictures[0] == 1
+    assert summary.undefined[0] == "no pair stays right"
+
+
+def test_the_four_conditions():
+    assert [condition(1, *answers) for answers in ((1, 1), (1, 2), (2, 1), (2, 3), (2, 2))] == [
+        KEPT, CHANGED, MENDED, WRONG, WRONG,
+    ]  # fmt: skip
+
+
+def test_a_network_with_itself_and_with_another(pictures):
+    model, other = mini("convnext_tiny"), mini("convnext_tiny", dcls=True)
+    with torch.no_grad():
+        seen = resize_pictures(pictures, model.backbone.preprocessing)
+        labels = [predicted(model, picture) for picture in seen]
+    batch = batch_of(pictures, labels)
+    method = METHODS["hires_cam"]
+    same = pairs_of_changed_network(model, model, "same", [method], batch, BatchSize(3))
+    assert same.ssim.to_numpy() == pytest.approx(1)
+    assert set(same.group) == {MODEL}
+    assert list(same.condition) == [KEPT] * 4
+    table = pairs_of_changed_network(model, other, "other", [method], batch, BatchSize(3))
+    for number, row in enumerate(table.itertuples()):
+        maps = [maps_of(m, seen[number], "hires_cam").astype(float) for m in (model, other)]
+        assert row.ssim == pytest.approx(by_skimage(*maps), abs=1e-5)
+
+
+def test_pairs_do_not_depend_on_the_batch(pictures):
+    model = mini("fastvit_sa24")
+    batch = batch_of(pictures[:1], [0])
+    labels = [predicted(model, resize_pictures(pictures[:1], model.backbone.preprocessing)[0])]
+    batch = batch_of(pictures[:1], labels)
+    tables = [
+        pairs_of_changed_pictures(model, [METHODS["grad_cam"]], batch, BatchSize(size))
+        for size in (1, 7, 64)
+    ]
+    for table in tables[1:]:
+        np.testing.assert_allclose(table.ssim, tables[0].ssim, atol=2e-4)
+
+
+def grey(model, x, passed):
+    """A map that follows the picture perfectly."""
+    return x.mean(dim=1)
+
+
+def noise(model, x, passed):
+    generator = torch.Generator().manual_seed(int(1e4 * x.abs().sum()) % 2**31)
+    return torch.rand(len(x), 7, 7, generator=generator)
+
+
+def nothing(model, x, passed):
+    return torch.full((len(x), 7, 7), 0.5)
+
+
+@pytest.fixture
+def three(pictures):
+    """Pairs of a map that follows, of a random one and of a constant one."""
+    model = mini("resnet50")
+    seen = resize_pictures(pictures, model.backbone.preprocessing)
+    labels = [predicted(model, picture) for picture in seen]
+    methods = [
+        CamMethod(key, key, whole_map=function)
+        for key, function in (("grey", grey), ("noise", noise), ("nothing", nothing))
+    ]
+    table = pairs_of_changed_pictures(model, methods, batch_of(pictures, labels), BatchSize(49))
+    return table.assign(backbone="resnet50", dcls=False)
+
+
+def test_maps_built_to_follow_be_random_or_be_constant(three):
+    summary = summarise_cose(three).set_index("method")
+    moved = three[(three.method == "grey") & three.change.isin(["translate_x", "translate_y",
+                  "flip_sideways", "flip_upright"])]  # fmt: skip
+    assert moved.ssim.to_numpy() == pytest.approx(1, abs=1e-6)  # exactly at the ceiling
+    rotated = three[(three.method == "grey") & (three.change == "rotate")]
+    assert rotated.ssim.min() > 0.5
+    levels = reference_levels(7, 224)
+    random = three[three.method == "noise"].ssim.mean()
+    assert random == pytest.approx(levels["likeness"], abs=0.03)
+    assert levels["likeness"] == pytest.approx(0.46, abs=0.02)  # the specification's
+    assert summary.loc["nothing", "undefined"] == "every map is constant"
+    assert math.isnan(summary.loc["nothing", "cose"])
+    assert summary.loc["nothing", "n_undefined"] == 4 * 48
+    assert summary.loc["grey", "cells"] == 224
+    assert summary.loc["noise", "cells"] == 7
+
+
+def test_finer_maps_are_compared_at_the_layers_cells_too(three):
+    coarse = three[three.method == "noise"]
+    assert (coarse.ssim == coarse.matched).all()
+    fine = three[three.method == "grey"]
+    assert (fine.ssim != fine.matched).mean() > 0.5
+
+
+@pytest.mark.parametrize(("cells", "chance"), [(14, 0.24), (28, 0.10), (224, 0.006)])
+def test_chance_by_resolution(cells, chance):
+    levels = reference_levels(cells, 224)
+    assert levels["likeness"] == pytest.approx(chance, abs=0.02)
+    c, f = levels["followed"], levels["likeness"]
+    assert levels["ceiling"] == pytest.approx(math.sqrt(c * (1 - f)))
+    assert levels["chance"] == pytest.approx(math.sqrt(f * (1 - f)))
+
+
+# --- scores --------------------------------------------------------------------------------------
+
+
+def made_pairs(rows: list[tuple], **columns) -> pd.DataFrame:
+    """rows: image, group, condition, ssim"""
+    table = pd.DataFrame(rows, columns=["image_id", "group", "condition", "ssim"])
+    common = {"backbone": "resnet50", "dcls": False, "method": "grad_cam", "change": "blur",
+              "constant": 0, "cells": 7.0, "side": 224}  # fmt: skip
+    return table.assign(matched=table.ssim, **common | columns)
+
+
+BY_HAND = [
+    ("a", "geometric", KEPT, 0.9), ("a", "photometric", KEPT, 0.7),
+    ("a", "photometric", CHANGED, 0.4), ("a", MODEL, CHANGED, 0.2), ("a", MODEL, KEPT, 0.0),
+    ("b", "geometric", KEPT, 0.5), ("b", "photometric", CHANGED, 0.6),
+    ("c", "geometric", WRONG, np.nan), ("c", "photometric", MENDED, np.nan),
+]  # fmt: skip
+
+
+def test_score_by_hand():
+    row = summarise_cose(made_pairs(BY_HAND)).iloc[0]
+    assert row.consistency == pytest.approx((0.9 + 0.7 + 0.5) / 3)
+    assert row.sensitivity == pytest.approx(1 - (0.4 + 0.2 + 0.6) / 3)
+    assert row.cose == pytest.approx(math.sqrt(0.7 * 0.6))
+    assert (row.n_kept, row.n_changed, row.n_pictures, row.n_right) == (3, 3, 3, 2)
+    assert row.undefined == ""
+    assert math.isnan(row.cose_low)  # three pictures: no interval
+    parts = by_change(made_pairs(BY_HAND)).set_index("part")
+    assert parts.loc["geometric", "consistency"] == pytest.approx(0.7)
+    assert math.isnan(parts.loc["model", "consistency"])
+    assert parts.loc["model", "sensitivity"] == pytest.approx(0.8)
+    assert parts.loc["photometric", "cose"] == pytest.approx(math.sqrt(0.7 * 0.5))
+    counted = conditions(made_pairs(BY_HAND)).set_index("group")
+    assert counted.loc["model", KEPT] == 1
+    assert counted.loc["photometric", MENDED] == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        ([("a", "geometric", KEPT, 0.5)], "no answer becomes wrong"),
+        ([("a", "geometric", CHANGED, 0.5)], "no pair stays right"),
+        ([("a", "geometric", KEPT, -0.5), ("a", "geometric", CHANGED, 0.5)], "negative"),
+        ([("a", "geometric", KEPT, 0.5), ("a", "geometric", CHANGED, -0.5)], "above 1"),
+    ],
+)
+def test_what_cannot_be_scored_is_told(rows, why):
+    row = summarise_cose(made_pairs(rows)).iloc[0]
+    assert why in row.undefined
+    assert math.isnan(row.cose) == (why != "above 1")
+
+
+def test_intervals_resample_pictures():
+    rng = np.random.default_rng(0)
+    rows = []
+    for image in range(30):
+        level = rng.normal(0, 0.1)  # pairs of a picture are alike: fewer numbers than pairs
+        rows += [(f"i{image}", "geometric", KEPT, 0.8 + level)] * 20
+        rows += [(f"i{image}", "photometric", CHANGED, 0.4 + level)] * (image % 3 + 1)
+    table = made_pairs(rows)
+    row = summarise_cose(table).iloc[0]
+    per = table.groupby(["image_id", "condition"]).ssim.agg(["sum", "size"]).unstack().to_numpy()
+    found = []
+    for _ in range(3000):
+        s_changed, s_kept, n_changed, n_kept = per[rng.integers(0, 30, 30)].sum(axis=0)
+        found.append(cose(s_kept / n_kept, s_changed / n_changed))
+    low, high = np.quantile(found, [0.025, 0.975])
+    assert row.cose_low == pytest.approx(low, abs=0.004)
+    assert row.cose_high == pytest.approx(high, abs=0.004)
+    assert row.cose_low < row.cose < row.cose_high
+
+
+def test_dcls_is_compared_on_the_pictures_both_have_right():
+    rows = [(f"i{i}", g, c, s) for i in range(20) for g, c, s in
+            (("geometric", KEPT, 0.6), ("photometric", CHANGED, 0.5))]  # fmt: skip
+    better = [(i, g, c, s + 0.1 if c == KEPT else s - 0.1) for i, g, c, s in rows]
+    better += [("only", "geometric", KEPT, 0.0)]
+    table = pd.concat([made_pairs(rows), made_pairs(better, dcls=True)])
+    found = compare_cose(table).set_index("score")
+    assert found.difference["consistency"] == pytest.approx(0.1)
+    assert found.difference["sensitivity"] == pytest.approx(0.1)
+    assert found.low["cose"] == pytest.approx(found.difference["cose"])
+    assert (found.n == 20).all()
+
+
+# --- a study -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """With a stand-in for an earlier network."""
+    monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path)
+
+    def earlier(self, key, dcls):
+        path = tmp_path / "training" / variant_name(key, dcls) / "10-percent.safetensors"
+        if not path.exists():
+            path.parent.mkdir(parents=True)
+            network = build_network(BACKBONES[key], dcls, mini=True, num_classes=12)
+            save_weights(network, path, {})
+        return [path]
+
+    monkeypatch.setattr(Inputs, "training_checkpoints", earlier)
+    return Study.from_profile("demo", ["resnet50"], ["grad_cam", "random_cam"])
+
+
+def test_a_study_is_the_same_for_all_and_goes_on_where_it_ended(study, monkeypatch):
+    table = score_cose(study, 3)
+    by_model = [
+        list(zip(rows.image_id, rows.change, rows.magnitude, strict=True))
+        for _, rows in table[table.network == ITSELF].groupby(["dcls", "method"])
+    ]
+    assert len(by_model) == 4
+    assert all(pairs == by_model[0] for pairs in by_model)
+    assert len(by_model[0]) == 3 * 48
+    names = list(table.network.unique())
+    assert names[:2] == [ITSELF, "random weights"]
+    assert len(names) == 3
+    earlier = study.inputs.training_checkpoints("resnet50", False)
+    assert [f"earlier: {p.name}" for p in earlier] == names[2:]
+
+    def never(*arguments):
+        raise AssertionError("made again")
+
+    monkeypatch.setattr(cose_study, "pairs_of_changed_pictures", never)
+    monkeypatch.setattr(cose_study, "pairs_of_changed_network", never)
+    pd.testing.assert_frame_equal(score_cose(study, 3), table)
+    kept = sorted(study.places.scores.with_name("cose").iterdir())
+    kept[0].write_bytes(kept[0].read_bytes()[:100])  # damaged
+    with pytest.raises(AssertionError, match="made again"):
+        score_cose(study, 3)
+
+
+def test_slow_explainers_foretell_their_time(study, capsys):
+    row = replace(METHODS["layer_cam"], key="slow", label="Slow one", forwards=70)
+    score_cose(study.changed(methods=(METHODS["grad_cam"], row)), 1)
+    said = capsys.readouterr()
+    assert "Slow one: about 70 forwards a map" in said.out + said.err
+
+
+def test_followed_is_what_pairs_score(pictures):
+    model = mini("resnet50")
+    seen = resize_pictures(pictures[:1], model.backbone.preprocessing)
+    batch = batch_of(pictures[:1], [predicted(model, seen[0])])
+    table = pairs_of_changed_pictures(model, [METHODS["layer_cam"]], batch, BatchSize(49))
+    shown = followed(model, METHODS["layer_cam"], batch)
+    assert len(shown) == 1 + len(KINDS)
+    scores = table.groupby("change").ssim.apply(list)
+    for row, kind in zip(shown[1:], dict.fromkeys(_by_size(int(batch.places[0]))), strict=True):
+        assert any(row.ssim == pytest.approx(s, abs=2e-4) for s in scores[kind])
+
+
+def _by_size(place: int) -> list[str]:
+    return [c.kind for c in sorted(changes_of(place), key=lambda c: -abs(c.magnitude))]
+
+
+# --- explanations in the picture's resolution ----------------------------------------------------
+
+
+class Toy(nn.Module):
+    """Looks at the contrast of one corner's red only."""
+
+    def __init__(self, side=8):
+        super().__init__()
+        self.side = side
+
+    def features(self, x):
+        return torch.tanh(x)
+
+    def head(self, features):
+        seen = features[:, 0, : self.side, : self.side].std(dim=(1, 2))
+        return torch.stack([3 * seen, -seen], dim=1)
+
+    def forward(self, x):
+        return self.head(self.features(x))
+
+
+def explained(key: str, model, x):
+    from lib.maps.head_pass import head_pass
+
+    return METHODS[key].maps(model, x, head_pass(model, x, torch.zeros(len(x), dtype=torch.long)))
+
+
+@pytest.mark.parametrize("key", PIXEL_METHODS)
+def test_pixel_methods_find_what_the_network_looks_at(key):
+    x = torch.rand(2, 3, 64, 64) * 0.1 + 0.5
+    x[:, 0, :24, :24] += torch.rand(2, 24, 24)  # its superpixels' mean colours have no contrast
+    x[:, 1, 32:, 32:] += 1
+    maps = explained(key, Toy(24), x)
+    assert maps.shape == (2, 64, 64)
+    assert maps.min() >= 0
+    corner = maps[:, :24, :24].mean()  # LIME's superpixels reach out of it
+    outside = (maps.sum() - maps[:, :24, :24].sum()) / (maps.numel() - 2 * 24 * 24)
+    assert corner > 3 * outside
+    if key not in ("lime", "blur_ig"):
+        assert maps[:, 24:].abs().max() == 0
+    again = explained(key, Toy(24), x)
+    assert torch.equal(maps, again)  # seeded
+
+
+def test_integrated_gradients_and_smooth_grad_by_literal_sums():
+    model, x = Toy(), torch.rand(1, 3, 16, 16)
+
+    def gradient(at):
+        leaf = at.clone().requires_grad_()
+        (found,) = torch.autograd.grad(model(leaf).softmax(1)[:, 0].sum(), leaf)
+        return found
+
+    def shown(attribution):
+        total = attribution.abs().sum(1)[0].numpy()
+        return min_max(torch.from_numpy(np.minimum(total, np.quantile(total, 0.99)))[None])[0]
+
+    nodes, weights = np.polynomial.legendre.leggauss(25)
+    total = sum(
+        w / 2 * gradient(x * float((1 + a) / 2)) for a, w in zip(nodes, weights, strict=True)
+    )
+    ours = explained("integrated_gradients", model, x)[0]
+    np.testing.assert_allclose(ours, shown(total * x), atol=1e-4)
+    generator = torch.Generator().manual_seed(20240803)
+    spread = 0.15 * (x.max() - x.min())
+    drawn = [torch.randn(3, 16, 16, generator=generator) for _ in range(50)]
+    noisy = sum(gradient(x + spread * one) for one in drawn)
+    np.testing.assert_allclose(explained("smooth_grad", model, x)[0], shown(noisy), atol=1e-4)
+
+
+def test_blur_ig_by_its_literal_sum():
+    """The authors' discretisation, with scipy's blur."""
+    model, x = Toy(), torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+    def blurred(sigma):
+        return ndimage.gaussian_filter(x.double().numpy(), (0, 0, sigma, sigma), mode="constant")
+
+    total = 0.0
+    for step in range(100):
+        sigma = step * 50 / 100
+        leaf = torch.from_numpy(blurred(sigma)).float().requires_grad_()
+        (gradient,) = torch.autograd.grad(model(leaf).softmax(1)[:, 0].sum(), leaf)
+        slope = (blurred(sigma + 0.01) - blurred(sigma)) / 0.01
+        total = total - 0.5 * slope * gradient.numpy()
+    shown = np.abs(total).sum(axis=1)[0]
+    shown = np.minimum(shown, np.quantile(shown, 0.99))
+    shown = (shown - shown.min()) / np.ptp(shown)
+    np.testing.assert_allclose(explained("blur_ig", model, x)[0], shown, atol=1e-4)
+
+
+def test_paths_account_for_the_whole_difference():
+    from lib.maps.pixel_methods import _blurred, _GuidedPath
+
+    model, x = Toy(), torch.rand(1, 3, 16, 16) * 2 - 0.5
+
+    def value(at):
+        return model(at).softmax(1)[:, 0]
+
+    path = _GuidedPath(x[0], 0.25, 0.02)
+    lengths = []
+    for step in range(1, 201):
+        leaf = path.at[None].clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(value(leaf).sum(), leaf)
+        path.advance(step / 200, gradient[0])
+        lengths.append(float((x[0] - path.at).abs().sum() / x.abs().sum()))
+    np.testing.assert_allclose(lengths, 1 - np.arange(1, 201) / 200, atol=1e-4)
+    assert torch.allclose(path.at, x[0], atol=1e-5)
+    gained = float(value(x) - value(torch.zeros_like(x)))
+    assert float(path.attribution.sum()) == pytest.approx(gained, rel=0.05)
+    # Blurring is scipy's, 0 outside.
+    expected = ndimage.gaussian_filter(x.numpy(), (0, 0, 3.3, 3.3), mode="constant")
+    np.testing.assert_allclose(_blurred(x, 3.3), expected, atol=1e-5)
+
+
+def test_pixel_methods_leave_a_network_as_it_was(pictures):
+    model = mini("convnext_tiny", dcls=True)
+    fast = model.for_inference(keep_plain=True)
+    fast.plain.train()
+    x = fast.prepare(pictures[:1])
+    with torch.inference_mode():
+        found = cam_maps(fast, x, torch.tensor([1]), ["integrated_gradients"])
+    assert found["integrated_gradients"].shape == (1, 224, 224)
+    assert fast.plain.training
+    assert all(p.grad is None and p.requires_grad for p in fast.plain.parameters())
+
+
+def test_undone_is_change_by_change():
+    changes = [Change("translate_x", 5.0), Change("blur"), Change("rotate", 30.0)]
+    maps = torch.rand(3, 40, 40)
+    for change, one, back in zip(changes, maps, undone(changes, maps), strict=True):
+        assert torch.equal(change.undo(one[None])[0], back)
+    assert enlarge(maps, 40).shape == maps.shape
+
+
+def test_pairs_without_an_ssim_are_counted_and_told():
+    rows = [("a", "geometric", KEPT, math.nan), ("a", "photometric", CHANGED, 0.5)]
+    row = summarise_cose(made_pairs(rows)).iloc[0]
+    assert row.n_undefined == 1
+    assert row.undefined == "no pair that stays right has an SSIM"
+
+
+def test_levels_of_a_method_with_a_floor_are_of_maps_with_that_floor():
+    plain, floored = reference_levels(7, 224), reference_levels(7, 224, 0.9)
+    assert floored["likeness"] > plain["likeness"] + 0.2
+    assert METHODS["threshold_grad_cam"].floor == 0.3
+    assert METHODS["grad_cam"].floor == 0
+
+
+def test_checkpoints_of_like_names_are_not_taken_for_each_other(tmp_path, monkeypatch):
+    """Names alike up to their first dot; what is no weights file is none; a damaged one can be
+    left out, and is told."""
+    study = Study.from_profile("demo", ["resnet50"], ["grad_cam"], 2)
+    whole = study.networks.load_model("resnet50", False)
+    turned = {name: t.clone() for name, t in whole.network.state_dict().items()}
+    for name in ("fc.weight", "fc.bias"):
+        turned[name] = turned[name].roll(1, 0)
+    folder = tmp_path / "resnet50"
+    folder.mkdir()
+    save_file(turned, folder / "net.epoch1.safetensors")
+    save_file(dict(whole.network.state_dict()), folder / "net.epoch2.safetensors")
+    (folder / "notes.txt").write_text("not weights")
+    (folder / "net.epoch3.safetensors").write_bytes(b"damaged")
+
+    def checkpoints(self, key, dcls):
+        found = sorted(folder.iterdir()) if not dcls else []
+        return [p for p in found if p.name.endswith(WEIGHTS_SUFFIXES)]
+
+    monkeypatch.setattr(Inputs, "training_checkpoints", checkpoints)
+    monkeypatch.setattr(Places, "scores", property(lambda self: tmp_path / "out" / "scores"))
+    with pytest.raises(WeightsError, match="epoch3"):
+        score_cose(study)
+    pairs = score_cose(study.changed(keep_going=True))
+    earlier = pairs[pairs.network.str.startswith("earlier")].set_index("network")
+    same = earlier.loc["earlier: net.epoch2.safetensors"]
+    other = earlier.loc["earlier: net.epoch1.safetensors"]
+    assert (same.predicted == same.predicted_after).all()
+    assert (other.predicted_after == (other.predicted + 1) % 12).all()
+    told = left_out(pairs)
+    assert list(told.left_out) == ["resnet50, earlier: net.epoch3.safetensors"]

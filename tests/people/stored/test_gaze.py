@@ -1,0 +1,346 @@
+"""Gaze points as human maps, and what is said of a folder in which something is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+from stand_ins import make_record
+
+from lib.commands.check_pictures import main
+from lib.people.clickme import ClickMe
+from lib.people.stored import StoredError, open_parts
+from lib.people.stored.check import check
+from lib.people.stored.gaze import gaze_map
+from lib.people.stored.shards import Shard, write_shard
+
+GAZE = "file,x,y\na.png,100,50\na.png,30.5,20\nb.png,128,200\n"
+
+
+def write_gaze(
+    folder: Path,
+    gaze: str = GAZE,
+    labels: str = "picture,label\na.png,3\nb.png,4\n",
+    blur: object = None,
+) -> Path:
+    """A wide picture `a.png` (200 x 100), and `b.png` of ClickMe's own size."""
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    for name, (width, height) in {"a.png": (200, 100), "b.png": (256, 256)}.items():
+        pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / name)
+    (folder / "labels.csv").write_text(labels)
+    (folder / "gaze.csv").write_text(gaze)
+    (folder / "gaze.json").write_text(json.dumps(blur or {"sigma_pixels": 10}))
+    return folder
+
+
+def first(folder: Path, index: int = 0):
+    (found,) = open_parts([folder])[0].read([index])
+    if isinstance(found, StoredError):
+        raise found
+    return found
+
+
+# --- the map ------------------------------------------------------------------------------
+
+
+def test_a_map_is_scipys_gaussian_filter_of_a_raster_of_points():
+    rng = np.random.default_rng(1)
+    rows, columns = rng.integers(40, 216, (2, 12))
+    weights = rng.uniform(0.1, 2, 12)
+    raster = np.zeros((256, 256))
+    np.add.at(raster, (rows, columns), weights)
+    expected = gaussian_filter(raster, 9, mode="constant", truncate=12)
+    points = np.column_stack([columns + 0.5, rows + 0.5, weights])
+    found = gaze_map(points, 9, 256, 256)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected / expected.max() * 255, atol=1e-4)
+
+
+def test_a_map_of_a_wide_picture_is_scipys_cut_to_the_centred_square():
+    """512 x 256: the square is columns 128 to 383, and points beside it reach into it."""
+    raster = np.zeros((256, 512))
+    raster[100, 120] = raster[30, 250] = 1
+    expected = gaussian_filter(raster, 15, mode="constant", truncate=12)[:, 128:384]
+    found = gaze_map(np.array([[120.5, 100.5, 1], [250.5, 30.5, 1]]), 15, 512, 256)
+    np.testing.assert_allclose(found, expected / expected.max() * 255, atol=1e-4)
+
+
+@given(
+    st.integers(100, 900), st.integers(100, 900), st.floats(0.05, 0.95), st.floats(0.05, 0.95)
+)  # fmt: skip
+def test_the_highest_place_is_the_point_by_hand(width, height, across, down):
+    side = min(width, height)
+    x = (width - side) / 2 + across * side
+    y = (height - side) / 2 + down * side
+    found = gaze_map(np.array([[x, y, 1.0]]), side / 10, width, height)
+    row, column = np.unravel_index(found.argmax(), found.shape)
+    assert abs(column + 0.5 - across * 256) <= 0.5 + 1e-6
+    assert abs(row + 0.5 - down * 256) <= 0.5 + 1e-6
+    assert found.max() == 255
+    assert found.min() >= 0
+
+
+def test_many_points_are_summed_as_few_are():
+    rng = np.random.default_rng(0)
+    points = np.column_stack([rng.uniform(0, 90, (9000, 2)), rng.uniform(1, 2, 9000)])
+    halves = [gaze_map(part, 5, 90, 90).astype(float) for part in (points[:4500], points[4500:])]
+    whole = gaze_map(points, 5, 90, 90)
+    weights = np.linalg.lstsq(np.column_stack([h.ravel() for h in halves]), whole.ravel(), None)[0]
+    assert np.abs(weights @ [h.ravel() for h in halves] - whole.ravel()).max() < 1e-3
+
+
+def test_what_nobody_looked_at_in_the_square_is_a_constant_map():
+    assert not gaze_map(np.array([[1.0, 50, 1]]), 1, 2000, 100).any()
+
+
+# --- the folder ---------------------------------------------------------------------------
+
+
+def test_a_folder_is_read_like_any_other(tmp_path):
+    folder = write_gaze(tmp_path / "gaze")
+    batch = next(ClickMe([folder], ("corrected",)).batches())
+    assert batch.image_ids == ["a.png", "b.png"]
+    assert batch.labels.tolist() == [3, 4]
+    # By hand: of 200 x 100 the square begins at x = 50, and 100 pixels become 256; the blur too.
+    at = np.arange(256) + 0.5
+    expected = np.zeros((256, 256))
+    for x, y in ((100, 50), (30.5, 20)):
+        across, down = (at - (x - 50) * 2.56) / 25.6, (at - y * 2.56) / 25.6
+        expected += np.exp(-(across[None, :] ** 2 + down[:, None] ** 2) / 2)
+    expected *= 255 / expected.max()
+    np.testing.assert_allclose(batch.stored_maps[0].numpy(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_picture_is_cut_as_a_plain_folders_is(tmp_path):
+    folder = write_gaze(tmp_path / "gaze")
+    plain = write_gaze(tmp_path / "plain")
+    (plain / "gaze.csv").unlink()
+    np.save(plain / "a.npy", np.eye(100, 200))
+    (plain / "labels.csv").write_text("picture,map,label\na.png,a.npy,3\n")
+    np.testing.assert_array_equal(first(folder).image, first(plain).image)
+
+
+def test_durations_weigh_and_their_unit_does_not_matter(tmp_path):
+    rows = [("a.png", 80, 50, 0.2), ("a.png", 120, 50, 0.6), ("b.png", 9, 9, 1)]
+    seconds = "".join(f"{f},{x},{y},{d}\n" for f, x, y, d in rows)
+    milliseconds = "".join(f"{f},{x},{y},{d * 1000:g}\n" for f, x, y, d in rows)
+    maps = [
+        first(write_gaze(tmp_path / name, f"file,x,y,duration\n{text}")).heatmap
+        for name, text in (("s", seconds), ("ms", milliseconds))
+    ]
+    np.testing.assert_allclose(*maps, rtol=1e-5)
+    # The two lie at 30 and 70 of the square's 100 pixels, far apart for this blur.
+    assert maps[0][128, 77] / maps[0][128, 179] == pytest.approx(1 / 3, abs=0.01)
+
+
+def test_a_blur_in_degrees_is_that_in_pixels(tmp_path):
+    one = write_gaze(tmp_path / "a", blur={"sigma_pixels": 12})
+    other = write_gaze(tmp_path / "b", blur={"sigma_degrees": 0.5, "pixels_per_degree": 24})
+    np.testing.assert_array_equal(first(one).heatmap, first(other).heatmap)
+
+
+def test_points_of_a_turned_photograph_are_those_of_the_upright_one(tmp_path):
+    folder = write_gaze(tmp_path, "file,x,y\na.jpg,40,150\n", "picture,label\na.jpg,0\n")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored 200 x 100, shown 100 x 200
+    Image.new("RGB", (200, 100)).save(folder / "a.jpg", exif=exif)
+    row, column = np.unravel_index(first(folder).heatmap.argmax(), (256, 256))
+    # The square begins at y = 50; 40 and 100 of its 100 pixels are 102.4 and 256 of 256.
+    assert (row, column) in {(255, 101), (255, 102)}
+
+
+def test_kept_scores_follow_points_blur_and_labels(tmp_path):
+    digests = {open_parts([write_gaze(tmp_path)])[0].digest()}
+    for change in (
+        {"gaze": GAZE.replace("30.5", "30.6")},
+        {"labels": "picture,label\na.png,3\nb.png,5\n"},
+        {"blur": {"sigma_pixels": 11}},
+    ):
+        digests.add(open_parts([write_gaze(tmp_path, **change)])[0].digest())
+    assert len(digests) == 4
+
+
+# --- what is wrong is said ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("a.png,201,50", r"gaze.csv, line 5: \(201, 50\) lies outside of a.png, which is 200 wide"),
+        ("a.png,20,-1", "lies outside"),
+        ("a.png,x,1", "line 5: x is 'x', expected a number"),
+        ("a.png,1", "line 5: y is None, expected a number"),
+        ("a.png,nan,1", "line 5: x is 'nan'"),
+        ("c.png,1,1", "line 5: c.png is not .* listed in labels.csv"),
+        ("../a.png,1,1", "is not .* listed"),
+    ],
+)
+def test_a_wrong_point_is_named_by_its_row(tmp_path, row, message):
+    folder = write_gaze(tmp_path, f"{GAZE}{row}\n")
+    with pytest.raises(StoredError, match=message):
+        open_parts([folder])
+    (part,) = open_parts([folder], tolerant=True)
+    left = ["b.png"] if row.startswith("a.png") else ["a.png", "b.png"]
+    assert [part.image_id(i) for i in range(len(part))] == left
+    assert "line 5" in part.damage
+
+
+def test_points_beside_the_picture_are_left_out_where_that_is_said(tmp_path):
+    allowed = {"sigma_pixels": 10, "outside": "leave out"}
+    folder = write_gaze(tmp_path, f"{GAZE}a.png,-3,5\n", blur=allowed)
+    assert (check(folder).points, check(folder).outside, check(folder).problems) == (3, 1, [])
+    folder = write_gaze(tmp_path, "file,x,y\na.png,-3,5\nb.png,1,1\n", blur=allowed)
+    with pytest.raises(StoredError, match="line 2: .*no point for a.png, but 1 outside of it"):
+        open_parts([folder])
+
+
+@pytest.mark.parametrize(
+    ("blur", "message"),
+    [
+        ({"sigma": 3}, r'must say {"sigma_pixels": 25} or .*; has sigma'),
+        ({"sigma_pixels": 3, "sigma_degrees": 1}, "must say"),
+        ({"sigma_degrees": 1}, "must say"),
+        ([3], "must say .*; has nothing"),
+        ({"sigma_pixels": 0}, "must be numbers above 0"),
+        ({"sigma_pixels": "25"}, "must be numbers above 0"),
+        ({"sigma_pixels": float("inf")}, "must be numbers above 0"),
+        ({"sigma_pixels": 10**400}, "must be numbers above 0"),
+        ({"sigma_pixels": 3, "outside": "yes"}, "outside is 'yes', expected one of refuse"),
+    ],
+)
+def test_a_wrong_blur_is_refused(tmp_path, blur, message):
+    with pytest.raises(StoredError, match=f"gaze.json.*{message}"):
+        open_parts([write_gaze(tmp_path, blur=blur)])
+
+
+def test_there_is_no_default_blur(tmp_path):
+    folder = write_gaze(tmp_path)
+    (folder / "gaze.json").unlink()
+    with pytest.raises(StoredError, match='gaze.json is not there: .*such as {"sigma_pixels": 25}'):
+        open_parts([folder])
+
+
+@pytest.mark.parametrize("sigma", [0.2, 300])
+def test_a_blur_that_makes_no_map_is_refused(tmp_path, sigma):
+    folder = write_gaze(tmp_path, blur={"sigma_pixels": sigma})
+    with pytest.raises(StoredError, match=r"a\.png: a sigma of .* expected 1 to 256; change"):
+        first(folder)
+
+
+@pytest.mark.parametrize(
+    ("gaze", "labels", "message"),
+    [
+        ("file,x\na.png,1\n", None, "gaze.csv needs the columns file,x,y; has file,x"),
+        ("file,x,y\n", None, "gaze.csv lists no picture"),
+        ("file,x,y\nb.png,1,1\n", None, "labels.csv, line 2: gaze.csv has no point for a.png"),
+        (GAZE, "picture,map,label\na.png,m.png,1\n", "line 2: names the map m.png"),
+        (GAZE, "picture,label\n../a.png,1\n", "line 2: ../a.png leads out of the folder"),
+        ("file,x,y,duration\na.png,1,1,0\n", None, "line 2: a duration of 0, expected more"),
+        ("file,x,y,duration\na.png,1,1,\n", None, "line 2: duration is ''"),
+        ("file,x,y,Duration\na.png,1,1,9\n", None, "the column 'Duration' is there twice, or is"),
+        ("file,x,y,x\na.png,1,1,9\n", None, "the column 'x' is there twice"),
+        (GAZE, "picture,label\na.png,3\n./a.png,3\n", "line 3: repeats a.png of line 2"),
+        (GAZE, "picture,label\na.png,cat\n", "line 2: the label 'cat' is no class index"),
+    ],
+)
+def test_what_is_wrong_in_the_lists_is_named(tmp_path, gaze, labels, message):
+    folder = write_gaze(tmp_path, gaze, labels or "picture,label\na.png,3\nb.png,4\n")
+    with pytest.raises(StoredError, match=message):
+        open_parts([folder])
+
+
+def test_points_without_labels_are_told_what_lacks(tmp_path):
+    folder = write_gaze(tmp_path)
+    (folder / "labels.csv").unlink()
+    with pytest.raises(StoredError, match="has gaze.csv and lacks labels.csv"):
+        open_parts([folder])
+
+
+# --- the whole folder at once -------------------------------------------------------------
+
+
+def test_check_says_all_that_is_wrong_at_once(tmp_path, capsys):
+    for name in "abcdef":
+        Image.new("RGB", (256, 256)).save(tmp_path / f"{name}.png")
+        Image.fromarray(np.eye(256, dtype=np.uint8)).save(tmp_path / f"{name}_map.png")
+    (tmp_path / "c.png").write_bytes(b"no picture")
+    Image.new("L", (256, 256)).save(tmp_path / "d_map.png")
+    Image.new("RGB", (256, 256), "red").save(tmp_path / "e_map.png")
+    (tmp_path / "notes.txt").write_text("a note")
+    rows = [f"{n}.png,{n}_map.png,{label}" for n, label in zip("abcde", range(5), strict=True)]
+    rows += ["f.png,f_map.png,1000", "g.png,f_map.png,1", "a.png,a_map.png,cat"]
+    (tmp_path / "labels.csv").write_text("\n".join(["picture,map,label", *rows, ""]))
+    assert main([str(tmp_path)]) == 2
+    told = capsys.readouterr().out
+    for line in (
+        "pictures with human maps that can be read: 3, of 3 classes (0 to 3)",
+        "left out of means: 1 (d.png)",
+        "files that nothing names: 1 (notes.txt)",
+        "problems: 5",
+        "labels.csv, line 8: g.png is not there",
+        "labels.csv, line 9: the label ",
+        "c.png is no readable picture",
+        "e_map.png is in colour",
+        "label 1000 is outside 0 … 999",
+    ):
+        assert line in told
+
+
+def test_check_finds_nothing_wrong_with_a_good_folder(tmp_path, capsys):
+    assert main([str(write_gaze(tmp_path))]) == 0
+    told = capsys.readouterr().out
+    assert "pictures with human maps that can be read: 2, of 2 classes (3 to 4)" in told
+    assert "gaze points: 3; beside their pictures, left out: 0" in told
+    assert told.endswith("problems: 0\n")
+
+
+def test_more_than_ten_problems_are_told_by_check_alone(tmp_path):
+    folder = write_gaze(tmp_path, GAZE + "a.png,999,9\n" * 15)
+    with pytest.raises(StoredError, match="… and 5 more: python -m lib.stored.check"):
+        open_parts([folder])
+    assert len(check(folder).problems) == 15
+
+
+def test_check_reads_shards_and_says_every_damaged_record(tmp_path):
+    path = tmp_path / "val-0.tfrecords"
+    write_shard(path, [make_record(i) for i in range(5)])
+    content = bytearray(path.read_bytes())
+    for index in (1, 3):
+        content[Shard(path).addresses[index].offset + 50] ^= 1
+    path.write_bytes(content)
+    found = check(tmp_path)
+    assert found.pictures == 3
+    assert [f"record {i}" in p for i, p in zip((1, 3), found.problems, strict=True)] == [True] * 2
+
+
+def test_check_of_what_is_not_there(tmp_path, capsys):
+    assert main([str(tmp_path / "nowhere")]) == 2
+    assert main([str(tmp_path)]) == 2
+    assert "holds no pictures" in capsys.readouterr().out
+
+
+def test_a_subfolder_that_cannot_be_read_is_not_passed_over(tmp_path, monkeypatch):
+    (tmp_path / "locked").mkdir()
+    np.savez(tmp_path / "a.npz", image=np.zeros((256, 256, 3), "u1"), heatmap=np.eye(256), label=1)
+    listing = os.scandir
+
+    def refusing(path):  # by hand: for an administrator no folder is locked
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listing(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(StoredError, match="locked cannot be read: Permission denied"):
+        open_parts([tmp_path])
+    (part,) = open_parts([tmp_path], tolerant=True)
+    assert len(part) == 1
+    assert "locked" in part.damage

@@ -1,0 +1,384 @@
+"""The report holds what the folders hold, lacks what they lack, and is readable in a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from functools import cache
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from stand_ins import made_up_scores
+
+from lib.figures.captions import CAPTIONS
+from lib.report.grids import as_texts
+from lib.report.page import _TABLES, QUESTION, write_report
+from lib.report.result_table import results_table
+from lib.runner.outcomes import Outcome, write_run
+from lib.study.study import Study
+
+EVIL = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>&amp;"
+
+
+def save_csv(study: Study, name: str, rows: list[dict] | pd.DataFrame) -> None:
+    folder = study.places.output / "tables"
+    folder.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).to_csv(folder / f"{name}.csv", index=False)
+
+
+def save_picture(study: Study, name: str, size: tuple[int, int] = (640, 320)) -> None:
+    """A figure as `save_figure` leaves it: PNG, caption, provenance."""
+    study.places.figures.mkdir(parents=True, exist_ok=True)
+    path = study.places.figures / f"{name}.png"
+    Image.new("RGB", size, (200, 120, 40)).save(path)
+    path.with_suffix(".txt").write_text(f"What {name} shows. Data: embedded example.\n")
+    facts = {
+        "study": {"device": "cpu"},
+        "inputs": {"data/demo/classes.txt": "ab" * 32},
+        "commit": "0123456789ab",
+        "environment": {"python": "3.11.7", "torch": "2.15.0"},
+    }
+    path.with_suffix(".json").write_text(json.dumps(facts))
+
+
+def verdict(claim: str, word: str, **more) -> dict:
+    row = {"claim": claim, "verdict": word, "statistic": "mean difference", "value": 0.0123456}
+    row |= {"low": -0.5, "high": 12.25, "because": "the interval lies above 0 " * 6, "notes": ""}
+    return row | {"speaks_of": "simulated people"} | more
+
+
+def two_models() -> Study:
+    return Study.from_profile("demo", models=["resnet50", "caformer_s18"])
+
+
+@cache
+def results() -> pd.DataFrame:
+    study = two_models()
+    scores = made_up_scores(study)
+    return results_table(
+        study, pd.concat(scores.assign(protocol=p) for p in study.choices.protocols)
+    )
+
+
+def fill(study: Study) -> None:
+    """Every part of a report, some of it long or wide."""
+    save_csv(study, "results", results())
+    words = ("reproduced", "not reproduced", "undecided at this n")
+    unknown = verdict("Claim 4", words[2], statistic="", value=np.nan, low=np.nan, high=np.nan)
+    save_csv(study, "verdicts", [*(verdict(f"Claim {w}", w) for w in words), unknown])
+    save_csv(study, "left_out", [{"left_out": "val-3", "reason": "/long" * 60}])
+    wide = {f"a_column_{i}": i / 7 for i in range(20)}
+    for name in _TABLES:
+        save_csv(study, name, [{"backbone": "ResNet-50", "dcls": True, **wide}] * 3)
+    save_csv(study, "paired", [{"backbone": f"row {i}", "p": 10.0**-i} for i in range(40)])
+    for name in [*CAPTIONS, "my_own"]:
+        save_picture(study, name, size=(2000, 600) if name == "learned_kernels" else (640, 320))
+    outcomes = [
+        Outcome("01_setup", "ok", "no success on record", 75.2, peak_memory_bytes=2**30),
+        Outcome("02_x", "failed", "its cells changed", 3, detail="KeyError: 'a'\nin cell 2"),
+    ]
+    values = {"profile": "demo", "models": ["resnet50"], "device": "cpu"}
+    path = study.places.output / "run.json"
+    write_run(path, outcomes, values, "python run_all.py", "2026-01-01", "2026-01-02")
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch) -> Study:
+    for name in ("OUTPUT", "FIGURES"):
+        monkeypatch.setattr(f"lib.study.places.{name}", tmp_path / name.lower())
+    return two_models()
+
+
+class Page(HTMLParser):
+    """A page's tags, and the text without them."""
+
+    def __init__(self, study: Study):
+        super().__init__()
+        self.source = write_report(study).read_text(encoding="utf-8")
+        self.tags: list[tuple[str, dict]] = []
+        self._texts: list[str] = []
+        self.feed(self.source)
+        self.text = " ".join(" ".join(self._texts).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self._texts.append(data)
+
+    def all(self, *names: str) -> list[dict]:
+        return [attributes for tag, attributes in self.tags if tag in names]
+
+
+# --- what it holds -------------------------------------------------------------------------------
+
+
+def test_what_another_study_left_is_named_and_not_shown(study):
+    fill(study)
+    facts = {"commit": "abc", "inputs": {}, "environment": {}}
+    other = {"study": {"models": ["convnext_tiny"], "limit": 64}} | facts
+    save_csv(study, "summary", [{"backbone": "resnet50", "score": 0.123456}])
+    (study.places.output / "tables" / "summary.json").write_text(json.dumps(other))
+    (study.places.figures / "cose.json").write_text(json.dumps(other))
+    page = Page(study)
+    assert "0.123" not in page.text
+    assert "summary.csv is not of this study (models: ['convnext_tiny']" in page.text
+    assert "cose.png is not of this study" in page.text
+    assert "limit: 64, here 0" in page.text
+    assert len(page.all("img")) == len(CAPTIONS)  # all but that one, and my own
+
+
+def test_everything_that_is_there_is_shown(study):
+    fill(study)
+    page = Page(study)
+    assert "ot made in this run" not in page.text
+    assert "cannot be read" not in page.text
+    for words in (
+        QUESTION, study.choices.profile.label, study.choices.profile.caveat, "Left out", "/long/long",
+        "undecided at this n", "mean difference: 0.0123 [-0.500, 12.250]", "They speak of: simulated people",
+        "Grad-CAM, protocol published", "Threshold-Grad-CAM, protocol corrected", "CAFormer-S18 mini",
+        "40 rows", "1.00e-05", "a column 19", "ResNet-50", "0.143", *_TABLES.values(),
+        *(c.title for c in CAPTIONS.values()), "My own", "What my_own shows.",
+        "made at commit 0123456789ab", "python run_all.py", "01_setup", "1:15", "1.0 GiB",
+        "KeyError: 'a' in cell 2", "1: a notebook's cell raised an error",
+        "torch", "2.15.0", "data/demo/classes.txt", "ab" * 32,
+    ):  # fmt: skip
+        assert words in page.text
+    images = page.all("img")
+    alts = [f"{c.title}. {c.text}" for c in CAPTIONS.values()]
+    assert [image["alt"] for image in images] == [
+        *alts,
+        "What my_own shows. Data: embedded example.",
+    ]
+    assert (images[0]["width"], images[0]["height"]) == ("640", "320")
+
+
+def test_what_is_not_there_is_named_as_not_made(study):
+    page = Page(study)
+    assert page.text.count("Not made in this run.") == 4  # verdicts, results, run, origin
+    unmade = "; ".join(_TABLES.values())
+    assert f"Not made in this run: {unmade}." in page.text
+    assert next(iter(CAPTIONS.values())).title in page.text
+    assert "Left out" not in page.text
+    assert not page.all("img", "table")
+    assert study.choices.profile.caveat in page.text
+
+
+@pytest.mark.parametrize("garbage", [b"", b"\xff\xfe\x00", b"a,b\n1,2\n", b"[]", b'{"a": 1}'])
+def test_what_is_damaged_is_named_and_the_rest_is_shown(study, garbage):
+    fill(study)
+    for path in [*study.places.output.rglob("*.*"), *study.places.figures.iterdir()]:
+        if path.name not in ("power.csv", "protocols.png") and path.is_file():
+            path.write_bytes(garbage)
+    page = Page(study)
+    for name in ("verdicts.csv", "results.csv", "run.json", "figure_4_size.png"):
+        assert f"{name} cannot be read" in page.text
+    assert "What so many pictures can tell apart" in page.text
+    assert len(page.all("img")) == 1
+
+
+def test_a_table_without_rows_has_none(study):
+    save_csv(study, "left_out", pd.DataFrame(columns=["left_out", "reason"]))
+    save_csv(study, "power", pd.DataFrame(columns=["n", "power"]))
+    save_csv(study, "verdicts", pd.DataFrame(columns=list(verdict("", ""))))
+    page = Page(study)
+    assert "Left out" not in page.text
+    assert page.text.count("It has no rows.") == 1
+    assert not page.all("table")
+
+
+def test_a_profile_without_a_caveat_shows_no_notice(study):
+    page = Page(study.changed(profile=replace(study.choices.profile, caveat="")))
+    assert "notice" not in [tag.get("class") for _, tag in page.tags]
+
+
+def test_the_same_folders_give_the_same_page(study):
+    fill(study)
+    assert Page(study).source == Page(study).source
+    assert [path.name for path in study.places.output.glob("*.html")] == ["report.html"]
+
+
+def test_names_cannot_write_into_the_page(study, tmp_path, monkeypatch):
+    fill(study)
+    save_csv(study, "left_out", [{"left_out": EVIL, "reason": EVIL}])
+    save_csv(study, "verdicts", [verdict(EVIL, EVIL, because=EVIL, statistic=EVIL)])
+    save_csv(study, "power", [{EVIL: EVIL}])
+    save_csv(study, "sanity", [{EVIL: i} for i in range(20)])
+    (study.places.figures / "my_own.txt").write_text(EVIL)
+    facts = {"commit": EVIL, "study": {"device": EVIL}, "inputs": {EVIL: EVIL}, "environment": {}}
+    (study.places.figures / "my_own.json").write_text(json.dumps(facts))
+    write_run(
+        study.places.output / "run.json", [Outcome(EVIL, EVIL, EVIL)], {EVIL: EVIL}, EVIL, EVIL
+    )
+    page = Page(study.changed(profile=replace(study.choices.profile, label=EVIL, caveat=EVIL)))
+    assert page.text.count(EVIL) > 12
+    assert "<script" not in page.source
+    assert not page.all("script")
+    assert all(image["src"].startswith("data:image/png;base64,") for image in page.all("img"))
+    assert not any(name.startswith("on") for _, tag in page.tags for name in tag)
+
+
+def test_the_page_needs_nothing_but_itself(study):
+    fill(study)
+    page = Page(study)
+    ids = [tag["id"] for _, tag in page.tags if "id" in tag]
+    assert len(ids) == len(set(ids))
+    for _, tag in page.tags:
+        for name in tag.keys() & {"src", "href", "srcset", "poster", "action", "data", "style"}:
+            assert tag[name].startswith(("#", "data:"))
+            assert not tag[name].startswith("#") or tag[name][1:] in ids
+    assert not re.search(r"url\(|@import|http-equiv", page.source)
+
+
+def test_headings_and_tables_tell_their_structure(study):
+    fill(study)
+    page = Page(study)
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels.count(1) == 1
+    assert levels[0] == 1
+    assert all(later <= level + 1 for level, later in pairwise(levels))
+    assert page.all("html")[0]["lang"] == "en"
+    assert page.all("th")
+    assert all(tag["scope"] in ("col", "row") for tag in page.all("th"))
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([0.123456, -1.28569, 1.0, 0.0], ["0.123", "-1.286", "1.000", "0.000"]),
+        ([0.0084149, 0.0999999, 0.000012345], ["0.00841", "0.1000", "1.23e-05"]),
+        ([123.45678, 25557032.5], ["123.457", "25,557,032"]),
+        ([240.0, np.nan, 25557032], ["240", "–", "25,557,032"]),
+        ([-6.06, 0.28, 1], ["-6.06", "0.28", "1.00"]),
+        ([np.inf, 0.1], ["inf", "0.1"]),
+        ([1e-13, 0], ["1.00e-13", "0.000"]),
+        ([True, False], ["yes", "no"]),
+        (["ResNet-50", None, ""], ["ResNet-50", "–", "–"]),
+        ([], []),
+    ],
+)
+def test_numbers_are_rounded_to_what_can_be_read(values, texts):
+    assert as_texts(pd.Series(values)) == texts
+
+
+# --- in a browser --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("OUTPUT", "FIGURES"):
+            patched.setattr(f"lib.study.places.{name}", folder / name.lower())
+        study = two_models()
+        fill(study)
+        return write_report(study)
+
+
+@pytest.fixture
+def opened(browser, written):
+    """Opens the page at a width, in a colour scheme; at the end nothing may have gone wrong."""
+    contexts, wrong, requests = [], [], []
+
+    def open_page(width: int, scheme: str = "light"):
+        size = {"width": width, "height": 800}
+        contexts.append(browser.new_context(viewport=size, color_scheme=scheme))
+        page = contexts[-1].new_page()
+        page.on("console", lambda message: wrong.append(message.text))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(written.as_uri())
+        page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert wrong == []
+    assert [url for url in requests if not url.startswith("data:")] == [written.as_uri()]
+
+
+WIDTHS = [320, 360, 820, 1280]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_page_fits_every_width(opened, width):
+    page = opened(width)
+    assert page.evaluate("""() => {
+        const root = document.documentElement
+        return root.scrollWidth <= root.clientWidth
+    }""")
+    assert page.locator("table").count() > 10
+    assert page.evaluate("""() => [...document.querySelectorAll('table')].filter(table => {
+        const holder = table.closest('.scroll')
+        const outside = holder?.getBoundingClientRect().right > innerWidth
+        const named = holder?.tabIndex === 0 && holder.ariaLabel
+        return !named || outside || getComputedStyle(holder).overflowX !== 'auto'
+    }).length""") == 0  # fmt: skip
+
+
+def test_every_figure_is_drawn_and_told(opened):
+    page = opened(820)
+    images = page.evaluate("""() => [...document.images].map(image => ({
+        natural: image.naturalWidth, shown: image.getBoundingClientRect().width,
+        ratio: image.width / image.height * image.naturalHeight / image.naturalWidth,
+        alt: image.alt, caption: image.closest('figure').querySelector('figcaption').innerText}))
+    """)
+    assert len(images) == len(CAPTIONS) + 1
+    for image in images:
+        assert image["natural"] > 0
+        assert 0 < image["shown"] <= 820
+        assert image["ratio"] == pytest.approx(1, abs=0.01)
+        assert image["alt"].strip()
+        assert image["caption"].strip()
+
+
+# WCAG 2.2: contrast of relative luminances, of every element that has text of its own.
+CONTRASTS = """() => {
+    const channels = colour => colour.match(/[\\d.]+/g).map(Number)
+    const luminance = colour => {
+        const [r, g, b] = channels(colour).slice(0, 3).map(value => value / 255).map(
+            value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b
+    }
+    const ground = element => {
+        for (let e = element; e; e = e.parentElement) {
+            const colour = getComputedStyle(e).backgroundColor
+            if ((channels(colour)[3] ?? 1) === 1) return colour
+        }
+        return 'rgb(255, 255, 255)'
+    }
+    const written = element =>
+        [...element.childNodes].some(n => n.nodeType === Node.TEXT_NODE && n.data.trim()) ||
+        getComputedStyle(element, '::before').content !== 'none'
+    return [...document.body.querySelectorAll('*')]
+        .filter(element => element.checkVisibility() && written(element))
+        .flatMap(element => ['', '::before'].map(part => {
+            const [low, high] = [getComputedStyle(element, part).color, ground(element)]
+                .map(luminance).sort((a, b) => a - b)
+            return {text: element.innerText.slice(0, 40), contrast: (high + 0.05) / (low + 0.05)}
+        }))
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_every_text_stands_out_from_its_ground(opened, scheme, width):
+    page = opened(width, scheme)
+    found = page.evaluate(CONTRASTS)
+    assert len(found) > 500
+    assert [each for each in found if not each["contrast"] >= 4.5] == []
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
+    assert dark == (scheme == "dark")
+
+
+def test_it_prints_on_pages(opened):
+    printed = opened(1280, "dark").pdf(format="A4")
+    assert printed.startswith(b"%PDF")
+    assert len(re.findall(rb"/Type /Page\b", printed)) > 3

@@ -1,0 +1,119 @@
+"""Scoring by several processes: the table is a single process's, whoever dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+from stand_ins import copy_lib, make_record
+
+from lib.base.paths import ROOT
+from lib.people.stored.shards import write_shard
+from lib.scores import cluster
+from lib.scores.study_scores import score_study
+from lib.study.study import Study
+
+SHARDS, PICTURES = 4, 12
+CHOICES = {
+    "models": ["resnet50", "convnext_tiny"], "protocols": ["corrected"], "batch_size": 4,
+}  # fmt: skip
+# A program of its own: Dask starts its workers from one.
+PROGRAM = f"""
+import sys
+from lib.scores import score_study
+from lib.study import Study
+
+if __name__ == "__main__":
+    pictures, table = sys.argv[1:]
+    study = Study.from_profile("demo", **{CHOICES}, pictures=pictures, workers=2)
+    score_study(study).to_csv(table, index=False)
+"""
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    folder = tmp_path / "pictures"
+    for number in range(SHARDS):
+        path = folder / f"val-{number}.tfrecords"
+        write_shard(path, (make_record(100 * number + i, label=i % 12) for i in range(PICTURES)))
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path) -> Path:
+    """A copy of the project: its workers keep scores of their own."""
+    folder = tmp_path / "project"
+    (folder / "data").mkdir(parents=True)
+    copy_lib(folder)
+    (folder / "data" / "demo").symlink_to(ROOT / "data" / "demo")
+    (folder / "program.py").write_text(PROGRAM)
+    return folder
+
+
+def start(project: Path, *arguments: object) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "program.py", *map(str, arguments)], cwd=project,
+        env={**os.environ, "PYTHONPATH": str(project)},
+    )  # fmt: skip
+
+
+def kept(project: Path) -> list[Path]:
+    return list((project / "data" / "output").rglob("[!.]*.parquet"))
+
+
+def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
+    """The processes in which Dask's workers live, once they are there."""
+    below = psutil.Process(process.pid).children(recursive=True)
+    return [p for p in below if "spawn_main" in " ".join(p.cmdline())]
+
+
+def same(one: Path, other: Path) -> bool:
+    pd.testing.assert_frame_equal(pd.read_csv(one), pd.read_csv(other), rtol=0, atol=1e-5)
+    return True
+
+
+def test_two_workers_one_of_them_killed_make_the_single_processs_table(
+    project, pictures, tmp_path, monkeypatch
+):
+    table, alone = tmp_path / "two.csv", tmp_path / "alone.csv"
+    process = start(project, pictures, table)
+    deadline = time.monotonic() + 120
+    while not kept(project):
+        assert process.poll() is None
+        assert time.monotonic() < deadline, "the workers did not come"
+        time.sleep(0.01)
+    victim = workers_of(process)[0]
+    os.kill(victim.pid, signal.SIGKILL)
+    finished = {path.name: path.stat().st_mtime_ns for path in kept(project)}
+    assert process.wait(timeout=300) == 0
+    after = {path.name: path.stat().st_mtime_ns for path in kept(project)}
+    assert finished.items() <= after.items()  # what was finished is not done again
+    assert len(after) == SHARDS * 4
+    monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path / "output")
+    study = Study.from_profile("demo", **CHOICES, pictures=str(pictures))
+    score_study(study).to_csv(alone, index=False)
+    assert len(list(study.places.scores.iterdir())) == SHARDS * 4
+    assert same(table, alone)
+
+
+def test_a_scheduler_that_does_not_answer_is_named(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path / "output")
+    monkeypatch.setattr(cluster, "_WAIT", 1)
+    study = Study.from_profile(
+        "demo", **CHOICES, pictures=str(pictures), scheduler="tcp://127.0.0.1:9"
+    )
+    named = "no Dask scheduler answers at tcp://127.0.0.1:9"
+    with pytest.raises(cluster.ClusterError, match=named):
+        score_study(study)
+
+
+def test_workers_and_scheduler_exclude_each_other():
+    with pytest.raises(ValueError, match="workers and scheduler exclude each other"):
+        Study.from_profile("demo", workers=2, scheduler="tcp://127.0.0.1:8786")

@@ -1,0 +1,329 @@
+"""Kept scores: killed, raced, damaged, half there; the table is as if nothing had happened."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import re
+import time
+from dataclasses import replace
+from functools import partial
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rehearsal import write_stand_in
+from stand_ins import make_record
+
+from lib.base.paths import DEMO
+from lib.networks import models, rewrites
+from lib.networks.backbones import BACKBONES
+from lib.networks.building import build_network
+from lib.networks.checkpoints import MissingWeights, WeightsError
+from lib.networks.sources import WEIGHTS
+from lib.people.stored import StoredError
+from lib.people.stored.shards import Shard, write_shard
+from lib.report.readable import readable_table
+from lib.report.result_table import results_table, write_results
+from lib.scores import kept as kept_scores
+from lib.scores import units
+from lib.scores.kept import read_kept
+from lib.scores.results import paired_differences
+from lib.scores.study_scores import left_out, score_study
+from lib.study.inputs import Inputs, MissingInputs
+from lib.study.profiles import PROFILES
+from lib.study.study import Study
+
+SHARDS, PICTURES = 3, 12
+_MAKE_STUDY = """
+import os, sys
+from dataclasses import replace
+import lib.study.places
+from lib.scores import score_study
+from lib.study import Study
+
+sys.stderr = open(os.devnull, "w")
+lib.study.places.OUTPUT = output
+study = Study.from_profile("demo", models=["resnet50"], protocols=["corrected"], batch_size=4)
+names = tuple(p.name for p in sorted((data / "clickme" / "val").iterdir()))
+study = study.changed(profile=replace(study.choices.profile, data=data, shard_names=names))
+scores = score_study(study)
+scores.to_csv(table, index=False)
+"""
+# Processes of their own that need not import everything anew.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["lib.study.study", "lib.scores.study_scores"])
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    """The demo's weights, and three small shards."""
+    folder = tmp_path / "data"
+    for number in range(SHARDS):
+        path = folder / "clickme" / "val" / f"val-{number}.tfrecords"
+        write_shard(path, (make_record(100 * number + i, label=i % 12) for i in range(PICTURES)))
+    (folder / "checkpoints").mkdir()
+    for path in (DEMO / "checkpoints").iterdir():
+        (folder / "checkpoints" / path.name).symlink_to(path)
+    return folder
+
+
+@pytest.fixture
+def make(data, monkeypatch, tmp_path):
+    monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path / "output")
+
+    def study(**choices) -> Study:
+        choices = {"models": ["resnet50"], "protocols": ["corrected"], "batch_size": 4} | choices
+        made = Study.from_profile("demo", **choices)
+        names = tuple(f"val-{number}.tfrecords" for number in range(SHARDS))
+        return made.changed(profile=replace(made.choices.profile, data=data, shard_names=names))
+
+    return study
+
+
+def start(data: Path, output: Path, table: Path) -> BaseProcess:
+    names = {"data": data, "output": output, "table": table}
+    process = PROCESSES.Process(target=exec, args=(_MAKE_STUDY, names))
+    process.start()
+    return process
+
+
+def status(process: BaseProcess) -> int:
+    process.join()
+    return process.exitcode
+
+
+def kept(output: Path) -> dict[str, tuple[int, int]]:
+    """Finished files: name -> inode and time of change."""
+    return {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in output.rglob("[!.]*.parquet")}
+
+
+def test_scoring_killed_at_any_moment_and_resumed_ends_as_if_it_had_not_been(data, tmp_path):
+    expected = tmp_path / "expected.csv"
+    assert status(start(data, tmp_path / "once", expected)) == 0
+    output, table = tmp_path / "killed", tmp_path / "table.csv"
+    dice = random.Random(4)
+    kills = 0
+    for wanted in (1, 2, 4):  # so many files are there when the kill comes, or just more
+        process = start(data, output, table)
+        while process.is_alive() and len(kept(output)) < wanted:
+            time.sleep(0.001)
+        time.sleep(dice.uniform(0, 0.05))
+        before = kept(output)
+        if process.is_alive():
+            process.kill()
+            kills += 1
+        process.join()
+        after = kept(output)
+        assert {name: after[name] for name in before} == before  # nothing finished is redone
+    before = kept(output)
+    assert status(start(data, output, table)) == 0
+    assert kills
+    after = kept(output)
+    assert {name: after[name] for name in before} == before
+    assert len(after) == SHARDS * 2
+    assert table.read_bytes() == expected.read_bytes()
+
+
+@pytest.mark.slow
+def test_two_at_once_do_not_disturb_each_other(data, tmp_path):
+    both = [start(data, tmp_path / "shared", tmp_path / f"{i}.csv") for i in range(2)]
+    alone = start(data, tmp_path / "alone", tmp_path / "alone.csv")
+    assert [status(process) for process in (*both, alone)] == [0, 0, 0]
+    texts = {(tmp_path / f"{name}.csv").read_bytes() for name in (0, 1, "alone")}
+    assert len(texts) == 1
+    files = list((tmp_path / "shared").rglob("*.parquet"))
+    assert len(files) == SHARDS * 2
+    assert not list((tmp_path / "shared").rglob(".*"))
+
+
+def test_a_damaged_file_of_kept_scores_is_made_anew(make):
+    study = make()
+    expected = score_study(study)
+    path = next(study.places.scores.iterdir())
+    whole = path.read_bytes()
+    for content in (b"", whole[:-10], b"PAR1" + bytes(100)):
+        path.write_bytes(content)
+        pd.testing.assert_frame_equal(score_study(study), expected)
+    dice = random.Random(0)
+    for _ in range(40):  # a bit that flipped anywhere
+        content = bytearray(path.read_bytes())
+        content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+        path.write_bytes(content)
+        table = read_kept(path)
+        if table is not None:  # in what no reader looks at
+            pd.testing.assert_series_equal(table.rho, read_kept_before(whole, path).rho)
+        path.write_bytes(whole)
+
+
+def read_kept_before(whole: bytes, path: Path) -> pd.DataFrame:
+    other = path.with_name("other.parquet")
+    other.write_bytes(whole)
+    return read_kept(other)
+
+
+def test_where_scores_cannot_be_written_nothing_finished_is_lost(make, monkeypatch):
+    """A full disk, or a folder that became read-only, after some of the work."""
+    study = make()
+    whole = kept_scores.write_atomically
+    written = []
+
+    def full(path):
+        if len(written) == 2:
+            raise OSError(28, "No space left on device", str(path))
+        written.append(path)
+        return whole(path)
+
+    monkeypatch.setattr(kept_scores, "write_atomically", full)
+    with pytest.raises(OSError, match="No space left"):
+        score_study(study)
+    assert len(kept(study.places.scores)) == 2
+    monkeypatch.setattr(kept_scores, "write_atomically", whole)
+    before = kept(study.places.scores)
+    assert len(score_study(study)) == SHARDS * PICTURES * 2 * 2
+    assert before.items() <= kept(study.places.scores).items()
+
+
+# --- what is missing or unreadable ------------------------------------------------------------
+
+
+def test_an_unreadable_shard_ends_the_run_and_keeps_what_is_finished(make, data):
+    second = data / "clickme" / "val" / "val-1.tfrecords"
+    content = bytearray(second.read_bytes())
+    content[Shard(second).addresses[5].offset + 50] ^= 1
+    second.write_bytes(content)
+    study = make()
+    with pytest.raises(StoredError, match=r"val-1.tfrecords, record 5 at byte .* checksum"):
+        score_study(study)
+    assert len(kept(study.places.scores)) == 2  # val-0, both variants
+
+
+def test_keep_going_scores_what_it_can_and_says_what_it_left_out(make, data):
+    complete = score_study(make())
+    val = data / "clickme" / "val"
+    content = bytearray((val / "val-1.tfrecords").read_bytes())
+    content[Shard(val / "val-1.tfrecords").addresses[5].offset + 50] ^= 1
+    (val / "val-1.tfrecords").write_bytes(content)
+    (val / "val-2.tfrecords").unlink()
+    with pytest.raises(MissingInputs):
+        score_study(make())
+    study = make(keep_going=True)
+    scores = score_study(study)
+    told = left_out(scores).set_index("left_out").reason
+    assert set(told.index) == {"val-1:5", "val-2"}
+    assert "checksum does not match" in told["val-1:5"]
+    assert "No such file" in told["val-2"]
+    there = complete[~complete.image_id.str.fullmatch(r"val-1:5|val-2:\d+")]
+    # Other batches sum in another order, which may break ties otherwise.
+    pd.testing.assert_frame_equal(scores, there.reset_index(drop=True), atol=1e-4)
+    # Said again when all is kept from before; and never taken for complete.
+    pd.testing.assert_frame_equal(left_out(score_study(study)), left_out(scores))
+    (val / "val-2.tfrecords").write_bytes((val / "val-0.tfrecords").read_bytes())
+    with pytest.raises(StoredError, match="val-1.tfrecords, record 5"):
+        score_study(make())
+
+
+@pytest.mark.parametrize("trouble", ["missing", "cut short"])
+def test_keep_going_leaves_out_a_model_that_cannot_be_loaded(make, data, trouble, monkeypatch):
+    path = data / "checkpoints" / "caformer_s18_dcls.safetensors"
+    content = path.read_bytes()
+    path.unlink()
+    if trouble == "cut short":
+        path.write_bytes(content[:-100])
+        (data / "classes.txt").symlink_to(DEMO / "classes.txt")
+        monkeypatch.setattr(
+            "lib.networks.loading.DEMO", data
+        )  # where the miniatures are loaded from
+    models = ["resnet50", "caformer_s18"]
+    with pytest.raises((MissingInputs, WeightsError)):
+        score_study(make(models=models))
+    study = make(models=models, keep_going=True)
+    assert [backbone.key for backbone, _ in study.networks.there()] == ["resnet50"] * 2
+    scores = score_study(study)
+    assert set(scores.variant) == {"resnet50", "resnet50_dcls", "caformer_s18"}
+    missed = left_out(scores)
+    assert missed.left_out.tolist() == ["caformer_s18_dcls"]
+    table = results_table(study, scores)
+    of_caformer = table[table.backbone.str.startswith("CAFormer")]
+    assert of_caformer.score.notna().all()
+    assert of_caformer.score_dcls.isna().all()
+    assert of_caformer.n_paired.eq(0).all()
+    assert readable_table(table)["Score with DCLS"].tolist().count("–") == 2
+    write_results(study, table, missed)
+    text = (study.places.output / "tables" / "results.md").read_text()
+    assert (
+        "Left out, because missing or unreadable (1, see left_out.csv): caformer_s18_dcls" in text
+    )
+
+
+def test_with_nothing_that_can_be_scored_keep_going_ends_with_the_reasons(make, data):
+    for path in (data / "checkpoints").glob("resnet50*"):
+        path.unlink()
+    with pytest.raises(MissingInputs, match="resnet50_dcls.safetensors"):
+        score_study(make(keep_going=True))
+
+
+def test_missing_weights_without_keep_going_are_named(make, monkeypatch):
+    study = make()
+    monkeypatch.setattr(Inputs, "require", lambda self: None)  # gone since they were checked
+    (study.inputs.data / "checkpoints" / "resnet50.safetensors").unlink()
+    with pytest.raises(MissingWeights, match=r"no weights at .*resnet50\.safetensors"):
+        score_study(study)
+
+
+# --- the fairer pair -----------------------------------------------------------------------------
+
+
+def test_the_matched_resnet_shares_its_dcls_model_and_its_scores(tmp_path, monkeypatch):
+    """ResNet-50 (A3) is a row of the paper profile; its DCLS scores are computed once."""
+    monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path / "output")
+    # The fastest form is measured on one picture, once, and remembered for this test only.
+    monkeypatch.setattr(rewrites, "_PROBED_BATCH", 1)
+    monkeypatch.setattr(rewrites, "_ROUNDS", 1)
+    monkeypatch.setattr(
+        models, "remembered_form",
+        partial(rewrites.remembered_form, remembered=tmp_path / "forms.json"),
+    )  # fmt: skip
+    assert [b.key for b in PROFILES["paper"].backbones if b.pair_of] == ["resnet50_a3"]
+    data = tmp_path / "data"
+    write_shard(data / "clickme/val/val-0.tfrecords", (make_record(i, label=i) for i in range(3)))
+    for name in ("resnet50", "resnet50_a3", "resnet50_dcls"):
+        source = WEIGHTS[name]
+        write_stand_in(
+            build_network(BACKBONES[source.variant[0]], source.variant[1]), "resnet", source, data
+        )
+    study = Study.from_profile(
+        "paper", models=["resnet50", "resnet50_a3"], protocols=["corrected"],
+        methods=["grad_cam"], pictures=str(data / "clickme" / "val"), data_dir=str(data),
+    )  # fmt: skip
+    scores = score_study(study)
+    names = sorted(re.sub("-val-0-.*", "", p.name) for p in study.places.scores.iterdir())
+    assert names == ["resnet50", "resnet50_a3", "resnet50_dcls"]
+    rho = {name: rows.rho.fillna(-2).tolist() for name, rows in scores.groupby("variant")}
+    assert rho["resnet50_a3_dcls"] == rho["resnet50_dcls"]
+    assert rho["resnet50_a3"] != rho["resnet50"]
+    table = results_table(study, scores)
+    assert table.backbone.tolist() == ["ResNet-50", "ResNet-50 (A3)"]
+    assert "A1" in table.recipe[0]
+    assert "A3" in table.recipe[1]
+    assert table.recipe_dcls.str.contains("A3").all()
+    assert "Trained by" in readable_table(table)
+    assert len(paired_differences(study.choices, scores)) == 2
+
+
+def test_a_shard_that_changes_while_it_is_scored_keeps_nothing_wrong(make, data, monkeypatch):
+    """Its pictures were read before, its hash would be taken after."""
+    study = make()
+    path = data / "clickme" / "val" / "val-0.tfrecords"
+    whole = units.score_part
+
+    def replaced(*arguments):
+        scores = whole(*arguments)
+        write_shard(path, (make_record(500 + i, label=1) for i in range(PICTURES)))
+        return scores
+
+    monkeypatch.setattr(units, "score_part", replaced)
+    with pytest.raises(StoredError, match="val-0 or the weights of resnet50 changed while"):
+        score_study(study)
+    assert not kept(study.places.scores)
