@@ -1,0 +1,152 @@
+"""The house: which room imports which, doors that open, faces that keep what they promise."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from importlinter.cli import lint_imports
+from nbformat import read
+
+from lib.base.paths import NOTEBOOKS, ROOT
+
+LIB = ROOT / "lib"
+ROOMS = sorted(p.parent for p in LIB.rglob("__init__.py") if p.parent != LIB / "stored")
+FACES = [room for room in ROOMS if "lazy_loader" in (room / "__init__.py").read_text()]
+DOORS = sorted(p.stem for p in LIB.glob("*.py") if p.name != "__init__.py")
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def code_files() -> Iterator[Path]:
+    return (path for path in sorted(LIB.rglob("*.py")))
+
+
+def test_every_contract_is_kept(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert lint_imports("pyproject.toml", no_cache=True) == 0
+
+
+def imports_of(path: Path, modules: set[str]) -> set[str]:
+    """The package's modules that a file imports, those inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            node.body = []
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return found & modules
+
+
+def test_no_import_leads_in_a_circle():
+    files = {module_of(p): p for p in code_files() if p.name != "__init__.py"}
+    left = {name: imports_of(path, set(files)) - {name} for name, path in files.items()}
+    while free := {name for name, needed in left.items() if not needed & left.keys()}:
+        left = {name: needed for name, needed in left.items() if name not in free}
+    assert not left, f"these import one another: {sorted(left)}"
+
+
+# What costs torch is imported where it is asked for, so that options, checks and reports do not
+# wait for it. The runner's text runs in a kernel.
+INSIDE_FUNCTIONS = {
+    "lib.people.stored.shards": {"tfrecord"},  # which takes torch along
+    "lib.study.study": {"lib.study.networks", "lib.people.clickme", "lib.study.device"},
+    "lib.runner.within": {"lib", "lib.base.versions", "lib.study.device", "lib.study.study", "torch"},
+}  # fmt: skip
+
+
+def test_imports_inside_functions_are_those_with_a_reason():
+    found: dict[str, set[str]] = {}
+    for path in code_files():
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                for node in ast.walk(function):
+                    if isinstance(node, ast.Import):
+                        names = {alias.name for alias in node.names}
+                    elif isinstance(node, ast.ImportFrom):
+                        names = {node.module}
+                    else:
+                        continue
+                    found.setdefault(module_of(path), set()).update(names)
+    assert found == INSIDE_FUNCTIONS
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=module_of)
+def test_a_room_says_what_it_is_for_and_what_it_may_import(room):
+    words = ast.get_docstring(ast.parse((room / "__init__.py").read_text()))
+    assert words
+    if room in FACES and room != LIB:
+        first, *rest = [line for line in words.splitlines() if line]
+        assert first.endswith(".")
+        assert rest[0].startswith("May import: ")
+
+
+@pytest.mark.parametrize("room", FACES, ids=module_of)
+def test_every_public_name_of_a_room_is_there(room):
+    face = importlib.import_module(module_of(room))
+    assert face.__all__
+    for name in face.__all__:
+        assert getattr(face, name) is not None
+        # A function of its module's name would take the module's place.
+        assert not (room / f"{name}.py").exists(), f"{name} hides a module"
+        assert not (room / name).is_dir(), f"{name} hides a room"
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_door_opens_and_holds_no_code_of_its_own(door):
+    text = (LIB / f"{door}.py").read_text()
+    assert importlib.import_module(f"lib.{door}").__doc__.startswith("Door")
+    assert not any(
+        isinstance(node, ast.FunctionDef | ast.ClassDef) for node in ast.walk(ast.parse(text))
+    )
+    for name in getattr(importlib.import_module(f"lib.{door}"), "__all__", ()):
+        assert getattr(importlib.import_module(f"lib.{door}"), name) is not None
+
+
+COMMANDS = ["lib.cam", "lib.lcam", "lib.score_maps", "lib.average_drop", "lib.stored.check"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_are_where_users_scripts_have_them(command, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", command, "--help"], capture_output=True, text=True, check=True,
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.stdout.startswith(f"usage: python -m {command}")
+
+
+def test_the_shortest_way_in_costs_no_torch():
+    code = (
+        "import sys; from lib import Study; Study.from_profile('demo').inputs.require();"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda p: p.stem)
+def test_notebooks_come_in_by_the_rooms_public_names(path):
+    faces = {module_of(room) for room in FACES} | {"lib.people.stored.check"}
+    for cell in read(path, as_version=4).cells:
+        if cell.cell_type == "code":
+            for node in ast.walk(ast.parse(cell.source)):
+                if isinstance(node, ast.ImportFrom) and node.module.startswith("lib"):
+                    assert node.module in faces
+
+
+def test_the_architecture_page_names_files_that_are_there():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    for name in re.findall(r"`([\w/]+\.py)`", page):
+        assert (LIB / name).is_file() or (ROOT / name).is_file(), name
+    for room in LIB.iterdir():
+        if (room / "__init__.py").is_file() and room.name != "stored":
+            assert re.search(rf"\b{room.name}\[", page), f"{room.name} is not drawn"
