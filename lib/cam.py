@@ -4,7 +4,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach("lib.maps", submod_attrs={
     "cam": ["cam_maps"],
-    "head_pass": ["HeadPass", "enlarge", "head_pass", "is_constant"],
+    "forward": ["HeadPass", "enlarge", "head_pass", "is_constant"],
     "threshold_grad_cam": ["ThresholdGradCAM"],
 })  # fmt: skip
 

@@ -34,7 +34,7 @@ from lib.base.files import write_atomically
 from lib.base.geometry import Preprocessing
 from lib.base.paths import DATA, shown
 from lib.base.threads import reuse_memory
-from lib.maps.head_pass import enlarge, head_pass
+from lib.maps.forward import enlarge, head_pass
 from lib.maps.methods import METHODS, PUBLISHED_METHODS
 from lib.networks.backbones import THE_EIGHT, Backbone, variant_name
 from lib.networks.batch_size import BatchSize

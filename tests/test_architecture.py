@@ -45,6 +45,7 @@ def imports_of(path: Path, modules: set[str]) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    assert "run_all" not in found
     return found & modules
 
 

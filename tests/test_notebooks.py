@@ -73,33 +73,6 @@ def test_notebook_defines_no_long_function_and_holds_no_absolute_path(notebook):
                 assert not re.match(r"(/|[A-Z]:\\|~)", node.value)
 
 
-def test_library_never_imports_upwards():
-    """notebooks -> lib only; figures never compute scores, scoring never draws."""
-
-    def imports(path):
-        tree = ast.parse(path.read_text())
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom):
-                yield node.module
-            elif isinstance(node, ast.Import):
-                yield from (name.name for name in node.names)
-
-    found = {p.relative_to(ROOT).as_posix(): set(imports(p)) for p in (ROOT / "lib").rglob("*.py")}
-    assert not any("run_all" in names for names in found.values())
-    for path in ("lib/figures/scores.py", "lib/figures/analyses.py", "lib/figures/lcam.py"):
-        assert not found[path] & {
-            "lib.scores.scoring",
-            "lib.maps.cam",
-            "lib.scores.statistics",
-            "torch",
-        }
-    assert not any(name.startswith(("matplotlib", "seaborn", "lib.figures.scores.scores", "lib.figures.analyses"))
-                   for path in ("scoring", "control_scores", "measures", "sanity", "verdicts")
-                   for name in found[f"lib/{path}.py"])  # fmt: skip
-    outside_demo = {p: names for p, names in found.items() if not p.startswith("lib/demo")}
-    assert not any(n.startswith("lib.demo") for names in outside_demo.values() for n in names)
-
-
 # --- README, Makefile, environment ------------------------------------------------------
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lib.base.threads import each
-from lib.maps.head_pass import HeadPass, enlarge, head_pass, is_constant
+from lib.maps.forward import HeadPass, enlarge, head_pass, is_constant
 from lib.maps.methods import CamMethod, min_max
 from lib.networks.backbones import Backbone
 from lib.networks.models import StudyModel

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lib.maps.head_pass import evaluating
+from lib.maps.forward import evaluating
 from lib.networks.models import StudyModel
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from lib.analyses.conversion import kernel_layers, kernels_of
 from lib.base.geometry import DELIVERED_SIZE, WHOLE, Preprocessing
 from lib.base.tables import unknown_name
-from lib.maps.head_pass import HeadPass, enlarge, head_pass, is_constant
+from lib.maps.forward import HeadPass, enlarge, head_pass, is_constant
 from lib.maps.methods import METHODS, CamMethod, family_key, grad_cam_family, grad_cam_variant
 from lib.networks.backbones import Backbone
 from lib.networks.checkpoints import WeightsError

@@ -36,7 +36,7 @@ def overlay(picture: np.ndarray, heatmap: np.ndarray, strength: float = 0.65) ->
 
 
 def plot_heatmap_rows(
-    pictures: np.ndarray,
+    pictures: Sequence[np.ndarray],
     rows: Mapping[str, np.ndarray],
     column_titles: Sequence[str] = (),
     title: str = "",

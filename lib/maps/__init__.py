@@ -9,7 +9,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "cam": ["cam_maps"],
     "elsewhere": ["match", "open_maps"],
-    "head_pass": ["HeadPass", "enlarge", "head_pass", "is_constant"],
+    "forward": ["HeadPass", "enlarge", "head_pass", "is_constant"],
     "placed": ["heatmaps"],
     "methods": ["ALL_METHODS", "CamMethod", "METHODS", "PUBLISHED_METHODS", "grad_cam_variant"],
     "threshold_grad_cam": ["ThresholdGradCAM"],

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from lib.base.geometry import DELIVERED_SIZE
-from lib.maps.head_pass import enlarge, head_pass
+from lib.maps.forward import enlarge, head_pass
 from lib.maps.methods import METHODS, CamMethod
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lib.base.geometry import DELIVERED_SIZE
 from lib.base.words import in_lines, some_of
-from lib.maps.head_pass import enlarge
+from lib.maps.forward import enlarge
 from lib.people.stored import StoredError
 from lib.people.stored.folders import LARGEST, files_below, read_grey
 

@@ -18,7 +18,7 @@ from lib.base.tables import Table
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from lib.maps.head_pass import HeadPass
+    from lib.maps.forward import HeadPass
 
 # The published floor of Threshold-Grad-CAM, as a share of the map's range.
 PUBLISHED_FLOOR = 0.3

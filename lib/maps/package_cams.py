@@ -19,7 +19,7 @@ import torch
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget, FinerWeightedTarget
 from torch import Tensor, nn
 
-from lib.maps.head_pass import HeadPass, evaluating
+from lib.maps.forward import HeadPass, evaluating
 from lib.networks.rewrites import PLAIN
 
 _CHUNK = 32  # networks' inputs at a time

@@ -17,7 +17,7 @@ from captum.attr._core.lime import get_exp_kernel_similarity_function
 from skimage.segmentation import quickshift
 from torch import Tensor, nn
 
-from lib.maps.head_pass import HeadPass, evaluating
+from lib.maps.forward import HeadPass, evaluating
 from lib.maps.methods import min_max
 
 _SEED = 20240803

@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lib.base.geometry import DELIVERED_SIZE
-from lib.maps.head_pass import enlarge
+from lib.maps.forward import enlarge
 from lib.maps.methods import min_max
 from lib.people.clickme import ClickMe
 from lib.people.human_maps import human_maps

@@ -30,7 +30,7 @@ _DETERMINING_CODE = (
     "lib.people.clickme", "lib.people.human_maps", "lib.people.listing", "lib.people.pictures",
     "lib.people.protocols", "lib.people.stored.folders", "lib.people.stored.gaze",
     "lib.people.stored.part", "lib.people.stored.shards",
-    "lib.maps.head_pass", "lib.maps.learned.attention", "lib.maps.methods", "lib.maps.one_pass",
+    "lib.maps.forward", "lib.maps.learned.attention", "lib.maps.methods", "lib.maps.one_pass",
     "lib.maps.package_cams", "lib.maps.pixel_methods",
     "lib.scores.agreements", "lib.scores.prepared", "lib.scores.scoring", "lib.scores.spearman",
 )  # fmt: skip

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from lib.base.tables import Table
 from lib.maps.cam import cam_maps
-from lib.maps.head_pass import is_constant
+from lib.maps.forward import is_constant
 from lib.people.human_maps import human_maps
 from lib.people.protocols import PROTOCOLS
 from lib.scores.spearman import Ranks, between_ranks, rank_maps

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lib.maps.head_pass import enlarge, head_pass
+from lib.maps.forward import enlarge, head_pass
 from lib.maps.methods import CamMethod
 from lib.networks.batch_size import BatchSize
 from lib.networks.models import StudyModel

@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from lib.base.threads import reuse_memory
-from lib.maps.head_pass import head_pass
+from lib.maps.forward import head_pass
 from lib.maps.methods import CamMethod
 from lib.networks.backbones import Backbone, variant_name
 from lib.networks.batch_size import BatchSize

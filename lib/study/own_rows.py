@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lib.base.geometry import Preprocessing
 from lib.base.shortage import is_out_of_memory
 from lib.base.tables import unknown_name
-from lib.maps.head_pass import HeadPass
+from lib.maps.forward import HeadPass
 from lib.maps.methods import METHODS, CamMethod, later
 from lib.networks.backbones import BACKBONES, Backbone, DclsRecipe
 from lib.networks.building import build_network

@@ -23,7 +23,7 @@ from lib.analyses.faithfulness import (
     road,
     score_faithfulness,
 )
-from lib.maps.head_pass import head_pass
+from lib.maps.forward import head_pass
 from lib.maps.methods import METHODS, PUBLISHED_METHODS
 from lib.networks.backbones import BACKBONES
 from lib.study.study import Study

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from lib.commands import average_drop
-from lib.maps.head_pass import head_pass
+from lib.maps.forward import head_pass
 from lib.maps.methods import METHODS
 from lib.networks.backbones import BACKBONES
 from lib.study.inputs import Inputs

@@ -14,7 +14,7 @@ from stand_ins import FAMILIES, mini
 from torch import nn
 
 from lib.maps.cam import cam_maps
-from lib.maps.head_pass import enlarge, head_pass, is_constant
+from lib.maps.forward import enlarge, head_pass, is_constant
 from lib.maps.methods import FLOORS, METHODS, family_key, grad_cam_family, grad_cam_variant, min_max
 from lib.maps.threshold_grad_cam import ThresholdGradCAM
 

@@ -12,7 +12,7 @@ from stand_ins import ALL_VARIANTS, FAMILIES, VARIANT_IDS, mini
 from torch import nn
 
 from lib.maps.cam import cam_maps
-from lib.maps.head_pass import head_pass
+from lib.maps.forward import head_pass
 from lib.maps.methods import ALL_METHODS, METHODS, min_max
 from lib.maps.one_pass import _first_component
 from lib.maps.package_cams import run_class

@@ -523,8 +523,10 @@ def test_changed_code_of_the_package_is_told(runner, monkeypatch, tmp_path):
     for path in (ROOT / "lib").rglob("*.py"):
         place = copy / path.relative_to(ROOT)
         place.parent.mkdir(exist_ok=True)
-        place.write_bytes(path.read_bytes() + b"#" * (path.name == "cam.py"))
-    (copy / "lib" / "study.mplstyle").write_bytes((ROOT / "lib" / "study.mplstyle").read_bytes())
+        place.write_bytes(path.read_bytes() + b"#" * (path.parts[-2:] == ("maps", "cam.py")))
+    (copy / "lib" / "figures" / "study.mplstyle").write_bytes(
+        (ROOT / "lib" / "figures" / "study.mplstyle").read_bytes()
+    )
     for module in ("lib.runner.manifest", "lib.base.paths"):
         monkeypatch.setattr(f"{module}.ROOT", copy)
     session = runner.session()
@@ -597,7 +599,7 @@ def test_the_studys_notebooks_declare_parameters_inputs_and_outputs():
             "profile": "str", "models": "list", "methods": "list", "limit": "int",
             "options": "dict",
         }  # fmt: skip
-        assert all(path.is_relative_to(ROOT) for path in step.outputs(study))
+        assert all(path.is_relative_to(ROOT) for path in step.outputs(study.places))
         assert all(path.suffix for path in step.inputs(study))
         assert step.inputs(study)
         assert "lib.study" in step.imports()
@@ -717,7 +719,7 @@ def test_too_little_disk_space_is_found_before_any_work(runner, monkeypatch):
 def test_results_that_cannot_be_written_are_found_before_any_work(runner):
     runner.study.places.figures.parent.mkdir(parents=True)
     runner.study.places.figures.write_text("a file in the folder's place")
-    problems = preflight._check_disk(runner.study)
+    problems = preflight._check_disk(runner.study.places)
     assert problems[0].fault.key == "not ready"
     assert "cannot be written" in str(problems[0])
 

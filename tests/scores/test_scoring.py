@@ -19,7 +19,7 @@ from lib.people.protocols import PROTOCOLS
 from lib.people.stored.shards import Record, write_shard
 from lib.report.readable import readable_table
 from lib.report.result_table import entered_scores, results_table, write_results
-from lib.scores import kept, study_scores, units
+from lib.scores import kept, units
 from lib.scores.agreements import CONSTANT_HUMAN_MAP, CONSTANT_MODEL_MAP, NON_FINITE
 from lib.scores.prepared import PreparedPart
 from lib.scores.results import (
@@ -166,7 +166,7 @@ def test_an_interruption_keeps_what_is_finished(tmp_path, monkeypatch):
     assert [p.suffix for p in study.places.scores.iterdir()] == [".parquet"]
     again = []
     monkeypatch.setattr(
-        study_scores,
+        units,
         "score_part",
         lambda model, *o: again.append(model.variant) or score_part(model, *o),
     )

@@ -15,7 +15,7 @@ from torch import nn
 from lib.analyses.conversion import parameter_table
 from lib.analyses.sanity import parts
 from lib.maps.cam import cam_maps
-from lib.maps.head_pass import head_pass
+from lib.maps.forward import head_pass
 from lib.maps.methods import METHODS
 from lib.networks.backbones import BACKBONES
 from lib.networks.building import build_network
@@ -207,7 +207,7 @@ def test_what_is_wrong_with_a_file_is_said_and_nothing_of_it_stays(text, why, tm
         names = (
             "add_model as A, add_method as M; from lib.networks.backbones import Preprocessing as P"
         )
-        text = f"from lib.study.extension import {names}; from odd_networks import N\n{text}"
+        text = f"from lib.extension import {names}; from odd_networks import N\n{text}"
         (tmp_path / "odd_networks.py").write_text(textwrap.dedent(ODD))
     path.write_text(text)
     if "json" in text:
@@ -233,7 +233,7 @@ def test_a_file_that_is_not_there_or_no_python_is_said(tmp_path, tables):
 def test_timms_models_bring_their_preprocessing_and_address(tmp_path, tables):
     path = tmp_path / "rows.py"
     path.write_text(
-        "from lib.study.extension import add_model\nadd_model('r18', timm='resnet18.a1_in1k')\n"
+        "from lib.extension import add_model\nadd_model('r18', timm='resnet18.a1_in1k')\n"
         "add_model('r18_layer3', timm='resnet18.a1_in1k', layer='layer3')\n"
     )
     load_extension(path)
@@ -255,7 +255,7 @@ def test_modules_beside_the_file_are_its_own_and_count_in_its_hash(own, tables):
     beside.write_text("import pack\nfrom pack.inner import POWER\nimport torch\n")
     rows = own.with_name("rows.py")
     rows.write_text(
-        "from lib.study.extension import add_method\nfrom beside import POWER\n"
+        "from lib.extension import add_method\nfrom beside import POWER\n"
         "add_method('power', lambda f, g, power=POWER: (f * g).relu().pow(power).sum(1))\n"
     )
     expected = [rows, beside, deeper.with_name("__init__.py"), deeper]
@@ -273,7 +273,7 @@ def test_modules_beside_the_file_are_its_own_and_count_in_its_hash(own, tables):
 def test_features_with_their_channels_last_are_turned(tmp_path, tables):
     path = tmp_path / "rows.py"
     path.write_text(
-        "from lib.study.extension import add_model\n"
+        "from lib.extension import add_model\n"
         "add_model('swin', timm='swin_tiny_patch4_window7_224', weights='a.pth')\n"
     )
     load_extension(path)

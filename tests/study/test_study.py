@@ -154,7 +154,7 @@ def test_preferred_backbones_fall_back_to_a_chosen_one():
 
 def test_making_a_study_and_drawing_figures_import_no_torch():
     code = (
-        "import sys; from lib.study.study import Study; import lib.figures.scores.scores, lib.maps.methods;"
+        "import sys; from lib.study.study import Study; import lib.figures.scores, lib.maps.methods;"
         "Study.from_profile('demo').inputs.inventory(); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""COSE: do explanations follow the image, and change with the answer?
+"""COSE: whether explanations follow the image, and change with the answer.
 
 May import: as all analyses.
 Public names: those below, found when they are first asked for.

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from lib.analyses.cose.changes import KINDS, Change, changes_of, undone
 from lib.analyses.cose.ssim import structural_similarity
-from lib.maps.head_pass import enlarge, head_pass, is_constant
+from lib.maps.forward import enlarge, head_pass, is_constant
 from lib.maps.methods import CamMethod
 from lib.networks.batch_size import BatchSize
 from lib.networks.models import StudyModel

@@ -13,7 +13,7 @@ from torch import Tensor
 from lib.analyses.cose.changes import GEOMETRIC, PHOTOMETRIC, changes_of, undone
 from lib.analyses.cose.pairs import CHANGED, KEPT, MENDED, MODEL, WRONG
 from lib.analyses.cose.ssim import structural_similarity
-from lib.maps.head_pass import enlarge
+from lib.maps.forward import enlarge
 from lib.maps.methods import METHODS
 from lib.scores.statistics import SEED
 from lib.study.rules import FEWEST_IMAGES

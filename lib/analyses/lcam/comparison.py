@@ -12,7 +12,7 @@ import torch
 from lib.analyses.faithfulness import COLUMNS, LET_THROUGH, score_faithfulness
 from lib.analyses.lcam.trainings import default_recipe, train_variant
 from lib.maps.cam import cam_maps
-from lib.maps.head_pass import enlarge
+from lib.maps.forward import enlarge
 from lib.maps.learned.training import Trained
 from lib.maps.methods import METHODS, PUBLISHED_METHODS, CamMethod
 from lib.networks.backbones import Backbone

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from lib.base.files import write_atomically
 from lib.base.paths import shown
 from lib.base.tables import Table, unknown_name
-from lib.maps.head_pass import HeadPass
+from lib.maps.forward import HeadPass
 from lib.maps.methods import METHODS, min_max
 from lib.networks.checkpoints import WeightsError
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from lib.base.files import write_atomically
 from lib.base.paths import shown
 from lib.base.tables import Table, unknown_name
-from lib.maps.head_pass import evaluating
+from lib.maps.forward import evaluating
 from lib.maps.learned.attention import (
     ATTENTIONS,
     MASKINGS,

@@ -45,7 +45,7 @@ from lib.analyses.cose.results import (
 from lib.analyses.cose.ssim import structural_similarity
 from lib.analyses.cose.study import score_cose
 from lib.maps.cam import cam_maps
-from lib.maps.head_pass import enlarge
+from lib.maps.forward import enlarge
 from lib.maps.methods import METHODS, PIXEL_METHODS, CamMethod, min_max
 from lib.networks.backbones import BACKBONES, variant_name
 from lib.networks.batch_size import BatchSize
@@ -574,7 +574,7 @@ class Toy(nn.Module):
 
 
 def explained(key: str, model, x):
-    from lib.maps.head_pass import head_pass
+    from lib.maps.forward import head_pass
 
     return METHODS[key].maps(model, x, head_pass(model, x, torch.zeros(len(x), dtype=torch.long)))
 

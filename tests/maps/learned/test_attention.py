@@ -17,7 +17,7 @@ from torch import nn
 
 from lib.analyses.lcam.trainings import trainable
 from lib.base.files import write_atomically
-from lib.maps.head_pass import head_pass
+from lib.maps.forward import head_pass
 from lib.maps.learned.attention import (
     ATTENTIONS,
     AttentionError,
