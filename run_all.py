@@ -291,7 +291,7 @@ def _left_out(study: Study, results) -> list[str]:
     """What this run's results say that they lack."""
     lines = {}
     for name in ("left_out.csv", "cose_left_out.csv"):
-        path = study.places.output / "tables" / name
+        path = study.places.tables / name
         if not any(shown(path) in outcome.outputs for outcome in results):
             continue
         with (

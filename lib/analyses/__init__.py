@@ -1,7 +1,7 @@
 """Questions beside the score: faithfulness, methods, sanity, the threshold; `cose/`, `lcam/`.
 
 May import: scores and the rooms below it.
-Public names: those below, found when they are first asked for.
+Public names: those below, imported on first use.
 """
 
 import lazy_loader

@@ -15,7 +15,7 @@ from lib.maps.methods import METHODS, CamMethod
 from lib.maps.placed import heatmaps
 from lib.networks.backbones import Backbone
 from lib.scores.agreements import VALID
-from lib.scores.results import HUMAN_CEILING
+from lib.scores.ceiling import HUMAN_CEILING
 from lib.scores.statistics import holm, mean_interval, means_by, sign_flip_p
 from lib.study.exhibits import held_out
 from lib.study.study import Study

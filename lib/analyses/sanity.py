@@ -21,7 +21,7 @@ from lib.networks.dcls import dcls_layers
 from lib.networks.models import StudyModel
 from lib.networks.rewrites import Form
 from lib.scores.agreements import VALID
-from lib.scores.results import HUMAN_CEILING
+from lib.scores.ceiling import HUMAN_CEILING
 from lib.scores.spearman import spearman_per_image
 from lib.scores.statistics import mean_interval, means_by
 from lib.scores.study_scores import score_study

@@ -11,7 +11,7 @@ import pandas as pd
 
 from lib.maps.methods import FLOORS, METHODS, PUBLISHED_FLOOR, family_key
 from lib.scores.agreements import VALID
-from lib.scores.results import HUMAN_CEILING
+from lib.scores.ceiling import HUMAN_CEILING
 from lib.scores.statistics import mean_interval, means_by
 from lib.scores.study_scores import score_study
 from lib.study.study import Study
@@ -40,19 +40,10 @@ def sweep(scores: pd.DataFrame) -> pd.DataFrame:
         valid = groups.get((backbone, dcls, family_key(order, floor)), scores.iloc[:0])
         found = mean_interval(valid.rho / HUMAN_CEILING)
         rows.append(
-            {
-                "backbone": backbone,
-                "dcls": dcls,
-                "order": ORDERS[order],
-                "floor": floor,
-                "score": found.mean,
-                "low": found.low,
-                "high": found.high,
-                "tied": valid.tied.mean(),
-                "attainable": valid.attainable.mean(),
-                "n": found.n,
-            }
-        )
+            {"backbone": backbone, "dcls": dcls, "order": ORDERS[order], "floor": floor,
+             "score": found.mean, "low": found.low, "high": found.high,
+             "tied": valid.tied.mean(), "attainable": valid.attainable.mean(), "n": found.n}
+        )  # fmt: skip
     return pd.DataFrame(rows)
 
 

@@ -1,7 +1,7 @@
-"""Tools that know nothing of the study: tables of rows, paths, files written whole, hashes.
+"""Tools that know nothing about the study: tables of rows, paths, files written whole, hashes.
 
 May import: nothing of lib.
-Public names: those below, found when they are first asked for.
+Public names: those below, imported on first use.
 """
 
 import lazy_loader

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 DELIVERED_SIZE = 224  # the side, in pixels, of images and of all maps that are compared
 
 
@@ -32,3 +34,9 @@ class Preprocessing:
 
 
 WHOLE = Preprocessing(resize=224, crop=224)  # nothing of the picture is cut off
+
+
+def centre_map(height: int, width: int) -> np.ndarray:
+    """(height, width) float64, higher the nearer to the centre: orders as any round Gaussian."""
+    rows, columns = (np.arange(n, dtype=np.float64) - (n - 1) / 2 for n in (height, width))
+    return -(rows[:, None] ** 2 + columns**2)

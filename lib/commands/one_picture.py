@@ -1,4 +1,4 @@
-"""One picture, one network, one method: overlay, raw map and classes. See `lib.maps.cam`.
+"""One picture, one network, one method: overlay, raw map and classes.
 
 python -m lib.cam PICTURE --model convnext_tiny --dcls --method threshold_grad_cam
 """

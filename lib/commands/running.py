@@ -1,4 +1,4 @@
-"""How every command ends: what went wrong is one line, and an exit status."""
+"""How every command ends: one line saying what went wrong, and an exit status."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lib.base.shortage import is_out_of_memory
 
 
 def run(name: str, work: Callable[[], int | None], interrupted: str = "", memory: str = "") -> int:
-    """Do a command's work; returns its exit status, 2 for what is wrong with what was asked.
+    """Do a command's work; returns its exit status, 2 for an invalid request.
 
     name        : of the command, before its messages
     interrupted : what to say after Ctrl-C, which ends with 130

@@ -28,8 +28,8 @@ from lib.people.protocols import PROTOCOLS
 from lib.people.stored import open_parts
 from lib.people.stored.folders import LABELS
 from lib.people.stored.gaze import GAZE
+from lib.scores.ceiling import HUMAN_CEILING
 from lib.scores.map_scores import Collection, compare_maps, score_maps, summarise_maps, validate
-from lib.scores.results import HUMAN_CEILING
 from lib.study.inputs import MissingInputs
 from lib.study.profiles import PROFILES
 from lib.study.study import Study

@@ -1,7 +1,7 @@
 """The explorer of notebook 03: one image as the study's models see it, with controls.
 
 May import: figures, analyses, scores and the rooms below them.
-Public names: those below, found when they are first asked for.
+Public names: those below, imported on first use.
 """
 
 import lazy_loader

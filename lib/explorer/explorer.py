@@ -72,15 +72,9 @@ class Explorer:
             [self.picture, self.upload, self.opacity],
         ]
         wrapped = widgets.Layout(flex_flow="row wrap", align_items="center")
-        self.box = widgets.VBox(
-            [
-                *(widgets.HBox(row, layout=wrapped) for row in rows),
-                self.message,
-                self.panel,
-                self.layer,
-                self.kernels,
-            ]
-        )
+        controls = [widgets.HBox(row, layout=wrapped) for row in rows]
+        shown = [self.message, self.panel, self.layer, self.kernels]
+        self.box = widgets.VBox([*controls, *shown])
 
     def still(self) -> bytes:
         """All that is chosen now as one PNG file. Raises as `Explainer.view`."""

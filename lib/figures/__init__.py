@@ -1,7 +1,7 @@
 """Drawing of finished data, one look for all figures. Computes no score.
 
 May import: study and the rooms below it, no scores and no analyses.
-Public names: those below, found when they are first asked for.
+Public names: those below, imported on first use.
 """
 
 import lazy_loader

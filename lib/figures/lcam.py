@@ -56,7 +56,7 @@ def plot_losses(histories: Mapping[str, pd.DataFrame], title: str = "") -> Figur
 
 
 # What is compared, of `lib.analyses.faithfulness` and of agreement: measure -> what it is.
-_MEASURES = {
+_DRAWN = {
     "average_drop_100%": "average drop, all pixels\n(percentage points)",
     "average_drop_15%": "average drop, 15 % of pixels\n(percentage points)",
     "let_through": "mean of the map\n(percentage points)",
@@ -77,12 +77,12 @@ def plot_against_grad_cam(together: pd.DataFrame, apart: pd.DataFrame) -> Figure
         )
     methods = methods_of(together)
     fig, axes = plt.subplots(
-        1, len(_MEASURES), figsize=(2.0 * len(_MEASURES) + 1.8, 0.42 * len(methods) + 1.6),
+        1, len(_DRAWN), figsize=(2.0 * len(_DRAWN) + 1.8, 0.42 * len(methods) + 1.6),
         sharey=True,
     )  # fmt: skip
     places = {method: len(methods) - 1 - number for number, method in enumerate(methods)}
     order = {key: number for number, key in enumerate(BACKBONES)}
-    for ax, (measure, label) in zip(axes, _MEASURES.items(), strict=True):
+    for ax, (measure, label) in zip(axes, _DRAWN.items(), strict=True):
         ax.axvline(0, color="0.3", lw=0.8)
         for row in apart[apart.measure == measure].itertuples():
             number = order[row.backbone]

@@ -11,14 +11,8 @@ from matplotlib.figure import Figure
 from lib.maps.methods import METHODS
 
 STYLE = Path(__file__).with_name("study.mplstyle")
-
-
 HEATMAP_COLOURS, KERNEL_COLOURS = "viridis", "RdBu_r"
-
-
 PLAIN_COLOUR, DCLS_COLOUR = "0.45", "#0072B2"  # of models without and with DCLS
-
-
 MARKS = "osD^v<>PX*hp"
 
 

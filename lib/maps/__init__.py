@@ -1,7 +1,7 @@
 """Explanations of a model's answer: CAM methods, heatmaps made elsewhere; `learned/` trains them.
 
 May import: networks, people, base.
-Public names: those below, found when they are first asked for.
+Public names: those below, imported on first use.
 """
 
 import lazy_loader

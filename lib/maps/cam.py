@@ -1,10 +1,4 @@
-"""Class activation maps from one forward and one gradient of the head alone.
-
-The gradient of a logit with respect to the study's layer needs the head only, so
-the features are computed without recording anything, detached, and the head is
-differentiated: no backward through the network, no parameter gradients, no hooks.
-All gradient-weighted methods share that one pass.
-"""
+"""Class activation maps of several methods, all from the one pass of `lib.maps.forward`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Backbones and their weights: the table, loading, conversion to DCLS, fast forms.
 
 May import: base.
-Public names: those below, found when they are first asked for.
+Public names: those below, imported on first use.
 """
 
 import lazy_loader

@@ -43,10 +43,10 @@ def build_network(
         network = timm.create_model(
             backbone.timm_name, pretrained=False, num_classes=num_classes, **backbone.mini
         )
-    return _finished(network, backbone, dcls)
+    return finished(network, backbone, dcls)
 
 
-def _finished(network: nn.Module, backbone: Backbone, dcls: bool) -> nn.Module:
+def finished(network: nn.Module, backbone: Backbone, dcls: bool) -> nn.Module:
     """Set what timm's architecture does otherwise than the original's; convert."""
     if dcls and backbone.dcls is None:
         raise ValueError(f"{backbone.label} has no DCLS form")

@@ -97,17 +97,11 @@ def _dcls_layer(conv: nn.Conv2d, recipe: DclsRecipe) -> Dcls2d:
         )
     with _quiet_dcls_package():
         layer = Dcls2d(
-            conv.in_channels,
-            conv.out_channels,
-            kernel_count=recipe.kernel_count,
-            stride=conv.stride,
-            padding=recipe.size // 2,
-            dilated_kernel_size=recipe.size,
-            groups=conv.groups,
-            bias=conv.bias is not None,
-            version=recipe.version,
+            conv.in_channels, conv.out_channels, kernel_count=recipe.kernel_count,
+            stride=conv.stride, padding=recipe.size // 2, dilated_kernel_size=recipe.size,
+            groups=conv.groups, bias=conv.bias is not None, version=recipe.version,
             use_implicit_gemm=False,
-        )
+        )  # fmt: skip
     nn.init.normal_(layer.weight, 0.0, 0.02)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -201,29 +195,19 @@ def dense_kernel(layer: Dcls2d) -> Tensor:
     for start in range(0, len(weight), at_once):
         part = slice(start, start + at_once)
         construct = ConstructKernel2d(
-            len(weight[part]),
-            inputs,
-            1,
-            layer.kernel_count,
-            layer.dilated_kernel_size,
+            len(weight[part]), inputs, 1, layer.kernel_count, layer.dilated_kernel_size,
             layer.version,
-        )
+        )  # fmt: skip
         parts.append(construct(weight[part], positions[:, part], None))
     return torch.cat(parts).to(layer.weight.dtype)
 
 
 def _plain_layer(layer: Dcls2d) -> nn.Conv2d:
     conv = nn.Conv2d(
-        layer.in_channels,
-        layer.out_channels,
-        kernel_size=layer.dilated_kernel_size,
-        stride=layer.stride,
-        padding=layer.padding,
-        groups=layer.groups,
-        bias=layer.bias is not None,
-        device=layer.weight.device,
-        dtype=layer.weight.dtype,
-    )
+        layer.in_channels, layer.out_channels, kernel_size=layer.dilated_kernel_size,
+        stride=layer.stride, padding=layer.padding, groups=layer.groups,
+        bias=layer.bias is not None, device=layer.weight.device, dtype=layer.weight.dtype,
+    )  # fmt: skip
     with torch.no_grad():
         conv.weight.copy_(dense_kernel(layer))
         if layer.bias is not None:

@@ -15,7 +15,7 @@ from lib.base.fingerprint import sha256_of
 from lib.base.paths import DEMO
 from lib.base.tables import unknown_name
 from lib.networks.backbones import BACKBONES, Backbone, variant_name
-from lib.networks.building import _finished, build_network
+from lib.networks.building import build_network, finished
 from lib.networks.checkpoints import MissingWeights, load_weights
 from lib.networks.models import Provenance, StudyModel
 from lib.networks.sources import WEIGHTS_SUFFIXES
@@ -66,7 +66,7 @@ def _timm_network(backbone: Backbone, dcls: bool) -> tuple[nn.Module, Provenance
         raise ValueError(
             f"timm publishes no DCLS weights for {backbone.key!r}; weights='timm' is for baselines"
         )
-    network = _finished(timm.create_model(backbone.timm_tag, pretrained=True), backbone, dcls)
+    network = finished(timm.create_model(backbone.timm_tag, pretrained=True), backbone, dcls)
     return network, Provenance(backbone.key, backbone.timm_tag, "full")
 
 

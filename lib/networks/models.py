@@ -190,7 +190,7 @@ class StudyModel(nn.Module):
         keep_plain : also as `plain`, only folded, for methods that ask for it
 
         Not for a backward through the network: on a CPU FastViT's crashes channels-last, see
-        `for_backward`. `lib.maps.cam` differentiates the head only, and is safe.
+        `for_backward`. `lib.maps.forward` differentiates the head only, and is safe.
         """
         folded = self.folded()
         origin = self.backbone.origin

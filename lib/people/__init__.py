@@ -1,7 +1,7 @@
 """Images and what people looked at: stores, human maps, the protocols that read them.
 
 May import: base.
-Public names: those below, found when they are first asked for.
+Public names: those below, imported on first use.
 """
 
 import lazy_loader

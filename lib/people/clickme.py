@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lib.base.geometry import DELIVERED_SIZE
-from lib.people.human_maps import published_human_maps, resize_pictures
+from lib.people.human_maps import published_human_maps, truncated_resize
 from lib.people.listing import Chosen, Listing
 from lib.people.stored import StoredError, StoredPicture
 
@@ -47,7 +47,7 @@ class ClickMeBatch:
 
 def deliver_pictures(stored: np.ndarray) -> np.ndarray:
     """(image, 256, 256, 3) uint8 -> (image, 224, 224, 3) uint8, truncated, not rounded."""
-    return resize_pictures(stored, DELIVERED_SIZE)
+    return truncated_resize(stored, DELIVERED_SIZE)
 
 
 class ClickMe(Listing):

@@ -38,7 +38,7 @@ def resize(x: Tensor, side: int) -> Tensor:
     return resized
 
 
-def resize_pictures(stored: np.ndarray, side: int) -> np.ndarray:
+def truncated_resize(stored: np.ndarray, side: int) -> np.ndarray:
     """The same for (image, s, s, 3) uint8 pictures, truncated to uint8, not rounded."""
     resized = np.empty((len(stored), side, side, 3), np.uint8)
     _resize_each(stored, resized)

@@ -32,18 +32,12 @@ class Photograph:
     attribution: str
 
 
-def _scikit_image(name: str) -> Callable[[], Path]:
-    return lambda: Path(str(resources.files("skimage") / "data" / name))
+def _in(package: str, folder: str) -> Callable[[str], Callable[[], Path]]:
+    return lambda name: lambda: Path(str(resources.files(package) / folder / name))
 
 
-def _scikit_learn(name: str) -> Callable[[], Path]:
-    return lambda: Path(str(resources.files("sklearn") / "datasets" / "images" / name))
-
-
-def _matplotlib(name: str) -> Callable[[], Path]:
-    folder = resources.files("matplotlib") / "mpl-data" / "sample_data"
-    return lambda: Path(str(folder / name))
-
+_scikit_image, _scikit_learn = _in("skimage", "data"), _in("sklearn", "datasets/images")
+_matplotlib = _in("matplotlib", "mpl-data/sample_data")
 
 # Attributions as the packages' own notes give them.
 _SHIPPED: dict[str, tuple[Callable[[], Path], str]] = {

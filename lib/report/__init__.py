@@ -1,7 +1,7 @@
-"""What a run came to, as text: the results table, and one page with everything on it.
+"""A run's results as text: the results table, and one page with everything on it.
 
 May import: figures' captions, scores, study, runner, base.
-Public names: those below, found when they are first asked for.
+Public names: those below, imported on first use.
 """
 
 import lazy_loader

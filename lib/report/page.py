@@ -28,6 +28,7 @@ from lib.report.grids import Grid, as_grid, as_texts
 from lib.report.readable import readable_table
 from lib.runner.faults import FAULTS
 from lib.scores.controls import CONTROLS
+from lib.study.outputs import of_another_study
 from lib.study.places import Places
 from lib.study.study import Study
 
@@ -92,7 +93,7 @@ _PNG_BEGINS, _PNG_ENDS = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
 
 @dataclass(frozen=True)
-class Part:
+class Section:
     """What stands under a heading.
 
     key    : the file's name without suffix
@@ -128,7 +129,7 @@ class Picture:
 
 def write_report(study: Study) -> Path:
     """Write `report.html` of what the study's folders hold now; returns where it is."""
-    tables = study.places.output / "tables"
+    tables = study.places.tables
     pictures, spoilt = _pictures(study)
     part = functools.partial(_part, study)
     drawn = {path.stem for path in study.places.figures.glob("*.png")}
@@ -158,27 +159,26 @@ def write_report(study: Study) -> Path:
     return path
 
 
-def _of_another_study(study: Study, path: Path) -> str:
+def _foreign(study: Study, path: Path) -> str:
     """In words, that a result was made by other choices; "" if it was not, or nothing tells."""
-    facts = _facts(path.with_suffix(".json")).get("study")
-    other = study.unlike(facts) if isinstance(facts, dict) and path.suffix != ".json" else []
-    return f"not of this study ({'; '.join(other)})" if other else ""
+    other = "" if path.suffix == ".json" else of_another_study(study, path)
+    return f"not of this study ({other})" if other else ""
 
 
-def _part(study: Study, title: str, path: Path, read: Callable[[Path], list[Grid]]) -> Part:
+def _part(study: Study, title: str, path: Path, read: Callable[[Path], list[Grid]]) -> Section:
     """The part that `read` makes of what is at `path`, whatever is there."""
     key, source = path.stem, shown(path)
-    if other := _of_another_study(study, path):
-        return Part(key, title, source, damage=f"What is in {source} is {other}: not shown.")
+    if other := _foreign(study, path):
+        return Section(key, title, source, damage=f"What is in {source} is {other}: not shown.")
     try:
         grids = [grid for grid in read(path) if grid.rows]
     except FileNotFoundError:
-        return Part(key, title, source, lack="Not made in this run.")
+        return Section(key, title, source, lack="Not made in this run.")
     except _UNREADABLE as error:
         words = f"{source} cannot be read ({type(error).__name__}: {error})."
-        return Part(key, title, source, damage=words)
+        return Section(key, title, source, damage=words)
     lack = "" if grids else "It has no rows."
-    return Part(key, title, source, grids, lack, note=_NOTES.get(key, ""))
+    return Section(key, title, source, grids, lack, note=_NOTES.get(key, ""))
 
 
 # --- tables ---------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ def _pictures(study: Study) -> tuple[list[Picture], list[str]]:
     pictures, spoilt = [], []
     for key in dict.fromkeys([*CAPTIONS, *paths]):
         try:
-            if key in paths and (other := _of_another_study(study, paths[key])):
+            if key in paths and (other := _foreign(study, paths[key])):
                 spoilt.append(f"{shown(paths[key])} is {other}: not shown.")
             elif key in paths:
                 pictures.append(_picture(paths[key]))

@@ -6,24 +6,25 @@ import pandas as pd
 
 from lib.study.profiles import DEMO_RECIPE
 
-_READABLE = {
-    "method": "Method",
-    "backbone": "Backbone",
-    "protocol": "Protocol",
-    "recipe": "Trained by",
-    "recipe_dcls": "Trained by, with DCLS",
-    "params_M": "Params (M)",
-    "params_M_dcls": "Params with DCLS",
-    "top1": "Top-1 (%)",
-    "top1_dcls": "Top-1 with DCLS",
-    "score": "Score",
-    "score_dcls": "Score with DCLS",
-    "entered": "Published score, as entered",
-    "entered_dcls": "Published, with DCLS, as entered",
-    "gain": "Difference [95 %]",
-    "p_holm": "p (Holm)",
-    "n_paired": "n",
-    "excluded": "Invalid maps (without, with)",
+# {column: (heading, digits, factor)}; those without digits are texts, or made below.
+_COLUMNS = {
+    "method": ("Method", None, 1),
+    "backbone": ("Backbone", None, 1),
+    "protocol": ("Protocol", None, 1),
+    "recipe": ("Trained by", None, 1),
+    "recipe_dcls": ("Trained by, with DCLS", None, 1),
+    "params_M": ("Params (M)", 1, 1),
+    "params_M_dcls": ("Params with DCLS", 1, 1),
+    "top1": ("Top-1 (%)", 1, 100),
+    "top1_dcls": ("Top-1 with DCLS", 1, 100),
+    "score": ("Score", 3, 1),
+    "score_dcls": ("Score with DCLS", 3, 1),
+    "entered": ("Published score, as entered", 3, 1),
+    "entered_dcls": ("Published, with DCLS, as entered", 3, 1),
+    "gain": ("Difference [95 %]", None, 1),
+    "p_holm": ("p (Holm)", None, 1),
+    "n_paired": ("n", None, 1),
+    "excluded": ("Invalid maps (without, with)", None, 1),
 }
 _ENTERED = ["entered", "entered_dcls"]
 
@@ -39,19 +40,14 @@ def _count(n: object) -> str:
 def readable_table(results: pd.DataFrame) -> pd.DataFrame:
     """The results table as a reader wants it: text, rounded, with intervals."""
 
-    def rounded(column: str, digits: int, scale: float = 1.0) -> pd.Series:
-        return (results[column] * scale).map(f"{{:.{digits}f}}".format)
-
-    few = results.params_M.max() < 10
+    small = {"params_M", "params_M_dcls"} if results.params_M.max() < 10 else set()  # miniatures
+    rounded = {
+        name: (results[name] * factor).map(f"{{:.{3 if name in small else digits}f}}".format)
+        for name, (_, digits, factor) in _COLUMNS.items()
+        if digits is not None
+    }
     text = results.assign(
-        params_M=rounded("params_M", 3 if few else 1),
-        params_M_dcls=rounded("params_M_dcls", 3 if few else 1),
-        top1=rounded("top1", 1, 100),
-        top1_dcls=rounded("top1_dcls", 1, 100),
-        score=rounded("score", 3),
-        score_dcls=rounded("score_dcls", 3),
-        entered=rounded("entered", 3),
-        entered_dcls=rounded("entered_dcls", 3),
+        **rounded,
         gain=[
             f"{r.difference:+.3f} [{r.difference_low:+.3f}, {r.difference_high:+.3f}]".replace(
                 "[+nan, +nan]", "[–]"
@@ -69,4 +65,5 @@ def readable_table(results: pd.DataFrame) -> pd.DataFrame:
     if results.recipe.eq(DEMO_RECIPE).all():
         unused = [*unused, "recipe", "recipe_dcls"]
     text = text.replace(to_replace=r"^\+?nan( \[–\])?$", value="–", regex=True)
-    return text[[c for c in _READABLE if c not in unused]].rename(columns=_READABLE)
+    shown = {name: heading for name, (heading, *_) in _COLUMNS.items() if name not in unused}
+    return text[list(shown)].rename(columns=shown)

@@ -12,7 +12,8 @@ from lib.base.paths import PUBLISHED_SCORES, shown
 from lib.maps.methods import METHODS
 from lib.networks.backbones import BACKBONES
 from lib.report.readable import readable_table
-from lib.scores.results import HUMAN_CEILING, paired_differences, summarise
+from lib.scores.ceiling import HUMAN_CEILING
+from lib.scores.results import paired_differences, summarise
 from lib.study.choices import Choices
 from lib.study.outputs import write_result
 from lib.study.study import Study
@@ -49,23 +50,24 @@ def results_table(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
     summary = summarise(study.choices, scores).assign(
         invalid=lambda t: t.n_constant_model + t.n_constant_human + t.n_non_finite
     )
-    differences = paired_differences(study.choices, scores)
+    index = ["backbone", "method", "protocol"]
+    summary = summary.set_index([*index, "dcls"])
+    gains = paired_differences(study.choices, scores).set_index(index)
     entered = entered_scores()
     rows = []
     for method in study.choices.methods:
         for backbone, protocol in product(study.choices.backbones, study.choices.protocols):
-            mine = (
-                (summary.backbone == backbone.key)
-                & (summary.method == method.key)
-                & (summary.protocol == protocol)
-            )
-            base, with_dcls = (_row(summary[mine & (summary.dcls == d)]) for d in (False, True))
-            paired = (
-                (differences.backbone == backbone.key)
-                & (differences.method == method.key)
-                & (differences.protocol == protocol)
-            )
-            gain = _row(differences[paired])
+            place = (backbone.key, method.key, protocol)
+            forms = {"": _row(summary, *place, False), "_dcls": _row(summary, *place, True)}
+            gain = _row(gains, *place)
+
+            def of_both(forms=forms, **columns: str) -> dict[str, float]:
+                """{name, name_dcls: value} of columns of the summary."""
+                return {
+                    name + form: row[column]
+                    for name, column in columns.items() for form, row in forms.items()
+                }  # fmt: skip
+
             rows.append(
                 {
                     "data": study.choices.profile.label,
@@ -75,20 +77,14 @@ def results_table(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
                     + " mini" * (study.choices.profile.mini and not backbone.origin),
                     "recipe": study.inputs.recipe(backbone.key, False),
                     "recipe_dcls": study.inputs.recipe(backbone.key, True),
-                    "params_M": base.parameters_millions,
-                    "params_M_dcls": with_dcls.parameters_millions,
-                    "top1": base.top1,
-                    "top1_dcls": with_dcls.top1,
-                    "score": base.score,
-                    "score_dcls": with_dcls.score,
+                    **of_both(params_M="parameters_millions", top1="top1", score="score"),
                     **_entered(study.choices, entered, backbone.key, method.key, protocol),
                     "difference": gain.difference,
                     "difference_low": gain.low,
                     "difference_high": gain.high,
                     "p_holm": gain.p_holm,
                     "n_paired": gain.n_paired,
-                    "invalid": base.invalid,
-                    "invalid_dcls": with_dcls.invalid,
+                    **of_both(invalid="invalid"),
                 }
             )
     table = pd.DataFrame(rows)
@@ -96,9 +92,9 @@ def results_table(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
     return table.astype(dict.fromkeys(counts, "Int64"))
 
 
-def _row(rows: pd.DataFrame) -> pd.Series:
-    """The only one; nothing but missing values of a backbone without a DCLS form."""
-    return rows.iloc[0] if len(rows) else pd.Series(np.nan, index=rows.columns)
+def _row(table: pd.DataFrame, *place) -> pd.Series:
+    """The row there; nothing but missing values of a backbone without a DCLS form."""
+    return table.loc[place] if place in table.index else pd.Series(np.nan, index=table.columns)
 
 
 def _entered(

@@ -30,14 +30,12 @@ from lib.runner.kernel import KERNEL, Kernel
 from lib.runner.progress import Progress
 from lib.runner.steps import Step, literal
 from lib.study.inputs import MissingInputs
-from lib.study.outputs import saved_provenance
+from lib.study.outputs import of_another_study
 from lib.study.places import Places
 from lib.study.study import Study
 
 # Figures, tables, notebooks and kept scores of the whole study, twice, and some room.
 _NEEDED = 200 * 2**20  # bytes
-
-
 _MARK = "\n--- the kernel's report ---\n"  # imported packages may print as well
 _KERNEL_TIMEOUT = 300.0  # seconds for starting it and importing what the notebooks import
 
@@ -75,19 +73,11 @@ def _check_inputs(steps: Sequence[Step], study: Study) -> list[RunError]:
             text = f"{step.name} reads {listed}, which is not there"
             problems.append(trouble("missing files", f"{text}; run what writes it before it"))
         for path in step.inputs(study):
-            if path not in known | written and (other := _of_another_study(path, study)):
+            if path not in known | written and (other := of_another_study(study, path)):
                 text = f"{step.name} reads {shown(path)}, which is of another study ({other})"
                 problems.append(trouble("missing files", f"{text}; run what writes it before it"))
         written.update(step.outputs(study.places))
     return problems
-
-
-def _of_another_study(path: Path, study: Study) -> str:
-    """How the study differs for which a result was made, if something tells."""
-    try:
-        return "; ".join(study.unlike(saved_provenance(path)["study"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return ""
 
 
 def _check_known(study: Study) -> list[RunError]:

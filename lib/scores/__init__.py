@@ -1,18 +1,20 @@
 """Agreement with people: ranks, cached scores, controls, statistics, verdicts. Draws nothing.
 
+Enter by `study_scores.score_study`, which works through `units` of `scoring`.
 May import: study and the rooms below it.
-Public names: those below, found when they are first asked for.
+Public names: those below, imported on first use.
 """
 
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "agreements": ["VALID", "agreement"],
+    "ceiling": ["HUMAN_CEILING", "SPEARMAN_BROWN"],
     "control_scores": ["score_controls"],
     "controls": ["CONTROLS", "control_labels"],
     "map_scores": ["Collection", "compare_maps", "score_maps", "summarise_maps"],
     "measures": ["MEASURES", "score_measures", "summarise_measures"],
-    "results": ["HUMAN_CEILING", "SPEARMAN_BROWN", "load_controls", "load_scores", "load_table",
+    "results": ["load_controls", "load_scores", "load_table",
         "paired_differences", "per_image_differences", "power_table", "rescale",
         "size_correlation", "summarise", "summarise_controls", "table_path"],
     "spearman": ["rank_maps", "spearman_per_image"],

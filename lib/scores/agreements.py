@@ -10,22 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lib.base.geometry import centre_map
 from lib.people.protocols import PROTOCOLS
-from lib.scores.controls import centre_map
 from lib.scores.spearman import Ranks, between_ranks, correlate, partial_correlation, rank_maps
 
 VALID = "valid"
-
-
 CONSTANT_MODEL_MAP = "constant model map"
-
-
 CONSTANT_HUMAN_MAP = "constant human map"
-
-
 NON_FINITE = "non-finite map"
-
-
 MEASURED = ["rho", "partial", "tied", "attainable"]
 
 

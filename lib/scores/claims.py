@@ -18,10 +18,11 @@ from lib.networks.backbones import THE_EIGHT
 from lib.networks.building import parameter_counts
 from lib.people.protocols import PROTOCOLS
 from lib.scores.agreements import VALID
+from lib.scores.ceiling import HUMAN_CEILING
 from lib.scores.controls import FLOOR
-from lib.scores.results import HUMAN_CEILING
 from lib.scores.statistics import SEED, mean_interval
 from lib.study.choices import Choices
+from lib.study.inputs import Inputs
 from lib.study.rules import FEWEST_IMAGES
 from lib.study.study import Study
 
@@ -69,11 +70,8 @@ class _NotChosen(_Missing):
 class _Scores:
     """Per-image correlations of one protocol: a column per backbone, dcls and method."""
 
-    def __init__(self, study: Study, scores: pd.DataFrame, protocol: str):
-        self._chosen = (
-            {b.key for b in study.choices.backbones},
-            {m.key for m in study.choices.methods},
-        )
+    def __init__(self, choices: Choices, scores: pd.DataFrame, protocol: str):
+        self._chosen = {b.key for b in choices.backbones}, {m.key for m in choices.methods}
         valid = scores[(scores.validity == VALID) & (scores.protocol == protocol)]
         self.wide = valid.pivot(
             index="image_id", columns=["backbone", "dcls", "method"], values="rho"
@@ -109,7 +107,7 @@ def verdicts(study: Study, scores: pd.DataFrame, controls: pd.DataFrame) -> pd.D
         "; ".join(f"{protocol}: {_in_brief(found[row])}" for protocol, found in elsewhere.items())
         for row in range(len(table))
     ]
-    images = _Scores(study, scores, first).images
+    images = _Scores(study.choices, scores, first).images
     speaks_of = f"{study.choices.profile.label}, {images} pictures, {first} protocol"
     if study.choices.profile.caveat:
         speaks_of += f", and of nothing else: {study.choices.profile.caveat}"
@@ -126,13 +124,13 @@ def _decided(
     study: Study, scores: pd.DataFrame, controls: pd.DataFrame, protocol: str
 ) -> list[Verdict]:
     """The five claims by one protocol."""
-    of_protocol = _Scores(study, scores, protocol)
+    of_protocol = _Scores(study.choices, scores, protocol)
     floors = _floors(study.choices, controls, protocol)
     sizes = _sizes(study.choices)
     found = []
     for claim, decide in (
         ("DCLS raises the score in seven of the eight backbones",
-         lambda: _dcls_raises(of_protocol, study)),
+         lambda: _dcls_raises(of_protocol, study.choices, study.inputs)),
         ("CAFormer's and ConvFormer's Grad-CAM maps look random and score low",
          lambda: _metaformers_random(of_protocol, floors)),
         ("Threshold-Grad-CAM raises the score of nearly all models",
@@ -199,10 +197,8 @@ def _counted(gains: Sequence[pd.Series], needed: int, what: str) -> tuple:
     return verdict, statistic, positive, up, up + open_, because
 
 
-def _dcls_raises(scores: _Scores, study: Study) -> tuple:
-    recipes = {
-        b.label: [study.inputs.recipe(b.key, dcls) for dcls in (False, True)] for b in THE_EIGHT
-    }
+def _dcls_raises(scores: _Scores, choices: Choices, inputs: Inputs) -> tuple:
+    recipes = {b.label: [inputs.recipe(b.key, dcls) for dcls in (False, True)] for b in THE_EIGHT}
     unequal = [
         label
         for label, (base, dcls) in recipes.items()
@@ -211,7 +207,7 @@ def _dcls_raises(scores: _Scores, study: Study) -> tuple:
     notes = []
     if unequal:
         notes.append(f"Trained by other recipes with DCLS than without: {', '.join(unequal)}.")
-    for b in study.choices.backbones:
+    for b in choices.backbones:
         if b.pair_of:
             try:
                 found = mean_interval(scores.gain(b.key, _THRESHOLD))

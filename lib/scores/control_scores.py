@@ -5,9 +5,6 @@ A score is read between the floor, another picture's human map, and people's own
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
 import torch
@@ -17,16 +14,14 @@ from tqdm import tqdm
 from lib.base.geometry import DELIVERED_SIZE
 from lib.maps.forward import enlarge
 from lib.maps.methods import min_max
-from lib.people.clickme import ClickMe
 from lib.people.human_maps import human_maps
 from lib.people.protocols import Protocol
 from lib.people.stored import StoredError
 from lib.scores.agreements import agreement
-from lib.scores.controls import CONTROLS, SEED, Shown
+from lib.scores.controls import CONTROLS, Shown
+from lib.scores.map_blocks import map_blocks
 from lib.scores.spearman import rank_maps
 from lib.study.study import Study
-
-_BLOCK = 64  # pictures at a time
 
 
 def score_controls(study: Study) -> pd.DataFrame:
@@ -70,38 +65,6 @@ def score_controls(study: Study) -> pd.DataFrame:
     table = pd.concat(frames, ignore_index=True)
     names = ["protocol", "reading", "control", "image_id"]
     return table[[*names, *table.columns.difference(names, sort=False)]]
-
-
-@dataclass(frozen=True)
-class MapBlock:
-    """Some pictures' human maps as stored, and for each that of another picture of its part.
-
-    A part's only picture has a constant one, which orders nothing.
-    """
-
-    image_ids: list[str]
-    places: np.ndarray
-    stored_maps: Tensor
-    other_maps: Tensor
-
-
-def map_blocks(clickme: ClickMe) -> Iterator[MapBlock]:
-    """All its human maps, part by part; what is left out is added to its `left_out`."""
-    for number, some in enumerate(clickme.per_part()):
-        batches = list(some.batches(_BLOCK))
-        clickme.left_out |= some.left_out
-        if not batches:
-            continue
-        stored = torch.cat([batch.stored_maps for batch in batches])
-        order = np.random.default_rng([SEED, number]).permutation(len(stored))
-        other = np.empty_like(order)
-        other[order] = np.roll(order, 1)
-        others = stored[other] if len(stored) > 1 else torch.zeros_like(stored)
-        start = 0
-        for batch in batches:
-            here = slice(start, start + len(batch.image_ids))
-            yield MapBlock(batch.image_ids, batch.places, stored[here], others[here])
-            start = here.stop
 
 
 class _Mean:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lib.base.geometry import centre_map
 from lib.base.tables import Table
 
 if TYPE_CHECKING:
@@ -53,12 +54,6 @@ def _centre(shown: Shown) -> np.ndarray:
     """Higher the nearer to the centre: it orders pixels as any round Gaussian does."""
     images, *sides = shown.human.shape
     return np.repeat(centre_map(*sides)[None], images, axis=0)
-
-
-def centre_map(height: int, width: int) -> np.ndarray:
-    """(height, width) float64, higher the nearer to the centre: orders as any round Gaussian."""
-    rows, columns = (np.arange(n, dtype=np.float64) - (n - 1) / 2 for n in (height, width))
-    return -(rows[:, None] ** 2 + columns**2)
 
 
 def _random(shown: Shown) -> np.ndarray:

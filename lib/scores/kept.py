@@ -22,7 +22,7 @@ from lib.study.study import Study
 LEFT_OUT = "left_out"  # in a table's attributes: {picture: why it was not scored}
 
 # A change to any of these may change a score, so kept scores depend on their text.
-_DETERMINING_CODE = (
+DETERMINING_CODE = (
     "lib.base.geometry", "lib.base.loops",
     "lib.networks.building", "lib.networks.checkpoints", "lib.networks.compiled",
     "lib.networks.dcls", "lib.networks.loading", "lib.networks.models",
@@ -32,6 +32,7 @@ _DETERMINING_CODE = (
     "lib.people.stored.part", "lib.people.stored.shards",
     "lib.maps.forward", "lib.maps.learned.attention", "lib.maps.methods", "lib.maps.one_pass",
     "lib.maps.package_cams", "lib.maps.pixel_methods",
+    "lib.study.device", "lib.study.networks",
     "lib.scores.agreements", "lib.scores.prepared", "lib.scores.scoring", "lib.scores.spearman",
 )  # fmt: skip
 _DETERMINING_PACKAGES = (
@@ -64,7 +65,7 @@ def facts_of_maps(study: Study, backbone: Backbone, has_dcls: bool) -> dict:
         "device": study.networks.device().type,
         "precision": study.choices.precision,
         "compile": study.choices.compile,
-        "code": code_of(*_DETERMINING_CODE),
+        "code": code_of(*DETERMINING_CODE),
         "packages": {name: version(name) for name in _DETERMINING_PACKAGES},
     }
 

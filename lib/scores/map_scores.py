@@ -27,8 +27,9 @@ from lib.scores.agreements import (
     VALID,
     agreement,
 )
-from lib.scores.control_scores import MapBlock, map_blocks
-from lib.scores.results import HUMAN_CEILING, left_out_of, mean_score
+from lib.scores.ceiling import HUMAN_CEILING
+from lib.scores.map_blocks import MapBlock, map_blocks
+from lib.scores.results import left_out_of, mean_score
 from lib.scores.spearman import rank_maps
 from lib.scores.statistics import effect_size, holm, mean_interval, sign_flip_p
 

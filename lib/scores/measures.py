@@ -1,6 +1,6 @@
 """Other measures of agreement between a network's map and a human one, image by image.
 
-Every function takes the network's `Maps` and the human ones and returns (image,) float64; NaN
+Every function takes the network's `Compared` and the human ones and returns (image,) float64; NaN
 where a measure is undefined. "Salient" pixels are a human map's highest tenth.
 
 Source: Bylinskii et al., "What do different evaluation metrics tell us about saliency
@@ -33,7 +33,7 @@ _EPSILON = torch.finfo(torch.float64).eps
 _BATCH = 16
 
 
-class Maps:
+class Compared:
     """(image, height, width) maps, and what several measures ask of them, worked out once.
 
     flat    : (image, pixel) float64
@@ -75,48 +75,48 @@ class Maps:
         return flat / torch.where(total > 0, total, torch.nan)
 
 
-def rank_correlation(ours: Maps, theirs: Maps) -> Tensor:
+def rank_correlation(ours: Compared, theirs: Compared) -> Tensor:
     """Spearman's rho, the study's own measure, -1 to 1."""
     return between_ranks(ours.ranks, theirs.ranks)
 
 
-def dice_top(ours: Maps, theirs: Maps) -> Tensor:
+def dice_top(ours: Compared, theirs: Compared) -> Tensor:
     """Overlap of both maps' highest tenths, as a share of one: 0-1."""
     return (ours.top * theirs.top).sum(dim=1) / theirs.top.sum(dim=1)
 
 
-def iou_top(ours: Maps, theirs: Maps) -> Tensor:
+def iou_top(ours: Compared, theirs: Compared) -> Tensor:
     """Overlap of both maps' highest tenths, as a share of what either covers: 0-1."""
     dice = dice_top(ours, theirs)
     return dice / (2 - dice)
 
 
-def correlation(ours: Maps, theirs: Maps) -> Tensor:
+def correlation(ours: Compared, theirs: Compared) -> Tensor:
     """CC: Pearson's correlation of the pixels, -1 to 1."""
     scale = ours.centred.norm(dim=1) * theirs.centred.norm(dim=1)
     product = (ours.centred * theirs.centred).sum(dim=1)
     return product / torch.where(scale > 0, scale, torch.nan)
 
 
-def similarity(ours: Maps, theirs: Maps) -> Tensor:
+def similarity(ours: Compared, theirs: Compared) -> Tensor:
     """SIM: what the maps have in common once each is scaled from 0 and sums to 1; 0-1."""
     return torch.minimum(ours.shares(from_zero=True), theirs.shares(from_zero=True)).sum(dim=1)
 
 
-def divergence(ours: Maps, theirs: Maps) -> Tensor:
+def divergence(ours: Compared, theirs: Compared) -> Tensor:
     """KL: what the network's map, as a distribution, lacks of the human one; 0 is equality."""
     p, q = ours.shares(), theirs.shares()
     return (q * (_EPSILON + q / (p + _EPSILON)).log()).sum(dim=1)
 
 
-def scanpath_saliency(ours: Maps, theirs: Maps) -> Tensor:
+def scanpath_saliency(ours: Compared, theirs: Compared) -> Tensor:
     """NSS: the network's map at salient pixels, in its standard deviations from its mean."""
     spread = ours.centred.square().mean(dim=1).sqrt()
     mean = (ours.centred * theirs.top).sum(dim=1) / theirs.top.sum(dim=1)
     return mean / torch.where(spread > 0, spread, torch.nan)
 
 
-def area_under_curve(ours: Maps, theirs: Maps) -> Tensor:
+def area_under_curve(ours: Compared, theirs: Compared) -> Tensor:
     """AUC: how often a salient pixel is above another one in the network's map; ties half."""
     count, pixels = theirs.salient.sum(dim=1), theirs.salient.shape[1]
     ranks = ours.ranks.centred.double() + (pixels + 1) / 2
@@ -125,7 +125,7 @@ def area_under_curve(ours: Maps, theirs: Maps) -> Tensor:
     return torch.where(ours.flat.isfinite().all(dim=1), area, torch.nan)
 
 
-def pointing(ours: Maps, theirs: Maps) -> Tensor:
+def pointing(ours: Compared, theirs: Compared) -> Tensor:
     """Whether the network's highest pixel is salient; the share of them where several are."""
     highest = ours.flat == ours.flat.amax(dim=1, keepdim=True)
     return (highest * theirs.top).sum(dim=1) / highest.sum(dim=1)
@@ -140,7 +140,7 @@ class Measure:
 
     key: str
     label: str
-    of: Callable[[Maps, Maps], Tensor]
+    of: Callable[[Compared, Compared], Tensor]
     best: int = 1
 
 
@@ -177,9 +177,9 @@ def score_measures(study: Study) -> pd.DataFrame:
             asked = study.choices.asked(batch.labels)
             maps = cam_maps(model, model.prepare(batch.pictures), asked, study.choices.methods)
             human = human_maps(batch.stored_maps, protocol, backbone.preprocessing)
-            theirs = Maps(human, protocol.settles)
+            theirs = Compared(human, protocol.settles)
             for method, of_method in maps.items():
-                ours = Maps(of_method.cpu(), protocol.settles)
+                ours = Compared(of_method.cpu(), protocol.settles)
                 orders = ~(is_constant(ours.maps) | is_constant(theirs.maps))
                 for measure in MEASURES.values():
                     # Plain numbers: small arrays left between the large ones above would keep

@@ -13,6 +13,7 @@ from lib.networks.backbones import THE_EIGHT, Backbone
 from lib.networks.building import parameter_counts
 from lib.people.protocols import PROTOCOLS
 from lib.scores.agreements import CONSTANT_HUMAN_MAP, CONSTANT_MODEL_MAP, NON_FINITE, VALID
+from lib.scores.ceiling import HUMAN_CEILING
 from lib.scores.controls import FLOOR
 from lib.scores.statistics import effect_size, holm, images_needed, mean_interval, sign_flip_p
 from lib.study.choices import Choices
@@ -21,18 +22,10 @@ from lib.study.outputs import saved_provenance
 from lib.study.places import Places
 from lib.study.study import Study
 
-# Harmonization's constant: the average inter-rater alignment of ClickMe's players.
-HUMAN_CEILING = 0.6575315343478081
-
-
-# If it is a split-half reliability, a perfect model can reach its root once it is corrected
-# to full length by Spearman and Brown: 135 % of the ceiling.
-SPEARMAN_BROWN = (2 * HUMAN_CEILING / (1 + HUMAN_CEILING)) ** 0.5
-
 
 def table_path(places: Places, name: str = "scores") -> Path:
     """Where notebooks write a study's per-image tables."""
-    return places.output / "tables" / f"{name}.parquet"
+    return places.tables / f"{name}.parquet"
 
 
 def load_table(study: Study, name: str, notebook: str) -> pd.DataFrame:
@@ -214,13 +207,8 @@ def paired_differences(choices: Choices, scores: pd.DataFrame) -> pd.DataFrame:
     spread                : standard deviation over images
     images_needed         : for a paired t test to find this effect four times in five
     """
-    differences = dict(
-        list(
-            per_image_differences(choices, scores).groupby(["protocol", "method", "backbone"])[
-                "difference"
-            ]
-        )
-    )
+    by_pair = per_image_differences(choices, scores).groupby(["protocol", "method", "backbone"])
+    differences = {pair: rows.difference for pair, rows in by_pair}
     rows = []
     for protocol, method in product(choices.protocols, choices.methods):
         family, pairs = [], [b for b in choices.backbones if b.dcls is not None]
@@ -228,21 +216,11 @@ def paired_differences(choices: Choices, scores: pd.DataFrame) -> pd.DataFrame:
             gain = differences.get((protocol, method.key, backbone.key), pd.Series(dtype=float))
             found, effect = mean_interval(gain), effect_size(gain)
             family.append(
-                {
-                    "protocol": protocol,
-                    "backbone": backbone.key,
-                    "method": method.key,
-                    "difference": found.mean,
-                    "low": found.low,
-                    "high": found.high,
-                    "median": gain.median(),
-                    "n_paired": found.n,
-                    "p": sign_flip_p(gain),
-                    "effect": effect,
-                    "spread": gain.std(),
-                    "images_needed": images_needed(effect),
-                }
-            )
+                {"protocol": protocol, "backbone": backbone.key, "method": method.key,
+                 "difference": found.mean, "low": found.low, "high": found.high,
+                 "median": gain.median(), "n_paired": found.n, "p": sign_flip_p(gain),
+                 "effect": effect, "spread": gain.std(), "images_needed": images_needed(effect)}
+            )  # fmt: skip
         for own in (False, True):
             places = [i for i, b in enumerate(pairs) if bool(b.origin) == own and not b.pair_of]
             corrected = holm([family[i]["p"] for i in places])

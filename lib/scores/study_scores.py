@@ -22,7 +22,7 @@ def score_study(study: Study) -> pd.DataFrame:
     """The tidy per-image table of a study.
 
     One row per variant, protocol, method and image: `variant, backbone, dcls, protocol,
-    method, image_id, label, rho, validity, top1, top5`.
+    method, image_id, label, rho, partial, tied, attainable, validity, top1, top5`.
 
     Parts (shards) are worked through one by one, so memory does not grow with their
     number; with `workers` or `scheduler` by several processes at once (`lib.scores.cluster`).

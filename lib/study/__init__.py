@@ -1,7 +1,7 @@
-"""What was chosen, which files that reads, the models made of it, where results go.
+"""What was chosen, which files that reads, the models built from it, where results go; own rows.
 
 May import: maps, networks, people, base.
-Public names: those below, found when they are first asked for.
+Public names: those below, imported on first use.
 """
 
 import lazy_loader

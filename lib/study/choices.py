@@ -30,19 +30,19 @@ _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 class Choices:
     """Everything that can be chosen about a study; make one with `of`.
 
-    limit      : so many pictures of the shards, 0 for all
+    limit      : number of pictures to use, 0 for all
     device     : "auto", "cpu", "cuda", "cuda:1" or "mps"
-    batch_size : pictures per forward, 0 for as many as is good for the device
+    batch_size : pictures per forward, 0 for a size that suits the device
     data_dir   : folder of downloaded files, "" for the project's `data/`
     protocols  : keys of PROTOCOLS
     pictures   : a folder of pictures and human maps in place of the profile's, "" for none
     keep_going : what is missing or cannot be read is left out and named
     precision  : a key of PRECISIONS
-    compile    : networks are compiled by torch.compile, which takes a C++ compiler
+    compile    : networks are compiled by torch.compile, which needs a C++ compiler
     workers    : so many processes score at once, 0 for none but this one
     scheduler  : address of a Dask scheduler whose workers score, "" for none
     target     : one of TARGETS, the class whose evidence the maps show
-    extend     : a file of own models and methods, see `lib.study.extension`, "" for none
+    extend     : a file of own models and methods, see `lib.study.own_rows`, "" for none
     """
 
     profile: Profile
@@ -149,7 +149,8 @@ class Choices:
         return None if self.predicted else labels
 
     def few(self, part: int) -> int:
-        """A part of the sample's number of pictures, for what is dearer still; at most `limit`."""
+        """A part of the sample's number of pictures, for analyses that cost even more; at most
+        `limit`."""
         return max(1, min(self.limit or self.profile.sample, self.profile.sample // part))
 
     def prefer_method(self, key: str = "threshold_grad_cam") -> CamMethod:

@@ -16,16 +16,12 @@ import traceback
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lib.base.fingerprint import sha256_of
 from lib.base.paths import ROOT
 from lib.maps.methods import METHODS
 from lib.networks.backbones import BACKBONES
 from lib.networks.sources import WEIGHTS
-
-if TYPE_CHECKING:
-    pass
 
 _loaded: dict[Path, str] = {}
 _loading: list[tuple[Path, str]] = []

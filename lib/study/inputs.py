@@ -25,7 +25,7 @@ class MissingInputs(FileNotFoundError):
 
 
 def chosen_folder(name: str, folder: str) -> str:
-    """A folder that is chosen, whatever the working folder is later; "" for none.
+    """A chosen folder as an absolute path, "" for none.
 
     Raises ValueError for a file, and for a folder of pictures around this project's results.
     """

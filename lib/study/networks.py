@@ -49,7 +49,7 @@ class Networks:
         return chosen_device(self.choices.device)
 
     def there(self) -> list[tuple[Backbone, bool]]:
-        """The variants; with `keep_going` those of backbones whose weights both can be read."""
+        """The variants; with `keep_going`, only backbones whose weights can all be read."""
         there = [
             b for b in self.choices.backbones if not self.choices.keep_going or self._can_load(b)
         ]

@@ -67,8 +67,16 @@ def provenance(
 
 
 def saved_provenance(path: Path) -> dict:
-    """What stands beside a saved result. Raises OSError or ValueError if nothing does."""
+    """The provenance saved beside a result. Raises OSError or ValueError if nothing does."""
     return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+
+
+def of_another_study(study: Study, path: Path) -> str:
+    """How the study differs from that for which a result was made; "" if nothing tells."""
+    try:
+        return "; ".join(study.unlike(saved_provenance(path)["study"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""
 
 
 def write_provenance(path: Path, facts: dict) -> None:
@@ -91,7 +99,7 @@ def save_table(
         "csv": lambda path: table.to_csv(path, index=False),
         "parquet": lambda path: table.to_parquet(path, index=False),
     }
-    path = study.places.output / "tables" / f"{name}.{suffix}"
+    path = study.places.tables / f"{name}.{suffix}"
     with write_result(path) as partial:
         writers[suffix](partial)
     write_provenance(path.with_suffix(".json"), provenance(study, of=of))

@@ -11,8 +11,6 @@ from lib.networks.backbones import BACKBONES, THE_EIGHT, Backbone
 from lib.networks.sources import SHARDS
 
 CLASS_NAMES = DEMO / "classes.txt"
-
-
 DEMO_RECIPE = "the demo's"
 
 

@@ -86,20 +86,20 @@ class Study:
 
     @cached_property
     def networks(self) -> Networks:
-        # Here, for it costs torch, which choosing, checking and reporting do without.
+        # Imported here because it pulls in torch, which choosing and checking do without.
         from lib.study.networks import Networks
 
         return Networks(self.choices, self.inputs)
 
     def clickme(self, limit: int | None = None) -> ClickMe:
         """The study's pictures, human maps and labels; `limit` overrides its own."""
-        # Here, for it costs torch, as above.
+        # Imported here because it pulls in torch.
         from lib.people.clickme import ClickMe
 
         return self.inputs.listed(ClickMe, limit)
 
     def unlike(self, facts: Mapping) -> list[str]:
-        """How the study differs of which these are the `facts`; where it was run does not count."""
+        """How this study differs from the one that `facts` describe, ignoring where it ran."""
         return [
             f"{name}: {facts[name]}, here {value}"
             for name, value in self._made_by().items()
@@ -117,7 +117,7 @@ class Study:
 
     def facts(self) -> dict:
         """The choices as plain values, written beside figures and tables."""
-        # Here, for it costs torch, as above.
+        # Imported here because it pulls in torch.
         from lib.study.device import chosen_device
 
         return self._made_by() | {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+from itertools import cycle
 
 import matplotlib as mpl
 import numpy as np
@@ -36,7 +37,7 @@ CONTROL_SCORES = pd.DataFrame(
     [
         {"control": key, "reading": reading, "score": score, "low": score - 0.01,
          "high": score + 0.01}
-        for key, score in zip(CONTROLS, (0.4, 0.3, 0.0, 0.1), strict=True)
+        for key, score in zip(CONTROLS, cycle((0.4, 0.3, 0.0, 0.1)), strict=False)
         for reading in ("whole", "centre, 224 of 256")
     ]
 )  # fmt: skip

@@ -27,9 +27,9 @@ from lib.people.clickme import ClickMe
 from lib.people.human_maps import human_maps
 from lib.people.protocols import PROTOCOLS
 from lib.people.stored.shards import write_shard
+from lib.scores.ceiling import HUMAN_CEILING
 from lib.scores.control_scores import score_controls
 from lib.scores.map_scores import COLUMNS, WHOLE, compare_maps, summarise_maps
-from lib.scores.results import HUMAN_CEILING
 from lib.scores.statistics import mean_interval
 from lib.study.study import Study
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import multiprocessing
 import random
 import re
@@ -16,7 +17,7 @@ import pytest
 from rehearsal import write_stand_in
 from stand_ins import make_record
 
-from lib.base.paths import DEMO
+from lib.base.paths import DEMO, ROOT
 from lib.networks import models, rewrites
 from lib.networks.backbones import BACKBONES
 from lib.networks.building import build_network
@@ -328,3 +329,46 @@ def test_a_shard_that_changes_while_it_is_scored_keeps_nothing_wrong(make, data,
     with pytest.raises(StoredError, match="val-0 or the weights of resnet50 changed while"):
         score_study(study)
     assert not kept(study.places.scores)
+
+
+# --- what the names of kept scores depend on ---------------------------------------------
+
+# Modules that scoring imports and that cannot change a score, or whose part in it is hashed
+# otherwise.
+WITHOUT_A_PART = {
+    # files, messages, tables, threads: they carry numbers and make none
+    "lib.base.files", "lib.base.fingerprint", "lib.base.paths", "lib.base.shortage",
+    "lib.base.tables", "lib.base.threads", "lib.people.stored",
+    # rows: those that were chosen are hashed
+    "lib.networks.backbones", "lib.networks.precision", "lib.networks.sources",
+    # how many images a forward takes; which images, weights and device there are: hashed
+    "lib.networks.batch_size", "lib.study.choices", "lib.study.extension", "lib.study.inputs",
+    "lib.study.profiles",
+}  # fmt: skip
+
+
+def test_every_module_that_makes_a_score_is_in_its_name():
+    files = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in (ROOT / "lib").rglob("*.py")
+    }
+    # The table of methods names further ones, which are imported when they are called.
+    called = set(re.findall(r'"(lib\.maps\.[\w.]+)"', files["lib.maps.methods"].read_text()))
+    assert len(called) == 4
+    reached: set[str] = set()
+    waiting = {"lib.scores.scoring", "lib.study.networks", "lib.people.clickme", *called}
+    while waiting:
+        name = waiting.pop()
+        reached.add(name)
+        tree = ast.parse(files[name].read_text())
+        checking = [
+            n
+            for n in ast.walk(tree)
+            if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.dump(n.test)
+        ]
+        left_out = {id(inside) for node in checking for inside in ast.walk(node)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and id(node) not in left_out:
+                found = {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+                waiting |= found & files.keys() - reached
+    assert reached - WITHOUT_A_PART == set(kept_scores.DETERMINING_CODE)

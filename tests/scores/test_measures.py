@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import roc_auc_score
 
-from lib.scores.measures import MEASURES, Maps, summarise_measures
+from lib.scores.measures import MEASURES, Compared, summarise_measures
 
 
 def pair(seed: int, ties: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -21,7 +21,7 @@ def pair(seed: int, ties: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def of(key: str, ours: np.ndarray, theirs: np.ndarray) -> float:
-    return MEASURES[key].of(*(Maps(torch.tensor(m)[None]) for m in (ours, theirs))).item()
+    return MEASURES[key].of(*(Compared(torch.tensor(m)[None]) for m in (ours, theirs))).item()
 
 
 def top(maps: np.ndarray) -> np.ndarray:
@@ -52,7 +52,7 @@ def test_measures_are_their_definitions(seed, ties):
 def test_tied_pixels_share_what_is_left_of_the_highest_tenth():
     maps = torch.zeros(1, 10, 10)
     maps[0, 0, :4] = 1
-    share = Maps(maps).top
+    share = Compared(maps).top
     assert share.sum() == pytest.approx(10)
     assert (share[0, :4] == 1).all()
     np.testing.assert_allclose(share[0, 4:], 6 / 96)

@@ -21,14 +21,9 @@ from lib.report.readable import readable_table
 from lib.report.result_table import entered_scores, results_table, write_results
 from lib.scores import kept, units
 from lib.scores.agreements import CONSTANT_HUMAN_MAP, CONSTANT_MODEL_MAP, NON_FINITE
+from lib.scores.ceiling import HUMAN_CEILING
 from lib.scores.prepared import PreparedPart
-from lib.scores.results import (
-    HUMAN_CEILING,
-    load_scores,
-    paired_differences,
-    size_correlation,
-    summarise,
-)
+from lib.scores.results import load_scores, paired_differences, size_correlation, summarise
 from lib.scores.scoring import score_part
 from lib.scores.statistics import mean_interval
 from lib.scores.study_scores import left_out, score_study

@@ -14,14 +14,8 @@ from statsmodels.stats.multitest import multipletests
 
 from lib.networks.backbones import BACKBONES, THE_EIGHT
 from lib.scores.agreements import CONSTANT_MODEL_MAP, VALID
-from lib.scores.results import (
-    HUMAN_CEILING,
-    SPEARMAN_BROWN,
-    paired_differences,
-    power_table,
-    rescale,
-    summarise_controls,
-)
+from lib.scores.ceiling import HUMAN_CEILING, SPEARMAN_BROWN
+from lib.scores.results import paired_differences, power_table, rescale, summarise_controls
 from lib.scores.statistics import effect_size, holm, images_needed, mean_interval, sign_flip_p
 from lib.study.study import Study
 

@@ -1,7 +1,7 @@
 """COSE: whether explanations follow the image, and change with the answer.
 
 May import: as all analyses.
-Public names: those below, found when they are first asked for.
+Public names: those below, imported on first use.
 """
 
 import lazy_loader

@@ -1,7 +1,7 @@
 """L-CAM and TAME in a study: training runs, and learned maps against Grad-CAM.
 
 May import: as all analyses.
-Public names: those below, found when they are first asked for.
+Public names: those below, imported on first use.
 """
 
 import lazy_loader

@@ -19,7 +19,7 @@ from lib.networks.backbones import Backbone
 from lib.networks.preprocessing import resize_pictures
 from lib.people.picture_folders import ArrayPictures
 from lib.scores.agreements import VALID
-from lib.scores.results import HUMAN_CEILING
+from lib.scores.ceiling import HUMAN_CEILING
 from lib.scores.statistics import mean_interval
 from lib.scores.study_scores import score_study
 from lib.study.inputs import Inputs

@@ -1,7 +1,7 @@
 """Attention maps that are trained beside a frozen model: L-CAM and TAME.
 
 May import: maps, networks, people, base.
-Public names: those below, found when they are first asked for.
+Public names: those below, imported on first use.
 """
 
 import lazy_loader

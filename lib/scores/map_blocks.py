@@ -1,0 +1,47 @@
+"""Human maps block by block, each beside that of another image: what controls are scored on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.people.clickme import ClickMe
+from lib.scores.controls import SEED
+
+_BLOCK = 64  # pictures at a time
+
+
+@dataclass(frozen=True)
+class MapBlock:
+    """Some pictures' human maps as stored, and for each that of another picture of its part.
+
+    A part's only picture has a constant one, which orders nothing.
+    """
+
+    image_ids: list[str]
+    places: np.ndarray
+    stored_maps: Tensor
+    other_maps: Tensor
+
+
+def map_blocks(clickme: ClickMe) -> Iterator[MapBlock]:
+    """All its human maps, part by part; what is left out is added to its `left_out`."""
+    for number, some in enumerate(clickme.per_part()):
+        batches = list(some.batches(_BLOCK))
+        clickme.left_out |= some.left_out
+        if not batches:
+            continue
+        stored = torch.cat([batch.stored_maps for batch in batches])
+        order = np.random.default_rng([SEED, number]).permutation(len(stored))
+        other = np.empty_like(order)
+        other[order] = np.roll(order, 1)
+        others = stored[other] if len(stored) > 1 else torch.zeros_like(stored)
+        start = 0
+        for batch in batches:
+            here = slice(start, start + len(batch.image_ids))
+            yield MapBlock(batch.image_ids, batch.places, stored[here], others[here])
+            start = here.stop
