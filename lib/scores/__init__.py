@@ -1,8 +1,7 @@
 """Agreement with people: ranks, cached scores, controls, statistics, verdicts. Draws nothing.
 
-Enter by `study_scores.score_study`, which works through `units` of `scoring`.
 May import: study and the rooms below it.
-Public names: those below, imported on first use.
+Public names: those below, imported on first use. `score_study` is the entrance to a scoring run.
 """
 
 import lazy_loader

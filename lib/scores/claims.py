@@ -290,10 +290,12 @@ def _larger_higher(scores: _Scores, sizes: dict[str, int]) -> tuple:
         return stats.spearmanr(size, np.nanmean(table[images], axis=0)).statistic
 
     value, low, high = _resampled(correlation, len(table), 1000)
+    ranks = stats.rankdata(size)
     p = stats.permutation_test(
         (np.nanmean(table, axis=0),),
-        lambda score: stats.spearmanr(size, score).statistic,
-        permutation_type="pairings", alternative="greater", n_resamples=9999,
+        # Of all permutations together; it orders them as the rank correlation does.
+        lambda score, axis: (stats.rankdata(score, axis=axis) * ranks).sum(axis=axis),
+        permutation_type="pairings", alternative="greater", n_resamples=9999, vectorized=True,
         rng=np.random.default_rng(SEED),
     ).pvalue  # fmt: skip
     if p < 0.05 and low > 0:
