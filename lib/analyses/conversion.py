@@ -1,4 +1,8 @@
-"""What the conversion to DCLS did to the networks: parameters, kernels, reach."""
+"""What the conversion to DCLS did to the networks: parameters, kernels, reach.
+
+Source: Luo et al., "Understanding the effective receptive field in deep convolutional neural
+networks", NeurIPS 2016.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from lib.analyses.receptive import effective_receptive_field
 from lib.networks.backbones import Backbone
 from lib.networks.building import build_network, parameter_counts, weightless
 from lib.networks.dcls import dcls_layers, dense_kernel
 from lib.networks.models import StudyModel
+from lib.networks.split import evaluating
 from lib.study.choices import Choices
 from lib.study.exhibits import held_out
 from lib.study.study import Study
@@ -82,6 +86,27 @@ def kernels_of(folded: nn.Module, layers: Sequence[str], count: int) -> dict[str
     """
     weights = {name: folded.get_submodule(name).weight.detach() for name in layers}
     return {name: weight[:count, 0].cpu().numpy().copy() for name, weight in weights.items()}
+
+
+def effective_receptive_field(model: StudyModel, x: Tensor, batch_size: int = 8) -> Tensor:
+    """Mean absolute gradient of the central feature with respect to the input.
+
+    The central cell of the study's layer, summed over channels, is differentiated
+    for every picture; absolute gradients are averaged over pictures and colours.
+
+    x : (image, 3, side, side), differentiated `batch_size` at a time: a full-size network's
+        activations are kept meanwhile. Returns (side, side), its largest value 1.
+    Leaves no gradient on the parameters.
+    """
+    total = torch.zeros(x.shape[-2:], device=x.device)
+    with evaluating(model), torch.enable_grad():
+        for part in x.detach().split(batch_size):
+            leaf = part.clone().requires_grad_()
+            features = model.features(leaf)
+            h, w = features.shape[-2:]
+            (gradient,) = torch.autograd.grad(features[:, :, h // 2, w // 2].sum(), leaf)
+            total += gradient.abs().sum(dim=(0, 1))
+    return total / total.max()
 
 
 def receptive_fields(study: Study, count: int) -> tuple[dict[Backbone, dict[str, np.ndarray]], int]:

@@ -19,7 +19,7 @@ from lib.base.paths import DEMO
 from lib.demo.delivered import HELD_OUT, PICTURE_QUALITY, SEED, TRAINING, delivered
 from lib.demo.players import human_map
 from lib.demo.scenes import CLASSES, Scene, make_scene
-from lib.demo.training import accuracy, train
+from lib.demo.training import accuracy, shown_steps, train
 from lib.networks.backbones import BACKBONES, THE_EIGHT, variant_name
 from lib.networks.loading import demo_weights_path, save_weights
 from lib.people.stored.shards import Record, encode_jpeg, write_shard
@@ -58,12 +58,7 @@ def make_models(keys: list[str]) -> None:
             started = time.monotonic()
             name = variant_name(backbone.key, dcls)
             seed = SEED + list(BACKBONES).index(backbone.key)
-            with tqdm(desc=name, unit="step") as bar:
-
-                def report(step: int, steps: int, loss: float, bar: tqdm = bar) -> None:
-                    bar.total = steps
-                    bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-                    bar.update()
+            with shown_steps(name) as report:
 
                 def keep(step: int, steps: int, network: torch.nn.Module, name: str = name) -> None:
                     for share in (s for s in EARLIER if step == round(s * steps)):

@@ -11,12 +11,11 @@ import json
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from lib.base.paths import DEMO
 from lib.demo.delivered import HELD_OUT, SEED, TRAINING, delivered
 from lib.demo.scenes import CLASSES, SIDE, Scene, make_scene
-from lib.demo.training import accuracy, train
+from lib.demo.training import accuracy, shown_steps, train
 from lib.networks.backbones import BACKBONES
 from lib.networks.loading import save_weights
 from lib.people.stored.shards import encode_jpeg
@@ -37,13 +36,7 @@ def train_models() -> None:
     pictures, labels, shown = delivered(TRAINING, _TRAINED_ON)
     held_out, held_out_labels, _ = delivered(HELD_OUT, _HELD_OUT)
     for dcls, path in ((False, backbone.weights), (True, backbone.weights_dcls)):
-        with tqdm(desc=f"{backbone.key}{' + DCLS' * dcls}", unit="step") as bar:
-
-            def report(step: int, steps: int, loss: float, bar: tqdm = bar) -> None:
-                bar.total = steps
-                bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-                bar.update()
-
+        with shown_steps(f"{backbone.key}{' + DCLS' * dcls}") as report:
             network = train(
                 backbone, dcls, pictures, labels, shown,
                 num_classes=len(CLASSES), seed=SEED, report=report,

@@ -14,7 +14,8 @@ label mended (.77).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MethodType
 
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from lib.base.geometry import Preprocessing
 from lib.networks.backbones import Backbone
@@ -140,6 +142,19 @@ def _cells(network: nn.Module, features: Tensor, wanted: Tensor) -> tuple[Tensor
     shares = F.adaptive_avg_pool2d(wanted, (height, width))
     cells = features.permute(0, 2, 3, 1).reshape(-1, channels, 1, 1)
     return network.forward_head(cells), shares.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+@contextmanager
+def shown_steps(title: str) -> Iterator[Callable[[int, int, float], None]]:
+    """A progress bar, as `train` tells it: step, steps in all, loss."""
+    with tqdm(desc=title, unit="step") as bar:
+
+        def report(step: int, steps: int, loss: float) -> None:
+            bar.total = steps
+            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+            bar.update()
+
+        yield report
 
 
 def train(

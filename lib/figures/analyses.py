@@ -10,7 +10,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.figures.style import DCLS_COLOUR, MARKS, PLAIN_COLOUR, methods_of, plot_nothing
+from lib.figures.style import (
+    DCLS_COLOUR,
+    MARKS,
+    PLAIN_COLOUR,
+    methods_of,
+    plot_nothing,
+    shared_legend,
+    span,
+)
 from lib.maps.methods import METHODS
 from lib.networks.backbones import BACKBONES
 
@@ -36,8 +44,7 @@ def _nothing(title: str) -> Figure:
 def _n(values: pd.Series) -> str:
     if not len(values.dropna()):
         return "n = 0"
-    low, high = int(values.min()), int(values.max())
-    return f"n = {low}" if low == high else f"n = {low}–{high}"
+    return f"n = {span(values)}"
 
 
 def plot_paired_differences(paired: pd.DataFrame, differences: pd.DataFrame) -> Figure:
@@ -121,8 +128,7 @@ def plot_floor_sweep(sweep: pd.DataFrame) -> Figure:
         axes[2 * line + 1, 0].set_ylabel("tied (%)", fontsize=8)
     fig.supxlabel(f"floor, as a share of the map's range (dotted: published); "
                   f"{_n(sweep.n)} pictures; bands: 95 % intervals", fontsize=8)  # fmt: skip
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside upper center", ncols=2, fontsize=8)
+    shared_legend(fig, axes[0, 0], "outside upper center", ncols=2, fontsize=8)
     return fig
 
 
@@ -218,8 +224,7 @@ def plot_randomisation(similarity: pd.DataFrame) -> Figure:
     fig.supylabel("similarity to the trained\nnetwork's map (Spearman's ρ)", fontsize=8)
     fig.supxlabel(f"what has forgotten, from the head down to here; {_n(similarity.n)} pictures; "
                   "bands: 95 % intervals", fontsize=8)  # fmt: skip
-    handles, labels = axes.flat[0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside upper center", ncols=2, fontsize=8)
+    shared_legend(fig, axes.flat[0], "outside upper center", ncols=2, fontsize=8)
     return fig
 
 
@@ -267,8 +272,7 @@ def plot_alignment_against_faithfulness(table: pd.DataFrame) -> Figure:
                   "pictures", fontsize=8)  # fmt: skip
     fig.supylabel(f"agreement with people: score (mean ρ ÷ 0.658)\n{_n(table.n)} pictures; bars: "
                   "95 % intervals", fontsize=8)  # fmt: skip
-    handles, labels = axes.flat[0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside right upper", fontsize=7)
+    shared_legend(fig, axes.flat[0], "outside right upper", fontsize=7)
     return fig
 
 

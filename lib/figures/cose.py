@@ -12,18 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.figures.heatmaps import draw_map_scale, overlay
-from lib.figures.style import DCLS_COLOUR, MARKS, PLAIN_COLOUR, methods_of
+from lib.figures.style import DCLS_COLOUR, MARKS, PLAIN_COLOUR, methods_of, shared_legend, span
 from lib.maps.methods import METHODS
 from lib.networks.backbones import BACKBONES
 from lib.study.rules import FEWEST_IMAGES
 
 if TYPE_CHECKING:
     from lib.analyses.cose.pairs import Followed
-
-
-def _range(numbers: pd.Series) -> str:
-    low, high = int(numbers.min()), int(numbers.max())
-    return f"{low}" if low == high else f"{low}–{high}"
 
 
 def _bars(table: pd.DataFrame, score: str) -> str:
@@ -58,7 +53,7 @@ def plot_consistency_against_sensitivity(summary: pd.DataFrame) -> Figure:
         for key in [key for key in BACKBONES if key in set(chosen.backbone)]:
             _arrow(ax, chosen[chosen.backbone == key].set_index("dcls"), key)
         levels = f"chance {chosen.chance.mean():.2f}, ceiling {chosen.ceiling.mean():.2f}"
-        pairs = f"{_range(chosen.n_kept)} + {_range(chosen.n_changed)} pairs a model"
+        pairs = f"{span(chosen.n_kept)} + {span(chosen.n_changed)} pairs a model"
         ax.set_title(f"{METHODS[method].label}\n{_cells(chosen.cells.dropna())}: COSE of {levels}"
                      f"\n{pairs}", fontsize=7.5)  # fmt: skip
         ax.set_xlim(left, 1.0)
@@ -67,7 +62,7 @@ def plot_consistency_against_sensitivity(summary: pd.DataFrame) -> Figure:
         ax.set_axis_off()
     fig.supxlabel(
         "consistency: mean SSIM of explanations where the answer stays right\n"
-        f"of {_range(summary.n_pictures)} pictures a model has {_range(summary.n_right)} right "
+        f"of {span(summary.n_pictures)} pictures a model has {span(summary.n_right)} right "
         "before any change; pairs: that stay right + become wrong;\n"
         f"{_bars(summary, 'consistency')}",
         fontsize=8,
@@ -150,7 +145,7 @@ def plot_cose_by_change(parts: pd.DataFrame, kinds: Mapping[str, str]) -> Figure
     for key in order:
         some = parts[parts.part == key]
         label = kinds[key] if key in kinds else _PARTS.get(key, f"network: {key}")
-        names.append(f"{label} ({_range(some.n_kept)} + {_range(some.n_changed)})")
+        names.append(f"{label} ({span(some.n_kept)} + {span(some.n_changed)})")
     axes[0].set_yticks(range(len(order)), names, fontsize=7)
     axes[0].invert_yaxis()
     axes[0].set_xlabel("consistency (mean SSIM where\nthe answer stays right)", fontsize=8)
@@ -161,8 +156,7 @@ def plot_cose_by_change(parts: pd.DataFrame, kinds: Mapping[str, str]) -> Figure
         f"{_bars(parts, 'consistency')}",
         fontsize=8,
     )
-    handles, labels = axes[0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=7)
+    shared_legend(fig, axes[0], "outside upper center", ncols=3, fontsize=7)
     return fig
 
 

@@ -10,7 +10,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.figures.heatmaps import plot_heatmap_rows
-from lib.figures.style import DCLS_COLOUR, MARKS, PLAIN_COLOUR, methods_of, plot_nothing
+from lib.figures.style import (
+    DCLS_COLOUR,
+    MARKS,
+    PLAIN_COLOUR,
+    methods_of,
+    plot_nothing,
+    shared_legend,
+    span,
+)
 from lib.maps.methods import METHODS
 from lib.networks.backbones import BACKBONES
 
@@ -49,8 +57,7 @@ def plot_losses(histories: Mapping[str, pd.DataFrame], title: str = "") -> Figur
         ax.set_ylim(bottom=0)
         ax.grid()
     axes[-1].set_ylim(0, 1.02)
-    handles, labels = axes[0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside right upper", fontsize=7)
+    shared_legend(fig, axes[0], "outside right upper", fontsize=7)
     fig.suptitle(title)
     return fig
 
@@ -112,7 +119,7 @@ def plot_against_grad_cam(together: pd.DataFrame, apart: pd.DataFrame) -> Figure
         plt.Line2D([], [], color="#d62728", lw=2, label="all models,\n95 % interval"),
     ]
     fig.legend(handles=handles, loc="outside right upper", fontsize=7)
-    low, high = int(together.n.min()), int(together.n.max())
-    pictures = f"{low}" if low == high else f"{low}–{high}"
-    fig.supxlabel(f"n = {pictures} pictures on {int(together.models.max())} models", fontsize=8)
+    fig.supxlabel(
+        f"n = {span(together.n)} pictures on {int(together.models.max())} models", fontsize=8
+    )
     return fig

@@ -15,7 +15,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.figures.style import plot_nothing
+from lib.figures.style import plot_nothing, span
 from lib.maps.methods import METHODS
 from lib.networks.backbones import BACKBONES
 
@@ -228,9 +228,7 @@ def plot_rho_distributions(scores: pd.DataFrame, method: str) -> Figure:
     ax.axhline(0, color="0.3", lw=0.6)
     ax.set(xlabel="", ylabel="Spearman ρ of one picture")
     ax.tick_params(axis="x", rotation=20)
-    counts = of_method.groupby("variant").rho.count()
-    least, most = counts.min(), counts.max()
-    number = f"{least}" if least == most else f"{least}–{most}"
+    number = span(of_method.groupby("variant").rho.count())
     ax.set_title(f"{METHODS[method].label}: n = {number} pictures a violin; dashed: quartiles")
     if ax.get_legend() is not None:  # none where no map is valid
         sns.move_legend(ax, "lower left", bbox_to_anchor=(0, 1.08), ncols=2)

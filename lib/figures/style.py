@@ -6,6 +6,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.maps.methods import METHODS
@@ -33,3 +34,15 @@ def plot_nothing(why: str) -> Figure:
     ax.text(0.5, 0.5, why, ha="center", va="center")
     ax.set_axis_off()
     return fig
+
+
+def span(numbers: pd.Series) -> str:
+    """Whole numbers as "8", or "3–8" where they differ."""
+    low, high = int(numbers.min()), int(numbers.max())
+    return f"{low}" if low == high else f"{low}–{high}"
+
+
+def shared_legend(fig: Figure, ax: Axes, loc: str, **options) -> None:
+    """One legend for all axes of a figure, made of what one of them shows."""
+    handles, labels = ax.get_legend_handles_labels()
+    fig.legend(handles, labels, loc=loc, **options)

@@ -7,7 +7,7 @@ import torch
 from stand_ins import mini
 from torch import nn
 
-from lib.analyses.receptive import effective_receptive_field
+from lib.analyses.conversion import effective_receptive_field
 
 
 def test_receptive_field_of_one_convolution_is_its_kernel():
