@@ -71,13 +71,8 @@ class _Depthwise(torch.autograd.Function):
     def forward(ctx, x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, kernel)
         ctx.has_bias = bias is not None
-        y = F.conv2d(
-            x.contiguous(memory_format=torch.channels_last),
-            kernel,
-            bias,
-            padding=kernel.shape[-1] // 2,
-            groups=len(kernel),
-        )
+        x = x.contiguous(memory_format=torch.channels_last)
+        y = F.conv2d(x, kernel, bias, padding=kernel.shape[-1] // 2, groups=len(kernel))
         return y.contiguous()
 
     @staticmethod

@@ -190,7 +190,7 @@ class Explainer:
             people = human_maps(picture.stored_map[None], self.protocol, WHOLE)[0].numpy()
         with self._threads():
             found = [self._explain(chosen, dcls, row, method, picture) for dcls in chosen.forms]
-        predicted = picture.label is None or self.study.choices.target == "predicted"
+        predicted = picture.label is None or self.study.choices.predicted
         truth = "" if picture.label is None else self._names[picture.label]
         return View(
             chosen, row.label, self.protocol, predicted, truth, picture, people, tuple(found)

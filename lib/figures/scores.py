@@ -104,13 +104,9 @@ def plot_score_bars(
     """
     methods = [m for m in METHODS if m in set(summary.method)]
     fig, axes = plt.subplots(
-        len(methods),
-        1,
-        figsize=(7.2, 2.5 * len(methods) + 1.2),
-        sharex=True,
-        sharey=True,
+        len(methods), 1, figsize=(7.2, 2.5 * len(methods) + 1.2), sharex=True, sharey=True,
         squeeze=False,
-    )
+    )  # fmt: skip
     for ax, method in zip(axes[:, 0], methods, strict=True):
         base, dcls = _variants(summary, method)
         for frame, shift, hatch, alpha in ((base, -0.2, "", 0.45), (dcls, 0.2, "//", 1.0)):

@@ -163,18 +163,12 @@ def replaced_layers(model: nn.Module) -> list[dict]:
     """
     groups: dict[int, int] = {}
     return [
-        {
-            "layer": name,
-            "channels": layer.in_channels,
-            "groups": layer.groups,
-            "stride": layer.stride[0],
-            "points": layer.kernel_count,
-            "size": layer.dilated_kernel_size[0],
-            "version": layer.version,
-            "positions": groups.setdefault(id(layer.P), len(groups)),
-        }
+        {"layer": name, "channels": layer.in_channels, "groups": layer.groups,
+         "stride": layer.stride[0], "points": layer.kernel_count,
+         "size": layer.dilated_kernel_size[0], "version": layer.version,
+         "positions": groups.setdefault(id(layer.P), len(groups))}
         for name, layer in dcls_layers(model).items()
-    ]
+    ]  # fmt: skip
 
 
 @torch.no_grad()

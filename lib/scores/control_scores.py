@@ -102,14 +102,8 @@ def _compared(
         found = agreement(of_control[None], ranks)
         rho, partial, *_ = found.measured[protocol.key][:, 0]
         frames.append(
-            pd.DataFrame(
-                {
-                    "control": control,
-                    "image_id": image_ids,
-                    "rho": rho.numpy(),
-                    "partial": partial.numpy(),
-                    "validity": found.validity(0, protocol.key),
-                }
-            )
-        )
+            pd.DataFrame({"control": control, "image_id": image_ids, "rho": rho.numpy(),
+                          "partial": partial.numpy(),
+                          "validity": found.validity(0, protocol.key)})
+        )  # fmt: skip
     return pd.concat(frames, ignore_index=True)

@@ -128,15 +128,10 @@ def _scored(
             validity = found.validity(number, protocol.key)
             validity = np.where(absent[number] == "", validity, absent[number])
             frame = pd.DataFrame(
-                {
-                    "maps": collection.name,
-                    "image_id": block.image_ids,
-                    "protocol": protocol.key,
-                    "rho": _where_valid(found.measured, validity, protocol, number),
-                    "validity": validity,
-                    "floor": floors[protocol.key],
-                }
-            )
+                {"maps": collection.name, "image_id": block.image_ids, "protocol": protocol.key,
+                 "rho": _where_valid(found.measured, validity, protocol, number),
+                 "validity": validity, "floor": floors[protocol.key]}
+            )  # fmt: skip
             frames.append(frame[clickme.is_scored(protocol.key, block.places)])
     return frames
 

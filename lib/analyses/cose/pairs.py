@@ -74,17 +74,14 @@ def pairs_of_changed_pictures(
         side, predicted = picture.shape[-1], explained.predicted
         inside = torch.stack([change.inside(side, picture.device) for change in changes])
         common = {
-            "image_id": batch.image_ids[number],
-            "label": label,
-            "network": ITSELF,
+            "image_id": batch.image_ids[number], "label": label, "network": ITSELF,
             "group": [change.group for change in changes],
             "change": [change.kind for change in changes],
             "magnitude": [change.magnitude for change in changes],
-            "predicted": predicted[0],
-            "predicted_after": predicted[1:],
+            "predicted": predicted[0], "predicted_after": predicted[1:],
             "condition": [condition(label, predicted[0], after) for after in predicted[1:]],
             "side": side,
-        }
+        }  # fmt: skip
         for method in methods:
             measured = dict.fromkeys(("cells", "constant", "ssim", "matched"), torch.nan)
             if method.key in explained.maps:
@@ -114,17 +111,11 @@ def pairs_of_changed_network(
     labels, side = batch.labels.tolist(), pictures.shape[-1]
     answers = list(zip(labels, before.predicted, after.predicted, strict=True))
     common = {
-        "image_id": batch.image_ids,
-        "label": labels,
-        "network": name,
-        "group": MODEL,
-        "change": name,
-        "magnitude": 0.0,
-        "predicted": before.predicted,
+        "image_id": batch.image_ids, "label": labels, "network": name, "group": MODEL,
+        "change": name, "magnitude": 0.0, "predicted": before.predicted,
         "predicted_after": after.predicted,
-        "condition": [condition(*answer) for answer in answers],
-        "side": side,
-    }
+        "condition": [condition(*answer) for answer in answers], "side": side,
+    }  # fmt: skip
     wrong = pd.Series([label != first for label, first, _ in answers])
     frames = []
     for method in methods:
