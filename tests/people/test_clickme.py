@@ -11,11 +11,9 @@ import numpy as np
 import pytest
 import simplejpeg
 import torch
+from reading import GOLDEN, SHARD, places
 from stand_ins import jpeg, make_record
 from tfrecord.reader import tfrecord_loader
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tensorflow"))
-from reading import GOLDEN, SHARD, places
 
 from lib.people.clickme import ClickMe, deliver_pictures
 from lib.people.human_maps import published_human_maps

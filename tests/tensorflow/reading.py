@@ -4,8 +4,8 @@
 
 Runs in an environment of its own (`make test-tensorflow`); the study never imports
 TensorFlow. `golden.npz` holds every record's label and, at 200 fixed places, the
-picture's and the human map's values; `tests/test_clickme.py` compares the study's
-reader with it.
+picture's and the human map's values; `tests/people/test_clickme.py` compares the
+study's reader with it.
 """
 
 from __future__ import annotations
