@@ -91,7 +91,7 @@ def _batch_size(text: str) -> int:
     return int(text)
 
 
-def _duration(text: str) -> float:
+def duration(text: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
     seconds = float(found[1]) * _UNITS[found[2]] if found else 0
     if seconds <= 0:
@@ -99,7 +99,7 @@ def _duration(text: str) -> float:
     return seconds
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="run_all.py",
         description=__doc__,
@@ -146,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
         help="score on the workers of this Dask scheduler (tcp://host:8786)")  # fmt: skip
     how("--keep-going", action="store_true",
         help="leave out what is missing or cannot be read, and say so in the results")  # fmt: skip
-    how("--timeout", type=_duration, metavar="TIME",
+    how("--timeout", type=duration, metavar="TIME",
         help="end a notebook after so long: 90s, 30m, 8h (default: never)")  # fmt: skip
     which = parser.add_argument_group("which notebooks").add_argument
     which("--only", nargs="+", action="extend", type=_names, default=[], metavar="NOTEBOOK",
@@ -210,7 +210,7 @@ def main(arguments: list[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # for terminals without some sign
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     try:
         with signals.handled():
             return _run(options, arguments)
@@ -261,7 +261,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
     command = shlex.join(["python", "run_all.py", *arguments])
 
     if options.dry_run:
-        _prepared(options, study, known, chosen, values, command, Progress())
+        prepared(options, study, known, chosen, values, command, Progress())
         return 0
     progress = Progress(log=study.places.output / "run.log")
     with sole_run(OUTPUT / study.choices.profile.key, command) as killed:
@@ -271,7 +271,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
             _download(study, progress, study.choices.keep_going and not options.download_only)
         if options.download_only:
             return 0
-        results = _prepared(options, study, known, chosen, values, command, progress).run()
+        results = prepared(options, study, known, chosen, values, command, progress).run()
         with signals.held():  # the run is over; what asks it to end now may read its end
             missed = _left_out(study, results) if study.choices.keep_going else []
             status = outcomes.exit_status(results)
@@ -354,7 +354,7 @@ def _download(study: Study, progress, tolerant: bool) -> None:
     progress.say(f"all {len(study.inputs.sources())} files are in {shown(study.inputs.data)}\n")
 
 
-def _prepared(options, study, known, chosen, values, command, progress):
+def prepared(options, study, known, chosen, values, command, progress):
     """The session, after the preflight; says what it will do. Raises RunError for trouble."""
     from lib.runner import preflight
     from lib.runner.session import Session

@@ -50,7 +50,7 @@ def tables(monkeypatch):
     """The tables, and what can be imported, are as before afterwards."""
     kept = [(table, list(table)) for table in (BACKBONES, METHODS, WEIGHTS)]
     modules = set(sys.modules)
-    monkeypatch.setattr(extension, "_loaded", {})
+    monkeypatch.setattr(extension, "loaded", {})
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield
     for table, keys in kept:

@@ -38,9 +38,9 @@ def test_links_of_pages_lead_somewhere(page):
 
 
 def test_commands_of_pages_have_their_options():
-    from lib.commands.average_drop import _parser as average_drop
-    from lib.commands.lcam import _parser as lcam
-    from run_all import _parser as run_all
+    from lib.commands.average_drop import build_parser as average_drop
+    from lib.commands.lcam import build_parser as lcam
+    from run_all import build_parser as run_all
 
     parsers = {"run_all.py": run_all, "-m lib.lcam": lcam, "-m lib.average_drop": average_drop}
     for page in [*PAGES, ROOT / "README.md"]:

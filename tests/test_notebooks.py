@@ -81,9 +81,9 @@ def test_readmes_commands_exist():
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     assert set(re.findall(r"(?:^|`)make ([a-z-]+)", readme, re.MULTILINE)) <= targets
     options = set(re.findall(r"(--[a-z-]+)", " ".join(re.findall(r"python run_all.py.*", readme))))
-    from run_all import _parser
+    from run_all import build_parser
 
-    known = {o for action in _parser()._actions for o in action.option_strings}
+    known = {o for action in build_parser()._actions for o in action.option_strings}
     assert options <= known
 
 

@@ -324,9 +324,9 @@ def test_changed_downloads_are_told(no_real_data, tmp_path):
     path = study.inputs.weights_path("resnet50", False)
     path.parent.mkdir(parents=True)
     path.write_text("one")
-    assert preflight._check_known(study) == []
+    assert preflight.check_known(study) == []
     path.write_text("two")
-    (error,) = preflight._check_known(study)
+    (error,) = preflight.check_known(study)
     assert error.fault.exit_status == 12
     assert "checkpoints/resnet50.a1_in1k.safetensors" in str(error)
     assert f"rm {path} && python run_all.py --download-only" in str(error)
@@ -412,7 +412,7 @@ def test_a_python_without_the_packages_is_told_the_mend(project, tmp_path):
     ],
 )
 def test_a_wrong_option_is_refused_before_anything_starts(arguments, message, capsys, monkeypatch):
-    monkeypatch.setattr(run_all, "_prepared", lambda *_: pytest.fail("something started"))
+    monkeypatch.setattr(run_all, "prepared", lambda *_: pytest.fail("something started"))
     try:
         status = run_all.main(arguments)
     except SystemExit as leaving:
@@ -425,7 +425,7 @@ def test_a_wrong_option_is_refused_before_anything_starts(arguments, message, ca
     ("text", "seconds"), [("90s", 90), ("30m", 1800), ("8h", 28800), ("45", 45), ("1.5h", 5400)]
 )
 def test_a_timeout_is_given_with_its_unit(text, seconds):
-    assert run_all._duration(text) == seconds
+    assert run_all.duration(text) == seconds
 
 
 def test_the_paper_profile_without_data_says_what_is_missing(
@@ -452,7 +452,7 @@ def test_names_may_be_separated_by_commas_or_spaces(monkeypatch):
     def take(options, study, known, chosen, values, command, progress):
         taken.update(values)
 
-    monkeypatch.setattr(run_all, "_prepared", take)
+    monkeypatch.setattr(run_all, "prepared", take)
     models = ["resnet50,convnext_tiny", "--models", "caformer_s18"]
     assert run_all.main(["--profile", "demo", "--dry-run", "--models", *models]) == 0
     assert taken["models"] == ["resnet50", "convnext_tiny", "caformer_s18"]
@@ -539,7 +539,7 @@ with write_result(OUTPUT / profile / "tables" / "left_out.csv") as partial:
 
 
 def test_unreadable_pictures_are_told_before_any_work(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(preflight, "_check_kernel", lambda *_: ([], {}))  # tested above
+    monkeypatch.setattr(preflight, "check_kernel", lambda *_: ([], {}))  # tested above
     (tmp_path / "val-0.tfrecords").write_text("<html>404</html>")
     arguments = ["--profile", "demo", "--pictures", str(tmp_path), "--dry-run"]
     assert run_all.main(arguments) == FAULTS["unreadable files"].exit_status == 13

@@ -17,7 +17,7 @@ from lib.base.files import write_json
 from lib.base.paths import OUTPUT
 
 HASHES = OUTPUT / "hashes.json"
-_WORTH_KEEPING = 32 * 2**20  # bytes: below, hashing is quicker than looking up
+WORTH_KEEPING = 32 * 2**20  # bytes: below, hashing is quicker than looking up
 
 
 def _plain(value: Any) -> Any:
@@ -52,7 +52,7 @@ def _plain(value: Any) -> Any:
 @cache
 def _sha256(path: Path, *stamp: int) -> str:
     size, *_, changed = stamp
-    if size < _WORTH_KEEPING:
+    if size < WORTH_KEEPING:
         return _digest(path)
     known = _known_hashes()
     entry = known.get(str(path))

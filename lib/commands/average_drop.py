@@ -29,7 +29,7 @@ PICTURES = 2000  # of the published study
 _BATCH = 16
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lib.average_drop",
         description="Average drop and increase in confidence on a folder of pictures.",
@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 2 for what is wrong with what was asked."""
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     done = "; --out has the models that are done" if options.out is not None else ""
     return run("lib.average_drop", lambda: _run(options), done)
 
@@ -84,13 +84,13 @@ def _run(options: argparse.Namespace) -> None:
                 study.networks, backbone, dcls, methods, paths, options.images, options.curves
             )
         )
-        tqdm.write(_told(tables[-1], study.inputs.weights_name(backbone.key, dcls)))
+        tqdm.write(means_in_words(tables[-1], study.inputs.weights_name(backbone.key, dcls)))
         if options.out is not None:
             with write_atomically(options.out) as partial:
                 pd.concat(tables).to_csv(partial, index=False)
 
 
-def _told(table: pd.DataFrame, name: str) -> str:
+def means_in_words(table: pd.DataFrame, name: str) -> str:
     """A variant's means, a column per method, and of how many pictures they are."""
     means = means_by(table, ["method", "measure"], "value", "value")
     means["value"] = [

@@ -45,7 +45,7 @@ from lib.study.study import Study
 _LOOKED_AT = 6  # pictures
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lib.lcam",
         description="Train learned attention maps beside frozen networks.",
@@ -115,7 +115,7 @@ def main(
 
     made : so many pictures that need no folder, for each backbone
     """
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     matplotlib.use("agg")
     use_study_style()
     return run(
@@ -145,7 +145,7 @@ def _run(options: argparse.Namespace, made: Callable | None) -> None:
         tqdm.write(line)
 
 
-def _draw(
+def draw_early(
     path: Path, pictures: Tensor, label: str, history: pd.DataFrame, looks: Mapping[int, Tensor]
 ) -> None:
     """Maps so far, and losses, as pictures beside the module to be: for an early look."""
@@ -181,7 +181,7 @@ def _trained(
             found = train_variant(
                 study, backbone, dcls, key, taken, recipes[backbone.key, key],
                 masking=options.masking, seed=options.seed, resume=options.resume, save_to=path,
-                look_at=early, on_look=partial(_draw, path, early, METHODS[key].label),
+                look_at=early, on_look=partial(draw_early, path, early, METHODS[key].label),
             )  # fmt: skip
             if found is None:
                 yield f"{shown(path)}: trained alike before"

@@ -32,7 +32,7 @@ from lib.study.study import Study
 WEIGHTS = ("demo", "paper", "timm", "random")
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     def listed(table) -> str:
         return ", ".join(table)
 
@@ -138,7 +138,7 @@ def show(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 2 for what is wrong with what was asked."""
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # names that the terminal has no letters for
             stream.reconfigure(errors="backslashreplace")

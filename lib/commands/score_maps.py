@@ -37,7 +37,7 @@ from lib.study.study import Study
 _LEFT_OUT = 14  # the exit status, as of run_all.py
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lib.score_maps",
         description="Score heatmaps that were made elsewhere against human maps. A map is taken "
@@ -232,5 +232,5 @@ def _as_text(table: pd.DataFrame) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 2 for what is wrong with what was asked, 14 if
     all is done but what could not be read."""
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     return run("lib.score_maps", lambda: _run(options), ", nothing was written")

@@ -2,4 +2,6 @@
 
 `python -m lib.demo` makes all of `data/demo/` from seeds. Nothing else in the
 package imports this one; results made from it speak of the software only.
+
+May import: every other room.
 """

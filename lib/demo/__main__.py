@@ -30,7 +30,7 @@ REQUIRED_ACCURACY = 0.9
 EARLIER = (0.1, 0.3)  # shares of the training whose networks are kept, for COSE
 
 
-def _record(scene: Scene, index: int) -> Record:
+def as_record(scene: Scene, index: int) -> Record:
     people = human_map(scene, SEED, index)
     return Record(
         encode_jpeg(scene.picture, PICTURE_QUALITY), encode_jpeg(people, MAP_QUALITY), scene.label
@@ -44,7 +44,7 @@ def earlier_weights_path(variant: str, share: float) -> Path:
 
 def make_held_out_shard(path: Path) -> None:
     numbers = tqdm(range(HELD_OUT_PICTURES), desc="held-out pictures and simulated people")
-    write_shard(path, (_record(make_scene(SEED, HELD_OUT, i), i) for i in numbers))
+    write_shard(path, (as_record(make_scene(SEED, HELD_OUT, i), i) for i in numbers))
     (DEMO / "classes.txt").write_text("".join(f"{c.name}\n" for c in CLASSES))
 
 

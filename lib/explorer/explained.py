@@ -160,8 +160,8 @@ class Explainer:
         ]
         networks = None if study.choices.profile.mini else _FULL_SIZE_IN_MEMORY
         self._network = lru_cache(networks)(self._load)
-        self._passed = lru_cache(_FORWARDS_KEPT)(self._forward)
-        self._small = lru_cache(_MAPS_KEPT)(self._small_map)
+        self.passed = lru_cache(_FORWARDS_KEPT)(self._forward)
+        self.small = lru_cache(_MAPS_KEPT)(self._small_map)
         self._ranks = lru_cache(_FORWARDS_KEPT)(self._ranked)
 
     def prepare(self, key: str) -> None:
@@ -253,7 +253,7 @@ class Explainer:
         return x, head_pass(model, x, None if label is None else self.study.choices.asked(label))
 
     def _small_map(self, key: str, dcls: bool, picture: Seen, method: str, floor: float) -> Tensor:
-        x, passed = self._passed(key, dcls, picture)
+        x, passed = self.passed(key, dcls, picture)
         row = with_floor(self.methods[method], floor)
         return row.maps(self._network(key, dcls)[0], x, passed)
 
@@ -265,8 +265,8 @@ class Explainer:
         self, backbone: Backbone, dcls: bool, row: CamMethod, method: str, picture: Seen
     ) -> Explanation:
         key = backbone.key
-        small = self._small(key, dcls, picture, method, row.floor)
-        _, passed = self._passed(key, dcls, picture)
+        small = self.small(key, dcls, picture, method, row.floor)
+        _, passed = self.passed(key, dcls, picture)
         # Drawn where the network looked, scored stretched over the picture, as published.
         window = backbone.preprocessing.window(DELIVERED_SIZE)
         canvas = np.full((DELIVERED_SIZE, DELIVERED_SIZE), np.nan)

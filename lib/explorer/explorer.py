@@ -28,8 +28,8 @@ from lib.study.outputs import STAGING
 from lib.study.study import Study
 
 _OPACITY = 0.65  # as in the figures
-_PAUSE = 0.05  # seconds between what is made ready ahead, for clicks to be heard
-_WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+PAUSE = 0.05  # seconds between what is made ready ahead, for clicks to be heard
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 class Explorer:
@@ -44,7 +44,7 @@ class Explorer:
 
     def __init__(self, study: Study):
         self.explainer = Explainer(study)
-        self._caveat = study.choices.profile.caveat
+        self.caveat = study.choices.profile.caveat
         self._quiet = False
         backbones, methods = self.explainer.backbones.values(), self.explainer.methods.values()
         method = study.choices.prefer_method()
@@ -78,7 +78,7 @@ class Explorer:
 
     def still(self) -> bytes:
         """All that is chosen now as one PNG file. Raises as `Explainer.view`."""
-        images = [draw_view(self._view(), self.opacity.value, self._caveat)]
+        images = [draw_view(self.chosen_view(), self.opacity.value, self.caveat)]
         if self.layer.value:
             images.append(self._drawn_kernels())
         return png(stacked(*images))
@@ -149,7 +149,7 @@ class Explorer:
         self.picture.options = [*self.picture.options, (own.title, own)]
         self.picture.value = own
 
-    def _view(self) -> View:
+    def chosen_view(self) -> View:
         chosen: Seen = self.picture.value
         return self.explainer.view(self.backbone.value, self.method.value, self.floor.value, chosen)
 
@@ -157,8 +157,8 @@ class Explorer:
         method = self.explainer.methods[self.method.value]
         if method.forwards:
             self._say(f"{method.label} takes many forwards: a moment, please …")
-        view = self._view()
-        self.panel.value = png(draw_view(view, self.opacity.value, self._caveat))
+        view = self.chosen_view()
+        self.panel.value = png(draw_view(view, self.opacity.value, self.caveat))
         self._words = _in_a_line(view)
         self._say(self._words)
 
@@ -229,10 +229,10 @@ def explore(study: Study, live: bool | None = None) -> Explorer:
     # Beside the controls the same as a picture: what exports to HTML and viewers without a
     # kernel show, who have no widgets.
     pixels = base64.b64encode(still).decode("ascii")
-    view = {_WIDGET_VIEW: bundle[_WIDGET_VIEW], "image/png": pixels}
+    view = {WIDGET_VIEW: bundle[WIDGET_VIEW], "image/png": pixels}
     display(view | {"text/plain": words}, raw=True)
     prepare = explorer.explainer.prepare
-    _when_idle([*(partial(prepare, key) for key in explorer.explainer.backbones), _warm_up])
+    when_idle([*(partial(prepare, key) for key in explorer.explainer.backbones), _warm_up])
     return explorer
 
 
@@ -241,7 +241,7 @@ def _warm_up() -> None:
     import_module("lib.maps.package_cams")
 
 
-def _when_idle(steps: list[Callable[[], None]]) -> None:
+def when_idle(steps: list[Callable[[], None]]) -> None:
     """Do the steps one by one, whatever the user does being heard in between.
 
     Without a running event loop, as outside of a kernel, at once.
@@ -256,6 +256,6 @@ def _when_idle(steps: list[Callable[[], None]]) -> None:
     def go_on() -> None:
         steps.pop(0)()
         if steps:
-            loop.call_later(_PAUSE, go_on)
+            loop.call_later(PAUSE, go_on)
 
-    loop.call_later(_PAUSE, go_on)
+    loop.call_later(PAUSE, go_on)

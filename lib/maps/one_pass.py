@@ -46,12 +46,12 @@ def layer_cam(features: Tensor, gradient: Tensor) -> Tensor:
 
 def eigen_cam(features: Tensor, gradient: Tensor) -> Tensor:
     """Source: Muhammad and Yeasin, IJCNN 2020; blind to the class"""
-    return _first_component(features).relu()
+    return first_component(features).relu()
 
 
 def eigen_grad_cam(features: Tensor, gradient: Tensor) -> Tensor:
     """EigenCAM of HiResCAM's products."""
-    return _first_component(features * gradient).relu()
+    return first_component(features * gradient).relu()
 
 
 def random_cam(features: Tensor, gradient: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ def random_cam(features: Tensor, gradient: Tensor) -> Tensor:
     return (weights * features).sum(dim=1).relu()
 
 
-def _first_component(features: Tensor) -> Tensor:
+def first_component(features: Tensor) -> Tensor:
     """Places projected on the first principal component of their channels.
 
     A component's sign means nothing: as in Seg-Eigen-CAM the larger side is made positive.

@@ -131,16 +131,16 @@ def blur_ig(
         total = torch.zeros_like(exact)
         for number in range(steps):
             sigma = number * most / steps
-            blurred = _blurred(exact, sigma)
-            slope = (_blurred(exact, sigma + _BLUR_STEP) - blurred) / _BLUR_STEP
-            gradient = _gradient(probability, blurred.to(pictures.dtype), passed.targets)
+            soft = gaussian_blur(exact, sigma)
+            slope = (gaussian_blur(exact, sigma + _BLUR_STEP) - soft) / _BLUR_STEP
+            gradient = _gradient(probability, soft.to(pictures.dtype), passed.targets)
             total -= gradient * slope * (most / steps)
         return _shown(total)
 
     return _explained(model, x, explain)
 
 
-def _blurred(pictures: Tensor, sigma: float) -> Tensor:
+def gaussian_blur(pictures: Tensor, sigma: float) -> Tensor:
     """By a Gaussian that is cut off at four deviations; 0 outside of the picture."""
     if not sigma:
         return pictures
@@ -176,7 +176,7 @@ def guided_ig(
     """
 
     def explain(probability: nn.Module, pictures: Tensor) -> Tensor:
-        path = [_GuidedPath(picture, fraction, most) for picture in pictures]
+        path = [GuidedPath(picture, fraction, most) for picture in pictures]
         for step in range(1, steps + 1):
             now = torch.stack([p.at for p in path])
             gradients = _gradient(probability, now, passed.targets)
@@ -187,7 +187,7 @@ def guided_ig(
     return _explained(model, x, explain)
 
 
-class _GuidedPath:
+class GuidedPath:
     """One picture's path from 0, and what has been attributed along it."""
 
     def __init__(self, end: Tensor, fraction: float, most: float):

@@ -30,8 +30,8 @@ from lib.base.files import write_json
 from lib.base.paths import OUTPUT
 
 FORMS = OUTPUT / "forms.json"
-_PROBED_BATCH = 8
-_ROUNDS = 3
+PROBED_BATCH = 8
+ROUNDS = 3
 _SAME = 1e-4  # of the largest feature: what reordered float32 sums may differ by
 
 
@@ -220,7 +220,7 @@ def form_to_compile(network: nn.Module) -> Form:
 
 
 @torch.inference_mode()
-def _seconds(network: nn.Module, x: Tensor) -> tuple[float, Tensor]:
+def seconds_of(network: nn.Module, x: Tensor) -> tuple[float, Tensor]:
     started = time.perf_counter()
     features = getattr(network, "forward_features", network)(x)
     if x.is_cuda:
@@ -237,22 +237,22 @@ def fastest_form(network: nn.Module, side: int, forms: Sequence[Form] = ()) -> F
     """
     device = next(network.parameters()).device
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(_PROBED_BATCH, 3, side, side, generator=generator).to(device)
-    _, expected = _seconds(network, x)
+    x = torch.randn(PROBED_BATCH, 3, side, side, generator=generator).to(device)
+    _, expected = seconds_of(network, x)
     tried = {form: written(network, form) for form in forms or candidates(network)}
     inputs = {form: x.contiguous(memory_format=form.layout) for form in tried}
     for form in list(tried):  # also warms up
         try:
-            _, features = _seconds(tried[form], inputs[form])
+            _, features = seconds_of(tried[form], inputs[form])
             same = (features - expected).abs().max() <= _SAME * expected.abs().max()
         except RuntimeError:  # such as a view that no other layout allows
             same = False
         if not same:
             del tried[form]
     best = dict.fromkeys(tried, float("inf"))
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         for form in tried:
-            seconds, _ = _seconds(tried[form], inputs[form])
+            seconds, _ = seconds_of(tried[form], inputs[form])
             best[form] = min(best[form], seconds)
     return min(best, key=best.__getitem__) if best else PLAIN
 

@@ -34,7 +34,7 @@ from lib.study.study import Study
 
 QUESTION = "Do convolutions with learnable spacings make vision models look where people look?"
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
-_TABLES = {
+TABLES = {
     "summary": "Scores: raw, rescaled, with the centre held constant",
     "controls_summary": "Controls: maps that no network made",
     "paired": "DCLS minus baseline, picture by picture",
@@ -143,7 +143,7 @@ def write_report(study: Study) -> Path:
         left_out=part("Left out", tables / "left_out.csv", _plain),
         verdicts=part("Verdicts", tables / "verdicts.csv", _verdicts),
         results=part("Results", tables / "results.csv", _results),
-        tables=[part(title, tables / f"{key}.csv", _plain) for key, title in _TABLES.items()],
+        tables=[part(title, tables / f"{key}.csv", _plain) for key, title in TABLES.items()],
         pictures=pictures,
         spoilt=spoilt,
         undrawn=[row.title for row in CAPTIONS.values() if row.key not in drawn],

@@ -6,4 +6,6 @@ it; `session` runs them all; `outcomes` reports; `faults` lists everything that 
 run, with its exit status; `exclusive` and `signals` keep two runs, and an interruption,
 from doing harm; `memory` watches a kernel's memory; `within` is what a kernel is asked;
 `progress` is what the terminal and the log show.
+
+May import: study and the rooms below it, but nothing that needs torch.
 """

@@ -12,8 +12,8 @@ import pynvml
 
 from lib.base.words import in_words
 
-_CGROUP = Path("/sys/fs/cgroup")
-_OWN_GROUP = Path("/proc/self/cgroup")
+CGROUP = Path("/sys/fs/cgroup")
+OWN_GROUP = Path("/proc/self/cgroup")
 
 
 class MemoryWatch:
@@ -97,10 +97,10 @@ def _gpu_memory(gpus: list) -> tuple[int, int]:
 def _groups() -> Iterator[Path]:
     """Folders of this process's Linux control group and those that it lies in, v2 or v1."""
     with contextlib.suppress(OSError, ValueError):
-        for line in _OWN_GROUP.read_text().splitlines():
+        for line in OWN_GROUP.read_text().splitlines():
             number, controllers, path = line.split(":", 2)
             if number == "0" or "memory" in controllers.split(","):
-                root = _CGROUP if number == "0" else _CGROUP / "memory"
+                root = CGROUP if number == "0" else CGROUP / "memory"
                 own = root / path.strip("/")
                 yield from (p for p in (own, *own.parents) if p.is_relative_to(root))
 

@@ -49,21 +49,21 @@ def check(
     steps: Sequence[Step], values: Mapping[str, object], study: Study
 ) -> tuple[list[RunError], dict[str, str]]:
     """Everything that would stop the steps, and the environment in which they would run."""
-    problems = [*_check_inputs(steps, study), *_check_disk(study.places)]
+    problems = [*check_inputs(steps, study), *check_disk(study.places)]
     if any(p.fault.key == "disk full" for p in problems):
         return problems, {}  # nor is there room for a kernel's files
-    more, environment = _check_kernel(steps, values)
+    more, environment = check_kernel(steps, values)
     return problems + more, environment
 
 
-def _check_inputs(steps: Sequence[Step], study: Study) -> list[RunError]:
+def check_inputs(steps: Sequence[Step], study: Study) -> list[RunError]:
     problems = []
     try:
         study.inputs.require()
     except MissingInputs as error:
         problems.append(trouble("missing files", str(error)))
     known = {path for paths in study.inputs.files().values() for path in paths}
-    problems += _check_known(study)
+    problems += check_known(study)
     problems += _check_pictures(study)
     written: set[Path] = set()
     for step in steps:
@@ -80,7 +80,7 @@ def _check_inputs(steps: Sequence[Step], study: Study) -> list[RunError]:
     return problems
 
 
-def _check_known(study: Study) -> list[RunError]:
+def check_known(study: Study) -> list[RunError]:
     """Downloaded files are what they were at their first use."""
     if study.choices.profile.mini:
         return []  # git keeps them
@@ -130,7 +130,7 @@ def _check_enough(study: Study) -> list[RunError]:
     return []
 
 
-def _check_disk(places: Places) -> list[RunError]:
+def check_disk(places: Places) -> list[RunError]:
     """Results can be written, and there is room for them."""
     problems = []
     for folder in (places.output, places.figures, places.scores):
@@ -155,7 +155,7 @@ def _check_disk(places: Places) -> list[RunError]:
 # --- the kernel -----------------------------------------------------------------------------
 
 
-def _check_kernel(
+def check_kernel(
     steps: Sequence[Step], values: Mapping[str, object]
 ) -> tuple[list[RunError], dict[str, str]]:
     """Start the kernel that the notebooks will have, and look at it from within."""

@@ -123,7 +123,7 @@ class Progress:
 
     # --- drawing --------------------------------------------------------------
 
-    def _state(self, width: int = 1000) -> str:
+    def state(self, width: int = 1000) -> str:
         elapsed = time.monotonic() - self._started
         usual = "" if self._usual is None else f" of ~{clock(self._usual)}"
         parts = [self._title, f"{clock(elapsed)}{usual}", self._bar or self._cell]
@@ -145,13 +145,13 @@ class Progress:
             if self.live:
                 self._draw()
             elif not self.quiet:
-                self.say(self._state())
+                self.say(self.state())
 
     def _draw(self) -> None:
         if not self.live or self._beating is None:
             return
         width = max(shutil.get_terminal_size().columns - 1, 20)
-        self._put(f"{_ERASE}{self._state(width)[:width]}")
+        self._put(f"{_ERASE}{self.state(width)[:width]}")
 
     def _put(self, text: str) -> None:
         # A terminal that has gone must not end a run that works through the night.

@@ -22,7 +22,7 @@ from lib.study.study import Study
 
 distributed = lazy_loader.load("distributed")  # its import takes a second
 
-_WAIT = 60  # seconds for a scheduler to answer
+WAIT = 60  # seconds for a scheduler to answer
 
 # Of a worker's process: {choices: (its scorer, its units by place)}.
 _scorers: dict[str, tuple[Scorer, list[Unit]]] = {}
@@ -62,7 +62,7 @@ def score_on_cluster(study: Study, units: list[Unit]) -> Iterator[tuple[Unit, Ex
 def _client(choices: Choices, units: int) -> Iterator[distributed.Client]:
     if choices.scheduler:
         try:
-            client = distributed.Client(choices.scheduler, timeout=_WAIT)
+            client = distributed.Client(choices.scheduler, timeout=WAIT)
         except (OSError, ValueError) as error:
             raise ClusterError(
                 f"no Dask scheduler answers at {choices.scheduler}: {error}"

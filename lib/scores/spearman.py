@@ -43,19 +43,19 @@ class Ranks:
 # out among threads: several times as fast as torch's forms, and as scipy.
 
 
-def _order(values: np.ndarray) -> np.ndarray:
+def order_of_row(values: np.ndarray) -> np.ndarray:
     """The pixels of a row of float32 or float64 in order of their values."""
     if values.dtype == np.float32:
         return order_of_bits(values.view(np.uint32))
     return np.argsort(values, kind="stable").astype(np.int32)
 
 
-def _ranks_of_rows(values: np.ndarray, settle: bool) -> tuple[Tensor, Tensor]:
+def ranks_of_rows(values: np.ndarray, settle: bool) -> tuple[Tensor, Tensor]:
     """Centred average ranks and their norms."""
     centred = np.empty(values.shape, dtype=_rank_type(values.shape[1]))
 
     def rank(row: int) -> float:
-        order = _order(values[row])
+        order = order_of_row(values[row])
         mine = np.empty(len(order))
         norm, _ = average_ranks(values[row][order], settle, mine)
         centred[row][order] = mine
@@ -65,7 +65,7 @@ def _ranks_of_rows(values: np.ndarray, settle: bool) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(centred), norms
 
 
-def _products_of_rows(
+def products_of_rows(
     values: np.ndarray, human: Sequence[tuple[Ranks, bool]]
 ) -> tuple[Tensor, Tensor]:
     """(row, comparison, 3): sums of products with the human ranks, the rows' own norms, how
@@ -77,7 +77,7 @@ def _products_of_rows(
     theirs = [(ranks.centred.numpy(), settle) for ranks, settle in human]
 
     def correlate(row: int) -> tuple[list[tuple[float, float, int]], tuple[float, float]]:
-        order = _order(values[row])
+        order = order_of_row(values[row])
         ordered = values[row][order]
         mine, told = {}, {}
         for settle in {settle for _, settle in theirs}:
@@ -123,10 +123,10 @@ def _ranks_in_order(ordered: Tensor, settle: bool) -> tuple[Tensor, Tensor, Tens
     return centred, centred.square().sum(dim=1).sqrt(), (last > first).sum(dim=1)
 
 
-def _products_on_device(
+def products_on_device(
     values: Tensor, human: Sequence[tuple[Ranks, bool]]
 ) -> tuple[Tensor, Tensor]:
-    """As `_products_of_rows`."""
+    """As `products_of_rows`."""
     ordered, pixels = values.sort(dim=1)
     found = []
     for ranks, settle in human:
@@ -138,8 +138,8 @@ def _products_on_device(
     return torch.stack(found, dim=1), ordered[:, [0, -1]]
 
 
-def _ranks_on_device(values: Tensor, settle: bool) -> tuple[Tensor, Tensor]:
-    """As `_ranks_of_rows`."""
+def ranks_on_device(values: Tensor, settle: bool) -> tuple[Tensor, Tensor]:
+    """As `ranks_of_rows`."""
     ordered, pixels = values.sort(dim=1)
     in_order, norm, _ = _ranks_in_order(ordered, settle)
     exact = torch.float32 if _rank_type(values.shape[1]) is np.float32 else torch.float64
@@ -177,9 +177,9 @@ def rank_maps(maps: Tensor | np.ndarray, settle: bool = False) -> Ranks:
     maps = _as_maps(maps, "maps")
     values = maps.flatten(1)
     if values.device.type == "cpu":
-        centred, norm = _ranks_of_rows(values.numpy(), settle)
+        centred, norm = ranks_of_rows(values.numpy(), settle)
     else:
-        centred, norm = _ranks_on_device(values, settle)
+        centred, norm = ranks_on_device(values, settle)
     finite = values.isfinite().all(dim=1)
     return Ranks(centred, torch.where(finite, norm, torch.nan), tuple(maps.shape))
 
@@ -221,9 +221,9 @@ def correlate(model_maps: Tensor | np.ndarray, human: Sequence[tuple[Ranks, bool
     here, pixels = maps.shape[:-2], maps.shape[-2:].numel()
     values = maps.reshape(here.numel(), pixels)
     if values.device.type == "cpu":
-        found, extremes = _products_of_rows(values.numpy(), human)
+        found, extremes = products_of_rows(values.numpy(), human)
     else:
-        found, extremes = _products_on_device(values, human)
+        found, extremes = products_on_device(values, human)
     product, norm, tied = (part.T.view(len(human), *here) for part in found.unbind(dim=2))
     finite = extremes.isfinite().all(dim=1).view(here)
     constant = (extremes[:, 0] == extremes[:, 1]).view(here)

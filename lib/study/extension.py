@@ -23,7 +23,7 @@ from lib.maps.methods import METHODS
 from lib.networks.backbones import BACKBONES
 from lib.networks.sources import WEIGHTS
 
-_loaded: dict[Path, str] = {}
+loaded: dict[Path, str] = {}
 _loading: list[tuple[Path, str]] = []
 
 
@@ -51,8 +51,8 @@ def load_extension(path: Path) -> str:
     except OSError as error:
         raise ExtensionError(f"the file of --extend cannot be read: {error}") from None
     digest = hashlib.sha256(text.encode()).hexdigest()
-    if path in _loaded:
-        if _loaded[path] != digest:
+    if path in loaded:
+        if loaded[path] != digest:
             raise ExtensionError(
                 f"{path}, or a module that it imports, has changed since this process read it: "
                 "restart it (in JupyterLab, the kernel)"
@@ -60,7 +60,7 @@ def load_extension(path: Path) -> str:
         return digest
     with _taken_back_on_failure():
         _run(path, digest)
-    _loaded[path] = digest
+    loaded[path] = digest
     return digest
 
 

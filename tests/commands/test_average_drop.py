@@ -108,7 +108,7 @@ def test_constant_maps_are_left_out_and_counted():
         for image, value in zip("xyz", values, strict=True)
     ]
     table = pd.DataFrame(rows, columns=["method", "image_id", "measure", "value"])
-    told = average_drop._told(table, "net").splitlines()
+    told = average_drop.means_in_words(table, "net").splitlines()
     assert told[0] == "net, 3 pictures, means with 95 % intervals"
     assert re.fullmatch(r"pictures with a map +3 +2 +0", told[2].strip())
     assert re.match(r"drop +2\.0 \(.*?\) +6\.0 \(.*?\) +nan", told[3])

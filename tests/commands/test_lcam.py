@@ -50,7 +50,7 @@ def demo(tmp_path, monkeypatch):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Drawing takes most of a short training's time, and is tested by itself."""
-    monkeypatch.setattr(lcam, "_draw", lambda *_: None)
+    monkeypatch.setattr(lcam, "draw_early", lambda *_: None)
 
 
 def command(*words: str) -> int:
@@ -128,8 +128,8 @@ def test_a_training_that_was_ended_is_resumed_when_asked(demo, undrawn, capsys, 
         attention_runs, "train_attention", lambda *w, **o: real(*w, **{**o, "save_every": 1})
     )
     steps = []
-    run = attention_training._Run
-    step = run._one
+    run = attention_training.Run
+    step = run.one_step
 
     def second_dies(self, *words):
         if len(steps) == 1:
@@ -138,10 +138,10 @@ def test_a_training_that_was_ended_is_resumed_when_asked(demo, undrawn, capsys, 
         steps.append(1)
         return step(self, *words)
 
-    monkeypatch.setattr(run, "_one", second_dies)
+    monkeypatch.setattr(run, "one_step", second_dies)
     assert command("--methods", "lcam_fm") == 130
     assert "--resume" in capsys.readouterr().err
-    monkeypatch.setattr(run, "_one", step)
+    monkeypatch.setattr(run, "one_step", step)
     assert command("--methods", "lcam_fm") == 2
     assert "did not end" in capsys.readouterr().err
     assert command("--methods", "lcam_fm", "--resume") == 0
@@ -155,7 +155,7 @@ SMALL = replace(RECIPES["demo"], epochs=2, batch=2, lr=0.1)  # four steps
 @contextmanager
 def dies_at(step: int):
     """A training ends like that before this step."""
-    real = attention_training._Run._one
+    real = attention_training.Run.one_step
 
     def one(self, *words):
         if self.step == step:
@@ -163,7 +163,7 @@ def dies_at(step: int):
         return real(self, *words)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention_training._Run, "_one", one)
+        patch.setattr(attention_training.Run, "one_step", one)
         yield
 
 
@@ -271,7 +271,7 @@ def test_killed_after_the_module_is_saved_what_lies_beside_it_is_its_own(demo):
     attention_runs.train_variant(*first, save_to=path)
     before = path.with_suffix(".csv").read_text()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention_runs, "_settle", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(attention_runs, "settle", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             attention_runs.train_variant(*second, save_to=path)
     assert path.with_suffix(".csv").read_text() == before

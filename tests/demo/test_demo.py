@@ -8,7 +8,7 @@ import torch
 from scipy.stats import spearmanr
 from stand_ins import ALL_VARIANTS, VARIANT_IDS
 
-from lib.demo.__main__ import HELD_OUT, SEED, TRAINING, _record
+from lib.demo.__main__ import HELD_OUT, SEED, TRAINING, as_record
 from lib.demo.players import human_map
 from lib.demo.scenes import CLASSES, EMPTY, make_scene
 from lib.demo.training import speed_up_training, train
@@ -44,7 +44,7 @@ def test_shard_is_made_from_its_seeds():
     with path.open("rb") as file:
         for address in Shard(path).addresses[::60]:
             scene = make_scene(SEED, HELD_OUT, address.index)
-            assert read_record(file, address) == _record(scene, address.index)
+            assert read_record(file, address) == as_record(scene, address.index)
 
 
 def test_shard_holds_at_least_200_pictures_of_ten_or_more_classes(batches):

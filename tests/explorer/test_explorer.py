@@ -194,7 +194,7 @@ def test_a_backbone_without_a_dcls_form_is_shown_plain(explainer, monkeypatch):
 
 def test_a_constant_map_is_said_to_be_constant(monkeypatch):
     other = Explainer(two_models(), pictures=1)
-    monkeypatch.setattr(other, "_small", lambda *_: torch.zeros(1, 7, 7))
+    monkeypatch.setattr(other, "small", lambda *_: torch.zeros(1, 7, 7))
     view = other.view("resnet50", "grad_cam", 0.0, other.pictures[0])
     for found in view.explanations:
         assert found.constant
@@ -240,7 +240,7 @@ def test_any_picture_can_be_uploaded(shown, image, kind):
     assert "ρ: n/a (no human map)" in shown.message.value
     assert bytes(shown.panel.value) != before
     assert shown.upload.value == ()
-    found = shown._view()
+    found = shown.chosen_view()
     assert found.human_map is None
     assert found.predicted
     assert all(e.asked == e.top[0][0] for e in found.explanations)
@@ -307,7 +307,7 @@ def test_what_fails_is_said_and_nothing_is_shown_for_it(shown, monkeypatch):
     def fails(*_):
         raise RuntimeError("no <memory>")
 
-    monkeypatch.setattr(shown.explainer, "_passed", fails)
+    monkeypatch.setattr(shown.explainer, "passed", fails)
     shown.method.value = "fem"
     assert "no &lt;memory&gt;" in shown.message.value
     assert "still show the last choice" in shown.message.value
@@ -326,9 +326,9 @@ def test_a_layer_that_fails_is_said_until_another_is_shown(shown, monkeypatch):
 
 
 def test_the_demos_caveat_stands_below(shown):
-    view = shown._view()
-    assert draw_view(view, 0.5, shown._caveat).height > draw_view(view, 0.5).height
-    assert shown._caveat == shown.explainer.study.choices.profile.caveat != ""
+    view = shown.chosen_view()
+    assert draw_view(view, 0.5, shown.caveat).height > draw_view(view, 0.5).height
+    assert shown.caveat == shown.explainer.study.choices.profile.caveat != ""
 
 
 # --- without a frontend ---------------------------------------------------------------------------
@@ -378,7 +378,7 @@ def test_live_or_static_can_be_forced(monkeypatch, displayed):
     explorer = explore(two_models(limit=2), live=True)
     (image, _), (bundle, how) = displayed
     assert base64.b64decode(bundle["image/png"]) == image.data == explorer.still()
-    assert bundle[module._WIDGET_VIEW]["model_id"] == explorer.box.model_id
+    assert bundle[module.WIDGET_VIEW]["model_id"] == explorer.box.model_id
     assert how == {"raw": True}
 
 
@@ -386,13 +386,13 @@ def test_what_is_made_ready_ahead_waits_for_its_turn():
     done = []
 
     async def in_a_kernel():
-        module._when_idle([lambda: done.append(1), lambda: done.append(2)])
+        module.when_idle([lambda: done.append(1), lambda: done.append(2)])
         assert done == []
-        await asyncio.sleep(20 * module._PAUSE)
+        await asyncio.sleep(20 * module.PAUSE)
 
     asyncio.run(in_a_kernel())
     assert done == [1, 2]
-    module._when_idle([lambda: done.append(3)])
+    module.when_idle([lambda: done.append(3)])
     assert done == [1, 2, 3]
 
 
@@ -424,7 +424,7 @@ def test_programs_that_run_notebooks_get_the_static_picture(tmp_path, monkeypatc
     )  # fmt: skip
     (data,) = outputs_of(path)
     assert "image/png" in data
-    assert module._WIDGET_VIEW not in data
+    assert module.WIDGET_VIEW not in data
 
 
 # --- in a browser ---------------------------------------------------------------------------------
@@ -597,7 +597,7 @@ def test_in_jupyterlab_the_picture_follows_the_controls(browser, lab, tmp_path):
         at.page.wait_for_timeout(200)
     at.context.close()
     (data,) = outputs_of(path)
-    assert {module._WIDGET_VIEW, "image/png"} <= set(data)
+    assert {module.WIDGET_VIEW, "image/png"} <= set(data)
     from nbconvert import HTMLExporter
 
     page, _ = HTMLExporter().from_filename(str(path))

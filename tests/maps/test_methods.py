@@ -14,7 +14,7 @@ from torch import nn
 from lib.maps.cam import cam_maps
 from lib.maps.forward import head_pass
 from lib.maps.methods import ALL_METHODS, METHODS, min_max
-from lib.maps.one_pass import _first_component
+from lib.maps.one_pass import first_component
 from lib.maps.package_cams import run_class
 
 LIBRARY = {
@@ -145,7 +145,7 @@ def test_eigen_cams_are_the_first_component_with_its_larger_side_up():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(3, 20, 5, 5)).astype(np.float32)
     expected = get_2d_projection_with_sign_correction(features)
-    np.testing.assert_allclose(_first_component(torch.tensor(features)), expected, atol=1e-4)
+    np.testing.assert_allclose(first_component(torch.tensor(features)), expected, atol=1e-4)
     gradient = rng.normal(size=features.shape).astype(np.float32)
     tensors = torch.tensor(features), torch.tensor(gradient)
     np.testing.assert_allclose(

@@ -93,7 +93,7 @@ def test_the_fastest_form_is_measured_and_one_that_computes_something_else_is_ou
         return seconds.get(form, 9.0), torch.ones(1) * (2 if form == wrong else 1)
 
     monkeypatch.setattr(rewrites, "written", rewritten)
-    monkeypatch.setattr(rewrites, "_seconds", timed)
+    monkeypatch.setattr(rewrites, "seconds_of", timed)
     assert fastest_form(network, 224, [slow, fast, wrong]) == fast
 
 

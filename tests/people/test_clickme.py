@@ -214,11 +214,11 @@ def test_a_file_that_is_no_tfrecord_is_refused(tmp_path):
 
 
 def test_an_absurd_length_with_a_right_checksum_is_refused(tmp_path):
-    from lib.people.stored.shards import _masked_crc
+    from lib.people.stored.shards import masked_crc
 
     length = struct.pack("<Q", 1 << 62)
     path = tmp_path / "val-0.tfrecords"
-    path.write_bytes(length + struct.pack("<I", _masked_crc(length)) + b"x" * 100)
+    path.write_bytes(length + struct.pack("<I", masked_crc(length)) + b"x" * 100)
     with pytest.raises(StoredError, match="truncated: the record needs"):
         ClickMe([path])
 
@@ -257,15 +257,15 @@ def test_a_record_that_is_wrong_is_named(tmp_path, record, message):
 def test_a_record_without_a_feature_is_named(tmp_path, monkeypatch):
     from tfrecord import example_pb2
 
-    from lib.people.stored.shards import _masked_crc
+    from lib.people.stored.shards import masked_crc
 
     example = example_pb2.Example()
     example.features.feature["image"].bytes_list.value.append(b"")
     payload = example.SerializeToString()
     length = struct.pack("<Q", len(payload))
-    framed = length + struct.pack("<I", _masked_crc(length)) + payload
+    framed = length + struct.pack("<I", masked_crc(length)) + payload
     path = tmp_path / "val-0.tfrecords"
-    path.write_bytes((framed + struct.pack("<I", _masked_crc(payload))) * 32)
+    path.write_bytes((framed + struct.pack("<I", masked_crc(payload))) * 32)
     with pytest.raises(StoredError, match=r"record 0 .* lacks the feature heatmap, label"):
         list(Shard(path).records())
 

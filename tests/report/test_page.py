@@ -18,7 +18,7 @@ from stand_ins import made_up_scores
 
 from lib.figures.captions import CAPTIONS
 from lib.report.grids import as_texts
-from lib.report.page import _TABLES, QUESTION, write_report
+from lib.report.page import QUESTION, TABLES, write_report
 from lib.report.result_table import results_table
 from lib.runner.outcomes import Outcome, write_run
 from lib.study.study import Study
@@ -74,7 +74,7 @@ def fill(study: Study) -> None:
     save_csv(study, "verdicts", [*(verdict(f"Claim {w}", w) for w in words), unknown])
     save_csv(study, "left_out", [{"left_out": "val-3", "reason": "/long" * 60}])
     wide = {f"a_column_{i}": i / 7 for i in range(20)}
-    for name in _TABLES:
+    for name in TABLES:
         save_csv(study, name, [{"backbone": "ResNet-50", "dcls": True, **wide}] * 3)
     save_csv(study, "paired", [{"backbone": f"row {i}", "p": 10.0**-i} for i in range(40)])
     for name in [*CAPTIONS, "my_own"]:
@@ -143,7 +143,7 @@ def test_everything_that_is_there_is_shown(study):
         QUESTION, study.choices.profile.label, study.choices.profile.caveat, "Left out", "/long/long",
         "undecided at this n", "mean difference: 0.0123 [-0.500, 12.250]", "They speak of: simulated people",
         "Grad-CAM, protocol published", "Threshold-Grad-CAM, protocol corrected", "CAFormer-S18 mini",
-        "40 rows", "1.00e-05", "a column 19", "ResNet-50", "0.143", *_TABLES.values(),
+        "40 rows", "1.00e-05", "a column 19", "ResNet-50", "0.143", *TABLES.values(),
         *(c.title for c in CAPTIONS.values()), "My own", "What my_own shows.",
         "made at commit 0123456789ab", "python run_all.py", "01_setup", "1:15", "1.0 GiB",
         "KeyError: 'a' in cell 2", "1: a notebook's cell raised an error",
@@ -162,7 +162,7 @@ def test_everything_that_is_there_is_shown(study):
 def test_what_is_not_there_is_named_as_not_made(study):
     page = Page(study)
     assert page.text.count("Not made in this run.") == 4  # verdicts, results, run, origin
-    unmade = "; ".join(_TABLES.values())
+    unmade = "; ".join(TABLES.values())
     assert f"Not made in this run: {unmade}." in page.text
     assert next(iter(CAPTIONS.values())).title in page.text
     assert "Left out" not in page.text

@@ -549,7 +549,7 @@ def test_results_that_a_rerun_step_writes_are_not_taken_for_settled(runner, figu
 def test_a_large_input_is_hashed_anew_when_it_changes_under_its_old_time(
     runner, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr("lib.base.fingerprint._WORTH_KEEPING", 0)
+    monkeypatch.setattr("lib.base.fingerprint.WORTH_KEEPING", 0)
     monkeypatch.setattr("lib.base.fingerprint.HASHES", tmp_path / "hashes.json")
     path = tmp_path / "shard"
     path.write_text("one")
@@ -719,7 +719,7 @@ def test_too_little_disk_space_is_found_before_any_work(runner, monkeypatch):
 def test_results_that_cannot_be_written_are_found_before_any_work(runner):
     runner.study.places.figures.parent.mkdir(parents=True)
     runner.study.places.figures.write_text("a file in the folder's place")
-    problems = preflight._check_disk(runner.study.places)
+    problems = preflight.check_disk(runner.study.places)
     assert problems[0].fault.key == "not ready"
     assert "cannot be written" in str(problems[0])
 
@@ -728,8 +728,8 @@ def test_a_missing_file_that_an_earlier_notebook_writes_is_no_problem(runner):
     runner.write("01_a", writes=f"`{runner.figure()}`")
     runner.write("02_b", reads=f"`{runner.figure()}`")
     first, second = find_steps(runner.folder / "sources")
-    assert preflight._check_inputs([first, second], runner.study) == []
-    (problem,) = preflight._check_inputs([second], runner.study)
+    assert preflight.check_inputs([first, second], runner.study) == []
+    (problem,) = preflight.check_inputs([second], runner.study)
     assert problem.fault.exit_status == 3
     assert "02_b reads" in str(problem)
     assert "a.txt, which is not there" in str(problem)
@@ -768,8 +768,8 @@ def test_a_kill_that_the_system_counts_is_told(tmp_path, monkeypatch):
     group = tmp_path / "system.slice" / "job"
     group.mkdir(parents=True)
     (tmp_path / "cgroup").write_text("0::/system.slice/job\n")
-    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
-    monkeypatch.setattr(memory, "_OWN_GROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "OWN_GROUP", tmp_path / "cgroup")
     (group / "memory.max").write_text("max")
     (group.parent / "memory.max").write_text(str(2**30))
     events = group / "memory.events"
@@ -868,12 +868,12 @@ def test_the_time_left_is_never_less_than_a_bars():
     progress = Progress(Terminal())
     progress.begin("[4/5] 04_scoring", usual=10.0, usual_after=20.0)
     progress.write("scoring:  19%|██  | 3/16 [00:06<01:26,  2.00s/model]")
-    assert progress._state() == (
+    assert progress.state() == (
         "[4/5] 04_scoring · 0:00 of ~0:10 · ~1:46 left · scoring: 19% 3/16 [00:06<01:26]"
     )
     # On a narrow terminal the estimate makes room for the bar.
     assert (
-        progress._state(70) == "[4/5] 04_scoring · 0:00 of ~0:10 · scoring: 19% 3/16 [00:06<01:26]"
+        progress.state(70) == "[4/5] 04_scoring · 0:00 of ~0:10 · scoring: 19% 3/16 [00:06<01:26]"
     )
     progress.end("ok", 1.0)
 

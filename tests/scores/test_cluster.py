@@ -105,7 +105,7 @@ def test_two_workers_one_of_them_killed_make_the_single_processs_table(
 
 def test_a_scheduler_that_does_not_answer_is_named(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path / "output")
-    monkeypatch.setattr(cluster, "_WAIT", 1)
+    monkeypatch.setattr(cluster, "WAIT", 1)
     study = Study.from_profile(
         "demo", **CHOICES, pictures=str(pictures), scheduler="tcp://127.0.0.1:9"
     )

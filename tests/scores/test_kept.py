@@ -281,8 +281,8 @@ def test_the_matched_resnet_shares_its_dcls_model_and_its_scores(tmp_path, monke
     monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path / "output")
     # The faster of two forms is measured on one picture, once, and remembered for this test only.
     monkeypatch.setattr(rewrites, "candidates", lambda _: [rewrites.PLAIN, rewrites.Form()])
-    monkeypatch.setattr(rewrites, "_PROBED_BATCH", 1)
-    monkeypatch.setattr(rewrites, "_ROUNDS", 1)
+    monkeypatch.setattr(rewrites, "PROBED_BATCH", 1)
+    monkeypatch.setattr(rewrites, "ROUNDS", 1)
     monkeypatch.setattr(
         models, "remembered_form",
         partial(rewrites.remembered_form, remembered=tmp_path / "forms.json"),

@@ -13,15 +13,15 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import rankdata, spearmanr
 
 from lib.scores.spearman import (
-    _order,
-    _products_of_rows,
-    _products_on_device,
-    _ranks_of_rows,
-    _ranks_on_device,
     between_ranks,
     correlate,
+    order_of_row,
     partial_correlation,
+    products_of_rows,
+    products_on_device,
     rank_maps,
+    ranks_of_rows,
+    ranks_on_device,
     spearman_per_image,
 )
 
@@ -191,12 +191,12 @@ def test_both_forms_of_ranking_are_the_same(seed, levels, settle):
     rng = np.random.default_rng(seed)
     values = torch.from_numpy(rng.integers(0, levels, (3, 40)).astype(np.float32) / 7)
     for ours, theirs in zip(
-        _ranks_of_rows(values.numpy(), settle), _ranks_on_device(values, settle), strict=True
+        ranks_of_rows(values.numpy(), settle), ranks_on_device(values, settle), strict=True
     ):
         np.testing.assert_allclose(ours, theirs, rtol=1e-14)
     human = [(rank_maps(rng.random((3, 5, 8))), settle), (rank_maps(rng.random((3, 8, 5))), False)]
     twice = torch.cat([values, values.flip(0)])  # two methods' maps of three images
-    ours, theirs = _products_of_rows(twice.numpy(), human), _products_on_device(twice, human)
+    ours, theirs = products_of_rows(twice.numpy(), human), products_on_device(twice, human)
     np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-12, atol=1e-9)
     np.testing.assert_array_equal(ours[1], theirs[1])
 
@@ -240,7 +240,7 @@ def test_partial_correlation_is_that_of_residuals_of_ranks(seed):
 @settings(max_examples=50, deadline=None)
 @given(arrays(np.float32, 42, elements=st.floats(width=32, allow_nan=False)))
 def test_the_sort_by_digits_orders_every_float(values):
-    order = _order(values)
+    order = order_of_row(values)
     np.testing.assert_array_equal(values[order], np.sort(values))
     assert sorted(order) == list(range(42))
 

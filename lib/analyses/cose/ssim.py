@@ -50,8 +50,8 @@ def structural_similarity(a: Tensor, b: Tensor, inside: Tensor | None = None) ->
             f"maps must be of one size of {WINDOW} x {WINDOW} or more, got "
             f"{tuple(a.shape[-2:])} and {tuple(b.shape[-2:])}"
         )
-    reach = torch.maximum(_range(a), _range(b)).double()
-    found = (_by_loops if b.device.type == "cpu" else _by_tensors)(a, b, reach, inside)
+    reach = torch.maximum(value_range(a), value_range(b)).double()
+    found = (_by_loops if b.device.type == "cpu" else by_tensors)(a, b, reach, inside)
     return torch.where(reach > 0, found, torch.nan)
 
 
@@ -69,7 +69,7 @@ def _by_loops(a: Tensor, b: Tensor, reach: Tensor, inside: Tensor | None) -> Ten
     return torch.tensor(each(of_pair, range(len(b))), dtype=torch.float64)
 
 
-def _by_tensors(a: Tensor, b: Tensor, reach: Tensor, inside: Tensor | None) -> Tensor:
+def by_tensors(a: Tensor, b: Tensor, reach: Tensor, inside: Tensor | None) -> Tensor:
     """The same by operations on all pairs at once, where they are."""
     a, b = a.double(), b.double()
     c1, c2 = ((k * reach).square()[:, None, None] for k in (_K1, _K2))
@@ -87,5 +87,5 @@ def _by_tensors(a: Tensor, b: Tensor, reach: Tensor, inside: Tensor | None) -> T
     return (similar.nan_to_num() * counts).sum(dim=(1, 2)) / counts.sum(dim=(1, 2))
 
 
-def _range(maps: Tensor) -> Tensor:
+def value_range(maps: Tensor) -> Tensor:
     return maps.amax(dim=(-2, -1)) - maps.amin(dim=(-2, -1))

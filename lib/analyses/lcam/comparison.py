@@ -29,8 +29,8 @@ from lib.study.study import Study
 LCAM_METHODS = (*PUBLISHED_METHODS, "lcam_fm", "lcam_img", "lcam_fm_a", "lcam_img_a", "tame")
 REFERENCE = "grad_cam"
 _WATCHED = ("lcam_fm", "lcam_img")
-_PICTURES, _EPOCHS = 96, 8  # of a training that is watched
-_LOOKED_AT = 6
+PICTURES, EPOCHS = 96, 8  # of a training that is watched
+LOOKED_AT = 6
 
 
 def comparable(study: Study, methods: Sequence[CamMethod]) -> Study:
@@ -75,26 +75,26 @@ def watch_training(study: Study, backbone: Backbone, compared: int) -> Watched:
     kept beside them, without pictures."""
     if not study.choices.profile.mini:
         return _kept_histories(study.inputs, backbone)
-    delivered = _others(study, compared, _PICTURES)
+    delivered = pictures_besides(study, compared, PICTURES)
     resized = resize_pictures(delivered, backbone.preprocessing)
     pictures = ArrayPictures(resized, study.choices.profile.label)
-    some = torch.from_numpy(resized[:_LOOKED_AT]).permute(0, 3, 1, 2).float() / 255
+    some = torch.from_numpy(resized[:LOOKED_AT]).permute(0, 3, 1, 2).float() / 255
     trained: dict[str, Trained] = {}
     dcls = backbone.forms[-1]
     for key in _WATCHED:
-        recipe = replace(default_recipe(study.choices.profile.key, backbone, key), epochs=_EPOCHS)
+        recipe = replace(default_recipe(study.choices.profile.key, backbone, key), epochs=EPOCHS)
         trained[key] = train_variant(study, backbone, dcls, key, pictures, recipe, look_at=some)
     last, side = trained[_WATCHED[-1]], some.shape[-1]
     label = METHODS[_WATCHED[-1]].label
     maps = looked_at(last.looks, label, side)
     model = study.networks.inference_model(backbone.key, dcls, ())
-    x = model.prepare_pixels(torch.from_numpy(resized[:_LOOKED_AT]))
+    x = model.prepare_pixels(torch.from_numpy(resized[:LOOKED_AT]))
     maps[METHODS[REFERENCE].label] = (
         cam_maps(model, x, None, [REFERENCE], side)[REFERENCE].cpu().numpy()
     )
     histories = {METHODS[key].label: t.history for key, t in trained.items()}
-    title = f"{backbone.titled(dcls)}, {len(pictures)} pictures, {_EPOCHS} epochs"
-    return Watched(title, histories, resized[:_LOOKED_AT], maps)
+    title = f"{backbone.titled(dcls)}, {len(pictures)} pictures, {EPOCHS} epochs"
+    return Watched(title, histories, resized[:LOOKED_AT], maps)
 
 
 def looked_at(looks: Mapping[int, torch.Tensor], label: str, side: int) -> dict[str, np.ndarray]:
@@ -106,7 +106,7 @@ def looked_at(looks: Mapping[int, torch.Tensor], label: str, side: int) -> dict[
     }  # fmt: skip
 
 
-def _others(study: Study, compared: int, count: int) -> np.ndarray:
+def pictures_besides(study: Study, compared: int, count: int) -> np.ndarray:
     """So many delivered pictures that are not among the compared."""
     used = {name for batch in study.clickme(limit=compared).batches(64) for name in batch.image_ids}
     found: list[np.ndarray] = []

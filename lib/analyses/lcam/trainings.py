@@ -104,7 +104,7 @@ def train_variant(
     checkpoint = save_to and unfinished(save_to, ".pt")
     if save_to is not None and _trained_alike(save_to, facts["training"]):
         if _is_of(checkpoint, facts["training"]):  # killed when only this was left to do
-            _settle(save_to)
+            settle(save_to)
         return None
     form = _form_of(checkpoint) if resume and checkpoint and checkpoint.exists() else None
     model = trainable(
@@ -124,11 +124,11 @@ def train_variant(
         for suffix in _BESIDE:
             if not unfinished(save_to, suffix).exists():  # an earlier module's
                 save_to.with_suffix(suffix).unlink(missing_ok=True)
-        _settle(save_to)
+        settle(save_to)
     return trained
 
 
-def _settle(save_to: Path) -> None:
+def settle(save_to: Path) -> None:
     """What lies beside a module that has been saved takes its place; the checkpoint goes last."""
     for suffix in _BESIDE:
         made = unfinished(save_to, suffix)

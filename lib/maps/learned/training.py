@@ -141,7 +141,7 @@ class Trained:
     looks: dict[int, Tensor] = field(default_factory=dict)
 
 
-class _Standardised(nn.Module):
+class Standardised(nn.Module):
     """An L-CAM that is given (features - mean) * scale, channel by channel."""
 
     def __init__(self, attention: LCam, features: Iterable[Tensor]):
@@ -221,7 +221,7 @@ def train_attention(
         raise unknown_name("masking", masking, MASKINGS)
     if len(pictures) < 2:
         raise ValueError(f"training needs two pictures or more, got {len(pictures)}")
-    run = _Run(model, ATTENTIONS[key], pictures, recipe, side, masking, seed)
+    run = Run(model, ATTENTIONS[key], pictures, recipe, side, masking, seed)
     run.facts |= facts or {}
     if checkpoint is not None and checkpoint.exists():
         if not resume:
@@ -252,7 +252,7 @@ def train_attention(
                 run.save(checkpoint)
     run.check()
     attention = run.attention
-    if isinstance(attention, _Standardised):
+    if isinstance(attention, Standardised):
         attention = attention.folded()
     return Trained(attention.eval().requires_grad_(False), run.history(), run.looks)
 
@@ -281,7 +281,7 @@ class _frozen:
             parameter.requires_grad_(required)
 
 
-class _Run:
+class Run:
     """One training: where it stands, one step of it, saving and loading."""
 
     def __init__(
@@ -335,7 +335,7 @@ class _Run:
             features = [
                 self.model.features(self.model.normalised(some.to(device))) for some in batches
             ]
-        return _Standardised(attention, features)
+        return Standardised(attention, features)
 
     def history(self) -> pd.DataFrame:
         """So far, as in `Trained`."""
@@ -358,9 +358,9 @@ class _Run:
             order = np.random.default_rng([self.seed, epoch]).permutation(len(self.pictures))
             order = order[: self.steps_an_epoch * self.batch].reshape(-1, self.batch)
             for pictures in self.pictures.batches(list(order[done:]), self.seed, epoch):
-                yield self._one(pictures.to(self.device), epoch)
+                yield self.one_step(pictures.to(self.device), epoch)
 
-    def _one(self, pictures: Tensor, epoch: int) -> float:
+    def one_step(self, pictures: Tensor, epoch: int) -> float:
         if self.schedule is None:
             rate = self.recipe.lr_at(self.step, self.steps_an_epoch)
             for group, times in zip(

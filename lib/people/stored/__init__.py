@@ -2,6 +2,8 @@
 
 A `Part` is what is scored and kept at once: a shard, or so many files of a folder.
 Nothing here needs torch.
+
+May import: people, base.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ def _example_class() -> type:
     return example_pb2.Example
 
 
-def _masked_crc(data: bytes) -> int:
+def masked_crc(data: bytes) -> int:
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + _CRC_MASK) & 0xFFFFFFFF
 
@@ -147,8 +147,8 @@ def write_shard(path: Path, records: Iterable[Record]) -> int:
             feature["label"].int64_list.value.append(record.label)
             payload = example.SerializeToString(deterministic=True)
             length = struct.pack("<Q", len(payload))
-            file.write(length + _FOOTER.pack(_masked_crc(length)))
-            file.write(payload + _FOOTER.pack(_masked_crc(payload)))
+            file.write(length + _FOOTER.pack(masked_crc(length)))
+            file.write(payload + _FOOTER.pack(masked_crc(payload)))
     return count
 
 
@@ -178,7 +178,7 @@ def walk_shard(path: Path) -> Iterator[Address]:
             if len(header) < _HEADER.size:
                 raise here.error(f"truncated: {len(header)} bytes of a {_HEADER.size}-byte header")
             length, crc = _HEADER.unpack(header)
-            if _masked_crc(header[:8]) != crc:
+            if masked_crc(header[:8]) != crc:
                 raise here.error(
                     "the length's checksum does not match: the file is corrupt here, "
                     "or is no TFRecord file"
@@ -207,7 +207,7 @@ def read_record(file: BinaryIO, address: Address) -> Record:
     footer = file.read(_FOOTER.size)
     if len(payload) < address.length or len(footer) < _FOOTER.size:
         raise address.error("truncated: the file ends inside the record")
-    if _masked_crc(payload) != _FOOTER.unpack(footer)[0]:
+    if masked_crc(payload) != _FOOTER.unpack(footer)[0]:
         raise address.error("the payload's checksum does not match: the record is corrupt")
     try:
         feature = _example_class().FromString(payload).features.feature

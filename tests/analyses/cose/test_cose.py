@@ -87,13 +87,13 @@ def test_ssim_is_scikit_images(drawn):
     tensors = torch.from_numpy(a), torch.from_numpy(b)
     expected = [by_skimage(x, y) for x, y in zip(a, b, strict=True)]
     masked = [by_skimage(x, y, m) for x, y, m in zip(a, b, inside, strict=True)]
-    reach = torch.maximum(ssim._range(tensors[0]), ssim._range(tensors[1]))
+    reach = torch.maximum(ssim.value_range(tensors[0]), ssim.value_range(tensors[1]))
     counts = torch.from_numpy(inside)
     np.testing.assert_allclose(structural_similarity(*tensors), expected, atol=1e-11)
     np.testing.assert_allclose(structural_similarity(*tensors, counts), masked, atol=1e-11)
     # What other devices do, on the processor.
-    np.testing.assert_allclose(ssim._by_tensors(*tensors, reach, None), expected, atol=1e-11)
-    np.testing.assert_allclose(ssim._by_tensors(*tensors, reach, counts), masked, atol=1e-11)
+    np.testing.assert_allclose(ssim.by_tensors(*tensors, reach, None), expected, atol=1e-11)
+    np.testing.assert_allclose(ssim.by_tensors(*tensors, reach, counts), masked, atol=1e-11)
 
 
 def test_ssim_of_one_map_with_several_and_of_constant_ones():
@@ -625,15 +625,15 @@ def test_blur_ig_by_its_literal_sum():
     """The authors' discretisation, with scipy's blur."""
     model, x = Toy(), torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
-    def blurred(sigma):
+    def gaussian_blur(sigma):
         return ndimage.gaussian_filter(x.double().numpy(), (0, 0, sigma, sigma), mode="constant")
 
     total = 0.0
     for step in range(100):
         sigma = step * 50 / 100
-        leaf = torch.from_numpy(blurred(sigma)).float().requires_grad_()
+        leaf = torch.from_numpy(gaussian_blur(sigma)).float().requires_grad_()
         (gradient,) = torch.autograd.grad(model(leaf).softmax(1)[:, 0].sum(), leaf)
-        slope = (blurred(sigma + 0.01) - blurred(sigma)) / 0.01
+        slope = (gaussian_blur(sigma + 0.01) - gaussian_blur(sigma)) / 0.01
         total = total - 0.5 * slope * gradient.numpy()
     shown = np.abs(total).sum(axis=1)[0]
     shown = np.minimum(shown, np.quantile(shown, 0.99))
@@ -642,14 +642,14 @@ def test_blur_ig_by_its_literal_sum():
 
 
 def test_paths_account_for_the_whole_difference():
-    from lib.maps.pixel_methods import _blurred, _GuidedPath
+    from lib.maps.pixel_methods import GuidedPath, gaussian_blur
 
     model, x = Toy(), torch.rand(1, 3, 16, 16) * 2 - 0.5
 
     def value(at):
         return model(at).softmax(1)[:, 0]
 
-    path = _GuidedPath(x[0], 0.25, 0.02)
+    path = GuidedPath(x[0], 0.25, 0.02)
     lengths = []
     for step in range(1, 201):
         leaf = path.at[None].clone().requires_grad_()
@@ -662,7 +662,7 @@ def test_paths_account_for_the_whole_difference():
     assert float(path.attribution.sum()) == pytest.approx(gained, rel=0.05)
     # Blurring is scipy's, 0 outside.
     expected = ndimage.gaussian_filter(x.numpy(), (0, 0, 3.3, 3.3), mode="constant")
-    np.testing.assert_allclose(_blurred(x, 3.3), expected, atol=1e-5)
+    np.testing.assert_allclose(gaussian_blur(x, 3.3), expected, atol=1e-5)
 
 
 def test_pixel_methods_leave_a_network_as_it_was(pictures):

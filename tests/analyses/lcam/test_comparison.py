@@ -103,16 +103,16 @@ def test_the_embedded_examples_modules_fit_and_find_what_people_look_at():
 
 
 def test_a_watched_training_sees_no_picture_that_is_compared(monkeypatch):
-    monkeypatch.setattr(attention_study, "_PICTURES", 8)
-    monkeypatch.setattr(attention_study, "_EPOCHS", 1)
-    monkeypatch.setattr(attention_study, "_LOOKED_AT", 2)
+    monkeypatch.setattr(attention_study, "PICTURES", 8)
+    monkeypatch.setattr(attention_study, "EPOCHS", 1)
+    monkeypatch.setattr(attention_study, "LOOKED_AT", 2)
     study = Study.from_profile("demo", ["convnext_tiny"])
     seen = watch_training(study, CONVNEXT, 24)
     assert list(seen.histories) == ["L-CAM-Fm", "L-CAM-Img"]
     assert list(seen.maps)[-1] == "Grad-CAM"
     assert all(maps.shape == (2, 224, 224) for maps in seen.maps.values())
     compared = np.concatenate([b.pictures for b in study.clickme(limit=24).batches(24)])
-    used = attention_study._others(study, 24, 8)
+    used = attention_study.pictures_besides(study, 24, 8)
     assert len(used) == 8
     assert not any((picture == other).all() for picture in used for other in compared)
     plot_losses(seen.histories, seen.title)

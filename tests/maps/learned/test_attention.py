@@ -35,8 +35,8 @@ from lib.maps.learned.training import (
     HISTORY,
     RECIPES,
     Recipe,
-    _Run,
-    _Standardised,
+    Run,
+    Standardised,
     look_steps,
     new_attention,
     train_attention,
@@ -228,7 +228,7 @@ def test_standardised_features_are_folded_into_the_trained_convolution():
     x = model.normalised(torch.rand(20, 3, SIDE, SIDE))
     features = model.features(x)
     inner = LCam([3], 4)
-    sees = _Standardised(inner, features.split(6))
+    sees = Standardised(inner, features.split(6))
     seen = (features - features.mean((0, 2, 3), keepdim=True)) / features.std(
         (0, 2, 3), keepdim=True, correction=0
     )
@@ -271,7 +271,7 @@ def test_what_is_standardised_is_measured_all_over_a_list_that_is_sorted_by_clas
             )
     pictures = FolderPictures(listed_pictures(tmp_path), SIDE)
     recipe = replace(_TOY, batch=1, standardised=True)
-    run = _Run(Toy().eval(), ATTENTIONS["lcam_fm"], pictures, recipe, SIDE, "diagonal", 0)
+    run = Run(Toy().eval(), ATTENTIONS["lcam_fm"], pictures, recipe, SIDE, "diagonal", 0)
     first, last = 20 / 255, 227 / 255  # four of sixteen, the first and the last among them
     assert run.attention.mean[0].item() == pytest.approx((first + last) / 2, abs=0.01)
 
@@ -320,7 +320,7 @@ def test_steps_are_nesterovs_at_the_published_rates():
     pictures = ArrayPictures(pixels, "p")
     recipe = replace(RECIPES["resnet50"], batch=16, epochs=3)
     model = Toy().eval()
-    run = _Run(model, ATTENTIONS["lcam_fm"], pictures, recipe, SIDE, "diagonal", 5)
+    run = Run(model, ATTENTIONS["lcam_fm"], pictures, recipe, SIDE, "diagonal", 5)
     maps = run.attention.maps
     before = [maps.weight.detach().clone(), maps.bias.detach().clone()]
     order = np.random.default_rng([5, 0]).permutation(16)
