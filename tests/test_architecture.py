@@ -152,7 +152,7 @@ def test_the_architecture_page_names_files_that_are_there():
         assert (LIB / name).is_file() or (ROOT / name).is_file(), name
     for room in LIB.iterdir():
         if (room / "__init__.py").is_file() and room.name != "stored":
-            assert re.search(rf"\b{room.name}\[", page), f"{room.name} is not drawn"
+            assert re.search(rf"\b{room.name}\[\"", page), f"{room.name} is not drawn"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda p: p.stem)
