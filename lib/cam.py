@@ -5,6 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach("lib.maps", submod_attrs={
     "cam": ["cam_maps"],
     "forward": ["HeadPass", "enlarge", "head_pass", "is_constant"],
+    "methods": ["CamMethod", "METHODS"],
     "threshold_grad_cam": ["ThresholdGradCAM"],
 })  # fmt: skip
 

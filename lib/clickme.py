@@ -3,5 +3,6 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach("lib.people", submod_attrs={
+    "protocols": ["PROTOCOLS"],
     "clickme": ["ClickMe", "ClickMeBatch", "deliver_pictures"],
 })  # fmt: skip

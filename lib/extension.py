@@ -2,7 +2,9 @@
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach("lib.study", submod_attrs={
-    "own_rows": ["add_method", "add_model"],
-    "extension": ["ExtensionError", "load_extension"],
+__getattr__, __dir__, __all__ = lazy_loader.attach("lib", submod_attrs={
+    "study.own_rows": ["add_method", "add_model"],
+    "base.geometry": ["Preprocessing"],
+    "networks.backbones": ["DclsRecipe"],
+    "study.extension": ["ExtensionError", "load_extension"],
 })  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from shutil import which
@@ -24,6 +24,14 @@ TARGETS = ("true", "predicted")  # whose evidence a map shows: the label's, as p
 _COMPILERS = (os.environ.get("CXX") or "g++", "clang++", "c++", "cl")  # torch.compile's
 _OF_THE_CLUSTER = ("workers", "scheduler")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+
+
+def check_names(chosen: Iterable[str], known: Iterable[str]) -> None:
+    """Raise UnknownName, with the nearest one, for a choice that there is not."""
+    known = list(known)
+    for name in chosen:
+        if name not in known:
+            raise unknown_name("choice", name, known)
 
 
 @dataclass(frozen=True)
@@ -82,9 +90,6 @@ class Choices:
         """
         if isinstance(models, str) or isinstance(methods, str):
             raise ValueError("models and methods are lists of names, not one text")
-        for name in options:
-            if name not in OPTIONS:
-                raise unknown_name("option", name, OPTIONS)
         row = replace(PROFILES[profile], own=tuple(own))
         chosen = tuple(BACKBONES.select(models)) if models else row.backbones
         absent = [b.key for b in chosen if b not in row.known]
@@ -101,7 +106,22 @@ class Choices:
             **options,
         )
 
+    def changed(self, **changes) -> Choices:
+        """The same with other values, by the names of the fields or of `from_profile`; rows, or
+        their keys. Raises as `of`."""
+        if "models" in changes:
+            changes["backbones"] = changes.pop("models")
+        check_names(changes, (f.name for f in fields(self)))
+        for name, table in (("backbones", BACKBONES), ("methods", METHODS)):
+            if name in changes:
+                changes[name] = tuple(table[r] if isinstance(r, str) else r for r in changes[name])
+        if isinstance(changes.get("profile"), str):
+            changes["profile"] = PROFILES[changes["profile"]]
+        return replace(self, **changes)
+
     def __post_init__(self) -> None:
+        for name in ("keep_going", "compile"):
+            object.__setattr__(self, name, bool(getattr(self, name)))
         for name in ("limit", "batch_size", "workers"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 0:

@@ -7,14 +7,14 @@ Everything a user chooses is checked here, before any work, for notebooks and
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib.base.fingerprint import sha256_of
 from lib.networks.backbones import BACKBONES
-from lib.study.choices import Choices
+from lib.study.choices import NAMES, Choices, check_names
 from lib.study.extension import load_extension, placed
 from lib.study.inputs import Inputs, chosen_folder
 from lib.study.places import Places
@@ -56,6 +56,7 @@ class Study:
         Raises ValueError (UnknownName for a name) saying what is wrong, the nearest
         name, and what is allowed.
         """
+        check_names(options, NAMES)
         own = []
         if extend := options.get("extend"):
             path = placed(Path(extend))
@@ -69,7 +70,7 @@ class Study:
 
     def changed(self, **changes) -> Study:
         """The same study with other choices, fields of `Choices` by name."""
-        return Study(replace(self.choices, **changes))
+        return Study(self.choices.changed(**changes))
 
     def sampled(self, **changes) -> Study:
         """The same on at most so many pictures as the profile's analyses take, and changed."""

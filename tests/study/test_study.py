@@ -170,3 +170,41 @@ def test_earlier_weights_are_any_files_of_a_variants_folder(no_real_data):
     found = study.inputs.training_checkpoints("resnet50", True)
     assert [path.name for path in found] == ["a.pth.tar", "b.safetensors"]
     assert study.inputs.files()["training checkpoints"] == found
+
+
+@pytest.mark.parametrize(
+    ("choice", "why"),
+    [
+        ({"protocls": ["corrected"]}, "unknown choice 'protocls'.*Did you mean 'protocols'"),
+        ({"own": ()}, "unknown choice 'own'"),
+        ({"batchsize": 3}, "Did you mean 'batch_size'"),
+    ],
+)
+def test_a_misspelt_choice_is_refused_with_the_nearest_one(choice, why):
+    with pytest.raises(ValueError, match=why):
+        Study.from_profile("demo", **choice)
+
+
+def test_a_changed_study_is_checked_as_a_new_one():
+    study = Study.from_profile("demo", ["resnet50"], limit=8)
+    assert study.changed() == study
+    other = study.changed(models=["convnext_tiny"], methods=["layer_cam"], limit=3)
+    assert other == Study.from_profile("demo", ["convnext_tiny"], ["layer_cam"], 3)
+    assert study.choices.limit == 8
+    assert study.changed(profile="paper").choices.profile is PROFILES["paper"]
+    for choice, why in (
+        ({"limt": 9}, "Did you mean 'limit'"),
+        ({"limit": -9}, "limit must be a whole number"),
+        ({"device": "gpu"}, "device 'gpu' is none of"),
+        ({"models": ["resnet5"]}, "Did you mean 'resnet50'"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            study.changed(**choice)
+
+
+def test_what_counts_as_true_makes_the_same_study():
+    assert (
+        Study.from_profile("demo", keep_going=1).facts()
+        == Study.from_profile("demo", keep_going=True).facts()
+    )
+    assert Study.from_profile("demo", keep_going="yes").choices.keep_going is True
