@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -120,12 +121,14 @@ COMMANDS = ["lib.cam", "lib.lcam", "lib.score_maps", "lib.average_drop", "lib.st
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_commands_are_where_users_scripts_expect_them(command, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", command, "--help"], capture_output=True, text=True, check=True,
-        cwd=tmp_path,
-    )  # fmt: skip
-    assert done.stdout.startswith(f"usage: python -m {command}")
+def test_commands_are_where_users_scripts_expect_them(command, monkeypatch, capsys):
+    """As `python -m` runs them, without a process of their own, which would import torch anew."""
+    monkeypatch.delitem(sys.modules, command, raising=False)
+    monkeypatch.setattr(sys, "argv", [command, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(command, run_name="__main__", alter_sys=True)
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: python -m {command}")
 
 
 def test_the_shortest_way_in_costs_no_torch():

@@ -549,6 +549,7 @@ class Lab:
         self.page.screenshot(path=ARTEFACTS / f"{name}.png")
 
 
+@pytest.mark.slow  # in a browser; the tests above move the same controls without one
 def test_in_jupyterlab_the_picture_follows_the_controls(browser, lab, tmp_path):
     folder, address = lab
     path = write_cell(folder / "explorer.ipynb")
