@@ -611,7 +611,8 @@ def test_in_jupyterlab_the_studys_own_notebook(browser, lab):
     nb = nbformat.read(NOTEBOOKS / "03_heatmaps.ipynb", as_version=4)
     # The reader's figures stay as they are.
     patch = (
-        f"import lib.study.study.study, pathlib\nlib.study.FIGURES = pathlib.Path({str(folder)!r})"
+        "import pathlib, lib.study.places\n"
+        f"lib.study.places.FIGURES = pathlib.Path({str(folder)!r})"
     )
     nb.cells.insert(0, new_code_cell(patch))
     nbformat.write(nb, folder / "03_heatmaps.ipynb")
