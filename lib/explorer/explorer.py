@@ -67,10 +67,9 @@ class Explorer:
         self._draw_maps()
         self._quiet = False
         self._connect()
-        rows = [
-            [self.backbone, self.method, self.floor],
-            [self.picture, self.upload, self.opacity],
-        ]
+        rows = (
+            [self.backbone, self.method, self.floor], [self.picture, self.upload, self.opacity],
+        )  # fmt: skip
         wrapped = widgets.Layout(flex_flow="row wrap", align_items="center")
         controls = [widgets.HBox(row, layout=wrapped) for row in rows]
         shown = [self.message, self.panel, self.layer, self.kernels]

@@ -104,28 +104,13 @@ RECIPES: Table[Recipe] = Table(
         Recipe("tame", lr=1e-2, one_cycle=True, batch=32, epochs=8),
         # Ours, for networks that have no published one: the same for all, as they are standardised.
         # Of one epoch of ImageNet a class sees as many pictures as in three of the demo's runs.
-        Recipe(
-            "standardised",
-            lr=0.5,
-            one_cycle=True,
-            epochs=4,
-            weight_decay=0.0,
-            standardised=True,
-            start=3.0,
-        ),
+        Recipe("standardised", lr=0.5, one_cycle=True, epochs=4, weight_decay=0.0,
+               standardised=True, start=3.0),
         # Of the embedded example: few pictures, miniatures; chosen by trial.
-        Recipe(
-            "demo",
-            lr=2.0,
-            one_cycle=True,
-            batch=32,
-            epochs=30,
-            weight_decay=0.0,
-            standardised=True,
-            start=3.0,
-        ),
+        Recipe("demo", lr=2.0, one_cycle=True, batch=32, epochs=30, weight_decay=0.0,
+               standardised=True, start=3.0),
     ],
-)
+)  # fmt: skip
 
 
 @dataclass
