@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from importlinter.cli import lint_imports
 from nbformat import read
+from stand_ins import imports_of, module_of
 
 from lib.base.paths import NOTEBOOKS, ROOT
 
@@ -22,10 +23,6 @@ FACES = [room for room in ROOMS if "lazy_loader" in (room / "__init__.py").read_
 DOORS = sorted(p.stem for p in LIB.glob("*.py") if p.name != "__init__.py")
 
 
-def module_of(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-
-
 def code_files() -> list[Path]:
     return sorted(LIB.rglob("*.py"))
 
@@ -33,26 +30,6 @@ def code_files() -> list[Path]:
 def test_every_contract_is_kept(monkeypatch):
     monkeypatch.chdir(ROOT)
     assert lint_imports("pyproject.toml", no_cache=True) == 0
-
-
-def imports_of(path: Path, modules: set[str]) -> set[str]:
-    """The package's modules that a file imports, those inside functions too."""
-    tree, found = ast.parse(path.read_text()), set()
-    checking = {
-        id(inside)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-        for inside in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        if id(node) in checking:
-            continue
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
-    assert "run_all" not in found
-    return found & modules
 
 
 def test_there_are_no_import_cycles():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import multiprocessing
 import random
 import re
@@ -15,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from rehearsal import write_stand_in
-from stand_ins import make_record
+from stand_ins import imports_of, make_record, module_of
 
 from lib.base.paths import DEMO, ROOT
 from lib.networks import models, rewrites
@@ -348,10 +347,7 @@ WITHOUT_A_PART = {
 
 
 def test_every_module_that_makes_a_score_is_in_its_name():
-    files = {
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-        for path in (ROOT / "lib").rglob("*.py")
-    }
+    files = {module_of(path): path for path in (ROOT / "lib").rglob("*.py")}
     # The table of methods names further ones, which are imported when they are called.
     called = set(re.findall(r'"(lib\.maps\.[\w.]+)"', files["lib.maps.methods"].read_text()))
     assert len(called) == 4
@@ -360,15 +356,5 @@ def test_every_module_that_makes_a_score_is_in_its_name():
     while waiting:
         name = waiting.pop()
         reached.add(name)
-        tree = ast.parse(files[name].read_text())
-        checking = [
-            n
-            for n in ast.walk(tree)
-            if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.dump(n.test)
-        ]
-        left_out = {id(inside) for node in checking for inside in ast.walk(node)}
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and id(node) not in left_out:
-                found = {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-                waiting |= found & files.keys() - reached
+        waiting |= imports_of(files[name], set(files)) - reached
     assert reached - WITHOUT_A_PART == set(kept_scores.DETERMINING_CODE)
