@@ -52,9 +52,11 @@ demo-data: $(READY)
 	$(BIN)/python -m lib.demo.attention --methods lcam_fm_a lcam_img_a --epochs 10
 	$(BIN)/python -m lib.demo.tour
 
-# Removes what runs wrote, kept scores included; keeps the environment, the embedded example and downloads.
+# Removes what runs wrote, kept scores included, unless one is at work; keeps the environment, the
+# embedded example and downloads.
 clean:
-	rm -rf data/output data/rehearsal figures/demo* figures/paper* figures/rehearsal* .pytest_cache .ruff_cache .hypothesis
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m lib.commands.clean
+	rm -rf .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 $(READY): requirements.lock pyproject.toml

@@ -9,7 +9,6 @@ What has succeeded and is still valid is kept: the same command resumes a run.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
 import os
 import re
@@ -36,6 +35,7 @@ try:
     from lib.base.paths import OUTPUT, ROOT, shown
     from lib.base.shortage import is_disk_full
     from lib.base.tables import UnknownName, unknown_name
+    from lib.base.words import printable
     from lib.maps.methods import METHODS, PUBLISHED_METHODS
     from lib.networks.backbones import BACKBONES
     from lib.networks.precision import PRECISIONS
@@ -122,6 +122,11 @@ def build_parser() -> argparse.ArgumentParser:
          help="where downloaded files are (default: data)")  # fmt: skip
     data("--download", action="store_true", help="fetch what is missing, then run")
     data("--download-only", action="store_true", help="fetch what is missing, run nothing")
+    data("--unverified", action="store_true",
+         help="fetch also what no publisher's checksum can be had of; results say so")  # fmt: skip
+    data("--accept", nargs="+", action="extend", type=_names, default=[], metavar="NAME",
+         help="tensors that weights files may lack or have beyond their network's, by name or "
+         "pattern ('*.total_ops'); results say so")  # fmt: skip
     data("--offline", action="store_true", help="never use the network")
     what("--protocols", nargs="+", action="extend", type=_names, default=[], metavar="KEY",
          help="how human maps are read (default: published corrected; published needs 17 shards "
@@ -201,7 +206,7 @@ def _here() -> str:
 
 
 def _complain(text: object) -> None:
-    print(f"run_all.py: {text}", file=sys.stderr, flush=True)
+    print(printable(f"run_all.py: {text}"), file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -252,6 +257,8 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         raise RunError("wrong option", str(error)) from None
     if options.only and options.first:
         raise RunError("wrong option", "--only and --from exclude each other")
+    if options.unverified and not (options.download or options.download_only):
+        raise RunError("wrong option", "--unverified is for --download and --download-only")
     if options.offline and (options.download or options.download_only):
         raise RunError("wrong option", "--offline and --download exclude each other")
     if options.offline:
@@ -268,7 +275,8 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         if killed:
             progress.say(f"The last run was killed ({killed}). What it had finished is kept.\n")
         if options.download or options.download_only:
-            _download(study, progress, study.choices.keep_going and not options.download_only)
+            tolerant = study.choices.keep_going and not options.download_only
+            _download(study, progress, tolerant, options.unverified)
         if options.download_only:
             return 0
         results = prepared(options, study, known, chosen, values, command, progress).run()
@@ -278,7 +286,9 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
             if missed and not status:
                 status = FAULTS["left out"].exit_status
             again = outcomes.resume_command(arguments, results, options.force, options.batch_size)
-            progress.say(_closing(study, outcomes.closing_table(results), missed, status, again))
+            told = _rows_of(study, results, "weights.csv", "label", "remarks")
+            table = outcomes.closing_table(results)
+            progress.say(_closing(study, table, missed, told, status, again))
             progress.say(_reported(study))
             signals.forget()
     return status
@@ -289,26 +299,34 @@ _ADVICE = {1: "mend it, then go on with", 6: "with a longer --timeout, go on wit
 
 def _left_out(study: Study, results) -> list[str]:
     """What this run's results say that they lack."""
-    lines = {}
-    for name in ("left_out.csv", "cose_left_out.csv"):
-        path = study.places.tables / name
-        if not any(shown(path) in outcome.outputs for outcome in results):
-            continue
-        with (
-            contextlib.suppress(FileNotFoundError),
-            path.open(encoding="utf-8", newline="") as file,
-        ):
-            lines |= {f"  {row['left_out']}: {row['reason']}": 0 for row in csv.DictReader(file)}
-    return list(lines)
+    names = ("left_out.csv", "cose_left_out.csv")
+    found = [_rows_of(study, results, name, "left_out", "reason") for name in names]
+    return list(dict.fromkeys(line for lines in found for line in lines))
 
 
-def _closing(study: Study, table: str, missed: list[str], status: int, again: str) -> str:
+def _rows_of(study: Study, results, name: str, of: str, said: str) -> list[str]:
+    """Lines of a table of this run: what something is said of, and what, if anything."""
+    path = study.places.tables / name
+    if not any(shown(path) in outcome.outputs for outcome in results):
+        return []
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [f"  {row[of]}: {row[said]}" for row in csv.DictReader(file) if row[said]]
+    except FileNotFoundError:
+        return []
+
+
+def _closing(
+    study: Study, table: str, missed: list[str], told: list[str], status: int, again: str
+) -> str:
     advice = _ADVICE.get(status, "go on with")
     where = f"{shown(study.places.output)}/manifest.json, run.json; run.log"
     lines = ["", table, "", f"With hashes and versions: {where}"]
     if missed:
         more = f"\n  … and {len(missed) - 10} more, see left_out.csv" if len(missed) > 10 else ""
         lines += [f"Left out ({len(missed)}):", *missed[:10]] + ([more] if more else [])
+    if told:
+        lines += ["About the weights:", *told]
     if status == FAULTS["left out"].exit_status:
         lines += [f"Complete but for that (exit status {status}); once mended, run it again with"]
         lines += [f"    {again}"]
@@ -328,7 +346,7 @@ def _reported(study: Study) -> str:
         return f"The report could not be written: {type(error).__name__}: {error}"
 
 
-def _download(study: Study, progress, tolerant: bool) -> None:
+def _download(study: Study, progress, tolerant: bool, unverified: bool) -> None:
     """Fetch what the study lacks. Raises RunError naming what could not be, unless tolerant."""
     # Here, as in `_run`: what a broken installation lacks is told, and `--help` does not wait.
     from lib.networks.download import DownloadError, fetch
@@ -340,7 +358,7 @@ def _download(study: Study, progress, tolerant: bool) -> None:
             "disk full", f"{needed / 1e9:.1f} GB are needed; {disk_advice([study.inputs.data])}"
         )
     try:
-        fetch(sources, study.inputs.data, progress.say)
+        fetch(sources, study.inputs.data, progress.say, unverified)
     except DownloadError as error:
         if tolerant:
             progress.say(f"{error}\n")
@@ -359,12 +377,14 @@ def prepared(options, study, known, chosen, values, command, progress):
     from lib.runner import preflight
     from lib.runner.session import Session
 
-    progress.say("Checking inputs, disk, kernel and packages …")
-    problems, environment = preflight.check(chosen, values, study)
-    if problems:
-        raise RunError(problems[0].fault.key, "\n\n".join(map(str, problems)))
+    progress.say("Checking inputs, disk, kernel, packages and weights …")
+    found = preflight.check(chosen, values, study)
+    if found.problems:
+        raise RunError(found.problems[0].fault.key, "\n\n".join(map(str, found.problems)))
+    for variant, told in found.told.items():
+        progress.say(f"about the weights of {variant}: {'; '.join(told)}")
     session = Session(
-        chosen, known, values, study, environment, progress,
+        chosen, known, values, study, found.environment, progress,
         options.force, options.timeout, command,
     )  # fmt: skip
     chosen = [
@@ -374,7 +394,7 @@ def prepared(options, study, known, chosen, values, command, progress):
             f"{len(study.choices.methods)} methods",
         ),
         *([f"{study.choices.limit} pictures"] if study.choices.limit else []),
-        environment["device"],
+        found.environment["device"],
     ]
     progress.say(
         f"{', '.join(chosen)}; results go to {shown(study.places.figures)} and "

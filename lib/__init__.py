@@ -3,6 +3,14 @@
 The names below are the shortest way in; the files beside this one are doors to the rooms.
 """
 
+import sys
+from pathlib import Path
+
+if sys.argv[:1] == ["-m"] and sys.path and Path(sys.path[0]) != Path(__file__).parents[1]:
+    # `python -m lib.…` searches the folder in which it is typed first. That may be a folder of
+    # somebody's pictures, with a tqdm.py among them.
+    del sys.path[0]
+
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={

@@ -1,4 +1,4 @@
-"""Door to the command `python -m lib.average_drop`: faithfulness on a folder of images."""
+"""Door to the command `dcls-average-drop`: faithfulness on a folder of images."""
 
 from lib.commands.average_drop import main
 

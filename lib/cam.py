@@ -1,4 +1,4 @@
-"""Door to the maps: `from lib.cam import cam_maps`, and `python -m lib.cam PICTURE`."""
+"""Door to the maps: `from lib.cam import cam_maps`, and `dcls-cam PICTURE`."""
 
 import lazy_loader
 

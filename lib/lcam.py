@@ -1,4 +1,4 @@
-"""Door to the command `python -m lib.lcam`: train learned attention maps."""
+"""Door to the command `dcls-lcam`: train learned attention maps."""
 
 from lib.commands.lcam import main
 

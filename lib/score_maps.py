@@ -1,4 +1,4 @@
-"""Door to the command `python -m lib.score_maps`: score heatmaps made elsewhere."""
+"""Door to the command `dcls-score-maps`: score heatmaps made elsewhere."""
 
 from lib.commands.score_maps import main
 

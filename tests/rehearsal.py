@@ -18,10 +18,11 @@ import re
 import subprocess
 import sys
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -122,11 +123,14 @@ def write_stand_in(network: nn.Module, family: str, source: Source, folder: Path
         tensors = {name: t.contiguous() for name, t in network.state_dict().items()}
         save_file(tensors, path)
         return path
-    state = in_original_names(network, family)
-    stored = {source.container: state}
-    if source.container == "state_dict_ema":  # as timm's trainer leaves it
-        options = argparse.Namespace(model="stand-in", lr=1e-3)
-        stored |= {"epoch": 1, "arch": "stand-in", "args": options, "state_dict": {}, "version": 2}
+    # As trainers leave it: with their options, paths and numbers of numpy among them.
+    options = argparse.Namespace(
+        model="stand-in", output_dir=Path("/somewhere"), data=PureWindowsPath("C:/images"),
+        lr=np.float64(1e-3), kind=np.dtype("float32"), losses=defaultdict(list, {"train": [1.0]}),
+    )  # fmt: skip
+    stored = {source.container: in_original_names(network, family), "epoch": 1, "args": options}
+    if source.container == "state_dict_ema":
+        stored |= {"arch": "stand-in", "state_dict": {}, "version": 2}
     torch.save(stored, path)
     return path
 

@@ -32,6 +32,10 @@ CHROMIUM = next(
 )
 
 
+# What a browser runs wherever it is not escaped; the name of a file cannot hold a slash.
+EVIL = "<img src=x onerror=window.ran=1>"
+
+
 # One backbone of each family.
 FAMILIES = ["resnet50", "convnext_tiny", "caformer_s18", "convformer_s18", "fastvit_sa24"]
 

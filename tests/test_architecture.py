@@ -8,6 +8,7 @@ import re
 import runpy
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,10 @@ def test_a_door_opens_and_holds_no_code_of_its_own(door):
         assert getattr(importlib.import_module(f"lib.{door}"), name) is not None
 
 
-COMMANDS = ["lib.cam", "lib.lcam", "lib.score_maps", "lib.average_drop", "lib.stored.check"]
+COMMANDS = {
+    "lib.cam": "dcls-cam", "lib.lcam": "dcls-lcam", "lib.score_maps": "dcls-score-maps",
+    "lib.average_drop": "dcls-average-drop", "lib.stored.check": "dcls-check",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -105,7 +109,32 @@ def test_commands_are_where_users_scripts_expect_them(command, monkeypatch, caps
     with pytest.raises(SystemExit) as ended:
         runpy.run_module(command, run_name="__main__", alter_sys=True)
     assert ended.value.code == 0
-    assert capsys.readouterr().out.startswith(f"usage: python -m {command}")
+    assert capsys.readouterr().out.startswith(f"usage: {COMMANDS[command]} ")
+
+
+def test_installed_commands_lead_to_the_doors_functions():
+    scripts = {p.name: p for p in entry_points(group="console_scripts") if p.name[:5] == "dcls-"}
+    assert sorted(scripts) == sorted(COMMANDS.values())
+    for module, command in COMMANDS.items():
+        door = importlib.import_module(module)
+        main = (
+            getattr(door, "main", None) or importlib.import_module("lib.commands.one_picture").main
+        )
+        assert scripts[command].load() is main
+
+
+def test_commands_import_nothing_from_the_folder_in_which_they_are_typed(tmp_path):
+    for name in ("tqdm", "numpy", "argparse", "lib"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w').close()")
+    script = Path(sys.executable).with_name("dcls-check")
+    done = subprocess.run([script, "."], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, "holds no pictures" in done.stdout) == (2, True)
+    (tmp_path / "argparse.py").unlink()  # python's own start imports what no package can hide
+    (tmp_path / "lib.py").unlink()
+    command = [sys.executable, "-m", "lib.stored.check", "."]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, "holds no pictures" in done.stdout) == (2, True)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_the_shortest_way_in_costs_no_torch():

@@ -42,11 +42,13 @@ def test_commands_of_pages_have_their_options():
     from lib.commands.lcam import build_parser as lcam
     from run_all import build_parser as run_all
 
-    parsers = {"run_all.py": run_all, "-m lib.lcam": lcam, "-m lib.average_drop": average_drop}
+    parsers = {
+        "python run_all.py": run_all, "dcls-lcam": lcam, "dcls-average-drop": average_drop,
+    }  # fmt: skip
     for page in [*PAGES, ROOT / "README.md"]:
         for name, parser in parsers.items():
             known = {o for action in parser()._actions for o in action.option_strings}
-            for line in re.findall(rf"python {re.escape(name)}.*", page.read_text()):
+            for line in re.findall(rf"{re.escape(name)} .*", page.read_text()):
                 command = re.split(r"[`#|;]", line)[0]
                 for option in re.findall(r"(?<!\S)(--[a-z-]+)", command):
                     assert option in known, f"{page.name}: {option} of {name}"

@@ -20,10 +20,12 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
-from stand_ins import copy_lib, write_notebook
+from nbconvert import HTMLExporter
+from stand_ins import EVIL, copy_lib, write_notebook
 
 import run_all
 from lib.base.paths import DEMO, PUBLISHED_SCORES, ROOT
+from lib.people.stored.shards import Shard
 from lib.runner import preflight
 from lib.runner.faults import FAULTS
 from lib.runner.steps import find_steps
@@ -51,7 +53,7 @@ backends = _Namespace(cuda=_Namespace(matmul=_Namespace()), cudnn=_Namespace())
 class device(str):
     type, index = "cpu", None
 """,
-    # jsonschema checks addresses of other alphabets by it, if it is there.
+    # jsonschema, of nbformat, checks addresses of other alphabets by it, if it is there.
     "rfc3987_syntax": "raise ImportError",
 }
 
@@ -495,6 +497,51 @@ def test_the_whole_demo_writes_everything_it_declares(study_copy):
         assert all(path.stat().st_size for path in places)
 
 
+@pytest.fixture
+def evil(tmp_path) -> tuple[Path, Path]:
+    """A folder of pictures and a file of own rows; whatever can have a name has an evil one."""
+    folder, rows = tmp_path / EVIL, tmp_path / "rows"
+    folder.mkdir()
+    lines = ["picture,map,label"]
+    shard = Shard(DEMO / "clickme" / "val" / "val-0.tfrecords")
+    for index, (_, record) in zip(range(36), shard.records(), strict=False):
+        for kind, content in (("picture", record.image), ("map", record.heatmap)):
+            (folder / f"{index} {kind} {EVIL}.jpg").write_bytes(content)
+        lines.append(f"{index} picture {EVIL}.jpg,{index} map {EVIL}.jpg,{record.label}")
+    (folder / "labels.csv").write_text("\n".join(lines))
+    shutil.copytree(DEMO / "tour", rows)
+    text = (rows / "tour_rows.py").read_text()
+    for label in ("SmallNet", "Evidence"):
+        text = text.replace(f'label="{label}"', f"label={f'{label} {EVIL}'!r}")
+    assert text.count(EVIL) == 2
+    own = rows / f"{EVIL}.py"
+    own.write_text(text)
+    return folder, own
+
+
+@pytest.mark.slow
+def test_no_name_runs_in_a_browser_as_a_script(study_copy, evil, browser, tmp_path):
+    """Every notebook, and the report, of pictures and models with evil names."""
+    folder, rows = evil
+    models = ["--models", "resnet50", "smallnet", "--methods", "grad_cam", "evidence"]
+    status, printed, error = study_copy.run(
+        "--pictures", str(folder), "--extend", str(rows), *models
+    )
+    assert status == 0, printed + error
+    pages = list((study_copy.folder / "data" / "output").glob("*/report.html"))
+    for path in sorted((pages[0].parent / "notebooks").glob("*.ipynb")):
+        pages.append(tmp_path / f"{path.stem}.html")
+        pages[-1].write_text(HTMLExporter().from_filename(path)[0])
+    assert len(pages) > 12
+    assert sum(EVIL.replace("<", "&lt;").replace(">", "&gt;") in p.read_text() for p in pages) > 5
+    page = browser.new_page()
+    for path in pages:
+        page.goto(path.as_uri())
+        page.wait_for_load_state()
+        assert page.evaluate("window.ran") is None, path.name
+        assert page.locator("img[src=x]").count() == 0, path.name
+
+
 @pytest.mark.slow
 def test_killed_at_random_moments_and_resumed_the_results_are_the_same(project, tmp_path):
     """The runner or its kernel is killed ten times; the results equal an undisturbed run's."""
@@ -539,7 +586,7 @@ with write_result(OUTPUT / profile / "tables" / "left_out.csv") as partial:
 
 
 def test_unreadable_pictures_are_told_before_any_work(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(preflight, "check_kernel", lambda *_: ([], {}))  # tested above
+    monkeypatch.setattr(preflight, "check_kernel", lambda *_: preflight.Findings())
     (tmp_path / "val-0.tfrecords").write_text("<html>404</html>")
     arguments = ["--profile", "demo", "--pictures", str(tmp_path), "--dry-run"]
     assert run_all.main(arguments) == FAULTS["unreadable files"].exit_status == 13

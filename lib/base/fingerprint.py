@@ -15,8 +15,11 @@ from typing import Any
 
 from lib.base.files import write_json
 from lib.base.paths import OUTPUT
+from lib.base.stored_json import SHA256, DamagedJson, mapping, of_each, read_json
 
 HASHES = OUTPUT / "hashes.json"
+_STAMP = {"type": "array", "items": {"type": "integer"}}
+_ENTRIES = of_each(mapping({"stamp": _STAMP, "sha256": SHA256}))
 WORTH_KEEPING = 32 * 2**20  # bytes: below, hashing is quicker than looking up
 
 
@@ -76,9 +79,8 @@ def _digest(path: Path) -> str:
 
 def _known_hashes() -> dict[str, dict]:
     try:
-        known = json.loads(HASHES.read_text(encoding="utf-8"))
-        return {k: v for k, v in known.items() if v.keys() == {"stamp", "sha256"}}
-    except (OSError, ValueError, AttributeError):
+        return read_json(HASHES, _ENTRIES)
+    except (OSError, DamagedJson):
         return {}  # none yet, or damaged: hashed anew
 
 

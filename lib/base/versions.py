@@ -8,6 +8,7 @@ import re
 import subprocess
 from functools import cache
 from importlib.metadata import requires, version
+from pathlib import Path
 
 from lib.base.paths import ROOT
 
@@ -15,7 +16,8 @@ PACKAGE = "dcls-alignment"
 
 
 def commit() -> str:
-    """The checkout's commit now, "-dirty" if it holds anything else, "unknown" outside git."""
+    """This checkout's commit now, "-dirty" if it holds anything else; "unknown" outside git, and
+    for a copy within another repository, whose commit says nothing of it."""
 
     def git(*words: str) -> str:
         return subprocess.run(
@@ -23,6 +25,8 @@ def commit() -> str:
         ).stdout.strip()
 
     try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != ROOT:
+            return "unknown"
         changed = git("status", "--porcelain")
         return git("rev-parse", "--short=12", "HEAD") + "-dirty" * bool(changed)
     except (OSError, subprocess.SubprocessError):

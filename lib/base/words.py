@@ -7,6 +7,14 @@ from collections.abc import Sequence
 _NAMED = 3
 
 
+def printable(text: str) -> str:
+    """The text as a terminal may show it: what would steer the terminal is spelled out.
+
+    Names of files and answers of servers may hold anything.
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
 def some_of(names: Sequence[str]) -> str:
     """The first few, for a message."""
     return ", ".join(names[:_NAMED]) + ", …" * (len(names) > _NAMED)

@@ -1,4 +1,4 @@
-"""Average drop and increase in confidence on a folder of pictures: `python -m lib.average_drop`.
+"""Average drop and increase in confidence on a folder of pictures: `dcls-average-drop`.
 
 As L-CAM's study takes them: pictures of ImageNet's validation folder, their shorter side resized
 to 256 and the centre cut out, each map that of the class which the network predicts. No human
@@ -15,9 +15,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from lib.analyses.faithfulness import score_folder
-from lib.base.files import refuse_as_output, write_atomically
+from lib.base.files import csv_text, refuse_as_output, write_atomically
 from lib.base.paths import shown
-from lib.commands.running import run
+from lib.commands.running import ACCEPT, run, tell_of_weights
 from lib.maps.methods import METHODS
 from lib.networks.checkpoints import MissingWeights
 from lib.people.picture_folders import listed_pictures
@@ -31,7 +31,7 @@ _BATCH = 16
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m lib.average_drop",
+        prog="dcls-average-drop",
         description="Average drop and increase in confidence on a folder of pictures.",
         epilog=f"methods: {', '.join(METHODS)}",
         allow_abbrev=False,
@@ -51,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--out", type=Path, metavar="FILE.csv", help="a row per picture and measure, too")
     add("--device", default="auto")
     add("--data-dir", default="")
+    add("--accept", **ACCEPT)
     add("--extend", default="", metavar="FILE.py",
         help="own models and methods, see docs/own-models.md")  # fmt: skip
     return parser
@@ -60,14 +61,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 2 for what is wrong with what was asked."""
     options = build_parser().parse_args(arguments)
     done = "; --out has the models that are done" if options.out is not None else ""
-    return run("lib.average_drop", lambda: _run(options), done)
+    return run("dcls-average-drop", lambda: _run(options), done)
 
 
 def _run(options: argparse.Namespace) -> None:
     study = Study.from_profile(
         options.profile, options.models, options.methods,
         device=options.device, data_dir=options.data_dir, extend=options.extend,
+        accept=options.accept,
     )  # fmt: skip
+    tell_of_weights(study.networks.told())
     methods, variants = study.choices.methods, study.choices.variants
     paths = listed_pictures(options.images, options.list, options.limit)
     if options.out is not None:
@@ -87,7 +90,7 @@ def _run(options: argparse.Namespace) -> None:
         tqdm.write(means_in_words(tables[-1], study.inputs.weights_name(backbone.key, dcls)))
         if options.out is not None:
             with write_atomically(options.out) as partial:
-                pd.concat(tables).to_csv(partial, index=False)
+                partial.write_text(csv_text(pd.concat(tables)), encoding="utf-8", newline="")
 
 
 def means_in_words(table: pd.DataFrame, name: str) -> str:

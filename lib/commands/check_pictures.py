@@ -1,4 +1,4 @@
-"""What is wrong in a folder of one's own pictures and human maps: `python -m lib.stored.check`."""
+"""What is wrong in a folder of one's own pictures and human maps: `dcls-check`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from lib.base.words import printable
 from lib.commands.running import run
 from lib.people.stored.check import CLASSES, check, told
 
@@ -13,7 +14,7 @@ from lib.people.stored.check import CLASSES, check, told
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns 0, or 2 for a folder with problems."""
     parser = argparse.ArgumentParser(
-        prog="python -m lib.stored.check",
+        prog="dcls-check",
         description="Read a folder of your own pictures, human maps, gaze points and labels as a "
         "run would, and say everything that is wrong with it. See docs/own-data.md.",
         allow_abbrev=False,
@@ -23,10 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         help=f"labels must lie below it (default: {CLASSES}; the demo's "
                         "networks know 12)")  # fmt: skip
     options = parser.parse_args(arguments)
-    return run("lib.stored.check", lambda: _run(options))
+    return run("dcls-check", lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> int:
     found = check(options.folder, options.classes)
-    print(told(options.folder, found))
+    print(printable(told(options.folder, found)))
     return 2 if found.problems else 0

@@ -1,4 +1,4 @@
-"""Train L-CAM and TAME for a study's networks: `python -m lib.lcam`.
+"""Train L-CAM and TAME for a study's networks: `dcls-lcam`.
 
 Trained modules go where `--methods lcam_img` and its like look for them,
 `<data>/attention/<variant>/<method>.safetensors`, with the losses of every step beside them.
@@ -31,7 +31,7 @@ from lib.analyses.lcam.trainings import (
 from lib.base.files import write_atomically
 from lib.base.paths import shown
 from lib.base.tables import unknown_name
-from lib.commands.running import run
+from lib.commands.running import ACCEPT, run, tell_of_weights
 from lib.figures.lcam import plot_looks, plot_losses
 from lib.figures.style import use_study_style
 from lib.maps.learned.attention import ATTENTIONS, MASKINGS
@@ -47,7 +47,7 @@ _LOOKED_AT = 6  # pictures
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m lib.lcam",
+        prog="dcls-lcam",
         description="Train learned attention maps beside frozen networks.",
         epilog=f"methods: {', '.join(LEARNED_METHODS)}; recipes: {', '.join(RECIPES)}",
         allow_abbrev=False,
@@ -73,6 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--precision", default="float32", help="float32 or bf16")
     add("--device", default="auto")
     add("--data-dir", default="")
+    add("--accept", **ACCEPT)
     add("--extend", default="", metavar="FILE.py", help="own models, see docs/own-models.md")
     return parser
 
@@ -119,7 +120,7 @@ def main(
     matplotlib.use("agg")
     use_study_style()
     return run(
-        "lib.lcam", lambda: _run(options, made), "; go on with the same command and --resume",
+        "dcls-lcam", lambda: _run(options, made), "; go on with the same command and --resume",
         "A smaller --batch-size may do, which is another training",
     )  # fmt: skip
 
@@ -128,7 +129,9 @@ def _run(options: argparse.Namespace, made: Callable | None) -> None:
     study = Study.from_profile(
         options.profile, options.models, (), device=options.device,
         data_dir=options.data_dir, precision=options.precision, extend=options.extend,
+        accept=options.accept,
     )  # fmt: skip
+    tell_of_weights(study.networks.told())
     keys = [row.key for row in ATTENTIONS.select(options.methods)]
     recipes = {
         (b.key, key): _recipe(options, b, key) for b in study.choices.backbones for key in keys

@@ -1,6 +1,6 @@
 """One picture, one network, one method: overlay, raw map and classes.
 
-python -m lib.cam PICTURE --model convnext_tiny --dcls --method threshold_grad_cam
+dcls-cam PICTURE --model convnext_tiny --dcls --method threshold_grad_cam
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from PIL import Image
 
 from lib.base.files import write_atomically
 from lib.base.tables import unknown_name
-from lib.commands.running import run
+from lib.commands.running import ACCEPT, run, tell_of_weights
 from lib.figures.heatmaps import overlay
 from lib.maps.methods import METHODS
 from lib.maps.placed import heatmaps
@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
         return ", ".join(table)
 
     parser = argparse.ArgumentParser(
-        prog="python -m lib.cam",
+        prog="dcls-cam",
         description="The map of one picture: an overlay as PNG, the raw map as .npy beside it, "
         "and the five likeliest classes.",
         epilog=f"models: {listed(BACKBONES)}\n\nmethods: {listed(METHODS)}",
@@ -60,15 +60,18 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--extend", default="", metavar="FILE.py",
                         help="own models and methods, see docs/own-models.md; a model's own "
                         "weights are taken, --weights says whose classes")  # fmt: skip
+    parser.add_argument("--accept", **ACCEPT)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
     return parser
 
 
-def _loaded(
-    key: str, dcls: bool, weights: str, device: str, method: str, extend: str
-) -> tuple[StudyModel, list[str]]:
-    profile = "demo" if weights == "demo" else "paper"
-    study = Study.from_profile(profile, models=[key], device=device, extend=extend)
+def _loaded(options: argparse.Namespace) -> tuple[StudyModel, list[str]]:
+    key, method = BACKBONES[options.model].key, METHODS[options.method].key
+    dcls, weights, extend = options.dcls, options.weights, options.extend
+    study = Study.from_profile(
+        "demo" if weights == "demo" else "paper", models=[key], device=options.device,
+        extend=extend, accept=options.accept,
+    )  # fmt: skip
     if BACKBONES[key].origin and weights in ("demo", "paper"):
         if not (path := study.inputs.weights_path(key, dcls)).is_file():
             raise MissingInputs(f"no weights at {path}, which {extend} names")
@@ -84,7 +87,7 @@ def _loaded(
         known = weights in WEIGHTS
         if not known and not Path(weights).is_file():
             raise unknown_name("weights", weights, [*WEIGHTS, "or a file that is there"])
-        model = load_model(key, dcls, weights if known else Path(weights))
+        model = load_model(key, dcls, weights if known else Path(weights), accept=options.accept)
         model = model.to(study.networks.device())
     if METHODS[method].learned:
         if weights not in ("demo", "paper"):
@@ -142,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # names that the terminal has no letters for
             stream.reconfigure(errors="backslashreplace")
-    return run("lib.cam", lambda: _run(options))
+    return run("dcls-cam", lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -157,9 +160,9 @@ def _run(options: argparse.Namespace) -> None:
         raise ValueError(f"there is no file {options.picture}")
     if options.picture.resolve() in (out.resolve(), out.with_suffix(".npy").resolve()):
         raise ValueError(f"--out {out} would replace the picture; choose another name")
-    model, names = _loaded(
-        key, options.dcls, options.weights, options.device, method, options.extend
-    )
+    model, names = _loaded(options)
+    if told := model.provenance.told:
+        tell_of_weights({model.variant: told})
     print("\n".join(show(options.picture, model, method, names, options.target, out)))
     if options.weights in ("demo", "random"):
         print(

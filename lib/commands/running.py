@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from lib.base.shortage import is_out_of_memory
+from lib.base.words import printable
+
+# Of --accept, as run_all.py has it.
+ACCEPT = {
+    "nargs": "+", "default": [], "metavar": "NAME",
+    "help": "tensors that weights files may lack or have beyond their network's, by name or "
+    "pattern ('*.total_ops')",
+}  # fmt: skip
+
+
+def tell_of_weights(told: Mapping[str, Sequence[str]]) -> None:
+    """Print what must be told of the weights, a line per variant."""
+    for variant, words in told.items():
+        print(printable(f"about the weights of {variant}: {'; '.join(words)}"), file=sys.stderr)
 
 
 def run(name: str, work: Callable[[], int | None], interrupted: str = "", memory: str = "") -> int:
@@ -18,7 +32,7 @@ def run(name: str, work: Callable[[], int | None], interrupted: str = "", memory
     try:
         return work() or 0
     except (ValueError, OSError) as error:  # a full disk is one, and so are missing weights
-        print(f"{name}: {error}", file=sys.stderr)
+        print(printable(f"{name}: {error}"), file=sys.stderr)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise

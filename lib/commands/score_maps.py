@@ -1,4 +1,4 @@
-"""Heatmaps made elsewhere, scored against human maps without any model: `python -m lib.score_maps`.
+"""Heatmaps made elsewhere, scored against human maps without any model: `dcls-score-maps`.
 
 Each map is taken to cover the whole picture as the study shows it (its centred square), and is
 compared with the human map as a network's is: same readings, same ranks, same intervals.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib.base.files import refuse_as_output, write_atomically, write_json
+from lib.base.files import csv_text, refuse_as_output, write_atomically, write_json
 from lib.base.fingerprint import sha256_of
 from lib.base.geometry import WHOLE
 from lib.base.paths import shown
@@ -39,7 +39,7 @@ _LEFT_OUT = 14  # the exit status, as of run_all.py
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m lib.score_maps",
+        prog="dcls-score-maps",
         description="Score heatmaps that were made elsewhere against human maps. A map is taken "
         "to cover the whole picture as the study shows it, its centred square. See "
         "docs/own-data.md.",
@@ -145,7 +145,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.out is not None:
         facts = _facts(options, study, collections, summary, compared, left_out)
         with write_atomically(options.out) as partial:
-            scores.to_csv(partial, index=False)
+            partial.write_text(csv_text(scores), encoding="utf-8", newline="")
         write_json(options.out.with_suffix(".json"), facts)
     print(_told(collections, chosen, summary, compared))
     if study.choices.profile.caveat and not options.pictures:
@@ -233,4 +233,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 2 for what is wrong with what was asked, 14 if
     all is done but what could not be read."""
     options = build_parser().parse_args(arguments)
-    return run("lib.score_maps", lambda: _run(options), ", nothing was written")
+    return run("dcls-score-maps", lambda: _run(options), ", nothing was written")

@@ -1,6 +1,6 @@
 """Learned attention maps of the embedded example: `python -m lib.demo.attention`.
 
-As `python -m lib.lcam`, beside the miniatures, on the scenes that they were trained on.
+As `dcls-lcam`, beside the miniatures, on the scenes that they were trained on.
 """
 
 from __future__ import annotations

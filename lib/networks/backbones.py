@@ -55,6 +55,8 @@ class Backbone:
                   from timm; None where it does not
     pair_of     : "" for the study's eight; else the one of them with whose DCLS weights
                   this row's baseline, trained by their recipe, makes a fairer pair
+    top1        : ImageNet's top-1 in %, as published, of its weights without and with DCLS; None
+                  where nothing is published
     layer       : whose output the maps are made of, a module's name; "" is where timm's
                   `forward_features` ends
     channels_last : its features are (image, h, w, channel)
@@ -74,6 +76,7 @@ class Backbone:
     mini: Mapping[str, Any] = field(repr=False, default_factory=dict)
     head_norm_eps: float | None = None
     pair_of: str = ""
+    top1: tuple[float | None, float | None] = (None, None)
     layer: str = ""
     channels_last: bool = False
     compared: bool = True
@@ -120,22 +123,25 @@ BACKBONES: Table[Backbone] = Table(
         Backbone(
             "resnet50", "ResNet-50", "resnet", "resnet50.a1_in1k",
             DclsRecipe(5, 7, "v0", _is_dense_3x3), _RESNET_INPUT, "#666666",
-            mini=dict(layers=(1, 1, 2, 1), channels=(16, 32, 48, 64)),
+            mini=dict(layers=(1, 1, 2, 1), channels=(16, 32, 48, 64)), top1=(80.38, None),
         ),
         Backbone(
             "convnext_tiny", "ConvNeXt-T", "convnext", "convnext_tiny.fb_in1k",
             DclsRecipe(34, 17, "v0", _is_depthwise), _CONVNEXT_INPUT, "#56B4E9",
             mini=dict(depths=(1, 1, 2, 1), dims=(16, 32, 64, 96), ls_init_value=0.1),
+            top1=(82.1, 82.5),
         ),
         Backbone(
             "convnext_small", "ConvNeXt-S", "convnext", "convnext_small.fb_in1k",
             DclsRecipe(40, 17, "v0", _is_depthwise), _CONVNEXT_INPUT, "#0072B2",
             mini=dict(depths=(1, 1, 3, 1), dims=(16, 32, 64, 112), ls_init_value=0.1),
+            top1=(83.1, 83.7),
         ),
         Backbone(
             "convnext_base", "ConvNeXt-B", "convnext", "convnext_base.fb_in1k",
             DclsRecipe(40, 17, "v0", _is_depthwise), _CONVNEXT_INPUT, "#CC79A7",
             mini=dict(depths=(1, 1, 3, 1), dims=(24, 48, 80, 128), ls_init_value=0.1),
+            top1=(83.8, 84.1),
         ),
         Backbone(
             "caformer_s18", "CAFormer-S18", "metaformer", "caformer_s18.sail_in1k",
@@ -143,25 +149,28 @@ BACKBONES: Table[Backbone] = Table(
             mini=dict(depths=(1, 1, 2, 1), dims=(16, 32, 64, 96),
                       token_mixers=("SepConv", "SepConv", "Attention", "Attention"),
                       norm_layers=("LayerNorm2dNoBias",) * 2 + ("LayerNormNoBias",) * 2),
+            top1=(83.6, None),
         ),
         Backbone(
             "convformer_s18", "ConvFormer-S18", "metaformer", "convformer_s18.sail_in1k",
             DclsRecipe(40, 17, "v1", _is_depthwise), _METAFORMER_INPUT, "#E69F00",
             mini=dict(depths=(1, 1, 2, 1), dims=(16, 32, 64, 96),
                       token_mixers=("SepConv",) * 4, norm_layers=("LayerNorm2dNoBias",) * 4),
-            head_norm_eps=1e-5,
+            head_norm_eps=1e-5, top1=(83.0, None),
         ),
         Backbone(
             "fastvit_sa24", "FastViT-sa24", "fastvit", "fastvit_sa24.apple_in1k",
             DclsRecipe(34, 17, "v1", _is_depthwise_7x7), _FASTVIT_INPUT, "#009E73",
             mini=dict(layers=(1, 1, 2, 1), embed_dims=(16, 32, 64, 128),
                       mlp_ratios=(2, 2, 2, 2), layer_scale_init_value=0.1),
+            top1=(82.7, None),
         ),
         Backbone(
             "fastvit_sa36", "FastViT-sa36", "fastvit", "fastvit_sa36.apple_in1k",
             DclsRecipe(34, 17, "v1", _is_depthwise_7x7), _FASTVIT_INPUT, "#F0E442",
             mini=dict(layers=(1, 1, 3, 1), embed_dims=(16, 32, 64, 128),
                       mlp_ratios=(2, 2, 2, 2), layer_scale_init_value=0.1),
+            top1=(83.6, None),
         ),
     ],
 )  # fmt: skip
@@ -170,7 +179,7 @@ THE_EIGHT = tuple(BACKBONES.values())
 BACKBONES.add(
     replace(
         BACKBONES["resnet50"], key="resnet50_a3", label="ResNet-50 (A3)",
-        timm_tag="resnet50.a3_in1k", colour="#000000", pair_of="resnet50",
+        timm_tag="resnet50.a3_in1k", colour="#000000", pair_of="resnet50", top1=(78.05, None),
     )
 )  # fmt: skip
 # The networks of L-CAM's own study. VGG-16's maps are of its last convolution (rectified), or of

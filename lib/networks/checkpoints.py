@@ -1,87 +1,41 @@
-"""Reading published weights: containers without running their code, names into timm's.
+"""Published weights into a network: names into timm's, and every tensor must then fit.
 
-Published checkpoints are pickles in the naming of their original repositories. They are
-read with `weights_only=True`; what needs more is refused. timm's own filters rename them,
-and every tensor must then fit: nothing missing, nothing left over.
+timm's own filters rename what the original repositories call otherwise. Nothing may be missing
+or left over but what a file's `Reading` names; that is told, never silent.
 """
 
 from __future__ import annotations
 
-import argparse
-import pickle
-import re
-import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-import safetensors
 import torch
-from safetensors.torch import load_file
 from timm.models import convnext, fastvit, metaformer
 from torch import Tensor, nn
 
+from lib.base.words import in_lines, some_of
+from lib.networks.containers import WeightsError, read_weights
 from lib.networks.dcls import dcls_layers
+from lib.networks.sources import AS_IS, Reading
 
-# In this order where a file's container is not known: averaged weights are the evaluated ones.
-_CONTAINERS = ("state_dict_ema", "model_ema", "model", "state_dict")
 _FILTERS = {
     "convnext": convnext.checkpoint_filter_fn,
     "metaformer": metaformer.checkpoint_filter_fn,
     "fastvit": fastvit.checkpoint_filter_fn,
 }
+_NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# Positions are added to half a window in float32, whose steps there are eps x size; so far, a
+# kernel changes by no more than the order of a sum would change it.
+_ROUNDING = 4 * torch.finfo(torch.float32).eps  # of the window's size
 
 
 class MissingWeights(FileNotFoundError):
     """A weights file that is not there; the message says which and what to do."""
 
 
-class WeightsError(ValueError):
-    """A weights file that cannot be read safely, or does not fit the model."""
-
-
-def read_weights(path: Path, container: str = "") -> dict[str, Tensor]:
-    """The tensors of a safetensors file or a pickled checkpoint, in the file's own naming.
-
-    container : the entry that holds them; "" looks for the usual ones
-    Raises WeightsError for an unreadable file, and for one that would run code when read.
-    """
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (safetensors.SafetensorError, OSError) as error:
-            raise WeightsError(f"{path} is not a readable safetensors file: {error}") from error
-    # timm's trainer stores its options beside the weights: plain values in a Namespace.
-    with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Detected pickle protocol")
-        try:
-            stored = torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
-            reason = f"it would run code ({wanted[1]})" if wanted else str(error).split("\n")[0]
-            raise WeightsError(
-                f"{path} is refused: {reason}. Only tensors and plain values are read; "
-                "fetch the file anew, or save its state dict alone, as safetensors"
-            ) from None
-        except Exception as error:  # whatever torch's reader makes of a damaged file
-            first = str(error).split("\n")[0]
-            raise WeightsError(
-                f"{path} is no readable checkpoint, or is cut short: {first}"
-            ) from error
-    state = _unpacked(stored, container, path)
-    if all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    return state
-
-
-def _unpacked(stored: object, container: str, path: Path) -> dict[str, Tensor]:
-    for name in [container] if container else [*_CONTAINERS, ""]:
-        found = stored.get(name) if name and isinstance(stored, Mapping) else stored
-        tensors = found.values() if isinstance(found, Mapping) else [None]
-        if found and all(isinstance(tensor, Tensor) for tensor in tensors):
-            return dict(found)
-    there = ", ".join(map(str, stored)) if isinstance(stored, Mapping) else type(stored).__name__
-    wanted = f"no weights under {container!r}" if container else "no weights"
-    raise WeightsError(f"{path} holds {wanted}; it holds: {there[:300]}")
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def in_timms_names(
@@ -102,45 +56,142 @@ def in_timms_names(
     unknown = []
     for name, tensor in state.items():
         try:
-            renamed |= rename({name: tensor}, network)
+            found = rename({name: tensor}, network)
         except KeyError:  # the filter looks up the model's tensor of that name
             unknown.append(name)
+            continue
+        # The filters give tensors another shape wherever the count is right: positions with
+        # their axes exchanged would pass. Only axes of length 1 may come and go.
+        same = {n: _squeezed(t) == _squeezed(tensor) for n, t in found.items()}
+        renamed |= {n: t if same[n] else tensor for n, t in found.items()}
     return renamed, unknown
 
 
-def load_weights(network: nn.Module, path: Path, family: str, container: str = "") -> None:
-    """Load published weights, or ones in timm's naming, into the network, strictly.
+def _squeezed(tensor: Tensor) -> list[int]:
+    return [n for n in tensor.shape if n != 1]
 
-    Raises MissingWeights, and WeightsError listing every missing, unexpected or misshapen
-    tensor, or the layers of a stage whose copies of the shared positions differ.
+
+def load_weights(
+    network: nn.Module, path: Path, family: str, reading: Reading = AS_IS
+) -> list[str]:
+    """Load published weights, or ones in timm's naming, into the network.
+
+    Returns what must be told of them, as `fitted`; raises what it raises.
+    """
+    state, told = fitted(network, path, family, reading)
+    lacking = {name: t for name, t in network.state_dict().items() if name not in state}
+    network.load_state_dict({**lacking, **state})
+    return told
+
+
+def fitted(
+    network: nn.Module, path: Path, family: str, reading: Reading = AS_IS
+) -> tuple[dict[str, Tensor], list[str]]:
+    """A file's tensors by the network's names, and what a reader of results must be told of them.
+
+    network : only its names, shapes and kinds count: it may be on torch's meta device
+    Raises MissingWeights, and WeightsError listing every tensor that is missing, unexpected,
+    misshapen, of another kind or not finite, and positions outside of their window.
     """
     if not path.is_file():
         raise MissingWeights(f"no weights at {path}")
-    state, unknown = in_timms_names(read_weights(path, container), network, family)
+    stored = read_weights(path, reading.container)
+    _refuse_other_form(stored, path, family)
+    try:
+        state, unknown = in_timms_names(stored, network, family)
+    except Exception as error:  # whatever timm's filters make of strange shapes
+        raise WeightsError(
+            f"{path} does not fit the model: timm cannot rename its tensors "
+            f"({type(error).__name__}: {error})"
+        ) from error
     expected = network.state_dict()
-    problems = [f"missing: {name}" for name in expected if name not in state]
-    problems += [f"unexpected: {name}" for name in [*state, *unknown] if name not in expected]
-    problems += [
-        f"{name}: file has shape {tuple(state[name].shape)}, model {tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in state and state[name].shape != tensor.shape
-    ]
+    surplus = [name for name in [*state, *unknown] if name not in expected]
+    lacking = [name for name in expected if name not in state]
+    passed = [n for n in surplus if _matches(n, (*reading.surplus, *reading.accepted))]
+    left = [n for n in lacking if _matches(n, (*reading.lacking, *reading.accepted))]
+    state = {name: tensor for name, tensor in state.items() if name in expected}
+    problems = [f"missing: {name}" for name in lacking if name not in left]
+    problems += [f"unexpected: {name}" for name in surplus if name not in passed]
+    problems += [p for name, t in state.items() if (p := _misfit(name, t, expected[name]))]
+    told = _left_and_passed(passed, left)
     if not problems:
-        problems = _position_disagreements(network, state)
+        found, more = _positions(network, state, reading.accepted)
+        problems, told = found, told + more
     if problems:
-        shown = "\n  ".join(problems[:20])
-        more = f"\n  … and {len(problems) - 20} more" if len(problems) > 20 else ""
-        raise WeightsError(f"{path} does not fit the model:\n  {shown}{more}")
-    network.load_state_dict(state)
+        listed = in_lines([f"  {problem}" for problem in problems], 20)
+        advice = ""
+        if passable := [p for p in problems if p.startswith(("missing", "unexpected"))]:
+            name = passable[0].partition(": ")[2]
+            advice = f"\nWhat you know to be harmless is accepted by its name: --accept {name!a}"
+        raise WeightsError(f"{path} does not fit the model:\n{listed}{advice}")
+    return state, told
 
 
-def _position_disagreements(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
-    first: dict[int, str] = {}
-    problems = []
+def _refuse_other_form(stored: Mapping[str, Tensor], path: Path, family: str) -> None:
+    folded = [name for name in stored if ".reparam_conv." in name or ".lkb_reparam." in name]
+    if family == "fastvit" and folded:
+        raise WeightsError(
+            f"{path} holds FastViT re-parameterised for inference (such as {folded[0]}): its "
+            "branches are folded, and with them the convolutions that DCLS replaces. The study "
+            "needs the network as it was trained; take the file from before `reparameterize_model`"
+        )
+
+
+def _misfit(name: str, tensor: Tensor, expected: Tensor) -> str:
+    """Why a tensor of the file cannot be the network's; "" if it can."""
+    if tensor.shape != expected.shape:
+        return f"{name}: file has shape {tuple(tensor.shape)}, model {tuple(expected.shape)}"
+    kind = str(tensor.dtype).removeprefix("torch.")
+    if not expected.is_floating_point():
+        counts = not tensor.is_floating_point() and tensor.dtype != torch.bool
+        return "" if counts else f"{name}: file has {kind}, model whole numbers"
+    if tensor.dtype not in _NUMBERS:
+        return f"{name}: file has {kind}, which no weights are"
+    strange = int((~tensor.to(expected.dtype).isfinite()).sum())
+    return f"{name}: {strange} of its {tensor.numel()} values are not finite" if strange else ""
+
+
+def _left_and_passed(passed: Sequence[str], left: Sequence[str]) -> list[str]:
+    told = []
+    if passed:
+        told.append(f"not read, and not the network's: {len(passed)} ({some_of(passed)})")
+    if left:
+        told.append(
+            f"not in the file, left as a fresh network has them: {len(left)} ({some_of(left)})"
+        )
+    return told
+
+
+def _positions(
+    network: nn.Module, state: Mapping[str, Tensor], accepted: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """What is wrong with a file's positions, and what must be told of them.
+
+    A stage shares one tensor, and the file repeats it for each layer. Loading keeps the last,
+    as the original code does.
+    """
+    problems, told = [], []
+    stages: dict[int, list[tuple[str, float]]] = {}
     for name, layer in dcls_layers(network).items():
-        reference = first.setdefault(id(layer.P), name)
-        if not torch.equal(state[f"{name}.P"], state[f"{reference}.P"]):
-            problems.append(
-                f"{name}.P differs from {reference}.P, but the stage shares its positions"
+        if f"{name}.P" in state:
+            stages.setdefault(id(layer.P), []).append((f"{name}.P", max(layer.dilated_kernel_size)))
+    for copies in stages.values():
+        last, size = copies[-1]
+        positions = state[last].double()
+        furthest = float(positions.abs().max())
+        if furthest > size // 2 + _ROUNDING * size:
+            words = f"positions up to {furthest:.4g} from the centre of a window of {size:g}"
+            if _matches(last, accepted):
+                told.append(f"{last}: {words}: weights there are lost")
+            else:
+                problems.append(f"{last}: {words}; --accept {last!a} loses the weights there")
+        apart = {n: float((state[n].double() - positions).abs().max()) for n, _ in copies}
+        name, most = max(apart.items(), key=lambda item: item[1])
+        if most > _ROUNDING * size:
+            told.append(
+                f"the stage's copies of its positions differ by up to {most:.3g} cells ({name} "
+                f"from {last}): the last is taken, as by the original code"
             )
-    return problems
+        elif most:
+            told.append(f"copies of the positions of {last} differ by rounding ({most:.1e} cells)")
+    return problems, told

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import timm
@@ -10,15 +12,20 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from lib.base.files import write_atomically
-from lib.base.fingerprint import sha256_of
-from lib.base.paths import DEMO
+from lib.base.files import write_atomically, write_json
+from lib.base.fingerprint import code_of, fingerprint, sha256_of
+from lib.base.paths import DEMO, OUTPUT
+from lib.base.stored_json import DamagedJson, of_each, read_json
 from lib.base.tables import unknown_name
 from lib.networks.backbones import BACKBONES, Backbone, variant_name
-from lib.networks.building import build_network, finished
-from lib.networks.checkpoints import MissingWeights, load_weights
+from lib.networks.building import build_network, finished, weightless
+from lib.networks.checkpoints import MissingWeights, fitted, load_weights
 from lib.networks.models import Provenance, StudyModel
-from lib.networks.sources import WEIGHTS_SUFFIXES
+from lib.networks.sources import AS_IS, WEIGHTS_SUFFIXES, Reading
+
+OPENED = OUTPUT / "weights.json"
+_REMEMBERED = 1000  # files
+_READ_BY = ("lib.networks.checkpoints", "lib.networks.containers", "lib.networks.dcls")
 
 
 def save_weights(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
@@ -71,7 +78,11 @@ def _timm_network(backbone: Backbone, dcls: bool) -> tuple[nn.Module, Provenance
 
 
 def load_model(
-    key: str, dcls: bool = False, weights: str | Path = "random", container: str = ""
+    key: str,
+    dcls: bool = False,
+    weights: str | Path = "random",
+    container: str = "",
+    accept: Sequence[str] = (),
 ) -> StudyModel:
     """One of the sixteen variants, in eval mode.
 
@@ -82,13 +93,16 @@ def load_model(
               timm's hub; or a path to a file of the full-size variant: safetensors,
               or a published checkpoint in its original naming
     container : the entry of a checkpoint that holds the weights; "" looks for it
+    accept  : names, or patterns of them, that the file may lack or have beyond the network's;
+              the model's provenance tells them
     Raises  : UnknownName for an unknown key or word, MissingWeights, ValueError
               for a file that does not fit
     """
     backbone = BACKBONES[key]
     loaders = {"demo": _demo_network, "random": _random_network, "timm": _timm_network}
     if isinstance(weights, Path) or str(weights).endswith(WEIGHTS_SUFFIXES):
-        return load_weights_file(key, dcls, Path(weights), container)
+        reading = Reading(container, accepted=tuple(accept))
+        return load_weights_file(key, dcls, Path(weights), reading)
     if weights not in loaders:
         raise unknown_name("weights", weights, loaders)
     network, provenance = loaders[weights](backbone, dcls)
@@ -96,12 +110,58 @@ def load_model(
 
 
 def load_weights_file(
-    key: str, dcls: bool, path: Path, container: str = "", mini: bool = False, classes: int = 1000
+    key: str,
+    dcls: bool,
+    path: Path,
+    reading: Reading = AS_IS,
+    mini: bool = False,
+    classes: int = 1000,
 ) -> StudyModel:
     """A variant with the weights of a file, as `load_model` reads it; of a miniature if asked."""
     backbone = BACKBONES[key]
-    network = build_network(backbone, dcls, mini=mini, num_classes=classes)
-    load_weights(network, path, backbone.family, container)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # what a file is allowed to lack is the same in every run
+        network = build_network(backbone, dcls, mini=mini, num_classes=classes)
+    told = load_weights(network, path, backbone.family, reading)
     size = "mini" if mini else "full"
-    provenance = Provenance(variant_name(key, dcls), "file", size, str(path), sha256_of(path))
+    provenance = Provenance(
+        variant_name(key, dcls), "file", size, str(path), sha256_of(path), told=tuple(told)
+    )
     return StudyModel(network, backbone, provenance).eval()
+
+
+def told_of_weights(
+    backbone: Backbone,
+    dcls: bool,
+    path: Path,
+    reading: Reading = AS_IS,
+    mini: bool = False,
+    classes: int = 1000,
+) -> list[str]:
+    """Open a file of weights and compare it with its network, as loading would; no network is
+    made. Returns what must be told of it; remembered in `data/output/weights.json`, which may
+    be deleted at any time.
+
+    Raises MissingWeights, WeightsError.
+    """
+    if not path.is_file():
+        raise MissingWeights(f"no weights at {path}")
+    row = backbone.key, backbone.origin, dcls and (bool(backbone.origin) or backbone.dcls)
+    made = code_of(*_READ_BY), version("timm"), version("torch")
+    key = fingerprint({"facts": [sha256_of(path), row, reading, mini, classes, made]})
+    remembered = _remembered()
+    if key not in remembered:
+        with weightless(backbone):
+            network = build_network(backbone, dcls, mini=mini, num_classes=classes)
+        _, told = fitted(network, path, backbone.family, reading)
+        remembered = _remembered() | {key: told}
+        with contextlib.suppress(OSError):  # what is only quicker with it must not fail without it
+            write_json(OPENED, dict([*remembered.items()][-_REMEMBERED:]))
+    return remembered[key]
+
+
+def _remembered() -> dict[str, list[str]]:
+    try:
+        return read_json(OPENED, of_each({"type": "array", "items": {"type": "string"}}))
+    except (OSError, DamagedJson):
+        return {}

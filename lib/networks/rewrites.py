@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import platform
 import time
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lib.base.files import write_json
 from lib.base.paths import OUTPUT
+from lib.base.stored_json import DamagedJson, mapping, of_each, read_json
 
 FORMS = OUTPUT / "forms.json"
 PROBED_BATCH = 8
@@ -285,7 +285,7 @@ def remembered_form(
     """
     key = f"{name}, {side} px, {_machine(next(network.parameters()).device)}"
     known = _read(remembered)
-    with contextlib.suppress(KeyError, TypeError):
+    if key in known:
         return Form(**known[key])
     form = fastest_form(network, side, forms)
     with contextlib.suppress(OSError):
@@ -294,8 +294,8 @@ def remembered_form(
 
 
 def _read(remembered: Path) -> dict[str, dict]:
+    choices = {name: {"type": "boolean"} for name in asdict(PLAIN)}
     try:
-        known = json.loads(remembered.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
+        return read_json(remembered, of_each(mapping(choices) | {"additionalProperties": False}))
+    except (OSError, DamagedJson):
+        return {}  # none yet, or damaged: measured anew

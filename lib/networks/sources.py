@@ -21,6 +21,33 @@ _CLICKME = "https://storage.googleapis.com/serrelab/prj_harmonization/dataset/cl
 
 
 @dataclass(frozen=True)
+class Reading:
+    """How a weights file is read. Names are shell patterns (`*.total_ops`).
+
+    container : the entry of a pickled file that holds the weights; "" looks for the usual ones
+    surplus   : names that the file may have and the network has not
+    lacking   : names of the network that the file may lack
+    accepted  : a user's own: names that may be either, or hold positions outside the window
+    """
+
+    container: str = ""
+    surplus: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
+    accepted: tuple[str, ...] = ()
+
+
+AS_IS = Reading()  # strictly, whatever the container is called
+
+# None of these carries signal: counters of a profiler that ran while the network was trained, an
+# older DCLS's indices, which every forward makes anew, and how many batches a norm has seen.
+_SURPLUS = (
+    "total_ops", "total_params", "*.total_ops", "*.total_params",
+    "*.DCK.IDX", "*.DCK.lim", "*.relative_position_index",
+)  # fmt: skip
+_LACKING = ("*.num_batches_tracked",)
+
+
+@dataclass(frozen=True)
 class Source:
     """key : the variant's name, or the shard's
     place  : path below the data folder
@@ -29,6 +56,7 @@ class Source:
     container   : the entry of a pickled file that holds the weights, "" for none
     recipe : how the weights were trained, as far as it is known
     licence : of the file
+    surplus, lacking : as for `Reading`
     """
 
     key: str
@@ -38,6 +66,12 @@ class Source:
     container: str = ""
     recipe: str = ""
     licence: str = ""
+    surplus: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
+
+    @property
+    def reading(self) -> Reading:
+        return Reading(self.container, self.surplus, self.lacking)
 
     @property
     def variant(self) -> tuple[str, bool]:
@@ -77,6 +111,7 @@ def _zenodo(key: str, dcls: bool, record: int, file: str, container: str, recipe
     return Source(
         variant_name(key, dcls), f"checkpoints/{file}", f"{_ZENODO}/{record}/files/{file}",
         round(_MILLIONS[key] * 4e6), container, recipe, "see the Zenodo record",
+        _SURPLUS, _LACKING,
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,10 +13,36 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF", "AVIF", "JPEG2000")
 
 
+MOST_PIXELS = Image.MAX_IMAGE_PIXELS  # 89 million; Pillow itself refuses twice as many
+
+
+def refuse_huge(width: int, height: int) -> None:
+    """Raise ValueError for a size that a header of a few bytes may claim, and no memory holds."""
+    if width * height > MOST_PIXELS:
+        raise ValueError(_huge(f"{width} x {height} pixels"))
+
+
+def _huge(size: str) -> str:
+    most = MOST_PIXELS // 10**6
+    return f"its header says {size}, and at most {most} million pixels are read; make it smaller"
+
+
 def open_picture(source: Path | BinaryIO) -> Image.Image:
-    """As Pillow opens a file, if it is of a format that holds pixels and nothing to run."""
+    """As Pillow opens a file, if it is of a format that holds pixels and nothing to run, and not
+    huge; no pixel is decoded yet. Raises ValueError and what Pillow raises."""
     Image.init()
-    return Image.open(source, formats=[f for f in _FORMATS if f in Image.OPEN])
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # it is refused below
+            opened = Image.open(source, formats=[f for f in _FORMATS if f in Image.OPEN])
+    except Image.DecompressionBombError:
+        raise ValueError(_huge("far more")) from None
+    try:
+        refuse_huge(*opened.size)
+    except ValueError:
+        opened.close()
+        raise
+    return opened
 
 
 def read_picture(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-import json
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lib.base.files import is_partial, write_atomically
 from lib.base.paths import shown
+from lib.base.stored_json import TEXT, DamagedJson, mapping, of_each, read_json
 from lib.base.words import clock, in_words
 from lib.figures.captions import CAPTIONS
 from lib.maps.methods import METHODS
@@ -35,6 +35,7 @@ from lib.study.study import Study
 QUESTION = "Do convolutions with learnable spacings make vision models look where people look?"
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
 TABLES = {
+    "weights": "Weights: files, checksums, accuracy",
     "summary": "Scores: raw, rescaled, with the centre held constant",
     "controls_summary": "Controls: maps that no network made",
     "paired": "DCLS minus baseline, picture by picture",
@@ -55,6 +56,9 @@ TABLES = {
     "parameters": "Learnable parameters",
 }
 _NOTES = {
+    "weights": "verified: by the publisher's checksum when it was fetched; top1: of these "
+    "pictures; top1 known: of ImageNet's validation pictures, as published; p: of such a gap by "
+    "chance.",
     "summary": "raw: mean ρ; score: raw ÷ 0.658; rescaled: 0 at the floor (another picture's human "
     "map), 1 at the ceiling; partial: ρ with the distance from the centre held constant; correct: "
     "score over correctly classified pictures; tied: share of pixels whose value is another's too; "
@@ -88,7 +92,6 @@ _NOTES = {
 }
 _NAMES = {"backbone": BACKBONES, "method": METHODS, "control": CONTROLS}
 _FIRST = ["Backbone", "Score", "Score with DCLS", "Difference [95 %]", "p (Holm)", "n"]
-_PROVENANCE = {"study", "inputs", "commit", "environment"}
 _PNG_BEGINS, _PNG_ENDS = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
 
@@ -141,6 +144,7 @@ def write_report(study: Study) -> Path:
         question=QUESTION,
         choices=study.choices,
         left_out=part("Left out", tables / "left_out.csv", _plain),
+        weights=part("Weights", tables / "weights.csv", _weights),
         verdicts=part("Verdicts", tables / "verdicts.csv", _verdicts),
         results=part("Results", tables / "results.csv", _results),
         tables=[part(title, tables / f"{key}.csv", _plain) for key, title in TABLES.items()],
@@ -192,6 +196,13 @@ def _plain(path: Path) -> list[Grid]:
     if "label" in table and table["label"].equals(table.get("backbone")):
         table = table.drop(columns="label")
     return [as_grid(table)]
+
+
+def _weights(path: Path) -> list[Grid]:
+    """Only what must be told: all of it is in the file, and below `Where it comes from`."""
+    table = pd.read_csv(path)
+    told = table[table.remarks.notna()][["label", "remarks"]]
+    return [as_grid(told.rename(columns={"label": "model", "remarks": "what to know"}))]
 
 
 def _verdicts(path: Path) -> list[Grid]:
@@ -265,13 +276,18 @@ def _picture(path: Path) -> Picture:
 # --- origin ---------------------------------------------------------------------------------
 
 
+_TOLD = mapping(
+    {"commit": TEXT, "environment": of_each(TEXT), "inputs": of_each(TEXT),
+     "study": mapping({"device": TEXT})}
+)  # fmt: skip
+
+
 def _facts(path: Path) -> dict:
-    """A JSON file's mapping; empty if there is none."""
+    """The provenance that is told beside a result; empty if none is."""
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(path, _TOLD)
+    except (OSError, DamagedJson):
         return {}
-    return facts if isinstance(facts, dict) else {}
 
 
 def _pairs(caption: str, name: str, value: str, pairs: Sequence[tuple[str, object]]) -> Grid:
@@ -280,7 +296,7 @@ def _pairs(caption: str, name: str, value: str, pairs: Sequence[tuple[str, objec
 
 
 def _run(path: Path) -> list[Grid]:
-    run = json.loads(path.read_text(encoding="utf-8"))
+    run = read_json(path, {"type": "object"})
     meanings = {0: "all is well"} | {f.exit_status: f.meaning for f in FAULTS.values()}
     status = run["exit_status"]
     ended = "not ended" if status is None else f"{status}: {meanings.get(status, 'unknown')}"
@@ -305,7 +321,7 @@ def _run(path: Path) -> list[Grid]:
 def _origin(places: Places) -> list[Grid]:
     """Versions and inputs told beside figures and tables: all that differ, once each."""
     paths = sorted(places.figures.glob("*.json")) + sorted(places.output.glob("tables/*.json"))
-    told = [facts for path in paths if (facts := _facts(path)).keys() >= _PROVENANCE]
+    told = [facts for path in paths if (facts := _facts(path))]
     if not told:
         raise FileNotFoundError
     made = [("commit", f["commit"]) for f in told]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
+
 import pandas as pd
+from pandas.io.formats.style import Styler
 
 from lib.study.profiles import DEMO_RECIPE
 
@@ -17,6 +20,8 @@ _COLUMNS = {
     "params_M_dcls": ("Params with DCLS", 1, 1),
     "top1": ("Top-1 (%)", 1, 100),
     "top1_dcls": ("Top-1 with DCLS", 1, 100),
+    "top1_known": ("Known top-1 (%)", 1, 100),
+    "top1_known_dcls": ("Known, with DCLS", 1, 100),
     "score": ("Score", 3, 1),
     "score_dcls": ("Score with DCLS", 3, 1),
     "entered": ("Published score, as entered", 3, 1),
@@ -26,7 +31,7 @@ _COLUMNS = {
     "n_paired": ("n", None, 1),
     "excluded": ("Invalid maps (without, with)", None, 1),
 }
-_ENTERED = ["entered", "entered_dcls"]
+_PAIRS = (["entered", "entered_dcls"], ["top1_known", "top1_known_dcls"])
 
 
 def _p_value(p: float) -> str:
@@ -61,9 +66,16 @@ def readable_table(results: pd.DataFrame) -> pd.DataFrame:
             for without, with_dcls in zip(results.invalid, results.invalid_dcls, strict=True)
         ],
     )
-    unused = [] if results[["entered", "entered_dcls"]].notna().any(axis=None) else _ENTERED
+    unused = [name for pair in _PAIRS if results[pair].isna().all(axis=None) for name in pair]
     if results.recipe.eq(DEMO_RECIPE).all():
         unused = [*unused, "recipe", "recipe_dcls"]
     text = text.replace(to_replace=r"^\+?nan( \[–\])?$", value="–", regex=True)
     shown = {name: heading for name, (heading, *_) in _COLUMNS.items() if name not in unused}
     return text[list(shown)].rename(columns=shown)
+
+
+def as_html(table: pd.DataFrame, caption: str = "") -> Styler:
+    """A table as notebooks show it. Names of files, of folders and of a reader's own rows stand in
+    it, so all of its text is escaped."""
+    style = table.style.hide(axis="index").format(escape="html")
+    return style.format_index(escape="html", axis="columns").set_caption(html.escape(caption))

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lib.base.files import csv_text
 from lib.base.paths import PUBLISHED_SCORES, shown
 from lib.maps.methods import METHODS
 from lib.networks.backbones import BACKBONES
 from lib.report.readable import readable_table
 from lib.scores.ceiling import HUMAN_CEILING
 from lib.scores.results import paired_differences, summarise
+from lib.scores.weights_told import known_top1, remarks
 from lib.study.choices import Choices
 from lib.study.outputs import write_result
 from lib.study.study import Study
@@ -77,7 +79,10 @@ def results_table(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
                     + " mini" * (study.choices.profile.mini and not backbone.origin),
                     "recipe": study.inputs.recipe(backbone.key, False),
                     "recipe_dcls": study.inputs.recipe(backbone.key, True),
-                    **of_both(params_M="parameters_millions", top1="top1", score="score"),
+                    **of_both(params_M="parameters_millions", top1="top1"),
+                    "top1_known": known_top1(study, backbone.key, False),
+                    "top1_known_dcls": known_top1(study, backbone.key, True),
+                    **of_both(score="score"),
                     **_entered(study.choices, entered, backbone.key, method.key, protocol),
                     "difference": gain.difference,
                     "difference_low": gain.low,
@@ -107,10 +112,13 @@ def _entered(
     return {"entered": row.score.iloc[0], "entered_dcls": row.score_dcls.iloc[0]}
 
 
-def write_results(study: Study, results: pd.DataFrame, missed: pd.DataFrame) -> None:
+def write_results(
+    study: Study, results: pd.DataFrame, missed: pd.DataFrame, weights: pd.DataFrame
+) -> None:
     """Write the results table as CSV (numbers), Markdown and LaTeX (rounded).
 
-    missed : what `lib.scores.study_scores.left_out` tells; the caption names it
+    missed  : what `lib.scores.study_scores.left_out` tells; the caption names it
+    weights : as `lib.scores.weights_told.weights_table` makes it; the caption has its remarks
     """
     choices = study.choices
     subset = f"At most {choices.limit} pictures. " if choices.limit else ""
@@ -120,7 +128,7 @@ def write_results(study: Study, results: pd.DataFrame, missed: pd.DataFrame) -> 
         f"target: {choices.target} class). Difference: DCLS minus baseline, paired per image, with "
         f"a 95 % bootstrap interval over images; p by random flips of its sign, corrected by Holm "
         f"over the backbones; n: pictures of the difference, on which both have a map (a score is "
-        f"over all on which its own model has one). {subset}{_in_words(missed)}"
+        f"over all on which its own model has one). {subset}{_in_words(missed)}{_told(weights)}"
         f"{choices.profile.caveat}"
     ).strip()
     table = readable_table(results)
@@ -131,7 +139,7 @@ def write_results(study: Study, results: pd.DataFrame, missed: pd.DataFrame) -> 
         .to_latex(caption=_latex_text(caption), hrules=True, label="tab:results")
     )
     texts = {
-        "results.csv": results.to_csv(index=False),
+        "results.csv": csv_text(results),
         "results.md": f"{table.to_markdown(index=False, disable_numparse=True)}\n\n{caption}\n",
         "results.tex": latex,
     }
@@ -145,6 +153,11 @@ def _in_words(missed: pd.DataFrame) -> str:
         return ""
     names = ", ".join(missed.left_out[:20]) + (" …" if len(missed) > 20 else "")
     return f"Left out, because missing or unreadable ({len(missed)}, see left_out.csv): {names}. "
+
+
+def _told(weights: pd.DataFrame) -> str:
+    told = remarks(weights)
+    return f"About the weights: {'. '.join(told)}. " if told else ""
 
 
 _LATEX = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 from collections.abc import Iterator
@@ -16,7 +15,11 @@ from filelock import FileLock, Timeout
 from lib.base.files import write_json
 from lib.base.paths import shown
 from lib.base.shortage import is_disk_full
+from lib.base.stored_json import TEXT, DamagedJson, mapping, read_json
+from lib.base.words import printable
 from lib.runner.faults import RunError
+
+_NOTE = mapping({"pid": {"type": "integer"}, "host": TEXT, "started": TEXT, "command": TEXT})
 
 
 @contextmanager
@@ -59,7 +62,7 @@ def sole_run(folder: Path, command: str) -> Iterator[str]:
 
 def _describe(note: Path) -> str:
     try:
-        facts = json.loads(note.read_text(encoding="utf-8"))
-        return "process {pid} on {host}, started {started}, `{command}`".format(**facts)
-    except (OSError, ValueError, KeyError, TypeError):
+        facts = read_json(note, _NOTE)
+    except (OSError, DamagedJson):
         return ""
+    return printable("process {pid} on {host}, started {started}, `{command}`".format(**facts))

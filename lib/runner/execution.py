@@ -168,7 +168,8 @@ class Attempt:
             return self._full(f"\n{text}")
         if says_out_of_memory(said):
             return RunError("out of memory", f"{text}\n\n{self._memory()}\n{self._lower()}")
-        return RunError("unreadable files" if error.ename == "StoredError" else "failed", text)
+        unreadable = error.ename in ("StoredError", "WeightsError")
+        return RunError("unreadable files" if unreadable else "failed", text)
 
     def _of_error(self, error: Exception) -> RunError:
         kernel = self.kernel

@@ -18,6 +18,7 @@ from pathlib import Path
 from lib.base.files import write_json
 from lib.base.fingerprint import sha256_of
 from lib.base.paths import ROOT, shown
+from lib.base.stored_json import TEXT, mapping, of_each, read_json
 from lib.runner.steps import Step
 from lib.study.study import Study
 
@@ -102,16 +103,23 @@ def _summary(words: Sequence[str]) -> str:
     return f"{', '.join(words[:2])}{more}"
 
 
+_TEXTS, _WHOLE = of_each(TEXT), {"type": "integer"}
+_FACTS = {
+    "code": TEXT, "parameters": {"type": "object"}, "lib": _TEXTS, "inputs": _TEXTS,
+    "environment": _TEXTS,
+}  # fmt: skip
+_RECORD = {
+    "facts": mapping(_FACTS) | {"additionalProperties": False}, "outputs": _TEXTS, "commit": TEXT,
+    "finished": TEXT, "seconds": {"type": "number"}, "peak_memory_bytes": _WHOLE,
+    "peak_gpu_bytes": _WHOLE,
+}  # fmt: skip
+_STORED = mapping({"notebooks": of_each(mapping(_RECORD) | {"additionalProperties": False})})
+
+
 def _record(fields: Mapping) -> Record:
-    """A record as it was stored. Raises ValueError, KeyError, TypeError for a damaged one."""
-    facts = Facts(**fields["facts"])
-    record = Record(**{**fields, "facts": facts})
+    """A record as it was stored. Raises ValueError for a time that is none."""
+    record = Record(**{**fields, "facts": Facts(**fields["facts"])})
     datetime.fromisoformat(record.finished)
-    texts = (record.outputs, facts.lib, facts.inputs, facts.environment)
-    if not all(isinstance(value, str) for text in texts for value in dict(text).values()):
-        raise ValueError("a hash or a version is no text")
-    if not isinstance(record.seconds, int | float) or not isinstance(facts.parameters, Mapping):
-        raise ValueError("the seconds are no number, or the parameters no mapping")
     return record
 
 
@@ -123,12 +131,11 @@ class Manifest:
         self.problem = ""
         self._records: dict[str, Record] = {}
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))["notebooks"]
-            for name, fields in stored.items():
+            for name, fields in read_json(path, _STORED)["notebooks"].items():
                 self._records[name] = _record(fields)
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (OSError, ValueError):
             self.problem = f"{shown(path)} is damaged: every notebook runs anew"
             self._records = {}
 

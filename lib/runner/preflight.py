@@ -11,6 +11,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import nbformat
@@ -26,7 +27,7 @@ from lib.networks.download import KnownFiles
 from lib.people.stored import StoredError, open_parts
 from lib.runner import within
 from lib.runner.faults import RunError, disk_advice
-from lib.runner.kernel import KERNEL, Kernel
+from lib.runner.kernel import KERNEL, Kernel, temporary_folder
 from lib.runner.progress import Progress
 from lib.runner.steps import Step, literal
 from lib.study.inputs import MissingInputs
@@ -37,7 +38,9 @@ from lib.study.study import Study
 # Figures, tables, notebooks and kept scores of the whole study, twice, and some room.
 _NEEDED = 200 * 2**20  # bytes
 _MARK = "\n--- the kernel's report ---\n"  # imported packages may print as well
-_KERNEL_TIMEOUT = 300.0  # seconds for starting it and importing what the notebooks import
+# Seconds for starting it, importing what the notebooks import, and reading every weights file,
+# of which a cold network disk may hold gigabytes.
+_KERNEL_TIMEOUT = 1800.0
 
 
 def trouble(fault: str, text: str, *mends: str) -> RunError:
@@ -45,15 +48,25 @@ def trouble(fault: str, text: str, *mends: str) -> RunError:
     return RunError(fault, "\n".join([text, *(f"    {mend}" for mend in mends)]))
 
 
-def check(
-    steps: Sequence[Step], values: Mapping[str, object], study: Study
-) -> tuple[list[RunError], dict[str, str]]:
-    """Everything that would stop the steps, and the environment in which they would run."""
+@dataclass(frozen=True)
+class Findings:
+    """problems : what would stop the steps
+    environment : in which they would run
+    told        : {variant: what must be told of its weights}
+    """
+
+    problems: Sequence[RunError] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    told: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def check(steps: Sequence[Step], values: Mapping[str, object], study: Study) -> Findings:
+    """Look for everything that would stop the steps."""
     problems = [*check_inputs(steps, study), *check_disk(study.places)]
     if any(p.fault.key == "disk full" for p in problems):
-        return problems, {}  # nor is there room for a kernel's files
-    more, environment = check_kernel(steps, values)
-    return problems + more, environment
+        return Findings(problems)  # nor is there room for a kernel's files
+    found = check_kernel(steps, values)
+    return replace(found, problems=[*problems, *found.problems])
 
 
 def check_inputs(steps: Sequence[Step], study: Study) -> list[RunError]:
@@ -155,29 +168,28 @@ def check_disk(places: Places) -> list[RunError]:
 # --- the kernel -----------------------------------------------------------------------------
 
 
-def check_kernel(
-    steps: Sequence[Step], values: Mapping[str, object]
-) -> tuple[list[RunError], dict[str, str]]:
+def check_kernel(steps: Sequence[Step], values: Mapping[str, object]) -> Findings:
     """Start the kernel that the notebooks will have, and look at it from within."""
     try:
         spec = KernelSpecManager().get_kernel_spec(KERNEL)
     except NoSuchKernel:
         text = f"there is no Jupyter kernel {KERNEL!r}; make it:"
-        return [trouble("not ready", text, *_mends(""))], {}
+        return Findings([trouble("not ready", text, *_mends(""))])
     except ValueError as error:
-        return [trouble("not ready", f"the kernel {KERNEL!r} is no valid JSON: {error}")], {}
+        text = f"the kernel {KERNEL!r} is no valid JSON: {error}"
+        return Findings([trouble("not ready", text)])
     mends = _mends(spec.resource_dir)
     report, failure = _ask_kernel(steps, values)
     if failure:
         text = f"the kernel {KERNEL!r} ({spec.resource_dir}) does not start: {failure}"
-        return [trouble("not ready", text, *mends)], {}
+        return Findings([trouble("not ready", text, *mends)])
     if not _is_this_python(report):
         text = (
             f"the kernel {KERNEL!r} ({spec.resource_dir}) runs {report['executable']}, another "
             f"Python than this one, {sys.executable}; let this environment's own be found:"
         )
-        return [trouble("not ready", text, *mends)], {}
-    return _problems_within(report), report.get("environment", {})
+        return Findings([trouble("not ready", text, *mends)])
+    return Findings(_problems_within(report), report.get("environment", {}), report.get("told", {}))
 
 
 def _mends(folder: str) -> list[str]:
@@ -216,6 +228,9 @@ def _problems_within(report: Mapping) -> list[RunError]:
         problems.append(trouble("not ready", text, "unset PYTHONPATH" if led else own))
     if "device" in report:
         problems.append(trouble("wrong option", report["device"]))
+    if report.get("weights"):
+        text = "\n".join([*report["weights"], "Mend them, or leave them out with --keep-going."])
+        problems.append(trouble("unreadable files", text))
     return problems
 
 
@@ -233,8 +248,9 @@ def _ask_kernel(steps: Sequence[Step], values: Mapping[str, object]) -> tuple[di
     modules = sorted({name for step in steps for name in step.imports()})
     # By its text: which `lib` the kernel imports is part of the question.
     source = inspect.getsource(within)
-    cell = new_code_cell(f"{source}\n\nprint({_MARK!r} + report({modules!r}, {dict(values)!r}))")
-    with tempfile.TemporaryDirectory(prefix="dcls-") as folder:
+    asked = f"{modules!r}, {dict(values)!r}, {sorted({r for step in steps for r in step.reads})!r}"
+    cell = new_code_cell(f"{source}\n\nprint({_MARK!r} + report({asked}))")
+    with temporary_folder() as folder:
         kernel = Kernel(
             Progress(io.StringIO()), Path(folder, "kernel.log"), timeout=_KERNEL_TIMEOUT
         )

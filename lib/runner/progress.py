@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
-from lib.base.words import clock
+from lib.base.words import clock, printable
 
 SIGN_OF_LIFE = 300.0  # seconds
 _ERASE = "\r\x1b[K"
@@ -65,6 +65,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line that stays."""
+        text = printable(text)
         self._put(f"{_ERASE * self.live}{text}\n")
         self._note(text)
 

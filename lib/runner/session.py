@@ -19,7 +19,7 @@ from lib.base.words import clock
 from lib.runner import signals
 from lib.runner.execution import Attempt
 from lib.runner.faults import RunError, full_disk
-from lib.runner.kernel import end_processes
+from lib.runner.kernel import end_processes, sweep_temporary_folders
 from lib.runner.manifest import Facts, Manifest, Record, differences, hashes, step_facts
 from lib.runner.outcomes import END_THE_RUN, Outcome, write_run
 from lib.runner.progress import Progress
@@ -149,6 +149,7 @@ class Session:
 
     def _sweep(self) -> None:
         """Remove what a run that was killed has left: processes, staged and partial files."""
+        sweep_temporary_folders()
         for remains in self.study.places.output.glob(f"{_STAGING}*"):
             end_processes(remains)
             shutil.rmtree(remains, ignore_errors=True)

@@ -8,11 +8,13 @@ import sys
 import traceback
 
 
-def report(modules: list[str], values: dict) -> str:
-    """JSON: which Python it is, which imports fail, which `lib` and device it finds.
+def report(modules: list[str], values: dict, reads: list[str] = ()) -> str:
+    """JSON: which Python it is, which imports fail, which `lib` and device it finds, and which
+    weights cannot be used.
 
     modules : what the notebooks import
     values  : the notebooks' parameters
+    reads   : the inputs that they declare; of "weights", all are opened
     """
     found: dict = {"executable": sys.executable, "prefix": sys.prefix, "errors": {}}
     found["version"] = sys.version
@@ -31,11 +33,16 @@ def report(modules: list[str], values: dict) -> str:
         from lib.study.study import Study
 
         found["environment"] = environment()
-        device = chosen_device(Study.from_profile(**values).choices.device)
+        study = Study.from_profile(**values)
+        device = chosen_device(study.choices.device)
         import torch
 
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
         found["environment"]["device"] = f"{device} {name}".strip()
+        if "weights" in reads:  # now, and not in a notebook hours later
+            if not study.choices.keep_going:  # then what cannot be used is left out, and named
+                found["weights"] = study.networks.unusable()
+            found["told"] = study.networks.told()
     except ValueError as error:
         found["device"] = str(error)
     except BaseException as error:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import lazy_loader
 import torch
+from tqdm import tqdm
 
 from lib.networks.checkpoints import MissingWeights, WeightsError
 from lib.scores.kept import read_kept
@@ -23,6 +24,7 @@ from lib.study.study import Study
 distributed = lazy_loader.load("distributed")  # its import takes a second
 
 WAIT = 60  # seconds for a scheduler to answer
+STARTS = 3  # of the workers here
 
 # Of a worker's process: {choices: (its scorer, its units by place)}.
 _scorers: dict[str, tuple[Scorer, list[Unit]]] = {}
@@ -70,14 +72,29 @@ def _client(choices: Choices, units: int) -> Iterator[distributed.Client]:
         with client:
             yield client
         return
-    count = min(choices.workers, units)
-    threads = max(1, (os.cpu_count() or 1) // count)
-    own = distributed.LocalCluster(
-        n_workers=count, threads_per_worker=1, memory_limit=0, dashboard_address=None,
-        env={"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)},
-    )  # fmt: skip
+    own = _cluster_here(min(choices.workers, units))
     with own, distributed.Client(own) as client:
         yield client
+
+
+def _cluster_here(count: int) -> distributed.LocalCluster:
+    """So many workers. One that does not start, for want of a port or of time on a busy machine,
+    is started again. Raises ClusterError."""
+    threads = max(1, (os.cpu_count() or 1) // count)
+    for left in reversed(range(STARTS)):
+        try:
+            return distributed.LocalCluster(
+                n_workers=count, threads_per_worker=1, memory_limit=0, dashboard_address=None,
+                env={"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)},
+            )  # fmt: skip
+        except (RuntimeError, OSError) as error:
+            if not left:
+                raise ClusterError(
+                    f"the workers do not start, {STARTS} times in a row: {error}; fewer --workers, "
+                    "or none, may do"
+                ) from error
+            tqdm.write(f"a worker did not start, and is started again: {error}")
+    raise AssertionError  # not reached
 
 
 def score_unit(choices: dict, path: str, variant: str) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import re
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
@@ -20,11 +24,15 @@ from lib.scores.scoring import COLUMNS
 from lib.study.study import Study
 
 LEFT_OUT = "left_out"  # in a table's attributes: {picture: why it was not scored}
+# In the file's own metadata: the SHA-256 of the file as it would be with zeros in this place.
+_SEAL = b"dcls sha256 "
+_NO_DIGEST = b"0" * 64
 
 # A change to any of these may change a score, so kept scores depend on their text.
 DETERMINING_CODE = (
     "lib.base.geometry", "lib.base.loops",
     "lib.networks.building", "lib.networks.checkpoints", "lib.networks.compiled",
+    "lib.networks.containers",
     "lib.networks.dcls", "lib.networks.loading", "lib.networks.models",
     "lib.networks.preprocessing", "lib.networks.rewrites", "lib.networks.split",
     "lib.people.clickme", "lib.people.human_maps", "lib.people.listing", "lib.people.pictures",
@@ -53,7 +61,7 @@ def facts_of_maps(study: Study, backbone: Backbone, has_dcls: bool) -> dict:
             raise MissingWeights(f"no weights at {shown(path)}")
     return {
         "weights": sha256_of(weights),
-        "container": study.inputs.container(backbone.key, has_dcls),
+        "reading": study.inputs.reading(backbone.key, has_dcls),
         # A reader's own recipe is in the file whose hash `origin` is.
         "dcls": has_dcls and (bool(backbone.origin) or backbone.dcls),
         "preprocessing": backbone.preprocessing,
@@ -87,10 +95,28 @@ def kept_path(study: Study, backbone: Backbone, has_dcls: bool, some: ClickMe) -
 
 
 def write_kept(path: Path, scores: pd.DataFrame, left_out: dict[str, str]) -> None:
-    """The file appears when it is whole, with checksums in it."""
+    """The file appears when it is whole: Parquet, with a checksum of all of it inside."""
     scores.attrs[LEFT_OUT] = left_out
+    table = pa.Table.from_pandas(scores, preserve_index=False)
+    sealed = {**(table.schema.metadata or {}), b"seal": _SEAL + _NO_DIGEST}
+    file = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata(sealed), file)
+    whole = file.getvalue()
+    digest = hashlib.sha256(whole).hexdigest().encode()
     with write_atomically(path) as partial:
-        scores.to_parquet(partial, index=False, write_page_checksum=True)
+        partial.write_bytes(whole.replace(_SEAL + _NO_DIGEST, _SEAL + digest))
+
+
+def _checked(stored: bytes) -> io.BytesIO:
+    """A kept file's bytes, if they are those that were written. Raises ValueError."""
+    seals = re.findall(_SEAL + rb"([0-9a-f]{64})", stored)
+    if len(seals) != 1:
+        raise ValueError("its checksum is not there")
+    (digest,) = seals
+    whole = stored.replace(_SEAL + digest, _SEAL + _NO_DIGEST)
+    if hashlib.sha256(whole).hexdigest().encode() != digest:
+        raise ValueError("its checksum does not match")
+    return io.BytesIO(stored)
 
 
 def read_kept(
@@ -104,7 +130,7 @@ def read_kept(
     if not path.is_file():
         return None
     try:
-        scores = pq.read_table(path, page_checksum_verification=True).to_pandas()
+        scores = pq.read_table(_checked(path.read_bytes())).to_pandas()
         if len(scores.columns) and list(scores.columns) != list(columns):
             raise ValueError(f"it has the columns {', '.join(map(str, scores.columns))}")
     except Exception as error:  # whatever a reader makes of a file with wrong bits

@@ -38,16 +38,14 @@ def load_table(study: Study, name: str, notebook: str) -> pd.DataFrame:
     mend = f"run notebook {notebook} with the same parameters first"
     try:
         saved = saved_provenance(path)
-        made_for = dict(saved["study"])
         scores = pd.read_parquet(path)
-        inputs = dict(saved["inputs"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise MissingInputs(f"there is no table in {shown(path)}; {mend} ({error})") from None
-    other = study.unlike(made_for)
+    other = study.unlike(saved["study"])
     other += [
         f"{name} has changed"
         for name, sha256 in study.inputs.hashes("pictures", "weights").items()
-        if inputs.get(name) != sha256 and not other
+        if saved["inputs"].get(name) != sha256 and not other
     ]
     if other:
         raise MissingInputs(f"{shown(path)} is of another study ({'; '.join(other)}); {mend}")

@@ -1,4 +1,4 @@
-"""Door: `from lib.stored.check import check`, and `python -m lib.stored.check FOLDER`."""
+"""Door: `from lib.stored.check import check`, and `dcls-check FOLDER`."""
 
 from lib.commands.check_pictures import main
 from lib.people.stored.check import Found, check, told

@@ -51,6 +51,8 @@ class Choices:
     scheduler  : address of a Dask scheduler whose workers score, "" for none
     target     : one of TARGETS, the class whose evidence the maps show
     extend     : a file of own models and methods, see `lib.study.own_rows`, "" for none
+    accept     : names of tensors, or patterns of them, that weights files may lack or have beyond
+                 their network's
     """
 
     profile: Profile
@@ -69,6 +71,7 @@ class Choices:
     scheduler: str = ""
     target: str = TARGETS[0]
     extend: str = ""
+    accept: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -78,6 +81,7 @@ class Choices:
         methods: Sequence[str] = (),
         own: Sequence[Backbone] = (),
         protocols: Sequence[str] = (),
+        accept: Sequence[str] = (),
         **options,
     ) -> Choices:
         """Names become rows, and every choice is checked.
@@ -88,8 +92,8 @@ class Choices:
         Raises ValueError (UnknownName for a name) saying what is wrong, the nearest
         name, and what is allowed.
         """
-        if isinstance(models, str) or isinstance(methods, str):
-            raise ValueError("models and methods are lists of names, not one text")
+        if any(isinstance(names, str) for names in (models, methods, accept)):
+            raise ValueError("models, methods and accept are lists of names, not one text")
         row = replace(PROFILES[profile], own=tuple(own))
         chosen = tuple(BACKBONES.select(models)) if models else row.backbones
         absent = [b.key for b in chosen if b not in row.known]
@@ -103,6 +107,7 @@ class Choices:
             chosen,
             tuple(METHODS.select(methods or PUBLISHED_METHODS)),
             protocols=tuple(p.key for p in PROTOCOLS.select(protocols or DEFAULT_PROTOCOLS)),
+            accept=tuple(accept),
             **options,
         )
 
@@ -140,6 +145,12 @@ class Choices:
         if self.target not in TARGETS:
             raise unknown_name("target", self.target, TARGETS)
         PRECISIONS[self.precision]  # raises, with the nearest name
+        for name in self.accept:
+            if not isinstance(name, str) or not re.search(r"[^*?.\[\]]{2}", name):
+                raise ValueError(
+                    f"accept {name!r} names no tensor: give its name, or a pattern such as "
+                    "'*.total_ops'; what would match all is refused"
+                )
 
     def options(self) -> dict:
         """What `Study.from_profile` makes the same choices from, in another process.
@@ -151,6 +162,7 @@ class Choices:
             "models": [b.key for b in self.backbones],
             "methods": [m.key for m in self.methods],
             "protocols": list(self.protocols),
+            "accept": list(self.accept),
             **{name: getattr(self, name) for name in OPTIONS if name not in _OF_THE_CLUSTER},
         }
 
@@ -189,4 +201,5 @@ class Choices:
 
 # What can be chosen, by the names of options and parameters; and what of it is a plain value.
 NAMES = tuple("models" if f.name == "backbones" else f.name for f in fields(Choices))
-OPTIONS = tuple(n for n in NAMES if n not in ("profile", "models", "methods", "protocols"))
+_LISTS = ("models", "methods", "protocols", "accept")
+OPTIONS = tuple(n for n in NAMES if n not in ("profile", *_LISTS))

@@ -11,17 +11,16 @@ import ast
 import hashlib
 import importlib.util
 import sys
-import sysconfig
 import traceback
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from lib.base.fingerprint import sha256_of
-from lib.base.paths import ROOT
 from lib.maps.methods import METHODS
 from lib.networks.backbones import BACKBONES
 from lib.networks.sources import WEIGHTS
+from lib.study.own_files import Tree
 
 loaded: dict[Path, str] = {}
 _loading: list[tuple[Path, str]] = []
@@ -67,31 +66,32 @@ def load_extension(path: Path) -> str:
 def extension_files(path: Path) -> list[Path]:
     """A file of own rows and the modules of the reader's own that it imports, they in turn too.
 
-    Not those of Python, of installed packages and of this project.
+    A module is the reader's own if it lies in the file's folder or below, and no installed
+    distribution claims it; neither Python's modules nor this project's ever are. Modules from
+    elsewhere, such as a lab's package on PYTHONPATH, are not followed even where the reader edits
+    them: kept results do not notice that they change.
     """
     path = path.resolve()
     _make_importable(path.parent)
+    tree = Tree(path.parent)
     found, open_ = {path}, [path]
     while open_:
-        new = set(_imported(open_.pop(), path.parent)) - found
+        new = set(_imported(open_.pop(), tree)) - found
         found |= new
         open_ += new
     return [path, *sorted(found - {path})]
 
 
-def _imported(file: Path, folder: Path) -> list[Path]:
-    """The files of the reader's own modules that a file's import statements name.
-
-    folder : from which modules are imported by their plain name
-    """
+def _imported(file: Path, tree: Tree) -> list[Path]:
+    """The files of the reader's own modules that a file's import statements name."""
     if not file.is_file():
         return []
     try:
-        tree = ast.parse(file.read_bytes())
+        parsed = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return []  # running it says what is wrong
     names = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(parsed):
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -103,9 +103,9 @@ def _imported(file: Path, folder: Path) -> list[Path]:
         except (ImportError, ValueError):
             continue
         if spec is not None:
-            if file.parent == folder:
-                _refuse_hidden(folder, name, spec)
-            files += _own_files(spec)
+            if file.parent == tree.folder:
+                _refuse_hidden(tree.folder, name, spec)
+            files += tree.own_files(spec)
     return files
 
 
@@ -113,28 +113,14 @@ def _refuse_hidden(folder: Path, name: str, spec: ModuleSpec) -> None:
     """A module beside the file in whose place another one of its name is imported."""
     places = folder / f"{name}.py", folder / name / "__init__.py"
     beside = [place for place in places if place.is_file()]
-    if not beside or not spec.origin or Path(spec.origin).resolve().is_relative_to(folder):
+    found = Path(spec.origin or "").resolve()
+    # A namespace has no origin; an environment within the folder brings modules from there, too.
+    if not beside or not spec.origin or found in [place.resolve() for place in beside]:
         return
     raise ExtensionError(
         f"{beside[0]} is hidden by another module of that name, {spec.origin}: rename it (or, if "
         "another file of --extend brought that one, restart the process)"
     )
-
-
-def _own_files(spec: ModuleSpec) -> list[Path]:
-    """A module's file, or a package's; none of what is not the reader's own."""
-    if not spec.submodule_search_locations:
-        file = Path(spec.origin).resolve() if spec.has_location else None
-        return [file] if file and _own(file) else []
-    folders = [Path(place).resolve() for place in spec.submodule_search_locations]
-    return [file.resolve() for f in folders if _own(f) for file in f.rglob("*.py")]
-
-
-def _own(place: Path) -> bool:
-    """Not of Python, of what is installed, or of this project."""
-    paths = sysconfig.get_paths()
-    installed = {Path(paths[name]).resolve() for name in ("stdlib", "purelib", "platlib")}
-    return not any(place.is_relative_to(folder) for folder in (*installed, ROOT / "lib"))
 
 
 def _make_importable(folder: Path) -> None:

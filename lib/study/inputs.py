@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from lib.base.fingerprint import sha256_of, size_of
 from lib.base.paths import DATA, OUTPUT, PHOTOGRAPHS, shown
 from lib.networks.backbones import BACKBONES, Backbone, variant_name
-from lib.networks.sources import SHARDS, UNREAD_SHARD, WEIGHTS, WEIGHTS_SUFFIXES, Source
+from lib.networks.download import KnownFiles
+from lib.networks.sources import (
+    AS_IS,
+    SHARDS,
+    UNREAD_SHARD,
+    WEIGHTS,
+    WEIGHTS_SUFFIXES,
+    Reading,
+    Source,
+)
 from lib.people.listing import Listing
 from lib.people.protocols import PROTOCOLS
 from lib.people.stored import picture_files
@@ -35,6 +44,8 @@ def chosen_folder(name: str, folder: str) -> str:
         path = Path(folder).expanduser().resolve()
     except RuntimeError as error:  # ~somebody
         raise ValueError(f"{name}: {error}") from None
+    if not str(path).isprintable():
+        raise ValueError(f"{name}: the name {str(path)!a} is no printable text; rename the folder")
     if path.is_file():
         raise ValueError(f"{name} must be a folder, and {path} is a file")
     if name == "pictures" and OUTPUT.is_relative_to(path):
@@ -101,16 +112,25 @@ class Inputs:
         """None for a reader's own backbone."""
         return WEIGHTS.get(self.weights_name(key, dcls))
 
-    def _read_as_published(self, key: str, dcls: bool) -> Source | None:
+    def published(self, key: str, dcls: bool) -> Source | None:
         """The published file that a variant's weights are read from, None if from another."""
         source = self._published_weights(key, dcls)
         path = self.weights_path(key, dcls)
         return source if source and path == self.data / source.place else None
 
-    def container(self, key: str, dcls: bool) -> str:
-        """The entry of a variant's weights file that is read, "" where any will do."""
-        source = self._read_as_published(key, dcls)
-        return source.container if source else ""
+    def unverified(self) -> dict[Path, str]:
+        """{published file that this study reads: why no publisher's checksum verified it}."""
+        places = [self.data / source.place for source in self.sources()]
+        try:
+            known = KnownFiles(self.data).unverified([path for path in places if path.is_file()])
+        except ValueError as error:  # the preflight refuses it
+            return {path: str(error) for path in places if path.is_file()}
+        return {self.data / name: why for name, why in known.items()}
+
+    def reading(self, key: str, dcls: bool) -> Reading:
+        """How a variant's weights file is read."""
+        source = self.published(key, dcls)
+        return replace(source.reading if source else AS_IS, accepted=self.choices.accept)
 
     def recipe(self, key: str, dcls: bool) -> str:
         """How a variant's weights were trained."""
@@ -118,11 +138,11 @@ class Inputs:
             return "own" if dcls in BACKBONES[key].forms else ""
         if self.choices.profile.mini:
             return DEMO_RECIPE
-        source = self._read_as_published(key, dcls)
+        source = self.published(key, dcls)
         return source.recipe if source else "unknown"
 
     def attention_path(self, key: str, dcls: bool, method: str) -> Path:
-        """Where the trained module of a learned method is (`python -m lib.lcam` writes it)."""
+        """Where the trained module of a learned method is (`dcls-lcam` writes it)."""
         return self.data / "attention" / self.weights_name(key, dcls) / f"{method}.safetensors"
 
     def weights(self, backbone: Backbone) -> list[Path]:
@@ -236,12 +256,12 @@ class Inputs:
         learned = [m.key for m in choices.methods if m.learned]
         if learned and all(path.stem in learned for path in missing):
             command = (
-                "lib.demo.attention"
+                "python -m lib.demo.attention"
                 if choices.profile.mini
-                else f"lib.lcam --profile {choices.profile.key} --images FOLDER"
+                else f"dcls-lcam --profile {choices.profile.key} --images FOLDER"
             )
             return (
-                f"Learned methods are trained beside each network first: `python -m {command}"
+                f"Learned methods are trained beside each network first: `{command}"
                 + (f" --extend {choices.extend}" if choices.extend else "")
                 + f" --models {' '.join(b.key for b in choices.backbones)} "
                 f"--methods {' '.join(learned)}`, see docs/lcam.md."

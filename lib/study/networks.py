@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from lib.maps.learned.attention import load_attention
 from lib.maps.methods import CamMethod
 from lib.networks.backbones import BACKBONES, Backbone, variant_name
 from lib.networks.building import build_network
-from lib.networks.checkpoints import WeightsError
-from lib.networks.loading import load_model, load_weights_file
+from lib.networks.checkpoints import MissingWeights
+from lib.networks.containers import WeightsError
+from lib.networks.loading import load_model, load_weights_file, told_of_weights
 from lib.networks.models import Provenance, StudyModel
+from lib.networks.sources import AS_IS, Reading
 from lib.study.choices import Choices
 from lib.study.device import chosen_device
 from lib.study.inputs import Inputs
@@ -30,7 +33,7 @@ def _loads(networks: Networks, key: str, *hashes: str) -> bool:
     """Whether both weights of a backbone, of these hashes, can be read and fit."""
     try:
         for dcls in BACKBONES[key].forms:
-            networks.load_model(key, dcls)
+            networks.told_of(key, dcls)
             networks.attentions(key, dcls)
     except WeightsError:
         return False
@@ -74,11 +77,53 @@ class Networks:
         if mini and weights is None:
             model = load_model(key, dcls, "demo")
         else:
-            container = "" if weights else self.inputs.container(key, dcls)
-            model = load_weights_file(key, dcls, path, container, mini, profile.classes)
+            reading = self._reading(key, dcls, weights)
+            model = load_weights_file(key, dcls, path, reading, mini, profile.classes)
             if own:
                 self._check_classes(model)
         return model.to(self.device())
+
+    def _reading(self, key: str, dcls: bool, weights: Path | None = None) -> Reading:
+        if weights is None:
+            return self.inputs.reading(key, dcls)
+        return replace(AS_IS, accepted=self.choices.accept)
+
+    def told_of(self, key: str, dcls: bool, weights: Path | None = None) -> list[str]:
+        """What must be told of a variant's weights, or of other ones, by opening their file and
+        comparing it with the network. Raises MissingWeights, WeightsError."""
+        profile, row = self.choices.profile, BACKBONES[key]
+        path = weights or self.inputs.weights_path(key, dcls)
+        mini, reading = profile.mini and not row.origin, self._reading(key, dcls, weights)
+        return told_of_weights(row, dcls, path, reading, mini, profile.classes)
+
+    def told(self) -> dict[str, list[str]]:
+        """{variant: what must be told of its weights}; no variant of which nothing must."""
+        found: dict[str, list[str]] = {}
+        for backbone, dcls in self.choices.variants:
+            with contextlib.suppress(MissingWeights, WeightsError):
+                if told := self.told_of(backbone.key, dcls):
+                    found[variant_name(backbone.key, dcls)] = told
+        return found
+
+    def unusable(self) -> list[str]:
+        """Why files that this study would load cannot be: weights, weights from earlier in a
+        training, modules of learned methods. Those that are not there are no part of it."""
+        problems: dict[str, None] = {}
+        for backbone, dcls in self.choices.variants:
+            earlier = self.inputs.training_checkpoints(backbone.key, dcls)
+            for path in (None, *earlier):
+                try:
+                    self.told_of(backbone.key, dcls, path)
+                except MissingWeights:
+                    continue
+                except WeightsError as error:
+                    problems[str(error)] = None
+            with contextlib.suppress(OSError):
+                try:
+                    self.attentions(backbone.key, dcls)
+                except ValueError as error:
+                    problems[str(error)] = None
+        return list(problems)
 
     def _check_classes(self, model: StudyModel) -> None:
         """Raise ValueError unless a reader's own network answers by the profile's classes."""

@@ -6,16 +6,16 @@ together when the notebook has succeeded; in JupyterLab each takes its place at 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib.base.files import write_atomically, write_json
+from lib.base.files import csv_text, write_atomically, write_json
 from lib.base.fingerprint import sha256_of
 from lib.base.paths import shown
+from lib.base.stored_json import TEXT, mapping, of_each, read_json
 from lib.base.versions import commit, environment
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from lib.study.study import Study
 
+_SAVED = mapping({"study": {"type": "object"}, "inputs": of_each(TEXT)})
 STAGING = "DCLS_STAGING"  # the environment variable that names the staging folder
 
 
@@ -43,7 +44,8 @@ def write_result(path: Path) -> Iterator[Path]:
 def provenance(
     study: Study, drawn_from: Path | None = None, of: Mapping[str, object] | None = None
 ) -> dict:
-    """What a result was made from: choices, inputs, commit, environment.
+    """What a result was made from: choices, inputs, commit, environment; of its weights what was
+    not as expected, and of its files which no publisher's checksum verified.
 
     Without the time, so that the same study gives the same file; the run's manifest has it.
 
@@ -57,9 +59,12 @@ def provenance(
             shown(drawn_from): sha256_of(drawn_from),
             **saved_provenance(drawn_from)["inputs"],
         }
+    unverified = {shown(path): why for path, why in study.inputs.unverified().items()}
+    remarks = {"weights": study.networks.told(), "unverified": unverified}
     return {
         "study": study.facts(),
         **({"of": dict(of)} if of else {}),
+        **{name: told for name, told in remarks.items() if told},
         "inputs": inputs,
         "commit": commit(),
         "environment": environment(),
@@ -67,15 +72,15 @@ def provenance(
 
 
 def saved_provenance(path: Path) -> dict:
-    """The provenance saved beside a result. Raises OSError or ValueError if nothing does."""
-    return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    """The provenance saved beside a result. Raises OSError or ValueError if none is."""
+    return read_json(path.with_suffix(".json"), _SAVED)
 
 
 def of_another_study(study: Study, path: Path) -> str:
     """How the study differs from that for which a result was made; "" if nothing tells."""
     try:
         return "; ".join(study.unlike(saved_provenance(path)["study"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError):
         return ""
 
 
@@ -96,7 +101,7 @@ def save_table(
     of : as for `provenance`
     """
     writers = {
-        "csv": lambda path: table.to_csv(path, index=False),
+        "csv": lambda path: path.write_text(csv_text(table), encoding="utf-8", newline=""),
         "parquet": lambda path: table.to_parquet(path, index=False),
     }
     path = study.places.tables / f"{name}.{suffix}"

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from lib.study.networks import Networks
 
 # The choices on which results depend, beside profile, models and methods.
-_RESULTS_DEPEND_ON = ("limit", "protocols", "pictures", "precision", "compile", "target")
+_RESULTS_DEPEND_ON = (
+    "limit", "protocols", "pictures", "precision", "compile", "target", "accept",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

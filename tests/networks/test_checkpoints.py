@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
-import os
-import pickle
+from dataclasses import replace
 
 import pytest
+import safetensors.torch
 import torch
 from rehearsal import in_original_names, random_network, write_stand_in
 from stand_ins import ALL_VARIANTS, VARIANT_IDS, mini
+from timm.utils.model import reparameterize_model
 
+from lib.networks import loading
 from lib.networks.backbones import BACKBONES, variant_name
 from lib.networks.building import build_network
-from lib.networks.checkpoints import WeightsError, load_weights, read_weights
-from lib.networks.sources import SHARDS, UNREAD_SHARD, WEIGHTS
+from lib.networks.checkpoints import load_weights
+from lib.networks.containers import WeightsError, read_weights
+from lib.networks.loading import load_weights_file
+from lib.networks.sources import SHARDS, UNREAD_SHARD, WEIGHTS, Reading
+from lib.study.study import Study
 
 
 @pytest.mark.slow
@@ -35,7 +39,7 @@ def compare(tmp_path, key, dcls, trained, fresh):
     with torch.no_grad():
         for parameter in fresh.parameters():
             parameter.fill_(float("nan"))  # what is not loaded shows
-    load_weights(fresh, path, BACKBONES[key].family, source.container)
+    assert load_weights(fresh, path, BACKBONES[key].family, source.reading) == []
     x = torch.randn(2, 3, *[BACKBONES[key].preprocessing.crop] * 2)
     with torch.inference_mode():
         torch.testing.assert_close(fresh.eval()(x), trained.eval()(x), rtol=0, atol=0)
@@ -96,32 +100,9 @@ def stored(tmp_path):
     return store
 
 
-def load(path, key="convnext_tiny"):
-    load_weights(mini(key, dcls=True).network, path, BACKBONES[key].family)
-
-
-class Harmful:
-    def __init__(self, command):
-        self.command = command
-
-    def __reduce__(self):
-        return os.system, (self.command,)
-
-
-def test_a_file_that_would_run_code_is_refused_and_does_not(stored, tmp_path):
-    trace = tmp_path / "trace"
-    path = stored(lambda contents: contents.update(args=Harmful(f"touch {trace}")))
-    with pytest.raises(WeightsError, match=r"refused: it would run code \(posix.system\)"):
-        load(path)
-    plain = tmp_path / "plain.pth"
-    plain.write_bytes(pickle.dumps(Harmful(f"touch {trace}")))
-    with pytest.raises(WeightsError, match=r"plain.pth is (refused|no readable)"):
-        load(plain)
-    assert not trace.exists()
-
-
-def test_a_trainers_options_beside_the_weights_are_no_reason_to_refuse(stored):
-    load(stored(lambda contents: contents.update(args=argparse.Namespace(lr=1), epoch=3)))
+def load(path, key="convnext_tiny", accepted=()):
+    reading = Reading(accepted=accepted)
+    return load_weights(mini(key, dcls=True).network, path, BACKBONES[key].family, reading)
 
 
 @pytest.mark.parametrize("key", ["convnext_tiny", "caformer_s18", "fastvit_sa24"])
@@ -137,13 +118,188 @@ def test_missing_and_unexpected_tensors_are_listed(stored, key):
     assert "unexpected: stranger.weight" in str(caught.value)
 
 
-def test_disagreeing_copies_of_positions_are_told(stored):
-    def change(contents):
-        state = contents["model"]
-        state["stages.2.1.dwconv.P"] = state["stages.2.1.dwconv.P"] + 0.5
+# Names in the convnext miniature's file, and in its network.
+WEIGHT, BIAS = "stages.0.0.dwconv.weight", "stages.0.0.dwconv.bias"
+FIRST, LAST, LAST_HERE = "stages.2.0.dwconv.P", "stages.2.1.dwconv.P", "stages.2.blocks.1.conv_dw.P"
 
-    with pytest.raises(WeightsError, match="conv_dw.P differs from .* shares its positions"):
-        load(stored(change))
+
+def changed(name, function):
+    def change(contents):
+        contents["model"][name] = function(contents["model"][name].clone())
+
+    return change
+
+
+def test_copies_of_positions_that_differ_by_rounding_are_told(stored):
+    (told,) = load(stored(changed(FIRST, lambda p: p + 1e-6)))
+    assert told.startswith(f"copies of the positions of {LAST_HERE} differ by rounding (")
+    assert load(stored()) == []
+
+
+def test_of_copies_of_positions_that_differ_the_last_is_taken_and_told(stored):
+    path = stored(changed(LAST, lambda p: p * 0.5))
+    expected = torch.load(path)["model"][LAST]
+    network = mini("convnext_tiny", dcls=True).network
+    (told,) = load_weights(network, path, "convnext")
+    assert "the stage's copies of its positions differ by up to" in told
+    assert LAST_HERE in told
+    for name in ("stages.2.blocks.0.conv_dw.P", LAST_HERE):
+        torch.testing.assert_close(network.state_dict()[name], expected, rtol=0, atol=0)
+
+
+def test_positions_outside_of_the_window_are_refused_unless_accepted_by_name(stored):
+    path = stored(changed(LAST, lambda p: p.fill_(8.01)))
+    said = rf"{LAST_HERE}: positions up to 8.01 from the centre of a window of 17; --accept"
+    with pytest.raises(WeightsError, match=said):
+        load(path)
+    told = load(path, accepted=("stages.2.*.P",))
+    assert any("weights there are lost" in words for words in told)
+    assert load(stored(changed("stages.0.0.dwconv.P", lambda p: p.fill_(8)))) == []  # the border
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", [WEIGHT, BIAS, LAST, "head.weight"])
+def test_weights_that_are_not_finite_are_refused_by_name(stored, name, value):
+    def change(tensor):
+        tensor.view(-1)[1] = value
+        return tensor
+
+    with pytest.raises(WeightsError, match=r": 1 of its \d+ values are not finite"):
+        load(stored(changed(name, change)))
+
+
+def test_a_number_too_large_for_the_network_is_not_finite(stored):
+    path = stored(changed(BIAS, lambda t: t.double().fill_(1e200)))
+    with pytest.raises(WeightsError, match="conv_dw.bias: 16 of its 16 values are not finite"):
+        load(path)
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.bool, torch.int64, torch.uint8])
+def test_weights_of_an_impossible_kind_are_refused(stored, kind):
+    name = str(kind).removeprefix("torch.")
+    with pytest.raises(WeightsError, match=f"conv_dw.weight: file has {name}, which no weights"):
+        load(stored(changed(WEIGHT, lambda t: t.to(kind))))
+    with pytest.raises(WeightsError, match="num_batches_tracked: file has float32, model whole"):
+        load(stored(changed("patch_embed.0.rbr_conv.0.bn.num_batches_tracked", torch.Tensor.float),
+                    "fastvit_sa24"), "fastvit_sa24")  # fmt: skip
+
+
+def test_a_kind_changed_in_a_header_is_refused(tmp_path):
+    path = tmp_path / "c.safetensors"
+    safetensors.torch.save_file(mini("resnet50").network.state_dict(), path)
+    content = path.read_bytes()
+    begin = content.index(b'"F32"')
+    path.write_bytes(content[:begin] + b'"I32"' + content[begin + 5 :])
+    with pytest.raises(WeightsError, match="file has int32, which no weights are"):
+        load_weights(mini("resnet50").network, path, "resnet")
+
+
+def test_positions_with_their_axes_exchanged_are_not_reshaped_in_silence(stored):
+    """timm's filter of MetaFormers gives any tensor the shape that is wanted, if it can."""
+    name = "stages.0.0.token_mixer.dwconv.P"
+    path = stored(changed(name, lambda p: p.transpose(0, 1).contiguous()), "caformer_s18")
+    with pytest.raises(WeightsError, match=r"dwconv.P: file has shape \(32, 2, 1, 34\)"):
+        load(path, "caformer_s18")
+
+
+def test_a_re_parameterised_fastvit_is_told_as_such(stored):
+    def fold(contents):
+        network = reparameterize_model(mini("fastvit_sa24").network)
+        contents["model"] = in_original_names(network, "fastvit")
+
+    with pytest.raises(
+        WeightsError, match="holds FastViT re-parameterised for inference"
+    ) as caught:
+        load(stored(fold, "fastvit_sa24"), "fastvit_sa24")
+    assert "as it was trained" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+# --- what may be missing or left over ------------------------------------------------------------
+
+
+def profiled(contents):
+    """As a profiler leaves a network that is stored after it ran."""
+    state = contents["model"]
+    for name in [n.rpartition(".")[0] for n in state if n.endswith(".weight")]:
+        state |= {f"{name}.total_ops": torch.zeros(1), f"{name}.total_params": torch.zeros(1)}
+    state |= {"total_ops": torch.zeros(1), "total_params": torch.zeros(1)}
+
+
+@pytest.mark.parametrize("key", ["convnext_tiny", "caformer_s18", "fastvit_sa24", "resnet50"])
+def test_a_profilers_counters_in_a_published_file_are_passed_over_and_told(stored, key):
+    reading = replace(WEIGHTS[f"{key}_dcls"].reading, container="model")
+    network, plain = mini(key, dcls=True), torch.load(stored(key=key))["model"]
+    path, count = stored(profiled, key), 2 + 2 * sum(n.endswith(".weight") for n in plain)
+    (told,) = load_weights(network.network, path, BACKBONES[key].family, reading)
+    assert told.startswith(f"not read, and not the network's: {count} (")
+    with pytest.raises(WeightsError, match="unexpected: .*total_ops"):  # in any other file
+        load(path, key)
+
+
+def test_a_published_file_may_lack_counts_of_batches_and_nothing_else(stored):
+    key, reading = "fastvit_sa24", replace(WEIGHTS["fastvit_sa24_dcls"].reading, container="model")
+
+    def without(end):
+        def change(contents):
+            state = contents["model"]
+            contents["model"] = {n: t for n, t in state.items() if not n.endswith(end)}
+
+        return stored(change, key)
+
+    network = mini(key, dcls=True).network
+    (told,) = load_weights(network, without(".num_batches_tracked"), "fastvit", reading)
+    assert told.startswith("not in the file, left as a fresh network has them: ")
+    with pytest.raises(WeightsError, match="missing: .*running_mean"):
+        load_weights(network, without(".running_mean"), "fastvit", reading)
+
+
+def test_what_is_accepted_by_its_name_is_told_and_the_same_in_every_run(tmp_path):
+    key, path = "resnet50", tmp_path / "c.safetensors"
+    state = mini(key, classes=12).network.state_dict()
+    state["stranger"] = state.pop("fc.bias")
+    safetensors.torch.save_file(state, path)
+    with pytest.raises(WeightsError, match=r"(?s)missing: fc.bias.*--accept 'fc.bias'"):
+        load_weights_file(key, False, path, mini=True, classes=12)
+    reading = Reading(accepted=("fc.bias", "stranger"))
+    both = [load_weights_file(key, False, path, reading, True, 12) for _ in range(2)]
+    assert len(both[0].provenance.told) == 2
+    assert "stranger" in both[0].provenance.told[0]
+    assert "fc.bias" in both[0].provenance.told[1]
+    biases = [model.network.fc.bias for model in both]
+    torch.testing.assert_close(*biases, rtol=0, atol=0)
+    with pytest.raises(WeightsError, match="unexpected: stranger"):
+        load_weights_file(key, False, path, Reading(accepted=("fc.*",)), True, 12)
+
+
+@pytest.mark.parametrize("pattern", ["*", "?", "*.*", "", "**", "[a]", 3])
+def test_accepting_everything_is_refused(pattern):
+    with pytest.raises(ValueError, match="names no tensor"):
+        Study.from_profile("demo", accept=[pattern])
+    with pytest.raises(ValueError, match="lists of names"):
+        Study.from_profile("demo", accept="fc.bias")
+
+
+def test_what_is_told_is_remembered_by_the_files_hash(tmp_path, monkeypatch):
+    opened = tmp_path / "weights.json"
+    monkeypatch.setattr(loading, "OPENED", opened)
+    path = tmp_path / "c.safetensors"
+    state = mini("resnet50", classes=12).network.state_dict() | {"stranger": torch.zeros(1)}
+    safetensors.torch.save_file(state, path)
+    of = BACKBONES["resnet50"], False, path, Reading(accepted=("stranger",)), True, 12
+    (told,) = loading.told_of_weights(*of)
+    assert "stranger" in told
+    monkeypatch.setattr(loading, "fitted", lambda *_: pytest.fail("it was opened again"))
+    assert loading.told_of_weights(*of) == [told]
+    monkeypatch.undo()
+    monkeypatch.setattr(loading, "OPENED", opened)
+    for damaged in ("{", "[]", '{"a": 1}', "[" * 100_000):
+        opened.write_text(damaged)
+        assert loading.told_of_weights(*of) == [told]
+    state["fc.bias"][0] = float("nan")
+    safetensors.torch.save_file(state, path)
+    with pytest.raises(WeightsError, match="not finite"):
+        loading.told_of_weights(*of)
 
 
 @pytest.mark.parametrize("name", ["state_dict_ema", "model_ema", "model", "state_dict"])

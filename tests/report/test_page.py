@@ -76,6 +76,9 @@ def fill(study: Study) -> None:
     wide = {f"a_column_{i}": i / 7 for i in range(20)}
     for name in TABLES:
         save_csv(study, name, [{"backbone": "ResNet-50", "dcls": True, **wide}] * 3)
+    weights = {"label": "ResNet-50", "verified": "yes", "n": 48, "top1": 0.9, "remarks": ""}
+    told = {**weights, "label": "CAFormer-S18", "remarks": f"top-1 0.1 % of 48 pictures {EVIL}"}
+    save_csv(study, "weights", [weights, told])
     save_csv(study, "paired", [{"backbone": f"row {i}", "p": 10.0**-i} for i in range(40)])
     for name in [*CAPTIONS, "my_own"]:
         save_picture(study, name, size=(2000, 600) if name == "learned_kernels" else (640, 320))

@@ -11,28 +11,35 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
 import psutil
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+import safetensors.torch
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from stand_ins import write_notebook
 
 from lib.base.fingerprint import sha256_of
-from lib.base.paths import ROOT
-from lib.base.tables import UnknownName
+from lib.base.paths import DEMO, ROOT
+from lib.base.tables import Table, UnknownName
 from lib.base.words import clock
-from lib.runner import memory, preflight, signals
+from lib.commands import clean
+from lib.runner import memory, preflight, signals, within
+from lib.runner.exclusive import sole_run
 from lib.runner.execution import Attempt
 from lib.runner.faults import FAULTS, RunError
+from lib.runner.kernel import sweep_temporary_folders, temporary_folder
 from lib.runner.manifest import Manifest
 from lib.runner.outcomes import Outcome, closing_table, exit_status, resume_command
 from lib.runner.progress import Progress
 from lib.runner.session import Session
 from lib.runner.steps import Step, check_parameters, find_steps, read_step, select_steps
+from lib.study.profiles import PROFILES
 from lib.study.study import Study
 
 VALUES = {"profile": "demo", "limit": 3, "batch_size": 32}
@@ -710,7 +717,7 @@ def test_parameters_are_checked_against_the_declarations(values, message):
 def test_too_little_disk_space_is_found_before_any_work(runner, monkeypatch):
     usage = type("Usage", (), {"free": 3 * 2**20})
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: usage)
-    problems, _ = preflight.check([], {}, runner.study)
+    problems = preflight.check([], {}, runner.study).problems
     assert {p.fault.key for p in problems} == {"disk full"}
     assert "200 MiB needed" in str(problems[0])
     assert "has 3 MiB free" in str(problems[0])
@@ -733,6 +740,106 @@ def test_a_missing_file_that_an_earlier_notebook_writes_is_no_problem(runner):
     assert problem.fault.exit_status == 3
     assert "02_b reads" in str(problem)
     assert "a.txt, which is not there" in str(problem)
+
+
+def test_weights_that_cannot_be_used_are_found_before_any_work(tmp_path, monkeypatch):
+    """By what the preflight's kernel is asked: it opens every file of weights."""
+    data = tmp_path / "data"
+    shutil.copytree(DEMO, data, ignore=shutil.ignore_patterns("tour", "training"))
+    row = replace(PROFILES["demo"], data=data)
+    monkeypatch.setattr("lib.study.choices.PROFILES", Table("profile", [row]))
+    models = ["resnet50", "convnext_tiny"]
+    assert json.loads(within.report([], {"models": models}, ["weights"]))["weights"] == []
+    path = data / "checkpoints" / "resnet50_dcls.safetensors"
+    state = safetensors.torch.load_file(path)
+    state["fc.bias"][0] = float("nan")
+    state["stranger"] = state["fc.bias"].clone()
+    safetensors.torch.save_file(state, path)
+    path.with_name("convnext_tiny.safetensors").write_bytes(b"cut")
+    report = json.loads(within.report([], {"models": models}, ["weights"]))
+    first, second = report["weights"]
+    assert "unexpected: stranger" in first
+    assert "fc.bias: 1 of its 12 values are not finite" in first
+    assert "convnext_tiny.safetensors is not a readable" in second
+    assert "weights" not in json.loads(
+        within.report([], {"models": models, "keep_going": True}, ["weights"])
+    )
+    state["fc.bias"][0] = 0
+    safetensors.torch.save_file(state, path)
+    report = json.loads(
+        within.report([], {"models": models[:1], "accept": ["stranger"]}, ["weights"])
+    )
+    assert report["weights"] == []
+    assert list(report["told"]) == ["resnet50_dcls"]
+
+
+def test_what_the_kernel_says_of_weights_ends_the_run_or_is_told(monkeypatch):
+    report = {
+        "prefix": sys.prefix, "version": sys.version, "errors": {}, "environment": {"python": "3"},
+        "weights": ["x.pth is damaged"], "told": {"resnet50": ["a"]},
+    }  # fmt: skip
+    answer = new_notebook(cells=[new_code_cell("")])
+    text = f"\n--- the kernel's report ---\n{json.dumps(report)}"
+    answer.cells[0].outputs = [new_output("stream", name="stdout", text=text)]
+    monkeypatch.setattr(preflight.papermill, "execute_notebook", lambda *_, **__: answer)
+    found = preflight.check_kernel([], {})
+    assert (found.environment, found.told) == ({"python": "3"}, {"resnet50": ["a"]})
+    (problem,) = found.problems
+    assert problem.fault.exit_status == 13
+    assert "x.pth is damaged" in str(problem)
+    assert "--keep-going" in str(problem)
+
+
+# --- what killed runs leave, and make clean ---------------------------------------------------
+
+
+def test_temporary_folders_of_killed_runs_are_swept_and_no_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code = (
+        "import tempfile, time; tempfile.tempdir = {!r}\n"
+        "from lib.runner.kernel import temporary_folder\n"
+        "with temporary_folder() as folder: print(folder, flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code.format(str(tmp_path))], stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        killed = Path(process.stdout.readline().strip())
+        (tmp_path / "dcls-other").mkdir()
+        with temporary_folder() as alive:
+            (alive / "kernel-1").touch()
+            sweep_temporary_folders()
+            assert killed.is_dir()  # its process is at work
+            process.kill()
+            process.wait()
+            sweep_temporary_folders()
+            assert (alive / "kernel-1").exists()
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["dcls-other"]
+
+
+def test_make_clean_refuses_while_a_run_is_at_work(tmp_path, monkeypatch, capsys):
+    output, figures = tmp_path / "output", tmp_path / "figures"
+    for name, place in (("OUTPUT", output), ("FIGURES", figures), ("DATA", tmp_path)):
+        monkeypatch.setattr(f"lib.commands.clean.{name}", place)
+    (output / "paper" / "scores").mkdir(parents=True)
+    (figures / "demo_subset").mkdir(parents=True)
+    (figures / "README.md").touch()
+    with sole_run(output / "demo", "python run_all.py --profile demo"):
+        assert clean.main() == 8
+        error = capsys.readouterr().err
+        assert "nothing was removed" in error
+        assert f"process {os.getpid()} on" in error
+        assert "`python run_all.py --profile demo`" in error
+        assert (output / "paper" / "scores").is_dir()
+    assert clean.main() == 0
+    assert [p.name for p in tmp_path.rglob("*")] == ["figures", "README.md"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", "[" * 10**5, '{"pid": 1}', "{"])
+def test_a_damaged_note_of_a_run_is_no_trouble(tmp_path, content):
+    (tmp_path / "running.json").write_text(content)
+    with sole_run(tmp_path, "x") as killed:
+        assert killed == ""
 
 
 # --- memory ------------------------------------------------------------------------------

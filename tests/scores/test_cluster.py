@@ -18,6 +18,7 @@ from lib.base.paths import ROOT
 from lib.people.stored.shards import write_shard
 from lib.scores import cluster
 from lib.scores.study_scores import score_study
+from lib.scores.units import units_of
 from lib.study.study import Study
 
 SHARDS, PICTURES = 4, 12
@@ -112,6 +113,28 @@ def test_a_scheduler_that_does_not_answer_is_named(pictures, tmp_path, monkeypat
     named = "no Dask scheduler answers at tcp://127.0.0.1:9"
     with pytest.raises(cluster.ClusterError, match=named):
         score_study(study)
+
+
+def test_workers_that_do_not_start_are_started_again(monkeypatch, capsys):
+    """As where a port was taken meanwhile, or a busy machine was too slow."""
+    study, tries = Study.from_profile("demo", **CHOICES, workers=2), []
+
+    class Cluster:
+        def __init__(self, **_):
+            tries.append(1)
+            if len(tries) < 3:
+                raise RuntimeError("Cluster failed to start: Nanny failed to start.")
+            raise KeyboardInterrupt  # it did start
+
+    monkeypatch.setattr(cluster.distributed, "LocalCluster", Cluster)
+    units = list(units_of(study, study.clickme(), {}))
+    with pytest.raises(KeyboardInterrupt):
+        next(cluster.score_on_cluster(study, units))
+    assert capsys.readouterr().out.count("is started again: Cluster failed to start") == 2
+    monkeypatch.setattr(cluster, "STARTS", 2)
+    tries.clear()
+    with pytest.raises(cluster.ClusterError, match="do not start, 2 times in a row: .*Nanny"):
+        next(cluster.score_on_cluster(study, units))
 
 
 def test_workers_and_scheduler_exclude_each_other():

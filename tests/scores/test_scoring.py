@@ -27,6 +27,7 @@ from lib.scores.results import load_scores, paired_differences, size_correlation
 from lib.scores.scoring import score_part
 from lib.scores.statistics import mean_interval
 from lib.scores.study_scores import left_out, score_study
+from lib.scores.weights_told import weights_table
 from lib.study.inputs import MissingInputs
 from lib.study.outputs import save_table
 from lib.study.profiles import PROFILES
@@ -248,8 +249,9 @@ def test_figures_take_the_scores_of_just_this_study(tmp_path, monkeypatch):
 
 def test_results_are_written_in_three_forms_and_say_what_they_are(tmp_path, monkeypatch):
     study = tiny_study(tmp_path, monkeypatch, models=[])
-    results = results_table(study, made_up_scores(study))
-    write_results(study, results, left_out(pd.DataFrame()))
+    scores = made_up_scores(study)
+    results = results_table(study, scores)
+    write_results(study, results, left_out(pd.DataFrame()), weights_table(study, scores))
     folder = study.places.output / "tables"
     assert {p.name for p in folder.iterdir()} == {"results.csv", "results.md", "results.tex"}
     read = pd.read_csv(folder / "results.csv")

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import copy
+import json
+import os
+import subprocess
+import sys
+import sysconfig
 import textwrap
+import venv
+import zipfile
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +22,7 @@ from torch import nn
 
 from lib.analyses.conversion import parameter_table
 from lib.analyses.sanity import parts
+from lib.base.paths import ROOT
 from lib.maps.cam import cam_maps
 from lib.maps.forward import head_pass
 from lib.maps.methods import METHODS
@@ -27,6 +36,7 @@ from lib.runner.manifest import differences, step_facts
 from lib.scores.kept import facts_of_maps
 from lib.scores.study_scores import score_study
 from lib.study import extension
+from lib.study import own_files as own_files_module
 from lib.study.extension import ExtensionError, load_extension
 from lib.study.own_rows import add_method, guarded
 from lib.study.study import Study
@@ -268,6 +278,248 @@ def test_modules_beside_the_file_are_its_own_and_count_in_its_hash(own, tables):
     assert differences(before, step_facts(step, {}, study, {})).endswith("inner.py changed")
     with pytest.raises(ExtensionError, match="or a module that it imports, has changed"):
         load_extension(rows)
+
+
+def written(folder: Path, files: dict[str, str] | list[str]) -> Path:
+    """A folder with files of these names, empty without a text."""
+    texts = files if isinstance(files, dict) else dict.fromkeys(files, "")
+    for name, text in texts.items():
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text)
+    return folder
+
+
+def own_files(folder: Path, *names: str) -> list[str]:
+    """What is the reader's own of a file in the folder that imports these, from the folder on."""
+    rows = folder / "rows.py"
+    rows.write_text("".join(f"import {name}\n" for name in names))
+    first, *others = extension.extension_files(rows)
+    assert first == rows
+    return [file.relative_to(folder).as_posix() for file in others]
+
+
+# One distribution's list of what it installed, in each of the forms that there are.
+LISTS = {
+    "RECORD": {
+        "theirs-1.0.dist-info/RECORD": (
+            "theirs/__init__.py,sha256=abc,0\ntheirs/deeper.py,,\n"
+            "lone.py,,\nutils.py,,\n../bin/theirs,,\ntheirs-1.0.dist-info/RECORD,,\n"
+        ),
+        "theirs-1.0.dist-info/top_level.txt": "theirs\nmine\n",  # the list of files counts
+    },
+    "installed-files.txt": {
+        "theirs-1.0-py3.11.egg-info/installed-files.txt": (
+            "../theirs/__init__.py\n../theirs/deeper.py\n../lone.py\n../utils.py\nPKG-INFO\n"
+        ),
+    },
+    "top_level.txt": {
+        "theirs-1.0.egg-info/top_level.txt": "theirs\nlone\nutils\n",
+        "theirs-1.0.egg-info/SOURCES.txt": "setup.py\nsrc/mine.py\n",
+    },
+    "nothing": {"theirs-1.0.dist-info/METADATA": "Name: theirs\n"},
+}
+
+
+@pytest.mark.parametrize("kind", LISTS)
+def test_what_an_installed_distribution_claims_is_not_the_readers_own(kind, tmp_path, tables):
+    """A folder of `pip install --target` beside the file; one module there is the reader's."""
+    written(tmp_path, {"utils.py": "import deepest", "deepest.py": ""})
+    vendor = written(tmp_path / "vendor", LISTS[kind])
+    installed = ["theirs/__init__.py", "theirs/deeper.py", "lone.py", "utils.py"]
+    # What a package writes into its own folder later is on no list.
+    written(vendor, [*installed, "theirs/generated.py", "mine.py"])
+    # A module beside the file is own although the distribution has one of that name.
+    sys.path += [str(tmp_path), str(vendor)]
+    found = own_files(tmp_path, "theirs", "lone", "utils", "mine")
+    mine = [] if kind == "nothing" else ["mine.py"]
+    assert found == ["deepest.py", "utils.py", *(f"vendor/{name}" for name in mine)]
+    # From inside the folder, too.
+    assert own_files(vendor, "theirs", "lone", "mine") == mine
+
+
+def test_an_own_package_installed_to_be_edited_stays_own(tmp_path, tables):
+    written(
+        tmp_path,
+        {
+            "src/pack/__init__.py": "import numpy",
+            "src/pack/deeper.py": "",
+            "src/pack.egg-info/top_level.txt": "pack\n",
+            "src/pack.egg-info/SOURCES.txt": "src/pack/__init__.py\nsrc/pack/deeper.py\n",
+            "flat/__init__.py": "",
+            "pack-1.0.dist-info/RECORD": "__editable__.pack-1.0.pth,,\npack-1.0.dist-info/RECORD,,",
+            "pack-1.0.dist-info/top_level.txt": "pack\nflat\n",
+        },
+    )
+    sys.path += [str(tmp_path / "src")]
+    assert own_files(tmp_path, "pack", "flat") == [
+        "flat/__init__.py", "src/pack/__init__.py", "src/pack/deeper.py",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("installed", ["site-packages", "dist-packages"])
+def test_nothing_in_an_installers_folder_is_own_whatever_metadata_are_missing(
+    installed, tmp_path, tables
+):
+    site = tmp_path / "env" / "lib" / installed
+    written(site, ["heavy/__init__.py", "single.py"])
+    sys.path += [str(site)]
+    assert own_files(tmp_path, "heavy", "single") == []
+    # The file itself may lie in one.
+    assert own_files(site, "heavy", "single") == ["heavy/__init__.py", "single.py"]
+
+
+def test_modules_outside_of_the_files_folder_are_not_followed(tmp_path, tables):
+    lab = written(tmp_path / "lab", ["lab_wide.py", "lab_pack/__init__.py", "spaces/part.py"])
+    mine = written(tmp_path / "mine", ["beside.py", "spaces/other.py"])
+    (mine / "linked.py").symlink_to(lab / "lab_wide.py")
+    sys.path += [str(lab)]
+    names = "lab_wide", "lab_pack", "spaces", "beside"
+    assert own_files(mine, *names) == ["beside.py", "spaces/other.py"]
+    written(mine, {"inner/__init__.py": ""})
+    (mine / "inner" / "linked.py").symlink_to(lab / "lab_wide.py")
+    (mine / "inner" / "lab").symlink_to(lab)
+    assert own_files(mine, "inner") == ["inner/__init__.py"]
+
+
+def test_python_and_this_project_are_not_own_where_they_lie_in_the_files_tree(
+    tmp_path, tables, monkeypatch
+):
+    written(tmp_path, ["python/ours.py", "python/pack/__init__.py", "study/lib/room.py"])
+    sys.path += [str(tmp_path / "python"), str(tmp_path / "study" / "lib")]
+    found = ["python/ours.py", "python/pack/__init__.py", "study/lib/room.py"]
+    assert own_files(tmp_path, "ours", "pack", "room") == found
+    paths = sysconfig.get_paths() | {"stdlib": str(tmp_path / "python")}
+    monkeypatch.setattr(sysconfig, "get_paths", lambda: paths)
+    monkeypatch.setattr(own_files_module, "ROOT", tmp_path / "study")
+    assert own_files(tmp_path, "ours", "pack", "room") == []
+
+
+def test_a_packages_folder_is_searched_but_for_what_others_put_there(tmp_path, tables):
+    pack = written(
+        tmp_path / "pack",
+        [
+            "__init__.py", "sub/deep.py", "sub/notes.txt", "plain/x.py", ".hidden/x.py",
+            "__pycache__/x.py", "env/pyvenv.cfg", "env/lib/x.py", "site-packages/x.py",
+            "sub/dist-packages/x.py", "web/node_modules/x.py", "vendor/theirs/__init__.py",
+            "vendor/theirs/more.py", "vendor/mine.py",
+        ],
+    )  # fmt: skip
+    written(pack, {"vendor/theirs-1.0.dist-info/RECORD": "theirs/__init__.py,,\ntheirs/more.py,,"})
+    written(tmp_path, ["beside/y.py", "unasked.py"])
+    (pack / "linked").symlink_to(tmp_path / "beside")
+    (pack / "round").symlink_to(pack)
+    (pack / ".#deep.py").symlink_to("somebody@some.host")  # as Emacs does while one edits
+    (pack / "loop.py").symlink_to("loop.py")
+    assert own_files(tmp_path, "pack") == [
+        "beside/y.py", "pack/__init__.py", "pack/plain/x.py", "pack/sub/deep.py",
+        "pack/vendor/mine.py",
+    ]  # fmt: skip
+
+
+def test_a_module_in_an_archive_is_left_out(tmp_path, tables):
+    with zipfile.ZipFile(tmp_path / "mine.zip", "w") as archive:
+        archive.writestr("packed.py", "")
+    sys.path += [str(tmp_path / "mine.zip")]
+    assert own_files(tmp_path, "packed") == []
+
+
+PACKAGES = Path(torch.__file__).parents[1]  # where those of the running environment lie
+SITE = Path("lib", f"python{sys.version_info.major}.{sys.version_info.minor}", "site-packages")
+
+ASK = """
+import ast, json, sys
+from importlib.util import find_spec
+from pathlib import Path
+from lib.study.extension import extension_files
+
+parse, parsed = ast.parse, []
+ast.parse = lambda text: parsed.append(text) or parse(text)
+files = [str(file) for file in extension_files(Path(sys.argv[1]))]
+print(json.dumps({
+    "files": files, "parsed": len(parsed), "torch": find_spec("torch").origin,
+    "imported": "torch" in sys.modules,
+}))
+"""
+
+
+def linked(folder: Path) -> Path:
+    """A folder that holds the running environment's packages."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in PACKAGES.iterdir():
+        if place.suffix != ".pth":
+            (folder / place.name).symlink_to(place)
+    return folder
+
+
+def made(folder: Path, **options) -> Path:
+    """An environment without packages of its own."""
+    venv.create(folder, symlinks=True, **options)
+    return folder
+
+
+def by_pythonpath(folder: Path) -> tuple[Path, Path, dict[str, str]]:
+    return made(folder / "bare"), PACKAGES, {"PYTHONPATH": f"{PACKAGES}{os.pathsep}{ROOT}"}
+
+
+def by_pip_user(folder: Path) -> tuple[Path, Path, dict[str, str]]:
+    """As in a home folder; an environment sees it only together with the system's packages."""
+    environment = made(folder / "env", system_site_packages=True)
+    base = folder / "home" / ".local"
+    return environment, linked(base / SITE), {"PYTHONUSERBASE": str(base)}
+
+
+def by_system_site_packages(folder: Path) -> tuple[Path, Path, dict[str, str]]:
+    """On top of an interpreter that has the packages, its standard library linked."""
+    standard = folder / "system" / SITE.parent
+    standard.mkdir(parents=True)
+    for place in Path(sysconfig.get_path("stdlib")).iterdir():
+        if place.name != SITE.name:
+            (standard / place.name).symlink_to(place)
+    packages = linked(folder / "store")
+    (standard / SITE.name).symlink_to(packages)  # as stacked software on clusters has it
+    environment = made(folder / "env", system_site_packages=True)
+    settings = environment / "pyvenv.cfg"
+    lines = [f"home = {folder / 'system' / 'bin'}", *settings.read_text().splitlines()[1:]]
+    settings.write_text("\n".join(lines))
+    return environment, standard / SITE.name, {}
+
+
+def by_dist_packages(folder: Path) -> tuple[Path, Path, dict[str, str]]:
+    """As Debian and its descendants have it, beside the standard library's folder."""
+    packages = linked(folder / "usr" / "lib" / "python3" / "dist-packages")
+    environment = made(folder / "env")
+    (environment / SITE / "debian.pth").write_text(f"{packages}\n")
+    return environment, packages, {}
+
+
+def by_an_environment_beside_the_file(folder: Path) -> tuple[Path, Path, dict[str, str]]:
+    environment = made(folder / "project" / ".venv")
+    return environment, linked(environment / SITE), {}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="environments as Linux lays them out")
+@pytest.mark.parametrize(
+    "way",
+    [by_pythonpath, by_pip_user, by_system_site_packages, by_dist_packages,
+     by_an_environment_beside_the_file],
+)  # fmt: skip
+def test_no_installed_package_is_searched_wherever_it_lies(way, tmp_path):
+    environment, packages, variables = way(tmp_path)
+    texts = {"rows.py": "import numpy\nimport timm\nimport torch\nimport helper\n"}
+    project = written(tmp_path / "project", texts | {"helper.py": "import torch\n"})
+    outside = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    command = [environment / "bin" / "python", "-c", ASK, project / "rows.py"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=outside | variables, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "files": [str(project / "rows.py"), str(project / "helper.py")],
+        "parsed": 2,
+        "torch": str(packages / "torch" / "__init__.py"),
+        "imported": False,
+    }
 
 
 def test_features_with_their_channels_last_are_turned(tmp_path, tables):

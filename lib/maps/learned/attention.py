@@ -226,7 +226,7 @@ def learned_map(key: str, model: nn.Module, x: Tensor, passed: HeadPass) -> Tens
         name = getattr(model, "variant", "this network")
         raise AttentionError(
             f"{METHODS[key].label} needs attention weights trained for {name}: "
-            f"`python -m lib.lcam --help` says how"
+            f"`dcls-lcam --help` says how"
         )
     with torch.inference_mode():
         row = ATTENTIONS[key]

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from lib.base.files import write_atomically
 from lib.base.paths import shown
+from lib.base.stored_json import parse_json
 from lib.base.tables import Table, unknown_name
 from lib.maps.forward import evaluating
 from lib.maps.learned.attention import (
@@ -427,7 +428,7 @@ def _read(path: Path, device: torch.device) -> tuple[dict, dict]:
     """A checkpoint and its facts."""
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-        return state, json.loads(state["facts"])
+        return state, parse_json(state["facts"], {"type": "object"}, "what it tells of itself")
     except Exception as error:  # torch raises many kinds for damaged files
         raise AttentionError(
             f"the checkpoint {shown(path)} cannot be read: delete it and train anew "

@@ -76,7 +76,7 @@ def _listed(folder: Path) -> tuple[list[Part], list[str]]:
 def _told(folder: Path, problems: Sequence[str]) -> str:
     lines = [f"  {problem}" for problem in problems[:_TOLD]]
     if len(problems) > _TOLD:
-        lines.append(f"  … and {len(problems) - _TOLD} more: python -m lib.stored.check {folder}")
+        lines.append(f"  … and {len(problems) - _TOLD} more: dcls-check {folder}")
     return "\n".join([f"{folder}:", *lines])
 
 

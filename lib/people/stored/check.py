@@ -1,5 +1,5 @@
 """What is wrong in a folder of one's own pictures and human maps, file by file, all at once:
-`python -m lib.stored.check FOLDER`. Everything is read as a run reads it; nothing is scored.
+`dcls-check FOLDER`. Everything is read as a run reads it; nothing is scored.
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from lib.people.pictures import open_picture, read_picture
+from lib.base.words import printable
+from lib.people.pictures import open_picture, read_picture, refuse_huge
 from lib.people.stored.part import (
     STORED_SIZE,
     Part,
@@ -31,6 +32,7 @@ from lib.people.stored.part import (
 LABELS = "labels.csv"
 PER_PART = 1024  # pictures, as in a shard
 LARGEST = 2**28  # bytes of an archive, unpacked
+LEADS_OUT = "is a link that leads out of the folder: put the file itself there"
 _COLUMNS = ("picture", "map", "label")
 _KEYS = ("image", "heatmap", "label")
 _SQUARE = (STORED_SIZE, STORED_SIZE)
@@ -124,6 +126,9 @@ def list_archives(folder: Path) -> tuple[list[Part], list[str]]:
             "nor .npz files"
         )
     refuse_unprintable(paths)
+    outside = [path for path in paths if path.is_symlink() and leads_out(folder, path)]
+    problems += [f"{path} {LEADS_OUT}" for path in outside]
+    paths = [path for path in paths if path not in outside]
     ids = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
     parts: list[Part] = [
         Archives(name, ids[some], [(path,) for path in paths[some]])
@@ -231,7 +236,7 @@ def read_rows(path: Path, columns: Iterable[str]) -> list[tuple[int, dict[str, s
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)
             if not set(columns) <= set(rows.fieldnames or ()):
-                has = ",".join(rows.fieldnames or ()) or "nothing"
+                has = printable(",".join(rows.fieldnames or ())) or "nothing"
                 raise StoredError(f"{path} needs the columns {','.join(columns)}; has {has}")
             names = rows.fieldnames or ()
             for name in names:
@@ -273,13 +278,21 @@ def inside(folder: Path, text: str | None) -> Path:
     """A listed path; it may not lead out of the folder. Raises ValueError."""
     if not text:
         raise ValueError("lacks a path")
+    if not text.isprintable():
+        raise ValueError(f"{text!a} is no printable text; rename the file")
     windows, posix = PureWindowsPath(text), PurePosixPath(text)
     if posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts:
         raise ValueError(f"{text} leads out of the folder; paths start at the folder of {LABELS}")
     path = folder / posix
     if not path.is_file():
         raise ValueError(f"{text} is not there")
+    if leads_out(folder, path):
+        raise ValueError(f"{text} {LEADS_OUT}")
     return path
+
+
+def leads_out(folder: Path, path: Path) -> bool:
+    return not path.resolve().is_relative_to(folder.resolve())
 
 
 def read_listed_picture(path: Path) -> Image.Image:
@@ -325,8 +338,9 @@ def read_grey(path: Path) -> np.ndarray:
     """
     try:
         if path.suffix.lower() in (".jpg", ".jpeg"):
-            grey = simplejpeg.decode_jpeg_header(path.read_bytes())[2] == "Gray"
-            if grey:
+            height, width, kind, _ = simplejpeg.decode_jpeg_header(path.read_bytes())
+            refuse_huge(width, height)
+            if kind == "Gray":
                 return simplejpeg.decode_jpeg(
                     path.read_bytes(), colorspace="GRAY", fastdct=True, strict=True
                 )[..., 0]

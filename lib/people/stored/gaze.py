@@ -7,7 +7,6 @@ file holds it, upright: the centre of the first pixel is (0.5, 0.5), the last ed
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import sys
 from collections import Counter
@@ -18,6 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags
 
+from lib.base.stored_json import DamagedJson, read_json
+from lib.base.words import printable
 from lib.people.pictures import open_picture
 from lib.people.stored.folders import (
     LABELS,
@@ -38,6 +39,7 @@ BLUR = "gaze.json"
 _EXAMPLE = '{"sigma_pixels": 25} or {"sigma_degrees": 1, "pixels_per_degree": 35}'
 _IN_PIXELS, _IN_DEGREES = {"sigma_pixels"}, {"sigma_degrees", "pixels_per_degree"}
 _OUTSIDE = ("refuse", "leave out")
+_SAID = {"type": "object"}
 _TURNED = range(5, 9)  # EXIF orientations that exchange width and height
 
 
@@ -54,17 +56,17 @@ class Blur:
 def read_blur(path: Path) -> Blur:
     """`gaze.json`. Raises StoredError saying what to write: there is no default blur."""
     try:
-        said = json.loads(path.read_text(encoding="utf-8-sig"))
+        said = read_json(path, _SAID)
     except FileNotFoundError:
         raise StoredError(
             f"{path} is not there: it says by how much the points of {GAZE} are blurred, "
             f"such as {_EXAMPLE}"
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise StoredError(f"{path} is no JSON: {error}; write {_EXAMPLE}") from None
-    keys = set(said) if isinstance(said, dict) else set()
+    except (OSError, DamagedJson) as error:
+        raise StoredError(f"{error}; it must say {_EXAMPLE}") from None
+    keys = set(said)
     if keys - {"outside"} not in (_IN_PIXELS, _IN_DEGREES):
-        has = ", ".join(sorted(keys)) or "nothing"
+        has = ascii(", ".join(sorted(keys)) or "nothing")[1:-1]
         raise StoredError(f"{path} must say {_EXAMPLE}; has {has}")
     numbers = [said[key] for key in sorted(keys - {"outside"})]
     if not all(type(n) in (int, float) and 0 < n <= sys.float_info.max for n in numbers):
@@ -166,8 +168,8 @@ def list_gaze(folder: Path) -> tuple[list[Part], list[str]]:
             path, label = inside(folder, row["picture"]), class_index(row["label"])
             if row.get("map"):
                 raise ValueError(
-                    f"names the map {row['map']}, and {GAZE} makes the maps: leave the column "
-                    "empty, or keep the points elsewhere"
+                    f"names the map {printable(row['map'])}, and {GAZE} makes the maps: leave the "
+                    "column empty, or keep the points elsewhere"
                 )
             row["picture"] = spelled_once(row["picture"])
             refuse_repeated(lines, row["picture"], number)
@@ -206,7 +208,7 @@ def _points(
         name = spelled_once(row["file"] or "")
         try:
             if name not in pictures:
-                raise ValueError(f"{name} is not (rightly) listed in {LABELS}")
+                raise ValueError(f"{printable(name)} is not (rightly) listed in {LABELS}")
             weight = _number(row, "duration") if "duration" in row else 1.0
             if weight <= 0:
                 raise ValueError(f"a duration of {weight:g}, expected more than 0")

@@ -226,12 +226,14 @@ def read_record(file: BinaryIO, address: Address) -> Record:
 def _decode(jpeg: bytes, colour: bool, name: str, address: Address) -> np.ndarray:
     try:
         height, width, stored, _ = simplejpeg.decode_jpeg_header(jpeg)
-        wanted = "RGB" if colour else "GRAY"
-        # The fast inverse transform is TensorFlow's default; the exact one differs.
-        pixels = simplejpeg.decode_jpeg(jpeg, colorspace=wanted, fastdct=True, strict=True)
     except ValueError as error:
         raise address.error(f"the {name} is no readable JPEG ({error})") from None
     if (height, width) != (STORED_SIZE, STORED_SIZE) or (stored == "Gray") == colour:
         expected = f"{STORED_SIZE}x{STORED_SIZE} {'colour' if colour else 'grey'}"
         raise address.error(f"the {name} is {height}x{width} {stored}, expected {expected}")
-    return pixels
+    try:
+        wanted = "RGB" if colour else "GRAY"
+        # The fast inverse transform is TensorFlow's default; the exact one differs.
+        return simplejpeg.decode_jpeg(jpeg, colorspace=wanted, fastdct=True, strict=True)
+    except ValueError as error:
+        raise address.error(f"the {name} is no readable JPEG ({error})") from None

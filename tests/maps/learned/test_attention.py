@@ -488,7 +488,7 @@ def test_layers_are_the_last_three_stages_and_end_with_the_studys():
 def test_a_network_without_trained_attention_says_what_to_do():
     model = mini("resnet50").eval()
     x = torch.randn(1, 3, 224, 224)
-    with pytest.raises(AttentionError, match="trained for resnet50: `python -m lib.lcam"):
+    with pytest.raises(AttentionError, match="trained for resnet50: `dcls-lcam"):
         learned_map("lcam_fm", model, x, head_pass(model, x))
 
 

@@ -209,7 +209,7 @@ def test_points_beside_the_picture_are_left_out_where_that_is_said(tmp_path):
         ({"sigma": 3}, r'must say {"sigma_pixels": 25} or .*; has sigma'),
         ({"sigma_pixels": 3, "sigma_degrees": 1}, "must say"),
         ({"sigma_degrees": 1}, "must say"),
-        ([3], "must say .*; has nothing"),
+        ([3], "has not the shape that it should.*; it must say"),
         ({"sigma_pixels": 0}, "must be numbers above 0"),
         ({"sigma_pixels": "25"}, "must be numbers above 0"),
         ({"sigma_pixels": float("inf")}, "must be numbers above 0"),
@@ -305,7 +305,7 @@ def test_check_finds_nothing_wrong_with_a_good_folder(tmp_path, capsys):
 
 def test_more_than_ten_problems_are_told_by_check_alone(tmp_path):
     folder = write_gaze(tmp_path, GAZE + "a.png,999,9\n" * 15)
-    with pytest.raises(StoredError, match="… and 5 more: python -m lib.stored.check"):
+    with pytest.raises(StoredError, match="… and 5 more: dcls-check"):
         open_parts([folder])
     assert len(check(folder).problems) == 15
 

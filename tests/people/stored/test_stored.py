@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import csv
+import resource
+import struct
 import subprocess
 import sys
+import zlib
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import simplejpeg
 from PIL import Image
@@ -15,7 +20,9 @@ from stand_ins import jpeg, make_record
 
 from lib.base.fingerprint import sha256_of, size_of
 from lib.people.clickme import ClickMe
+from lib.people.pictures import read_picture
 from lib.people.stored import StoredError, open_parts, picture_files
+from lib.people.stored.folders import read_grey, read_listed_picture
 from lib.people.stored.shards import Record, Shard, write_shard
 
 
@@ -223,14 +230,84 @@ def test_what_is_no_archive_is_named(tmp_path, content):
         ("a.png", "line 2: lacks a path"),
         ("a.png,m.png,1\na.png,m.png,2", "line 3: repeats a.png of line 2"),
         ("", "lists no picture"),
+        ("a\x1b]0;x\x07.png,m.png,1", r"line 2: 'a.x1b.0;x.x07.png' is no printable text"),
+        ("a.png,m\u202e.png,1", "line 2: 'm.u202e.png' is no printable text"),
+        ("out.png,m.png,1", "line 2: out.png is a link that leads out of the folder"),
+        ("a.png,outer/m.png,1", "line 2: outer/m.png is a link that leads out of the folder"),
     ],
 )
-def test_a_wrong_line_of_the_list_is_named(tmp_path, line, message):
+def test_a_wrong_line_of_the_list_is_named(tmp_path, tmp_path_factory, line, message):
+    outside = tmp_path_factory.mktemp("outside")
+    Image.new("L", (256, 256)).save(outside / "m.png")
     Image.new("RGB", (256, 256)).save(tmp_path / "a.png")
     Image.new("L", (256, 256)).save(tmp_path / "m.png")
     (tmp_path / "labels.csv").write_text(f"picture,map,label\n{line}\n")
-    with pytest.raises(StoredError, match=message):
+    (tmp_path / "out.png").symlink_to(outside / "m.png")
+    (tmp_path / "outer").symlink_to(outside)
+    with pytest.raises(StoredError, match=message) as caught:
         open_parts([tmp_path])
+    assert all(words.isprintable() for words in str(caught.value).splitlines())
+
+
+def test_links_within_the_folder_are_read_and_those_of_archives_that_lead_out_are_told(tmp_path):
+    folder = write_archives(tmp_path / "a", records(2))
+    inner = next(folder.glob("*.npz"))
+    (folder / "again.npz").symlink_to(inner)
+    assert len(open_parts([folder])[0]) == 3
+    inner.rename(tmp_path / "elsewhere.npz")
+    (folder / "again.npz").unlink()
+    (folder / "again.npz").symlink_to(tmp_path / "elsewhere.npz")
+    with pytest.raises(StoredError, match="again.npz is a link that leads out of the folder"):
+        open_parts([folder])
+    assert len(open_parts([folder], tolerant=True)[0]) == 1
+
+
+def claiming(path: Path, side: int) -> Path:
+    """A JPEG or PNG of a few hundred bytes whose header says that it is side x side."""
+    content = bytearray(path.read_bytes())
+    if path.suffix == ".png":
+        content[16:24] = struct.pack(">II", side, side)
+        content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    else:
+        begin = content.index(b"\xff\xc0") + 5
+        content[begin : begin + 4] = struct.pack(">HH", side, side)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("side", [65_500, 12_000])
+def test_a_picture_that_claims_to_be_huge_is_refused_by_its_header(tmp_path, suffix, mode, side):
+    path = tmp_path / f"a{suffix}"
+    Image.new(mode, (256, 256)).save(path)
+    claiming(path, side)
+    said = f"a{suffix} is no readable .*: its header says ({side} x|far more).* at most 89 million"
+    for read in (read_picture, read_grey, read_listed_picture):
+        with limited(2**30), pytest.raises(ValueError, match=said):
+            read(path)
+
+
+@contextmanager
+def limited(more: int):
+    """This process may take so many bytes more; what asks for gigabytes fails at once."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    used = psutil.Process().memory_info().vms
+    resource.setrlimit(resource.RLIMIT_AS, (used + more, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def test_a_record_whose_picture_claims_to_be_huge_is_refused_by_its_header(tmp_path):
+    record = records(1)[0]
+    (tmp_path / "a.jpg").write_bytes(record.image)
+    image = claiming(tmp_path / "a.jpg", 65_500).read_bytes()
+    write_shard(tmp_path / "s.tfrecords", [Record(image, record.heatmap, 1)])
+    with limited(2**30):
+        (found,) = open_parts([tmp_path / "s.tfrecords"])[0].read([0])
+    assert "the image is 65500x65500" in str(found)
 
 
 def test_a_list_without_its_columns_or_text_is_refused(tmp_path):

@@ -1,0 +1,262 @@
+"""Tensors out of weights files: safetensors, and pickled checkpoints without running their code.
+
+Pickles are read with `weights_only=True`. What a trainer stored beside the weights (its options,
+paths, numbers of numpy) is not made: an inert stand-in takes its place. A name that could run
+something is refused all the same, for no trainer stores it. torch verifies no checksum; here
+the zip's are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+# In this order where a file's container is not known: averaged weights are the evaluated ones.
+_CONTAINERS = ("state_dict_ema", "model_ema", "model", "state_dict")
+# Modules whose functions run programs, or load what does; and those of `builtins` that can.
+_RUNS_CODE = {
+    "_posixsubprocess", "bdb", "code", "codeop", "commands", "ctypes", "importlib", "marshal", "nt",
+    "os", "pdb", "pickle", "pkgutil", "posix", "pty", "pydoc", "runpy", "shutil", "socket",
+    "subprocess", "sys", "timeit", "webbrowser",
+}  # fmt: skip
+_CALLS = {"_io.open", "_io.FileIO", "io.open", "io.FileIO"}
+_BUILTINS = {
+    "__import__", "apply", "breakpoint", "compile", "delattr", "eval", "exec", "execfile",
+    "getattr", "globals", "help", "input", "locals", "open", "setattr", "vars",
+}  # fmt: skip
+_UNPACKS_TO = 4  # times its own size at most: torch.save does not compress
+_MOST_NAMES = 100  # of objects beside the weights
+_SHOWN = 300  # characters
+
+
+class WeightsError(ValueError):
+    """A weights file that cannot be read safely, or does not fit the model."""
+
+
+class _Inert:
+    """In the place of an object beside the weights: takes whatever it is given, keeps nothing."""
+
+    def __new__(cls, *_: object, **__: object) -> _Inert:
+        return super().__new__(cls)
+
+    def __init__(self, *_: object, **__: object):
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
+class _InertMapping:
+    """The same for an object that is filled like a dict: torch's reader fills none but its own."""
+
+    def __new__(cls, *_: object, **__: object) -> Any:
+        return collections.OrderedDict()
+
+
+class _InertList:
+    """The same for one that is filled like a list."""
+
+    def __new__(cls, *_: object, **__: object) -> Any:
+        return []
+
+
+# Of these it is known how they are filled; any other is tried as an object, then as the others.
+_KNOWN: dict[str, Any] = {
+    "argparse.Namespace": argparse.Namespace,
+    "collections.defaultdict": _InertMapping,
+    "collections.deque": _InertList,
+}
+_OBJECTS = ("numpy.", "pathlib.", "datetime.")
+
+
+def _stand_in(name: str, kind: type) -> tuple[Any, str]:
+    """What torch's reader makes for a name."""
+    return (_Inert if name.startswith(_OBJECTS) else _KNOWN.get(name, kind)), name
+
+
+def read_weights(path: Path, container: str = "") -> dict[str, Tensor]:
+    """The tensors of a safetensors file or a pickled checkpoint, in the file's own naming.
+
+    container : the entry that holds them; "" looks for the usual ones
+    Raises WeightsError naming the file where it is damaged, holds no tensors with values of
+    their own, or would run code when read.
+    """
+    if path.suffix == ".safetensors":
+        try:
+            state = load_file(path)
+        except Exception as error:  # the package's own kind, and whatever torch makes of a header
+            raise WeightsError(
+                f"{path} is not a readable safetensors file: {_first_line(error)}"
+            ) from error
+    else:
+        state = _unpacked(_read_pickle(path), container, path)
+    problems = [problem for name, t in state.items() if (problem := _unusable(name, t))]
+    kinds = {t.dtype for t in state.values()}
+    if {torch.float16, torch.bfloat16} <= kinds:
+        problems.append("it mixes float16 and bfloat16: a header of it has changed")
+    if problems:
+        raise WeightsError(f"{path} holds no usable weights: {'; '.join(problems[:5])[:_SHOWN]}")
+    if state and all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    return state
+
+
+def _unusable(name: str, tensor: Tensor) -> str:
+    """Why a tensor is none of a network's; "" if it may be. Reads none of its values."""
+    if tensor.is_meta:
+        return f"{name!a} has no values (it is on torch's meta device)"
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
+        kind = "quantized" if tensor.is_quantized else str(tensor.dtype).removeprefix("torch.")
+        layout = str(tensor.layout).removeprefix("torch.")
+        return f"{name!a} is a {kind} tensor ({layout}), not one of ordinary numbers"
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return f"{name!a} claims to have {tensor.numel()} numbers, more than are stored"
+    return ""
+
+
+# --- pickled checkpoints --------------------------------------------------------------------
+
+
+def _read_pickle(path: Path) -> object:
+    try:
+        with path.open("rb") as file:
+            is_zip = file.read(4) == b"PK\x03\x04"
+        if is_zip:
+            _check_zip(path)
+            names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        else:
+            names = []
+        return _loaded(path, names)
+    except WeightsError:
+        raise
+    except Exception as error:  # whatever readers make of a damaged file
+        if "Unsupported operand" in str(error):
+            raise _not_skipped(path, str(error), []) from None
+        if "torchscript" in str(error).lower():
+            raise WeightsError(
+                f"{path} is a TorchScript program, not weights: save its `state_dict()`"
+            ) from None
+        raise WeightsError(
+            f"{path} is no readable checkpoint, or is cut short: {_first_line(error)}. If it was "
+            "fetched or copied, do so again"
+        ) from error
+
+
+def _check_zip(path: Path) -> None:
+    """Sizes as declared, and every checksum: a bit that has changed is found nowhere else."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            members = file.infolist()
+            size, unpacked = path.stat().st_size, sum(member.file_size for member in members)
+            if unpacked > _UNPACKS_TO * size:
+                raise WeightsError(
+                    f"{path} is refused: its {size / 1e6:.1f} MB would unpack to "
+                    f"{unpacked / 1e6:.0f} MB, and torch.save does not compress"
+                )
+            # torch can be told to leave checksums out; then all are 0.
+            damaged = file.testzip() if any(member.CRC for member in members) else None
+    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+        raise WeightsError(
+            f"{path} is no readable checkpoint, or is cut short: {_first_line(error)}"
+        ) from None
+    if damaged is not None:
+        raise WeightsError(
+            f"{path} is damaged: the checksum of {damaged!a} in it does not match. Fetch or copy "
+            "it anew"
+        )
+
+
+def _loaded(path: Path, names: list[str]) -> object:
+    """What the file holds, with stand-ins for these names and for whatever else it turns out to
+    name: of files that are no zips torch tells one at a time."""
+    kind: type = _Inert
+    for _ in range(_MOST_NAMES):
+        _refuse_code(path, names)
+        stand_ins = [_stand_in(name, kind) for name in names]
+        with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old protocols and kinds: what matters is an error
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True)
+            except pickle.UnpicklingError as error:
+                name, said = _wanted(str(error)), str(error)
+                if name and name not in names:
+                    names = [*names, name]
+                elif kind is _Inert and "SETITEM" in said:
+                    kind = _InertMapping
+                elif kind is _Inert and " lists" in said:
+                    kind = _InertList
+                else:
+                    raise _not_skipped(path, said, names) from None
+    raise WeightsError(f"{path} is refused: it names more than {_MOST_NAMES} kinds of objects")
+
+
+def _wanted(said: str) -> str:
+    """The name that torch's reader does not allow; it leaves out `builtins`."""
+    found = re.search(r"GLOBAL ([\w.]+)", said)
+    return "" if not found else found[1] if "." in found[1] else f"builtins.{found[1]}"
+
+
+def _refuse_code(path: Path, names: list[str]) -> None:
+    for name in names:
+        module, _, rest = name.partition(".")
+        is_code = (
+            rest in _BUILTINS if module in ("builtins", "__builtin__") else module in _RUNS_CODE
+        )
+        if is_code or name in _CALLS:
+            raise WeightsError(
+                f"{path} is refused: it would run code ({name}) if it were read in the usual way. "
+                "No trainer stores that: do not use the file, fetch the publisher's own"
+            )
+
+
+def _not_skipped(path: Path, said: str, names: list[str]) -> WeightsError:
+    if "Unsupported operand" in said:
+        reason = "it was pickled by another protocol than torch.save's own"
+    else:
+        others = f" ({', '.join(names[:5])})" if names else ""
+        reason = f"what lies beside its weights cannot be skipped{others}"
+    return WeightsError(
+        f"{path} is refused: {reason}. Where you trust it, save its weights alone: "
+        "`torch.save({'model': torch.load(FILE, weights_only=False)['model']}, NEW)`, with the "
+        "entry that it has"
+    )
+
+
+def _unpacked(stored: object, container: str, path: Path) -> dict[str, Tensor]:
+    for name in [container] if container else [*_CONTAINERS, ""]:
+        found = stored.get(name) if name and isinstance(stored, Mapping) else stored
+        tensors = list(found.values()) if isinstance(found, Mapping) else []
+        if tensors and all(isinstance(tensor, Tensor) for tensor in tensors):
+            strange = [key for key in found if not isinstance(key, str)]
+            if strange:
+                raise WeightsError(
+                    f"{path} holds no named weights: {len(strange)} of its names are no texts, "
+                    f"such as {strange[0]!a}"
+                )
+            return dict(found)
+    wanted = f"no weights under {container!r}" if container else "no weights"
+    if isinstance(stored, Mapping):
+        there = ", ".join(ascii(str(key))[1:-1] for key in list(stored)[:50]) or "nothing"
+    elif isinstance(stored, _Inert):
+        there = "a whole pickled network; save its `state_dict()`"
+    elif isinstance(stored, Tensor):
+        there = "a bare tensor; save a network's `state_dict()`"
+    else:
+        there = type(stored).__name__
+    raise WeightsError(f"{path} holds {wanted}; it holds: {there[:_SHOWN]}")
+
+
+def _first_line(error: BaseException) -> str:
+    said = str(error).strip().split("\n")[0] or type(error).__name__
+    return ascii(said)[1:-1][:_SHOWN]

@@ -1,0 +1,141 @@
+"""The run's top-1 against what is known of the published weights, and what is told of files."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from stand_ins import ALL_VARIANTS, VARIANT_IDS
+
+from lib.networks.backbones import BACKBONES, THE_EIGHT
+from lib.networks.sources import SHARDS, WEIGHTS
+from lib.report.result_table import results_table, write_results
+from lib.scores.study_scores import left_out
+from lib.scores.weights_told import remarks, weights_table
+from lib.study.networks import Networks
+from lib.study.outputs import provenance
+from lib.study.study import Study
+
+# The paper's and its sources' own numbers, entered a second time.
+KNOWN = {
+    "resnet50": 80.38, "resnet50_a3": 78.05, "convnext_tiny": 82.1, "convnext_tiny_dcls": 82.5,
+    "convnext_small": 83.1, "convnext_small_dcls": 83.7, "convnext_base": 83.8,
+    "convnext_base_dcls": 84.1, "caformer_s18": 83.6, "convformer_s18": 83.0,
+    "fastvit_sa24": 82.7, "fastvit_sa36": 83.6,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key", "dcls"), [*ALL_VARIANTS, ("resnet50_a3", False)], ids=[*VARIANT_IDS, "resnet50_a3"]
+)
+def test_the_table_of_backbones_has_the_known_accuracy(key, dcls):
+    assert BACKBONES[key].top1[dcls] == KNOWN.get(f"{key}_dcls" if dcls else key)
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch) -> Study:
+    """The paper profile with files in the published ones' places; nothing reads what is in them."""
+    monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path / "output")
+    monkeypatch.setattr(Networks, "told_of", lambda *_: [])
+    for source in [*WEIGHTS.values(), *SHARDS.values()]:
+        path = tmp_path / source.place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source.key)
+    return Study.from_profile("paper", data_dir=str(tmp_path), protocols=["corrected"])
+
+
+def scored(study: Study, right: dict[str, int], n: int = 200) -> pd.DataFrame:
+    """Scores of the eight, of whose pictures so many are classified correctly; most otherwise."""
+    frames = []
+    for backbone in THE_EIGHT:
+        for dcls in (False, True):
+            known = (backbone.top1[dcls] or 80) / 100
+            count = right.get(f"{backbone.key}_dcls" if dcls else backbone.key, round(n * known))
+            for method in ("grad_cam", "threshold_grad_cam"):
+                frames.append(
+                    pd.DataFrame(
+                        {"variant": backbone.key, "backbone": backbone.key, "dcls": dcls,
+                         "protocol": "corrected", "method": method, "label": 0,
+                         "image_id": [f"val-0:{i}" for i in range(n)], "rho": 0.1,
+                         "partial": 0.1, "tied": 0.0, "attainable": 1.0, "validity": "valid",
+                         "top1": np.arange(n) < count, "top5": True}
+                    )
+                )  # fmt: skip
+    return pd.concat(frames, ignore_index=True)
+
+
+def exact_p(right: int, n: int, known: float) -> float:
+    """Two-sided, literally: every outcome that is no likelier than the one that was seen."""
+    chance = [math.comb(n, k) * known**k * (1 - known) ** (n - k) for k in range(n + 1)]
+    return sum(p for p in chance if p <= chance[right] * (1 + 1e-7))
+
+
+def test_an_accuracy_as_it_should_be_is_no_remark(study):
+    table = weights_table(study, scored(study, {}))
+    assert len(table) == 16
+    assert remarks(table) == []
+    assert (table.n == 200).all()
+    known = table.set_index(["backbone", "dcls"]).top1_known
+    assert known["convnext_tiny", True] == pytest.approx(0.825)
+    assert math.isnan(known["caformer_s18", True])
+    assert set(table.verified) == {"yes"} or not (table.verified == "").any()
+
+
+@pytest.mark.parametrize("right", [0, 100, 147, 150, 155, 165, 180, 184, 200])
+def test_a_gap_beyond_chance_is_told_and_one_within_is_not(study, right):
+    table = weights_table(study, scored(study, {"convnext_tiny_dcls": right}))
+    row = table[(table.backbone == "convnext_tiny") & table.dcls].iloc[0]
+    assert row.p == pytest.approx(exact_p(right, 200, 0.825), rel=1e-6)
+    told = remarks(table)
+    if exact_p(right, 200, 0.825) >= 0.001:
+        assert told == []
+        return
+    (line,) = told
+    assert line.startswith(
+        f"ConvNeXt-T + DCLS: top-1 {right / 2:.1f} % of 200 pictures, and 82.5 %"
+    )
+    assert ("do not trust its score" in line) == (right < 165)
+
+
+def test_weights_without_a_known_accuracy_and_a_readers_pictures_are_not_compared(study, tmp_path):
+    table = weights_table(study, scored(study, {"caformer_s18_dcls": 0, "resnet50": 0}))
+    assert [line.partition(":")[0] for line in remarks(table)] == ["ResNet-50"]
+    elsewhere = study.changed(pictures=str(tmp_path / "clickme" / "val"))
+    assert remarks(weights_table(elsewhere, scored(study, {"resnet50": 0}))) == []
+    (tmp_path / "checkpoints" / "resnet50.safetensors").write_text("a reader's own file")
+    assert remarks(weights_table(study, scored(study, {"resnet50": 0}))) == []
+
+
+def test_remarks_stand_in_every_form_of_the_results_table_and_in_its_origin(study, monkeypatch):
+    monkeypatch.setattr(
+        Networks, "told_of",
+        lambda _, key, dcls, *__: ["not read: 24 (total_ops)"] * ((key, dcls) == ("caformer_s18", True)),
+    )  # fmt: skip
+    study = study.changed(models=[b.key for b in THE_EIGHT])
+    scores = scored(study, {"resnet50": 0})
+    table = weights_table(study, scores)
+    results = results_table(study, scores)
+    write_results(study, results, left_out(pd.DataFrame()), table)
+    for name in ("results.md", "results.tex"):
+        text = (study.places.tables / name).read_text().replace("\\", "")
+        assert "ResNet-50: top-1 0.0 % of 200 pictures, and 80.4 % is known of it" in text
+        assert "CAFormer-S18 + DCLS: not read: 24 (total_ops)" in text
+        assert "Known top-1 (%)" in text
+    assert results.top1_known.tolist()[:2] == pytest.approx([0.8038, 0.821])
+    origin = json.loads(json.dumps(provenance(study)))
+    assert origin["weights"] == {"caformer_s18_dcls": ["not read: 24 (total_ops)"]}
+
+
+def test_files_without_a_checksum_of_their_publisher_are_told(study, tmp_path):
+    place = WEIGHTS["resnet50_dcls"].place
+    known = {"sha256": "0" * 64, "publishers_checksum": "md5:" + "0" * 32}
+    entries = {row.place: known for row in [*WEIGHTS.values(), *SHARDS.values()]}
+    entries[place] = {"sha256": "0" * 64, "origin": "found in place"}
+    (tmp_path / "known_files.json").write_text(json.dumps(entries))
+    table = weights_table(study, scored(study, {})).set_index(["backbone", "dcls"])
+    assert "found in place" in table.verified["resnet50", True]
+    assert (table.verified.drop(("resnet50", True)) == "yes").all()
+    assert list(provenance(study)["unverified"]) == [str(tmp_path / place)]
