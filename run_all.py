@@ -349,7 +349,8 @@ def _reported(study: Study) -> str:
 def _download(study: Study, progress, tolerant: bool, unverified: bool) -> None:
     """Fetch what the study lacks. Raises RunError naming what could not be, unless tolerant."""
     # Here, as in `_run`: what a broken installation lacks is told, and `--help` does not wait.
-    from lib.networks.download import DownloadError, fetch
+    from lib.networks.download import fetch
+    from lib.networks.requesting import DownloadError
 
     sources = [s for s in study.inputs.sources() if not (study.inputs.data / s.place).is_file()]
     needed = sum(source.about_bytes for source in sources)

@@ -11,6 +11,7 @@ measured on them says anything about any model, and every figure says so.
 from __future__ import annotations
 
 import argparse
+import base64
 import hashlib
 import json
 import os
@@ -31,6 +32,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from lib.base.fingerprint import sha256_of
 from lib.base.paths import DATA, ROOT
 from lib.networks.backbones import BACKBONES
 from lib.networks.building import build_network
@@ -197,6 +199,16 @@ def make_zenodo_records() -> None:
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_) -> None:
         """Nothing: the runner tells what it fetches."""
+
+    def end_headers(self) -> None:
+        """The checksums that timm's hub and Google's bucket give, in their manner."""
+        path = Path(self.translate_path(self.path))
+        if path.is_file() and "huggingface.co" in self.path:
+            self.send_header("X-Linked-ETag", f'"{sha256_of(path)}"')
+        if path.is_file() and "storage.googleapis.com" in self.path:
+            md5 = hashlib.md5(path.read_bytes()).digest()
+            self.send_header("x-goog-hash", f"md5={base64.b64encode(md5).decode()}")
+        super().end_headers()
 
 
 def main(arguments: list[str]) -> int:

@@ -23,7 +23,7 @@ from lib.base.files import existing
 from lib.base.paths import NOTEBOOKS, ROOT, shown
 from lib.base.shortage import is_disk_full
 from lib.base.words import in_words
-from lib.networks.download import KnownFiles
+from lib.networks.known_files import KnownFiles
 from lib.people.stored import StoredError, open_parts
 from lib.runner import within
 from lib.runner.faults import RunError, disk_advice

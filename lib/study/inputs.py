@@ -9,7 +9,7 @@ from typing import TypeVar
 from lib.base.fingerprint import sha256_of, size_of
 from lib.base.paths import DATA, OUTPUT, PHOTOGRAPHS, shown
 from lib.networks.backbones import BACKBONES, Backbone, variant_name
-from lib.networks.download import KnownFiles
+from lib.networks.known_files import KnownFiles
 from lib.networks.sources import (
     AS_IS,
     SHARDS,

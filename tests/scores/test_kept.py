@@ -358,7 +358,7 @@ WITHOUT_A_PART = {
     "lib.base.stored_json", "lib.base.tables", "lib.base.threads", "lib.base.words",
     "lib.people.stored",
     # what was fetched is hashed
-    "lib.networks.download",
+    "lib.networks.known_files",
     # rows: those that were chosen are hashed
     "lib.networks.backbones", "lib.networks.precision", "lib.networks.sources",
     # how many images a forward takes; which images, weights and device there are: hashed

@@ -1,0 +1,121 @@
+"""What publishers say of their files: size and checksum, from Zenodo's record, timm's hub and
+Google's bucket.
+
+Each of them gives a checksum: one that cannot be had is no sign that none is published.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from lib.base.stored_json import mapping, parse_json
+from lib.networks.requesting import (
+    FAILURES,
+    DownloadError,
+    body_of,
+    content_range,
+    new_session,
+    number_in,
+    reason_of,
+    tried,
+)
+from lib.networks.sources import Source
+
+_LARGEST_LISTING = 16 * 2**20  # bytes; Zenodo's have kilobytes
+
+
+class NoChecksumError(DownloadError):
+    """What the publisher says of a file could not be had; the message says why."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a publisher says of a file.
+
+    checksum : "md5:…", "sha256:…" or "crc32c:…", in hexadecimal digits; "" if nobody could be asked
+    size     : in bytes, 0 where it is not known
+    """
+
+    checksum: str = ""
+    size: int = 0
+
+
+def ask_publisher(source: Source) -> Published:
+    """The checksum and size that Zenodo's record, the hub or the bucket give.
+
+    Raises NoChecksumError where the checksum cannot be had.
+    """
+    ask = _ask_zenodo if urlsplit(source.url).netloc == "zenodo.org" else _ask_server
+    try:
+        return tried(lambda: ask(source))
+    except FAILURES as error:
+        raise NoChecksumError(f"no checksum of it can be had ({reason_of(error)})") from None
+
+
+def _ask_zenodo(source: Source) -> Published:
+    *_, record, _, name = urlsplit(source.url).path.split("/")
+    listing = source.address.replace(f"/{record}/files/{name}", f"/{record}")
+    listing = listing.replace("/records/", "/api/records/")
+    with (
+        new_session() as session,
+        session.get(listing, stream=True) as answer,
+    ):
+        answer.raise_for_status()
+        text = b"".join(body_of(answer, _LARGEST_LISTING))
+    files = parse_json(text, _listing_of(name), f"the listing {listing}")["files"]
+    entry = next((file for file in files if file.get("key") == name), None)
+    if entry is None:
+        raise ValueError(f"the listing {listing} does not have it")
+    return Published(entry["checksum"].lower(), int(entry["size"]))
+
+
+def _listing_of(name: str) -> dict[str, Any]:
+    """The schema of a record's listing; of other files' entries it asks nothing."""
+    checksum = {"type": "string", "pattern": "^(md5:[0-9a-fA-F]{32}|sha256:[0-9a-fA-F]{64})$"}
+    size = {"type": "integer", "minimum": 1, "maximum": 10**15}
+    sound = mapping({"checksum": checksum, "size": size})
+    entry = {"type": "object", "if": mapping({"key": {"const": name}}), "then": sound}
+    return mapping({"files": {"type": "array", "items": entry}})
+
+
+def _ask_server(source: Source) -> Published:
+    """Redirects are not followed: the hub's own answer has the headers."""
+    options: dict[str, Any] = {
+        "allow_redirects": False,
+        "stream": True,
+    }
+    with new_session() as session:
+        answer = session.head(source.address, **options)
+        if answer.status_code in (405, 501):  # it knows no HEAD
+            answer = session.get(source.address, headers={"Range": "bytes=0-0"}, **options)
+        answer.close()
+    answer.raise_for_status()
+    size = number_in(answer.headers, "x-linked-size")
+    if not size and answer.status_code == 200:
+        size = number_in(answer.headers, "Content-Length")
+    if not size and answer.status_code == 206:
+        size = content_range(answer)[2]
+    return Published(_checksum(answer.headers), size)
+
+
+def _checksum(headers: Mapping[str, str]) -> str:
+    """The hub's SHA-256, or the bucket's MD5 or CRC-32C. Raises ValueError if there is none."""
+    if etag := headers.get("x-linked-etag"):
+        digest = etag.strip('"').lower()
+        if not re.fullmatch("[0-9a-f]{64}", digest):
+            raise ValueError(f"x-linked-etag is no SHA-256: {etag}")
+        return f"sha256:{digest}"
+    parts = headers.get("x-goog-hash", "").split(",")
+    hashes = {kind: value for kind, _, value in (part.strip().partition("=") for part in parts)}
+    for kind, length in (("md5", 16), ("crc32c", 4)):
+        if kind in hashes:
+            digest = base64.b64decode(hashes[kind], validate=True).hex()
+            if len(digest) != 2 * length:
+                raise ValueError(f"x-goog-hash has no whole {kind}: {hashes[kind]}")
+            return f"{kind}:{digest}"
+    raise ValueError("the server gives neither x-linked-etag nor x-goog-hash")

@@ -1,0 +1,131 @@
+"""Asking servers that may be slow, busy, broken or hostile: patiently, and within limits."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, TypeVar
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError, InvalidHeader
+from urllib3.util import Retry
+
+RETRIES = 4  # after the first attempt, each after a longer pause
+TIMEOUT = (15, 60)  # seconds: for a connection, without a byte
+LONGEST_WAIT = 120  # seconds, whatever a server asks for
+CHUNK = 2**16  # bytes; a connection that breaks off loses fewer
+_TOLD = 300  # characters of an error
+Result = TypeVar("Result")
+
+
+class DownloadError(RuntimeError):
+    """Files that could not be fetched; the message says which and why."""
+
+
+class CutError(ValueError):
+    """Less came than was told; the next attempt may go on from there."""
+
+
+# What may come of asking for one file, and concerns no other.
+FAILURES = (requests.RequestException, HTTPError, ValueError, DownloadError)
+
+
+class _Patience(Retry):
+    """Asks again where that may help, as late as the server says, within limits."""
+
+    def increment(
+        self, method: Any = None, url: Any = None, response: Any = None, *rest: Any, **more: Any
+    ) -> Retry:
+        if response is not None:
+            response.close()  # or its body would be read, which may have no end
+        return super().increment(method, url, response, *rest, **more)
+
+    def parse_retry_after(self, retry_after: str) -> float:
+        try:
+            return min(super().parse_retry_after(retry_after), LONGEST_WAIT)
+        except (InvalidHeader, ValueError, OverflowError):
+            return 0  # then the pauses are our own
+
+
+class _Adapter(HTTPAdapter):
+    """Reads no body of a redirect, which may have no end either."""
+
+    def build_response(self, req: Any, resp: Any) -> requests.Response:
+        answer = super().build_response(req, resp)
+        if answer.is_redirect:
+            answer.close()
+        return answer
+
+
+def new_session() -> requests.Session:
+    session = requests.Session()
+    session.headers["Accept-Encoding"] = "identity"
+    session.request = partial(session.request, timeout=TIMEOUT)
+    again = _Patience(
+        RETRIES, backoff_factor=1, status_forcelist=(429, 500, 502, 503, 504),
+        raise_on_status=False,
+    )  # fmt: skip
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, _Adapter(max_retries=again))
+    return session
+
+
+def tried(attempt: Callable[[], Result]) -> Result:
+    """What the attempt gives; if what comes is wrong or cut, it is made again after a pause."""
+    for number in range(RETRIES):
+        try:
+            return attempt()
+        except ValueError:
+            time.sleep(2**number)
+    return attempt()
+
+
+def number_in(headers: Mapping[str, str], name: str) -> int:
+    """A header's number, 0 where there is no such header."""
+    text = headers.get(name, "0").strip()
+    if not re.fullmatch("[0-9]{1,15}", text):
+        raise ValueError(f"{name} is no number of bytes: {text}")
+    return int(text)
+
+
+def content_range(answer: requests.Response) -> tuple[int, ...]:
+    """The first byte's number, the last one's, and the whole file's size."""
+    text = answer.headers.get("Content-Range", "")
+    numbers = re.fullmatch("bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15})", text.strip())
+    if answer.status_code != 206 or not numbers:
+        raise ValueError(f"{status_of(answer)}, and not with the part that was asked for {text}")
+    return tuple(map(int, numbers.groups()))
+
+
+def status_of(answer: requests.Response) -> str:
+    return f"the server answers {answer.status_code} {answer.reason}"
+
+
+def reason_of(error: Exception) -> str:
+    """One printable line, whatever a server has put into it."""
+    if isinstance(error, DownloadError):
+        return str(error)  # it holds a reason
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        text = status_of(error.response)
+    elif isinstance(error, requests.RequestException | HTTPError):
+        cause = getattr(error.args[0] if error.args else None, "reason", None)  # urllib3's
+        text = f"{type(error).__name__}: {cause or error}"
+    else:
+        text = str(error)
+    return "".join(c if c.isprintable() else "?" for c in text)[:_TOLD]
+
+
+def body_of(answer: requests.Response, most: int) -> Iterator[bytes]:
+    """What comes, piece by piece. Raises CutError where it breaks off, ValueError at more."""
+    came = 0
+    try:
+        for chunk in answer.iter_content(CHUNK):
+            came += len(chunk)
+            if came > most:
+                raise ValueError(f"more comes than the {most} bytes that are due")
+            yield chunk
+    except (requests.RequestException, HTTPError) as error:
+        raise CutError(f"the connection broke off: {reason_of(error)}") from None
