@@ -110,9 +110,9 @@ def in_original_names(network: nn.Module, family: str) -> dict[str, Tensor]:
 def random_network(key: str, dcls: bool) -> nn.Module:
     """A full-size variant whose random positions are spread over their window."""
     network = build_network(BACKBONES[key], dcls)
-    size = BACKBONES[key].dcls.size
     with torch.no_grad():
         for layer in dcls_layers(network).values():
+            size = layer.dilated_kernel_size[0]
             layer.P.uniform_(-(size // 2), size // 2)
     return network.eval()
 

@@ -21,12 +21,21 @@ COLUMNS = [
 ]  # fmt: skip
 
 
+# Points by which weights of unknown accuracy may fall behind what is known of their baseline.
+BEHIND = 0.03
+
+
 def known_top1(study: Study, key: str, dcls: bool) -> float:
     """ImageNet's top-1 (0-1) that is known of a variant's weights; missing where it is not, where
     the file is not the published one, or the pictures are a reader's own."""
+    return _known(study, key, dcls, dcls)
+
+
+def _known(study: Study, key: str, dcls: bool, of: bool) -> float:
+    """The same of its form without or with DCLS (`of`), told of a variant."""
     if study.choices.pictures or study.inputs.published(key, dcls) is None:
         return float("nan")
-    known = next(b for b in study.choices.profile.known if b.key == key).top1[dcls]
+    known = next(b for b in study.choices.profile.known if b.key == key).top1[of]
     return float("nan") if known is None else known / 100
 
 
@@ -51,10 +60,13 @@ def weights_table(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
         n, right = len(pictures), int(pictures.top1.sum())
         known = known_top1(study, backbone.key, dcls)
         p = float("nan") if pd.isna(known) else binomtest(right, n, known).pvalue
+        baseline = _known(study, backbone.key, dcls, False)
         published = study.inputs.published(backbone.key, dcls) is not None
         remarks = [*told.get(variant_name(backbone.key, dcls), [])]
         if p < ALARM:
             remarks.append(_gap(right / n, n, known))
+        elif pd.isna(known) and _is_behind(right, n, baseline):
+            remarks.append(_behind(right / n, n, baseline))
         rows.append(
             [backbone.key, backbone.titled(dcls) + " mini" * (mini and not backbone.origin), dcls,
              shown(path), sha256_of(path), unverified.get(path, "yes" * published),
@@ -63,14 +75,31 @@ def weights_table(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def _is_behind(right: int, n: int, baseline: float) -> bool:
+    """Whether fewer are right than chance allows if it is nearly as good as its baseline."""
+    if pd.isna(baseline):
+        return False
+    return binomtest(right, n, baseline - BEHIND, alternative="less").pvalue < ALARM
+
+
+def _behind(top1: float, n: int, baseline: float) -> str:
+    return (
+        f"top-1 {100 * top1:.1f} % of {n} pictures; nothing is published of it, and of its "
+        f"baseline {100 * baseline:.1f} %: {_DISTRUST}"
+    )
+
+
 def _gap(top1: float, n: int, known: float) -> str:
     words = f"top-1 {100 * top1:.1f} % of {n} pictures, and {100 * known:.1f} % is known of it"
     if top1 > known:
         return f"{words}: more than chance allows; other pictures than ImageNet's validation set?"
-    return (
-        f"{words}: less than chance allows. A wrong file, positions with exchanged axes, another "
-        "preprocessing or other pictures would do that: do not trust its score"
-    )
+    return f"{words}: {_DISTRUST}"
+
+
+_DISTRUST = (
+    "less than chance allows. A wrong file, positions with exchanged axes, another preprocessing "
+    "or other pictures would do that: do not trust its score"
+)
 
 
 def remarks(table: pd.DataFrame) -> list[str]:

@@ -100,8 +100,25 @@ def test_a_gap_beyond_chance_is_told_and_one_within_is_not(study, right):
     assert ("do not trust its score" in line) == (right < 165)
 
 
+@pytest.mark.parametrize("right", [0, 120, 140, 150, 160, 200])
+def test_dcls_weights_of_which_nothing_is_published_must_not_fall_far_behind_their_baseline(
+    study, right
+):
+    table = weights_table(study, scored(study, {"caformer_s18_dcls": right}))
+    expected = 0.836 - 0.03
+    chance = [
+        math.comb(200, k) * expected**k * (1 - expected) ** (200 - k) for k in range(right + 1)
+    ]
+    told = remarks(table)
+    assert len(told) == (sum(chance) < 0.001)
+    if told:
+        assert told[0].startswith("CAFormer-S18 + DCLS: top-1 ")
+        assert "of its baseline 83.6 %" in told[0]
+    assert math.isnan(table.set_index(["backbone", "dcls"]).p["caformer_s18", True])
+
+
 def test_weights_without_a_known_accuracy_and_a_readers_pictures_are_not_compared(study, tmp_path):
-    table = weights_table(study, scored(study, {"caformer_s18_dcls": 0, "resnet50": 0}))
+    table = weights_table(study, scored(study, {"resnet50": 0}))
     assert [line.partition(":")[0] for line in remarks(table)] == ["ResNet-50"]
     elsewhere = study.changed(pictures=str(tmp_path / "clickme" / "val"))
     assert remarks(weights_table(elsewhere, scored(study, {"resnet50": 0}))) == []
