@@ -108,10 +108,14 @@ def test_a_measurement_is_remembered_and_a_damaged_memory_made_anew(tmp_path, mo
     remembered_form(network, "b", 224, path)
     assert len(calls) == 2
     assert len(json.loads(path.read_text())) == 2
-    for damaged in ("{", "[1]", json.dumps(dict.fromkeys(json.loads(path.read_text()), 3))):
+    known = json.loads(path.read_text())
+    wrong = [dict.fromkeys(known, value) for value in (3, {}, {"channels_last": "no"})]
+    wrong.append({name: form | {"fused": None} for name, form in known.items()})
+    wrong.append({name: form | {"more": True} for name, form in known.items()})
+    for damaged in ("{", "[1]", "null", "[" * 10**5, *map(json.dumps, wrong)):
         path.write_text(damaged)
         assert remembered_form(network, "a", 224, path) == Form(False, True)
-    assert len(calls) == 5
+    assert len(calls) == 11
 
 
 def test_a_miniatures_form_is_not_measured_and_a_full_size_networks_is(monkeypatch):
