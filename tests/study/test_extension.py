@@ -501,8 +501,9 @@ def by_an_environment_beside_the_file(folder: Path) -> tuple[Path, Path, dict[st
 @pytest.mark.skipif(sys.platform != "linux", reason="environments as Linux lays them out")
 @pytest.mark.parametrize(
     "way",
-    [by_pythonpath, by_pip_user, by_system_site_packages, by_dist_packages,
-     by_an_environment_beside_the_file],
+    [by_pythonpath, pytest.param(by_pip_user, marks=pytest.mark.slow),
+     pytest.param(by_system_site_packages, marks=pytest.mark.slow),
+     pytest.param(by_dist_packages, marks=pytest.mark.slow), by_an_environment_beside_the_file],
 )  # fmt: skip
 def test_no_installed_package_is_searched_wherever_it_lies(way, tmp_path):
     environment, packages, variables = way(tmp_path)
