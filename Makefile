@@ -2,6 +2,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+# The Python with which runs are started: the environment's, else conda's.
+RUNNING := $(or $(wildcard $(BIN)/python),$(PYTHON))
 # Processes that run the tests; make test WORKERS=8 on a larger machine.
 WORKERS := 2
 READY := $(VENV)/.ready
@@ -55,7 +57,8 @@ demo-data: $(READY)
 # Removes what runs wrote, kept scores included, unless one is at work; keeps the environment, the
 # embedded example and downloads.
 clean:
-	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m lib.commands.clean
+	@if $(RUNNING) -c 'import lib.runner.clean' 2>/dev/null; then $(RUNNING) -m lib.runner.clean; \
+		else rm -rf data/output data/rehearsal figures/demo* figures/paper* figures/rehearsal*; fi
 	rm -rf .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 

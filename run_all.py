@@ -123,10 +123,7 @@ def build_parser() -> argparse.ArgumentParser:
     data("--download", action="store_true", help="fetch what is missing, then run")
     data("--download-only", action="store_true", help="fetch what is missing, run nothing")
     data("--unverified", action="store_true",
-         help="fetch also what no publisher's checksum can be had of; results say so")  # fmt: skip
-    data("--accept", nargs="+", action="extend", type=_names, default=[], metavar="NAME",
-         help="tensors that weights files may lack or have beyond their network's, by name or "
-         "pattern ('*.total_ops'); results say so")  # fmt: skip
+         help="also fetch files whose publisher's checksum is unavailable; results say so")  # fmt: skip
     data("--offline", action="store_true", help="never use the network")
     what("--protocols", nargs="+", action="extend", type=_names, default=[], metavar="KEY",
          help="how human maps are read (default: published corrected; published needs 17 shards "
@@ -136,6 +133,9 @@ def build_parser() -> argparse.ArgumentParser:
          "pictures and maps with labels.csv (see docs/own-data.md)")  # fmt: skip
     what("--extend", type=_folder, metavar="FILE.py",
          help="a file that adds models and methods of yours (see docs/own-models.md)")  # fmt: skip
+    what("--accept", nargs="+", action="extend", type=_names, default=[], metavar="NAME",
+         help="tensors that weights files may lack or have beyond their network's, by name or "
+         "pattern ('*.total_ops'); results say so")  # fmt: skip
     what("--target", default=TARGETS[0], metavar="CLASS",
          help=f"whose evidence maps show: {' or '.join(TARGETS)} (default: "
          f"{TARGETS[0]}, the picture's label)")  # fmt: skip
@@ -382,8 +382,8 @@ def prepared(options, study, known, chosen, values, command, progress):
     found = preflight.check(chosen, values, study)
     if found.problems:
         raise RunError(found.problems[0].fault.key, "\n\n".join(map(str, found.problems)))
-    for variant, told in found.told.items():
-        progress.say(f"about the weights of {variant}: {'; '.join(told)}")
+    for variant, remarks in found.remarks.items():
+        progress.say(f"about the weights of {variant}: {'; '.join(remarks)}")
     session = Session(
         chosen, known, values, study, found.environment, progress,
         options.force, options.timeout, command,

@@ -4,11 +4,17 @@ The names below are the shortest way in; the files beside this one are doors to 
 """
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 
-if sys.argv[:1] == ["-m"] and sys.path and Path(sys.path[0]) != Path(__file__).parents[1]:
-    # `python -m lib.…` searches the folder in which it is typed first. That may be a folder of
-    # somebody's pictures, with a tqdm.py among them.
+# `python -m lib.…` searches the folder in which it is typed first, which may be a folder of
+# somebody's images with a tqdm.py among them.
+if (
+    sys.argv[:1] == ["-m"]
+    and any(a == "-m" and b.startswith("lib.") for a, b in pairwise(sys.orig_argv))
+    and not sys.flags.safe_path
+    and Path(sys.path[0]) != Path(__file__).parents[1]
+):
     del sys.path[0]
 
 import lazy_loader

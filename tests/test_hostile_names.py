@@ -6,6 +6,7 @@ In a browser: `test_run_all.py`.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import nbformat
 import pandas as pd
@@ -18,9 +19,10 @@ from lib.report.readable import as_html
 
 def test_tables_in_notebooks_are_escaped():
     table = pd.DataFrame({"name": [EVIL, "a & b"], EVIL: [0.123456789, 2.0], "n": [1, 2]})
+    table["path"], table["list"] = [Path(EVIL), 3], [[EVIL], (EVIL,)]
     html = as_html(table, f"of {EVIL}").to_html()
     assert EVIL not in html
-    assert html.count("&lt;img src=x onerror=window.ran=1&gt;") == 3
+    assert html.count("&lt;img src=x onerror=window.ran=1&gt;") == 6
     assert "0.123457" in html
     assert "<th" in html
 

@@ -8,11 +8,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 from uuid import uuid4
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _PARTIAL = re.compile(r"\.[0-9a-f]{8}-.")
 
@@ -60,31 +56,6 @@ def write_json(path: Path, value: object) -> None:
     """The value as a JSON file, whole or not at all."""
     with write_atomically(path) as partial:
         partial.write_text(json.dumps(value, indent=1), encoding="utf-8")
-
-
-# A spreadsheet runs what begins so as a formula, and a file's name may.
-_FORMULA = re.compile(r"\s*[=+\-@]|[\t\r\n]")
-
-
-def csv_text(table: pd.DataFrame) -> str:
-    """A table as CSV that is safe to open in a spreadsheet: text that would be a formula there gets
-    an apostrophe before it. Numbers stay as they are."""
-    texts = table.select_dtypes(["object", "string", "category"]).columns
-    safe = table.assign(**{name: table[name].map(_no_formula) for name in texts})
-    return safe.rename(columns=_no_formula).to_csv(index=False)
-
-
-def _no_formula(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    value = value.replace("\r", " ")  # where it is not quoted, a line would begin after it
-    if not _FORMULA.match(value):
-        return value
-    try:
-        float(value)
-    except ValueError:
-        return f"'{value}"
-    return value
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def parse_json(text: str | bytes, schema: Mapping[str, Any], name: object) -> An
         _check(json.dumps(schema))(value)
     except fastjsonschema.JsonSchemaValueException as error:
         raise DamagedJson(
-            f"{name} has not the shape that it should: {_shown(error.message)}"
+            f"{name} does not have the expected shape: {_shown(error.message)}"
         ) from None
     return value
 

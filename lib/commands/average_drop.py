@@ -15,9 +15,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from lib.analyses.faithfulness import score_folder
-from lib.base.files import csv_text, refuse_as_output, write_atomically
+from lib.base.files import refuse_as_output, write_atomically
 from lib.base.paths import shown
-from lib.commands.running import ACCEPT, run, tell_of_weights
+from lib.base.spreadsheets import csv_text
+from lib.commands.running import ACCEPT, accepted, print_remarks, run
 from lib.maps.methods import METHODS
 from lib.networks.checkpoints import MissingWeights
 from lib.people.picture_folders import listed_pictures
@@ -68,9 +69,9 @@ def _run(options: argparse.Namespace) -> None:
     study = Study.from_profile(
         options.profile, options.models, options.methods,
         device=options.device, data_dir=options.data_dir, extend=options.extend,
-        accept=options.accept,
+        accept=accepted(options),
     )  # fmt: skip
-    tell_of_weights(study.networks.told())
+    print_remarks(study.networks.remarks())
     methods, variants = study.choices.methods, study.choices.variants
     paths = listed_pictures(options.images, options.list, options.limit)
     if options.out is not None:

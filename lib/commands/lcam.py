@@ -31,7 +31,7 @@ from lib.analyses.lcam.trainings import (
 from lib.base.files import write_atomically
 from lib.base.paths import shown
 from lib.base.tables import unknown_name
-from lib.commands.running import ACCEPT, run, tell_of_weights
+from lib.commands.running import ACCEPT, accepted, print_remarks, run
 from lib.figures.lcam import plot_looks, plot_losses
 from lib.figures.style import use_study_style
 from lib.maps.learned.attention import ATTENTIONS, MASKINGS
@@ -129,9 +129,9 @@ def _run(options: argparse.Namespace, made: Callable | None) -> None:
     study = Study.from_profile(
         options.profile, options.models, (), device=options.device,
         data_dir=options.data_dir, precision=options.precision, extend=options.extend,
-        accept=options.accept,
+        accept=accepted(options),
     )  # fmt: skip
-    tell_of_weights(study.networks.told())
+    print_remarks(study.networks.remarks())
     keys = [row.key for row in ATTENTIONS.select(options.methods)]
     recipes = {
         (b.key, key): _recipe(options, b, key) for b in study.choices.backbones for key in keys

@@ -16,7 +16,7 @@ from PIL import Image
 
 from lib.base.files import write_atomically
 from lib.base.tables import unknown_name
-from lib.commands.running import ACCEPT, run, tell_of_weights
+from lib.commands.running import ACCEPT, accepted, print_remarks, run
 from lib.figures.heatmaps import overlay
 from lib.maps.methods import METHODS
 from lib.maps.placed import heatmaps
@@ -70,7 +70,7 @@ def _loaded(options: argparse.Namespace) -> tuple[StudyModel, list[str]]:
     dcls, weights, extend = options.dcls, options.weights, options.extend
     study = Study.from_profile(
         "demo" if weights == "demo" else "paper", models=[key], device=options.device,
-        extend=extend, accept=options.accept,
+        extend=extend, accept=accepted(options),
     )  # fmt: skip
     if BACKBONES[key].origin and weights in ("demo", "paper"):
         if not (path := study.inputs.weights_path(key, dcls)).is_file():
@@ -87,7 +87,7 @@ def _loaded(options: argparse.Namespace) -> tuple[StudyModel, list[str]]:
         known = weights in WEIGHTS
         if not known and not Path(weights).is_file():
             raise unknown_name("weights", weights, [*WEIGHTS, "or a file that is there"])
-        model = load_model(key, dcls, weights if known else Path(weights), accept=options.accept)
+        model = load_model(key, dcls, weights if known else Path(weights), accept=accepted(options))
         model = model.to(study.networks.device())
     if METHODS[method].learned:
         if weights not in ("demo", "paper"):
@@ -161,8 +161,8 @@ def _run(options: argparse.Namespace) -> None:
     if options.picture.resolve() in (out.resolve(), out.with_suffix(".npy").resolve()):
         raise ValueError(f"--out {out} would replace the picture; choose another name")
     model, names = _loaded(options)
-    if told := model.provenance.told:
-        tell_of_weights({model.variant: told})
+    if remarks := model.provenance.remarks:
+        print_remarks({model.variant: remarks})
     print("\n".join(show(options.picture, model, method, names, options.target, out)))
     if options.weights in ("demo", "random"):
         print(

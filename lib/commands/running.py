@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from lib.base.shortage import is_out_of_memory
 from lib.base.words import printable
 
-# Of --accept, as run_all.py has it.
+# The option --accept, as run_all.py has it; `accepted` reads it.
 ACCEPT = {
-    "nargs": "+", "default": [], "metavar": "NAME",
+    "nargs": "+", "action": "extend", "default": [], "metavar": "NAME",
     "help": "tensors that weights files may lack or have beyond their network's, by name or "
     "pattern ('*.total_ops')",
 }  # fmt: skip
 
 
-def tell_of_weights(told: Mapping[str, Sequence[str]]) -> None:
-    """Print what must be told of the weights, a line per variant."""
-    for variant, words in told.items():
+def accepted(options: argparse.Namespace) -> list[str]:
+    """The names of --accept, given with spaces or commas between them."""
+    return [name.strip() for text in options.accept for name in text.split(",") if name.strip()]
+
+
+def print_remarks(remarks: Mapping[str, Sequence[str]]) -> None:
+    """Print what a reader of results must know of the weights, a line per variant."""
+    for variant, words in remarks.items():
         print(printable(f"about the weights of {variant}: {'; '.join(words)}"), file=sys.stderr)
 
 

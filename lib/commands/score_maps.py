@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib.base.files import csv_text, refuse_as_output, write_atomically, write_json
+from lib.base.files import refuse_as_output, write_atomically, write_json
 from lib.base.fingerprint import sha256_of
 from lib.base.geometry import WHOLE
 from lib.base.paths import shown
+from lib.base.spreadsheets import csv_text
 from lib.base.versions import commit, environment
 from lib.base.words import in_lines, some_of
 from lib.commands.running import run

@@ -6,6 +6,7 @@ or left over but what a file's `Reading` names; that is told, never silent.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,16 +15,17 @@ import torch
 from timm.models import convnext, fastvit, metaformer
 from torch import Tensor, nn
 
-from lib.base.words import in_lines, some_of
-from lib.networks.containers import WeightsError, read_weights
+from lib.base.words import in_lines, printable, some_of
 from lib.networks.dcls import dcls_layers
 from lib.networks.sources import AS_IS, Reading
+from lib.networks.weights_files import WeightsError, read_weights
 
 _FILTERS = {
     "convnext": convnext.checkpoint_filter_fn,
     "metaformer": metaformer.checkpoint_filter_fn,
     "fastvit": fastvit.checkpoint_filter_fn,
 }
+_LONGEST = 100  # characters of a name
 _NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # Positions are added to half a window in float32, whose steps there are eps x size; so far, a
 # kernel changes by no more than the order of a sum would change it.
@@ -35,7 +37,12 @@ class MissingWeights(FileNotFoundError):
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+    return any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _shown(name: str) -> str:
+    """A name of the file's own making, as a message may hold it."""
+    return printable(name if len(name) <= _LONGEST else f"{name[:_LONGEST]} …")
 
 
 def in_timms_names(
@@ -50,7 +57,8 @@ def in_timms_names(
         return dict(state), []
     if family == "fastvit":  # its stages are told from all names together
         return rename(dict(state), network), []
-    if any(name in network.state_dict() and name.startswith("stem") for name in state):
+    own = network.state_dict().keys()
+    if any(name in own and name.startswith("stem") for name in state):
         return dict(state), []  # timm's own naming
     renamed: dict[str, Tensor] = {}
     unknown = []
@@ -76,18 +84,18 @@ def load_weights(
 ) -> list[str]:
     """Load published weights, or ones in timm's naming, into the network.
 
-    Returns what must be told of them, as `fitted`; raises what it raises.
+    Returns what a reader of results must know of them, as `fitted`; raises what it raises.
     """
-    state, told = fitted(network, path, family, reading)
+    state, remarks = fitted(network, path, family, reading)
     lacking = {name: t for name, t in network.state_dict().items() if name not in state}
     network.load_state_dict({**lacking, **state})
-    return told
+    return remarks
 
 
 def fitted(
     network: nn.Module, path: Path, family: str, reading: Reading = AS_IS
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """A file's tensors by the network's names, and what a reader of results must be told of them.
+    """A file's tensors by the network's names, and what a reader of results must know of them.
 
     network : only its names, shapes and kinds count: it may be on torch's meta device
     Raises MissingWeights, and WeightsError listing every tensor that is missing, unexpected,
@@ -104,35 +112,47 @@ def fitted(
             f"{path} does not fit the model: timm cannot rename its tensors "
             f"({type(error).__name__}: {error})"
         ) from error
+    return _compared(network, state, unknown, path, reading)
+
+
+def _compared(
+    network: nn.Module,
+    state: Mapping[str, Tensor],
+    unknown: Sequence[str],
+    path: Path,
+    reading: Reading,
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The same, of tensors by timm's names, and names that no filter knows."""
     expected = network.state_dict()
     surplus = [name for name in [*state, *unknown] if name not in expected]
     lacking = [name for name in expected if name not in state]
     passed = [n for n in surplus if _matches(n, (*reading.surplus, *reading.accepted))]
     left = [n for n in lacking if _matches(n, (*reading.lacking, *reading.accepted))]
+    refused = [name for name in surplus if name not in passed]
     state = {name: tensor for name, tensor in state.items() if name in expected}
     problems = [f"missing: {name}" for name in lacking if name not in left]
-    problems += [f"unexpected: {name}" for name in surplus if name not in passed]
+    problems += [f"unexpected: {_shown(name)}" for name in refused]
     problems += [p for name, t in state.items() if (p := _misfit(name, t, expected[name]))]
-    told = _left_and_passed(passed, left)
+    remarks = _left_and_passed(passed, left)
     if not problems:
         found, more = _positions(network, state, reading.accepted)
-        problems, told = found, told + more
+        problems, remarks = found, remarks + more
     if problems:
         listed = in_lines([f"  {problem}" for problem in problems], 20)
         advice = ""
-        if passable := [p for p in problems if p.startswith(("missing", "unexpected"))]:
-            name = passable[0].partition(": ")[2]
-            advice = f"\nWhat you know to be harmless is accepted by its name: --accept {name!a}"
+        if refused:
+            name = shlex.quote(_shown(refused[0]))
+            advice = f"\nWhat you know to be harmless is accepted by its name: --accept {name}"
         raise WeightsError(f"{path} does not fit the model:\n{listed}{advice}")
-    return state, told
+    return state, remarks
 
 
 def _refuse_other_form(stored: Mapping[str, Tensor], path: Path, family: str) -> None:
     folded = [name for name in stored if ".reparam_conv." in name or ".lkb_reparam." in name]
     if family == "fastvit" and folded:
         raise WeightsError(
-            f"{path} holds FastViT re-parameterised for inference (such as {folded[0]}): its "
-            "branches are folded, and with them the convolutions that DCLS replaces. The study "
+            f"{path} holds FastViT re-parameterised for inference (such as {_shown(folded[0])}): "
+            "its branches are folded, and with them the convolutions that DCLS replaces. The study "
             "needs the network as it was trained; take the file from before `reparameterize_model`"
         )
 
@@ -152,25 +172,25 @@ def _misfit(name: str, tensor: Tensor, expected: Tensor) -> str:
 
 
 def _left_and_passed(passed: Sequence[str], left: Sequence[str]) -> list[str]:
-    told = []
+    remarks = []
     if passed:
-        told.append(f"not read, and not the network's: {len(passed)} ({some_of(passed)})")
+        names = some_of([*map(_shown, passed)])
+        remarks.append(f"not read, and not the network's: {len(passed)} ({names})")
     if left:
-        told.append(
-            f"not in the file, left as a fresh network has them: {len(left)} ({some_of(left)})"
-        )
-    return told
+        names = some_of(left)
+        remarks.append(f"not in the file, left as a fresh network has them: {len(left)} ({names})")
+    return remarks
 
 
 def _positions(
     network: nn.Module, state: Mapping[str, Tensor], accepted: Sequence[str]
 ) -> tuple[list[str], list[str]]:
-    """What is wrong with a file's positions, and what must be told of them.
+    """What is wrong with a file's positions, and what a reader must know of them.
 
     A stage shares one tensor, and the file repeats it for each layer. Loading keeps the last,
     as the original code does.
     """
-    problems, told = [], []
+    problems, remarks = [], []
     stages: dict[int, list[tuple[str, float]]] = {}
     for name, layer in dcls_layers(network).items():
         if f"{name}.P" in state:
@@ -182,16 +202,18 @@ def _positions(
         if furthest > size // 2 + _ROUNDING * size:
             words = f"positions up to {furthest:.4g} from the centre of a window of {size:g}"
             if _matches(last, accepted):
-                told.append(f"{last}: {words}: weights there are lost")
+                remarks.append(f"{last}: {words}: weights there are lost")
             else:
                 problems.append(f"{last}: {words}; --accept {last!a} loses the weights there")
         apart = {n: float((state[n].double() - positions).abs().max()) for n, _ in copies}
         name, most = max(apart.items(), key=lambda item: item[1])
         if most > _ROUNDING * size:
-            told.append(
+            remarks.append(
                 f"the stage's copies of its positions differ by up to {most:.3g} cells ({name} "
                 f"from {last}): the last is taken, as by the original code"
             )
         elif most:
-            told.append(f"copies of the positions of {last} differ by rounding ({most:.1e} cells)")
-    return problems, told
+            remarks.append(
+                f"copies of the positions of {last} differ by rounding ({most:.1e} cells)"
+            )
+    return problems, remarks

@@ -94,14 +94,14 @@ def _fetch_one(
     size = published.size or source.about_bytes
     tell(f"{megabytes(size)} ({checked}), {source.address}")
     transfer = Transfer(source, published, known.data / ".downloads", tell)
-    tried(transfer.attempt)
+    tried(transfer.attempt, transfer.came)
     place = known.data / source.place
     place.parent.mkdir(parents=True, exist_ok=True)
     arriving = partial_name(place)
     try:
         shutil.move(transfer.part, arriving)  # the place may be a link to another disk
+        known.record(place, arriving, source.address, published.checksum)
         arriving.replace(place)
     finally:
         arriving.unlink(missing_ok=True)
     transfer.forget()
-    known.record(place, source.address, published.checksum)

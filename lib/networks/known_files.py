@@ -6,7 +6,8 @@ that changes is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from lib.base.files import write_json
 from lib.base.fingerprint import sha256_of
 from lib.base.stored_json import SHA256, TEXT, mapping, of_each, parse_json
 
+_CHECKSUM = re.compile("(md5|sha256|crc32c):[0-9a-f]{8,64}")
 _KNOWN = of_each(mapping({"sha256": SHA256}, {"origin": TEXT, "publishers_checksum": TEXT}))
-_NONE_HAD = "none was had (--unverified)"
 
 
 class KnownFiles:
@@ -25,10 +26,13 @@ class KnownFiles:
     def __init__(self, data: Path):
         self.data = data
         self.path = data / "known_files.json"
+        self._entries = self._read()
+
+    def _read(self) -> dict[str, dict[str, Any]]:
         try:
-            self._entries = parse_json(self.path.read_bytes(), _KNOWN, "its JSON")
+            return parse_json(self.path.read_bytes(), _KNOWN, "its JSON")
         except FileNotFoundError:
-            self._entries = {}
+            return {}
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"{self.path} cannot be read ({error}); it holds the hashes of your files: "
@@ -37,40 +41,47 @@ class KnownFiles:
 
     def check(self, paths: Iterable[Path], origin: str = "found in place") -> list[str]:
         """Names of those that are not what they were; new ones become known."""
-        changed = []
-        known = len(self._entries)
+        new, changed = {}, []
         for path in paths:
-            name = self._name(path)
-            digest = sha256_of(path)
-            entry = self._entries.setdefault(name, {"sha256": digest, **_facts(path, origin)})
-            if entry["sha256"] != digest:
+            name, digest = self._name(path), sha256_of(path)
+            if name not in self._entries:
+                new[name] = {"sha256": digest, **_facts(path, origin)}
+            elif self._entries[name]["sha256"] != digest:
                 changed.append(name)
-        if len(self._entries) > known:
-            self._write()
+        if new:
+            self._write(new)
         return changed
 
-    def record(self, path: Path, origin: str, checksum: str) -> None:
-        """A file that has just been fetched. checksum : the publisher's, "" if none was had"""
-        verified = {"publishers_checksum": checksum or _NONE_HAD}
-        entry = {"sha256": sha256_of(path), **_facts(path, origin), **verified}
-        self._entries[self._name(path)] = entry
-        self._write()
+    def record(self, place: Path, fetched: Path, origin: str, checksum: str) -> None:
+        """A file that has just been fetched and is about to take its place.
+
+        checksum : the publisher's, "" if none could be had
+        """
+        entry = {"sha256": sha256_of(fetched), **_facts(fetched, origin)}
+        self._write({self._name(place): entry | {"publishers_checksum": checksum}})
 
     def unverified(self, paths: Iterable[Path]) -> dict[str, str]:
-        """{name: why} of the known ones that no publisher's checksum has confirmed."""
+        """{name: why} of those files that no publisher's checksum has confirmed as they are."""
         whys = {}
-        for name in map(self._name, paths):
+        for path in paths:
+            name = self._name(path)
             entry = self._entries.get(name)
-            if entry and "publishers_checksum" not in entry:
+            if entry is None:
+                whys[name] = "found in place"
+            elif entry["sha256"] != sha256_of(path):
+                whys[name] = "changed since its first use"
+            elif "publishers_checksum" not in entry:
                 whys[name] = entry.get("origin", "found in place")
-            elif entry and entry["publishers_checksum"].startswith("none"):
-                whys[name] = f"fetched; publisher's checksum: {entry['publishers_checksum']}"
+            elif not _CHECKSUM.fullmatch(entry["publishers_checksum"]):
+                whys[name] = "its publisher's checksum was unavailable (--unverified)"
         return whys
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.data).as_posix()
 
-    def _write(self) -> None:
+    def _write(self, new: Mapping[str, dict[str, Any]]) -> None:
+        """Add entries to those that are there now: another process may have added some."""
+        self._entries = {**self._read(), **new}
         write_json(self.path, self._entries)
 
 

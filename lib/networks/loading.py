@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 
 import timm
@@ -12,20 +11,15 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from lib.base.files import write_atomically, write_json
-from lib.base.fingerprint import code_of, fingerprint, sha256_of
-from lib.base.paths import DEMO, OUTPUT
-from lib.base.stored_json import DamagedJson, of_each, read_json
+from lib.base.files import write_atomically
+from lib.base.fingerprint import sha256_of
+from lib.base.paths import DEMO
 from lib.base.tables import unknown_name
 from lib.networks.backbones import BACKBONES, Backbone, variant_name
-from lib.networks.building import build_network, finished, weightless
-from lib.networks.checkpoints import MissingWeights, fitted, load_weights
+from lib.networks.building import build_network, finished
+from lib.networks.checkpoints import MissingWeights, load_weights
 from lib.networks.models import Provenance, StudyModel
 from lib.networks.sources import AS_IS, WEIGHTS_SUFFIXES, Reading
-
-OPENED = OUTPUT / "weights.json"
-_REMEMBERED = 1000  # files
-_READ_BY = ("lib.networks.checkpoints", "lib.networks.containers", "lib.networks.dcls")
 
 
 def save_weights(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
@@ -45,7 +39,7 @@ def demo_weights_path(key: str, dcls: bool) -> Path:
     return DEMO / "checkpoints" / f"{variant_name(key, dcls)}.safetensors"
 
 
-def _demo_network(backbone: Backbone, dcls: bool) -> tuple[nn.Module, Provenance]:
+def _demo_model(backbone: Backbone, dcls: bool, reading: Reading) -> StudyModel:
     path = demo_weights_path(backbone.key, dcls)
     if not path.is_file():
         raise MissingWeights(
@@ -53,13 +47,10 @@ def _demo_network(backbone: Backbone, dcls: bool) -> tuple[nn.Module, Provenance
             "restore them with `git checkout -- data/demo` or make them with `make demo-data`"
         )
     num_classes = len((DEMO / "classes.txt").read_text(encoding="utf-8").splitlines())
-    network = build_network(backbone, dcls, mini=True, num_classes=num_classes)
-    load_weights(network, path, backbone.family)
-    provenance = Provenance(
-        variant_name(backbone.key, dcls), "file", "mini", str(path), sha256_of(path),
-        "miniature trained on the embedded example's procedural pictures",
-    )  # fmt: skip
-    return network, provenance
+    model = load_weights_file(backbone.key, dcls, path, reading, mini=True, classes=num_classes)
+    note = "miniature trained on the embedded example's procedural pictures"
+    model.provenance = replace(model.provenance, note=note)
+    return model
 
 
 def _random_network(backbone: Backbone, dcls: bool) -> tuple[nn.Module, Provenance]:
@@ -99,13 +90,17 @@ def load_model(
               for a file that does not fit
     """
     backbone = BACKBONES[key]
-    loaders = {"demo": _demo_network, "random": _random_network, "timm": _timm_network}
+    reading = Reading(container, accepted=tuple(accept))
     if isinstance(weights, Path) or str(weights).endswith(WEIGHTS_SUFFIXES):
-        reading = Reading(container, accepted=tuple(accept))
         return load_weights_file(key, dcls, Path(weights), reading)
-    if weights not in loaders:
-        raise unknown_name("weights", weights, loaders)
-    network, provenance = loaders[weights](backbone, dcls)
+    if weights == "demo":
+        return _demo_model(backbone, dcls, reading)
+    made = {"random": _random_network, "timm": _timm_network}
+    if weights not in made:
+        raise unknown_name("weights", weights, ["demo", *made])
+    if accept:
+        raise ValueError(f"no file is read of weights={weights!r}: there is nothing to accept")
+    network, provenance = made[weights](backbone, dcls)
     return StudyModel(network, backbone, provenance).eval()
 
 
@@ -122,46 +117,9 @@ def load_weights_file(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # what a file is allowed to lack is the same in every run
         network = build_network(backbone, dcls, mini=mini, num_classes=classes)
-    told = load_weights(network, path, backbone.family, reading)
+    remarks = load_weights(network, path, backbone.family, reading)
     size = "mini" if mini else "full"
     provenance = Provenance(
-        variant_name(key, dcls), "file", size, str(path), sha256_of(path), told=tuple(told)
+        variant_name(key, dcls), "file", size, str(path), sha256_of(path), remarks=tuple(remarks)
     )
     return StudyModel(network, backbone, provenance).eval()
-
-
-def told_of_weights(
-    backbone: Backbone,
-    dcls: bool,
-    path: Path,
-    reading: Reading = AS_IS,
-    mini: bool = False,
-    classes: int = 1000,
-) -> list[str]:
-    """Open a file of weights and compare it with its network, as loading would; no network is
-    made. Returns what must be told of it; remembered in `data/output/weights.json`, which may
-    be deleted at any time.
-
-    Raises MissingWeights, WeightsError.
-    """
-    if not path.is_file():
-        raise MissingWeights(f"no weights at {path}")
-    row = backbone.key, backbone.origin, dcls and (bool(backbone.origin) or backbone.dcls)
-    made = code_of(*_READ_BY), version("timm"), version("torch")
-    key = fingerprint({"facts": [sha256_of(path), row, reading, mini, classes, made]})
-    remembered = _remembered()
-    if key not in remembered:
-        with weightless(backbone):
-            network = build_network(backbone, dcls, mini=mini, num_classes=classes)
-        _, told = fitted(network, path, backbone.family, reading)
-        remembered = _remembered() | {key: told}
-        with contextlib.suppress(OSError):  # what is only quicker with it must not fail without it
-            write_json(OPENED, dict([*remembered.items()][-_REMEMBERED:]))
-    return remembered[key]
-
-
-def _remembered() -> dict[str, list[str]]:
-    try:
-        return read_json(OPENED, of_each({"type": "array", "items": {"type": "string"}}))
-    except (OSError, DamagedJson):
-        return {}

@@ -39,7 +39,7 @@ class Provenance:
     path, sha256 : of the weights file, None where there is none
     architecture : "full" or "mini"
     note         : what a reader must know, e.g. that the weights are random
-    told         : what was not as expected of the file, and was accepted
+    remarks      : what was not as expected of the file, and was accepted
     """
 
     variant: str
@@ -48,7 +48,7 @@ class Provenance:
     path: str | None = None
     sha256: str | None = None
     note: str = ""
-    told: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def _channels_second(features: Callable, head: Callable) -> tuple[Callable, Callable]:

@@ -118,4 +118,5 @@ def _checksum(headers: Mapping[str, str]) -> str:
             if len(digest) != 2 * length:
                 raise ValueError(f"x-goog-hash has no whole {kind}: {hashes[kind]}")
             return f"{kind}:{digest}"
-    raise ValueError("the server gives neither x-linked-etag nor x-goog-hash")
+    # Asking again changes nothing.
+    raise NoChecksumError("the server gives neither x-linked-etag nor x-goog-hash")

@@ -16,6 +16,7 @@ from urllib3.util import Retry
 RETRIES = 4  # after the first attempt, each after a longer pause
 TIMEOUT = (15, 60)  # seconds: for a connection, without a byte
 LONGEST_WAIT = 120  # seconds, whatever a server asks for
+PROGRESS = 2**20  # bytes, after which an attempt has not been in vain
 CHUNK = 2**16  # bytes; a connection that breaks off loses fewer
 _TOLD = 300  # characters of an error
 Result = TypeVar("Result")
@@ -73,14 +74,23 @@ def new_session() -> requests.Session:
     return session
 
 
-def tried(attempt: Callable[[], Result]) -> Result:
-    """What the attempt gives; if what comes is wrong or cut, it is made again after a pause."""
-    for number in range(RETRIES):
+def tried(attempt: Callable[[], Result], came: Callable[[], int] = lambda: 0) -> Result:
+    """What the attempt gives; if what comes is wrong or cut, it is made again after a pause.
+
+    came : how many bytes there are; an attempt that has brought many is none of the `RETRIES`
+    """
+    tries = most = 0
+    while True:
         try:
             return attempt()
         except ValueError:
-            time.sleep(2**number)
-    return attempt()
+            have = came()
+            tries = 0 if have - most >= PROGRESS else tries
+            most = max(most, have)
+            if tries == RETRIES:
+                raise
+            time.sleep(2**tries)
+            tries += 1
 
 
 def number_in(headers: Mapping[str, str], name: str) -> int:

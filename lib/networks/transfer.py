@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -31,6 +30,7 @@ from lib.networks.requesting import (
 )
 from lib.networks.sources import Source
 
+_OURS = re.compile(r"[0-9a-f]{12}-.*\.(part|json)")
 LARGEST = 4 * 2**30  # bytes, where nobody tells a file's size
 _WHITE = b"\xef\xbb\xbf \t\r\n\f\v"  # may precede a page's first tag
 _NOTE = mapping(
@@ -65,6 +65,10 @@ class Transfer:
         except ValueError:
             self.forget()
             raise
+
+    def came(self) -> int:
+        """Bytes that are there."""
+        return self.part.stat().st_size if self.part.exists() else 0
 
     def forget(self) -> None:
         self.part.unlink(missing_ok=True)
@@ -175,7 +179,7 @@ def _partial(folder: Path, place: str) -> tuple[Path, Path]:
 
 
 def sweep(folder: Path, data: Path) -> None:
-    """Leave partials of files that are still missing, and nothing else."""
+    """Remove partials of files that are not missing any more; nothing of any other name."""
     keep: set[Path] = set()
     for note in folder.glob("*.json"):
         with contextlib.suppress(OSError, ValueError):
@@ -183,9 +187,8 @@ def sweep(folder: Path, data: Path) -> None:
             if not (data / place).is_file():
                 keep.update(_partial(folder, place))
     for path in folder.glob("*"):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        elif path not in keep or path.is_symlink():
+        is_link = path.is_symlink()
+        if _OURS.fullmatch(path.name) and (is_link or not (path in keep or path.is_dir())):
             with contextlib.suppress(OSError):  # as of a file that is open on NFS
                 path.unlink()
 

@@ -199,7 +199,7 @@ def _plain(path: Path) -> list[Grid]:
 
 
 def _weights(path: Path) -> list[Grid]:
-    """Only what must be told: all of it is in the file, and below `Where it comes from`."""
+    """Only what a reader must know; the whole table stands among the further ones."""
     table = pd.read_csv(path)
     told = table[table.remarks.notna()][["label", "remarks"]]
     return [as_grid(told.rename(columns={"label": "model", "remarks": "what to know"}))]

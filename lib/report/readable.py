@@ -77,5 +77,7 @@ def readable_table(results: pd.DataFrame) -> pd.DataFrame:
 def as_html(table: pd.DataFrame, caption: str = "") -> Styler:
     """A table as notebooks show it. Names of files, of folders and of a reader's own rows stand in
     it, so all of its text is escaped."""
+    texts = [name for name in table.columns if table[name].dtype.kind not in "biufcmM"]
+    table = table.assign(**{name: [*map(str, table[name])] for name in texts})
     style = table.style.hide(axis="index").format(escape="html")
     return style.format_index(escape="html", axis="columns").set_caption(html.escape(caption))

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.base.files import csv_text
 from lib.base.paths import PUBLISHED_SCORES, shown
+from lib.base.spreadsheets import csv_text
 from lib.maps.methods import METHODS
 from lib.networks.backbones import BACKBONES
 from lib.report.readable import readable_table
+from lib.scores.accuracy import known_top1, remarks_of
 from lib.scores.ceiling import HUMAN_CEILING
 from lib.scores.results import paired_differences, summarise
-from lib.scores.weights_told import known_top1, remarks
 from lib.study.choices import Choices
 from lib.study.outputs import write_result
 from lib.study.study import Study
@@ -118,7 +118,7 @@ def write_results(
     """Write the results table as CSV (numbers), Markdown and LaTeX (rounded).
 
     missed  : what `lib.scores.study_scores.left_out` tells; the caption names it
-    weights : as `lib.scores.weights_told.weights_table` makes it; the caption has its remarks
+    weights : as `lib.scores.accuracy.weights_table` makes it; the caption has its remarks
     """
     choices = study.choices
     subset = f"At most {choices.limit} pictures. " if choices.limit else ""
@@ -156,7 +156,7 @@ def _in_words(missed: pd.DataFrame) -> str:
 
 
 def _told(weights: pd.DataFrame) -> str:
-    told = remarks(weights)
+    told = remarks_of(weights)
     return f"About the weights: {'. '.join(told)}. " if told else ""
 
 

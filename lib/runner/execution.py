@@ -168,7 +168,7 @@ class Attempt:
             return self._full(f"\n{text}")
         if says_out_of_memory(said):
             return RunError("out of memory", f"{text}\n\n{self._memory()}\n{self._lower()}")
-        unreadable = error.ename in ("StoredError", "WeightsError")
+        unreadable = error.ename in ("StoredError", "WeightsError", "AttentionError")
         return RunError("unreadable files" if unreadable else "failed", text)
 
     def _of_error(self, error: Exception) -> RunError:

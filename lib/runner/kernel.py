@@ -6,11 +6,9 @@ import contextlib
 import logging
 import math
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +17,6 @@ from pathlib import Path
 os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # before jupyter looks for kernels
 
 import psutil
-from filelock import FileLock, Timeout
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
 from traitlets.config import Config
@@ -28,6 +25,7 @@ from lib.runner import signals
 from lib.runner.memory import MemoryWatch
 from lib.runner.progress import Progress
 from lib.runner.steps import code_cells
+from lib.runner.temporary import temporary_folder
 from lib.study.outputs import STAGING
 
 # What nbclient leaves unawaited at an interruption is no news: the runner tells what happened.
@@ -39,7 +37,6 @@ _START_TIMEOUT = 180  # seconds; a cold network disk takes its time
 _OUTPUT_TIMEOUT = 600
 # Otherwise ipykernel takes what compiled code prints at its crash, and dies with it.
 _CRASHES_TO_LOG = ["--IPKernelApp.capture_fd_output=False"]
-_PREFIX, _LOCK = "dcls-", "in-use.lock"
 _LONGEST_SOCKET = 90  # characters, of the 107 (macOS: 103) that a socket's path may have
 
 
@@ -130,24 +127,6 @@ class StudyEngine(Engine):
 
 
 papermill_engines.register("study", StudyEngine)
-
-
-@contextlib.contextmanager
-def temporary_folder() -> Iterator[Path]:
-    """A folder that goes with this process: at the end, or, if it is killed, at the next run's
-    start, which sees that nobody holds its lock any more."""
-    with (
-        tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as folder,
-        FileLock(Path(folder, _LOCK)),
-    ):
-        yield Path(folder)
-
-
-def sweep_temporary_folders() -> None:
-    """Remove what runs that were killed have left of `temporary_folder`."""
-    for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
-        with contextlib.suppress(OSError, Timeout), FileLock(lock, timeout=0):
-            shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 @contextlib.contextmanager

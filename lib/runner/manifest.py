@@ -66,9 +66,17 @@ def step_facts(
         hashlib.sha256(text.encode()).hexdigest(),
         dict(values),
         hashes(sorted(code)),
-        hashes([*step.inputs(study), *study.inputs.files()["extension"]]),
+        hashes([*step.inputs(study), *study.inputs.files()["extension"]]) | _verified(step, study),
         dict(environment),
     )
+
+
+def _verified(step: Step, study: Study) -> dict[str, str]:
+    """{file, in words: why no checksum of its publisher has verified it}, of what the step reads:
+    its results tell it."""
+    read = set(step.inputs(study))
+    unverified = study.inputs.unverified().items()
+    return {f"the checksum of {shown(path)}": why for path, why in unverified if path in read}
 
 
 def hashes(paths: Sequence[Path]) -> dict[str, str]:

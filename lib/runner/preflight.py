@@ -1,4 +1,4 @@
-"""Looking for trouble before any work: seconds now for hours later."""
+"""Looking for trouble before any work: seconds now, a minute where weights are read, for hours."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ from lib.networks.known_files import KnownFiles
 from lib.people.stored import StoredError, open_parts
 from lib.runner import within
 from lib.runner.faults import RunError, disk_advice
-from lib.runner.kernel import KERNEL, Kernel, temporary_folder
+from lib.runner.kernel import KERNEL, Kernel
 from lib.runner.progress import Progress
 from lib.runner.steps import Step, literal
+from lib.runner.temporary import temporary_folder
 from lib.study.inputs import MissingInputs
 from lib.study.outputs import of_another_study
 from lib.study.places import Places
@@ -52,12 +53,12 @@ def trouble(fault: str, text: str, *mends: str) -> RunError:
 class Findings:
     """problems : what would stop the steps
     environment : in which they would run
-    told        : {variant: what must be told of its weights}
+    remarks     : {variant: what a reader of results must know of its weights}
     """
 
     problems: Sequence[RunError] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
-    told: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    remarks: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def check(steps: Sequence[Step], values: Mapping[str, object], study: Study) -> Findings:
@@ -189,7 +190,8 @@ def check_kernel(steps: Sequence[Step], values: Mapping[str, object]) -> Finding
             f"Python than this one, {sys.executable}; let this environment's own be found:"
         )
         return Findings([trouble("not ready", text, *mends)])
-    return Findings(_problems_within(report), report.get("environment", {}), report.get("told", {}))
+    problems, environment = _problems_within(report), report.get("environment", {})
+    return Findings(problems, environment, report.get("remarks", {}))
 
 
 def _mends(folder: str) -> list[str]:

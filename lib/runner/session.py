@@ -19,11 +19,12 @@ from lib.base.words import clock
 from lib.runner import signals
 from lib.runner.execution import Attempt
 from lib.runner.faults import RunError, full_disk
-from lib.runner.kernel import end_processes, sweep_temporary_folders
+from lib.runner.kernel import end_processes
 from lib.runner.manifest import Facts, Manifest, Record, differences, hashes, step_facts
 from lib.runner.outcomes import END_THE_RUN, Outcome, write_run
 from lib.runner.progress import Progress
 from lib.runner.steps import Step
+from lib.runner.temporary import sweep_temporary_folders
 from lib.study.study import Study
 
 _STAGING = ".staging-"

@@ -6,6 +6,10 @@ import importlib
 import json
 import sys
 import traceback
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lib.study.study import Study
 
 
 def report(modules: list[str], values: dict, reads: list[str] = ()) -> str:
@@ -39,12 +43,21 @@ def report(modules: list[str], values: dict, reads: list[str] = ()) -> str:
 
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
         found["environment"]["device"] = f"{device} {name}".strip()
-        if "weights" in reads:  # now, and not in a notebook hours later
-            if not study.choices.keep_going:  # then what cannot be used is left out, and named
-                found["weights"] = study.networks.unusable()
-            found["told"] = study.networks.told()
     except ValueError as error:
         found["device"] = str(error)
     except BaseException as error:
         found["errors"].setdefault("lib", f"{type(error).__name__}: {error}")
+    else:
+        if "weights" in reads:  # now, and not in a notebook hours later
+            found |= _of_weights(study, "training checkpoints" in reads)
     return json.dumps(found)
+
+
+def _of_weights(study: Study, trained: bool) -> dict:
+    """Which weights cannot be used, and what results must tell of the others."""
+    try:
+        # With keep_going, what cannot be used is left out, and named.
+        unusable = [] if study.choices.keep_going else study.networks.unusable(trained)
+        return {"weights": unusable, "remarks": study.networks.remarks()}
+    except Exception as error:  # a file that may not be read, too little memory
+        return {"weights": [f"weights cannot be read: {type(error).__name__}: {error}"]}

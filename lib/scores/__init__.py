@@ -20,6 +20,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "statistics": ["effect_size", "holm", "images_needed", "mean_interval", "means_by",
         "sign_flip_p"],
     "study_scores": ["left_out", "score_study"],
-    "weights_told": ["weights_table"],
+    "accuracy": ["weights_table"],
     "claims": ["verdicts"],
 })  # fmt: skip

@@ -81,20 +81,25 @@ def _cluster_here(count: int) -> distributed.LocalCluster:
     """So many workers. One that does not start, for want of a port or of time on a busy machine,
     is started again. Raises ClusterError."""
     threads = max(1, (os.cpu_count() or 1) // count)
-    for left in reversed(range(STARTS)):
+
+    def started() -> distributed.LocalCluster:
+        return distributed.LocalCluster(
+            n_workers=count, threads_per_worker=1, memory_limit=0, dashboard_address=None,
+            env={"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)},
+        )  # fmt: skip
+
+    for _ in range(STARTS - 1):
         try:
-            return distributed.LocalCluster(
-                n_workers=count, threads_per_worker=1, memory_limit=0, dashboard_address=None,
-                env={"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)},
-            )  # fmt: skip
+            return started()
         except (RuntimeError, OSError) as error:
-            if not left:
-                raise ClusterError(
-                    f"the workers do not start, {STARTS} times in a row: {error}; fewer --workers, "
-                    "or none, may do"
-                ) from error
             tqdm.write(f"a worker did not start, and is started again: {error}")
-    raise AssertionError  # not reached
+    try:
+        return started()
+    except (RuntimeError, OSError) as error:
+        raise ClusterError(
+            f"the workers do not start, {STARTS} times in a row: {error}; fewer --workers, or "
+            "none, may do"
+        ) from error
 
 
 def score_unit(choices: dict, path: str, variant: str) -> None:

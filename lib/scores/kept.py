@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import re
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -32,7 +31,7 @@ _NO_DIGEST = b"0" * 64
 DETERMINING_CODE = (
     "lib.base.geometry", "lib.base.loops",
     "lib.networks.building", "lib.networks.checkpoints", "lib.networks.compiled",
-    "lib.networks.containers",
+    "lib.networks.weights_files",
     "lib.networks.dcls", "lib.networks.loading", "lib.networks.models",
     "lib.networks.preprocessing", "lib.networks.rewrites", "lib.networks.split",
     "lib.people.clickme", "lib.people.human_maps", "lib.people.listing", "lib.people.pictures",
@@ -104,17 +103,17 @@ def write_kept(path: Path, scores: pd.DataFrame, left_out: dict[str, str]) -> No
     whole = file.getvalue()
     digest = hashlib.sha256(whole).hexdigest().encode()
     with write_atomically(path) as partial:
-        partial.write_bytes(whole.replace(_SEAL + _NO_DIGEST, _SEAL + digest))
+        before, seal, rest = whole.rpartition(_SEAL)
+        partial.write_bytes(before + seal + digest + rest[64:])
 
 
 def _checked(stored: bytes) -> io.BytesIO:
     """A kept file's bytes, if they are those that were written. Raises ValueError."""
-    seals = re.findall(_SEAL + rb"([0-9a-f]{64})", stored)
-    if len(seals) != 1:
-        raise ValueError("its checksum is not there")
-    (digest,) = seals
-    whole = stored.replace(_SEAL + digest, _SEAL + _NO_DIGEST)
-    if hashlib.sha256(whole).hexdigest().encode() != digest:
+    # The last one: a text in the table may look like a seal, and the file's own facts end it.
+    before, seal, rest = stored.rpartition(_SEAL)
+    digest, after = rest[:64], rest[64:]
+    whole = before + seal + _NO_DIGEST + after
+    if not seal or hashlib.sha256(whole).hexdigest().encode() != digest:
         raise ValueError("its checksum does not match")
     return io.BytesIO(stored)
 

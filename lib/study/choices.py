@@ -146,7 +146,7 @@ class Choices:
             raise unknown_name("target", self.target, TARGETS)
         PRECISIONS[self.precision]  # raises, with the nearest name
         for name in self.accept:
-            if not isinstance(name, str) or not re.search(r"[^*?.\[\]]{2}", name):
+            if not isinstance(name, str) or len(re.sub(r"[*?.\[\]!]", "", name)) < 2:
                 raise ValueError(
                     f"accept {name!r} names no tensor: give its name, or a pattern such as "
                     "'*.total_ops'; what would match all is refused"

@@ -33,9 +33,12 @@ class ExtensionError(ValueError):
 def placed(path: Path) -> Path:
     """A file of own rows, whatever the working folder is later. Raises ExtensionError."""
     try:
-        return path.expanduser().resolve()
+        place = path.expanduser().resolve()
+        if place.exists() and not place.is_file():  # a folder; a pipe would be read for ever
+            raise ExtensionError(f"the file of --extend cannot be read: {place} is no file")
     except (RuntimeError, OSError) as error:  # somebody's ~, a link to itself
         raise ExtensionError(f"the file of --extend cannot be read: {error}") from None
+    return place
 
 
 def load_extension(path: Path) -> str:

@@ -46,8 +46,11 @@ def chosen_folder(name: str, folder: str) -> str:
         raise ValueError(f"{name}: {error}") from None
     if not str(path).isprintable():
         raise ValueError(f"{name}: the name {str(path)!a} is no printable text; rename the folder")
-    if path.is_file():
-        raise ValueError(f"{name} must be a folder, and {path} is a file")
+    try:
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"{name} must be a folder, and {path} is none")
+    except OSError as error:  # of a name that is too long
+        raise ValueError(f"{name}: {error.strerror}: {str(path)[:100]} …") from None
     if name == "pictures" and OUTPUT.is_relative_to(path):
         raise ValueError(f"{path} holds this project's results; keep pictures in their own folder")
     return str(path)

@@ -18,10 +18,11 @@ from lib.maps.methods import CamMethod
 from lib.networks.backbones import BACKBONES, Backbone, variant_name
 from lib.networks.building import build_network
 from lib.networks.checkpoints import MissingWeights
-from lib.networks.containers import WeightsError
-from lib.networks.loading import load_model, load_weights_file, told_of_weights
+from lib.networks.loading import load_model, load_weights_file
 from lib.networks.models import Provenance, StudyModel
+from lib.networks.opened import remarks_on
 from lib.networks.sources import AS_IS, Reading
+from lib.networks.weights_files import WeightsError
 from lib.study.choices import Choices
 from lib.study.device import chosen_device
 from lib.study.inputs import Inputs
@@ -33,7 +34,7 @@ def _loads(networks: Networks, key: str, *hashes: str) -> bool:
     """Whether both weights of a backbone, of these hashes, can be read and fit."""
     try:
         for dcls in BACKBONES[key].forms:
-            networks.told_of(key, dcls)
+            networks.remarks_on(key, dcls)
             networks.attentions(key, dcls)
     except WeightsError:
         return False
@@ -72,48 +73,52 @@ class Networks:
 
     def load_model(self, key: str, dcls: bool, weights: Path | None = None) -> StudyModel:
         """A variant with this profile's weights, or other ones, on the study's device."""
-        profile, own = self.choices.profile, bool(BACKBONES[key].origin)
-        mini, path = profile.mini and not own, weights or self.inputs.weights_path(key, dcls)
+        path, reading, mini, classes = self._read_as(key, dcls, weights)
         if mini and weights is None:
-            model = load_model(key, dcls, "demo")
+            model = load_model(key, dcls, "demo", accept=reading.accepted)
         else:
-            reading = self._reading(key, dcls, weights)
-            model = load_weights_file(key, dcls, path, reading, mini, profile.classes)
-            if own:
-                self._check_classes(model)
+            model = load_weights_file(key, dcls, path, reading, mini, classes)
+        if BACKBONES[key].origin:
+            self._check_classes(model)
         return model.to(self.device())
 
-    def _reading(self, key: str, dcls: bool, weights: Path | None = None) -> Reading:
+    def _read_as(
+        self, key: str, dcls: bool, weights: Path | None
+    ) -> tuple[Path, Reading, bool, int]:
+        """A variant's weights file, or another one; how it is read; whether it is a miniature's,
+        and of how many classes."""
+        profile = self.choices.profile
+        mini = profile.mini and not BACKBONES[key].origin
         if weights is None:
-            return self.inputs.reading(key, dcls)
-        return replace(AS_IS, accepted=self.choices.accept)
+            path, reading = self.inputs.weights_path(key, dcls), self.inputs.reading(key, dcls)
+        else:
+            path, reading = weights, replace(AS_IS, accepted=self.choices.accept)
+        return path, reading, mini, profile.classes
 
-    def told_of(self, key: str, dcls: bool, weights: Path | None = None) -> list[str]:
-        """What must be told of a variant's weights, or of other ones, by opening their file and
-        comparing it with the network. Raises MissingWeights, WeightsError."""
-        profile, row = self.choices.profile, BACKBONES[key]
-        path = weights or self.inputs.weights_path(key, dcls)
-        mini, reading = profile.mini and not row.origin, self._reading(key, dcls, weights)
-        return told_of_weights(row, dcls, path, reading, mini, profile.classes)
+    def remarks_on(self, key: str, dcls: bool, weights: Path | None = None) -> list[str]:
+        """What a reader of results must know of a variant's weights, or of other ones: their file
+        is opened and compared with the network. Raises MissingWeights, WeightsError."""
+        return remarks_on(BACKBONES[key], dcls, *self._read_as(key, dcls, weights))
 
-    def told(self) -> dict[str, list[str]]:
-        """{variant: what must be told of its weights}; no variant of which nothing must."""
+    def remarks(self) -> dict[str, list[str]]:
+        """{variant: what a reader must know of its weights}, of those with any remark."""
         found: dict[str, list[str]] = {}
         for backbone, dcls in self.choices.variants:
             with contextlib.suppress(MissingWeights, WeightsError):
-                if told := self.told_of(backbone.key, dcls):
-                    found[variant_name(backbone.key, dcls)] = told
+                if remarks := self.remarks_on(backbone.key, dcls):
+                    found[variant_name(backbone.key, dcls)] = remarks
         return found
 
-    def unusable(self) -> list[str]:
-        """Why files that this study would load cannot be: weights, weights from earlier in a
-        training, modules of learned methods. Those that are not there are no part of it."""
+    def unusable(self, earlier: bool = False) -> list[str]:
+        """Why files that this study would load cannot be: weights, modules of its learned methods,
+        and weights from earlier in a training if they are asked for. Those that are not there are
+        no part of it."""
         problems: dict[str, None] = {}
         for backbone, dcls in self.choices.variants:
-            earlier = self.inputs.training_checkpoints(backbone.key, dcls)
-            for path in (None, *earlier):
+            trained = self.inputs.training_checkpoints(backbone.key, dcls) if earlier else ()
+            for path in (None, *trained):
                 try:
-                    self.told_of(backbone.key, dcls, path)
+                    self.remarks_on(backbone.key, dcls, path)
                 except MissingWeights:
                     continue
                 except WeightsError as error:

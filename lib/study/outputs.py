@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib.base.files import csv_text, write_atomically, write_json
+from lib.base.files import write_atomically, write_json
 from lib.base.fingerprint import sha256_of
 from lib.base.paths import shown
+from lib.base.spreadsheets import csv_text
 from lib.base.stored_json import TEXT, mapping, of_each, read_json
 from lib.base.versions import commit, environment
 
@@ -60,7 +61,7 @@ def provenance(
             **saved_provenance(drawn_from)["inputs"],
         }
     unverified = {shown(path): why for path, why in study.inputs.unverified().items()}
-    remarks = {"weights": study.networks.told(), "unverified": unverified}
+    remarks = {"weights": study.networks.remarks(), "unverified": unverified}
     return {
         "study": study.facts(),
         **({"of": dict(of)} if of else {}),

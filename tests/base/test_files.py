@@ -6,23 +6,40 @@ import csv
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
-from lib.base.files import csv_text
 from lib.base.paths import ROOT
+from lib.base.spreadsheets import csv_text
 from lib.base.words import printable
 
-FORMULAS = ["=1+1", '=HYPERLINK("http://x")', "@SUM(A1)", "+1+1", "-1+1", "\t=1", " =1", "\r=1"]
+FORMULAS = [
+    "＝1",
+    "\ufeff=1",
+    "\u200b@A",
+    "+１",
+    "=1+1",
+    '=HYPERLINK("http://x")',
+    "@SUM(A1)",
+    "+1+1",
+    "-1+1",
+    "\t=1",
+    " =1",
+    "\r=1",
+]
 
 
 @pytest.mark.parametrize("text", FORMULAS)
 def test_no_text_begins_as_a_formula_would(text):
     table = pd.DataFrame({"image_id": [text], text: ["x"], "kind": pd.Categorical([text])})
+    table["arrow"] = pd.array([text], dtype=pd.ArrowDtype(pa.string()))
+    table["path"] = [Path(text)]
     header, row = csv.reader(csv_text(table).splitlines())
     for cell in (*header, *row):
-        assert not cell.lstrip().startswith(("=", "+", "-", "@"))
+        assert cell == "x" or cell.startswith("'") or cell in ("image_id", "kind", "arrow", "path")
         assert cell[:1] not in ("\t", "\r")
     assert row[0].lstrip("'").strip() == text.strip()
 

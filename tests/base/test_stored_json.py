@@ -50,7 +50,7 @@ def test_anything_else_is_the_documented_error_and_printable(tmp_path, content):
     path = tmp_path / "known.json"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(
-        DamagedJson, match="known.json (cannot be read|has not the shape)"
+        DamagedJson, match="known.json (cannot be read|does not have the expected shape)"
     ) as caught:
         read_json(path, SCHEMA)
     assert str(caught.value).isprintable()

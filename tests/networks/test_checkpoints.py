@@ -11,13 +11,13 @@ from rehearsal import in_original_names, random_network, write_stand_in
 from stand_ins import ALL_VARIANTS, VARIANT_IDS, mini
 from timm.utils.model import reparameterize_model
 
-from lib.networks import loading
+from lib.networks import opened
 from lib.networks.backbones import BACKBONES, variant_name
 from lib.networks.building import build_network
 from lib.networks.checkpoints import load_weights
-from lib.networks.containers import WeightsError, read_weights
 from lib.networks.loading import load_weights_file
 from lib.networks.sources import SHARDS, UNREAD_SHARD, WEIGHTS, Reading
+from lib.networks.weights_files import WeightsError, read_weights
 from lib.study.study import Study
 
 
@@ -269,13 +269,13 @@ def test_what_is_accepted_by_its_name_is_told_and_the_same_in_every_run(tmp_path
     state = mini(key, classes=12).network.state_dict()
     state["stranger"] = state.pop("fc.bias")
     safetensors.torch.save_file(state, path)
-    with pytest.raises(WeightsError, match=r"(?s)missing: fc.bias.*--accept 'fc.bias'"):
+    with pytest.raises(WeightsError, match=r"(?s)missing: fc.bias.*--accept stranger$"):
         load_weights_file(key, False, path, mini=True, classes=12)
     reading = Reading(accepted=("fc.bias", "stranger"))
     both = [load_weights_file(key, False, path, reading, True, 12) for _ in range(2)]
-    assert len(both[0].provenance.told) == 2
-    assert "stranger" in both[0].provenance.told[0]
-    assert "fc.bias" in both[0].provenance.told[1]
+    assert len(both[0].provenance.remarks) == 2
+    assert "stranger" in both[0].provenance.remarks[0]
+    assert "fc.bias" in both[0].provenance.remarks[1]
     biases = [model.network.fc.bias for model in both]
     torch.testing.assert_close(*biases, rtol=0, atol=0)
     with pytest.raises(WeightsError, match="unexpected: stranger"):
@@ -291,25 +291,25 @@ def test_accepting_everything_is_refused(pattern):
 
 
 def test_what_is_told_is_remembered_by_the_files_hash(tmp_path, monkeypatch):
-    opened = tmp_path / "weights.json"
-    monkeypatch.setattr(loading, "OPENED", opened)
+    memory = tmp_path / "weights.json"
+    monkeypatch.setattr(opened, "OPENED", memory)
     path = tmp_path / "c.safetensors"
     state = mini("resnet50", classes=12).network.state_dict() | {"stranger": torch.zeros(1)}
     safetensors.torch.save_file(state, path)
     of = BACKBONES["resnet50"], False, path, Reading(accepted=("stranger",)), True, 12
-    (told,) = loading.told_of_weights(*of)
+    (told,) = opened.remarks_on(*of)
     assert "stranger" in told
-    monkeypatch.setattr(loading, "fitted", lambda *_: pytest.fail("it was opened again"))
-    assert loading.told_of_weights(*of) == [told]
+    monkeypatch.setattr(opened, "fitted", lambda *_: pytest.fail("it was opened again"))
+    assert opened.remarks_on(*of) == [told]
     monkeypatch.undo()
-    monkeypatch.setattr(loading, "OPENED", opened)
+    monkeypatch.setattr(opened, "OPENED", memory)
     for damaged in ("{", "[]", '{"a": 1}', "[" * 100_000):
-        opened.write_text(damaged)
-        assert loading.told_of_weights(*of) == [told]
+        memory.write_text(damaged)
+        assert opened.remarks_on(*of) == [told]
     state["fc.bias"][0] = float("nan")
     safetensors.torch.save_file(state, path)
     with pytest.raises(WeightsError, match="not finite"):
-        loading.told_of_weights(*of)
+        opened.remarks_on(*of)
 
 
 @pytest.mark.parametrize("name", ["state_dict_ema", "model_ema", "model", "state_dict"])

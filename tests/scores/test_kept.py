@@ -29,10 +29,10 @@ from lib.report.readable import readable_table
 from lib.report.result_table import results_table, write_results
 from lib.scores import kept as kept_scores
 from lib.scores import units
+from lib.scores.accuracy import weights_table
 from lib.scores.kept import read_kept
 from lib.scores.results import paired_differences
 from lib.scores.study_scores import left_out, score_study
-from lib.scores.weights_told import weights_table
 from lib.study.inputs import Inputs, MissingInputs
 from lib.study.profiles import PROFILES
 from lib.study.study import Study
@@ -358,7 +358,7 @@ WITHOUT_A_PART = {
     "lib.base.stored_json", "lib.base.tables", "lib.base.threads", "lib.base.words",
     "lib.people.stored",
     # what was fetched is hashed
-    "lib.networks.known_files",
+    "lib.networks.known_files", "lib.networks.opened",
     # rows: those that were chosen are hashed
     "lib.networks.backbones", "lib.networks.precision", "lib.networks.sources",
     # how many images a forward takes; which images, weights and device there are: hashed

@@ -20,6 +20,7 @@ from lib.people.stored.shards import Record, write_shard
 from lib.report.readable import readable_table
 from lib.report.result_table import entered_scores, results_table, write_results
 from lib.scores import kept, units
+from lib.scores.accuracy import weights_table
 from lib.scores.agreements import CONSTANT_HUMAN_MAP, CONSTANT_MODEL_MAP, NON_FINITE
 from lib.scores.ceiling import HUMAN_CEILING
 from lib.scores.prepared import PreparedPart
@@ -27,7 +28,6 @@ from lib.scores.results import load_scores, paired_differences, size_correlation
 from lib.scores.scoring import score_part
 from lib.scores.statistics import mean_interval
 from lib.scores.study_scores import left_out, score_study
-from lib.scores.weights_told import weights_table
 from lib.study.inputs import MissingInputs
 from lib.study.outputs import save_table
 from lib.study.profiles import PROFILES

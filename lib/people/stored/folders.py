@@ -263,10 +263,9 @@ def refuse_repeated(lines: dict[str, int], name: str, number: int) -> None:
 
 def class_index(text: str | None) -> int:
     """A label of `labels.csv`. Raises ValueError."""
-    try:
-        return int(text or "")
-    except ValueError:
-        raise ValueError(f"the label {text!r} is no class index, a whole number") from None
+    if not re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", text or ""):
+        raise ValueError(f"the label {str(text)[:50]!r} is no class index, a whole number")
+    return int(text)
 
 
 def spelled_once(text: str) -> str:
@@ -284,8 +283,11 @@ def inside(folder: Path, text: str | None) -> Path:
     if posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts:
         raise ValueError(f"{text} leads out of the folder; paths start at the folder of {LABELS}")
     path = folder / posix
-    if not path.is_file():
-        raise ValueError(f"{text} is not there")
+    try:
+        if not path.is_file():
+            raise ValueError(f"{text} is not there")
+    except OSError:  # of a name that is too long
+        raise ValueError(f"{text[:100]} … is not there: no file has so long a name") from None
     if leads_out(folder, path):
         raise ValueError(f"{text} {LEADS_OUT}")
     return path

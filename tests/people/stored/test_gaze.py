@@ -209,7 +209,7 @@ def test_points_beside_the_picture_are_left_out_where_that_is_said(tmp_path):
         ({"sigma": 3}, r'must say {"sigma_pixels": 25} or .*; has sigma'),
         ({"sigma_pixels": 3, "sigma_degrees": 1}, "must say"),
         ({"sigma_degrees": 1}, "must say"),
-        ([3], "has not the shape that it should.*; it must say"),
+        ([3], "does not have the expected shape.*; it must say"),
         ({"sigma_pixels": 0}, "must be numbers above 0"),
         ({"sigma_pixels": "25"}, "must be numbers above 0"),
         ({"sigma_pixels": float("inf")}, "must be numbers above 0"),

@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import pickle
+import pickletools
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+
+from lib.base.shortage import is_out_of_memory
 
 # In this order where a file's container is not known: averaged weights are the evaluated ones.
 _CONTAINERS = ("state_dict_ema", "model_ema", "model", "state_dict")
@@ -35,6 +39,18 @@ _BUILTINS = {
     "__import__", "apply", "breakpoint", "compile", "delattr", "eval", "exec", "execfile",
     "getattr", "globals", "help", "input", "locals", "open", "setattr", "vars",
 }  # fmt: skip
+# What files begin with that are no checkpoints, whatever their name says.
+_OTHERS = {
+    rb"\s*<(!doctype|html|\?xml)": "a web page",
+    rb"\x1f\x8b": "a gzip archive",
+    rb"\x93NUMPY": "an array of numpy",
+    rb"\x89HDF": "an HDF5 file",
+    rb".{7}\x00\{\s*\"": "a safetensors file, whose name must end in .safetensors",
+}
+_SLOW = {"punycode", "idna"}  # encodings whose time grows with the square of a text's length
+_DEEPEST = 1000  # tuples in tuples
+_MOST_INSTRUCTIONS = 5_000_000
+_OLD_PICKLES = 5  # of a file from before torch 1.6: a number, a version, the machine, weights, keys
 _UNPACKS_TO = 4  # times its own size at most: torch.save does not compress
 _MOST_NAMES = 100  # of objects beside the weights
 _SHOWN = 300  # characters
@@ -92,22 +108,33 @@ def read_weights(path: Path, container: str = "") -> dict[str, Tensor]:
     Raises WeightsError naming the file where it is damaged, holds no tensors with values of
     their own, or would run code when read.
     """
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         try:
             state = load_file(path)
         except Exception as error:  # the package's own kind, and whatever torch makes of a header
+            if is_out_of_memory(error):
+                raise
             raise WeightsError(
                 f"{path} is not a readable safetensors file: {_first_line(error)}"
             ) from error
     else:
         state = _unpacked(_read_pickle(path), container, path)
-    problems = [problem for name, t in state.items() if (problem := _unusable(name, t))]
-    kinds = {t.dtype for t in state.values()}
-    if {torch.float16, torch.bfloat16} <= kinds:
-        problems.append("it mixes float16 and bfloat16: a header of it has changed")
+    try:
+        problems = [problem for name, t in state.items() if (problem := _unusable(name, t))]
+        stored = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()
+                  for t in state.values() if not problems}  # fmt: skip
+    except Exception as error:  # a tensor of whose own functions a file has made others
+        raise WeightsError(f"{path} holds no usable weights: {_first_line(error)}") from error
+    if sum(stored.values()) > path.stat().st_size:
+        problems.append("they take more bytes than the file has")
+    if {torch.float16, torch.bfloat16} <= {t.dtype for t in state.values()}:
+        problems.append(
+            "it mixes float16 and bfloat16, so that a kind that was changed in its header could "
+            "not be told; save it in one of them"
+        )
     if problems:
         raise WeightsError(f"{path} holds no usable weights: {'; '.join(problems[:5])[:_SHOWN]}")
-    if state and all(name.startswith("module.") for name in state):
+    while sum(name.startswith("module.") for name in state) > len(state) / 2:  # parallel training's
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     return state
 
@@ -121,7 +148,10 @@ def _unusable(name: str, tensor: Tensor) -> str:
         layout = str(tensor.layout).removeprefix("torch.")
         return f"{name!a} is a {kind} tensor ({layout}), not one of ordinary numbers"
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        return f"{name!a} claims to have {tensor.numel()} numbers, more than are stored"
+        return (
+            f"{name!a} claims to have {tensor.numel()} numbers, more than are stored (of a tensor "
+            "that was expanded, save `.contiguous()`)"
+        )
     return ""
 
 
@@ -129,18 +159,20 @@ def _unusable(name: str, tensor: Tensor) -> str:
 
 
 def _read_pickle(path: Path) -> object:
+    with path.open("rb") as file:
+        begins = file.read(16)
+    for magic, kind in _OTHERS.items():
+        if re.match(magic, begins, re.IGNORECASE | re.DOTALL):
+            raise WeightsError(f"{path} is no pickled checkpoint: it begins as {kind} does")
     try:
-        with path.open("rb") as file:
-            is_zip = file.read(4) == b"PK\x03\x04"
-        if is_zip:
+        if begins.startswith(b"PK\x03\x04"):
             _check_zip(path)
-            names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        else:
-            names = []
-        return _loaded(path, names)
+        return _loaded(path, _names_in(path))
     except WeightsError:
         raise
     except Exception as error:  # whatever readers make of a damaged file
+        if is_out_of_memory(error):
+            raise
         if "Unsupported operand" in str(error):
             raise _not_skipped(path, str(error), []) from None
         if "torchscript" in str(error).lower():
@@ -151,6 +183,50 @@ def _read_pickle(path: Path) -> object:
             f"{path} is no readable checkpoint, or is cut short: {_first_line(error)}. If it was "
             "fetched or copied, do so again"
         ) from error
+
+
+def _names_in(path: Path) -> list[str]:
+    """What a checkpoint's pickles name. Its instructions are looked through, none is followed.
+
+    Raises WeightsError for what would run code, or keep its reader busy for hours.
+    """
+    names, nested, deepest, texts = set(), 0, 0, set()
+    recent: list[str] = []
+    for opcode, argument in _instructions(path):
+        nested = nested + 1 if opcode in ("TUPLE1", "MARK") else 0
+        deepest = max(deepest, nested)
+        if opcode == "GLOBAL":
+            names.add(argument.replace(" ", "."))
+        elif opcode == "STACK_GLOBAL":
+            names.add(".".join(recent[-2:]))
+        elif isinstance(argument, str):
+            recent = [*recent[-1:], argument]
+            if argument in _SLOW:
+                texts.add(argument)
+        if len(names) > _MOST_NAMES:
+            raise WeightsError(f"{path} is refused: it names over {_MOST_NAMES} kinds of objects")
+    _refuse_code(path, sorted(names))
+    if deepest > _DEEPEST or texts or "builtins.bytearray" in names:
+        raise WeightsError(f"{path} is refused: it is made to keep its reader busy")
+    return sorted(names)
+
+
+def _instructions(path: Path) -> Iterator[tuple[str, Any]]:
+    """(name, argument) of each instruction of the pickles in a checkpoint."""
+    with contextlib.ExitStack() as held:
+        if zipfile.is_zipfile(path):
+            archive = held.enter_context(zipfile.ZipFile(path))
+            pickles = [m for m in archive.infolist() if m.filename.endswith("data.pkl")]
+            for member in pickles:
+                member.CRC = None  # verified before, if there is one
+            files: list[Any] = [held.enter_context(archive.open(member)) for member in pickles]
+        else:  # one pickle after another, and then the numbers
+            files = [held.enter_context(path.open("rb"))] * _OLD_PICKLES
+        for file in files:
+            for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+                if count > _MOST_INSTRUCTIONS:
+                    raise WeightsError(f"{path} is refused: no checkpoint has so long a list")
+                yield opcode.name, argument
 
 
 def _check_zip(path: Path) -> None:
@@ -164,6 +240,9 @@ def _check_zip(path: Path) -> None:
                     f"{path} is refused: its {size / 1e6:.1f} MB would unpack to "
                     f"{unpacked / 1e6:.0f} MB, and torch.save does not compress"
                 )
+            # What is marked as a folder, torch does not read, and takes whatever memory held.
+            if any(m.is_dir() or m.external_attr & 0x10 for m in members):
+                raise WeightsError(f"{path} is damaged: a part of it is marked as a folder")
             # torch can be told to leave checksums out; then all are 0.
             damaged = file.testzip() if any(member.CRC for member in members) else None
     except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
@@ -234,20 +313,28 @@ def _not_skipped(path: Path, said: str, names: list[str]) -> WeightsError:
 
 
 def _unpacked(stored: object, container: str, path: Path) -> dict[str, Tensor]:
+    # By dict's own functions: a file may give a dict attributes of their names.
+    entries = dict(dict.items(stored)) if isinstance(stored, dict) else None
     for name in [container] if container else [*_CONTAINERS, ""]:
-        found = stored.get(name) if name and isinstance(stored, Mapping) else stored
-        tensors = list(found.values()) if isinstance(found, Mapping) else []
-        if tensors and all(isinstance(tensor, Tensor) for tensor in tensors):
-            strange = [key for key in found if not isinstance(key, str)]
+        found = entries.get(name) if name and entries is not None else stored
+        tensors = dict(dict.items(found)) if isinstance(found, dict) else {}
+        if tensors and all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+            strange = [key for key in tensors if not isinstance(key, str)]
             if strange:
                 raise WeightsError(
-                    f"{path} holds no named weights: {len(strange)} of its names are no texts, "
-                    f"such as {strange[0]!a}"
+                    f"{path} holds no named weights: {len(strange)} of its names are not "
+                    f"strings, such as {strange[0]!a:.50}"
                 )
-            return dict(found)
+            return tensors
+        if name and tensors:  # averaged weights that are passed over would be others
+            raise WeightsError(
+                f"{path} holds no plain weights under {name!r}, but {_kinds(tensors)}: save them "
+                "alone"
+            )
     wanted = f"no weights under {container!r}" if container else "no weights"
-    if isinstance(stored, Mapping):
-        there = ", ".join(ascii(str(key))[1:-1] for key in list(stored)[:50]) or "nothing"
+    if entries is not None:
+        names = [key if isinstance(key, str) else type(key).__name__ for key in entries]
+        there = ascii(", ".join(names[:50]))[1:-1] or "nothing"
     elif isinstance(stored, _Inert):
         there = "a whole pickled network; save its `state_dict()`"
     elif isinstance(stored, Tensor):
@@ -255,6 +342,11 @@ def _unpacked(stored: object, container: str, path: Path) -> dict[str, Tensor]:
     else:
         there = type(stored).__name__
     raise WeightsError(f"{path} holds {wanted}; it holds: {there[:_SHOWN]}")
+
+
+def _kinds(tensors: Mapping[object, object]) -> str:
+    others = {type(v).__name__ for v in tensors.values() if not isinstance(v, Tensor)}
+    return f"{', '.join(sorted(others))} among them"
 
 
 def _first_line(error: BaseException) -> str:

@@ -6,9 +6,12 @@ import argparse
 import collections
 import datetime
 import functools
+import io
 import json
 import os
 import pathlib
+import pickle
+import pickletools
 import random
 import struct
 import subprocess
@@ -21,7 +24,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from lib.networks.containers import WeightsError, read_weights
+from lib.networks.weights_files import WeightsError, read_weights
 
 
 def tensors() -> dict[str, torch.Tensor]:
@@ -152,7 +155,7 @@ def quantized() -> torch.Tensor:
 
 
 ODD = {
-    "names that are no texts": ({"model": {1: torch.zeros(2)}}, "names are no texts, such as 1"),
+    "names that are no texts": ({"model": {1: torch.zeros(2)}}, "names are not strings, such as 1"),
     "a bare tensor": (torch.zeros(2), "a bare tensor; save a network's `state_dict"),
     "a whole network": (nn.Linear(2, 2), "refused|a whole pickled network; save its"),
     "a list": ([torch.zeros(2)], "holds no weights; it holds: list"),
@@ -203,6 +206,104 @@ def test_a_file_stored_without_checksums_is_read(tmp_path):
     finally:
         torch.serialization.set_crc32_options(True)
     assert same(read_weights(path), tensors())
+
+
+def test_a_part_marked_as_a_folder_is_refused_which_torch_fills_with_whatever_memory_held(tmp_path):
+    path = store(tmp_path / "c.pth", {"model": tensors()})
+    content = bytearray(path.read_bytes())
+    place = content.find(b"PK\x01\x02", content.rfind(b"data/0") - 60)
+    content[place + 38] ^= 0x10  # one bit of the central directory, under no checksum
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="is damaged: a part of it is marked as a folder"):
+        read_weights(path)
+
+
+def pickled(path, instructions: bytes):
+    """A checkpoint of hand-made instructions."""
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("a/data.pkl", b"\x80\x02" + instructions + b".")
+        file.writestr("a/version", "3\n")
+        file.writestr("a/byteorder", "little")
+    return path
+
+
+def text(words: str) -> bytes:
+    return b"X" + struct.pack("<I", len(words.encode())) + words.encode()
+
+
+BUSY = {
+    "tuples in tuples": b"}(" + b")" + b"\x85" * 100_000 + b"K\x01u",
+    "a slow encoding": b"c_codecs\nencode\n" + text("漢" * 100_000) + text("punycode") + b"\x86R",
+    "gigabytes of zeros": b"(" + b"cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R" * 20 + b"t",
+    "names without end": b"(" + b"".join(b"cmod%d\nx\n" % i for i in range(10_000)) + b"t",
+}
+
+
+@pytest.mark.parametrize("instructions", BUSY.values(), ids=list(BUSY))
+def test_what_would_keep_the_reader_busy_is_refused_unread(tmp_path, instructions):
+    with pytest.raises(WeightsError, match="busy.pth is refused: it (is made to keep|names over)"):
+        read_weights(pickled(tmp_path / "busy.pth", instructions))
+
+
+def test_a_function_named_by_a_later_protocol_is_told_before_any_advice(tmp_path):
+    torch.save({"a": Calls(os.system, "touch ran")}, tmp_path / "c.pth", pickle_protocol=4)
+    with pytest.raises(WeightsError, match=r"it would run code \(posix.system\)") as caught:
+        read_weights(tmp_path / "c.pth")
+    assert "weights_only=False" not in str(caught.value)
+
+
+def test_an_old_file_without_its_numbers_is_refused(tmp_path):
+    """Otherwise torch takes whatever memory held."""
+    path = store(tmp_path / "c.pth", {"model": {"a": torch.ones(1000)}}, False)
+    file = io.BytesIO(path.read_bytes())
+    for _ in range(4):
+        list(pickletools.genops(file))
+    path.write_bytes(path.read_bytes()[: file.tell()] + pickle.dumps([], 2))
+    with pytest.raises(WeightsError, match="take more bytes than the file has"):
+        read_weights(path)
+
+
+BEGINNINGS = {
+    "a web page": b"\n <!DOCTYPE html><p>404</p>", "a gzip archive": b"\x1f\x8b\x08",
+    "an array of numpy": b"\x93NUMPY", "an HDF5 file": b"\x89HDF\r\n",
+    "a safetensors file": safetensors.torch.save({"a": torch.ones(3)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BEGINNINGS)
+def test_what_is_something_else_is_told_as_what_it_is(tmp_path, kind):
+    (tmp_path / "c.pth").write_bytes(BEGINNINGS[kind])
+    with pytest.raises(WeightsError, match=f"c.pth is no pickled checkpoint: it begins as {kind}"):
+        read_weights(tmp_path / "c.pth")
+
+
+@pytest.mark.parametrize(
+    "averaged", [{"model": {"a": torch.ones(1)}}, {"a": torch.ones(1), "n": 1}]
+)
+def test_averaged_weights_that_cannot_be_read_are_not_passed_over(tmp_path, averaged):
+    contents = {"state_dict_ema": averaged, "state_dict": {"a": torch.zeros(1)}}
+    path = store(tmp_path / "c.pth", contents)
+    with pytest.raises(WeightsError, match="no plain weights under 'state_dict_ema'"):
+        read_weights(path)
+    assert read_weights(path, "state_dict")["a"] == 0
+    path = store(path, {"model_ema": None, "state_dict_ema": {}, "model": tensors()})
+    assert same(read_weights(path), tensors())
+
+
+def test_the_prefix_of_parallel_training_goes_whatever_lies_beside(tmp_path):
+    state = {f"module.{name}": tensor for name, tensor in tensors().items()}
+    path = store(tmp_path / "c.pth", {"model": state | {"total_ops": torch.zeros(1)}})
+    assert same(read_weights(path), tensors() | {"total_ops": torch.zeros(1)})
+
+
+def test_too_little_memory_is_not_taken_for_a_damaged_file(tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise MemoryError
+
+    path = store(tmp_path / "c.pth", {"model": tensors()})
+    monkeypatch.setattr(torch, "load", refused)
+    with pytest.raises(MemoryError):
+        read_weights(path)
 
 
 def with_header(path, change):
@@ -262,6 +363,8 @@ def try_mutations(folder, count):
         assert (str(path) in said and said.isprintable()) if said else found
         if path.name == "zip.pth" and not said:
             assert same(found, tensors()), number
+        elif not said:  # without checksums numbers may be others; they are numbers of a network's
+            assert all(t.layout == torch.strided and not t.is_complex() for t in found.values())
     return outcomes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 
@@ -13,13 +14,14 @@ from stand_ins import ALL_VARIANTS, VARIANT_IDS
 from lib.networks.backbones import BACKBONES, THE_EIGHT
 from lib.networks.sources import SHARDS, WEIGHTS
 from lib.report.result_table import results_table, write_results
+from lib.scores.accuracy import remarks_of, weights_table
 from lib.scores.study_scores import left_out
-from lib.scores.weights_told import remarks, weights_table
 from lib.study.networks import Networks
 from lib.study.outputs import provenance
 from lib.study.study import Study
 
-# The paper's and its sources' own numbers, entered a second time.
+# ImageNet's top-1 as the publishers' own tables give it: timm's of its ResNets (A1, A3), the
+# ConvNeXt, DCLS and MetaFormer papers, and FastViT's, which the study trained anew.
 KNOWN = {
     "resnet50": 80.38, "resnet50_a3": 78.05, "convnext_tiny": 82.1, "convnext_tiny_dcls": 82.5,
     "convnext_small": 83.1, "convnext_small_dcls": 83.7, "convnext_base": 83.8,
@@ -39,7 +41,7 @@ def test_the_table_of_backbones_has_the_known_accuracy(key, dcls):
 def study(tmp_path, monkeypatch) -> Study:
     """The paper profile with files in the published ones' places; nothing reads what is in them."""
     monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path / "output")
-    monkeypatch.setattr(Networks, "told_of", lambda *_: [])
+    monkeypatch.setattr(Networks, "remarks_on", lambda *_: [])
     for source in [*WEIGHTS.values(), *SHARDS.values()]:
         path = tmp_path / source.place
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,8 +54,8 @@ def scored(study: Study, right: dict[str, int], n: int = 200) -> pd.DataFrame:
     frames = []
     for backbone in THE_EIGHT:
         for dcls in (False, True):
-            known = (backbone.top1[dcls] or 80) / 100
-            count = right.get(f"{backbone.key}_dcls" if dcls else backbone.key, round(n * known))
+            name = f"{backbone.key}_dcls" if dcls else backbone.key
+            count = right.get(name, round(n * KNOWN.get(name, 80) / 100))
             for method in ("grad_cam", "threshold_grad_cam"):
                 frames.append(
                     pd.DataFrame(
@@ -76,12 +78,12 @@ def exact_p(right: int, n: int, known: float) -> float:
 def test_an_accuracy_as_it_should_be_is_no_remark(study):
     table = weights_table(study, scored(study, {}))
     assert len(table) == 16
-    assert remarks(table) == []
+    assert remarks_of(table) == []
     assert (table.n == 200).all()
     known = table.set_index(["backbone", "dcls"]).top1_known
     assert known["convnext_tiny", True] == pytest.approx(0.825)
     assert math.isnan(known["caformer_s18", True])
-    assert set(table.verified) == {"yes"} or not (table.verified == "").any()
+    assert set(table.verified) == {"found in place"}  # nobody has verified them
 
 
 @pytest.mark.parametrize("right", [0, 100, 147, 150, 155, 165, 180, 184, 200])
@@ -89,15 +91,14 @@ def test_a_gap_beyond_chance_is_told_and_one_within_is_not(study, right):
     table = weights_table(study, scored(study, {"convnext_tiny_dcls": right}))
     row = table[(table.backbone == "convnext_tiny") & table.dcls].iloc[0]
     assert row.p == pytest.approx(exact_p(right, 200, 0.825), rel=1e-6)
-    told = remarks(table)
+    told = remarks_of(table)
     if exact_p(right, 200, 0.825) >= 0.001:
         assert told == []
         return
     (line,) = told
-    assert line.startswith(
-        f"ConvNeXt-T + DCLS: top-1 {right / 2:.1f} % of 200 pictures, and 82.5 %"
-    )
-    assert ("do not trust its score" in line) == (right < 165)
+    assert line.startswith(f"ConvNeXt-T + DCLS: top-1 is {right / 2:.1f} % on 200 pictures; its")
+    assert "published accuracy is 82.5 %" in line
+    assert ("do not trust its score" in line) == (right < 159)  # three points short of it
 
 
 @pytest.mark.parametrize("right", [0, 120, 140, 150, 160, 200])
@@ -109,26 +110,26 @@ def test_dcls_weights_of_which_nothing_is_published_must_not_fall_far_behind_the
     chance = [
         math.comb(200, k) * expected**k * (1 - expected) ** (200 - k) for k in range(right + 1)
     ]
-    told = remarks(table)
+    told = remarks_of(table)
     assert len(told) == (sum(chance) < 0.001)
     if told:
-        assert told[0].startswith("CAFormer-S18 + DCLS: top-1 ")
-        assert "of its baseline 83.6 %" in told[0]
+        assert told[0].startswith("CAFormer-S18 + DCLS: top-1 is ")
+        assert "its baseline's is 83.6 %" in told[0]
     assert math.isnan(table.set_index(["backbone", "dcls"]).p["caformer_s18", True])
 
 
 def test_weights_without_a_known_accuracy_and_a_readers_pictures_are_not_compared(study, tmp_path):
     table = weights_table(study, scored(study, {"resnet50": 0}))
-    assert [line.partition(":")[0] for line in remarks(table)] == ["ResNet-50"]
+    assert [line.partition(":")[0] for line in remarks_of(table)] == ["ResNet-50"]
     elsewhere = study.changed(pictures=str(tmp_path / "clickme" / "val"))
-    assert remarks(weights_table(elsewhere, scored(study, {"resnet50": 0}))) == []
+    assert remarks_of(weights_table(elsewhere, scored(study, {"resnet50": 0}))) == []
     (tmp_path / "checkpoints" / "resnet50.safetensors").write_text("a reader's own file")
-    assert remarks(weights_table(study, scored(study, {"resnet50": 0}))) == []
+    assert remarks_of(weights_table(study, scored(study, {"resnet50": 0}))) == []
 
 
 def test_remarks_stand_in_every_form_of_the_results_table_and_in_its_origin(study, monkeypatch):
     monkeypatch.setattr(
-        Networks, "told_of",
+        Networks, "remarks_on",
         lambda _, key, dcls, *__: ["not read: 24 (total_ops)"] * ((key, dcls) == ("caformer_s18", True)),
     )  # fmt: skip
     study = study.changed(models=[b.key for b in THE_EIGHT])
@@ -138,7 +139,7 @@ def test_remarks_stand_in_every_form_of_the_results_table_and_in_its_origin(stud
     write_results(study, results, left_out(pd.DataFrame()), table)
     for name in ("results.md", "results.tex"):
         text = (study.places.tables / name).read_text().replace("\\", "")
-        assert "ResNet-50: top-1 0.0 % of 200 pictures, and 80.4 % is known of it" in text
+        assert "ResNet-50: top-1 is 0.0 % on 200 pictures; its published accuracy is 80.4 %" in text
         assert "CAFormer-S18 + DCLS: not read: 24 (total_ops)" in text
         assert "Known top-1 (%)" in text
     assert results.top1_known.tolist()[:2] == pytest.approx([0.8038, 0.821])
@@ -146,13 +147,50 @@ def test_remarks_stand_in_every_form_of_the_results_table_and_in_its_origin(stud
     assert origin["weights"] == {"caformer_s18_dcls": ["not read: 24 (total_ops)"]}
 
 
+def test_a_sound_model_on_many_pictures_may_miss_its_accuracy_by_a_little(study):
+    """Beyond chance that is told, but it is no reason to distrust a score."""
+    n = 17_000
+    table = weights_table(study, scored(study, {"convnext_tiny_dcls": round(n * 0.81)}, n))
+    (line,) = [line for line in remarks_of(table) if line.startswith("ConvNeXt-T + DCLS")]
+    assert "A gap this small may come from the selection of pictures" in line
+    assert "do not trust" not in line
+
+
+def test_both_rows_of_a_shared_dcls_model_say_the_same(study):
+    """DCLS-ResNet-50 was trained as the A3 baseline (78.05 %), not as the A1 one (80.38 %)."""
+    for right, count in ((148, 0), (120, 2)):
+        scores = scored(study, {"resnet50_dcls": right})
+        shared = scores[(scores.backbone == "resnet50") & scores.dcls].assign(
+            backbone="resnet50_a3"
+        )
+        table = weights_table(study, pd.concat([scores, shared]))
+        told = [line for line in remarks_of(table) if line.startswith("ResNet-50")]
+        assert len(told) == count
+        assert all("its baseline's is 78.0 %" in line or "78.1 %" in line for line in told)
+
+
 def test_files_without_a_checksum_of_their_publisher_are_told(study, tmp_path):
-    place = WEIGHTS["resnet50_dcls"].place
-    known = {"sha256": "0" * 64, "publishers_checksum": "md5:" + "0" * 32}
-    entries = {row.place: known for row in [*WEIGHTS.values(), *SHARDS.values()]}
-    entries[place] = {"sha256": "0" * 64, "origin": "found in place"}
+    def entry(row, **facts):
+        return {"sha256": hashlib.sha256(row.key.encode()).hexdigest(), **facts}
+
+    entries = {
+        row.place: entry(row, publishers_checksum="md5:" + "0" * 32)
+        for row in [*WEIGHTS.values(), *SHARDS.values()]
+    }
+    whys = {
+        "resnet50_dcls": "found in place", "caformer_s18": "unavailable (--unverified)",
+        "convnext_tiny": "changed since its first use", "convnext_base": "found in place",
+    }  # fmt: skip
+    entries[WEIGHTS["resnet50_dcls"].place] = entry(
+        WEIGHTS["resnet50_dcls"], origin="found in place"
+    )
+    entries[WEIGHTS["caformer_s18"].place]["publishers_checksum"] = ""
+    entries[WEIGHTS["convnext_tiny"].place]["sha256"] = "0" * 64
+    del entries[WEIGHTS["convnext_base"].place]
     (tmp_path / "known_files.json").write_text(json.dumps(entries))
-    table = weights_table(study, scored(study, {})).set_index(["backbone", "dcls"])
-    assert "found in place" in table.verified["resnet50", True]
-    assert (table.verified.drop(("resnet50", True)) == "yes").all()
-    assert list(provenance(study)["unverified"]) == [str(tmp_path / place)]
+    table = weights_table(study, scored(study, {}))
+    for row in table.itertuples():
+        name = f"{row.backbone}_dcls" if row.dcls else row.backbone
+        assert row.verified.endswith(whys.get(name, "yes"))
+    unverified = provenance(study)["unverified"]
+    assert sorted(unverified) == sorted(str(tmp_path / WEIGHTS[name].place) for name in whys)

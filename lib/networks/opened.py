@@ -1,0 +1,74 @@
+"""Weights files opened and compared with their network, once for each file; no network is made.
+
+What was found is remembered by the file's hash in `data/output/weights.json`, which may be
+deleted at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from lib.base.files import write_json
+from lib.base.fingerprint import code_of, fingerprint, sha256_of
+from lib.base.paths import OUTPUT
+from lib.base.stored_json import TEXT, DamagedJson, of_each, read_json
+from lib.networks.backbones import Backbone
+from lib.networks.building import build_network, weightless
+from lib.networks.checkpoints import MissingWeights, fitted
+from lib.networks.sources import AS_IS, Reading
+from lib.networks.weights_files import WeightsError
+
+OPENED = OUTPUT / "weights.json"
+_REMEMBERED = 1000  # files
+_COMPARED_BY = (
+    "lib.networks.backbones", "lib.networks.building", "lib.networks.checkpoints",
+    "lib.networks.dcls", "lib.networks.weights_files",
+)  # fmt: skip
+# Of this process: a file that is refused is not read again for every result.
+_refused: dict[str, str] = {}
+
+
+def remarks_on(
+    backbone: Backbone,
+    dcls: bool,
+    path: Path,
+    reading: Reading = AS_IS,
+    mini: bool = False,
+    classes: int = 1000,
+) -> list[str]:
+    """What a reader of results must know of a weights file, as `fitted` finds it.
+
+    Raises MissingWeights, WeightsError.
+    """
+    if not path.is_file():
+        raise MissingWeights(f"no weights at {path}")
+    row = backbone.key, backbone.origin, dcls
+    made = code_of(*_COMPARED_BY), version("timm"), version("torch")
+    key = fingerprint({"facts": [sha256_of(path), row, reading, mini, classes, made]})
+    if key in _refused:
+        raise WeightsError(_refused[key])
+    remembered = _read()
+    if key not in remembered:
+        # A reader's own function may draw numbers, which are not this study's.
+        with torch.random.fork_rng(devices=[]), weightless(backbone):
+            network = build_network(backbone, dcls, mini=mini, num_classes=classes)
+        try:
+            _, remarks = fitted(network, path, backbone.family, reading)
+        except WeightsError as error:
+            _refused[key] = str(error)
+            raise
+        remembered = _read() | {key: remarks}
+        with contextlib.suppress(OSError):  # what is only quicker with it must not fail without it
+            write_json(OPENED, dict([*remembered.items()][-_REMEMBERED:]))
+    return remembered[key]
+
+
+def _read() -> dict[str, list[str]]:
+    try:
+        return read_json(OPENED, of_each({"type": "array", "items": TEXT}))
+    except (OSError, DamagedJson):
+        return {}  # none yet, or damaged: opened anew

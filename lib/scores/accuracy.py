@@ -1,0 +1,125 @@
+"""Which weights were scored, and whether they classify as the published ones do.
+
+Swapped positions, another preprocessing or a wrong file pass every check of names and shapes,
+and show in the accuracy.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+from scipy.stats import binomtest
+
+from lib.base.fingerprint import sha256_of
+from lib.base.paths import shown
+from lib.networks.backbones import Backbone, variant_name
+from lib.study.study import Study
+
+ALARM = 0.001  # the chance at which a gap is told: sixteen models are compared
+# How far top-1 may fall short before its score is not to be trusted. The pictures are a selection,
+# stored at 256 pixels, so that a gap beyond chance alone may be theirs.
+MARGIN = 0.03
+COLUMNS = [
+    "backbone", "label", "dcls", "file", "sha256", "verified", "n", "top1", "top1_known", "p",
+    "remarks",
+]  # fmt: skip
+
+
+def known_top1(study: Study, key: str, dcls: bool) -> float:
+    """ImageNet's top-1 (0-1) that is known of a variant's weights; missing where it is not, where
+    the file is not the published one, or the pictures are a reader's own."""
+    if study.choices.pictures or study.inputs.published(key, dcls) is None:
+        return float("nan")
+    known = _in_table(study, key).top1[dcls]
+    return float("nan") if known is None else known / 100
+
+
+def _of_its_baseline(study: Study, key: str) -> float:
+    """The same of the baseline that was trained as the DCLS weights were: of the fairer pair, if
+    there is one."""
+    fairer = next((b.key for b in study.choices.profile.known if b.pair_of == key), key)
+    known = _in_table(study, fairer).top1[False]
+    return float("nan") if known is None else known / 100
+
+
+def _in_table(study: Study, key: str) -> Backbone:
+    return next(b for b in study.choices.profile.known if b.key == key)
+
+
+def weights_table(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
+    """A row per variant that was scored.
+
+    file, sha256 : the weights
+    verified     : "yes" by the publisher's checksum, or why not; "" for no published file
+    n, top1      : pictures, and the share of them that it classifies correctly
+    top1_known   : of these weights on ImageNet's validation pictures, see `known_top1`
+    p            : of a gap as wide or wider by chance (exact binomial test, two-sided)
+    remarks      : what a reader must know, in words, "" for nothing
+    """
+    remarks, unverified = study.networks.remarks(), study.inputs.unverified()
+    of = dict(list(scores.groupby(["backbone", "dcls"])))
+    rows = []
+    for backbone, dcls in study.choices.variants:
+        if (backbone.key, dcls) not in of:
+            continue
+        path = study.inputs.weights_path(backbone.key, dcls)
+        mini = " mini" * (study.choices.profile.mini and not backbone.origin)
+        published = study.inputs.published(backbone.key, dcls) is not None
+        found = _accuracy(study, backbone, dcls, of[backbone.key, dcls])
+        own = [*remarks.get(variant_name(backbone.key, dcls), []), found.pop("remark")]
+        rows.append(
+            {
+                "backbone": backbone.key,
+                "label": backbone.titled(dcls) + mini,
+                "dcls": dcls,
+                "file": shown(path),
+                "sha256": sha256_of(path),
+                "verified": unverified.get(path, "yes") if published else "",
+                **found,
+                "remarks": "; ".join(filter(None, own)),
+            }
+        )
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _accuracy(study: Study, backbone: Backbone, dcls: bool, scores: pd.DataFrame) -> dict:
+    """`n, top1, top1_known, p, remark` of a variant."""
+    pictures = scores.drop_duplicates("image_id")
+    n, right = len(pictures), int(pictures.top1.sum())
+    known, p, remark = known_top1(study, backbone.key, dcls), float("nan"), ""
+    if not pd.isna(known):
+        p = binomtest(right, n, known).pvalue
+        if p < ALARM:
+            remark = _gap(right / n, n, known)
+    elif dcls and study.inputs.published(backbone.key, dcls) and not study.choices.pictures:
+        baseline = _of_its_baseline(study, backbone.key)
+        remark = _behind(right, n, baseline)
+    return {"n": n, "top1": right / n, "top1_known": known, "p": p, "remark": remark}
+
+
+def _gap(top1: float, n: int, known: float) -> str:
+    words = f"top-1 is {100 * top1:.1f} % on {n} pictures; its published accuracy is "
+    words += f"{100 * known:.1f} %, and chance allows no such gap"
+    if top1 > known - MARGIN:
+        return f"{words}. A gap this small may come from the selection of pictures"
+    return f"{words}. {_DISTRUST}"
+
+
+def _behind(right: int, n: int, baseline: float) -> str:
+    """Of weights whose accuracy is not published: whether they fall far behind their baseline."""
+    if pd.isna(baseline) or binomtest(right, n, baseline - MARGIN, "less").pvalue >= ALARM:
+        return ""
+    return (
+        f"top-1 is {100 * right / n:.1f} % on {n} pictures; its accuracy is not published, and its "
+        f"baseline's is {100 * baseline:.1f} %. {_DISTRUST}"
+    )
+
+
+_DISTRUST = (
+    "A wrong file, positions with exchanged axes, another preprocessing or other pictures would do "
+    "that: do not trust its score"
+)
+
+
+def remarks_of(table: pd.DataFrame) -> list[str]:
+    """What a table of weights has to tell, a line per model."""
+    return [f"{row.label}: {row.remarks}" for row in table.itertuples() if row.remarks]
