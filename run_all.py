@@ -123,7 +123,7 @@ def build_parser() -> argparse.ArgumentParser:
     data("--download", action="store_true", help="fetch what is missing, then run")
     data("--download-only", action="store_true", help="fetch what is missing, run nothing")
     data("--unverified", action="store_true",
-         help="also fetch files whose publisher's checksum is unavailable; results say so")  # fmt: skip
+         help="fetch files without their publisher's checksum too; results say so")  # fmt: skip
     data("--offline", action="store_true", help="never use the network")
     what("--protocols", nargs="+", action="extend", type=_names, default=[], metavar="KEY",
          help="how human maps are read (default: published corrected; published needs 17 shards "
