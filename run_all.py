@@ -384,6 +384,8 @@ def prepared(options, study, known, chosen, values, command, progress):
         raise RunError(found.problems[0].fault.key, "\n\n".join(map(str, found.problems)))
     for variant, remarks in found.remarks.items():
         progress.say(f"about the weights of {variant}: {'; '.join(remarks)}")
+    for why in found.left_out:
+        progress.say(f"will be left out: {why}")
     session = Session(
         chosen, known, values, study, found.environment, progress,
         options.force, options.timeout, command,

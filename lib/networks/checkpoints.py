@@ -138,6 +138,9 @@ def _compared(
         found, more = _positions(network, state, reading.accepted)
         problems, remarks = found, remarks + more
     if problems:
+        if len(lacking) > len(expected) / 2:
+            count = f"{len(lacking)} of the network's {len(expected)} names"
+            problems.insert(0, f"{count} are missing: the file is of another network or form")
         listed = in_lines([f"  {problem}" for problem in problems], 20)
         advice = ""
         if refused:

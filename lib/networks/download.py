@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import requests
 from filelock import FileLock, Timeout
 
 from lib.base.files import partial_name
 from lib.networks.known_files import KnownFiles
 from lib.networks.publishers import NoChecksumError, Published, ask_publisher
 from lib.networks.requesting import FAILURES, DownloadError, reason_of, tried
-from lib.networks.sources import Source
+from lib.networks.sources import MIRROR, Source
 from lib.networks.transfer import Transfer, megabytes, sweep
 
 
@@ -33,6 +35,11 @@ def fetch(
     missing = [source for source in sources if not (data / source.place).is_file()]
     if not missing and not (data / ".downloads").exists():
         return
+    mirror = os.environ.get(MIRROR, "http://")
+    if not mirror.startswith(("http://", "https://")):
+        raise DownloadError(
+            f"{MIRROR}={mirror} is no address: it must begin with http:// or https://"
+        )
     with _alone(data, say):
         failed = _fetch_all(missing, data, say, unverified)
     if failed:
@@ -88,7 +95,10 @@ def _fetch_one(
         checked = published.checksum.partition(":")[0]
     except NoChecksumError as error:
         if not unverified:
-            raise NoChecksumError(f"{error}; --unverified would take the file without") from None
+            hint = "; --unverified would take the file without" * _may_be_there(
+                source, error.__cause__
+            )
+            raise NoChecksumError(f"{error}{hint}") from None
         published = Published()
         checked = f"unverified: {error}"
     size = published.size or source.about_bytes
@@ -105,3 +115,12 @@ def _fetch_one(
     finally:
         arriving.unlink(missing_ok=True)
     transfer.forget()
+
+
+def _may_be_there(source: Source, error: BaseException | None) -> bool:
+    """Whether a file may be had although its publisher's answer was this error."""
+    if isinstance(error, requests.ConnectionError):
+        return False
+    response = getattr(error, "response", None)
+    gone = response is not None and response.status_code in (403, 404, 410)
+    return not gone or response.url != source.address  # a listing may be gone alone

@@ -54,7 +54,7 @@ def ask_publisher(source: Source) -> Published:
     try:
         return tried(lambda: ask(source))
     except FAILURES as error:
-        raise NoChecksumError(f"no checksum of it can be had ({reason_of(error)})") from None
+        raise NoChecksumError(f"no checksum of it can be had ({reason_of(error)})") from error
 
 
 def _ask_zenodo(source: Source) -> Published:

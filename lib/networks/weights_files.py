@@ -115,7 +115,8 @@ def read_weights(path: Path, container: str = "") -> dict[str, Tensor]:
             if is_out_of_memory(error):
                 raise
             raise WeightsError(
-                f"{path} is not a readable safetensors file: {_first_line(error)}"
+                f"{path} is not a readable safetensors file; it may be cut short, or something "
+                f"else under that name ({_first_line(error)})"
             ) from error
     else:
         state = _unpacked(_read_pickle(path), container, path)

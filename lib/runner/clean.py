@@ -25,7 +25,8 @@ def main() -> int:
                 print(f"removing {shown(folder)}")
                 _remove(folder)
     except RunError as error:
-        print(f"make clean: nothing was removed: {error}", file=sys.stderr)
+        named = str(error).splitlines()[0]
+        print(f"make clean: nothing was removed: {named} Wait for it, or end it.", file=sys.stderr)
         return error.fault.exit_status
     except OSError as error:
         print(f"make clean: {error}", file=sys.stderr)

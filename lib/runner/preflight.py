@@ -54,11 +54,13 @@ class Findings:
     """problems : what would stop the steps
     environment : in which they would run
     remarks     : {variant: what a reader of results must know of its weights}
+    left_out    : why weights cannot be used, where the run goes on without them
     """
 
     problems: Sequence[RunError] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     remarks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    left_out: Sequence[str] = ()
 
 
 def check(steps: Sequence[Step], values: Mapping[str, object], study: Study) -> Findings:
@@ -190,8 +192,10 @@ def check_kernel(steps: Sequence[Step], values: Mapping[str, object]) -> Finding
             f"Python than this one, {sys.executable}; let this environment's own be found:"
         )
         return Findings([trouble("not ready", text, *mends)])
-    problems, environment = _problems_within(report), report.get("environment", {})
-    return Findings(problems, environment, report.get("remarks", {}))
+    return Findings(
+        _problems_within(report), report.get("environment", {}),
+        report.get("remarks", {}), report.get("left_out", []),
+    )  # fmt: skip
 
 
 def _mends(folder: str) -> list[str]:

@@ -57,7 +57,7 @@ def _of_weights(study: Study, trained: bool) -> dict:
     """Which weights cannot be used, and what results must tell of the others."""
     try:
         # With keep_going, what cannot be used is left out, and named.
-        unusable = [] if study.choices.keep_going else study.networks.unusable(trained)
-        return {"weights": unusable, "remarks": study.networks.remarks()}
+        kind = "left_out" if study.choices.keep_going else "weights"
+        return {kind: study.networks.unusable(trained), "remarks": study.networks.remarks()}
     except Exception as error:  # a file that may not be read, too little memory
         return {"weights": [f"weights cannot be read: {type(error).__name__}: {error}"]}

@@ -330,6 +330,22 @@ def test_malformed_headers_are_asked_for_again_and_absent_ones_are_not(
     assert len(server.ranges(".safetensors", "HEAD")) == times
 
 
+def test_what_is_not_there_is_not_offered_unverified(server, tmp_path, monkeypatch):
+    server.replies["HEAD .safetensors"] = [Reply(404)] * 9
+    error, _ = refused([HUB], tmp_path, "the server answers 404")
+    assert "--unverified" not in str(error)
+    monkeypatch.setenv("DCLS_MIRROR", "http://127.0.0.1:9")
+    with pytest.raises(DownloadError, match="ConnectionError") as caught:
+        fetch([HUB], tmp_path)
+    assert "--unverified" not in str(caught.value)
+
+
+def test_a_mirror_that_is_no_address_is_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("DCLS_MIRROR", "127.0.0.1:8000")
+    with pytest.raises(DownloadError, match="DCLS_MIRROR=127.0.0.1:8000 is no address"):
+        fetch([HUB], tmp_path)
+
+
 def test_what_a_publisher_says_at_the_second_time_is_taken(server, tmp_path):
     server.replies[f"GET {RECORD}"] = [Reply(body=b"[]"), Reply(cut=9), Reply(503)]
     server.replies["HEAD .safetensors"] = [Reply(headers={"x-linked-etag": "half"})]
