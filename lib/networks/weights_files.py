@@ -295,7 +295,7 @@ def _refuse_code(path: Path, names: list[str]) -> None:
         )
         if is_code or name in _CALLS:
             raise WeightsError(
-                f"{path} is refused: it would run code ({name}) if it were read in the usual way. "
+                f"{path} is refused: it would run code ({name[:100]}) if it were read in the usual way. "
                 "No trainer stores that: do not use the file, fetch the publisher's own"
             )
 
@@ -304,12 +304,11 @@ def _not_skipped(path: Path, said: str, names: list[str]) -> WeightsError:
     if "Unsupported operand" in said:
         reason = "it was pickled by another protocol than torch.save's own"
     else:
-        others = f" ({', '.join(names[:5])})" if names else ""
+        others = f" ({ascii(', '.join(names[:5]))[1:-1][:_SHOWN]})" if names else ""
         reason = f"what lies beside its weights cannot be skipped{others}"
     return WeightsError(
-        f"{path} is refused: {reason}. Where you trust it, save its weights alone: "
-        "`torch.save({'model': torch.load(FILE, weights_only=False)['model']}, NEW)`, with the "
-        "entry that it has"
+        f"{path} is refused: {reason}. Save its weights alone where it was made: "
+        "`torch.save({'model': network.state_dict()}, FILE)`, or as safetensors"
     )
 
 
