@@ -295,8 +295,8 @@ def _refuse_code(path: Path, names: list[str]) -> None:
         )
         if is_code or name in _CALLS:
             raise WeightsError(
-                f"{path} is refused: it would run code ({name[:100]}) if it were read in the usual way. "
-                "No trainer stores that: do not use the file, fetch the publisher's own"
+                f"{path} is refused: it would run code ({name[:100]}) if it were read in the usual "
+                "way. No trainer stores that: do not use the file, fetch the publisher's own"
             )
 
 
