@@ -18,7 +18,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors.torch import load_file
@@ -212,6 +212,17 @@ def _names_in(path: Path) -> list[str]:
     return sorted(names)
 
 
+class _Bounded:
+    """A file of which no more is read than there is: an instruction may claim any length."""
+
+    def __init__(self, file: BinaryIO, size: int):
+        self.readline, self.tell = file.readline, file.tell
+        self._file, self._size = file, size
+
+    def read(self, count: int) -> bytes:
+        return self._file.read(min(count, self._size - self._file.tell()))
+
+
 def _instructions(path: Path) -> Iterator[tuple[str, Any]]:
     """(name, argument) of each instruction of the pickles in a checkpoint."""
     with contextlib.ExitStack() as held:
@@ -222,7 +233,8 @@ def _instructions(path: Path) -> Iterator[tuple[str, Any]]:
                 member.CRC = None  # verified before, if there is one
             files: list[Any] = [held.enter_context(archive.open(member)) for member in pickles]
         else:  # one pickle after another, and then the numbers
-            files = [held.enter_context(path.open("rb"))] * _OLD_PICKLES
+            file = held.enter_context(path.open("rb"))
+            files = [_Bounded(file, path.stat().st_size)] * _OLD_PICKLES
         for file in files:
             for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
                 if count > _MOST_INSTRUCTIONS:

@@ -245,6 +245,13 @@ def test_what_would_keep_the_reader_busy_is_refused_unread(tmp_path, instruction
         read_weights(pickled(tmp_path / "busy.pth", instructions))
 
 
+def test_a_length_that_an_old_file_only_claims_takes_no_memory(tmp_path):
+    claims = b"\x8d" + (2**62).to_bytes(8, "little")  # a text of so many bytes
+    (tmp_path / "busy.pth").write_bytes(b"\x80\x02" + claims + b"a.")
+    with pytest.raises(WeightsError, match="busy.pth is no readable checkpoint"):
+        read_weights(tmp_path / "busy.pth")
+
+
 def test_a_function_named_by_a_later_protocol_is_told_before_any_advice(tmp_path):
     torch.save({"a": Calls(os.system, "touch ran")}, tmp_path / "c.pth", pickle_protocol=4)
     with pytest.raises(WeightsError, match=r"it would run code \(posix.system\)") as caught:
