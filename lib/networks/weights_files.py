@@ -166,9 +166,10 @@ def _read_pickle(path: Path) -> object:
         if re.match(magic, begins, re.IGNORECASE | re.DOTALL):
             raise WeightsError(f"{path} is no pickled checkpoint: it begins as {kind} does")
     try:
-        if begins.startswith(b"PK\x03\x04"):
+        is_zip = begins.startswith(b"PK\x03\x04")  # as torch tells
+        if is_zip:
             _check_zip(path)
-        return _loaded(path, _names_in(path))
+        return _loaded(path, _names_in(path, is_zip))
     except WeightsError:
         raise
     except Exception as error:  # whatever readers make of a damaged file
@@ -186,14 +187,14 @@ def _read_pickle(path: Path) -> object:
         ) from error
 
 
-def _names_in(path: Path) -> list[str]:
+def _names_in(path: Path, is_zip: bool) -> list[str]:
     """What a checkpoint's pickles name. Its instructions are looked through, none is followed.
 
     Raises WeightsError for what would run code, or keep its reader busy for hours.
     """
     names, nested, deepest, texts = set(), 0, 0, set()
     recent: list[str] = []
-    for opcode, argument in _instructions(path):
+    for opcode, argument in _instructions(path, is_zip):
         nested = nested + 1 if opcode in ("TUPLE1", "MARK") else 0
         deepest = max(deepest, nested)
         if opcode == "GLOBAL":
@@ -223,10 +224,10 @@ class _Bounded:
         return self._file.read(min(count, self._size - self._file.tell()))
 
 
-def _instructions(path: Path) -> Iterator[tuple[str, Any]]:
+def _instructions(path: Path, is_zip: bool) -> Iterator[tuple[str, Any]]:
     """(name, argument) of each instruction of the pickles in a checkpoint."""
     with contextlib.ExitStack() as held:
-        if zipfile.is_zipfile(path):
+        if is_zip:
             archive = held.enter_context(zipfile.ZipFile(path))
             pickles = [m for m in archive.infolist() if m.filename.endswith("data.pkl")]
             for member in pickles:

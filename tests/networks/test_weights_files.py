@@ -252,6 +252,15 @@ def test_a_length_that_an_old_file_only_claims_takes_no_memory(tmp_path):
         read_weights(tmp_path / "busy.pth")
 
 
+def test_an_old_file_with_a_zip_after_it_is_looked_through_as_torch_reads_it(tmp_path):
+    path = store(tmp_path / "c.pth", {"m": tensors(), "a": Calls(os.system, "touch ran")}, False)
+    harmless = store(tmp_path / "z.pth", {"model": tensors()}).read_bytes()
+    path.write_bytes(path.read_bytes() + harmless)
+    assert zipfile.is_zipfile(path)
+    with pytest.raises(WeightsError, match=r"it would run code \(posix.system\)"):
+        read_weights(path)
+
+
 def test_a_function_named_by_a_later_protocol_is_told_before_any_advice(tmp_path):
     torch.save({"a": Calls(os.system, "touch ran")}, tmp_path / "c.pth", pickle_protocol=4)
     with pytest.raises(WeightsError, match=r"it would run code \(posix.system\)") as caught:
