@@ -10,7 +10,6 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import google_crc32c
 import requests
@@ -93,11 +92,10 @@ class Transfer:
         headers = {"Range": f"bytes={have}-"} if have else {}
         if have and _is_strong(etag):
             headers["If-Range"] = etag
-        options: dict[str, Any] = {
-            "headers": headers,
-            "stream": True,
-        }
-        with new_session() as session, session.get(self.source.address, **options) as answer:
+        with (
+            new_session() as session,
+            session.get(self.source.address, headers=headers, stream=True) as answer,
+        ):
             if have and answer.status_code != 200:
                 size = _size_of_rest(answer, have, etag, size)
                 self.tell(f"going on at {megabytes(have)}")
