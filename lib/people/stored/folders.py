@@ -1,7 +1,8 @@
 """Pictures with human maps in ordinary files: `.npz` archives, or a folder with `labels.csv`.
 
 Pictures and maps of 256x256, ClickMe's own size, are taken as they are. Of others the
-centred square is scaled to it; a map must have its picture's proportions.
+centred square is scaled to it; a map must have its picture's proportions. Of several
+observers' maps the human map is the mean.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import os
 import re
 import zipfile
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TypeVar
 
 import numpy as np
 import simplejpeg
@@ -21,20 +23,24 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from lib.base.words import printable
 from lib.people.pictures import open_picture, read_picture, refuse_huge
 from lib.people.stored.part import (
+    NO_OBSERVERS,
     STORED_SIZE,
     Part,
     StoredError,
     StoredPicture,
     digest_of,
+    refuse_many_observers,
     refuse_unprintable,
 )
+
+T = TypeVar("T")
 
 LABELS = "labels.csv"
 PER_PART = 1024  # pictures, as in a shard
 LARGEST = 2**28  # bytes of an archive, unpacked
 LEADS_OUT = "is a link that leads out of the folder: put the file itself there"
 _COLUMNS = ("picture", "map", "label")
-_KEYS = ("image", "heatmap", "label")
+_MAPS = ("heatmap", "heatmaps")
 _SQUARE = (STORED_SIZE, STORED_SIZE)
 _PROPORTION = 0.02  # by which a map's width over height may differ from its picture's
 
@@ -60,15 +66,28 @@ class Files(Part):
     def read(self, indices: Sequence[int]) -> Iterator[StoredPicture | StoredError]:
         for index in indices:
             try:
-                yield self.one(index)
+                yield self._read(self.one, index)
             except StoredError as error:
                 yield error
-            except Exception as error:  # whatever a decoder makes of a damaged file
-                yield StoredError(f"{self.where(index)}: {type(error).__name__}: {error}")
+
+    def observer_maps(self, index: int) -> np.ndarray:
+        return self._read(self.by_observer, index)
+
+    def _read(self, how: Callable[[int], T], index: int) -> T:
+        try:
+            return how(index)
+        except StoredError:
+            raise
+        except Exception as error:  # whatever a decoder makes of a damaged file
+            raise StoredError(f"{self.where(index)}: {type(error).__name__}: {error}") from None
 
     @abstractmethod
     def one(self, index: int) -> StoredPicture:
         """Raises StoredError naming the file."""
+
+    @abstractmethod
+    def by_observer(self, index: int) -> np.ndarray:
+        """`observer_maps`. Raises StoredError naming the file."""
 
 
 def in_parts(folder: Path, count: int) -> Iterator[tuple[str, slice]]:
@@ -81,9 +100,27 @@ def in_parts(folder: Path, count: int) -> Iterator[tuple[str, slice]]:
 
 
 class Archives(Files):
-    """`.npz` files with `image`, `heatmap` and `label`."""
+    """`.npz` files with `image`, `label`, and `heatmap` or, of several observers, `heatmaps`."""
 
     def one(self, index: int) -> StoredPicture:
+        image, maps, label = self._opened(index)
+        (path,) = self.files[index]
+        if isinstance(maps, np.ndarray):
+            return _stored(image, maps, label, path)
+        return StoredPicture(centred_square(image), _mean(self._apart(index, image, maps)), label)
+
+    def by_observer(self, index: int) -> np.ndarray:
+        image, maps, _ = self._opened(index)
+        if isinstance(maps, np.ndarray):
+            return NO_OBSERVERS
+        return self._apart(index, image, maps)
+
+    def _apart(self, index: int, image: Image.Image, maps: list[np.ndarray]) -> np.ndarray:
+        (path,) = self.files[index]
+        return _fitted_all(((human, path) for human in maps), image)
+
+    def _opened(self, index: int) -> tuple[Image.Image, np.ndarray | list[np.ndarray], int]:
+        """The picture, its map or its observers' maps, its label."""
         (path,) = self.files[index]
         if not zipfile.is_zipfile(path):
             raise StoredError(f"{path} is no .npz file")
@@ -93,10 +130,16 @@ class Archives(Files):
             raise StoredError(f"{path} would unpack to {size / 1e6:.0f} MB: no picture needs that")
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                absent = [key for key in _KEYS if key not in archive]
+                kinds = [key for key in _MAPS if key in archive]
+                absent = [key for key in ("image", "label") if key not in archive]
+                absent += [" or ".join(_MAPS)] * (not kinds)
                 if absent:
                     raise StoredError(f"{path} lacks {', '.join(absent)}; has {archive.files}")
-                image, heatmap, label = (archive[key] for key in _KEYS)
+                if len(kinds) > 1:
+                    raise StoredError(
+                        f"{path} has heatmap and heatmaps, the observers' maps: keep one of them"
+                    )
+                image, human, label = (archive[key] for key in ("image", *kinds, "label"))
         except StoredError:
             raise
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -105,9 +148,17 @@ class Archives(Files):
             raise StoredError(f"{path}: image has shape {image.shape}, expected (height, width, 3)")
         if label.size != 1 or not np.issubdtype(label.dtype, np.integer):
             raise StoredError(f"{path}: label is {label.dtype} {label.shape}, expected one integer")
-        return _stored(
-            Image.fromarray(_as_bytes(image, path)), _as_map(heatmap, path), int(label.item()), path
-        )
+        if kinds == ["heatmap"]:
+            maps = _as_map(human, path)
+        elif human.ndim not in (3, 4) or not len(human):
+            raise StoredError(
+                f"{path}: heatmaps is {human.dtype} {human.shape}, expected numbers "
+                "(observer, height, width)"
+            )
+        else:
+            refuse_many_observers(len(human), path)
+            maps = [_as_map(each, path) for each in human]
+        return Image.fromarray(_as_bytes(image, path)), maps, int(label.item())
 
 
 def list_archives(folder: Path) -> tuple[list[Part], list[str]]:
@@ -184,47 +235,103 @@ def _as_map(heatmap: np.ndarray, path: Path) -> np.ndarray:
 
 
 class Listed(Files):
-    """A picture, its map, and a class index from the list."""
+    """A picture, its map or its observers' maps, and a class index from the list.
 
-    def __init__(self, name: str, ids: Sequence[str], files: Sequence, labels: Sequence[int]):
+    names : the observers of each picture, () where they are not known; parallel to its maps
+    """
+
+    def __init__(
+        self,
+        name: str,
+        ids: Sequence[str],
+        files: Sequence[tuple[Path, ...]],
+        labels: Sequence[int],
+        names: Sequence[tuple[str, ...]],
+    ):
         super().__init__(name, ids, files)
-        self.labels = labels
+        self.labels, self.names = labels, names
 
     def digest(self) -> str:
-        return f"{super().digest()} {list(self.labels)}"
+        # Which maps are of one picture; said only then, so that scores kept before still count.
+        several = [*map(len, self.files)] if any(len(paths) > 2 for paths in self.files) else ""
+        return f"{super().digest()} {list(self.labels)}{several}"
+
+    def observers(self, index: int) -> Sequence[str]:
+        return self.names[index]
+
+    def observers_digest(self) -> str:
+        return f"{self.digest()} {list(self.names)}"
 
     def one(self, index: int) -> StoredPicture:
-        picture, human = self.files[index]
-        return _stored(read_listed_picture(picture), _read_map(human), self.labels[index], human)
+        picture, *humans = self.files[index]
+        image, label = read_listed_picture(picture), self.labels[index]
+        if not self.names[index]:
+            return _stored(image, _read_map(humans[0]), label, humans[0])
+        return StoredPicture(centred_square(image), _mean(self._apart(index, image)), label)
+
+    def by_observer(self, index: int) -> np.ndarray:
+        if not self.names[index]:
+            return NO_OBSERVERS
+        return self._apart(index, read_listed_picture(self.files[index][0]))
+
+    def _apart(self, index: int, image: Image.Image) -> np.ndarray:
+        picture, *humans = self.files[index]
+        refuse_many_observers(len(humans), picture)
+        return _fitted_all(((_read_map(path), path) for path in humans), image)
 
 
 def list_folder(folder: Path) -> tuple[list[Part], list[str]]:
     """What `labels.csv` lists: `picture,map,label`, paths from the folder on, class indices.
 
-    Returns the parts, and what is wrong line by line, a file that is not there above all.
-    Raises StoredError for no such list.
+    With a column `observer` a picture has a row, and a map, for each of its observers.
+
+    Returns the parts, and what is wrong line by line, a file that is not there above all; of a
+    picture with observers all is left out then. Raises StoredError for no such list.
     """
-    ids: dict[str, int] = {}
-    files, labels, problems = [], [], []
-    for number, row in read_rows(folder / LABELS, _COLUMNS):
+    rows = read_rows(folder / LABELS, _COLUMNS)
+    known = names_observers(rows)
+    lines: dict[str, int] = {}
+    pictures: dict[str, tuple[Path, int]] = {}
+    maps: dict[str, dict[str, tuple[Path, int]]] = {}
+    damaged: set[str] = set()
+    problems = []
+    for number, row in rows:
         try:
-            paths = tuple(inside(folder, row[column]) for column in _COLUMNS[:2])
+            picture, human = (inside(folder, row[column]) for column in _COLUMNS[:2])
             label = class_index(row["label"])
-            refuse_repeated(ids, spelled_once(row["picture"]), number)
+            name = spelled_once(row["picture"])
+            who = observer_of(row) if known else ""
+            if not known:
+                refuse_repeated(lines, name, number)
+            of_picture = maps.setdefault(name, {})
+            if who in of_picture:
+                raise ValueError(
+                    f"repeats {name} and its observer {who} of line {of_picture[who][1]}"
+                )
+            if label != pictures.setdefault(name, (picture, label))[1]:
+                raise ValueError(f"the label {label} of {name}, {pictures[name][1]} further up")
+            of_picture[who] = human, number
         except (ValueError, TypeError) as error:
             problems.append(f"{LABELS}, line {number}: {error}")
-            continue
-        files.append(paths)
-        labels.append(label)
-    names = list(ids)
+            if known:  # the others' mean would be another map
+                damaged.add(spelled_once(row["picture"] or ""))
+    ids = [name for name in maps if name not in damaged]
+    names = [tuple(sorted(maps[name])) for name in ids]
+    files = [
+        (pictures[name][0], *(maps[name][who][0] for who in some))
+        for name, some in zip(ids, names, strict=True)
+    ]
+    labels = [pictures[name][1] for name in ids]
+    if not known:
+        names = [()] * len(ids)
     parts: list[Part] = [
-        Listed(name, names[some], files[some], labels[some])
-        for name, some in in_parts(folder, len(names))
+        Listed(name, ids[some], files[some], labels[some], names[some])
+        for name, some in in_parts(folder, len(ids))
     ]
     return parts, problems
 
 
-_KNOWN_COLUMNS = {"picture", "map", "label", "file", "x", "y", "duration"}
+_KNOWN_COLUMNS = {"picture", "map", "label", "file", "x", "y", "duration", "observer"}
 
 
 def read_rows(path: Path, columns: Iterable[str]) -> list[tuple[int, dict[str, str]]]:
@@ -259,6 +366,21 @@ def refuse_repeated(lines: dict[str, int], name: str, number: int) -> None:
     if name in lines:
         raise ValueError(f"repeats {name} of line {lines[name]}")
     lines[name] = number
+
+
+def names_observers(rows: Sequence[tuple[int, dict[str, str]]]) -> bool:
+    """Whether a CSV has a column `observer`, and a name in it."""
+    return any((row.get("observer") or "").strip() for _, row in rows)
+
+
+def observer_of(row: dict[str, str]) -> str:
+    """The name in a row of a CSV that names observers. Raises ValueError."""
+    name = (row["observer"] or "").strip()
+    if not name:
+        raise ValueError("lacks an observer; every row names one, or none does")
+    if not name.isprintable():
+        raise ValueError(f"the observer {name!a} is no printable text")
+    return name
 
 
 def class_index(text: str | None) -> int:
@@ -363,16 +485,30 @@ def read_grey(path: Path) -> np.ndarray:
 
 
 def _stored(image: Image.Image, heatmap: np.ndarray, label: int, path: Path) -> StoredPicture:
+    return StoredPicture(centred_square(image), _fitted(heatmap, image, path), label)
+
+
+def _fitted_all(maps: Iterable[tuple[np.ndarray, Path]], image: Image.Image) -> np.ndarray:
+    """(map, 256, 256) float32 of maps and the files that hold them. Raises StoredError."""
+    return np.stack([_fitted(human, image, path).astype(np.float32) for human, path in maps])
+
+
+def _mean(maps: np.ndarray) -> np.ndarray:
+    return maps.mean(axis=0, dtype=np.float64).astype(np.float32)
+
+
+def _fitted(heatmap: np.ndarray, image: Image.Image, path: Path) -> np.ndarray:
+    """(256, 256): a map's centred square, scaled as its picture's is. Raises StoredError."""
     height, width = heatmap.shape
     if abs(width / height * image.height / image.width - 1) > _PROPORTION:
         raise StoredError(
             f"{path}: the map is {height}x{width}, its picture {image.height}x{image.width} "
             "(height x width): other proportions"
         )
-    if (width, height) != _SQUARE:
-        grey = Image.fromarray(heatmap.astype(np.float32))
-        heatmap = np.asarray(ImageOps.fit(grey, _SQUARE, Image.Resampling.BILINEAR))
-    return StoredPicture(centred_square(image), heatmap, label)
+    if (width, height) == _SQUARE:
+        return heatmap
+    grey = Image.fromarray(heatmap.astype(np.float32))
+    return np.asarray(ImageOps.fit(grey, _SQUARE, Image.Resampling.BILINEAR))
 
 
 def centred_square(image: Image.Image) -> np.ndarray:

@@ -10,7 +10,7 @@ import hashlib
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,12 +27,21 @@ from lib.people.stored.folders import (
     class_index,
     in_parts,
     inside,
+    names_observers,
+    observer_of,
     read_listed_picture,
     read_rows,
     refuse_repeated,
     spelled_once,
 )
-from lib.people.stored.part import STORED_SIZE, Part, StoredError, StoredPicture
+from lib.people.stored.part import (
+    NO_OBSERVERS,
+    STORED_SIZE,
+    Part,
+    StoredError,
+    StoredPicture,
+    refuse_many_observers,
+)
 
 GAZE = "gaze.csv"
 BLUR = "gaze.json"
@@ -89,6 +98,36 @@ def gaze_map(points: np.ndarray, sigma: float, width: int, height: int) -> np.nd
     largest value is 255. Raises ValueError for a blur below a pixel of the result, or
     above the square.
     """
+    blurred = _blurred(_weighed(points), sigma, width, height)
+    return _scaled(blurred, blurred.max())
+
+
+def observer_gaze_maps(
+    points: np.ndarray, owners: np.ndarray, sigma: float, width: int, height: int
+) -> np.ndarray:
+    """The same map taken apart: (observer, 256, 256) float32, of which it is the sum.
+
+    owners : (point,) whose each point is, 0 … observer - 1
+    Raises ValueError as `gaze_map` does.
+    """
+    points = _weighed(points)
+    highest = _blurred(points, sigma, width, height).max()
+    each = (points[owners == who] for who in range(owners.max() + 1))
+    return np.stack([_scaled(_blurred(some, sigma, width, height), highest) for some in each])
+
+
+def _weighed(points: np.ndarray) -> np.ndarray:
+    """The points, the largest weight 1."""
+    return np.column_stack([points[:, :2], points[:, 2] / points[:, 2].max()])
+
+
+def _scaled(blurred: np.ndarray, highest: float) -> np.ndarray:
+    if highest <= np.finfo(np.float64).tiny:
+        return np.zeros((STORED_SIZE, STORED_SIZE), np.float32)  # nobody looked here: no ordering
+    return (blurred / highest * 255).astype(np.float32)
+
+
+def _blurred(points: np.ndarray, sigma: float, width: int, height: int) -> np.ndarray:
     side = min(width, height)
     scale = STORED_SIZE / side
     if not 1 <= sigma * scale <= STORED_SIZE:
@@ -99,7 +138,7 @@ def gaze_map(points: np.ndarray, sigma: float, width: int, height: int) -> np.nd
     x = (points[:, 0] - (width - side) / 2) * scale
     y = (points[:, 1] - (height - side) / 2) * scale
     centres = np.arange(STORED_SIZE) + 0.5
-    weights = points[:, 2] / points[:, 2].max()
+    weights = points[:, 2]
     blurred = np.zeros((STORED_SIZE, STORED_SIZE))
     for start in range(0, len(points), _AT_ONCE):
         some = slice(start, start + _AT_ONCE)
@@ -107,16 +146,14 @@ def gaze_map(points: np.ndarray, sigma: float, width: int, height: int) -> np.nd
             np.exp(((centres[:, None] - at[some]) / (sigma * scale)) ** 2 / -2) for at in (y, x)
         )
         blurred += (rows * weights[some]) @ columns.T
-    highest = blurred.max()
-    if highest <= np.finfo(np.float64).tiny:
-        return np.zeros((STORED_SIZE, STORED_SIZE), np.float32)  # nobody looked here: no ordering
-    return (blurred / highest * 255).astype(np.float32)
+    return blurred
 
 
 class Gazed(Files):
     """Pictures, a class index of each, and where people looked: (point, 3) x, y, weight.
 
     outside : how many points beside each picture were left out
+    looked  : (point,) whose each point is, by name; empty where observers are not known
     """
 
     def __init__(
@@ -127,10 +164,12 @@ class Gazed(Files):
         labels: Sequence[int],
         points: Sequence[np.ndarray],
         outside: Sequence[int],
+        looked: Sequence[np.ndarray],
         sigma: float,
     ):
         super().__init__(name, ids, files)
         self.labels, self.points, self.outside, self.sigma = labels, points, outside, sigma
+        self.looked = looked
 
     def digest(self) -> str:
         points = hashlib.sha256()
@@ -138,14 +177,31 @@ class Gazed(Files):
             points.update(f"{len(some)} ".encode() + some.tobytes())
         return f"{super().digest()} {[*self.labels]} {points.hexdigest()} {self.sigma}"
 
+    def observers(self, index: int) -> Sequence[str]:
+        return tuple(np.unique(self.looked[index]).tolist())
+
+    def observers_digest(self) -> str:
+        names = hashlib.sha256(repr([some.tolist() for some in self.looked]).encode())
+        return f"{self.digest()} {names.hexdigest()}"
+
     def one(self, index: int) -> StoredPicture:
-        (path,) = self.files[index]
-        image = read_listed_picture(path)
-        try:
-            human = gaze_map(self.points[index], self.sigma, *image.size)
-        except ValueError as error:
-            raise StoredError(f"{path}: {error}; change {BLUR}") from None
+        image = read_listed_picture(self.files[index][0])
+        human = self._blurred(gaze_map, index, self.sigma, *image.size)
         return StoredPicture(centred_square(image), human, self.labels[index])
+
+    def by_observer(self, index: int) -> np.ndarray:
+        names, owners = np.unique(self.looked[index], return_inverse=True)
+        if not len(names):
+            return NO_OBSERVERS
+        refuse_many_observers(len(names), f"{GAZE}, {self.ids[index]}")
+        size = read_listed_picture(self.files[index][0]).size
+        return self._blurred(observer_gaze_maps, index, owners, self.sigma, *size)
+
+    def _blurred(self, how: Callable[..., np.ndarray], index: int, *given: object) -> np.ndarray:
+        try:
+            return how(self.points[index], *given)
+        except ValueError as error:
+            raise StoredError(f"{self.where(index)}: {error}; change {BLUR}") from None
 
 
 def list_gaze(folder: Path) -> tuple[list[Part], list[str]]:
@@ -186,25 +242,34 @@ def list_gaze(folder: Path) -> tuple[list[Part], list[str]]:
     names = [name for name in listed if name in points and name not in damaged]
     paths = [(pictures[name],) for name in names]
     labels = [listed[name][1] for name in names]
-    arrays = [np.array(points[name], np.float64) for name in names]
+    arrays = [np.array([point[:3] for point in points[name]], np.float64) for name in names]
+    looked = [np.array([who for *_, who in points[name] if who], str) for name in names]
     beside = [outside[name] for name in names]
     parts: list[Part] = [
-        Gazed(part, names[some], paths[some], labels[some], arrays[some], beside[some], blur.sigma)
+        Gazed(
+            part, names[some], paths[some], labels[some], arrays[some], beside[some], looked[some],
+            blur.sigma,
+        )
         for part, some in in_parts(folder, len(names))
-    ]
+    ]  # fmt: skip
     return parts, problems
+
+
+_Point = tuple[float, float, float, str]  # x, y, weight, observer
 
 
 def _points(
     folder: Path, pictures: dict[str, Path], blur: Blur, problems: list[str]
-) -> tuple[dict[str, list[tuple[float, float, float]]], Counter[str], set[str]]:
+) -> tuple[dict[str, list[_Point]], Counter[str], set[str]]:
     """{picture: its points}, {picture: how many were left out beside it}, and pictures of which
     a row is wrong; adds to the problems."""
-    points: dict[str, list[tuple[float, float, float]]] = {}
+    points: dict[str, list[_Point]] = {}
     sizes: dict[str, tuple[int, int] | None] = {}
     outside: Counter[str] = Counter()
     damaged: set[str] = set()
-    for number, row in read_rows(folder / GAZE, ("file", "x", "y")):
+    rows = read_rows(folder / GAZE, ("file", "x", "y"))
+    known = names_observers(rows)
+    for number, row in rows:
         name = spelled_once(row["file"] or "")
         try:
             if name not in pictures:
@@ -212,6 +277,7 @@ def _points(
             weight = _number(row, "duration") if "duration" in row else 1.0
             if weight <= 0:
                 raise ValueError(f"a duration of {weight:g}, expected more than 0")
+            who = observer_of(row) if known else ""
             x, y = _number(row, "x"), _number(row, "y")
             if name not in sizes:
                 sizes[name] = _upright_size(pictures[name])
@@ -228,7 +294,7 @@ def _points(
             problems.append(f"{GAZE}, line {number}: {error}")
             damaged.add(name)
             continue
-        points.setdefault(name, []).append((x, y, weight))
+        points.setdefault(name, []).append((x, y, weight, who))
     return points, outside, damaged
 
 

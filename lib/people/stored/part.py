@@ -13,6 +13,8 @@ import numpy as np
 from lib.base.fingerprint import sha256_of
 
 STORED_SIZE = 256
+MOST_OBSERVERS = 1024  # of a picture, for the sake of memory
+NO_OBSERVERS = np.zeros((0, STORED_SIZE, STORED_SIZE), np.float32)
 
 
 class StoredError(ValueError):
@@ -62,12 +64,35 @@ class Part(ABC):
     def read(self, indices: Sequence[int]) -> Iterator[StoredPicture | StoredError]:
         """These pictures, decoded; in the place of one that cannot be read, why."""
 
+    def observers(self, index: int) -> Sequence[str]:
+        """The names of those whose maps `observer_maps` gives, in its order; () for none."""
+        return ()
+
+    def observer_maps(self, index: int) -> np.ndarray:
+        """What each observer adds to a picture's human map: (observer, 256, 256) float32.
+
+        The human map is proportional to their sum, and so is some observers' map to the
+        sum of theirs. (0, 256, 256) where observers are not known. Raises StoredError naming
+        the file.
+        """
+        return NO_OBSERVERS
+
+    def observers_digest(self) -> str:
+        """Changes with anything of which `observer_maps` are made."""
+        return self.digest()
+
 
 def refuse_unprintable(paths: Iterable[Path]) -> None:
     """Raise StoredError for a file whose name is no text: no table could hold it."""
     for path in paths:
         if not str(path).isprintable():
             raise StoredError(f"the file name {str(path)!a} is no printable text; rename it")
+
+
+def refuse_many_observers(count: int, where: object) -> None:
+    """Raise StoredError for so many observers that no memory need hold their maps."""
+    if count > MOST_OBSERVERS:
+        raise StoredError(f"{where}: {count} observers of one picture, at most {MOST_OBSERVERS}")
 
 
 def digest_of(paths: Sequence[Path]) -> str:
