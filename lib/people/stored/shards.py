@@ -1,7 +1,8 @@
 """ClickMe's shards: TFRecord files of `tf.train.Example`s, read without TensorFlow.
 
 An example has `image` (JPEG, 256x256x3), `heatmap` (JPEG, 256x256x1) and `label` (ImageNet
-index). Both checksums of every record are verified.
+index). Both checksums of every record are verified. What each observer painted can lie in
+a file beside the shard (`write_observers`); of ClickMe's own it was not published.
 
 Source: Linsley et al., "Learning what and where to attend", ICLR 2019 (data);
 Fel et al., "Harmonizing the object recognition strategies of deep neural
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import re
 import struct
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +26,22 @@ from google.protobuf.message import DecodeError
 
 from lib.base.files import write_atomically
 from lib.base.fingerprint import sha256_of
-from lib.people.stored.part import STORED_SIZE, Part, StoredError, StoredPicture, refuse_unprintable
+from lib.people.stored.part import (
+    MOST_OBSERVERS,
+    NO_OBSERVERS,
+    STORED_SIZE,
+    Part,
+    StoredError,
+    StoredPicture,
+    refuse_unprintable,
+)
 
 _SUFFIXES = (".tfrecord", ".tfrecords")
 _HEADER = struct.Struct("<QI")  # length, masked CRC of the length
 _FOOTER = struct.Struct("<I")  # masked CRC of the payload
 _CRC_MASK = 0xA282EAD8
+_PACKED = (STORED_SIZE, STORED_SIZE // 8)
+_LARGEST_ENTRY = MOST_OBSERVERS * _PACKED[0] * _PACKED[1] + 1024  # bytes, with its header
 
 
 def find_shards(folder: Path) -> list[Path]:
@@ -98,6 +110,18 @@ class Shard(Part):
     def digest(self) -> str:
         return sha256_of(self.path)
 
+    def observer_maps(self, index: int) -> np.ndarray:
+        """1 where an observer painted. The human map is that of their sum, as JPEG keeps it."""
+        path = observers_path(self.path)
+        if not path.is_file():
+            return NO_OBSERVERS
+        masks = _read_masks(path, index, 0 if self.damage else len(self))
+        return np.unpackbits(masks, axis=-1).astype(np.float32)
+
+    def observers_digest(self) -> str:
+        path = observers_path(self.path)
+        return f"{self.digest()} {sha256_of(path)}" if path.is_file() else self.digest()
+
     def records(self) -> Iterator[tuple[Address, Record]]:
         """The encoded records, checked, in order. Raises StoredError."""
         with self.path.open("rb") as file:
@@ -150,6 +174,55 @@ def write_shard(path: Path, records: Iterable[Record]) -> int:
             file.write(length + _FOOTER.pack(masked_crc(length)))
             file.write(payload + _FOOTER.pack(masked_crc(payload)))
     return count
+
+
+def observers_path(shard: Path) -> Path:
+    """Where a shard's observers are, if they are known: `val-0.observers.npz` beside it."""
+    return shard.with_name(f"{shard.stem}.observers.npz")
+
+
+def write_observers(shard: Path, painted: Iterable[np.ndarray]) -> None:
+    """Write what each observer painted, beside a shard.
+
+    painted : by record (observer, 256, 256) bool. Their entries are "0", "1", …, each
+              (observer, 256, 32) uint8: eight neighbours of a row are one byte
+    """
+    packed = {str(i): np.packbits(masks, axis=-1) for i, masks in enumerate(painted)}
+    with write_atomically(observers_path(shard)) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **packed)
+
+
+def _read_masks(path: Path, index: int, records: int) -> np.ndarray:
+    """(observer, 256, 32) uint8. Raises StoredError.
+
+    records : of the shard, each of which must have an entry; 0 if that is not known
+    """
+    entry = f"{index}.npy"
+    try:
+        with zipfile.ZipFile(path) as entries:
+            sizes = {each.filename: each.file_size for each in entries.infolist()}
+            if entry not in sizes or records not in (0, len(sizes)):
+                raise StoredError(
+                    f"{path} has {len(sizes)} entries, expected one for each of the shard's "
+                    f"{records or 'records'}{' records' * bool(records)}, 0 and so on"
+                )
+            if sizes[entry] > _LARGEST_ENTRY:
+                raise StoredError(
+                    f"{path}: entry {index} would unpack to {sizes[entry] / 1e6:.0f} MB, more "
+                    f"than {MOST_OBSERVERS} observers need"
+                )
+            with entries.open(entry) as file:
+                masks = np.lib.format.read_array(file, allow_pickle=False)
+    except StoredError:
+        raise
+    except Exception as error:  # whatever zipfile and numpy make of a damaged file
+        raise StoredError(f"{path} is no readable .npz file: {error}") from None
+    if masks.dtype != np.uint8 or masks.ndim != 3 or masks.shape[1:] != _PACKED:
+        raise StoredError(
+            f"{path}: entry {index} is {masks.dtype} {masks.shape}, expected uint8 (observer, "
+            f"{_PACKED[0]}, {_PACKED[1]}), eight pixels of a row in a byte"
+        )
+    return masks
 
 
 def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
