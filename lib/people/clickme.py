@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -45,6 +46,18 @@ class ClickMeBatch:
         return published_human_maps(self.stored_maps)
 
 
+class Observed(NamedTuple):
+    """A picture of two or more observers.
+
+    maps : (observer, 256, 256) float32, what each adds to the human map, see
+           `lib.people.stored.Part.observer_maps`
+    """
+
+    image_id: str
+    place: int
+    maps: Tensor
+
+
 def deliver_pictures(stored: np.ndarray) -> np.ndarray:
     """(image, 256, 256, 3) uint8 -> (image, 224, 224, 3) uint8, truncated, not rounded."""
     return truncated_resize(stored, DELIVERED_SIZE)
@@ -68,6 +81,19 @@ class ClickMe(Listing):
                 pending = []
         if pending:
             yield _batch(pending)
+
+    def observed(self) -> Iterator[Observed]:
+        """Those of the pictures that are known to have two observers or more."""
+        for chosen in self.chosen:
+            try:
+                maps = chosen.part.observer_maps(chosen.index)
+            except StoredError as error:
+                if not self.keep_going:
+                    raise
+                self.left_out[chosen.image_id] = str(error)
+                continue
+            if len(maps) > 1:
+                yield Observed(chosen.image_id, chosen.place, torch.from_numpy(maps))
 
     def _read(self) -> Iterator[tuple[Chosen, StoredPicture]]:
         for some in self.per_part():
