@@ -29,6 +29,8 @@ class Found:
     classes  : {class index: how many pictures that can be read}
     constant : pictures whose human map has one value only, by their ids
     points, outside : of gaze: used, and left out beside their pictures
+    observers : how many each picture that can be read has, 0 where they are not known
+    names    : of all observers, where they have names
     unused   : files that nothing names
     """
 
@@ -37,6 +39,8 @@ class Found:
     constant: list[str] = field(default_factory=list)
     points: int = 0
     outside: int = 0
+    observers: list[int] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
     unused: list[str] = field(default_factory=list)
 
     @property
@@ -79,6 +83,16 @@ def _read(part: Part, classes: int, found: Found, bar: tqdm) -> None:
             if isinstance(part, Gazed):
                 found.points += len(part.points[index])
                 found.outside += part.outside[index]
+            _read_observers(part, index, found)
+
+
+def _read_observers(part: Part, index: int, found: Found) -> None:
+    try:
+        found.observers.append(len(part.observer_maps(index)))
+        found.names.update(part.observers(index))
+    except StoredError as error:
+        if str(error) not in found.problems:  # a shard's observers are all in one file
+            found.problems.append(str(error))
 
 
 def _unused(place: Path, parts: Sequence[Part], problems: Sequence[str]) -> list[str]:
@@ -107,6 +121,8 @@ def told(place: Path, found: Found) -> str:
         lines.append(
             f"gaze points: {found.points}; beside their pictures, left out: {found.outside}"
         )
+    if found.observers:
+        lines.append(f"observers: {_counted(found)}")
     if found.constant:
         lines.append(
             f"human maps with one value only, which orders nothing, left out of means: "
@@ -119,6 +135,14 @@ def told(place: Path, found: Found) -> str:
         lines.append(f"files that nothing names: {len(found.unused)} ({_some(found.unused)})")
     lines.append(f"problems: {len(found.problems)}")
     return "\n".join(lines + [f"  {problem}" for problem in found.problems])
+
+
+def _counted(found: Found) -> str:
+    fewest, most = min(found.observers), max(found.observers)
+    if not most:
+        return "not known"
+    each = f"{fewest} to {most} a picture" if fewest < most else f"{most} a picture"
+    return f"{len(found.names)}, {each}" if found.names else each
 
 
 def _some(names: Sequence[str]) -> str:
