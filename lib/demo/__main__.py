@@ -1,9 +1,10 @@
 """Make the embedded example, all of it, from seeds: `python -m lib.demo`.
 
-Writes the held-out ClickMe-format shard, the class names, and the sixteen
-miniatures' weights, at the end of their training and earlier, below `data/demo/`. On two
-CPU cores the pictures take about a minute and the models about forty minutes. Pictures come
-out the same on every machine; weights do so up to the order of floating-point sums.
+Writes the held-out ClickMe-format shard, what each simulated player painted on it, the class
+names, and the sixteen miniatures' weights, at the end of their training and earlier, below
+`data/demo/`. On two CPU cores the pictures take about a minute and the models about forty
+minutes. Pictures and what was painted come out the same on every machine; weights do so up to
+the order of floating-point sums.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from tqdm import tqdm
 
 from lib.base.paths import DEMO
 from lib.demo.delivered import HELD_OUT, PICTURE_QUALITY, SEED, TRAINING, delivered
-from lib.demo.players import human_map
+from lib.demo.players import human_map, painted
 from lib.demo.scenes import CLASSES, Scene, make_scene
 from lib.demo.training import accuracy, shown_steps, train
 from lib.networks.backbones import BACKBONES, THE_EIGHT, variant_name
 from lib.networks.loading import demo_weights_path, save_weights
-from lib.people.stored.shards import Record, encode_jpeg, write_shard
+from lib.people.stored.shards import Record, encode_jpeg, write_observers, write_shard
 
 TRAINING_PICTURES, HELD_OUT_PICTURES = 2800, 240
 MAP_QUALITY = 90
@@ -46,6 +47,12 @@ def make_held_out_shard(path: Path) -> None:
     numbers = tqdm(range(HELD_OUT_PICTURES), desc="held-out pictures and simulated people")
     write_shard(path, (as_record(make_scene(SEED, HELD_OUT, i), i) for i in numbers))
     (DEMO / "classes.txt").write_text("".join(f"{c.name}\n" for c in CLASSES))
+
+
+def make_observers(shard: Path) -> None:
+    """The players behind the shard's human maps, one by one."""
+    numbers = tqdm(range(HELD_OUT_PICTURES), desc="simulated people")
+    write_observers(shard, (painted(make_scene(SEED, HELD_OUT, i), SEED, i) for i in numbers))
 
 
 def make_models(keys: list[str]) -> None:
@@ -85,13 +92,19 @@ def make_models(keys: list[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m lib.demo", description=__doc__)
-    parser.add_argument("--only", choices=("pictures", "models"), help="make one half only")
+    parser.add_argument(
+        "--only", choices=("pictures", "observers", "models"),
+        help="make one part only; pictures makes the observers too",
+    )  # fmt: skip
     parser.add_argument("--models", nargs="*", default=[], help="train these backbones only")
     options = parser.parse_args()
     torch.use_deterministic_algorithms(True, warn_only=True)
+    shard = DEMO / "clickme" / "val" / "val-0.tfrecords"
+    if options.only in (None, "pictures"):
+        make_held_out_shard(shard)
     if options.only != "models":
-        make_held_out_shard(DEMO / "clickme" / "val" / "val-0.tfrecords")
-    if options.only != "pictures":
+        make_observers(shard)
+    if options.only in (None, "models"):
         make_models(options.models)
 
 

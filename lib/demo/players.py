@@ -38,20 +38,29 @@ def _bubbles(places: list[np.ndarray], radius: float) -> np.ndarray:
     return covered
 
 
-def human_map(scene: Scene, seed: int, index: int) -> np.ndarray:
-    """The simulated human map: (256, 256) uint8, 255 where every player painted."""
+def painted(scene: Scene, seed: int, index: int) -> np.ndarray:
+    """What each simulated player painted: (player, 256, 256) bool."""
     rng = np.random.default_rng([seed, 2, index])
     told = scene.diagnosticity
     # Most strokes start on telling parts; some on the creature anywhere, as if guessing.
     chances = (told**1.5 + 0.03 * (told > 0)).ravel().astype(np.float64)
     chances /= chances.sum()
-    players = rng.integers(5, 10)
-    total = np.zeros((SIDE, SIDE))
-    for _ in range(players):
+    masks = []
+    for _ in range(rng.integers(5, 10)):
         shift = rng.normal(0, 3, 2)  # each hand is a little off
         places: list[np.ndarray] = []
         for _ in range(rng.integers(1, 4)):
             start = np.array(divmod(rng.choice(chances.size, p=chances), SIDE), dtype=float)
             places += [p + shift for p in _stroke(rng, told, start)]
-        total += _bubbles(places, rng.uniform(10, 15))
-    return np.round(255 * total / players).astype(np.uint8)
+        masks.append(_bubbles(places, rng.uniform(10, 15)))
+    return np.stack(masks)
+
+
+def shared(masks: np.ndarray) -> np.ndarray:
+    """The human map that players' masks make: (256, 256) uint8, 255 where every player painted."""
+    return np.round(255 * masks.sum(axis=0) / len(masks)).astype(np.uint8)
+
+
+def human_map(scene: Scene, seed: int, index: int) -> np.ndarray:
+    """The simulated human map: (256, 256) uint8, as `shared` makes it."""
+    return shared(painted(scene, seed, index))
