@@ -44,6 +44,7 @@ try:
     from lib.runner.faults import FAULTS, RunError, disk_advice
     from lib.study.choices import NAMES, TARGETS
     from lib.study.profiles import PROFILES
+    from lib.study.rules import RULES
     from lib.study.study import Study
 except ImportError as error:
     print(f"run_all.py: {_lacking(error)}", file=sys.stderr)
@@ -139,6 +140,16 @@ def build_parser() -> argparse.ArgumentParser:
     what("--target", default=TARGETS[0], metavar="CLASS",
          help=f"whose evidence maps show: {' or '.join(TARGETS)} (default: "
          f"{TARGETS[0]}, the picture's label)")  # fmt: skip
+    judged = parser.add_argument_group("how results are judged (docs/statistics.md)").add_argument
+    judged("--ceiling", type=float, default=0.0, metavar="RHO",
+           help="how well these people agree, where you know it (default: ClickMe's own; of other "
+           "data estimated from their observers, or none)")  # fmt: skip
+    judged("--smallest-effect", type=float, default=RULES.smallest_effect, metavar="SCORE",
+           help="difference of scores below which it does not matter (default: "
+           f"{RULES.smallest_effect:g})")  # fmt: skip
+    judged("--compare", nargs="+", action="extend", type=_names, default=[], metavar="MODEL",
+           help="compare every two of these, on the same pictures: convnext_tiny "
+           "convnext_tiny_dcls, or resnet50:grad_cam (default: all)")  # fmt: skip
     how = parser.add_argument_group("how").add_argument
     how("--device", default="auto", help="auto, cpu, cuda, cuda:<number>, mps (default: auto)")
     how("--batch-size", type=_batch_size, default=0, metavar="N",

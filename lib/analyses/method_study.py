@@ -15,8 +15,8 @@ from lib.maps.methods import METHODS, CamMethod
 from lib.maps.placed import heatmaps
 from lib.networks.backbones import Backbone
 from lib.scores.agreements import VALID
-from lib.scores.ceiling import HUMAN_CEILING
-from lib.scores.statistics import holm, mean_interval, means_by, sign_flip_p
+from lib.scores.ceiling import Ceilings
+from lib.scores.statistics import holm, mean_interval, mean_p, means_by
 from lib.study.exhibits import held_out
 from lib.study.study import Study
 
@@ -77,11 +77,11 @@ def estimate(costs: pd.DataFrame, methods: Sequence[CamMethod], pictures: int) -
     return f"about {seconds:.0f} s" if seconds < 120 else f"about {seconds / 60:.0f} min"
 
 
-def alignment(scores: pd.DataFrame) -> pd.DataFrame:
-    """Score of each model and method: `backbone, dcls, method, score, low, high, n`."""
-    valid = scores[scores.validity == VALID]
-    valid = valid.assign(score=valid.rho / HUMAN_CEILING)
-    return means_by(valid, ["backbone", "dcls", "method"], "score", "score")
+def alignment(scores: pd.DataFrame, ceilings: Ceilings) -> pd.DataFrame:
+    """Score of each model and method: `backbone, dcls, method, score, low, high, n, ceiling`."""
+    valid = ceilings.scored(scores[scores.validity == VALID])
+    table = means_by(valid, ["backbone", "dcls", "method"], "score", "score")
+    return table.assign(ceiling=table.backbone.map(valid.groupby("backbone").ceiling.first()))
 
 
 def summarise_faithfulness(values: pd.DataFrame) -> pd.DataFrame:
@@ -92,36 +92,39 @@ def summarise_faithfulness(values: pd.DataFrame) -> pd.DataFrame:
 _REFERENCE, CONTROL = "grad_cam", "random_cam"
 
 
-def rank_methods(scores: pd.DataFrame) -> pd.DataFrame:
+def rank_methods(scores: pd.DataFrame, ceilings: Ceilings) -> pd.DataFrame:
     """Methods by their score over all models, the best first.
 
-    `method, label, score, low, high, n, pairs, pairs_in_all`, and the difference to Grad-CAM,
-    paired per image: `difference, difference_low, difference_high, p_holm`. Intervals are over
-    images: an image's score is its mean over the models of which every method but the control
-    has a valid map of it, so that methods are compared on the same; `pairs` of `pairs_in_all`
-    images and models.
+    `method, label, score, low, high, n, pairs, pairs_in_all, ceiling`, and the difference to
+    Grad-CAM, paired per image: `difference, difference_low, difference_high, p_holm`. Intervals
+    are over images: an image's score is its mean over the models of which every method but the
+    control has a valid map of it, so that methods are compared on the same; `pairs` of
+    `pairs_in_all` images and models.
     """
+    scores = ceilings.scored(scores)
     valid = scores[scores.validity == VALID]
-    wide = valid.pivot(index=["backbone", "dcls", "image_id"], columns="method", values="rho")
+    wide = valid.pivot(index=["backbone", "dcls", "image_id"], columns="method", values="score")
     compared = [method for method in wide if method != CONTROL] or list(wide)
     common = wide.dropna(subset=compared)
     in_all = len(scores.drop_duplicates(["backbone", "dcls", "image_id"]))
-    per_image = (common / HUMAN_CEILING).groupby(level="image_id").mean()
+    per_image = common.groupby(level="image_id").mean()
     reference = per_image.get(_REFERENCE)
     rows = []
     for method in per_image:
         found = mean_interval(per_image[method])
         row = {"method": method, "label": METHODS[method].label, "score": found.mean,
                "low": found.low, "high": found.high, "n": found.n,
-               "pairs": int(common[method].notna().sum()), "pairs_in_all": in_all}  # fmt: skip
+               "pairs": int(common[method].notna().sum()), "pairs_in_all": in_all,
+               "ceiling": valid.ceiling.mean()}  # fmt: skip
         if reference is not None:
             differences = per_image[method] - reference
             paired = mean_interval(differences)
-            p = np.nan if method == _REFERENCE else sign_flip_p(differences)
+            p = np.nan if method == _REFERENCE else mean_p(differences)
             row |= {"difference": paired.mean, "difference_low": paired.low,
                     "difference_high": paired.high, "p_holm": p}  # fmt: skip
         rows.append(row)
-    columns = ["method", "label", "score", "low", "high", "n", "pairs", "pairs_in_all"]
+    columns = ["method", "label", "score", "low", "high", "n", "pairs", "pairs_in_all",
+               "ceiling"]  # fmt: skip
     table = pd.DataFrame(rows, columns=None if rows else columns)
     if "p_holm" in table:
         table["p_holm"] = holm(table.p_holm)

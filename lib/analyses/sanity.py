@@ -21,7 +21,7 @@ from lib.networks.dcls import dcls_layers
 from lib.networks.models import StudyModel
 from lib.networks.rewrites import Form
 from lib.scores.agreements import VALID
-from lib.scores.ceiling import HUMAN_CEILING
+from lib.scores.observers import study_ceilings
 from lib.scores.spearman import spearman_per_image
 from lib.scores.statistics import mean_interval, means_by
 from lib.scores.study_scores import score_study
@@ -156,18 +156,18 @@ def compare_targets(study: Study) -> pd.DataFrame:
     `backbone, dcls, method, top1, true, predicted, difference, low, high, n`: the difference,
     predicted less true, is paired per image; it is 0 wherever the model is right.
     """
-    wide = []
+    wide, ceilings = [], study_ceilings(study)
     for target in TARGETS:
         sample = study.sampled(target=target, protocols=study.choices.protocols[:1])
         scores = score_study(sample)
-        valid = scores[scores.validity == VALID]
+        valid = ceilings.scored(scores[scores.validity == VALID])
         index = ["backbone", "dcls", "method", "image_id"]
-        wide.append(valid.set_index(index)[["rho", "top1"]].add_suffix(f"_{target}"))
+        wide.append(valid.set_index(index)[["score", "top1"]].add_suffix(f"_{target}"))
     together = pd.concat(wide, axis=1, join="inner")
     rows = []
     names = ["backbone", "dcls", "method"]
     for key, chosen in together.groupby(level=names, sort=False):
-        scores = {target: chosen[f"rho_{target}"] / HUMAN_CEILING for target in TARGETS}
+        scores = {target: chosen[f"score_{target}"] for target in TARGETS}
         found = mean_interval(scores["predicted"] - scores["true"])
         rows.append(
             dict(zip(names, key, strict=True))

@@ -11,7 +11,7 @@ import pandas as pd
 
 from lib.maps.methods import FLOORS, METHODS, PUBLISHED_FLOOR, family_key
 from lib.scores.agreements import VALID
-from lib.scores.ceiling import HUMAN_CEILING
+from lib.scores.ceiling import Ceilings
 from lib.scores.statistics import mean_interval, means_by
 from lib.scores.study_scores import score_study
 from lib.study.study import Study
@@ -31,32 +31,37 @@ def score_family(study: Study) -> pd.DataFrame:
     return score_study(study.sampled(methods=methods, protocols=study.choices.protocols[:1]))
 
 
-def sweep(scores: pd.DataFrame) -> pd.DataFrame:
-    """Of every model, order and floor: `score, low, high, tied, attainable, n`."""
+def sweep(scores: pd.DataFrame, ceilings: Ceilings) -> pd.DataFrame:
+    """Of every model, order and floor: `score, low, high, tied, attainable, n, ceiling`."""
     rows = []
+    scores = ceilings.scored(scores)
     groups = dict(list(scores[scores.validity == VALID].groupby(["backbone", "dcls", "method"])))
     models = scores[["backbone", "dcls"]].drop_duplicates().itertuples(index=False)
     for (backbone, dcls), order, floor in product(models, ORDERS, FLOORS):
         valid = groups.get((backbone, dcls, family_key(order, floor)), scores.iloc[:0])
-        found = mean_interval(valid.rho / HUMAN_CEILING)
+        found = mean_interval(valid.score)
         rows.append(
             {"backbone": backbone, "dcls": dcls, "order": ORDERS[order], "floor": floor,
              "score": found.mean, "low": found.low, "high": found.high,
-             "tied": valid.tied.mean(), "attainable": valid.attainable.mean(), "n": found.n}
+             "tied": valid.tied.mean(), "attainable": valid.attainable.mean(), "n": found.n,
+             "ceiling": valid.ceiling.max()}
         )  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def two_by_two(scores: pd.DataFrame) -> pd.DataFrame:
-    """Paired change of every model's score against plain Grad-CAM: `change, low, high, n`."""
-    wide = scores.assign(rho=scores.rho.where(scores.validity == VALID)).pivot(
-        index=["backbone", "dcls", "image_id"], columns="method", values="rho"
+def two_by_two(scores: pd.DataFrame, ceilings: Ceilings) -> pd.DataFrame:
+    """Paired change of every model's score against plain Grad-CAM: `change, low, high, n,
+    ceiling`."""
+    scores = ceilings.scored(scores)
+    wide = scores.assign(score=scores.score.where(scores.validity == VALID)).pivot(
+        index=["backbone", "dcls", "image_id"], columns="method", values="score"
     )
     changes = [
-        ((wide[family_key(order, floor)] - wide.grad_cam) / HUMAN_CEILING)
+        (wide[family_key(order, floor)] - wide.grad_cam)
         .rename("change")
         .reset_index()
         .assign(change_by=name)
         for name, (order, floor) in CHANGES.items()
     ]
-    return means_by(pd.concat(changes), ["backbone", "dcls", "change_by"], "change", "change")
+    table = means_by(pd.concat(changes), ["backbone", "dcls", "change_by"], "change", "change")
+    return table.assign(ceiling=table.backbone.map(scores.groupby("backbone").ceiling.first()))

@@ -29,10 +29,15 @@ from lib.people.protocols import PROTOCOLS
 from lib.people.stored import open_parts
 from lib.people.stored.folders import LABELS
 from lib.people.stored.gaze import GAZE
-from lib.scores.ceiling import HUMAN_CEILING
+from lib.scores.agreements import VALID
+from lib.scores.ceiling import Ceilings
+from lib.scores.control_scores import controls_of
+from lib.scores.controls import control_labels
 from lib.scores.map_scores import Collection, compare_maps, score_maps, summarise_maps, validate
+from lib.scores.observers import ceilings_of, score_observers
 from lib.study.inputs import MissingInputs
 from lib.study.profiles import PROFILES
+from lib.study.rules import RULES
 from lib.study.study import Study
 
 _LEFT_OUT = 14  # the exit status, as of run_all.py
@@ -64,6 +69,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--geometry", default="", metavar="MODEL",
         help="the maps cover what this network's crop keeps, such as resnet50: where human maps "
         "are cropped (corrected), they are cropped alike (default: the whole picture)")  # fmt: skip
+    add("--ceiling", type=float, default=0.0, metavar="RHO",
+        help="how well these people agree, where you know it (default: ClickMe's own; of other "
+        "data estimated from their observers, or none)")  # fmt: skip
+    add("--smallest-effect", type=float, default=RULES.smallest_effect, metavar="SCORE",
+        help="difference of scores below which it does not matter (default: "
+        f"{RULES.smallest_effect:g})")  # fmt: skip
     add("--limit", type=int, default=0, metavar="N", help="so many of the pictures; 0: all")
     add("--out", type=Path, metavar="FILE.csv",
         help="a row per picture and protocol, and FILE.json: numbers and their origin")  # fmt: skip
@@ -99,6 +110,7 @@ def _study(options: argparse.Namespace) -> Study:
     study = Study.from_profile(
         options.profile, limit=options.limit, device="cpu", data_dir=options.data_dir,
         protocols=options.protocols, pictures=options.pictures, keep_going=options.keep_going,
+        ceiling=options.ceiling, smallest_effect=options.smallest_effect,
     )  # fmt: skip
     missing = [path for path in study.inputs.picture_paths() if not path.exists()]
     if missing and not (options.keep_going and len(missing) < len(study.inputs.picture_paths())):
@@ -142,13 +154,18 @@ def _run(options: argparse.Namespace) -> int:
     ]
     if scores.empty:
         raise MapsError(f"nothing can be scored:\n{in_lines(left_out)}")
-    summary, compared = summarise_maps(scores), compare_maps(scores)
+    controls = controls_of(clickme, [geometry])
+    people = score_observers(clickme, [geometry])
+    ceilings = ceilings_of(study.choices, people)
+    summary = summarise_maps(scores, controls, ceilings, geometry)
+    compared = compare_maps(scores, ceilings, study.choices.smallest_effect, geometry)
     if options.out is not None:
-        facts = _facts(options, study, collections, summary, compared, left_out)
+        facts = _facts(options, study, collections, ceilings, summary, compared, left_out)
         with write_atomically(options.out) as partial:
-            partial.write_text(csv_text(scores), encoding="utf-8", newline="")
+            beside = _with_controls(scores, controls)
+            partial.write_text(csv_text(beside), encoding="utf-8", newline="")
         write_json(options.out.with_suffix(".json"), facts)
-    print(_told(collections, chosen, summary, compared))
+    print(_told(collections, chosen, ceilings, summary, compared))
     if study.choices.profile.caveat and not options.pictures:
         print(study.choices.profile.caveat)
     if left_out:
@@ -156,10 +173,19 @@ def _run(options: argparse.Namespace) -> int:
     return _LEFT_OUT if left_out else 0
 
 
+def _with_controls(scores: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
+    """The scores with each control's rho on the same picture, a column each."""
+    of_each = controls.assign(rho=controls.rho.where(controls.validity == VALID)).pivot(
+        index=["protocol", "image_id"], columns="control", values="rho"
+    )
+    return scores.merge(of_each.reset_index(), on=["protocol", "image_id"], how="left")
+
+
 def _facts(
     options: argparse.Namespace,
     study: Study,
     collections: Sequence[Collection],
+    ceilings: Ceilings,
     summary: pd.DataFrame,
     compared: pd.DataFrame,
     left_out: Sequence[str],
@@ -183,10 +209,13 @@ def _facts(
             "limit": study.choices.limit,
             "geometry": options.geometry or "whole picture",
             "keep_going": study.choices.keep_going,
-            "human_ceiling": HUMAN_CEILING,
+            "human_ceiling": ceilings.words,
+            "smallest_effect": study.choices.smallest_effect,
+            "rules": study.choices.rules.version,
         },
         "inputs": study.inputs.hashes("pictures"),
         "summary": _records(summary),
+        "ceilings": _records(ceilings.table()),
         "compared": _records(compared),
         "left_out": list(left_out),
         "commit": commit(),
@@ -201,6 +230,7 @@ def _records(table: pd.DataFrame) -> list[dict]:
 def _told(
     collections: Sequence[Collection],
     chosen: Sequence[str],
+    ceilings: Ceilings,
     summary: pd.DataFrame,
     compared: pd.DataFrame,
 ) -> str:
@@ -213,16 +243,38 @@ def _told(
                      f"{len(without)} maps without a picture"
                      + f" ({some_of(without)})" * bool(without))  # fmt: skip
     counts = [name for name in summary.columns if name.startswith("n_") and summary[name].any()]
-    text = summary[["maps", "protocol", "score", "low", "high", "raw", "floor", "n", *counts]]
+    known = summary.ceiling.notna().any()
+    score = ["score", "low", "high", "raw"] if known else ["raw", "raw_low", "raw_high"]
+    text = summary[["maps", "protocol", *score, "other_human", "n", *counts]]
+    unit = "score = mean rho ÷ human ceiling" if known else "raw = mean rho"
     lines += [
+        f"human ceiling: {ceilings.words}",
         "",
-        "score = mean rho ÷ human ceiling, with its 95 % interval; floor: another picture's "
-        "human map",
-        _as_text(text),
+        f"{unit}, with its 95 % interval; other_human: another picture's human map",
+        _as_text(text.rename(columns={"raw_low": "low", "raw_high": "high"})),
+        "",
+        *_beside_controls(summary),
     ]
     if len(compared):
         lines += ["", "differences of scores, paired by picture", _as_text(compared)]
     return "\n".join(lines)
+
+
+def _beside_controls(summary: pd.DataFrame) -> list[str]:
+    """A line for each score: whether it is more than the strongest control's."""
+    labels = control_labels()
+    lines = []
+    for row in summary.itertuples():
+        if not row.control:
+            lines.append(f"{row.maps}, {row.protocol}: no control to compare with")
+            continue
+        told = "lies above" if row.above_control else "DOES NOT SURELY LIE ABOVE"
+        lines.append(
+            f"{row.maps}, {row.protocol}: {told} the strongest map that no network made, the "
+            f"{labels[row.control]} ({row.control_score:.3f}); difference {row.over_control:+.3f} "
+            f"[{row.over_control_low:+.3f}, {row.over_control_high:+.3f}]"
+        )
+    return lines
 
 
 def _as_text(table: pd.DataFrame) -> str:

@@ -52,7 +52,8 @@ def make_held_out_shard(path: Path) -> None:
 def make_observers(shard: Path) -> None:
     """The players behind the shard's human maps, one by one."""
     numbers = tqdm(range(HELD_OUT_PICTURES), desc="simulated people")
-    write_observers(shard, (painted(make_scene(SEED, HELD_OUT, i), SEED, i) for i in numbers))
+    masks = (painted(make_scene(SEED, HELD_OUT, i), SEED, i) for i in numbers)
+    write_observers(shard, masks, side=64)  # for the size of the repository
 
 
 def make_models(keys: list[str]) -> None:

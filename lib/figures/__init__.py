@@ -7,8 +7,9 @@ Public names: those below, imported on first use.
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    "analyses": ["plot_alignment_against_faithfulness", "plot_floor_sweep", "plot_measures",
-        "plot_method_ranking", "plot_paired_differences", "plot_randomisation", "plot_two_by_two"],
+    "analyses": ["plot_alignment_against_faithfulness", "plot_compared", "plot_floor_sweep",
+        "plot_measures", "plot_method_ranking", "plot_paired_differences", "plot_randomisation",
+        "plot_two_by_two"],
     "captions": ["CAPTIONS"],
     "cose": ["plot_consistency_against_sensitivity", "plot_cose_by_change", "plot_followed"],
     "heatmaps": ["overlay", "plot_heatmap_rows", "plot_kernels", "plot_receptive_fields"],

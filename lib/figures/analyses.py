@@ -16,13 +16,12 @@ from lib.figures.style import (
     PLAIN_COLOUR,
     methods_of,
     plot_nothing,
+    score_unit,
     shared_legend,
     span,
 )
 from lib.maps.methods import METHODS
 from lib.networks.backbones import BACKBONES
-
-_CHANGE = "change of the score (mean Spearman ρ ÷ 0.658)"
 
 
 def _present(keys: Sequence[str]) -> list[str]:
@@ -39,6 +38,12 @@ def _models(table: pd.DataFrame) -> list[tuple[str, bool]]:
 def _nothing(title: str) -> Figure:
     """In place of a figure that would show no number."""
     return plot_nothing(f"{title}: nothing to show.\nNo picture has a map that orders anything.")
+
+
+def _short(table: pd.DataFrame) -> str:
+    """What a score is, in few words."""
+    known = table.ceiling.dropna()
+    return f"mean ρ ÷ {known.mean():.3f}" if len(known) else "mean ρ"
 
 
 def _n(values: pd.Series) -> str:
@@ -68,11 +73,16 @@ def plot_paired_differences(paired: pd.DataFrame, differences: pd.DataFrame) -> 
             ends = images.difference.quantile([0.25, 0.75])
             ax.plot(ends, [place, place], color="0.7", lw=1, zorder=1)
             sure = row.p_holm < 0.05
+            colour = (
+                "0.6"
+                if "little" in row.decision or row.decision == "equivalent"
+                else (BACKBONES[key].colour)
+            )
             ax.errorbar(
                 row.difference, place,
                 xerr=[[row.difference - row.low], [row.high - row.difference]],
-                fmt="o", color=BACKBONES[key].colour, elinewidth=2.5, capsize=4, ms=4.5,
-                markerfacecolor=BACKBONES[key].colour if sure else "white", markeredgecolor="0.2",
+                fmt="o", color=colour, elinewidth=2.5, capsize=4, ms=4.5,
+                markerfacecolor=colour if sure else "white", markeredgecolor="0.2",
                 markeredgewidth=0.8, zorder=2,
             )  # fmt: skip
         ax.axvline(0, color="0.3", lw=0.8, ls="--", zorder=0)
@@ -83,10 +93,41 @@ def plot_paired_differences(paired: pd.DataFrame, differences: pd.DataFrame) -> 
     axes[0, 0].set_yticks(range(len(order)), [BACKBONES[key].label for key in order])
     axes[0, 0].invert_yaxis()
     fig.supxlabel(
-        f"DCLS minus baseline: {_CHANGE}\nthick: 95 % interval of the mean; thin: middle half of "
-        "pictures; filled: p < 0.05 (sign flips, Holm)",
+        f"DCLS minus baseline: change of the score ({score_unit(paired)})\nthick: 95 % interval of "
+        "the mean; thin: middle half of pictures; filled: p < 0.05 (by Holm); grey: too little to "
+        "matter",
         fontsize=8,
     )
+    return fig
+
+
+def plot_compared(compared: pd.DataFrame) -> Figure:
+    """Every two models: the row's score less the column's, as `compare_models` makes it of one
+    protocol; with a number where it is decided."""
+    if compared.empty or not compared.n_paired.any():
+        return _nothing("Every two models")
+    names = list(dict.fromkeys([*compared["first"], *compared["second"]]))
+    place = {name: number for number, name in enumerate(names)}
+    grid = np.full((len(names), len(names)), np.nan)
+    size = 0.42 * len(names)
+    fig, ax = plt.subplots(figsize=(size + 3.2, size + 1.6))
+    for row in compared.itertuples():
+        first, second = place[row.first], place[row.second]
+        grid[second, first], grid[first, second] = row.difference, -row.difference
+        if "undecided" in row.decision or "fewer" in row.decision:
+            continue
+        for y, x, value in ((second, first, row.difference), (first, second, -row.difference)):
+            text = "≈" if "little" in row.decision or row.decision == "equivalent" else ""
+            ax.text(x, y, text or f"{value:+.2f}", ha="center", va="center", fontsize=5.5)
+    most = np.nanmax(np.abs(grid))
+    image = ax.imshow(grid, cmap="RdBu_r", vmin=-most or -1, vmax=most or 1)
+    ax.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
+    ax.set_yticks(range(len(names)), names, fontsize=6)
+    bar = fig.colorbar(image, ax=ax, shrink=0.8)
+    bar.set_label(f"row's score less column's ({_short(compared)})", fontsize=7)
+    ax.set_title(f"{_n(compared.n_paired)} pictures, {compared.protocol.iloc[0]} protocol\n"
+                 "number: differs (p < 0.05 by Holm over all pairs); ≈: too little to matter; "
+                 "none: undecided", fontsize=7)  # fmt: skip
     return fig
 
 
@@ -124,7 +165,7 @@ def plot_floor_sweep(sweep: pd.DataFrame) -> Figure:
         for ax in (axes[2 * line, column], axes[2 * line + 1, column]):
             ax.set_axis_off()
     for line in range(rows):
-        axes[2 * line, 0].set_ylabel("score\n(mean ρ ÷ 0.658)", fontsize=8)
+        axes[2 * line, 0].set_ylabel(f"score\n({_short(sweep)})", fontsize=8)
         axes[2 * line + 1, 0].set_ylabel("tied (%)", fontsize=8)
     fig.supxlabel(f"floor, as a share of the map's range (dotted: published); "
                   f"{_n(sweep.n)} pictures; bands: 95 % intervals", fontsize=8)  # fmt: skip
@@ -151,8 +192,8 @@ def plot_two_by_two(changes: pd.DataFrame) -> Figure:
     for place in range(1, len(models)):
         if models[place][0] != models[place - 1][0]:
             ax.axhline(place - 0.5, color="0.9", lw=0.6, zorder=0)
-    ax.set_xlabel(f"against plain Grad-CAM: {_CHANGE}\n{_n(changes.n)} pictures, paired; bars: "
-                  "95 % intervals")  # fmt: skip
+    ax.set_xlabel(f"against plain Grad-CAM: change of the score ({score_unit(changes)})\n"
+                  f"{_n(changes.n)} pictures, paired; bars: 95 % intervals")  # fmt: skip
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, fontsize=8)
     return fig
 
@@ -270,7 +311,7 @@ def plot_alignment_against_faithfulness(table: pd.DataFrame) -> Figure:
         ax.set_axis_off()
     fig.supxlabel(f"average drop (%), all pixels; less is more faithful; {_n(table.n_drop)} "
                   "pictures", fontsize=8)  # fmt: skip
-    fig.supylabel(f"agreement with people: score (mean ρ ÷ 0.658)\n{_n(table.n)} pictures; bars: "
+    fig.supylabel(f"agreement with people: score ({_short(table)})\n{_n(table.n)} pictures; bars: "
                   "95 % intervals", fontsize=8)  # fmt: skip
     shared_legend(fig, axes.flat[0], "outside right upper", fontsize=7)
     return fig
@@ -289,7 +330,7 @@ def plot_method_ranking(ranking: pd.DataFrame) -> Figure:
     ax.invert_yaxis()
     ax.grid(axis="x")
     common = f"{ranking.pairs.max()} of {ranking.pairs_in_all.max()}"
-    ax.set_xlabel("score over all models (mean ρ ÷ 0.658); bars: 95 % intervals over pictures\n"
+    ax.set_xlabel(f"score over all models ({_short(ranking)}); bars: 95 % intervals over pictures\n"
                   f"{_n(ranking.n)} pictures; {common} pairs of picture and model, of which every "
                   "method has a map", fontsize=8)  # fmt: skip
     return fig

@@ -15,17 +15,20 @@ from lib.figures.heatmaps import draw_map_scale, overlay
 from lib.figures.style import DCLS_COLOUR, MARKS, PLAIN_COLOUR, methods_of, shared_legend, span
 from lib.maps.methods import METHODS
 from lib.networks.backbones import BACKBONES
-from lib.study.rules import FEWEST_IMAGES
+from lib.study.rules import RULES
 
 if TYPE_CHECKING:
     from lib.analyses.cose.pairs import Followed
 
 
+_FEWEST = RULES.fewest_for_cose
+
+
 def _bars(table: pd.DataFrame, score: str) -> str:
     """What the bars are, if there are any."""
     if table[f"{score}_low"].notna().any():
-        return f"bars: 95 % intervals over pictures, where these are {FEWEST_IMAGES} or more"
-    return f"no intervals: fewer than {FEWEST_IMAGES} pictures"
+        return f"bars: 95 % intervals over pictures, where these are {_FEWEST} or more"
+    return f"no intervals: fewer than {_FEWEST} pictures"
 
 
 def _mark(key: str) -> str:

@@ -68,7 +68,7 @@ _DRAWN = {
     "average_drop_15%": "average drop, 15 % of pixels\n(percentage points)",
     "let_through": "mean of the map\n(percentage points)",
     "increase_100%": "increase in confidence,\nall pixels (percentage points)",
-    "score": "agreement with people\n(score: mean ρ ÷ 0.658)",
+    "score": "agreement with people\n(score)",
 }
 
 

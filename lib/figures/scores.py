@@ -15,12 +15,11 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.figures.style import plot_nothing, span
+from lib.figures.style import plot_nothing, score_unit, span
 from lib.maps.methods import METHODS
 from lib.networks.backbones import BACKBONES
 
-_SCORE_UNIT = "mean Spearman ρ ÷ 0.658, ClickMe's human ceiling"
-_SCORE_LABEL = f"score ({_SCORE_UNIT})"
+_HOLLOW = "hollow: not surely above the strongest of these maps"
 
 
 def _errors(frame: pd.DataFrame, column: str) -> np.ndarray:
@@ -45,12 +44,13 @@ def _variants(summary: pd.DataFrame, method: str) -> tuple[pd.DataFrame, pd.Data
 def plot_dcls_against_baseline(summary: pd.DataFrame, method: str) -> Figure:
     """Figure 2: a point per backbone, score without DCLS (x) against with it (y).
 
-    summary : as `lib.scores.results.summarise` makes it
+    summary : as `lib.scores.results.beside_controls` makes it
     """
     base, dcls = _variants(summary, method)
     if dcls.empty:
         return plot_nothing("none of these models has a DCLS form: there is no pair to compare")
     base = base.loc[dcls.index]
+    unit = score_unit(summary)
     fig, ax = plt.subplots(figsize=(6.8, 4.6))
     for x, y, x_error, y_error, key in zip(
         base.score, dcls.score, _errors(base, "score").T, _errors(dcls, "score").T, base.index,
@@ -66,8 +66,8 @@ def plot_dcls_against_baseline(summary: pd.DataFrame, method: str) -> Figure:
     ax.plot(limits, limits, ls="--", color="0.5", lw=1, zorder=0)
     ax.set(xlim=limits, ylim=limits, aspect="equal")
     ax.locator_params(nbins=5)
-    ax.set_xlabel(f"score without DCLS\n({_SCORE_UNIT})")
-    ax.set_ylabel(f"score with DCLS\n({_SCORE_UNIT})")
+    ax.set_xlabel(f"score without DCLS\n({unit})")
+    ax.set_ylabel(f"score with DCLS\n({unit})")
     ax.set_title(
         f"Figure 2. {METHODS[method].label}:\nabove the dashed line DCLS agrees more with people"
     )
@@ -99,6 +99,7 @@ def plot_score_bars(
 ) -> Figure:
     """Figure 3: bars without and with DCLS per backbone, one panel per method.
 
+    summary  : as `lib.scores.results.beside_controls` makes it
     controls : of the same protocol, as `summarise_controls` makes them
     labels   : {control: as it is called in the legend}
     """
@@ -110,12 +111,15 @@ def plot_score_bars(
     for ax, method in zip(axes[:, 0], methods, strict=True):
         base, dcls = _variants(summary, method)
         for frame, shift, hatch, alpha in ((base, -0.2, "", 0.45), (dcls, 0.2, "//", 1.0)):
-            ax.bar(
+            bars = ax.bar(
                 base.index.get_indexer(frame.index) + shift, frame.score, 0.38,
                 yerr=_errors(frame, "score"), color=[BACKBONES[key].colour for key in frame.index],
                 alpha=alpha, hatch=hatch, edgecolor="0.25", linewidth=0.5, capsize=2,
                 error_kw={"elinewidth": 1},
             )  # fmt: skip
+            for bar, key, above in zip(bars, frame.index, frame.above_control, strict=True):
+                if not above:
+                    bar.set(facecolor="none", edgecolor=BACKBONES[key].colour, linewidth=1.2)
         ax.set_xticks(
             range(len(base)), [BACKBONES[key].label for key in base.index], rotation=20, ha="right"
         )
@@ -123,15 +127,17 @@ def plot_score_bars(
         ax.axhline(0, color="0.3", lw=0.6)
         _draw_controls(ax, controls, labels)
         ax.grid(axis="y")
-    fig.supylabel(f"{_SCORE_LABEL};\n1: as published; up to 1.35 if it is a split-half's",
-                  fontsize=8)  # fmt: skip
+    reachable = summary.reachable.dropna()
+    bounds = "1: as much as people agree; a perfect model may reach "
+    bounds = f";\n{bounds}{reachable.max():.2f}" if len(reachable) else ""
+    fig.supylabel(f"score ({score_unit(summary)}){bounds}", fontsize=8)
     keys = [
         plt.Rectangle((0, 0), 1, 1, facecolor="0.6", edgecolor="0.25", label=label, **style)
         for label, style in (("without DCLS", {"alpha": 0.45}), ("with DCLS", {"hatch": "//"}))
     ]
     lines = axes[0, 0].get_legend_handles_labels()[0]
     fig.legend(handles=[*keys, *lines], ncols=3, loc="outside upper center",
-               title="lines: maps that no network made; bands: their 95 % intervals",
+               title=f"lines: maps that no network made; bands: their 95 % intervals; {_HOLLOW}",
                title_fontsize=8)  # fmt: skip
     return fig
 
@@ -160,7 +166,7 @@ def plot_protocols(summary: pd.DataFrame, method: str) -> Figure:
                 label=_counts(frame).replace(", ", "\n"),
             )  # fmt: skip
     axes[0].invert_yaxis()
-    fig.supxlabel(_SCORE_LABEL, fontsize=9)
+    fig.supxlabel(f"score ({score_unit(summary)})", fontsize=9)
     fig.suptitle(f"{METHODS[method].label}: how much of a score is the protocol? (95 % intervals)")
     handles, labels = axes[0].get_legend_handles_labels()
     axes[1].legend(handles, labels, loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -183,7 +189,7 @@ def plot_size_against_score(summary: pd.DataFrame, method: str, correlation: flo
             label=backbone.label,
         )  # fmt: skip
     ax.set_xlabel("learnable parameters (millions)")
-    ax.set_ylabel(f"score\n({_SCORE_UNIT})")
+    ax.set_ylabel(f"score\n({score_unit(base)})")
     ax.locator_params(nbins=6)
     own = [key for key in base.index if BACKBONES[key].origin]
     told = (

@@ -42,6 +42,15 @@ def span(numbers: pd.Series) -> str:
     return f"{low}" if low == high else f"{low}–{high}"
 
 
+def score_unit(table: pd.DataFrame) -> str:
+    """What a score is, for an axis: by its table's column `ceiling`."""
+    known = table.ceiling.dropna()
+    if known.empty:
+        return "mean Spearman ρ; no human ceiling is known"
+    low, high = f"{known.min():.3f}", f"{known.max():.3f}"
+    return f"mean Spearman ρ ÷ human ceiling, {low if low == high else f'{low}–{high}'}"
+
+
 def shared_legend(fig: Figure, ax: Axes, loc: str, **options) -> None:
     """One legend for all axes of a figure, made of what one of them shows."""
     handles, labels = ax.get_legend_handles_labels()

@@ -25,7 +25,7 @@ from lib.figures.captions import CAPTIONS
 from lib.maps.methods import METHODS
 from lib.networks.backbones import BACKBONES
 from lib.report.grids import Grid, as_grid, as_texts
-from lib.report.readable import readable_table
+from lib.report.readable import DAGGER, readable_table
 from lib.runner.faults import FAULTS
 from lib.scores.controls import CONTROLS
 from lib.study.outputs import of_another_study
@@ -36,9 +36,11 @@ QUESTION = "Do convolutions with learnable spacings make vision models look wher
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
 TABLES = {
     "weights": "Weights: files, checksums, accuracy",
-    "summary": "Scores: raw, rescaled, with the centre held constant",
+    "summary": "Scores: raw, beside the strongest control, with the centre held constant",
     "controls_summary": "Controls: maps that no network made",
+    "ceiling": "The human ceiling: how well these people agree",
     "paired": "DCLS minus baseline, picture by picture",
+    "compared": "Every two models, picture by picture",
     "power": "What so many pictures can tell apart",
     "sanity": "Networks that forget",
     "measures": "Other measures of agreement",
@@ -59,13 +61,25 @@ _NOTES = {
     "weights": "verified: by the publisher's checksum when it was fetched; top1: of these "
     "pictures; top1 known: of ImageNet's validation pictures, as published; p: of such a gap by "
     "chance.",
-    "summary": "raw: mean ρ; score: raw ÷ 0.658; rescaled: 0 at the floor (another picture's human "
-    "map), 1 at the ceiling; partial: ρ with the distance from the centre held constant; correct: "
-    "score over correctly classified pictures; tied: share of pixels whose value is another's too; "
-    "attainable: the largest ρ that these ties allow.",
-    "paired": "difference: DCLS less baseline, mean over pictures, with its 95 % interval, not "
-    "corrected; p: of sign flips, at least 0.0001 where they are drawn, hence 0.0008 by Holm over "
-    "eight; effect: Cohen's d; spread: standard deviation over pictures.",
+    "summary": "raw: mean ρ; score: raw ÷ ceiling, which is missing where none is known; control: "
+    "the strongest; over control: score less its score, paired by picture; above control: that "
+    "surely lies above 0; rescaled: 0 at the strongest control, 1 at the ceiling, not given where "
+    "the control reaches it; other human: another picture's human map; partial: ρ with the "
+    "distance from the centre held constant; correct: score over correctly classified pictures; "
+    "tied: share of pixels whose value is another's too; attainable: the largest ρ that these ties "
+    "allow. Intervals: 95 %, over pictures.",
+    "ceiling": "split half: mean ρ of the maps of two halves of a picture's observers; ceiling: "
+    "the same for all observers, by Spearman and Brown; one against rest: of one observer's map "
+    "with all others'; most: the mean ρ that a perfect model would reach. Only an estimate has "
+    "these.",
+    "controls_summary": "strongest: the highest of its protocol and reading. A score that does not "
+    "lie above it may come from looking at the centre, or where people look in any picture.",
+    "paired": "difference: DCLS less baseline, mean over pictures in units of the score, with its "
+    "95 % interval, not corrected; p of no difference, missing for few pictures; p holm: corrected "
+    "over the backbones of a protocol and method; decision: by p holm and the smallest effect that "
+    "matters; effect: Cohen's d; spread: standard deviation over pictures.",
+    "compared": "difference: second less first, as above; p corrected by Holm over the pairs of a "
+    "protocol.",
     "power": "Pictures for which a paired t test finds a mean difference of that size four times "
     "in five at 0.05 ÷ 8, with the spread seen here.",
     "threshold": "order: of ReLU and mean over channels; tied, attainable as above.",
@@ -91,7 +105,11 @@ _NOTES = {
     "measures": "rank: among the models under this measure, 1 the best.",
 }
 _NAMES = {"backbone": BACKBONES, "method": METHODS, "control": CONTROLS}
-_FIRST = ["Backbone", "Score", "Score with DCLS", "Difference [95 %]", "p (Holm)", "n"]
+_FIRST = [
+    "Backbone", "Score [95 %]", "Score with DCLS [95 %]", "Mean ρ [95 %]",
+    "Mean ρ with DCLS [95 %]", "Strongest control", "Difference [95 %]", "p (Holm)", "Decision",
+    "n",
+]  # fmt: skip
 _PNG_BEGINS, _PNG_ENDS = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
 
@@ -211,7 +229,7 @@ def _verdicts(path: Path) -> list[Grid]:
         _found(*row) for row in table[["statistic", "value", "low", "high"]].itertuples(index=False)
     ]
     told = table.reindex(
-        columns=["claim", "verdict", "found", "because", "notes", "other_readings"]
+        columns=["claim", "verdict", "found", "n", "because", "notes", "other_readings", "rules"]
     )
     told = told.rename(columns=lambda name: name.replace("_", " ").capitalize())
     speaks_of = "; ".join(map(str, table["speaks_of"].unique()))
@@ -230,7 +248,10 @@ def _results(path: Path) -> list[Grid]:
     first = [name for name in _FIRST if name in readable]
     columns = [*first, *readable.columns.drop([*first, "Protocol", "Method"])]
     return [
-        as_grid(rows[columns], f"{method}, protocol {protocol}")
+        as_grid(
+            rows[columns],
+            f"{method}, protocol {protocol} ({DAGGER}: not surely above the strongest control)",
+        )
         for (protocol, method), rows in groups
     ]
 

@@ -7,6 +7,7 @@ import html
 import pandas as pd
 from pandas.io.formats.style import Styler
 
+from lib.scores.controls import control_labels
 from lib.study.profiles import DEMO_RECIPE
 
 # {column: (heading, digits, factor)}; those without digits are texts, or made below.
@@ -22,15 +23,20 @@ _COLUMNS = {
     "top1_dcls": ("Top-1 with DCLS", 1, 100),
     "top1_known": ("Known top-1 (%)", 1, 100),
     "top1_known_dcls": ("Known, with DCLS", 1, 100),
-    "score": ("Score", 3, 1),
-    "score_dcls": ("Score with DCLS", 3, 1),
+    "shown": ("Score [95 %]", None, 1),
+    "shown_dcls": ("Score with DCLS [95 %]", None, 1),
+    "beside": ("Strongest control", None, 1),
     "entered": ("Published score, as entered", 3, 1),
     "entered_dcls": ("Published, with DCLS, as entered", 3, 1),
     "gain": ("Difference [95 %]", None, 1),
     "p_holm": ("p (Holm)", None, 1),
+    "decision": ("Decision", None, 1),
     "n_paired": ("n", None, 1),
     "excluded": ("Invalid maps (without, with)", None, 1),
 }
+# In place of "Score" where no ceiling is known.
+_CORRELATION = {"shown": "Mean ρ [95 %]", "shown_dcls": "Mean ρ with DCLS [95 %]"}
+DAGGER = "†"
 _PAIRS = (["entered", "entered_dcls"], ["top1_known", "top1_known_dcls"])
 
 
@@ -40,6 +46,38 @@ def _p_value(p: float) -> str:
 
 def _count(n: object) -> str:
     return "–" if pd.isna(n) else f"{n:.0f}"
+
+
+def _with_interval(results: pd.DataFrame, form: str) -> list[str]:
+    """Score, or ρ where there is no ceiling, with its interval, and a dagger where it does not
+    surely lie above the strongest control.
+
+    form : what the columns' names end with: "" or "_dcls"
+    """
+    texts = []
+    for row in results.to_dict("records"):
+        name = "rho" if pd.isna(row["ceiling"]) else "score"
+        value, low, high = (row[f"{name}{end}"] for end in _ends(form))
+        if pd.isna(value):
+            texts.append("–")
+            continue
+        ends = "–" if pd.isna(low) else f"{low:.3f}, {high:.3f}"
+        flag = "" if row[f"above_control{form}"] is True else f" {DAGGER}"
+        texts.append(f"{value:.3f} [{ends}]{flag}")
+    return texts
+
+
+def _ends(form: str) -> list[str]:
+    """Of the columns' names, for a form: value, low, high."""
+    return [form, f"_low{form}", f"_high{form}"]
+
+
+def _control(results: pd.DataFrame) -> list[str]:
+    labels = control_labels()
+    return [
+        "–" if pd.isna(score) else f"{labels.get(key, key)}: {score:.3f}"
+        for key, score in zip(results.control, results.control_score, strict=True)
+    ]
 
 
 def readable_table(results: pd.DataFrame) -> pd.DataFrame:
@@ -59,7 +97,11 @@ def readable_table(results: pd.DataFrame) -> pd.DataFrame:
             )
             for r in results.itertuples()
         ],
+        shown=_with_interval(results, ""),
+        shown_dcls=_with_interval(results, "_dcls"),
+        beside=_control(results),
         p_holm=results.p_holm.map(_p_value),
+        decision=results.decision.fillna("–"),
         n_paired=[_count(n) for n in results.n_paired],
         excluded=[
             f"{_count(without)}, {_count(with_dcls)}"
@@ -71,6 +113,8 @@ def readable_table(results: pd.DataFrame) -> pd.DataFrame:
         unused = [*unused, "recipe", "recipe_dcls"]
     text = text.replace(to_replace=r"^\+?nan( \[–\])?$", value="–", regex=True)
     shown = {name: heading for name, (heading, *_) in _COLUMNS.items() if name not in unused}
+    if results.ceiling.isna().all():
+        shown |= _CORRELATION
     return text[list(shown)].rename(columns=shown)
 
 

@@ -12,12 +12,13 @@ from lib.base.paths import PUBLISHED_SCORES, shown
 from lib.base.spreadsheets import csv_text
 from lib.maps.methods import METHODS
 from lib.networks.backbones import BACKBONES
-from lib.report.readable import readable_table
+from lib.report.readable import DAGGER, readable_table
 from lib.scores.accuracy import known_top1, remarks_of
-from lib.scores.ceiling import HUMAN_CEILING
-from lib.scores.results import paired_differences, summarise
+from lib.scores.ceiling import Ceilings
+from lib.scores.results import beside_controls, paired_differences, summarise
 from lib.study.choices import Choices
 from lib.study.outputs import write_result
+from lib.study.rules import RULES
 from lib.study.study import Study
 
 
@@ -43,18 +44,28 @@ def entered_scores(path: Path = PUBLISHED_SCORES) -> pd.DataFrame:
     return table
 
 
-def results_table(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
+def results_table(
+    study: Study, scores: pd.DataFrame, controls: pd.DataFrame, ceilings: Ceilings
+) -> pd.DataFrame:
     """The study's results table: one row per method and backbone.
 
-    Parameters (millions), top-1 and score without and with DCLS, the paired
-    difference with its 95 % interval, images compared, and invalid maps.
+    scores, controls : per image, as `score_study` and `score_controls` make them
+
+    Parameters (millions), top-1, score and ρ without and with DCLS, each with its 95 % interval
+    and pictures; the strongest control, and whether each score lies above it; the paired
+    difference with its interval and what it decides; invalid maps. `score` is missing where no
+    ceiling is known: `unit` says in what the differences are.
     """
-    summary = summarise(study.choices, scores).assign(
+    choices = study.choices
+    summary = summarise(choices, scores, ceilings).assign(
         invalid=lambda t: t.n_constant_model + t.n_constant_human + t.n_non_finite
     )
+    summary = beside_controls(choices, scores, controls, ceilings, summary)
+    known = summary.ceiling.notna()
+    summary[["score", "low", "high"]] = summary[["score", "low", "high"]].where(known)
     index = ["backbone", "method", "protocol"]
     summary = summary.set_index([*index, "dcls"])
-    gains = paired_differences(study.choices, scores).set_index(index)
+    gains = paired_differences(choices, scores, ceilings).set_index(index)
     entered = entered_scores()
     rows = []
     for method in study.choices.methods:
@@ -79,21 +90,30 @@ def results_table(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
                     + " mini" * (study.choices.profile.mini and not backbone.origin),
                     "recipe": study.inputs.recipe(backbone.key, False),
                     "recipe_dcls": study.inputs.recipe(backbone.key, True),
-                    **of_both(params_M="parameters_millions", top1="top1"),
+                    **of_both(params_M="parameters_millions", top1="top1", top1_low="top1_low",
+                              top1_high="top1_high"),
                     "top1_known": known_top1(study, backbone.key, False),
                     "top1_known_dcls": known_top1(study, backbone.key, True),
-                    **of_both(score="score"),
+                    "ceiling": ceilings.of(protocol, backbone.preprocessing).value,
+                    "unit": "rho / ceiling" if len(known) and known.iloc[0] else "rho",
+                    **of_both(score="score", score_low="low", score_high="high", rho="raw",
+                              rho_low="raw_low", rho_high="raw_high", n="n"),
+                    "control": forms[""].control if forms[""].control else forms["_dcls"].control,
+                    "control_score": forms[""].control_score,
+                    **of_both(over_control="over_control", above_control="above_control"),
                     **_entered(study.choices, entered, backbone.key, method.key, protocol),
                     "difference": gain.difference,
                     "difference_low": gain.low,
                     "difference_high": gain.high,
                     "p_holm": gain.p_holm,
+                    "decision": gain.decision,
                     "n_paired": gain.n_paired,
                     **of_both(invalid="invalid"),
+                    "rules": choices.rules.version,
                 }
-            )
+            )  # fmt: skip
     table = pd.DataFrame(rows)
-    counts = ["n_paired", "invalid", "invalid_dcls"]
+    counts = ["n", "n_dcls", "n_paired", "invalid", "invalid_dcls"]
     return table.astype(dict.fromkeys(counts, "Int64"))
 
 
@@ -113,7 +133,11 @@ def _entered(
 
 
 def write_results(
-    study: Study, results: pd.DataFrame, missed: pd.DataFrame, weights: pd.DataFrame
+    study: Study,
+    results: pd.DataFrame,
+    missed: pd.DataFrame,
+    weights: pd.DataFrame,
+    ceilings: Ceilings,
 ) -> None:
     """Write the results table as CSV (numbers), Markdown and LaTeX (rounded).
 
@@ -124,12 +148,15 @@ def write_results(
     subset = f"At most {choices.limit} pictures. " if choices.limit else ""
     caption = (
         f"Score: mean Spearman correlation with human maps over the human ceiling "
-        f"{HUMAN_CEILING:.5f} ({choices.profile.label}, protocols: {', '.join(choices.protocols)}, "
-        f"target: {choices.target} class). Difference: DCLS minus baseline, paired per image, with "
-        f"a 95 % bootstrap interval over images; p by random flips of its sign, corrected by Holm "
-        f"over the backbones; n: pictures of the difference, on which both have a map (a score is "
-        f"over all on which its own model has one). {subset}{_in_words(missed)}{_told(weights)}"
-        f"{choices.profile.caveat}"
+        f"({choices.profile.label}, protocols: {', '.join(choices.protocols)}, "
+        f"target: {choices.target} class); without a ceiling the correlation itself. Ceiling: "
+        f"{ceilings.words}. {DAGGER}: not surely above the strongest map that no network made. "
+        f"Difference: DCLS minus baseline, paired per image; p corrected by Holm over the "
+        f"backbones; n: pictures of the difference, on which both have a map (a score is over all "
+        f"on which its own model has one). Intervals: 95 %, over images. Nothing is decided of "
+        f"fewer than {RULES.fewest_images} pictures; a difference below "
+        f"{choices.smallest_effect:g} is too small to matter (rules {choices.rules.version}). "
+        f"{subset}{_in_words(missed)}{_told(weights)}{choices.profile.caveat}"
     ).strip()
     table = readable_table(results)
     latex = (

@@ -1,12 +1,13 @@
 """The paper's five claims, each decided by a statistic of the per-image scores.
 
-A claim about how many models do something is decided by how many surely do and how many
-may: a model surely does when its interval, corrected for their number, excludes zero.
+The rules are those of `lib.study.rules`, in words in docs/statistics.md. A claim about how many
+models do something is decided by how many surely do and how many may: by p values corrected for
+their number, and the smallest effect that matters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -14,33 +15,46 @@ import pandas as pd
 from scipy import stats
 
 from lib.maps.methods import METHODS
-from lib.networks.backbones import THE_EIGHT
+from lib.networks.backbones import BACKBONES, THE_EIGHT, Backbone
 from lib.networks.building import parameter_counts
 from lib.people.protocols import PROTOCOLS
 from lib.scores.agreements import VALID
-from lib.scores.ceiling import HUMAN_CEILING
-from lib.scores.controls import FLOOR
-from lib.scores.statistics import SEED, mean_interval
+from lib.scores.ceiling import Ceilings
+from lib.scores.controls import CONTROLS, OTHER_HUMAN
+from lib.scores.decisions import FALLS, LITTLE, OPEN, RISES, RISES_LITTLE, TOO_FEW, decisions
+from lib.scores.results import summarise_controls
+from lib.scores.statistics import SEED, mean_interval, mean_p
 from lib.study.choices import Choices
 from lib.study.inputs import Inputs
-from lib.study.rules import FEWEST_IMAGES
+from lib.study.rules import RULES
 from lib.study.study import Study
 
 REPRODUCED = "reproduced"
 NOT_REPRODUCED = "not reproduced"
 UNDECIDED = "undecided at this n"
+TOO_SMALL = "too small to matter"
+NO_DIFFERENCE = "equivalent"
+TOO_FEW_IMAGES = "too few pictures"
+MISSING = "missing"
 NOT_ASKED = "not asked"
 
 _METAFORMERS = ("caformer_s18", "convformer_s18")
 _FASTVITS = ("fastvit_sa24", "fastvit_sa36")
 _PLAIN, _THRESHOLD = "grad_cam", "threshold_grad_cam"
-_HALF = 0.5  # of the others' height above the floor: below it maps count as random-looking
+# Models of a family share an architecture, and size goes with it.
+_FAMILIES = {
+    "resnet50": "ResNet", "convnext_tiny": "ConvNeXt", "convnext_small": "ConvNeXt",
+    "convnext_base": "ConvNeXt", "caformer_s18": "MetaFormer", "convformer_s18": "MetaFormer",
+    "fastvit_sa24": "FastViT", "fastvit_sa36": "FastViT",
+}  # fmt: skip
+_RESAMPLES = 4000
 
 
 @dataclass(frozen=True)
 class Verdict:
     """One claim: what was measured, with its interval, and what follows.
 
+    n     : pictures behind it, the fewest of its comparisons
     notes : what a reader must know beside it
     """
 
@@ -50,6 +64,7 @@ class Verdict:
     value: float = np.nan
     low: float = np.nan
     high: float = np.nan
+    n: int = 0
     because: str = ""
     notes: str = ""
 
@@ -60,7 +75,7 @@ class _Missing(Exception):
     verdict : what follows: it was not chosen, or has no valid picture
     """
 
-    verdict = UNDECIDED
+    verdict = MISSING
 
 
 class _NotChosen(_Missing):
@@ -68,9 +83,10 @@ class _NotChosen(_Missing):
 
 
 class _Scores:
-    """Per-image correlations of one protocol: a column per backbone, dcls and method."""
+    """Per-image scores of one protocol: a column per backbone, dcls and method."""
 
-    def __init__(self, choices: Choices, scores: pd.DataFrame, protocol: str):
+    def __init__(self, choices: Choices, scores: pd.DataFrame, ceilings: Ceilings, protocol: str):
+        self.choices, self.ceilings, self.protocol = choices, ceilings, protocol
         self._chosen = {b.key for b in choices.backbones}, {m.key for m in choices.methods}
         valid = scores[(scores.validity == VALID) & (scores.protocol == protocol)]
         self.wide = valid.pivot(
@@ -85,7 +101,10 @@ class _Scores:
         if (backbone, dcls, method) not in self.wide:
             variant = f"{backbone} {'with' if dcls else 'without'} DCLS"
             raise _Missing(f"no picture has a valid {method} map of {variant}")
-        return self.wide[backbone, dcls, method] / HUMAN_CEILING
+        return self.wide[backbone, dcls, method] / self.divisor(backbone)
+
+    def divisor(self, backbone: str) -> float:
+        return self.ceilings.of(self.protocol, BACKBONES[backbone].preprocessing).divisor
 
     def gain(self, backbone: str, method: str) -> pd.Series:
         """Score with DCLS less without it, image by image."""
@@ -93,25 +112,28 @@ class _Scores:
         return difference.dropna()
 
 
-def verdicts(study: Study, scores: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
+def verdicts(
+    study: Study, scores: pd.DataFrame, controls: pd.DataFrame, ceilings: Ceilings
+) -> pd.DataFrame:
     """A row per claim, as `Verdict` tells, on the study's first protocol.
 
     scores, controls : per-image tables, as `score_study` and `score_controls` make them
 
-    `other_readings` is what the other protocols' scores say, `speaks_of` on what it rests.
+    `other_readings` is what the other protocols' scores say, `speaks_of` on what it rests,
+    `rules` the version of the rules.
     """
     first, *others = study.choices.protocols
-    table = pd.DataFrame([asdict(v) for v in _decided(study, scores, controls, first)])
-    elsewhere = {p: _decided(study, scores, controls, p) for p in others}
+    table = pd.DataFrame([asdict(v) for v in _decided(study, scores, controls, ceilings, first)])
+    elsewhere = {p: _decided(study, scores, controls, ceilings, p) for p in others}
     table["other_readings"] = [
         "; ".join(f"{protocol}: {_in_brief(found[row])}" for protocol, found in elsewhere.items())
         for row in range(len(table))
     ]
-    images = _Scores(study.choices, scores, first).images
+    images = _Scores(study.choices, scores, ceilings, first).images
     speaks_of = f"{study.choices.profile.label}, {images} pictures, {first} protocol"
     if study.choices.profile.caveat:
         speaks_of += f", and of nothing else: {study.choices.profile.caveat}"
-    return table.assign(speaks_of=speaks_of)
+    return table.assign(speaks_of=speaks_of, rules=study.choices.rules.version)
 
 
 def _in_brief(verdict: Verdict) -> str:
@@ -121,46 +143,60 @@ def _in_brief(verdict: Verdict) -> str:
 
 
 def _decided(
-    study: Study, scores: pd.DataFrame, controls: pd.DataFrame, protocol: str
+    study: Study,
+    scores: pd.DataFrame,
+    controls: pd.DataFrame,
+    ceilings: Ceilings,
+    protocol: str,
 ) -> list[Verdict]:
     """The five claims by one protocol."""
-    of_protocol = _Scores(study.choices, scores, protocol)
-    floors = _floors(study.choices, controls, protocol)
+    of_protocol = _Scores(study.choices, scores, ceilings, protocol)
+    of_controls = _Controls(controls, ceilings, protocol)
     sizes = _sizes(study.choices)
     found = []
     for claim, decide in (
         ("DCLS raises the score in seven of the eight backbones",
-         lambda: _dcls_raises(of_protocol, study.choices, study.inputs)),
+         lambda: _dcls_raises(of_protocol, study.inputs)),
         ("CAFormer's and ConvFormer's Grad-CAM maps look random and score low",
-         lambda: _metaformers_random(of_protocol, floors)),
+         lambda: _metaformers_random(of_protocol, of_controls)),
         ("Threshold-Grad-CAM raises the score of nearly all models",
          lambda: _threshold_raises(of_protocol)),
         ("FastViT's result is mixed", lambda: _fastvit_mixed(of_protocol)),
         ("Larger baselines score higher", lambda: _larger_higher(of_protocol, sizes)),
     ):  # fmt: skip
         try:
-            found.append(Verdict(claim, *decide()))
+            found.append(Verdict(claim, **decide()))
         except _Missing as missing:
             why = f"cannot be asked of this study: {missing}"
             found.append(Verdict(claim, missing.verdict, because=why))
     return found
 
 
-def _floors(choices: Choices, controls: pd.DataFrame, protocol: str) -> dict[str, pd.Series]:
-    """{backbone: image by image the score of another picture's human map}."""
-    chosen = controls[
-        (controls.control == FLOOR) & (controls.protocol == protocol) & (controls.validity == VALID)
-    ]
-    by_reading = {
-        reading: rows.set_index("image_id").rho / HUMAN_CEILING
-        for reading, rows in chosen.groupby("reading")
-    }
-    return {
-        b.key: by_reading.get(
-            PROTOCOLS[protocol].reading_name(b.preprocessing), pd.Series(dtype=float)
-        )
-        for b in choices.backbones
-    }
+class _Controls:
+    """Per-image scores of the controls under one protocol."""
+
+    def __init__(self, controls: pd.DataFrame, ceilings: Ceilings, protocol: str):
+        self.protocol = protocol
+        self._ceilings = ceilings
+        self._valid = controls[(controls.protocol == protocol) & (controls.validity == VALID)]
+        self._means = summarise_controls(self._valid, ceilings) if len(self._valid) else None
+
+    def strongest(self, backbone: Backbone) -> str:
+        """The control with the highest score of a backbone's reading."""
+        reading = PROTOCOLS[self.protocol].reading_name(backbone.preprocessing)
+        if self._means is not None:
+            here = self._means[self._means.reading == reading].dropna(subset="score")
+            if len(here):
+                return here.loc[here.score.idxmax()].control
+        raise _Missing("there are no controls: no picture has a map beside its own to compare with")
+
+    def of(self, backbone: Backbone, control: str) -> pd.Series:
+        """A control's scores by image. Raises _Missing where it has none."""
+        reading = PROTOCOLS[self.protocol].reading_name(backbone.preprocessing)
+        rows = self._valid[(self._valid.reading == reading) & (self._valid.control == control)]
+        if rows.empty:
+            raise _Missing(f"no picture has the control {control}")
+        return rows.set_index("image_id").rho / self._ceilings.read(self.protocol, reading).divisor
 
 
 def _sizes(choices: Choices) -> dict[str, int]:
@@ -172,32 +208,63 @@ def _sizes(choices: Choices) -> dict[str, int]:
     }
 
 
-def _count(gains: Sequence[pd.Series]) -> tuple[int, int, int]:
-    """How many surely rise, may rise, and surely fall: intervals at 1 - 0.05 / their number."""
-    found = [mean_interval(gain, 1 - 0.05 / len(gains)) for gain in gains]
-    up = sum(f.low > 0 for f in found)
-    down = sum(f.high < 0 for f in found)
-    return up, len(found) - up - down, down
+@dataclass(frozen=True)
+class _Count:
+    """How many of several comparisons surely rise, fall, lie within the smallest effect (`little`;
+    of these `rise_little` surely rise), and are open."""
+
+    up: int
+    down: int
+    little: int
+    rise_little: int
+    open: int
+    few: bool
+
+    @classmethod
+    def of(cls, gains: Sequence[pd.Series], smallest: float) -> _Count:
+        words = decisions(gains, smallest)
+        return cls(
+            words.count(RISES),
+            words.count(FALLS),
+            sum(word in LITTLE for word in words),
+            words.count(RISES_LITTLE),
+            words.count(OPEN) + words.count(TOO_FEW),
+            all(word == TOO_FEW for word in words),
+        )
 
 
-def _counted(gains: Sequence[pd.Series], needed: int, what: str) -> tuple:
-    up, open_, down = _count(gains)
+def _counted(gains: Sequence[pd.Series], needed: int, what: str, smallest: float) -> dict:
+    c = _Count.of(gains, smallest)
     positive = sum(gain.mean() > 0 for gain in gains)
-    if up >= needed:
+    if c.few:
+        verdict = TOO_FEW_IMAGES
+    elif c.up >= needed:
         verdict = REPRODUCED
-    elif up + open_ < needed:
-        verdict = NOT_REPRODUCED
-    else:
+    elif c.up + c.open >= needed:
         verdict = UNDECIDED
+    elif c.up + c.rise_little >= needed:
+        verdict = TOO_SMALL
+    elif c.little == len(gains):
+        verdict = NO_DIFFERENCE
+    else:
+        verdict = NOT_REPRODUCED
     because = (
-        f"{up} surely rise, {down} surely fall, {open_} may do either "
-        f"(95 % intervals corrected for {len(gains)}); {needed} are needed"
+        f"{c.up} surely rise, {c.down} surely fall, {c.little} change by less than "
+        f"{smallest:g} ({c.rise_little} of them surely rise), {c.open} are open (p corrected by "
+        f"Holm for {len(gains)}); {needed} must rise"
     )
-    statistic = f"{what} rises, of {len(gains)} [surely, at most]"
-    return verdict, statistic, positive, up, up + open_, because
+    return {
+        "verdict": verdict, "statistic": f"{what} rises, of {len(gains)} [surely, at most]",
+        "value": positive, "low": c.up, "high": c.up + c.open, "n": min(map(len, gains)),
+        "because": _or_too_few(because, c.few),
+    }  # fmt: skip
 
 
-def _dcls_raises(scores: _Scores, choices: Choices, inputs: Inputs) -> tuple:
+def _or_too_few(because: str, few: bool) -> str:
+    return f"with fewer than {RULES.fewest_images} pictures nothing is decided" if few else because
+
+
+def _dcls_raises(scores: _Scores, inputs: Inputs) -> dict:
     recipes = {b.label: [inputs.recipe(b.key, dcls) for dcls in (False, True)] for b in THE_EIGHT}
     unequal = [
         label
@@ -207,7 +274,7 @@ def _dcls_raises(scores: _Scores, choices: Choices, inputs: Inputs) -> tuple:
     notes = []
     if unequal:
         notes.append(f"Trained by other recipes with DCLS than without: {', '.join(unequal)}.")
-    for b in choices.backbones:
+    for b in scores.choices.backbones:
         if b.pair_of:
             try:
                 found = mean_interval(scores.gain(b.key, _THRESHOLD))
@@ -218,109 +285,187 @@ def _dcls_raises(scores: _Scores, choices: Choices, inputs: Inputs) -> tuple:
                 f"Pair of equal recipe, {b.label}: {found.mean:+.3f} "
                 f"[{found.low:+.3f}, {found.high:+.3f}]."
             )
-    by_plain, _, value, low, high, _ = _by_method(scores, _PLAIN)
-    notes.append(f"By Grad-CAM: {by_plain}, {value} [{low}, {high}].")
-    return *_by_method(scores, _THRESHOLD), " ".join(notes)
+    plain = _by_method(scores, _PLAIN)
+    notes.append(
+        f"By Grad-CAM: {plain['verdict']}, {plain['value']} [{plain['low']}, {plain['high']}]."
+    )
+    return _by_method(scores, _THRESHOLD) | {"notes": " ".join(notes)}
 
 
-def _by_method(scores: _Scores, method: str) -> tuple:
+def _by_method(scores: _Scores, method: str) -> dict:
     gains = [scores.gain(b.key, method) for b in THE_EIGHT]
-    return _counted(gains, 7, f"backbones whose {METHODS[method].label} score")
+    what = f"backbones whose {METHODS[method].label} score"
+    return _counted(gains, RULES.dcls_raises, what, scores.choices.smallest_effect)
 
 
-def _threshold_raises(scores: _Scores) -> tuple:
+def _threshold_raises(scores: _Scores) -> dict:
     gains = [
         (scores.of(b.key, d, _THRESHOLD) - scores.of(b.key, d, _PLAIN)).dropna()
         for b in THE_EIGHT
         for d in (False, True)
     ]
-    return _counted(gains, 14, "models whose score")
+    smallest = scores.choices.smallest_effect
+    return _counted(gains, RULES.threshold_raises, "models whose score", smallest)
 
 
-def _metaformers_random(scores: _Scores, floors: dict[str, pd.Series]) -> tuple:
-    """Each's height above the floor less half of the other baselines' mean height."""
-    heights = {}
-    for b in THE_EIGHT:
-        height = scores.of(b.key, False, _PLAIN)
-        if floors[b.key].empty:
-            raise _Missing("there is no floor: no picture has another one's human map beside it")
-        heights[b.key] = height - floors[b.key].reindex(height.index)
-    table = pd.DataFrame(heights)
-    others = table.drop(columns=list(_METAFORMERS)).mean(axis=1)
-    table = pd.concat([table[list(_METAFORMERS)], others], axis=1).to_numpy()
+def _metaformers_random(scores: _Scores, controls: _Controls) -> dict:
+    """By the strongest control; what another picture's human map says stands beside it."""
+    names = {b.key: controls.strongest(b) for b in THE_EIGHT}
+    found = _low_above(scores, controls, names)
+    told = ", ".join(sorted({CONTROLS[name].label for name in names.values()}))
+    notes = f"Height is counted from the strongest control: {told}."
+    if set(names.values()) != {OTHER_HUMAN}:
+        try:
+            other = _low_above(scores, controls, dict.fromkeys(names, OTHER_HUMAN))
+            notes += (
+                f" From another picture's human map: {other['verdict']} ({other['value']:.3g} "
+                f"[{other['low']:.3g}, {other['high']:.3g}])."
+            )
+        except _Missing as missing:
+            notes += f" From another picture's human map: {missing}."
+    return found | {"notes": notes}
 
-    def excess(images: np.ndarray) -> float:
-        first, second, other = np.nanmean(table[images], axis=0)
-        return max(first, second) - _HALF * other
 
-    value, low, high = _resampled(excess, len(table))
-    higher, other = np.nanmax(np.nanmean(table[:, :2], axis=0)), np.nanmean(table[:, 2])
-    verdict = REPRODUCED if high < 0 else NOT_REPRODUCED if low > 0 else UNDECIDED
-    because = (
-        f"above another picture's human map the higher of the two scores {higher:.3f}, the other "
-        f"baselines {other:.3f}; less than half of that counts as random-looking"
+def _low_above(scores: _Scores, controls: _Controls, names: dict[str, str]) -> dict:
+    """Each of the two's height above a control, less a share of the other baselines' mean height.
+
+    Both must surely lie below 0 (each at alpha: it takes both), and the others surely above the
+    control: where no baseline does, nothing sets these two apart.
+    """
+    heights = pd.DataFrame(
+        {b.key: scores.of(b.key, False, _PLAIN) - controls.of(b, names[b.key]) for b in THE_EIGHT}
     )
-    statistic = "Grad-CAM's height above the floor, less half of the others' [95 %]"
-    return verdict, statistic, value, low, high, because
+    others = heights.drop(columns=list(_METAFORMERS)).mean(axis=1)
+    excess = {key: (heights[key] - RULES.height * others).dropna() for key in _METAFORMERS}
+    higher = max(excess, key=lambda key: excess[key].mean())
+    found, height = mean_interval(excess[higher]), mean_interval(others)
+    n = min([*map(len, excess.values()), height.n])
+    low = all(mean_p(some, 0, "less") < RULES.alpha for some in excess.values())
+    not_low = any(mean_p(some, 0, "greater") < RULES.alpha / 2 for some in excess.values())
+    others_above = mean_p(others, 0, "greater") < RULES.alpha
+    others_below = mean_p(others, 0, "less") < RULES.alpha
+    if n < RULES.fewest_images:
+        verdict = TOO_FEW_IMAGES
+    elif others_below:
+        verdict = NOT_REPRODUCED
+    elif not others_above:
+        verdict = UNDECIDED
+    else:
+        verdict = REPRODUCED if low else NOT_REPRODUCED if not_low else UNDECIDED
+    because = (
+        f"above the control the higher of the two scores {heights[higher].mean():.3f}, the other "
+        f"baselines {height.mean:.3f} [{height.low:.3f}, {height.high:.3f}]; less than "
+        f"{RULES.height:g} of that counts as random-looking"
+    )
+    if not others_above:
+        because += "; the others do not surely lie above it, so nothing sets the two apart"
+    return {
+        "verdict": verdict,
+        "statistic": f"Grad-CAM's height above the control, less {RULES.height:g} of the others'",
+        "value": found.mean, "low": found.low, "high": found.high, "n": n,
+        "because": _or_too_few(because, n < RULES.fewest_images),
+    }  # fmt: skip
 
 
-def _fastvit_mixed(scores: _Scores) -> tuple:
+def _fastvit_mixed(scores: _Scores) -> dict:
     gains = [scores.gain(key, method) for key in _FASTVITS for method in (_PLAIN, _THRESHOLD)]
-    up, open_, down = _count(gains)
-    if up and down:
+    c = _Count.of(gains, scores.choices.smallest_effect)
+    # Each side needs one that is decided for it, or open.
+    possible = c.up + c.open > 0 and c.down + c.open > 0 and c.up + c.down + c.open > 1
+    if c.few:
+        verdict = TOO_FEW_IMAGES
+    elif c.up and c.down:
         verdict = REPRODUCED
-    elif up == len(gains) or down == len(gains):
-        verdict = NOT_REPRODUCED
-    else:
+    elif possible:
         verdict = UNDECIDED
+    elif c.little == len(gains):
+        verdict = NO_DIFFERENCE
+    else:
+        verdict = NOT_REPRODUCED
     because = (
-        f"{up} of {len(gains)} comparisons (two models, two methods) surely rise by DCLS, {down} "
-        f"surely fall, {open_} may do either; mixed means that some rise and some fall"
+        f"of {len(gains)} comparisons (two models, two methods) {c.up} surely rise by DCLS, "
+        f"{c.down} surely fall, {c.little} change by less than {scores.choices.smallest_effect:g}, "
+        f"{c.open} are open; mixed means that at least one surely rises and one surely falls, each "
+        "by what may matter"
     )
-    positive = sum(gain.mean() > 0 for gain in gains)
-    statistic = f"comparisons that rise, of {len(gains)} [surely, at most]"
-    return verdict, statistic, positive, up, up + open_, because
+    return {
+        "verdict": verdict,
+        "statistic": f"comparisons that rise, of {len(gains)} [surely, at most]",
+        "value": sum(gain.mean() > 0 for gain in gains), "low": c.up, "high": c.up + c.open,
+        "n": min(map(len, gains)), "because": _or_too_few(because, c.few),
+    }  # fmt: skip
 
 
-def _larger_higher(scores: _Scores, sizes: dict[str, int]) -> tuple:
+def _larger_higher(scores: _Scores, sizes: dict[str, int]) -> dict:
+    """Within families, by a rule that is the same both ways: models' t test, and pictures."""
+    table = pd.concat([scores.of(b.key, False, _THRESHOLD) for b in THE_EIGHT], axis=1)
+    families = [_FAMILIES[b.key] for b in THE_EIGHT]
     size = np.array([sizes[b.key] for b in THE_EIGHT])
-    table = pd.concat([scores.of(b.key, False, _THRESHOLD) for b in THE_EIGHT], axis=1).to_numpy()
-
-    def correlation(images: np.ndarray) -> float:
-        return stats.spearmanr(size, np.nanmean(table[images], axis=0)).statistic
-
-    value, low, high = _resampled(correlation, len(table), 1000)
-    ranks = stats.rankdata(size)
-    p = stats.permutation_test(
-        (np.nanmean(table, axis=0),),
-        # Of all permutations together; it orders them as the rank correlation does.
-        lambda score, axis: (stats.rankdata(score, axis=axis) * ranks).sum(axis=axis),
-        permutation_type="pairings", alternative="greater", n_resamples=9999, vectorized=True,
-        rng=np.random.default_rng(SEED),
-    ).pvalue  # fmt: skip
-    if p < 0.05 and low > 0:
+    means = table.mean().to_numpy()
+    value = float(within_families(size, means[None], families)[0])
+    n = int(table.notna().sum().min())
+    low = high = np.nan
+    if n >= RULES.fewest_images:
+        # Means of so many pictures are near enough to normal; pictures are shared by all models.
+        error = table.cov().fillna(0).to_numpy() / n
+        drawn = np.random.default_rng(SEED).multivariate_normal(
+            means, error, _RESAMPLES, check_valid="ignore", method="eigh"
+        )
+        found = within_families(size, drawn, families)
+        if not np.isnan(found).any():
+            low, high = map(float, np.quantile(found, [RULES.alpha / 2, 1 - RULES.alpha / 2]))
+    freedom = len(size) - len(set(families)) - 1
+    p = _correlation_p(value, freedom)
+    if n < RULES.fewest_images:
+        verdict = TOO_FEW_IMAGES
+    elif p < RULES.alpha and low > 0:
         verdict = REPRODUCED
-    elif high < 0:
+    elif p < RULES.alpha and high < 0:
         verdict = NOT_REPRODUCED
     else:
         verdict = UNDECIDED
     because = (
-        f"one-sided permutation p = {p:.3f} over the eight models, and the interval over pictures; "
-        "an open verdict may stay open with any number of pictures"
+        f"t test over the eight models with their families taken out ({freedom} degrees of "
+        f"freedom): {_p_in_words(p)}; and the interval over pictures. Either answer needs both, so "
+        "that it may stay open with any number of pictures"
     )
-    notes = "Eight models of four families: size goes with architecture."
-    statistic = "rank correlation of size and Threshold-Grad-CAM score [95 %]"
-    return verdict, statistic, value, low, high, because, notes
+    if np.isnan(value):
+        because = "the scores do not differ within any family: there is no order to correlate"
+    return {
+        "verdict": verdict,
+        "statistic": "rank correlation of size and Threshold-Grad-CAM score within families [95 %]",
+        "value": value, "low": low, "high": high, "n": n,
+        "because": _or_too_few(because, n < RULES.fewest_images),
+        "notes": "Eight models of four families: between families, size goes with architecture.",
+    }  # fmt: skip
 
 
-def _resampled(
-    statistic: Callable[[np.ndarray], float], images: int, resamples: int = 2000
-) -> tuple[float, float, float]:
-    """A statistic of all images, and its 95 % bootstrap interval; missing for few images."""
-    value = float(statistic(np.arange(images)))
-    if images < FEWEST_IMAGES:  # nothing but a count of models can be decided
-        return value, np.nan, np.nan
-    rng = np.random.default_rng(SEED)
-    found = [statistic(rng.integers(0, images, images)) for _ in range(resamples)]
-    low, high = np.quantile(found, [0.025, 0.975])  # missing if one of them is
-    return value, float(low), float(high)
+def within_families(size: np.ndarray, scores: np.ndarray, families: Sequence[str]) -> np.ndarray:
+    """Correlation of the ranks of size and of score once each family's mean rank is taken out.
+
+    size : (model,), scores : (row, model). NaN where nothing differs within any family
+    """
+    names = np.array(families)
+    projection = np.eye(len(names))
+    for name in set(families):
+        members = names == name
+        projection[np.ix_(members, members)] -= 1 / members.sum()
+    ours = stats.rankdata(size) @ projection
+    theirs = stats.rankdata(scores, axis=1) @ projection
+    product = theirs @ ours
+    scale = np.sqrt((theirs**2).sum(axis=1) * (ours**2).sum())
+    scale = np.where(scale > 1e-9, scale, np.nan)
+    return np.clip(product / scale, -1, 1)
+
+
+def _correlation_p(r: float, freedom: int) -> float:
+    """Two-sided p of a correlation, by Student's t."""
+    if np.isnan(r):
+        return 1.0
+    with np.errstate(divide="ignore"):
+        t = abs(r) * np.sqrt(freedom / (1 - np.float64(r) ** 2))
+    return float(2 * stats.t.sf(t, freedom))
+
+
+def _p_in_words(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

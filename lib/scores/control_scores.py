@@ -1,9 +1,8 @@
-"""Maps that no network made, scored exactly as a network's: what a score is worth.
-
-A score is read between the floor, another picture's human map, and people's own ceiling.
-"""
+"""Maps that no network made, scored exactly as a network's: what a score is worth."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,9 +10,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lib.base.geometry import DELIVERED_SIZE
+from lib.base.geometry import DELIVERED_SIZE, Preprocessing
 from lib.maps.forward import enlarge
 from lib.maps.methods import min_max
+from lib.people.clickme import ClickMe
 from lib.people.human_maps import human_maps
 from lib.people.protocols import Protocol
 from lib.people.stored import StoredError
@@ -25,18 +25,22 @@ from lib.study.study import Study
 
 
 def score_controls(study: Study) -> pd.DataFrame:
+    """`controls_of` for a study's pictures and backbones. Raises StoredError, MissingInputs."""
+    study.inputs.require()
+    return controls_of(study.clickme(), [b.preprocessing for b in study.choices.backbones])
+
+
+def controls_of(clickme: ClickMe, geometries: Sequence[Preprocessing]) -> pd.DataFrame:
     """A row per protocol, reading of the human maps, control and picture.
 
     `protocol, reading, control, image_id, rho, partial, validity`. Backbones whose
     preprocessing crops alike share a reading (`Protocol.reading_name`). Two passes over the human
     maps: for the mean one, each picture's own is taken out of it. Raises StoredError.
     """
-    study.inputs.require()
-    clickme = study.clickme()
     readings = {
-        (p.key, p.reading_name(b.preprocessing)): (p, b.preprocessing)
+        (p.key, p.reading_name(geometry)): (p, geometry)
         for p in clickme.protocols
-        for b in study.choices.backbones
+        for geometry in geometries
     }
     means = {reading: _Mean() for reading in readings}
     frames = []

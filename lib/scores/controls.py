@@ -1,5 +1,9 @@
 """Maps that no network made: what a score is worth. One row each, with what makes its maps.
 
+Another picture's human map is what any map gets that follows no picture; a map that is high
+in the centre, or where people look in other pictures, gets far more. A score that does not
+lie above the strongest of them may be no more than that.
+
 `lib.scores.control_scores` scores them. This table costs no import of torch.
 """
 
@@ -17,7 +21,7 @@ from lib.base.tables import Table
 if TYPE_CHECKING:
     from torch import Tensor
 
-FLOOR = "other_human"
+OTHER_HUMAN = "other_human"
 SEED = 20240803
 _CAM_SIDE = 7  # of most backbones' features
 
@@ -68,7 +72,7 @@ CONTROLS: Table[Control] = Table(
     [
         Control("centre", "centred Gaussian", _centre),
         Control("mean_human", "mean human map of the other pictures", lambda shown: shown.others),
-        Control(FLOOR, "another picture's human map (floor)", lambda shown: shown.other),
+        Control(OTHER_HUMAN, "another picture's human map", lambda shown: shown.other),
         Control("random", "random 7×7 map", _random),
     ],
 )

@@ -19,7 +19,7 @@ from lib.base.geometry import WHOLE, Preprocessing
 from lib.maps.elsewhere import Maps, MapsError, Match, as_scored, not_finite
 from lib.people.clickme import ClickMe
 from lib.people.human_maps import human_maps
-from lib.people.protocols import Protocol
+from lib.people.protocols import PROTOCOLS, Protocol
 from lib.scores.agreements import (
     CONSTANT_HUMAN_MAP,
     CONSTANT_MODEL_MAP,
@@ -27,15 +27,22 @@ from lib.scores.agreements import (
     VALID,
     agreement,
 )
-from lib.scores.ceiling import HUMAN_CEILING
+from lib.scores.ceiling import Ceilings
+from lib.scores.decisions import decisions
 from lib.scores.map_blocks import MapBlock, map_blocks
-from lib.scores.results import left_out_of, mean_score
+from lib.scores.results import (
+    beside,
+    controls_by_reading,
+    left_out_of,
+    mean_score,
+    summarise_controls,
+)
 from lib.scores.spearman import rank_maps
-from lib.scores.statistics import effect_size, holm, mean_interval, sign_flip_p
+from lib.scores.statistics import effect_size, holm, mean_interval, mean_p
 
 NO_MAP = "no map"
 UNREADABLE = "unreadable map"
-COLUMNS = ["maps", "image_id", "protocol", "rho", "validity", "floor"]
+COLUMNS = ["maps", "image_id", "protocol", "rho", "validity"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,6 @@ def score_maps(
 
     rho      : Spearman's, over all 224 x 224 pixels; missing where `validity` says why
     validity : as of networks' maps, or NO_MAP, UNREADABLE
-    floor    : rho of another picture's human map with this picture's
     geometry : of whose crop the corrected protocol compares the maps with
     unreadable : {collection: {picture: why}}, maps not to be read again
 
@@ -108,15 +114,10 @@ def _scored(
     geometry: Preprocessing,
     unreadable: dict[str, dict[str, str]],
 ) -> list[pd.DataFrame]:
-    ranks, floors = {}, {}
-    for protocol in clickme.protocols:
-        human, other = (
-            human_maps(maps, protocol, geometry) for maps in (block.stored_maps, block.other_maps)
-        )
-        ranks[protocol.key] = rank_maps(human, protocol.settles)
-        found = agreement(other[None], {protocol.key: ranks[protocol.key]})
-        floors[protocol.key] = _where_valid(found.measured, found.validity(0, protocol.key),
-                                            protocol, 0)  # fmt: skip
+    ranks = {
+        protocol.key: rank_maps(human_maps(block.stored_maps, protocol, geometry), protocol.settles)
+        for protocol in clickme.protocols
+    }
     maps, absent = zip(
         *(_read(c, block.image_ids, unreadable[c.name]) for c in collections), strict=True
     )
@@ -130,7 +131,7 @@ def _scored(
             frame = pd.DataFrame(
                 {"maps": collection.name, "image_id": block.image_ids, "protocol": protocol.key,
                  "rho": _where_valid(found.measured, validity, protocol, number),
-                 "validity": validity, "floor": floors[protocol.key]}
+                 "validity": validity}
             )  # fmt: skip
             frames.append(frame[clickme.is_scored(protocol.key, block.places)])
     return frames
@@ -163,25 +164,35 @@ def _read(
     return torch.stack([m.to(kind) for m in found]), np.array(absent)
 
 
-def summarise_maps(scores: pd.DataFrame) -> pd.DataFrame:
+def summarise_maps(
+    scores: pd.DataFrame,
+    controls: pd.DataFrame,
+    ceilings: Ceilings,
+    geometry: Preprocessing = WHOLE,
+) -> pd.DataFrame:
     """Score of each collection under each protocol: one row each.
 
-    score, low, high : mean rho of the valid maps divided by the human ceiling, and its 95 %
-                bootstrap interval over pictures
-    raw       : mean rho itself
-    floor     : mean score of another picture's human map, on the same pictures
+    controls : `lib.scores.control_scores.controls_of` of the same pictures and geometry
+
+    score, low, high, raw, ceiling : as `lib.scores.results.summarise` tells, and control,
+                over_control, above_control, … as `beside_controls` does
     n, n_constant_map, n_constant_human, n_non_finite, n_unreadable, n_no_map : pictures scored,
                 and why others were not
     """
     rows = []
+    strength, of_control = summarise_controls(controls, ceilings), controls_by_reading(controls)
     for (name, protocol), chosen in scores.groupby(["maps", "protocol"], sort=False):
         valid = chosen[chosen.validity == VALID]
+        reading = PROTOCOLS[protocol].reading_name(geometry)
+        ceiling = ceilings.read(protocol, reading)
+        here = strength[(strength.protocol == protocol) & (strength.reading == reading)]
+        rho = valid.set_index("image_id").rho
         rows.append(
             {
                 "maps": name,
                 "protocol": protocol,
-                **mean_score(valid),
-                "floor": valid.floor.mean() / HUMAN_CEILING,
+                **mean_score(valid, ceiling),
+                **beside(rho, of_control.get((protocol, reading), {}), here, ceiling),
                 "n": len(valid),
                 **left_out_of(chosen, n_constant_map=CONSTANT_MODEL_MAP,
                               n_constant_human=CONSTANT_HUMAN_MAP, n_non_finite=NON_FINITE,
@@ -191,29 +202,40 @@ def summarise_maps(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def compare_maps(scores: pd.DataFrame) -> pd.DataFrame:
+def compare_maps(
+    scores: pd.DataFrame,
+    ceilings: Ceilings,
+    smallest: float,
+    geometry: Preprocessing = WHOLE,
+) -> pd.DataFrame:
     """Each collection minus each one before it, paired by picture on those valid for both.
 
-    difference, low, high : mean in units of the score, 95 % bootstrap interval
+    smallest : the smallest difference of scores that matters
+
+    difference, low, high : mean in units of the score, 95 % interval
     n_paired  : pictures in the comparison
-    p, p_holm : of the sign-flip test; corrected over the pairs of the same protocol
+    p, p_holm : of no difference; corrected over the pairs of the same protocol
     effect    : Cohen's d
+    decision  : as `lib.scores.decisions` makes it
     """
     columns = ["protocol", "maps", "minus", "difference", "low", "high", "n_paired", "p",
-               "p_holm", "effect"]  # fmt: skip
+               "effect", "p_holm", "decision"]  # fmt: skip
     rows = []
     valid = scores[scores.validity == VALID]
     for protocol in scores.protocol.unique():
+        ceiling = ceilings.of(protocol, geometry)
         wide = valid[valid.protocol == protocol].pivot(
             index="image_id", columns="maps", values="rho"
         )
-        family = []
+        family, samples = [], []
         for first, second in combinations(scores.maps.unique(), 2):
             pair = wide.reindex(columns=[first, second]).dropna()
-            gain = (pair[second] - pair[first]) / HUMAN_CEILING
-            found = mean_interval(gain)
-            family.append((protocol, second, first, found.mean, found.low, found.high, found.n,
-                           sign_flip_p(gain), effect_size(gain)))  # fmt: skip
+            gain = pair[second] - pair[first]
+            found = mean_interval(ceiling.scaled(gain))
+            family.append((protocol, second, first, found.mean, found.low, found.high, len(gain),
+                           mean_p(gain), effect_size(gain)))  # fmt: skip
+            samples.append(gain / ceiling.divisor)
         corrected = holm([row[7] for row in family])
-        rows += [(*row[:8], p, row[8]) for row, p in zip(family, corrected, strict=True)]
+        words = decisions(samples, smallest)
+        rows += [(*row, p, word) for row, p, word in zip(family, corrected, words, strict=True)]
     return pd.DataFrame(rows, columns=columns)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import product
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations, product
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from lib.base.paths import shown
@@ -13,13 +15,16 @@ from lib.networks.backbones import THE_EIGHT, Backbone
 from lib.networks.building import parameter_counts
 from lib.people.protocols import PROTOCOLS
 from lib.scores.agreements import CONSTANT_HUMAN_MAP, CONSTANT_MODEL_MAP, NON_FINITE, VALID
-from lib.scores.ceiling import HUMAN_CEILING
-from lib.scores.controls import FLOOR
-from lib.scores.statistics import effect_size, holm, images_needed, mean_interval, sign_flip_p
+from lib.scores.ceiling import Ceiling, Ceilings
+from lib.scores.controls import OTHER_HUMAN
+from lib.scores.decisions import decisions
+from lib.scores.observers import ceilings_of
+from lib.scores.statistics import effect_size, holm, images_needed, mean_interval, mean_p
 from lib.study.choices import Choices
 from lib.study.inputs import MissingInputs
 from lib.study.outputs import saved_provenance
 from lib.study.places import Places
+from lib.study.rules import RULES
 from lib.study.study import Study
 
 
@@ -62,6 +67,11 @@ def load_controls(study: Study) -> pd.DataFrame:
     return load_table(study, "controls", "04b_controls")
 
 
+def load_ceilings(study: Study) -> Ceilings:
+    """The ceilings by which notebook 04 divided; see `load_table` for those that are estimated."""
+    return ceilings_of(study.choices, load_table(study, "people", "04_scoring"))
+
+
 def _groups(choices: Choices) -> Iterator[tuple[Backbone, bool, str, str]]:
     for backbone in choices.backbones:
         for row in product(backbone.forms, choices.protocols, choices.methods):
@@ -76,11 +86,20 @@ _REASONS = {
 }
 
 
-def mean_score(valid: pd.DataFrame) -> dict[str, float]:
-    """`score, low, high, raw`: mean rho over the human ceiling with its interval, and mean rho."""
-    found = mean_interval(valid.rho / HUMAN_CEILING)
+def mean_score(valid: pd.DataFrame, ceiling: Ceiling) -> dict[str, float]:
+    """`score, low, high`: mean rho over the ceiling with its interval, which carries the
+    ceiling's own; `raw, raw_low, raw_high`: mean rho with its own; `ceiling`.
+
+    valid : `image_id, rho`, an image once
+    """
+    rho = valid.set_index("image_id").rho
+    found, raw = mean_interval(ceiling.scaled(rho)), mean_interval(rho, within=(-1, 1))
+    if len(rho) < 2:  # one image's ceiling has no interval either
+        found = replace(found, low=np.nan, high=np.nan)
     return {
-        "score": found.mean, "low": found.low, "high": found.high, "raw": valid.rho.mean()
+        "score": found.mean, "low": found.low, "high": found.high,
+        "raw": raw.mean, "raw_low": raw.low, "raw_high": raw.high, "ceiling": ceiling.value,
+        "reachable": ceiling.reachable,
     }  # fmt: skip
 
 
@@ -90,18 +109,19 @@ def left_out_of(scores: pd.DataFrame, **reasons: str) -> dict[str, int]:
     return {name: counts.get(why, 0) for name, why in reasons.items()}
 
 
-def summarise(choices: Choices, scores: pd.DataFrame) -> pd.DataFrame:
+def summarise(choices: Choices, scores: pd.DataFrame, ceilings: Ceilings) -> pd.DataFrame:
     """Score of each variant that there is, and method: one row each.
 
-    score, low, high : mean rho of the valid images divided by the human ceiling,
-                       and its 95 % bootstrap interval over images
-    raw              : mean rho itself
+    score, low, high : mean rho of the valid images over the human ceiling, and its 95 %
+                       interval over images; rho itself where there is no ceiling
+    raw, raw_low, raw_high : mean rho
+    ceiling, reachable : the divisor, missing where there is none, and a perfect model's score
     partial          : the same with the distance from the picture's centre held constant
     correct, n_correct : score over the images that the model classifies correctly
     tied, attainable : share of tied pixels, and the largest rho that ties
                        allow against a human map without any; means
     n, n_constant_model, n_constant_human, n_non_finite : images scored, left out
-    top1             : share of all images classified correctly
+    top1, top1_low, top1_high : share of all images classified correctly, Wilson's interval
     parameters_millions : learnable parameters
     """
     rows = []
@@ -113,6 +133,8 @@ def summarise(choices: Choices, scores: pd.DataFrame) -> pd.DataFrame:
     for backbone, has_dcls, protocol, method in _groups(choices):
         chosen = of.get((backbone.key, has_dcls, protocol, method), scores.iloc[:0])
         valid = chosen[chosen.validity == VALID]
+        ceiling = ceilings.of(protocol, backbone.preprocessing)
+        top1 = mean_interval(chosen.top1.astype(float), within=(0, 1))
         rows.append(
             {
                 "backbone": backbone.key,
@@ -121,10 +143,12 @@ def summarise(choices: Choices, scores: pd.DataFrame) -> pd.DataFrame:
                 "protocol": protocol,
                 "method": method,
                 "parameters_millions": sizes[backbone.key][has_dcls] / 1e6,
-                "top1": chosen.top1.mean(),
-                **mean_score(valid),
+                "top1": top1.mean,
+                "top1_low": top1.low,
+                "top1_high": top1.high,
+                **mean_score(valid, ceiling),
                 "partial": valid.partial.mean(),
-                "correct": valid.rho[valid.top1].mean() / HUMAN_CEILING,
+                "correct": valid.rho[valid.top1.astype(bool)].mean() / ceiling.divisor,
                 "n_correct": int(valid.top1.sum()),
                 "tied": valid.tied.mean(),
                 "attainable": valid.attainable.mean(),
@@ -135,97 +159,240 @@ def summarise(choices: Choices, scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def summarise_controls(controls: pd.DataFrame) -> pd.DataFrame:
-    """Score of each control, protocol and reading: `score, low, high, raw, partial, n`."""
+def summarise_controls(controls: pd.DataFrame, ceilings: Ceilings) -> pd.DataFrame:
+    """Score of each control, protocol and reading: `score, low, high, raw, …, partial, n`, and
+    `strongest`, whether it is the highest of its protocol and reading."""
     rows = []
-    for key, of_control in controls.groupby(["protocol", "reading", "control"], sort=False):
+    names = ("protocol", "reading", "control")
+    for key, of_control in controls.groupby([*names], sort=False):
         valid = of_control[of_control.validity == VALID]
         rows.append(
-            dict(zip(("protocol", "reading", "control"), key, strict=True))
-            | mean_score(valid)
+            dict(zip(names, key, strict=True))
+            | mean_score(valid, ceilings.read(*key[:2]))
             | {"partial": valid.partial.mean(), "n": len(valid)}
         )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    highest = table.groupby(["protocol", "reading"]).score.transform("max")
+    return table.assign(strongest=table.score == highest)
 
 
-def rescale(choices: Choices, summary: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
-    """The summary with `floor`, and `rescaled`: 0 at the floor, 1 at the human ceiling.
+def beside_controls(
+    choices: Choices,
+    scores: pd.DataFrame,
+    controls: pd.DataFrame,
+    ceilings: Ceilings,
+    summary: pd.DataFrame,
+) -> pd.DataFrame:
+    """The summary with what each score is worth beside maps that no network made.
 
-    controls : as `summarise_controls` makes it; the floor is taken for given in the interval
+    scores, controls : per image
+    summary          : as `summarise` makes it
+
+    control, control_score : the strongest control of the same protocol and reading
+    over_control, over_control_low, over_control_high : score less that control's, paired by image
+    above_control    : that interval lies above 0, and there are images enough to say so
+    other_human      : the score of another picture's human map
+    rescaled, rescaled_low, rescaled_high : over_control as a share of the way from the strongest
+                       control (0) to the ceiling (1), the control taken for given in the interval
+    not_rescaled     : why it is not: no ceiling is known, or the control reaches it
     """
-    floors = controls[controls.control == FLOOR].set_index(["protocol", "reading"]).score
+    strength = summarise_controls(controls, ceilings)
+    of_control = controls_by_reading(controls)
+    valid = scores[scores.validity == VALID]
+    of_model = {
+        key: rows.set_index("image_id").rho
+        for key, rows in valid.groupby(["backbone", "dcls", "protocol", "method"])
+    }
     geometry = {backbone.key: backbone.preprocessing for backbone in choices.backbones}
-    floor = pd.Series(
-        [
-            floors.get((row.protocol, PROTOCOLS[row.protocol].reading_name(geometry[row.backbone])))
-            for row in summary.itertuples()
-        ],
-        index=summary.index,
-        dtype=float,
-    )
-    spread = {
-        name: (summary[column] - floor) / (1 - floor)
-        for name, column in (("rescaled", "score"), ("rescaled_low", "low"),
-                             ("rescaled_high", "high"))
+    found = []
+    for row in summary.itertuples():
+        reading = PROTOCOLS[row.protocol].reading_name(geometry[row.backbone])
+        here = strength[(strength.protocol == row.protocol) & (strength.reading == reading)]
+        rho = of_model.get((row.backbone, row.dcls, row.protocol, row.method))
+        of = of_control.get((row.protocol, reading), {})
+        found.append(beside(rho, of, here, ceilings.read(row.protocol, reading)))
+    return pd.concat([summary, pd.DataFrame(found, index=summary.index)], axis=1)
+
+
+def controls_by_reading(controls: pd.DataFrame) -> dict[tuple[str, str], dict[str, pd.Series]]:
+    """{(protocol, reading): {control: rho by image_id}} of the valid rows."""
+    found: dict[tuple[str, str], dict[str, pd.Series]] = {}
+    valid = controls[controls.validity == VALID]
+    for (protocol, reading, control), rows in valid.groupby(["protocol", "reading", "control"]):
+        found.setdefault((protocol, reading), {})[control] = rows.set_index("image_id").rho
+    return found
+
+
+def beside(
+    rho: pd.Series | None,
+    of_control: Mapping[str, pd.Series],
+    strength: pd.DataFrame,
+    ceiling: Ceiling,
+) -> dict[str, object]:
+    """The columns that `beside_controls` adds to one row.
+
+    rho, of_control : correlations by image_id, of the maps and of each control
+    strength        : `summarise_controls` of the same protocol and reading
+    """
+    there = strength[strength.score.notna()]
+    found = dict.fromkeys(_BESIDE, np.nan) | {"control": "", "above_control": False}
+    found |= {"not_rescaled": "no control has a score"}
+    if there.empty or rho is None or rho.empty:
+        return found
+    best = there.loc[there.score.idxmax()]
+    differences = (rho - of_control[best.control]).dropna()
+    over = mean_interval(ceiling.scaled(differences))
+    other = there[there.control == OTHER_HUMAN].score
+    found |= {
+        "control": best.control, "control_score": best.score, "over_control": over.mean,
+        "over_control_low": over.low, "over_control_high": over.high,
+        "above_control": bool(over.low > 0 and len(differences) >= RULES.fewest_images),
+        "other_human": other.iloc[0] if len(other) else np.nan, "not_rescaled": "",
     }  # fmt: skip
-    return summary.assign(floor=floor, **spread)
+    if not ceiling.is_known:
+        return found | {"not_rescaled": "no human ceiling is known"}
+    if not best.high < 1:
+        return found | {"not_rescaled": "the strongest control reaches the human ceiling"}
+    span = 1 - best.score
+    return found | {
+        "rescaled": over.mean / span, "rescaled_low": over.low / span,
+        "rescaled_high": over.high / span,
+    }  # fmt: skip
 
 
-def per_image_differences(choices: Choices, scores: pd.DataFrame) -> pd.DataFrame:
-    """DCLS minus baseline for every image valid for both, in units of the score.
+_BESIDE = (
+    "control", "control_score", "over_control", "over_control_low", "over_control_high",
+    "above_control", "other_human", "rescaled", "rescaled_low", "rescaled_high", "not_rescaled",
+)  # fmt: skip
 
-    `protocol, backbone, method, image_id, difference`
+
+def per_image_differences(
+    choices: Choices, scores: pd.DataFrame, ceilings: Ceilings
+) -> pd.DataFrame:
+    """DCLS minus baseline for every image valid for both.
+
+    `protocol, backbone, method, image_id, rho, difference`: of the correlations, and the same in
+    units of the score
     """
     index = ["protocol", "backbone", "method", "image_id"]
     wide = scores[scores.validity == VALID].pivot(index=index, columns="dcls", values="rho")
     wide = wide.reindex(columns=[False, True]).dropna()
-    gain = (wide[True] - wide[False]) / HUMAN_CEILING
-    chosen = [b.key for b in choices.backbones]
-    table = gain.rename("difference").reset_index()
-    return table[table.backbone.isin(chosen)]
+    table = (wide[True] - wide[False]).rename("rho").reset_index()
+    table = table[table.backbone.isin([b.key for b in choices.backbones])]
+    geometry = {b.key: b.preprocessing for b in choices.backbones}
+    divisors = [
+        ceilings.of(protocol, geometry[backbone]).divisor
+        for protocol, backbone in zip(table.protocol, table.backbone, strict=True)
+    ]
+    return table.assign(difference=table.rho / np.array(divisors, dtype=float))
 
 
-_PAIRED = [
-    "protocol", "backbone", "method", "difference", "low", "high", "median", "n_paired", "p",
-    "effect", "spread", "images_needed", "p_holm",
+def _compared(rho: pd.Series, ceiling: Ceiling) -> dict[str, float]:
+    """A paired comparison's columns. rho : differences of correlations, by image_id"""
+    found, effect = mean_interval(ceiling.scaled(rho)), effect_size(rho)
+    return {
+        "difference": found.mean, "low": found.low, "high": found.high,
+        "median": rho.median() / ceiling.divisor, "n_paired": len(rho), "p": mean_p(rho),
+        "effect": effect, "spread": rho.std() / ceiling.divisor,
+        "images_needed": images_needed(effect), "ceiling": ceiling.value,
+    }  # fmt: skip
+
+
+_COMPARED = [
+    "difference", "low", "high", "median", "n_paired", "p", "effect", "spread", "images_needed",
+    "ceiling", "p_holm", "decision",
 ]  # fmt: skip
 
 
-def paired_differences(choices: Choices, scores: pd.DataFrame) -> pd.DataFrame:
+def _judged(rows: list[dict], samples: Sequence[pd.Series], smallest: float) -> list[dict]:
+    """A family's rows with `p_holm` and `decision`. samples : in units of the score"""
+    corrected = holm([row["p"] for row in rows])
+    words = decisions(samples, smallest)
+    return [
+        row | {"p_holm": p, "decision": word}
+        for row, p, word in zip(rows, corrected, words, strict=True)
+    ]
+
+
+def paired_differences(choices: Choices, scores: pd.DataFrame, ceilings: Ceilings) -> pd.DataFrame:
     """DCLS minus baseline, paired per image on the images valid for both; a row per protocol,
     method and backbone that has a DCLS form.
 
-    difference, low, high : mean in units of the score, 95 % bootstrap interval
+    difference, low, high : mean in units of the score, and its 95 % interval
     median                : far from the mean where a few pictures make the difference
     n_paired              : images in the comparison
-    p, p_holm             : of the sign-flip test; corrected over the study's backbones of the
+    p, p_holm             : of the mean's being 0; corrected over the study's backbones of the
                             same protocol and method, and over a reader's own apart from these;
-                            missing for a fairer pair of one of them, which is not counted
+                            a fairer pair of one of them is a family of its own. Missing for
+                            fewer images than decide anything
     effect                : Cohen's d
     spread                : standard deviation over images
     images_needed         : for a paired t test to find this effect four times in five
+    decision              : by p_holm and the smallest effect, see `lib.scores.decisions`
     """
-    by_pair = per_image_differences(choices, scores).groupby(["protocol", "method", "backbone"])
-    differences = {pair: rows.difference for pair, rows in by_pair}
+    by_pair = per_image_differences(choices, scores, ceilings).groupby(
+        ["protocol", "method", "backbone"]
+    )
+    differences = {pair: rows.set_index("image_id") for pair, rows in by_pair}
+    empty = pd.DataFrame({"rho": [], "difference": []}, dtype=float)
     rows = []
     for protocol, method in product(choices.protocols, choices.methods):
-        family, pairs = [], [b for b in choices.backbones if b.dcls is not None]
-        for backbone in pairs:
-            gain = differences.get((protocol, method.key, backbone.key), pd.Series(dtype=float))
-            found, effect = mean_interval(gain), effect_size(gain)
-            family.append(
-                {"protocol": protocol, "backbone": backbone.key, "method": method.key,
-                 "difference": found.mean, "low": found.low, "high": found.high,
-                 "median": gain.median(), "n_paired": found.n, "p": sign_flip_p(gain),
-                 "effect": effect, "spread": gain.std(), "images_needed": images_needed(effect)}
-            )  # fmt: skip
-        for own in (False, True):
-            places = [i for i, b in enumerate(pairs) if bool(b.origin) == own and not b.pair_of]
-            corrected = holm([family[i]["p"] for i in places])
-            for i, p in zip(places, corrected, strict=True):
-                family[i]["p_holm"] = p
-        rows += family
-    return pd.DataFrame(rows, columns=_PAIRED)
+        pairs = [b for b in choices.backbones if b.dcls is not None]
+        families = [
+            [b for b in pairs if not b.origin and not b.pair_of],
+            [b for b in pairs if b.origin and not b.pair_of],
+            *([b] for b in pairs if b.pair_of),
+        ]
+        found: dict[str, dict] = {}
+        for family in families:
+            chosen = [differences.get((protocol, method.key, b.key), empty) for b in family]
+            compared = [
+                {"protocol": protocol, "backbone": b.key, "method": method.key}
+                | _compared(some.rho, ceilings.of(protocol, b.preprocessing))
+                for b, some in zip(family, chosen, strict=True)
+            ]
+            samples = [some.difference for some in chosen]
+            judged = _judged(compared, samples, choices.smallest_effect)
+            found |= {row["backbone"]: row for row in judged}
+        rows += [found[b.key] for b in pairs]
+    return pd.DataFrame(rows, columns=["protocol", "backbone", "method", *_COMPARED])
+
+
+def compare_models(choices: Choices, scores: pd.DataFrame, ceilings: Ceilings) -> pd.DataFrame:
+    """Every two of the compared models, paired per image on the images valid for both.
+
+    `protocol, first, second`, and of second minus first the columns of `paired_differences`;
+    p corrected by Holm over the pairs of a protocol. `choices.compared` names them: variants,
+    with a method behind a colon where that is not the preferred one. Two models that see
+    different parts of the human map (*corrected*) are compared each on its own part.
+    """
+    valid = scores[scores.validity == VALID]
+    of = {
+        key: rows.set_index("image_id").rho
+        for key, rows in valid.groupby(["backbone", "dcls", "method", "protocol"])
+    }
+    nothing = pd.Series(dtype=float)
+    rows = []
+    for protocol in choices.protocols:
+        compared, samples = [], []
+        for first, second in combinations(choices.compared, 2):
+            sides = [
+                (of.get((m.backbone.key, m.dcls, m.method.key, protocol), nothing),
+                 ceilings.of(protocol, m.backbone.preprocessing))
+                for m in (first, second)
+            ]  # fmt: skip
+            (rho, ceiling), (other, another) = sides
+            if ceiling.divisor == another.divisor:
+                difference = (other - rho).dropna()
+            else:  # each in units of its own score, on the first one's scale
+                difference = (other / another.divisor * ceiling.divisor - rho).dropna()
+            compared.append(
+                {"protocol": protocol, "first": first.name, "second": second.name}
+                | _compared(difference, ceiling)
+            )
+            samples.append(difference / ceiling.divisor)
+        rows += _judged(compared, samples, choices.smallest_effect)
+    return pd.DataFrame(rows, columns=["protocol", "first", "second", *_COMPARED])
 
 
 def power_table(paired: pd.DataFrame, differences: tuple[float, ...]) -> pd.DataFrame:
@@ -242,7 +409,10 @@ def power_table(paired: pd.DataFrame, differences: tuple[float, ...]) -> pd.Data
 
 
 def size_correlation(summary: pd.DataFrame, method: str) -> float:
-    """Rank correlation of size and score over the eight's baselines under one method."""
+    """Rank correlation of size and score over the eight's baselines under one method; NaN where
+    their scores are all equal."""
     eight = summary.backbone.isin([b.key for b in THE_EIGHT])
     base = summary[eight & ~summary.dcls & (summary.method == method)]
+    if base.score.nunique() < 2:
+        return float("nan")
     return float(base.parameters_millions.corr(base.score, method="spearman"))

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from lib.base.tables import unknown_name
 from lib.maps.methods import METHODS, PUBLISHED_METHODS, CamMethod
-from lib.networks.backbones import BACKBONES, Backbone
+from lib.networks.backbones import BACKBONES, Backbone, variant_name
 from lib.networks.precision import PRECISIONS
 from lib.people.protocols import DEFAULT_PROTOCOLS, PROTOCOLS
 from lib.study.profiles import PROFILES, Profile
+from lib.study.rules import RULES, Rules
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +33,16 @@ def check_names(chosen: Iterable[str], known: Iterable[str]) -> None:
     for name in chosen:
         if name not in known:
             raise unknown_name("choice", name, known)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A model with the method that makes its maps, and its name in `Choices.compare`."""
+
+    name: str
+    backbone: Backbone
+    dcls: bool
+    method: CamMethod
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,9 @@ class Choices:
     extend     : a file of own models and methods, see `lib.study.own_rows`, "" for none
     accept     : names of tensors, or patterns of them, that weights files may lack or have beyond
                  their network's
+    ceiling    : the human ceiling, in 0-1, for who knows that of the human maps; 0 for none
+    smallest_effect : difference of scores below which it does not matter
+    compare    : models of which every two are compared, see `compared`; empty for all
     """
 
     profile: Profile
@@ -72,6 +86,9 @@ class Choices:
     target: str = TARGETS[0]
     extend: str = ""
     accept: tuple[str, ...] = ()
+    ceiling: float = 0.0
+    smallest_effect: float = RULES.smallest_effect
+    compare: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -82,6 +99,7 @@ class Choices:
         own: Sequence[Backbone] = (),
         protocols: Sequence[str] = (),
         accept: Sequence[str] = (),
+        compare: Sequence[str] = (),
         **options,
     ) -> Choices:
         """Names become rows, and every choice is checked.
@@ -92,8 +110,8 @@ class Choices:
         Raises ValueError (UnknownName for a name) saying what is wrong, the nearest
         name, and what is allowed.
         """
-        if any(isinstance(names, str) for names in (models, methods, accept)):
-            raise ValueError("models, methods and accept are lists of names, not one text")
+        if any(isinstance(names, str) for names in (models, methods, accept, compare)):
+            raise ValueError("models, methods, accept and compare are lists of names, not one text")
         row = replace(PROFILES[profile], own=tuple(own))
         chosen = tuple(BACKBONES.select(models)) if models else row.backbones
         absent = [b.key for b in chosen if b not in row.known]
@@ -102,14 +120,17 @@ class Choices:
         if pictures := options.get("pictures"):
             named = Path(pictures).name[:40]
             row = replace(row, label=f"{row.label} models, pictures of {named}")
-        return cls(
+        made = cls(
             row,
             chosen,
             tuple(METHODS.select(methods or PUBLISHED_METHODS)),
             protocols=tuple(p.key for p in PROTOCOLS.select(protocols or DEFAULT_PROTOCOLS)),
             accept=tuple(accept),
+            compare=tuple(compare),
             **options,
         )
+        _ = made.compared  # raises, with the nearest name
+        return made
 
     def changed(self, **changes) -> Choices:
         """The same with other values, by the names of the fields or of `from_profile`; rows, or
@@ -152,6 +173,40 @@ class Choices:
                     "'*.total_ops'; what would match all is refused"
                 )
 
+        for name, low, high in (("ceiling", 0, 1), ("smallest_effect", 0, 2)):
+            value = getattr(self, name)
+            plain = isinstance(value, int | float) and not isinstance(value, bool)
+            if not plain or not low <= value <= high:
+                raise ValueError(f"{name} must be a number from {low} to {high}, got {value!r}")
+            object.__setattr__(self, name, float(value))
+        if len(self.compare) == 1 or len(set(self.compare)) < len(self.compare):
+            raise ValueError(
+                f"compare takes two different models or more, got {', '.join(self.compare)}"
+            )
+
+    @property
+    def rules(self) -> Rules:
+        """By which results are judged."""
+        return replace(RULES, smallest_effect=self.smallest_effect)
+
+    @property
+    def compared(self) -> list[Compared]:
+        """The models of which every two are compared: those that `compare` names, or all variants.
+
+        A name is a variant's, such as "resnet50_dcls", with a method of the study's behind a
+        colon where that is not the preferred one. Raises UnknownName.
+        """
+        preferred = self.prefer_method()
+        variants = {variant_name(b.key, dcls): (b, dcls) for b, dcls in self.variants}
+        methods = {method.key: method for method in self.methods}
+        found = []
+        for name in self.compare or variants:
+            variant, colon, method = name.partition(":")
+            check_names([variant], variants)
+            check_names([method] if colon else [], methods)
+            found.append(Compared(name, *variants[variant], methods.get(method, preferred)))
+        return found
+
     def options(self) -> dict:
         """What `Study.from_profile` makes the same choices from, in another process.
 
@@ -163,6 +218,7 @@ class Choices:
             "methods": [m.key for m in self.methods],
             "protocols": list(self.protocols),
             "accept": list(self.accept),
+            "compare": list(self.compare),
             **{name: getattr(self, name) for name in OPTIONS if name not in _OF_THE_CLUSTER},
         }
 
@@ -201,5 +257,5 @@ class Choices:
 
 # What can be chosen, by the names of options and parameters; and what of it is a plain value.
 NAMES = tuple("models" if f.name == "backbones" else f.name for f in fields(Choices))
-_LISTS = ("models", "methods", "protocols", "accept")
+_LISTS = ("models", "methods", "protocols", "accept", "compare")
 OPTIONS = tuple(n for n in NAMES if n not in ("profile", *_LISTS))

@@ -26,6 +26,7 @@ class Profile:
                   "photographs" that packages ship or the user provides
     caveat      : printed on every figure and table made from it; "" for none
     sample      : pictures for analyses that score many methods or networks a model
+    published_ceiling : its people are ClickMe's, how well they agree is published
     own         : models that a reader's file added
     """
 
@@ -38,6 +39,7 @@ class Profile:
     photographs: str
     caveat: str
     sample: int
+    published_ceiling: bool = False
     own: tuple[Backbone, ...] = ()
 
     @property
@@ -59,14 +61,14 @@ PROFILES: Table[Profile] = Table(
         Profile(
             "demo", "embedded example", DEMO, ("val-0.tfrecords",),
             mini=True, classes=12, photographs="held-out",
-            caveat="Embedded example: simulated people, miniature models; scores ÷ real people's "
-            "ceiling can exceed 1. No evidence about DCLS.",
+            caveat="Embedded example: simulated people, miniature models. No evidence about DCLS.",
             sample=48,
         ),
         Profile(
             "paper", "ClickMe", None,
             tuple(f"{key}.tfrecords" for key in SHARDS),
             mini=False, classes=1000, photographs="photographs", caveat="", sample=1024,
+            published_ceiling=True,
         ),
         Profile(
             "rehearsal", "rehearsal", DATA / "rehearsal" / "data",

@@ -47,6 +47,18 @@ def test_shard_is_made_from_its_seeds():
             assert read_record(file, address) == as_record(scene, address.index)
 
 
+def test_the_players_that_are_stored_make_the_stored_human_maps():
+    shard = Shard(Study.from_profile("demo").inputs.picture_paths()[0])
+    for index, stored in zip((0, 119, 239), shard.read((0, 119, 239)), strict=True):
+        players = shard.observer_maps(index)
+        assert 5 <= len(players) <= 9
+        expected = human_map(make_scene(SEED, HELD_OUT, index), SEED, index)
+        share = players.mean(axis=0, dtype=np.float64)
+        # Kept at 64 pixels a side: of every 4 x 4 the third of the third row.
+        np.testing.assert_array_equal(np.round(255 * share[::4, ::4]), expected[2::4, 2::4])
+        assert np.abs(stored.heatmap[2::4, 2::4] - expected[2::4, 2::4]).mean() < 2  # but for JPEG
+
+
 def test_shard_holds_at_least_200_pictures_of_ten_or_more_classes(batches):
     labels = torch.cat([b.labels for b, _ in batches])
     assert len(labels) >= 200

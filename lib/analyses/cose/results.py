@@ -16,7 +16,7 @@ from lib.analyses.cose.ssim import structural_similarity
 from lib.maps.forward import enlarge
 from lib.maps.methods import METHODS
 from lib.scores.statistics import SEED
-from lib.study.rules import FEWEST_IMAGES
+from lib.study.rules import RULES
 
 _RESAMPLES = 2000
 _LEVEL_PICTURES = 8  # whose changes chance and ceiling are worked out on
@@ -84,7 +84,7 @@ def _scored(pairs: pd.DataFrame, column: str = "ssim") -> dict:
     sums = _Sums(pairs, column, images)
     values = sums.scores(np.ones(len(images)))
     low, high = np.full((2, len(_SCORES)), np.nan)
-    if len(images) >= FEWEST_IMAGES:
+    if len(images) >= RULES.fewest_for_cose:
         low, high = _intervals(sums.scores(_resampled(len(images))))
     row = {}
     for place, name in enumerate(_SCORES):
@@ -217,7 +217,7 @@ def compare_cose(pairs: pd.DataFrame) -> pd.DataFrame:
 
         values = difference(np.ones(len(both)))
         low, high = np.full((2, len(_SCORES)), np.nan)
-        if len(both) >= FEWEST_IMAGES:
+        if len(both) >= RULES.fewest_for_cose:
             low, high = _intervals(difference(_resampled(len(both))))
         for place, score in enumerate(_SCORES):
             rows.append((backbone, method, score, values[place], low[place], high[place],

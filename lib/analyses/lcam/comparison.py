@@ -19,7 +19,7 @@ from lib.networks.backbones import Backbone
 from lib.networks.preprocessing import resize_pictures
 from lib.people.picture_folders import ArrayPictures
 from lib.scores.agreements import VALID
-from lib.scores.ceiling import HUMAN_CEILING
+from lib.scores.observers import study_ceilings
 from lib.scores.statistics import mean_interval
 from lib.scores.study_scores import score_study
 from lib.study.inputs import Inputs
@@ -136,8 +136,8 @@ def compare_methods(study: Study, pictures: int) -> pd.DataFrame:
     backbones = list(dict.fromkeys(backbone for backbone, _ in study.networks.there()))
     values = score_faithfulness(study, backbones, study.choices.methods, pictures, False)
     scores = score_study(study.changed(limit=pictures, protocols=study.choices.protocols[:1]))
-    valid = scores[scores.validity == VALID]
-    agreed = valid.assign(value=valid.rho / HUMAN_CEILING, measure="score")
+    valid = study_ceilings(study).scored(scores[scores.validity == VALID])
+    agreed = valid.assign(value=valid.score, measure="score")
     return pd.concat([values, agreed[COLUMNS]], ignore_index=True)
 
 

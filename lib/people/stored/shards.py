@@ -16,6 +16,7 @@ import struct
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,8 +41,7 @@ _SUFFIXES = (".tfrecord", ".tfrecords")
 _HEADER = struct.Struct("<QI")  # length, masked CRC of the length
 _FOOTER = struct.Struct("<I")  # masked CRC of the payload
 _CRC_MASK = 0xA282EAD8
-_PACKED = (STORED_SIZE, STORED_SIZE // 8)
-_LARGEST_ENTRY = MOST_OBSERVERS * _PACKED[0] * _PACKED[1] + 1024  # bytes, with its header
+_LARGEST_MASKS = 2**28  # bytes, unpacked: of a shard's 1,024 pictures thirty observers each
 
 
 def find_shards(folder: Path) -> list[Path]:
@@ -110,13 +110,19 @@ class Shard(Part):
     def digest(self) -> str:
         return sha256_of(self.path)
 
+    @cached_property
+    def _masks(self) -> list[np.ndarray]:
+        return _read_masks(observers_path(self.path), 0 if self.damage else len(self))
+
     def observer_maps(self, index: int) -> np.ndarray:
         """1 where an observer painted. The human map is that of their sum, as JPEG keeps it."""
-        path = observers_path(self.path)
-        if not path.is_file():
+        if not observers_path(self.path).is_file():
             return NO_OBSERVERS
-        masks = _read_masks(path, index, 0 if self.damage else len(self))
-        return np.unpackbits(masks, axis=-1).astype(np.float32)
+        if index >= len(self._masks):
+            raise StoredError(f"{observers_path(self.path)} has no record {index}")
+        masks = np.unpackbits(self._masks[index], axis=-1).astype(np.float32)
+        times = STORED_SIZE // masks.shape[1]
+        return masks.repeat(times, axis=1).repeat(times, axis=2)
 
     def observers_digest(self) -> str:
         path = observers_path(self.path)
@@ -181,48 +187,70 @@ def observers_path(shard: Path) -> Path:
     return shard.with_name(f"{shard.stem}.observers.npz")
 
 
-def write_observers(shard: Path, painted: Iterable[np.ndarray]) -> None:
+def write_observers(shard: Path, painted: Iterable[np.ndarray], side: int = STORED_SIZE) -> None:
     """Write what each observer painted, beside a shard.
 
-    painted : by record (observer, 256, 256) bool. Their entries are "0", "1", …, each
-              (observer, 256, 32) uint8: eight neighbours of a row are one byte
+    painted : by record (observer, 256, 256) bool
+    side    : pixels that are kept a side, of every so many the middle one; the published reading
+              shrinks maps to 64 first of all
+
+    The entry "counts" holds how many observers each record has, "masks" all of them one after
+    another, (observer, side, side / 8) uint8: eight neighbours of a row are one byte.
     """
-    packed = {str(i): np.packbits(masks, axis=-1) for i, masks in enumerate(painted)}
-    with write_atomically(observers_path(shard)) as partial, partial.open("wb") as file:
-        np.savez_compressed(file, **packed)
+    step = STORED_SIZE // side
+    kept = [masks[:, step // 2 :: step, step // 2 :: step] for masks in painted]
+    arrays = {
+        "counts": np.array([len(masks) for masks in kept], np.uint16),
+        "masks": np.packbits(np.concatenate(kept), axis=-1),
+    }
+    with (
+        write_atomically(observers_path(shard)) as partial,
+        zipfile.ZipFile(partial, "w", zipfile.ZIP_LZMA) as entries,
+    ):
+        for name, array in arrays.items():
+            # With a fixed time, so that the same masks give the same file.
+            entry = zipfile.ZipInfo(f"{name}.npy")
+            entry.compress_type = zipfile.ZIP_LZMA
+            with entries.open(entry, "w") as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
 
 
-def _read_masks(path: Path, index: int, records: int) -> np.ndarray:
-    """(observer, 256, 32) uint8. Raises StoredError.
+def _read_masks(path: Path, records: int) -> list[np.ndarray]:
+    """By record (observer, side, side / 8) uint8. Raises StoredError.
 
-    records : of the shard, each of which must have an entry; 0 if that is not known
+    records : of the shard, each of which must have a count; 0 if that is not known
     """
-    entry = f"{index}.npy"
     try:
         with zipfile.ZipFile(path) as entries:
-            sizes = {each.filename: each.file_size for each in entries.infolist()}
-            if entry not in sizes or records not in (0, len(sizes)):
-                raise StoredError(
-                    f"{path} has {len(sizes)} entries, expected one for each of the shard's "
-                    f"{records or 'records'}{' records' * bool(records)}, 0 and so on"
-                )
-            if sizes[entry] > _LARGEST_ENTRY:
-                raise StoredError(
-                    f"{path}: entry {index} would unpack to {sizes[entry] / 1e6:.0f} MB, more "
-                    f"than {MOST_OBSERVERS} observers need"
-                )
-            with entries.open(entry) as file:
-                masks = np.lib.format.read_array(file, allow_pickle=False)
+            size = sum(each.file_size for each in entries.infolist())
+            if size > _LARGEST_MASKS:
+                raise StoredError(f"{path} would unpack to {size / 1e6:.0f} MB")
+            arrays = {}
+            for name in ("counts", "masks"):
+                with entries.open(f"{name}.npy") as file:
+                    arrays[name] = np.lib.format.read_array(file, allow_pickle=False)
     except StoredError:
         raise
     except Exception as error:  # whatever zipfile and numpy make of a damaged file
         raise StoredError(f"{path} is no readable .npz file: {error}") from None
-    if masks.dtype != np.uint8 or masks.ndim != 3 or masks.shape[1:] != _PACKED:
+    counts, masks = arrays["counts"], arrays["masks"]
+    if masks.dtype != np.uint8 or masks.ndim != 3 or not _is_packed(*masks.shape[1:]):
         raise StoredError(
-            f"{path}: entry {index} is {masks.dtype} {masks.shape}, expected uint8 (observer, "
-            f"{_PACKED[0]}, {_PACKED[1]}), eight pixels of a row in a byte"
+            f"{path}: masks is {masks.dtype} {masks.shape}, expected uint8 (observer, side, side "
+            f"/ 8), eight pixels of a row in a byte, with a side that divides {STORED_SIZE}"
         )
-    return masks
+    whole = counts.ndim == 1 and counts.dtype.kind in "ui" and counts.sum() == len(masks)
+    if not whole or records not in (0, len(counts)) or (counts > MOST_OBSERVERS).any():
+        raise StoredError(
+            f"{path}: counts must hold how many of the {len(masks)} masks each of the shard's "
+            f"{records or ''} records has, at most {MOST_OBSERVERS}; it is {counts.dtype} "
+            f"{counts.shape}"
+        )
+    return np.split(masks, np.cumsum(counts.astype(np.int64))[:-1])
+
+
+def _is_packed(side: int, packed: int) -> bool:
+    return side == 8 * packed and side > 0 and STORED_SIZE % side == 0
 
 
 def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:

@@ -260,8 +260,10 @@ def test_what_observers_painted_lies_beside_their_shard(tmp_path):
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found, masks[index])
     with np.load(tmp_path / "val-0.observers.npz") as entries:
-        assert sorted(entries) == ["0", "1"]
-        np.testing.assert_array_equal(np.unpackbits(entries["0"], axis=2), masks[0])
+        assert [*entries["counts"]] == [3, 1]
+        np.testing.assert_array_equal(
+            np.unpackbits(entries["masks"], axis=2), np.concatenate(masks)
+        )
     assert open_parts([tmp_path])[0].image_id(1) == "val-0:1"  # a folder of shards still
 
 
@@ -276,23 +278,34 @@ def test_a_shard_alone_tells_no_observers_and_is_named_as_before(tmp_path):
     assert part.observers_digest() != alone
 
 
-GOOD = np.zeros((2, 256, 32), np.uint8)
+def test_observers_can_be_kept_at_a_coarser_side(tmp_path):
+    shard, _ = write_painted(tmp_path)
+    masks = np.zeros((1, 256, 256), bool)
+    masks[0, 128:, :64] = True
+    write_observers(shard, [masks, masks[:0]], side=64)
+    np.testing.assert_array_equal(opened(shard).observer_maps(0), masks)
+    assert opened(shard).observer_maps(1).shape == (0, 256, 256)
+
+
+MASKS, COUNTS = np.zeros((3, 64, 8), np.uint8), np.array([2, 1])
 
 
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"0": GOOD}, "has 1 entries, expected one for each of the shard's 2 records, 0 and so on"),
-        ({"0": GOOD, "1": GOOD, "2": GOOD}, "has 3 entries"),
-        ({"a": GOOD, "b": GOOD}, "has 2 entries"),
+        ({"masks": MASKS}, "is no readable .npz file"),
+        ({"counts": np.array([3]), "masks": MASKS}, "counts must hold how many of the 3 masks"),
+        ({"counts": np.array([2, 2]), "masks": MASKS}, "counts must hold how many of the 3 masks"),
+        ({"counts": np.array([2.0, 1]), "masks": MASKS}, "counts must hold.*float64"),
+        ({"counts": COUNTS, "masks": MASKS[0]}, r"masks is uint8 \(64, 8\), expected uint8"),
+        ({"counts": COUNTS, "masks": MASKS.astype(bool)}, "masks is bool"),
+        ({"counts": COUNTS, "masks": np.zeros((3, 48, 6), np.uint8)}, "a side that divides 256"),
+        ({"counts": COUNTS, "masks": np.array([{}], object)}, "is no readable .npz file"),
         (
-            {"0": np.zeros((2, 256, 256), np.uint8), "1": GOOD},
-            r"entry 0 is uint8 \(2, 256, 256\), expected uint8 \(observer, 256, 32\), eight pixels",
+            {"counts": np.array([1025, 0]), "masks": np.zeros((1025, 8, 1), np.uint8)},
+            "at most 1024",
         ),
-        ({"0": GOOD[0], "1": GOOD}, r"entry 0 is uint8 \(256, 32\)"),
-        ({"0": GOOD.astype(bool), "1": GOOD}, "entry 0 is bool"),
-        ({"0": np.array([{}], object), "1": GOOD}, "is no readable .npz file"),
-        ({"0": np.zeros((1025, 256, 32), np.uint8), "1": GOOD}, "8 MB, more than 1024 observers"),
+        ({"counts": COUNTS, "masks": np.zeros((40000, 256, 32), np.uint8)}, "328 MB"),
     ],
 )
 def test_wrong_observers_of_a_shard_are_named(tmp_path, entries, message):
@@ -308,8 +321,8 @@ def test_damaged_observers_of_a_shard_are_named(tmp_path, damage):
     path = observers_path(shard)
     content = bytearray(path.read_bytes())
     with zipfile.ZipFile(path) as entries:
-        content[entries.infolist()[0].compress_size // 2] ^= 1
-    path.write_bytes({"text": b"<html>", "cut": content[:5000], "flipped": content}[damage])
+        content[entries.infolist()[1].header_offset + 500] ^= 1
+    path.write_bytes({"text": b"<html>", "cut": content[:600], "flipped": content}[damage])
     with pytest.raises(StoredError, match=r"val-0\.observers\.npz is no readable .npz file"):
         opened(shard).observer_maps(0)
 

@@ -1,0 +1,47 @@
+"""What differences decide: one rule for every comparison, and for several at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lib.scores.statistics import holm, mean_p
+from lib.study.rules import RULES
+
+RISES, FALLS = "rises", "falls"
+RISES_LITTLE, FALLS_LITTLE = "rises, too little to matter", "falls, too little to matter"
+EQUIVALENT = "equivalent"
+OPEN = "undecided"
+TOO_FEW = f"fewer than {RULES.fewest_images} images"
+LITTLE = (RISES_LITTLE, FALLS_LITTLE, EQUIVALENT)  # what lies within the smallest effect
+
+
+def equivalence_p(differences: Sequence[float], smallest: float) -> float:
+    """p of the mean's lying outside of ± smallest: the larger of two one-sided tests' p."""
+    above = mean_p(differences, -smallest, "greater")
+    below = mean_p(differences, smallest, "less")
+    return float(np.maximum(above, below))
+
+
+def decisions(family: Sequence[Sequence[float]], smallest: float) -> list[str]:
+    """Which of the words above the mean of each of these samples of differences is.
+
+    smallest : the smallest difference that matters, in the same units
+
+    It rises or falls if its p, corrected by Holm over the family, is below alpha; it is
+    equivalent if that of the test of equivalence is, corrected in the same way; and "too little
+    to matter" if both are.
+    """
+    moved = holm([mean_p(sample) for sample in family])
+    within = holm([equivalence_p(sample, smallest) for sample in family])
+    found = []
+    for sample, p, p_within in zip(family, moved, within, strict=True):
+        if np.isnan(p):
+            found.append(TOO_FEW)
+        elif p < RULES.alpha:
+            words = (RISES, RISES_LITTLE) if np.nanmean(sample) > 0 else (FALLS, FALLS_LITTLE)
+            found.append(words[bool(p_within < RULES.alpha)])
+        else:
+            found.append(EQUIVALENT if p_within < RULES.alpha else OPEN)
+    return found
