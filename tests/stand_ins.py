@@ -18,6 +18,7 @@ from lib.networks.building import build_network
 from lib.networks.models import Provenance, StudyModel
 from lib.people.stored.shards import Record, encode_jpeg
 from lib.scores.agreements import CONSTANT_MODEL_MAP, VALID
+from lib.scores.ceiling import HUMAN_CEILING, SPEARMAN_BROWN, Ceiling, Ceilings
 from lib.study.study import Study
 
 EIGHT = [b.key for b in THE_EIGHT]
@@ -144,3 +145,10 @@ def imports_of(path: Path, modules: set[str]) -> set[str]:
             found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
     assert "run_all" not in found
     return found & modules
+
+
+# ClickMe's ceiling, for tables that no people stand behind; and no controls to compare with.
+CEILINGS = Ceilings(Ceiling(HUMAN_CEILING, "published", most=SPEARMAN_BROWN))
+NO_CONTROLS = pd.DataFrame(
+    columns=["protocol", "reading", "control", "image_id", "rho", "partial", "validity"]
+)

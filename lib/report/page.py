@@ -64,7 +64,7 @@ _NOTES = {
     "summary": "raw: mean ρ; score: raw ÷ ceiling, which is missing where none is known; control: "
     "the strongest; over control: score less its score, paired by picture; above control: that "
     "surely lies above 0; rescaled: 0 at the strongest control, 1 at the ceiling, not given where "
-    "the control reaches it; other human: another picture's human map; partial: ρ with the "
+    "the control comes near it; other human: another picture's human map; partial: ρ with the "
     "distance from the centre held constant; correct: score over correctly classified pictures; "
     "tied: share of pixels whose value is another's too; attainable: the largest ρ that these ties "
     "allow. Intervals: 95 %, over pictures.",

@@ -171,7 +171,7 @@ def summarise_controls(controls: pd.DataFrame, ceilings: Ceilings) -> pd.DataFra
             | mean_score(valid, ceilings.read(*key[:2]))
             | {"partial": valid.partial.mean(), "n": len(valid)}
         )
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows, columns=None if rows else [*names, "score", "high"])
     highest = table.groupby(["protocol", "reading"]).score.transform("max")
     return table.assign(strongest=table.score == highest)
 
@@ -194,7 +194,7 @@ def beside_controls(
     other_human      : the score of another picture's human map
     rescaled, rescaled_low, rescaled_high : over_control as a share of the way from the strongest
                        control (0) to the ceiling (1), the control taken for given in the interval
-    not_rescaled     : why it is not: no ceiling is known, or the control reaches it
+    not_rescaled     : why it is not: no ceiling is known, or the control comes near it
     """
     strength = summarise_controls(controls, ceilings)
     of_control = controls_by_reading(controls)
@@ -251,8 +251,8 @@ def beside(
     }  # fmt: skip
     if not ceiling.is_known:
         return found | {"not_rescaled": "no human ceiling is known"}
-    if not best.high < 1:
-        return found | {"not_rescaled": "the strongest control reaches the human ceiling"}
+    if not 1 - best.high >= RULES.least_span:
+        return found | {"not_rescaled": "the strongest control comes near the human ceiling"}
     span = 1 - best.score
     return found | {
         "rescaled": over.mean / span, "rescaled_low": over.low / span,

@@ -25,6 +25,8 @@ class Rules:
     family     : backbones over which p values are corrected
     dcls_raises, threshold_raises : how many backbones of eight, models of sixteen must rise for
                  claims 1 and 3
+    least_span : of scores between the strongest control and the ceiling; with less room no score
+                 is rescaled to it
     height     : share of the other baselines' height above the strongest control below which maps
                  count as random-looking, for claim 2
     """
@@ -39,6 +41,7 @@ class Rules:
     family: int = 8
     dcls_raises: int = 7
     threshold_raises: int = 14
+    least_span: float = 0.1
     height: float = 0.5
 
     @property

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import map_coordinates
 from scipy.stats import spearmanr
-from stand_ins import make_record
+from stand_ins import CEILINGS, NO_CONTROLS, make_record
 
 from lib.commands import score_maps
 from lib.maps.elsewhere import MapsError, as_scored, match, open_maps
@@ -27,8 +27,8 @@ from lib.people.clickme import ClickMe
 from lib.people.human_maps import human_maps
 from lib.people.protocols import PROTOCOLS
 from lib.people.stored.shards import write_shard
-from lib.scores.ceiling import HUMAN_CEILING
 from lib.scores.control_scores import score_controls
+from lib.scores.controls import CONTROLS
 from lib.scores.map_scores import COLUMNS, WHOLE, compare_maps, summarise_maps
 from lib.scores.statistics import mean_interval
 from lib.study.study import Study
@@ -82,7 +82,7 @@ def enlarged(small: np.ndarray) -> np.ndarray:
 def test_scores_are_scipys_of_maps_enlarged_by_scipy(pictures, tmp_path, capsys):
     maps = write_maps(tmp_path / "mine")
     table = scored(pictures, maps)
-    assert list(table.columns) == ["maps", "image_id", "protocol", "rho", "validity", "floor"]
+    assert list(table.columns) == [*COLUMNS, *sorted(CONTROLS)]
     assert (table.validity == "valid").all()
     batch = next(ClickMe([pictures], ("corrected",)).batches())
     people = human_maps(batch.stored_maps, PROTOCOLS["corrected"], WHOLE).numpy()
@@ -93,17 +93,26 @@ def test_scores_are_scipys_of_maps_enlarged_by_scipy(pictures, tmp_path, capsys)
     np.testing.assert_allclose(table.rho, expected, atol=2e-4)  # which is rounded before ranking
     facts = json.loads((tmp_path / "scores.json").read_text())
     (row,) = facts["summary"]
-    assert row["score"] == pytest.approx(np.mean(expected) / HUMAN_CEILING, abs=5e-4)
+    # These maps tell no observers: nothing divides the correlation.
+    assert row["score"] == row["raw"] == pytest.approx(np.mean(expected), abs=2e-4)
+    assert row["ceiling"] is None
     assert row["n"] == 5
-    found = mean_interval(table.rho / HUMAN_CEILING)
-    assert (row["low"], row["high"]) == (pytest.approx(found.low), pytest.approx(found.high))
-    assert row["floor"] == pytest.approx(table.floor.mean() / HUMAN_CEILING)
+    found = mean_interval(table.rho, within=(-1, 1))
+    assert row["raw_low"] == pytest.approx(found.low)
+    assert row["raw_high"] == pytest.approx(found.high)
+    assert row["other_human"] == pytest.approx(table.other_human.mean())
+    means = table[[*CONTROLS]].mean()
+    assert (row["control"], row["control_score"]) == (means.idxmax(), pytest.approx(means.max()))
+    assert row["above_control"] is False
     assert facts["maps"]["mine"]["maps"] == 5
     assert len(facts["maps"]["mine"]["sha256"]) == 64
-    assert "5 of 5 pictures have a map; 0 maps without a picture" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "5 of 5 pictures have a map; 0 maps without a picture" in told
+    assert "human ceiling: none: nothing is known of how well these people agree" in told
+    assert "mine, corrected: DOES NOT SURELY LIE ABOVE the strongest map that no network" in told
 
 
-def test_the_human_maps_themselves_score_one_and_the_floor_is_the_studys(tmp_path):
+def test_the_human_maps_themselves_score_one_and_the_controls_are_the_studys(tmp_path, capsys):
     study = Study.from_profile("demo", ["convnext_tiny"], limit=6, protocols=["published"])
     clickme = study.clickme()
     batch = next(clickme.batches(6))
@@ -115,8 +124,15 @@ def test_the_human_maps_themselves_score_one_and_the_floor_is_the_studys(tmp_pat
     table = pd.read_csv(out)
     np.testing.assert_allclose(table.rho, 1, atol=1e-12)
     controls = score_controls(study)
-    floor = controls[controls.control == "other_human"].set_index("image_id").rho
-    np.testing.assert_allclose(table.floor, floor[table.image_id], atol=1e-12)
+    for control in CONTROLS:
+        rho = controls[controls.control == control].set_index("image_id").rho
+        np.testing.assert_allclose(table[control], rho[table.image_id], atol=1e-12)
+    assert "estimated from observers (6–9 a picture, 6 pictures)" in capsys.readouterr().out
+    given = [*words, "--ceiling", "0.8"]
+    assert score_maps.main([str(tmp_path / "people.npz"), *given]) == 0
+    (row,) = json.loads(out.with_suffix(".json").read_text())["summary"]
+    assert row["score"] == pytest.approx(1 / 0.8)
+    assert "human ceiling: 0.800, given" in capsys.readouterr().out
 
 
 def test_both_protocols_score_the_pictures_that_they_read(shard, tmp_path):
@@ -142,20 +158,18 @@ def test_a_geometry_crops_the_human_map_as_the_network_is_cropped(pictures, tmp_
 
 
 def test_several_models_are_compared_paired_by_picture(pictures, tmp_path, capsys):
-    """The second lacks a picture; with four pairs the sign flips' 16 p values are by hand."""
+    """The second lacks a picture; four pairs decide nothing."""
     first = write_maps(tmp_path / "first")
     second = write_maps(tmp_path / "second", "abcd", seed=2)
     table = scored(pictures, first, second, "--name", "A model", "B")
     wide = table.pivot(index="image_id", columns="maps", values="rho")
     assert math.isnan(wide["B"]["e.jpg"])
-    gain = ((wide["B"] - wide["A model"]) / HUMAN_CEILING).dropna().to_numpy()
+    gain = (wide["B"] - wide["A model"]).dropna().to_numpy()
     (row,) = json.loads((tmp_path / "scores.json").read_text())["compared"]
     assert (row["maps"], row["minus"], row["n_paired"]) == ("B", "A model", 4)
     assert row["difference"] == pytest.approx(gain.mean())
-    signs = np.array(np.meshgrid(*[[-1, 1]] * 4)).reshape(4, -1)
-    means = np.abs(signs.T @ gain) / 4
-    assert row["p"] == pytest.approx((means >= abs(gain.mean()) - 1e-12).mean())
-    assert row["p_holm"] == row["p"]
+    assert row["p"] is row["p_holm"] is None
+    assert row["decision"] == "fewer than 50 images"
     assert "differences of scores, paired by picture" in capsys.readouterr().out
 
 
@@ -163,18 +177,18 @@ def test_three_models_make_three_pairs_corrected_by_holm():
     rng = np.random.default_rng(0)
     scores = pd.DataFrame(
         [
-            (name, f"p{i}", "corrected", shift + rng.normal() / 10, "valid", 0.0)
+            (name, f"p{i}", "corrected", shift + rng.normal() / 10, "valid")
             for name, shift in (("a", 0.0), ("b", 0.05), ("c", 0.3))
-            for i in range(20)
+            for i in range(60)
         ],
         columns=COLUMNS,
     )
-    found = compare_maps(scores)
+    found = compare_maps(scores, CEILINGS, 0.02)
     assert list(zip(found.maps, found.minus, strict=True)) == [("b", "a"), ("c", "a"), ("c", "b")]
     p = np.sort(found.p)
     expected = np.maximum.accumulate(np.minimum(p * [3, 2, 1], 1))
     np.testing.assert_allclose(np.sort(found.p_holm), expected)
-    assert summarise_maps(scores).n.tolist() == [20, 20, 20]
+    assert summarise_maps(scores, NO_CONTROLS, CEILINGS).n.tolist() == [60, 60, 60]
 
 
 # --- readings of files --------------------------------------------------------------------

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from stand_ins import made_up_scores
+from stand_ins import CEILINGS, NO_CONTROLS, made_up_scores
 
 from lib.figures.captions import CAPTIONS
 from lib.report.grids import as_texts
@@ -62,7 +62,10 @@ def results() -> pd.DataFrame:
     study = two_models()
     scores = made_up_scores(study)
     return results_table(
-        study, pd.concat(scores.assign(protocol=p) for p in study.choices.protocols)
+        study,
+        pd.concat(scores.assign(protocol=p) for p in study.choices.protocols),
+        NO_CONTROLS,
+        CEILINGS,
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
-from stand_ins import FAMILIES, mini
+from stand_ins import CEILINGS, FAMILIES, mini
 
 from lib.analyses.sanity import (
     compare_targets,
@@ -91,13 +91,13 @@ def test_taken_apart_scores_are_the_studys_own(study):
     )
     assert len(merged) == 4 * 2 * 12
     np.testing.assert_allclose(merged.rho, merged.rho_apart, atol=1e-9)
-    table = sweep(scores)
+    table = sweep(scores, CEILINGS)
     assert len(table) == 2 * 2 * 20
     assert (table.attainable <= 1 + 1e-12).all()
     plain = table[table.order.str.startswith("mean")].sort_values("floor")
     for _, model in plain.groupby(["backbone", "dcls"]):
         assert model.tied.is_monotonic_increasing
-    changes = two_by_two(scores)
+    changes = two_by_two(scores, CEILINGS)
     both = changes[changes.change_by.str.startswith("both")].iloc[0]
     wide = own[(own.backbone == both.backbone) & (own.dcls == both.dcls)
                & (own.protocol == "published")].pivot(

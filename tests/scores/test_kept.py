@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from rehearsal import write_stand_in
-from stand_ins import imports_of, make_record, module_of
+from stand_ins import CEILINGS, NO_CONTROLS, imports_of, make_record, module_of
 
 from lib.base.paths import DEMO, ROOT
 from lib.networks import models, rewrites
@@ -262,13 +262,13 @@ def test_keep_going_leaves_out_a_model_that_cannot_be_loaded(make, data, trouble
     assert set(scores.variant) == {"resnet50", "resnet50_dcls", "caformer_s18"}
     missed = left_out(scores)
     assert missed.left_out.tolist() == ["caformer_s18_dcls"]
-    table = results_table(study, scores)
+    table = results_table(study, scores, NO_CONTROLS, CEILINGS)
     of_caformer = table[table.backbone.str.startswith("CAFormer")]
     assert of_caformer.score.notna().all()
     assert of_caformer.score_dcls.isna().all()
     assert of_caformer.n_paired.eq(0).all()
-    assert readable_table(table)["Score with DCLS"].tolist().count("–") == 2
-    write_results(study, table, missed, weights_table(study, scores))
+    assert readable_table(table)["Score with DCLS [95 %]"].tolist().count("–") == 2
+    write_results(study, table, missed, weights_table(study, scores), CEILINGS)
     text = (study.places.output / "tables" / "results.md").read_text()
     assert (
         "Left out, because missing or unreadable (1, see left_out.csv): caformer_s18_dcls" in text
@@ -322,13 +322,13 @@ def test_the_matched_resnet_shares_its_dcls_model_and_its_scores(tmp_path, monke
     rho = {name: rows.rho.fillna(-2).tolist() for name, rows in scores.groupby("variant")}
     assert rho["resnet50_a3_dcls"] == rho["resnet50_dcls"]
     assert rho["resnet50_a3"] != rho["resnet50"]
-    table = results_table(study, scores)
+    table = results_table(study, scores, NO_CONTROLS, CEILINGS)
     assert table.backbone.tolist() == ["ResNet-50", "ResNet-50 (A3)"]
     assert "A1" in table.recipe[0]
     assert "A3" in table.recipe[1]
     assert table.recipe_dcls.str.contains("A3").all()
     assert "Trained by" in readable_table(table)
-    assert len(paired_differences(study.choices, scores)) == 2
+    assert len(paired_differences(study.choices, scores, CEILINGS)) == 2
 
 
 def test_a_shard_that_changes_while_it_is_scored_keeps_nothing_wrong(make, data, monkeypatch):
@@ -363,7 +363,7 @@ WITHOUT_A_PART = {
     "lib.networks.backbones", "lib.networks.precision", "lib.networks.sources",
     # how many images a forward takes; which images, weights and device there are: hashed
     "lib.networks.batch_size", "lib.study.choices", "lib.study.extension", "lib.study.inputs",
-    "lib.study.own_files", "lib.study.profiles",
+    "lib.study.own_files", "lib.study.profiles", "lib.study.rules",
 }  # fmt: skip
 
 

@@ -10,7 +10,16 @@ import pandas as pd
 import pytest
 import torch
 from scipy.stats import norm, spearmanr
-from stand_ins import ALL_VARIANTS, FAMILIES, VARIANT_IDS, made_up_scores, make_record, mini
+from stand_ins import (
+    ALL_VARIANTS,
+    CEILINGS,
+    FAMILIES,
+    NO_CONTROLS,
+    VARIANT_IDS,
+    made_up_scores,
+    make_record,
+    mini,
+)
 
 from lib.base.paths import DEMO, PUBLISHED_SCORES
 from lib.networks.batch_size import BatchSize
@@ -206,7 +215,7 @@ def study_methods():
 
 def test_summary_means_valid_images_and_counts_the_others():
     study = published(models=["resnet50", "caformer_s18"])
-    summary = summarise(study.choices, made_up_scores(study))
+    summary = summarise(study.choices, made_up_scores(study), CEILINGS)
     assert len(summary) == 2 * 2 * 2
     base = summary[~summary.dcls].iloc[0]
     assert base.score == pytest.approx(np.mean(np.arange(1, 10) / 10) / HUMAN_CEILING)
@@ -217,20 +226,26 @@ def test_summary_means_valid_images_and_counts_the_others():
 
 def test_difference_is_paired_on_images_valid_for_both():
     study = published(models=["resnet50"])
-    difference = paired_differences(study.choices, made_up_scores(study)).iloc[0]
+    difference = paired_differences(study.choices, made_up_scores(study), CEILINGS).iloc[0]
     assert difference.n_paired == 8
     assert difference.difference == pytest.approx(0.05 / HUMAN_CEILING)
-    assert difference.low == pytest.approx(difference.high)  # every image gains the same
+    # Every image gains the same: by hand what as many more without a gain could make of it.
+    unseen = 1 - 0.025 ** (1 / 8)
+    gain = 0.05 / HUMAN_CEILING
+    assert difference.low == pytest.approx((1 - 2 * unseen) * gain)
+    assert difference.high == pytest.approx(gain)
+    assert np.isnan(difference.p)  # of eight images nothing is decided
+    assert difference.decision == "fewer than 50 images"
 
 
 def test_no_image_valid_for_both_leaves_the_difference_missing():
     study = published(models=["resnet50"])
     scores = made_up_scores(study)
     scores.loc[scores.dcls, ["rho", "validity"]] = [np.nan, CONSTANT_MODEL_MAP]
-    difference = paired_differences(study.choices, scores).iloc[0]
+    difference = paired_differences(study.choices, scores, CEILINGS).iloc[0]
     assert difference.n_paired == 0
     assert np.isnan(difference.difference)
-    table = results_table(study, scores)
+    table = results_table(study, scores, NO_CONTROLS, CEILINGS)
     assert table.invalid_dcls.tolist() == [10, 10]
     readable_table(table)
 
@@ -250,8 +265,8 @@ def test_figures_take_the_scores_of_just_this_study(tmp_path, monkeypatch):
 def test_results_are_written_in_three_forms_and_say_what_they_are(tmp_path, monkeypatch):
     study = tiny_study(tmp_path, monkeypatch, models=[])
     scores = made_up_scores(study)
-    results = results_table(study, scores)
-    write_results(study, results, left_out(pd.DataFrame()), weights_table(study, scores))
+    results = results_table(study, scores, NO_CONTROLS, CEILINGS)
+    write_results(study, results, left_out(pd.DataFrame()), weights_table(study, scores), CEILINGS)
     folder = study.places.output / "tables"
     assert {p.name for p in folder.iterdir()} == {"results.csv", "results.md", "results.tex"}
     read = pd.read_csv(folder / "results.csv")
@@ -275,11 +290,11 @@ def test_a_published_table_that_a_reader_enters_stands_beside_the_paper_profiles
     path.write_text(text.replace("resnet50,grad_cam,,", "resnet50,grad_cam,0.5,0.625"))
     monkeypatch.setattr("lib.report.result_table.entered_scores", lambda: entered_scores(path))
     paper = published().changed(profile=PROFILES["paper"])
-    table = results_table(paper, made_up_scores(paper))
+    table = results_table(paper, made_up_scores(paper), NO_CONTROLS, CEILINGS)
     assert (table.entered[0], table.entered_dcls[0]) == (0.5, 0.625)
     assert table.entered.notna().sum() == 1
     assert readable_table(table)["Published, with DCLS, as entered"][0] == "0.625"
-    demo = results_table(published(), made_up_scores(published()))
+    demo = results_table(published(), made_up_scores(published()), NO_CONTROLS, CEILINGS)
     assert not any("Published" in column for column in readable_table(demo))
 
 
@@ -306,7 +321,7 @@ def test_a_wrong_entry_is_named(tmp_path, line, message):
 
 def test_size_correlation_is_scipys_over_the_baselines():
     study = published()
-    summary = summarise(study.choices, made_up_scores(study))
+    summary = summarise(study.choices, made_up_scores(study), CEILINGS)
     summary["score"] = np.random.default_rng(0).random(len(summary))
     base = summary[~summary.dcls & (summary.method == "grad_cam")]
     expected = spearmanr(base.parameters_millions, base.score).statistic

@@ -2,51 +2,271 @@
 
 from __future__ import annotations
 
-import itertools
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import optimize, stats
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.weightstats import DescrStatsW
 
-from lib.networks.backbones import BACKBONES, THE_EIGHT
-from lib.scores.agreements import CONSTANT_MODEL_MAP, VALID
-from lib.scores.ceiling import HUMAN_CEILING, SPEARMAN_BROWN
-from lib.scores.results import paired_differences, power_table, rescale, summarise_controls
-from lib.scores.statistics import effect_size, holm, images_needed, mean_interval, sign_flip_p
+from lib.networks.backbones import BACKBONES
+from lib.scores.ceiling import HUMAN_CEILING, SPEARMAN_BROWN, estimated_ceiling
+from lib.scores.decisions import (
+    EQUIVALENT,
+    FALLS,
+    FALLS_LITTLE,
+    OPEN,
+    RISES,
+    RISES_LITTLE,
+    TOO_FEW,
+    decisions,
+    equivalence_p,
+)
+from lib.scores.observers import ceilings_of
+from lib.scores.statistics import effect_size, holm, images_needed, mean_interval, mean_p
+from lib.study.rules import RULES
 from lib.study.study import Study
 
 
-@pytest.mark.parametrize(
-    ("n", "draw"),
-    [(2, "normal"), (5, "normal"), (12, "normal"), (40, "exponential"), (150, "normal")],
-)
-def test_intervals_cover_as_often_as_they_say(n, draw):
+def hall(values: np.ndarray, t: float) -> float:
+    """Where Hall's transformation of Student's statistic is t, found by bisection (scipy)."""
+    n = len(values)
+    g = stats.skew(values, bias=False) * (1 + 4 / np.sqrt(n)) / np.sqrt(n)
+    return optimize.brentq(lambda x: x + g * x**2 / 3 + g**2 * x**3 / 27 + g / 6 - t, -1e3, 1e3)
+
+
+@pytest.mark.parametrize("draw", ["normal", "exponential", "mirrored"])
+def test_an_interval_holds_students_and_the_one_corrected_for_skewness(draw):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=120) if draw == "normal" else rng.exponential(size=120)
+    values = -values if draw == "mirrored" else values
+    found = mean_interval(values)
+    error = stats.sem(values)
+    t = stats.t.ppf(0.975, 119)
+    student = stats.t.interval(0.95, 119, values.mean(), error)
+    skewed = [values.mean() - hall(values, end) * error for end in (t, -t)]
+    assert found.low == pytest.approx(min(student[0], skewed[0]))
+    assert found.high == pytest.approx(max(student[1], skewed[1]))
+    if draw != "normal":  # the long tail's side is the wider
+        long, short = found.high - found.mean, found.mean - found.low
+        assert (long > short) == (draw == "exponential")
+
+
+def test_few_images_count_with_what_may_have_gone_unseen():
+    """Twenty equal values: as many more as 2.5 % of samples miss, at the mirrored value."""
+    found = mean_interval([0.4] * 20)
+    unseen = 1 - 0.025 ** (1 / 20)  # 0.168
+    assert (found.mean, found.n) == (pytest.approx(0.4), 20)
+    assert found.low == pytest.approx(0.4 * (1 - unseen) - 0.4 * unseen)
+    assert found.high == pytest.approx(0.4)
     rng = np.random.default_rng(1)
-    truth = 1.0 if draw == "exponential" else 0.0
-    found = [mean_interval(getattr(rng, draw)(size=n)) for _ in range(250)]
-    covered = np.mean([f.low <= truth <= f.high for f in found])
-    # Two standard errors of 250 draws are 2.8 %; a skewed mean of 40 loses about 2 % more.
-    assert 0.91 <= covered <= 0.985
+    values = rng.normal(0.4, 0.02, 99)
+    share = 1 - 0.025 ** (1 / 99)
+    least = (1 - share) * values.mean() - share * values.max()
+    assert mean_interval(values).low == pytest.approx(least)
+    # From a hundred on, a sample shows what there is.
+    assert mean_interval([*values, 0.4]).low > 0.39
 
 
-def test_paired_test_finds_nothing_in_nothing_as_often_as_it_says():
+@pytest.mark.parametrize(("hits", "n"), [(0, 20), (3, 20), (20, 20), (50, 64)])
+def test_shares_have_wilsons_interval_within_their_ends(hits, n):
+    values = [100.0] * hits + [0.0] * (n - hits)
+    found = mean_interval(values, within=(0, 100))
+    low, high = proportion_confint(hits, n, method="wilson")
+    assert (found.low, found.high) == (pytest.approx(100 * low), pytest.approx(100 * high))
+    assert 0 <= found.low <= found.mean <= found.high <= 100
+
+
+def test_intervals_stay_within_what_there_can_be():
+    values = [99.0, 100.0, 100.0, 60.0]
+    assert mean_interval(values, within=(0, 100)).high == 100
+    assert mean_interval(values).high > 100
+
+
+def test_a_p_value_says_what_the_interval_says():
+    """Below 0.05 exactly where the 95 % interval leaves 0 out; so at every level."""
     rng = np.random.default_rng(2)
-    p = np.array([sign_flip_p(rng.standard_t(4, size=30)) for _ in range(300)])
-    assert (p < 0.05).mean() == pytest.approx(0.05, abs=0.028)
-    assert stats.kstest(p, "uniform").pvalue > 0.001
+    for n in (50, 99, 100, 400):
+        for draw in (rng.normal, lambda *a: rng.exponential(size=a[-1]) - 1):
+            values = draw(0, 1, n)
+            for shift in np.linspace(-3, 3, 25) / np.sqrt(n):
+                p = mean_p(values + shift)
+                for level in (0.2, 0.05, 0.01):
+                    found = mean_interval(values + shift, 1 - level)
+                    assert (found.low > 0 or found.high < 0) == (p < level)
 
 
-def test_sign_flips_of_few_images_are_all_of_them():
-    values = np.array([0.3, -0.1, 0.5, 0.2, 0.05])
-    means = [np.mean(values * signs) for signs in itertools.product((1, -1), repeat=5)]
-    expected = np.mean(np.abs(means) >= abs(values.mean()) - 1e-12)
-    assert sign_flip_p(values) == pytest.approx(expected)
-    assert sign_flip_p(np.zeros(4)) == sign_flip_p([0.3]) == 1
-    assert np.isnan(sign_flip_p([np.nan]))
+def test_one_sided_p_values_are_halves_where_nothing_is_skewed():
+    values = np.random.default_rng(0).normal(0.1, 1, 500)
+    values = np.concatenate([values, 0.2 - values])  # symmetric around 0.1
+    t = 0.1 / stats.sem(values)
+    assert mean_p(values, alternative="greater") == pytest.approx(stats.t.sf(t, 999))
+    assert mean_p(values, alternative="less") == pytest.approx(stats.t.cdf(t, 999))
+    assert mean_p(values) == pytest.approx(2 * stats.t.sf(t, 999))
+    assert mean_p(values, null=0.1) == pytest.approx(1)
+
+
+def test_few_images_have_no_p_and_equal_ones_no_p_of_0():
+    assert np.isnan(mean_p(np.linspace(0.5, 0.6, RULES.fewest_images - 1)))
+    assert 0 < mean_p(np.linspace(0.5, 0.6, RULES.fewest_images)) < 1e-6
+    assert mean_p(np.zeros(500)) == 1
+    # As often as all of so many coins fall on the same side.
+    assert mean_p(np.full(60, 0.3)) == pytest.approx(2 * 0.5**60)
+    assert np.isnan(mean_p([]))
+    assert np.isnan(mean_p([np.nan]))
+
+
+@pytest.mark.parametrize(
+    ("mean", "spread", "n", "word"),
+    [
+        (0.1, 0.3, 200, RISES),
+        (-0.1, 0.3, 200, FALLS),
+        (0.005, 0.05, 5000, RISES_LITTLE),
+        (-0.005, 0.05, 5000, FALLS_LITTLE),
+        (0.0, 0.3, 5000, EQUIVALENT),
+        (0.0, 0.3, 200, OPEN),
+        (0.1, 0.01, 49, TOO_FEW),
+    ],
+)
+def test_a_sample_decides_one_of_seven_things(mean, spread, n, word):
+    values = np.random.default_rng(0).normal(size=n)
+    values = mean + spread * (values - values.mean()) / values.std()
+    assert decisions([values], 0.02) == [word]
+    # Two one-sided t tests, as statsmodels does them.
+    if n >= 50:
+        expected, *_ = DescrStatsW(values).ttost_mean(-0.02, 0.02)
+        assert equivalence_p(values, 0.02) == pytest.approx(expected, abs=0.01)
+
+
+def test_what_is_decided_is_corrected_for_its_family():
+    values = np.random.default_rng(0).normal(size=200)
+    values = 0.17 + (values - values.mean()) / values.std()  # t = 2.4, p = 0.017
+    assert decisions([values], 0.02) == [RISES]
+    assert decisions([values, *[values - 0.17] * 7], 0.02)[0] == OPEN
+
+
+def test_the_version_of_the_rules_changes_with_every_value():
+    versions = {RULES.version}
+    for name, value in asdict(RULES).items():
+        versions.add(replace(RULES, **{name: value + 1}).version)
+    assert len(versions) == 1 + len(asdict(RULES))
+    # Whoever changes a rule, raises its number and writes the new version here.
+    assert RULES.version == "1-713f88"
+
+
+# --- ceilings -----------------------------------------------------------------------------------
+
+
+def people(halves, observers=8) -> pd.DataFrame:
+    return pd.DataFrame(
+        {"image_id": [str(i) for i in range(len(halves))], "observers": observers,
+         "half": observers // 2, "split_half": halves, "one_against_rest": np.array(halves) / 2}
+    )  # fmt: skip
+
+
+def test_a_ceiling_is_the_split_half_raised_to_all_observers():
+    halves = np.random.default_rng(0).normal(0.6, 0.1, 200)
+    ceiling = estimated_ceiling(people(halves))
+    r = halves.mean()
+    assert ceiling.value == pytest.approx(2 * r / (1 + r))  # Spearman and Brown
+    assert ceiling.most == pytest.approx(np.sqrt(ceiling.value))
+    assert ceiling.one_against_rest.mean == pytest.approx(r / 2)
+    assert ceiling.low < ceiling.value < ceiling.high
+    assert (ceiling.observers, ceiling.pictures) == ((8, 8), 200)
+    # Of fifteen, halves have seven: raised from 7 to 15.
+    odd = estimated_ceiling(people(halves, 15))
+    assert odd.value == pytest.approx((15 / 7) * r / (1 + (15 / 7 - 1) * r))
+
+
+@pytest.mark.parametrize("halves", [[], [np.nan], [-0.2, 0.1]])
+def test_there_is_no_ceiling_where_nobody_agrees(halves):
+    ceiling = estimated_ceiling(people(halves))
+    assert not ceiling.is_known
+    assert ceiling.divisor == 1
+    assert "nothing is known" in ceiling.words
+
+
+def test_a_scores_interval_carries_the_ceilings_uncertainty():
+    """By resampling pictures, models' and people's values together (numpy alone)."""
+    rng = np.random.default_rng(0)
+    n = 400
+    hard = rng.normal(0, 0.1, n)  # pictures on which people disagree, and the model fails
+    halves, rho = 0.5 + hard + rng.normal(0, 0.1, n), 0.4 + hard + rng.normal(0, 0.1, n)
+    ceiling = estimated_ceiling(people(halves))
+    values = pd.Series(rho, index=[str(i) for i in range(n)])
+    found = mean_interval(ceiling.scaled(values))
+    half = rng.integers(0, n, (4000, n))
+    r = halves[half].mean(axis=1)
+    drawn = rho[half].mean(axis=1) / (2 * r / (1 + r))
+    assert found.mean == pytest.approx(rho.mean() / ceiling.value)
+    width = np.subtract(*np.quantile(drawn, [0.975, 0.025]))
+    assert found.high - found.low == pytest.approx(width, rel=0.06)
+    alone = mean_interval(rho / ceiling.value)
+    assert found.high - found.low < 0.9 * (alone.high - alone.low)  # hard ones cancel
+
+
+def test_pictures_without_observers_or_without_a_map_count_where_they_are_known():
+    rng = np.random.default_rng(1)
+    halves, rho = rng.normal(0.6, 0.1, 300), rng.normal(0.5, 0.2, 400)
+    ceiling = estimated_ceiling(people(halves))
+    values = pd.Series(rho, index=[str(i) for i in range(100, 500)])
+    scaled = ceiling.scaled(values)
+    assert scaled.mean() == pytest.approx(rho.mean() / ceiling.value)
+    assert len(scaled) == 500
+    own = (rho.std() / ceiling.value) ** 2 / 400
+    slope = 2 / (1 + halves.mean()) ** 2
+    theirs = (rho.mean() / ceiling.value**2 * slope * halves.std()) ** 2 / 300
+    # 200 pictures have both, of which the two parts are independent.
+    assert (scaled.std() ** 2) / 500 == pytest.approx(own + theirs, rel=0.1)
+
+
+def test_ceilings_are_read_by_protocol_and_part():
+    table = pd.concat(
+        people(np.full(60, r)).assign(protocol=protocol, reading=reading)
+        for protocol, reading, r in (
+            ("published", "whole", 0.5), ("corrected", "whole", 0.6),
+            ("corrected", "centre, 224 of 256", 0.7),
+        )
+    )  # fmt: skip
+    study = Study.from_profile("demo", models=["caformer_s18", "convnext_tiny"])
+    ceilings = ceilings_of(study.choices, table)
+    whole, cropped = (BACKBONES[key].preprocessing for key in ("caformer_s18", "convnext_tiny"))
+    values = [
+        ceilings.of(*key).value
+        for key in (("published", cropped), ("corrected", whole), ("corrected", cropped))
+    ]
+    assert values == pytest.approx([1 / 1.5, 1.2 / 1.6, 1.4 / 1.7])
+    assert ceilings.table().ceiling.tolist() == pytest.approx(values)
+    given = ceilings_of(study.changed(ceiling=0.8).choices, table)
+    assert given.of("corrected", cropped).value == 0.8
+    assert given.of("published", whole).words == "0.800, given"
+
+
+def test_clickmes_ceiling_divides_clickme_only(tmp_path):
+    nobody = people([]).assign(protocol="", reading="")
+    paper = Study.from_profile("paper")
+    whole = BACKBONES["caformer_s18"].preprocessing
+    assert ceilings_of(paper.choices, nobody).of("published", whole).value == HUMAN_CEILING
+    for other in (
+        Study.from_profile("paper", pictures=str(tmp_path)),
+        Study.from_profile("demo"),
+        Study.from_profile("rehearsal"),
+    ):
+        assert not ceilings_of(other.choices, nobody).of("published", whole).is_known
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, "0.8", True, float("nan")])
+def test_a_ceiling_that_is_none_is_refused(value):
+    with pytest.raises(ValueError, match="ceiling must be a number from 0 to 1"):
+        Study.from_profile("paper", ceiling=value)
+
+
+# --- corrections and sizes ----------------------------------------------------------------------
 
 
 @settings(max_examples=50, deadline=None)
@@ -76,10 +296,10 @@ def test_effect_and_sample_size():
     assert d == pytest.approx(stats.ttest_1samp(values, 0).statistic / np.sqrt(50))
     # Cohen's table: d = 0.2 needs 199 pairs for 80 % at 5 %, two-sided.
     assert images_needed(0.2, alpha=0.05) == 199
-    assert images_needed(-0.5, alpha=0.05) == 34
+    assert images_needed(-0.4, alpha=0.05) == 52
     assert images_needed(0.2) > 1.5 * 199
-    # Fewer cannot reach p < 0.05 / 8 by flips of signs: 2 / 2^9 = 0.0039, 2 / 2^8 = 0.0078.
-    assert images_needed(9.0) == images_needed(1.9) == 9
+    # Fewer decide nothing, however large the effect.
+    assert images_needed(9.0) == images_needed(1.9) == RULES.fewest_images
     assert np.isnan(images_needed(0.0))
     assert np.isnan(effect_size([1.0]))
 
@@ -87,83 +307,6 @@ def test_effect_and_sample_size():
 def test_spearman_brown():
     assert pytest.approx(0.793, abs=1e-3) == SPEARMAN_BROWN**2
     assert pytest.approx(1.35, abs=0.01) == SPEARMAN_BROWN / HUMAN_CEILING
-
-
-def per_image(study: Study, gain: float, n: int = 60) -> pd.DataFrame:
-    rng = np.random.default_rng(3)
-    rows = []
-    for backbone in study.choices.backbones:
-        for method in study.choices.methods:
-            base = rng.normal(0.3, 0.1, n)
-            change = rng.normal(gain, 0.05, n)
-            for dcls in (False, True):
-                rho = base + dcls * change
-                frame = pd.DataFrame({"rho": rho, "image_id": np.arange(n).astype(str)})
-                frame["validity"] = np.where(np.arange(n) == int(dcls), CONSTANT_MODEL_MAP, VALID)
-                frame.loc[frame.validity != VALID, "rho"] = np.nan
-                rows.append(
-                    frame.assign(backbone=backbone.key, dcls=dcls, method=method.key,
-                                 protocol="published", label=0, top1=True, partial=rho / 2,
-                                 tied=0.0, attainable=1.0)
-                )  # fmt: skip
-    return pd.concat(rows, ignore_index=True)
-
-
-@pytest.fixture
-def study() -> Study:
-    return Study.from_profile("paper", protocols=["published"])
-
-
-def test_paired_table_from_scratch(study):
-    scores = per_image(study, 0.01)
-    table = paired_differences(study.choices, scores)
-    assert len(table) == len(study.choices.backbones) * 2
-    row = table[(table.backbone == "caformer_s18") & (table.method == "grad_cam")].iloc[0]
-    chosen = scores[(scores.backbone == "caformer_s18") & (scores.method == "grad_cam")]
-    base, dcls = (chosen[chosen.dcls == d].rho.to_numpy() for d in (False, True))
-    gain = ((dcls - base) / HUMAN_CEILING)[2:]  # images 0 and 1 are invalid for one of the two
-    assert row.n_paired == 58
-    assert row.difference == pytest.approx(gain.mean())
-    assert row.effect == pytest.approx(gain.mean() / gain.std(ddof=1))
-    assert row.spread == pytest.approx(gain.std(ddof=1))
-    # The sign-flip p of so many images is close to the t test's.
-    assert row.p == pytest.approx(stats.ttest_1samp(gain, 0).pvalue, abs=0.02)
-    eight = table[(table.method == "grad_cam") & table.backbone.isin([b.key for b in THE_EIGHT])]
-    np.testing.assert_allclose(eight.p_holm, multipletests(eight.p, method="holm")[1])
-    matched = table[(table.method == "grad_cam") & (table.backbone == "resnet50_a3")].iloc[0]
-    assert np.isnan(matched.p_holm)
-    assert 0 < matched.p <= 1
-    power = power_table(table, (0.05,))
-    assert power["images to find 0.05"][0] == images_needed(0.05 / table.spread[0])
-
-
-def test_rescaled_scores_are_0_at_the_floor_and_1_at_the_ceiling(study):
-    controls = pd.DataFrame(
-        {"protocol": "published", "reading": "whole", "control": "other_human",
-         "rho": [0.1, 0.2, np.nan], "partial": 0.0, "validity": [VALID, VALID, CONSTANT_MODEL_MAP]}
-    )  # fmt: skip
-    floors = summarise_controls(controls)
-    assert floors.raw[0] == pytest.approx(0.15)
-    assert floors.n[0] == 2
-    floor = 0.15 / HUMAN_CEILING
-    summary = pd.DataFrame(
-        {"protocol": "published", "backbone": "caformer_s18",
-         "score": [floor, 1.0, (1 + floor) / 2], "low": 0.0, "high": 1.0}
-    )  # fmt: skip
-    np.testing.assert_allclose(
-        rescale(study.choices, summary, floors).rescaled, [0, 1, 0.5], atol=1e-12
-    )
-
-
-def test_every_backbone_has_a_reading():
-    from lib.people.protocols import PROTOCOLS
-
-    names = {
-        b.key: PROTOCOLS["corrected"].reading_name(b.preprocessing) for b in BACKBONES.values()
-    }
-    assert names["caformer_s18"] == names["fastvit_sa24"] == "whole"
-    assert names["convnext_tiny"] == "centre, 224 of 256"
-    assert PROTOCOLS["published"].reading_name(BACKBONES["convnext_tiny"].preprocessing) == "whole"
 
 
 def test_no_sample_size_for_next_to_no_effect():

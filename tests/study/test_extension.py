@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from stand_ins import CEILINGS, NO_CONTROLS
 from torch import nn
 
 from lib.analyses.conversion import parameter_table
@@ -123,7 +124,7 @@ def test_own_models_and_methods_are_scored_like_the_studys_own(own):
     assert study.places.name.startswith("demo_my_rows")
     scores = score_study(study)
     assert len(scores) == 5 * 5 * 5 * len(study.choices.protocols)
-    table = results_table(study, scores)
+    table = results_table(study, scores, NO_CONTROLS, CEILINGS)
     lone = table[table.backbone == "lone"]
     assert lone.score_dcls.isna().all()
     assert lone.difference.isna().all()

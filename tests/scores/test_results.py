@@ -1,0 +1,256 @@
+"""Tables of scores, differences and controls, from per-image tables with known means."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from stand_ins import CEILINGS, NO_CONTROLS
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+from lib.networks.backbones import BACKBONES, THE_EIGHT
+from lib.report.readable import readable_table
+from lib.report.result_table import results_table
+from lib.scores.agreements import CONSTANT_MODEL_MAP, VALID
+from lib.scores.ceiling import HUMAN_CEILING, Ceilings
+from lib.scores.decisions import EQUIVALENT, OPEN, RISES
+from lib.scores.results import (
+    beside_controls,
+    compare_models,
+    paired_differences,
+    power_table,
+    summarise,
+)
+from lib.scores.statistics import images_needed, mean_interval, mean_p
+from lib.study.study import Study
+
+
+def per_image(study: Study, gain: float, n: int = 60) -> pd.DataFrame:
+    rng = np.random.default_rng(3)
+    rows = []
+    for backbone in study.choices.backbones:
+        for method in study.choices.methods:
+            base = rng.normal(0.3, 0.1, n)
+            change = rng.normal(gain, 0.05, n)
+            for dcls in (False, True):
+                rho = base + dcls * change
+                frame = pd.DataFrame({"rho": rho, "image_id": np.arange(n).astype(str)})
+                frame["validity"] = np.where(np.arange(n) == int(dcls), CONSTANT_MODEL_MAP, VALID)
+                frame.loc[frame.validity != VALID, "rho"] = np.nan
+                rows.append(
+                    frame.assign(backbone=backbone.key, dcls=dcls, method=method.key,
+                                 protocol="published", label=0, top1=True, partial=rho / 2,
+                                 tied=0.0, attainable=1.0)
+                )  # fmt: skip
+    return pd.concat(rows, ignore_index=True)
+
+
+@pytest.fixture
+def study() -> Study:
+    return Study.from_profile("paper", protocols=["published"])
+
+
+def test_paired_table_from_scratch(study):
+    scores = per_image(study, 0.01)
+    table = paired_differences(study.choices, scores, CEILINGS)
+    assert len(table) == len(study.choices.backbones) * 2
+    row = table[(table.backbone == "caformer_s18") & (table.method == "grad_cam")].iloc[0]
+    chosen = scores[(scores.backbone == "caformer_s18") & (scores.method == "grad_cam")]
+    base, dcls = (chosen[chosen.dcls == d].rho.to_numpy() for d in (False, True))
+    gain = ((dcls - base) / HUMAN_CEILING)[2:]  # images 0 and 1 are invalid for one of the two
+    assert row.n_paired == 58
+    assert row.difference == pytest.approx(gain.mean())
+    assert row.effect == pytest.approx(gain.mean() / gain.std(ddof=1))
+    assert row.spread == pytest.approx(gain.std(ddof=1))
+    # No skewness to speak of: close to the t test's.
+    assert row.p == pytest.approx(stats.ttest_1samp(gain, 0).pvalue, abs=0.05)
+    assert row.decision in (OPEN, RISES, EQUIVALENT)
+    eight = table[(table.method == "grad_cam") & table.backbone.isin([b.key for b in THE_EIGHT])]
+    np.testing.assert_allclose(eight.p_holm, multipletests(eight.p, method="holm")[1])
+    matched = table[(table.method == "grad_cam") & (table.backbone == "resnet50_a3")].iloc[0]
+    assert matched.p_holm == matched.p  # a family of its own
+    assert 0 < matched.p <= 1
+    power = power_table(table, (0.05,))
+    assert power["images to find 0.05"][0] == images_needed(0.05 / table.spread[0])
+
+
+def some_controls(rng=None, n: int = 60, **means: float) -> pd.DataFrame:
+    """Per-image correlations of controls with these means, of both readings."""
+    rng = rng or np.random.default_rng(5)
+    return pd.concat(
+        pd.DataFrame({"image_id": np.arange(n).astype(str), "rho": rng.normal(mean, 0.1, n)})
+        .assign(control=control, reading=reading, protocol="published", partial=0.0, validity=VALID)
+        for control, mean in means.items()
+        for reading in ("whole",)
+    )  # fmt: skip
+
+
+def beside(study: Study, scores: pd.DataFrame, controls: pd.DataFrame, ceilings=CEILINGS):
+    summary = summarise(study.choices, scores, ceilings)
+    return beside_controls(study.choices, scores, controls, ceilings, summary)
+
+
+def test_a_score_is_told_beside_the_strongest_control(study):
+    """A model at 0.3: above another picture's human map (0.1), below the centre (0.45)."""
+    scores = per_image(study, 0.2)
+    controls = some_controls(other_human=0.1, centre=0.45, random=0.0)
+    table = beside(study, scores, controls).set_index(["backbone", "method", "dcls"])
+    for dcls, above in ((False, False), (True, True)):
+        row = table.loc["caformer_s18", "grad_cam", dcls]
+        assert row.control == "centre"
+        assert row.above_control == above
+        of = controls.set_index("image_id").groupby("control").rho
+        centre = of.get_group("centre")
+        assert row.control_score == pytest.approx(centre.mean() / HUMAN_CEILING)
+        assert row.other_human == pytest.approx(of.get_group("other_human").mean() / HUMAN_CEILING)
+        chosen = scores[(scores.backbone == "caformer_s18") & (scores.method == "grad_cam")]
+        rho = chosen[chosen.dcls == dcls].set_index("image_id").rho
+        paired = (rho - centre).dropna() / HUMAN_CEILING
+        assert row.over_control == pytest.approx(paired.mean())
+        found = mean_interval(paired)
+        assert row.over_control_low == pytest.approx(found.low)
+        assert row.over_control_high == pytest.approx(found.high)
+        # 0 at the control, 1 at the ceiling.
+        assert row.rescaled == pytest.approx(paired.mean() / (1 - row.control_score))
+
+
+def test_scores_are_not_rescaled_where_the_control_comes_near_the_ceiling(study):
+    """Rescaling would turn upside down there: the worse model would get the more."""
+    scores = per_image(study, 0.1)
+    near = some_controls(centre=0.65, other_human=0.1)
+    table = beside(study, scores, near)
+    assert table.rescaled.isna().all()
+    assert set(table.not_rescaled) == {"the strongest control comes near the human ceiling"}
+    assert not table.above_control.any()
+    assert set(beside(study, scores, near, Ceilings()).not_rescaled) == {
+        "no human ceiling is known"
+    }
+    nothing = beside(study, scores, NO_CONTROLS)
+    assert set(nothing.not_rescaled) == {"no control has a score"}
+    assert not nothing.above_control.any()
+
+
+def test_a_few_pictures_put_no_score_above_a_control(study):
+    few = per_image(study, 0.1, n=40)
+    table = beside(study, few, some_controls(centre=0.0, n=40))
+    assert (table.over_control_low > 0).all()
+    assert not table.above_control.any()
+
+
+def test_without_a_ceiling_the_score_is_the_correlation(study):
+    scores = per_image(study, 0.1)
+    with_one, without = (summarise(study.choices, scores, c) for c in (CEILINGS, Ceilings()))
+    np.testing.assert_allclose(without.score, without.raw)
+    np.testing.assert_allclose(with_one.score, without.raw / HUMAN_CEILING)
+    assert without.ceiling.isna().all()
+    results = results_table(study, scores, NO_CONTROLS, Ceilings())
+    assert results.score.isna().all()
+    assert results.score_dcls.isna().all()
+    assert set(results.unit) == {"rho"}
+    shown = readable_table(results)
+    assert "Mean ρ [95 %]" in shown
+    assert not [name for name in shown if name.startswith("Score")]
+    assert shown["Mean ρ [95 %]"][0].startswith(f"{results.rho[0]:.3f} [")
+
+
+def test_the_results_table_has_every_number_in_its_place(study):
+    """Without and with DCLS, of this protocol and method: each by hand."""
+    rng = np.random.default_rng(0)
+    scores = per_image(study, 0.1).assign(top1=lambda t: rng.random(len(t)) < 0.7 + 0.2 * t.dcls)
+    other = scores.assign(protocol="corrected", rho=scores.rho - 0.15)
+    both = study.changed(protocols=("published", "corrected"))
+    table = results_table(both, pd.concat([scores, other]), NO_CONTROLS, CEILINGS)
+    for row in table.itertuples():
+        shift = 0.15 * (row.protocol == "corrected")
+        key = next(b.key for b in study.choices.backbones if b.label == row.backbone)
+        method = next(m.key for m in study.choices.methods if m.label == row.method)
+        chosen = scores[(scores.backbone == key) & (scores.method == method)]
+        plain, dcls = (chosen[chosen.dcls == d] for d in (False, True))
+        assert row.rho == pytest.approx(plain.rho.mean() - shift)
+        assert row.rho_dcls == pytest.approx(dcls.rho.mean() - shift)
+        assert row.score == pytest.approx(row.rho / HUMAN_CEILING)
+        assert row.score_dcls == pytest.approx(row.rho_dcls / HUMAN_CEILING)
+        assert (row.n, row.n_dcls, row.n_paired) == (59, 59, 58)
+        gain = (dcls.set_index("image_id").rho - plain.set_index("image_id").rho).dropna()
+        assert row.difference == pytest.approx(gain.mean() / HUMAN_CEILING)
+        assert row.difference_low < row.difference < row.difference_high
+        assert (row.top1, row.top1_dcls) == (plain.top1.mean(), dcls.top1.mean())
+        ends = proportion_confint(plain.top1.sum(), len(plain), method="wilson")
+        assert (row.top1_low, row.top1_high) == pytest.approx(ends)
+        assert row.score_low_dcls < row.score_dcls < row.score_high_dcls
+
+
+def test_correct_is_over_correctly_classified_pictures_and_partial_is_its_own(study):
+    rng = np.random.default_rng(0)
+    scores = per_image(study, 0.1).assign(top1=lambda t: rng.random(len(t)) < 0.5)
+    row = summarise(study.choices, scores, CEILINGS).iloc[0]
+    chosen = scores[(scores.backbone == row.backbone) & (scores.method == row.method)
+                    & (scores.dcls == row.dcls) & (scores.validity == VALID)]  # fmt: skip
+    right = chosen[chosen.top1]
+    assert row.correct == pytest.approx(right.rho.mean() / HUMAN_CEILING)
+    assert row.n_correct == len(right) < len(chosen) == row.n
+    assert row.partial == pytest.approx(chosen.partial.mean())
+    assert row.partial == pytest.approx(row.raw / 2)
+
+
+# --- any two ------------------------------------------------------------------------------------
+
+
+def test_any_two_models_are_compared_on_the_pictures_that_both_have():
+    study = Study.from_profile(
+        "paper", protocols=["published"],
+        compare=["resnet50", "convnext_tiny_dcls", "resnet50:grad_cam"],
+    )  # fmt: skip
+    scores = per_image(study, 0.1)
+    found = compare_models(study.choices, scores, CEILINGS)
+    names = list(zip(found["first"], found["second"], strict=True))
+    assert names == [
+        ("resnet50", "convnext_tiny_dcls"), ("resnet50", "resnet50:grad_cam"),
+        ("convnext_tiny_dcls", "resnet50:grad_cam"),
+    ]  # fmt: skip
+    of = scores.set_index(["backbone", "dcls", "method", "image_id"]).rho.sort_index()
+    gain = (of["convnext_tiny", True, "threshold_grad_cam"]
+            - of["resnet50", False, "threshold_grad_cam"]).dropna()  # fmt: skip
+    row = found.iloc[0]
+    assert row.n_paired == len(gain) == 58
+    assert row.difference == pytest.approx(gain.mean() / HUMAN_CEILING)
+    assert row.p == pytest.approx(mean_p(gain))
+    np.testing.assert_allclose(found.p_holm, multipletests(found.p, method="holm")[1])
+    other = of["resnet50", False, "grad_cam"] - of["resnet50", False, "threshold_grad_cam"]
+    assert found.difference[1] == pytest.approx(other.mean() / HUMAN_CEILING)
+
+
+def test_all_models_are_compared_where_none_are_named():
+    study = Study.from_profile("paper", models=["resnet50", "caformer_s18"])
+    names = [model.name for model in study.choices.compared]
+    assert names == ["resnet50", "resnet50_dcls", "caformer_s18", "caformer_s18_dcls"]
+    assert {m.method.key for m in study.choices.compared} == {"threshold_grad_cam"}
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["resnet50"], "two different models or more"),
+        (["resnet50", "resnet50"], "two different models or more"),
+        (["resnet50", "resnet5"], "resnet50"),
+        (["resnet50", "resnet50:gradcam"], "grad_cam"),
+        (["resnet50", "convnext_tiny"], "convnext_tiny"),
+        ("resnet50", "lists of names"),
+    ],
+)
+def test_a_comparison_of_what_is_not_there_is_refused(names, message):
+    with pytest.raises(ValueError, match=message):
+        Study.from_profile("paper", models=["resnet50"], compare=names)
+
+
+def test_every_backbone_has_a_reading():
+    from lib.people.protocols import PROTOCOLS
+
+    names = {
+        b.key: PROTOCOLS["corrected"].reading_name(b.preprocessing) for b in BACKBONES.values()
+    }
+    assert names["caformer_s18"] == names["fastvit_sa24"] == "whole"
+    assert names["convnext_tiny"] == "centre, 224 of 256"
+    assert PROTOCOLS["published"].reading_name(BACKBONES["convnext_tiny"].preprocessing) == "whole"
