@@ -23,10 +23,10 @@ _MAPS = (
     "Colours run from each map's own minimum to its own maximum, so they compare places within "
     "a picture, not pictures."
 )
-_BARS = "Bars: 95 % intervals over pictures (bootstrap; Student's for fewer than twelve)."
+_BARS = "Bars: 95 % intervals over pictures."
 _SCORE = (
-    "Score: mean Spearman correlation with the human maps over valid pictures, divided by "
-    "ClickMe's human ceiling, 0.658."
+    "Score: mean Spearman correlation with the human maps over valid pictures, divided by the "
+    "human ceiling, how well these people agree, where it is known; the axis says by what."
 )
 
 CAPTIONS: Table[Caption] = Table(
@@ -51,7 +51,10 @@ CAPTIONS: Table[Caption] = Table(
             "figure_3_scores", "Figure 3. Scores without and with DCLS",
             f"One panel per method. {_SCORE} {_BARS} Lines: control maps that no network made, "
             "scored in the same way: the centred Gaussian, the mean human map of the other "
-            "pictures, another picture's human map (the floor), random maps.",
+            "pictures, another picture's human map, random maps. A hollow bar does not surely lie "
+            "above the strongest of them: such a model may do no more than look at the centre. "
+            "ClickMe's ceiling, 0.658, is published as a number; if it is the correlation of two "
+            "halves of the players, a perfect model reaches 1.35.",
         ),
         Caption(
             "figure_4_size", "Figure 4. Size and score",
@@ -74,8 +77,15 @@ CAPTIONS: Table[Caption] = Table(
             "paired_differences", "DCLS minus baseline, picture by picture",
             "Mean over the pictures valid for both models, in units of the score, one row a "
             "backbone and method. Thick bars: 95 % intervals; thin ones: the middle half of "
-            "pictures. Filled where the sign-flip test, corrected by Holm over the backbones of "
-            "its panel, gives p < 0.05; the intervals are not corrected.",
+            "pictures. Filled where p, corrected by Holm over the backbones of its panel, is below "
+            "0.05; the intervals are not corrected. Grey where the difference is surely too small "
+            "to matter.",
+        ),
+        Caption(
+            "compared", "Every two models, picture by picture",
+            "Mean score of the row's model less the column's, over the pictures valid for both, "
+            "with a number where it surely differs (p < 0.05, corrected by Holm over all pairs), "
+            "and ≈ where the difference is surely too small to matter.",
         ),
         Caption(
             "rho_per_picture", "How the correlation spreads over pictures",
@@ -91,7 +101,7 @@ CAPTIONS: Table[Caption] = Table(
             "floor_sweep", "Threshold-Grad-CAM taken apart: the floor",
             "Mean score against the floor, for both orders of ReLU and mean over channels, one "
             "panel a backbone, without and with DCLS; below, the share of tied pixels. Bands: "
-            "95 % bootstrap intervals over pictures.",
+            "95 % intervals over pictures.",
         ),
         Caption(
             "two_by_two", "Threshold-Grad-CAM taken apart: order and floor",
@@ -108,7 +118,9 @@ CAPTIONS: Table[Caption] = Table(
             "Similarity (Spearman's correlation, mean over pictures) of maps to those of the "
             "trained network, as the weights of its parts are drawn anew, once, from the head "
             "down; scales, biases and statistics stay. Maps that stay similar do not depend on "
-            "what was learned. Bands: 95 % bootstrap intervals over pictures.",
+            "what was learned. Threshold-Grad-CAM's hardly change with the head: on the embedded "
+            "example their similarity is then still 0.88, Grad-CAM's 0.29, so that they tell more "
+            "of where features are large than of the class. Bands: 95 % intervals over pictures.",
         ),
         Caption(
             "method_grid", "Every CAM method on one picture",
@@ -173,8 +185,8 @@ CAPTIONS: Table[Caption] = Table(
         Caption(
             "lcam", "Learned maps against Grad-CAM",
             "Of each method and measure the difference to Grad-CAM, paired by picture: a mark per "
-            "model, and the mean over all of them with its 95 % interval over pictures (bootstrap; "
-            "Student's for fewer than twelve). Average drop is what L-CAM is trained for, so that "
+            "model, and the mean over all of them with its 95 % interval over pictures. "
+            "Average drop is what L-CAM is trained for, so that "
             f"a smaller one is its own yardstick. {_SCORE}",
         ),
         Caption(

@@ -32,6 +32,8 @@ from lib.study.study import Study
 SPLITS = 4  # of a picture's observers into halves, drawn by a fixed seed
 SEED = 20240803
 _MAPS = 80
+# Rows, and columns, that are compared: as many on either side of the centre, to 112 of 224.
+_COMPARED = np.r_[0:111:2, 113:224:2]
 COLUMNS = [
     "protocol", "reading", "image_id", "observers", "half", "split_half", "one_against_rest",
 ]  # fmt: skip
@@ -108,8 +110,8 @@ def score_observers(clickme: ClickMe, geometries: Sequence[Preprocessing]) -> pd
                  draws
     one_against_rest : mean over observers of the rho of one's map with that of all others
 
-    Maps are compared as a network's are, on every second pixel of every second row: they are
-    smooth, so that it changes the mean by 0.0001 and takes a thirtieth of the time. Missing where
+    Maps are compared as a network's are, but on every second pixel of every second row: they are
+    smooth, so that it changes the mean by 0.0001 and takes a small part of the time. Missing where
     every comparison has a constant map; pictures with one observer are left out. Raises
     StoredError.
     """
@@ -122,7 +124,9 @@ def score_observers(clickme: ClickMe, geometries: Sequence[Preprocessing]) -> pd
             for (key, reading), geometry in readings.items():
                 protocol = PROTOCOLS[key]
                 # Reading a map is linear but for rounding: a half's is the sum of its observers'.
-                read = human_maps(together, protocol, geometry)[:, 1::2, 1::2].numpy()
+                read = human_maps(together, protocol, geometry).numpy()[:, _COMPARED][
+                    ..., _COMPARED
+                ]
                 of_each = np.split(read, np.cumsum(counts)[:-1])
                 for (image_id, place, _), maps in zip(block, of_each, strict=True):
                     if clickme.is_scored(key, np.array([place]))[0]:

@@ -246,7 +246,7 @@ def beside(
     found |= {
         "control": best.control, "control_score": best.score, "over_control": over.mean,
         "over_control_low": over.low, "over_control_high": over.high,
-        "above_control": bool(over.low > 0 and len(differences) >= RULES.fewest_images),
+        "above_control": mean_p(differences, 0, "greater") < RULES.alpha / 2,
         "other_human": other.iloc[0] if len(other) else np.nan, "not_rescaled": "",
     }  # fmt: skip
     if not ceiling.is_known:

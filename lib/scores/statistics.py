@@ -53,10 +53,6 @@ class _Sample:
             skewness = float(stats.skew(self.values, bias=False))
             self.skew = skewness * (1 + 4 / np.sqrt(n)) / np.sqrt(n)
 
-    @property
-    def is_cautious(self) -> bool:
-        return self.n < RULES.cautious_below or self.equal
-
     def unskewed(self, t: float) -> float:
         """Student's statistic with its skewness taken out (Hall's cubic transformation)."""
         g = self.skew
@@ -79,10 +75,10 @@ def mean_interval(
 
     within : the least and the largest value that there can be, such as (0, 100)
 
-    The interval holds Student's and that of the statistic corrected for skewness. Of fewer than
-    a hundred images also what the mean would be if as large a share of images as may have gone
-    unseen were as far out as the farthest one seen, on either side: a sample of twenty without
-    an inverted map does not show that there is none. Of values that are all at the two ends of
+    The interval holds Student's and that of the statistic corrected for skewness. Of so few images
+    that nothing is decided (`RULES.fewest_images`) also what the mean would be if as large a share
+    of images as may have gone unseen were as far out as the farthest one seen, on either side: a
+    sample of twenty without an inverted map does not show that there is none. Of values that are all at the two ends of
     `within`, Wilson's interval. All NaN without values; low = high = NaN for one.
 
     Source: Hall, Journal of the Royal Statistical Society B 54 (1992), for the transformation;
@@ -102,7 +98,7 @@ def mean_interval(
     t = stats.t.ppf(1 - tail, n - 1)
     lows = [mean - t * sample.error, mean - sample.skewed(t) * sample.error]
     highs = [mean + t * sample.error, mean - sample.skewed(-t) * sample.error]
-    if sample.is_cautious:
+    if n < RULES.fewest_images or sample.equal:
         unseen = 1 - tail ** (1 / n)
         lows.append((1 - unseen) * mean - unseen * sample.largest)
         highs.append((1 - unseen) * mean + unseen * sample.largest)
@@ -114,9 +110,10 @@ def mean_p(values: Iterable[float], null: float = 0.0, alternative: str = "two-s
     """p of the mean over images being `null`.
 
     alternative : "two-sided", "greater" or "less"
-    Two-sided it is below 0.05 where the 95 % interval, by the same method, leaves `null` out.
-    NaN without values, and for fewer images than `RULES.fewest_images`: their p values promise
-    more than they hold.
+    Two-sided it is below 0.05 where the 95 % interval, by the same method, leaves `null` out; of
+    fewer than `RULES.cautious_below` images it may be more, as it counts with what may have gone
+    unseen. NaN without values, and for fewer images than `RULES.fewest_images`: their p values
+    promise more than they hold.
     """
     sample = _Sample(np.asarray(list(values), dtype=np.float64) - null)
     n, mean, largest = sample.n, sample.mean, sample.largest
@@ -129,7 +126,7 @@ def mean_p(values: Iterable[float], null: float = 0.0, alternative: str = "two-s
         t = mean / sample.error
         both = np.array([t, sample.unskewed(t)])
         greater, less = (tail(both, n - 1).max() for tail in (stats.t.sf, stats.t.cdf))
-    if sample.is_cautious:
+    if n < RULES.cautious_below or sample.equal:
         unseen = (largest / (abs(mean) + largest)) ** n
         greater, less = (
             max(p, unseen if side * mean > 0 else 1.0) for p, side in ((greater, 1), (less, -1))

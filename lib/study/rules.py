@@ -18,7 +18,7 @@ class Rules:
     number     : raised by whoever changes a rule
     alpha      : false alarms that are allowed, in a family of comparisons together
     fewest_images : with fewer nothing is decided, see docs/statistics.md
-    cautious_below : with fewer an interval reaches out for pictures that may have gone unseen
+    cautious_below : with fewer p counts with pictures that may have gone unseen
     fewest_for_cose : with fewer COSE, which is no mean over images, has no interval
     smallest_effect : difference of scores below which it does not matter; `--smallest-effect`
     power      : with which `images_needed` finds an effect

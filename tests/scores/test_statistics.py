@@ -65,12 +65,24 @@ def test_few_images_count_with_what_may_have_gone_unseen():
     assert found.low == pytest.approx(0.4 * (1 - unseen) - 0.4 * unseen)
     assert found.high == pytest.approx(0.4)
     rng = np.random.default_rng(1)
-    values = rng.normal(0.4, 0.02, 99)
-    share = 1 - 0.025 ** (1 / 99)
+    values = rng.normal(0.4, 0.02, 49)
+    share = 1 - 0.025 ** (1 / 49)
     least = (1 - share) * values.mean() - share * values.max()
     assert mean_interval(values).low == pytest.approx(least)
-    # From a hundred on, a sample shows what there is.
+    # From fifty on, what a sample shows is taken for what there is.
     assert mean_interval([*values, 0.4]).low > 0.39
+
+
+def test_p_counts_with_what_may_have_gone_unseen_below_a_hundred_images():
+    """One value is as far out as twenty of the others: there may be as large ones below."""
+    values = np.array([0.0, 0.04] * 30 + [0.4])
+    by_t = stats.ttest_1samp(values, 0).pvalue
+    unseen = (0.4 / (values.mean() + 0.4)) ** 61
+    assert by_t < 0.001 < 2 * unseen
+    assert mean_p(values) == pytest.approx(2 * unseen)
+    assert mean_p(values, alternative="greater") == pytest.approx(unseen)
+    twice = np.tile(values, 2)
+    assert mean_p(twice) == pytest.approx(stats.ttest_1samp(twice, 0).pvalue)
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 20), (3, 20), (20, 20), (50, 64)])
@@ -89,7 +101,8 @@ def test_intervals_stay_within_what_there_can_be():
 
 
 def test_a_p_value_says_what_the_interval_says():
-    """Below 0.05 exactly where the 95 % interval leaves 0 out; so at every level."""
+    """Below 0.05 exactly where the 95 % interval leaves 0 out; so at every level. Of fewer than a
+    hundred images it may be more."""
     rng = np.random.default_rng(2)
     for n in (50, 99, 100, 400):
         for draw in (rng.normal, lambda *a: rng.exponential(size=a[-1]) - 1):
@@ -98,7 +111,8 @@ def test_a_p_value_says_what_the_interval_says():
                 p = mean_p(values + shift)
                 for level in (0.2, 0.05, 0.01):
                     found = mean_interval(values + shift, 1 - level)
-                    assert (found.low > 0 or found.high < 0) == (p < level)
+                    outside = found.low > 0 or found.high < 0
+                    assert outside == (p < level) or (n < 100 and outside)
 
 
 def test_one_sided_p_values_are_halves_where_nothing_is_skewed():
