@@ -44,6 +44,12 @@ _FORWARD = 16  # pictures at a time
 COLUMNS = ["backbone", "dcls", "method", "image_id", "measure", "value"]
 
 
+def ends_of(measure: str) -> tuple[float, float]:
+    """The least and the largest value that a measure can have."""
+    per_cent = measure.startswith(("average_drop", "increase", LET_THROUGH))
+    return (0, 100) if per_cent else (0, 1)
+
+
 # --- average drop, increase in confidence ------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from lib.analyses.faithfulness import ends_of
 from lib.maps.forward import enlarge, head_pass
 from lib.maps.methods import METHODS, CamMethod
 from lib.maps.placed import heatmaps
@@ -86,7 +87,8 @@ def alignment(scores: pd.DataFrame, ceilings: Ceilings) -> pd.DataFrame:
 
 def summarise_faithfulness(values: pd.DataFrame) -> pd.DataFrame:
     """Mean of every measure: `backbone, dcls, method, measure, value, low, high, n`."""
-    return means_by(values, ["backbone", "dcls", "method", "measure"], "value", "value")
+    by = ["backbone", "dcls", "method", "measure"]
+    return means_by(values, by, "value", "value", lambda key: ends_of(key[-1]))
 
 
 _REFERENCE, CONTROL = "grad_cam", "random_cam"

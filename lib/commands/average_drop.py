@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from lib.analyses.faithfulness import score_folder
+from lib.analyses.faithfulness import ends_of, score_folder
 from lib.base.files import refuse_as_output, write_atomically
 from lib.base.paths import shown
 from lib.base.spreadsheets import csv_text
@@ -96,7 +96,8 @@ def _run(options: argparse.Namespace) -> None:
 
 def means_in_words(table: pd.DataFrame, name: str) -> str:
     """A variant's means, a column per method, and of how many pictures they are."""
-    means = means_by(table, ["method", "measure"], "value", "value")
+    by = ["method", "measure"]
+    means = means_by(table, by, "value", "value", lambda key: ends_of(key[-1]))
     means["value"] = [
         f"{v:.1f} ({low:.1f} – {high:.1f})"
         for v, low, high in zip(means.value, means.low, means.high, strict=True)

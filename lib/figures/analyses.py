@@ -109,6 +109,7 @@ def plot_compared(compared: pd.DataFrame) -> Figure:
     names = list(dict.fromkeys([*compared["first"], *compared["second"]]))
     place = {name: number for number, name in enumerate(names)}
     grid = np.full((len(names), len(names)), np.nan)
+    most = compared.difference.abs().max()
     size = 0.42 * len(names)
     fig, ax = plt.subplots(figsize=(size + 3.2, size + 1.6))
     for row in compared.itertuples():
@@ -118,8 +119,9 @@ def plot_compared(compared: pd.DataFrame) -> Figure:
             continue
         for y, x, value in ((second, first, row.difference), (first, second, -row.difference)):
             text = "≈" if "little" in row.decision or row.decision == "equivalent" else ""
-            ax.text(x, y, text or f"{value:+.2f}", ha="center", va="center", fontsize=5.5)
-    most = np.nanmax(np.abs(grid))
+            dark = abs(value) > 0.6 * most
+            ax.text(x, y, text or f"{value:+.2f}", ha="center", va="center", fontsize=5.5,
+                    color="white" if dark else "black")  # fmt: skip
     image = ax.imshow(grid, cmap="RdBu_r", vmin=-most or -1, vmax=most or 1)
     ax.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
     ax.set_yticks(range(len(names)), names, fontsize=6)

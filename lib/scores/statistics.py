@@ -7,7 +7,7 @@ docs/statistics.md has the simulations by which it was chosen.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,8 +78,9 @@ def mean_interval(
     The interval holds Student's and that of the statistic corrected for skewness. Of so few images
     that nothing is decided (`RULES.fewest_images`) also what the mean would be if as large a share
     of images as may have gone unseen were as far out as the farthest one seen, on either side: a
-    sample of twenty without an inverted map does not show that there is none. Of values that are all at the two ends of
-    `within`, Wilson's interval. All NaN without values; low = high = NaN for one.
+    sample of twenty without an inverted map does not show that there is none. Of values that are
+    all at the two ends of `within`, Wilson's interval. All NaN without values; low = high = NaN
+    for one.
 
     Source: Hall, Journal of the Royal Statistical Society B 54 (1992), for the transformation;
     Wilson, Journal of the American Statistical Association 22 (1927)
@@ -140,12 +141,15 @@ def means_by(
     by: Sequence[str],
     column: str,
     name: str,
-    within: tuple[float, float] = (-np.inf, np.inf),
+    within: Callable[[tuple], tuple[float, float]] = lambda key: (-np.inf, np.inf),
 ) -> pd.DataFrame:
-    """`mean_interval` of a column in each group: `*by, name, low, high, n`, as groups come."""
+    """`mean_interval` of a column in each group: `*by, name, low, high, n`, as groups come.
+
+    within : of a group's key the least and the largest value that there can be
+    """
     rows = []
     for key, chosen in table.groupby(list(by), sort=False):
-        found = mean_interval(chosen[column], within=within)
+        found = mean_interval(chosen[column], within=within(key))
         rows.append((*key, found.mean, found.low, found.high, found.n))
     return pd.DataFrame(rows, columns=[*by, name, "low", "high", "n"])
 
