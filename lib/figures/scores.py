@@ -124,6 +124,7 @@ def plot_score_bars(
             range(len(base)), [BACKBONES[key].label for key in base.index], rotation=20, ha="right"
         )
         ax.set_title(f"{METHODS[method].label}  ({_counts(base)}; bars: 95 % interval)")
+        ax.set_xlim(-0.6, len(base) - 0.4)
         ax.axhline(0, color="0.3", lw=0.6)
         _draw_controls(ax, controls, labels)
         ax.grid(axis="y")

@@ -102,7 +102,11 @@ def readable_table(results: pd.DataFrame) -> pd.DataFrame:
         beside=_control(results),
         p_holm=results.p_holm.map(_p_value),
         decision=results.decision.fillna("–"),
-        n_paired=[_count(n) for n in results.n_paired],
+        # Of a model without a pair, the pictures of its own score.
+        n_paired=[
+            _count(n if pd.isna(paired) else paired)
+            for paired, n in zip(results.n_paired, results.n, strict=True)
+        ],
         excluded=[
             f"{_count(without)}, {_count(with_dcls)}"
             for without, with_dcls in zip(results.invalid, results.invalid_dcls, strict=True)

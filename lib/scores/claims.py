@@ -310,6 +310,8 @@ def _threshold_raises(scores: _Scores) -> dict:
 
 def _metaformers_random(scores: _Scores, controls: _Controls) -> dict:
     """By the strongest control; what another picture's human map says stands beside it."""
+    for b in THE_EIGHT:
+        scores.of(b.key, False, _PLAIN)  # raises for what was not chosen, or has no map
     names = {b.key: controls.strongest(b) for b in THE_EIGHT}
     found = _low_above(scores, controls, names)
     told = ", ".join(sorted({CONTROLS[name].label for name in names.values()}))
