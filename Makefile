@@ -8,7 +8,7 @@ RUNNING := $(or $(wildcard $(BIN)/python),$(PYTHON))
 WORKERS := 2
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-tensorflow lab lint lock rehearsal bench demo-data clean
+.PHONY: demo test test-slow test-tensorflow lab lint lock mutants rehearsal bench demo-data clean
 
 demo: $(READY)
 	$(BIN)/python run_all.py --profile demo
@@ -38,6 +38,10 @@ lint: $(READY)
 lock:
 	uv pip compile --universal --python-version 3.11 --extra dev --no-emit-index-url \
 		--no-header --upgrade pyproject.toml --output-file requirements.lock
+
+# Whether the tests notice wrong formulas: some minutes.
+mutants: $(READY)
+	$(BIN)/python tests/mutants/run.py
 
 # The full study on stand-ins (random weights, generated pictures), from the download on.
 rehearsal: $(READY)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from PIL import Image
 
 from lib.base.paths import ROOT
 from lib.networks.backbones import BACKBONES, THE_EIGHT
@@ -70,6 +71,28 @@ def make_record(index: int, label: int = 3, side: int = 256) -> Record:
     row, column = rng.integers(30, side - 60, 2)
     heatmap[row : row + 40, column : column + 50] = rng.integers(100, 255)
     return Record(jpeg(picture.astype(np.uint8)), jpeg(heatmap), label)
+
+
+def write_plateaus(folder: Path, count: int) -> Path:
+    """Pictures whose human maps are two plateaus each, of values that differ by a millionth: ties
+    for a protocol that settles them, and an ordering for the others."""
+    folder.mkdir()
+    rng, rows = np.random.default_rng(0), ["picture,map,label"]
+    for index in range(count):
+        human = 1e-6 * rng.random((64, 64))
+        row, column = rng.integers(0, 40, 2)
+        human[row : row + 24, column : column + 20] += 1
+        np.save(folder / f"{index:02}.npy", human)
+        Image.new("RGB", (64, 64)).save(folder / f"{index:02}.png")
+        rows.append(f"{index:02}.png,{index:02}.npy,{index % 5}")
+    (folder / "labels.csv").write_text("\n".join(rows))
+    return folder
+
+
+def settled(values: np.ndarray) -> np.ndarray:
+    """A map's values in whole steps of 1e-5 of its range."""
+    exact = np.asarray(values, np.float64)
+    return np.round((exact - exact.min()) / (exact.max() - exact.min()) * 1e5)
 
 
 def copy_lib(folder: Path, *skipped: str) -> None:

@@ -38,12 +38,31 @@ def test_odd_pictures_are_shown(tmp_path, mode, capsys):
 
 
 def test_a_turned_picture_is_upright(tmp_path, capsys):
+    """Overlay and map are those of the same pixels stored upright."""
+    stored = np.random.default_rng(0).integers(0, 256, (30, 60, 3), dtype=np.uint8)
+    stored[:, :30] //= 4  # dark at the left, which is shown above
     exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (60, 30), "red").save(tmp_path / "a.jpg", exif=exif)
+    exif[0x0112] = 6  # to be turned by 90° clockwise
+    Image.fromarray(stored).save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(np.rot90(stored, -1)).save(tmp_path / "upright.png")
+    shown, raw = {}, {}
+    for name in ("turned", "upright"):
+        out = tmp_path / f"{name}_map.png"
+        assert main([str(tmp_path / f"{name}.png"), "--out", str(out)]) == 0
+        shown[name] = np.asarray(Image.open(out)).astype(int)
+        raw[name] = np.load(out.with_suffix(".npy"))
+    np.testing.assert_array_equal(shown["turned"], shown["upright"])
+    np.testing.assert_array_equal(raw["turned"], raw["upright"])
+    above, below = np.split(shown["turned"], 2)
+    left, right = np.split(shown["turned"], 2, axis=1)
+    assert below.mean() - above.mean() > 20
+    assert abs(left.mean() - right.mean()) < 10
+
+
+def test_strips_are_shown(tmp_path, capsys):
     tiny = picture(tmp_path / "tiny.png", (1, 3))
     wide = picture(tmp_path / "wide.png", (4000, 20))
-    for path in (str(tmp_path / "a.jpg"), tiny, wide):
+    for path in (tiny, wide):
         assert main([path, "--out", str(tmp_path / "m.png")]) == 0
 
 

@@ -125,6 +125,20 @@ def test_the_two_ingredients_combine_freely(relu_before_mean, floor, pictures):
     torch.testing.assert_close(maps, torch.from_numpy(expected).float(), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("relu_before_mean", [False, True])
+def test_a_gradient_that_differs_from_place_to_place_is_averaged(relu_before_mean):
+    """That of the study's own networks does not: each ends in a mean over places."""
+    a, g = np.random.default_rng(0).normal(size=(2, 6, 5, 4))
+    channels = [channel * gradient.mean() for channel, gradient in zip(a, g, strict=True)]
+    if relu_before_mean:
+        expected = np.mean([np.maximum(channel, 0) for channel in channels], axis=0)
+    else:
+        expected = np.maximum(np.mean(channels, axis=0), 0)
+    features, gradient = torch.from_numpy(a)[None], torch.from_numpy(g)[None]
+    found = grad_cam_family(features, gradient, relu_before_mean=relu_before_mean, floor=0)
+    np.testing.assert_allclose(found[0], expected, atol=1e-12)
+
+
 @pytest.mark.parametrize("floor", [-0.1, 1.0, 2.0])
 def test_a_floor_outside_zero_to_one_is_refused(floor):
     with pytest.raises(ValueError, match="floor must lie in"):

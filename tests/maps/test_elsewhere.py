@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import map_coordinates
 from scipy.stats import spearmanr
-from stand_ins import CEILINGS, NO_CONTROLS, make_record
+from stand_ins import CEILINGS, NO_CONTROLS, make_record, settled, write_plateaus
 
 from lib.commands import score_maps
 from lib.maps.elsewhere import MapsError, as_scored, match, open_maps
@@ -147,6 +147,21 @@ def test_both_protocols_score_the_pictures_that_they_read(shard, tmp_path):
     assert counts.to_dict() == {"published": 32, "corrected": 36}
 
 
+def test_a_protocol_that_settles_ties_does_so_in_both_maps(tmp_path):
+    pictures, maps = write_plateaus(tmp_path / "people", 2), tmp_path / "maps"
+    maps.mkdir()
+    mine = np.random.default_rng(0).integers(0, 3, (2, 224, 224)) * 1.0
+    mine += 1e-6 * np.random.default_rng(1).random(mine.shape)
+    for index in range(2):
+        np.save(maps / f"{index:02}.npy", mine[index])
+    table = scored(pictures, maps)
+    batch = next(ClickMe([pictures], ("corrected",)).batches())
+    people = human_maps(batch.stored_maps, PROTOCOLS["corrected"], WHOLE).numpy()
+    for rho, a, b in zip(table.rho, mine, people, strict=True):
+        expected = spearmanr(settled(a).ravel(), settled(b).ravel()).statistic
+        assert rho == pytest.approx(expected, abs=1e-9)
+
+
 def test_a_geometry_crops_the_human_map_as_the_network_is_cropped(pictures, tmp_path):
     maps = write_maps(tmp_path / "mine")
     table = scored(pictures, maps, "--geometry", "resnet50")
@@ -164,6 +179,11 @@ def test_several_models_are_compared_paired_by_picture(pictures, tmp_path, capsy
     table = scored(pictures, first, second, "--name", "A model", "B")
     wide = table.pivot(index="image_id", columns="maps", values="rho")
     assert math.isnan(wide["B"]["e.jpg"])
+    batch = next(ClickMe([pictures], ("corrected",)).batches())
+    human = human_maps(batch.stored_maps, PROTOCOLS["corrected"], WHOLE)[1].numpy()
+    for name, folder in (("A model", first), ("B", second)):
+        expected = spearmanr(enlarged(np.load(folder / "b.npy")).ravel(), human.ravel()).statistic
+        assert wide[name]["b.jpg"] == pytest.approx(expected, abs=2e-4)
     gain = (wide["B"] - wide["A model"]).dropna().to_numpy()
     (row,) = json.loads((tmp_path / "scores.json").read_text())["compared"]
     assert (row["maps"], row["minus"], row["n_paired"]) == ("B", "A model", 4)
@@ -196,7 +216,7 @@ def test_three_models_make_three_pairs_corrected_by_holm():
 
 def test_every_kind_of_collection_gives_the_same_scores(pictures, tmp_path):
     maps = write_maps(tmp_path / "npy")
-    arrays = {name: np.load(maps / f"{name}.npy") for name in "abcde"}
+    arrays = {name: np.load(maps / f"{name}.npy") for name in "cabed"}
     for kind in ("one", "entry", "stack"):
         (tmp_path / kind).mkdir()
     for name, array in arrays.items():
@@ -242,9 +262,10 @@ def test_a_map_of_the_scored_size_is_taken_as_it_is():
     np.testing.assert_array_equal(as_scored(whole).numpy(), whole)
 
 
-@given(st.floats(-1e6, 1e6, width=32), st.integers(1, 9))
-def test_a_constant_map_stays_constant(value, side):
-    found = as_scored(np.full((side, side + 1), value, np.float32))
+@given(st.floats(-1e6, 1e6), st.integers(1, 9), st.sampled_from([np.float32, np.float64]))
+@example(0.1, 1, np.float64)  # enlarged, it would have several values
+def test_a_constant_map_stays_constant(value, side, kind):
+    found = as_scored(np.full((side, side + 1), value, kind))
     assert torch.equal(found, torch.full_like(found, found[0, 0].item()))
 
 

@@ -162,6 +162,14 @@ def test_random_cam_is_the_same_each_time_and_for_every_batch():
     torch.testing.assert_close(maps[2:3], alone)
 
 
+def test_random_cam_weighs_channels_from_minus_one_to_one():
+    """A channel a pixel: what is left of a map are the weights above zero."""
+    maps = METHODS["random_cam"].small_map(torch.eye(400).view(1, 400, 20, 20), torch.ones(1))
+    assert 150 < (maps == 0).sum() < 250
+    weights = np.sort(maps[maps > 0].numpy())
+    np.testing.assert_allclose(weights, np.linspace(0, 1, len(weights)), atol=0.1)
+
+
 # --- the package's traps ----------------------------------------------------------------------
 
 

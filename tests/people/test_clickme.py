@@ -120,6 +120,14 @@ def test_whole_batches_are_counted_across_shards(shard, tmp_path):
     assert ids == [*(f"val-0:{i}" for i in range(36)), *(f"val-1:{i}" for i in range(28))]
 
 
+def test_an_unread_shard_counts_only_if_it_is_named_and_last(shard, tmp_path):
+    second = tmp_path / "val-1.tfrecords"
+    write_shard(second, [make_record(0)] * 34)
+    for unread, published in (("val-1", 32), ("val-0", 64), ("", 64)):
+        clickme = ClickMe([shard, second], ("published", "corrected"), unread=unread)
+        assert (clickme.scored("published"), clickme.scored("corrected")) == (published, 70)
+
+
 def test_batches_hold_everything_once_and_the_last_may_be_smaller(shard):
     clickme = ClickMe([shard])
     batches = list(clickme.batches(5))

@@ -117,3 +117,10 @@ def test_postscript_is_no_picture_whatever_it_is_called(tmp_path, monkeypatch):
     for read in (read_picture, read_grey, lambda p: FolderPictures([p], 4).centre(0)):
         with pytest.raises(ValueError, match="a.png is no readable"):
             read(path)
+
+
+def test_a_large_jpeg_is_decoded_no_smaller_than_is_asked_for(tmp_path):
+    Image.new("RGB", (1000, 1200)).save(tmp_path / "a.jpg")
+    assert read_picture(tmp_path / "a.jpg").size == (1000, 1200)
+    for least, size in ((500, (500, 600)), (501, (1000, 1200)), (256, (500, 600))):
+        assert read_picture(tmp_path / "a.jpg", at_least=(least, least)).size == size

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
-from stand_ins import CEILINGS, FAMILIES, mini
+from stand_ins import CEILINGS, FAMILIES, mini, settled, write_plateaus
 
 from lib.analyses.sanity import (
     compare_targets,
@@ -21,6 +21,7 @@ from lib.people.clickme import ClickMe
 from lib.people.human_maps import published_human_maps
 from lib.scores.agreements import VALID
 from lib.scores.control_scores import score_controls
+from lib.scores.controls import CONTROLS, Shown
 from lib.scores.measures import score_measures
 from lib.scores.study_scores import score_study
 from lib.study.study import Study
@@ -65,6 +66,42 @@ def test_every_reading_and_protocol_has_its_controls(study, controls):
     assert (counts == 12).all()
     # The centre itself has nothing left once the centre is held constant.
     assert controls[controls.control == "centre"].partial.abs().fillna(0).max() < 1e-3
+
+
+def test_controls_settle_and_leave_out_as_their_protocol_does(tmp_path, monkeypatch):
+    shown = {key: CONTROLS[key] for key in ("mean_human", "other_human")}
+    monkeypatch.setattr("lib.scores.control_scores.CONTROLS", shown)
+    folder = write_plateaus(tmp_path / "people", 33)
+    protocols = ("published+ties", "published+pictures")
+    study = Study.from_profile("demo", ["caformer_s18"], pictures=str(folder), protocols=protocols)
+    found = score_controls(study)
+    ids = [f"{number:02}.png" for number in range(33)]
+    for (protocol, _), rows in found.groupby(["protocol", "control"]):
+        assert rows.image_id.tolist() == ids[: 32 if protocol == "published+ties" else 33]
+    stored = next(ClickMe([folder], protocols).batches(33)).stored_maps
+    maps = published_human_maps(stored).numpy().astype(float)
+    scaled = np.array([(m - m.min()) / (m.max() - m.min()) for m in maps])
+    for image in (0, 31):
+        row = found[(found.protocol == "published+ties") & (found.image_id == ids[image])]
+        rho = row.set_index("control").rho
+        human = settled(maps[image]).ravel()
+        others = settled(np.delete(scaled[:32], image, axis=0).mean(axis=0)).ravel()
+        assert rho["mean_human"] == pytest.approx(spearmanr(others, human).statistic, abs=1e-4)
+        possible = [
+            spearmanr(settled(m).ravel(), human).statistic for m in np.delete(maps, image, 0)
+        ]
+        assert np.isclose(possible, rho["other_human"], atol=1e-6).any()
+
+
+def test_random_maps_differ_and_are_a_pictures_own():
+    def drawn(*places):
+        nothing = torch.zeros(len(places), 8, 8)
+        return CONTROLS["random"].maps(Shown(nothing, nothing, nothing, np.array(places)))
+
+    several = drawn(4, 0, 9)
+    assert several.shape == (3, 7, 7)
+    assert len(np.unique(several)) == 3 * 49
+    np.testing.assert_array_equal(drawn(9, 4), several[[2, 0]])
 
 
 def test_a_single_picture_has_no_floor():

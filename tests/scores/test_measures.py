@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import cycle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,8 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import roc_auc_score
+from stand_ins import settled, write_plateaus
 
-from lib.scores.measures import MEASURES, Compared, summarise_measures
+from lib.base.geometry import WHOLE
+from lib.people.clickme import ClickMe
+from lib.people.human_maps import human_maps
+from lib.people.protocols import PROTOCOLS
+from lib.scores.measures import MEASURES, Compared, score_measures, summarise_measures
+from lib.study.study import Study
 
 
 def pair(seed: int, ties: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -75,6 +83,36 @@ def test_equal_maps_agree_entirely_and_constant_ones_not_at_all():
     assert np.isnan([of(key, constant, theirs) for key in ("spearman", "cc", "nss", "sim")]).all()
     assert of("auc", constant, theirs) == pytest.approx(0.5)
     assert of("dice", constant, theirs) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("protocols", "stored", "scored"), [(["published", "corrected"], 33, 32), (["corrected"], 9, 9)]
+)
+def test_measures_are_the_first_protocols_where_both_maps_order_something(
+    protocols, stored, scored, tmp_path, monkeypatch
+):
+    """One human map is constant, and one of the network's."""
+    folder = write_plateaus(tmp_path / "people", stored)
+    np.save(folder / "05.npy", np.zeros((64, 64)))
+    rng = np.random.default_rng(0)
+    ours = rng.integers(0, 3, (stored, 224, 224)) + 1e-6 * rng.random((stored, 224, 224))
+    ours = ours.astype(np.float32)
+    ours[7] = 0.5
+    batches = cycle(torch.from_numpy(ours).split(16))  # without DCLS, and with
+    monkeypatch.setattr("lib.scores.measures.cam_maps", lambda *_: {"grad_cam": next(batches)})
+    monkeypatch.setattr("lib.scores.measures.MEASURES", {"spearman": MEASURES["spearman"]})
+    study = Study.from_profile("demo", ["caformer_s18"], ["grad_cam"], pictures=str(folder),
+                               protocols=protocols)  # fmt: skip
+    found = score_measures(study)
+    found = found[found.dcls].set_index("image_id").value
+    assert found.index.tolist() == [f"{n:02}.png" for n in range(scored) if n not in (5, 7)]
+    maps = next(ClickMe([folder], protocols).batches(stored)).stored_maps
+    people = human_maps(maps, PROTOCOLS[protocols[0]], WHOLE).numpy()
+    for image in (0, 8):
+        pair = [ours[image].ravel(), people[image].ravel()]
+        if protocols[0] == "corrected":
+            pair = [settled(values) for values in pair]
+        assert found[f"{image:02}.png"] == pytest.approx(spearmanr(*pair).statistic, abs=1e-9)
 
 
 def test_ranks_among_models_mind_which_way_is_better():

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.stats import norm, spearmanr
+from scipy.stats import norm, rankdata, spearmanr
 from stand_ins import (
     ALL_VARIANTS,
     CEILINGS,
@@ -19,22 +19,35 @@ from stand_ins import (
     made_up_scores,
     make_record,
     mini,
+    settled,
+    write_plateaus,
 )
 
 from lib.base.paths import DEMO, PUBLISHED_SCORES
+from lib.maps.methods import METHODS
+from lib.networks.backbones import BACKBONES
 from lib.networks.batch_size import BatchSize
+from lib.networks.models import StudyModel
 from lib.people.clickme import ClickMe
+from lib.people.human_maps import human_maps
 from lib.people.protocols import PROTOCOLS
 from lib.people.stored.shards import Record, write_shard
 from lib.report.readable import readable_table
 from lib.report.result_table import entered_scores, results_table, write_results
 from lib.scores import kept, units
 from lib.scores.accuracy import weights_table
-from lib.scores.agreements import CONSTANT_HUMAN_MAP, CONSTANT_MODEL_MAP, NON_FINITE
+from lib.scores.agreements import (
+    CONSTANT_HUMAN_MAP,
+    CONSTANT_MODEL_MAP,
+    NON_FINITE,
+    VALID,
+    agreement,
+)
 from lib.scores.ceiling import HUMAN_CEILING
 from lib.scores.prepared import PreparedPart
 from lib.scores.results import load_scores, paired_differences, size_correlation, summarise
 from lib.scores.scoring import score_part
+from lib.scores.spearman import rank_maps
 from lib.scores.statistics import mean_interval
 from lib.scores.study_scores import left_out, score_study
 from lib.study.inputs import MissingInputs
@@ -80,6 +93,47 @@ def test_scores_equal_a_literal_recomputation(tmp_path, monkeypatch):
                 # channels-last sums differ in the last digits, which breaks ties
                 assert row.rho == pytest.approx(expected.statistic, abs=1e-4)
                 assert row.top1 == (logits.argmax() == batch.labels[0]).item()
+
+
+def test_agreement_is_scipys_of_each_protocols_ranks():
+    """Maps with plateaus that are not bit-equal, which one of the protocols rounds away."""
+    rng = np.random.default_rng(0)
+    ours, people = (rng.integers(0, 5, (*n, 12, 14)) + 1e-7 * rng.random((*n, 12, 14))
+                    for n in ((2, 3), (3,)))  # fmt: skip
+    y, x = np.mgrid[:12, :14]
+    centre = rankdata(-((2 * y - 11) ** 2) - (2 * x - 13) ** 2)
+
+    def without_centre(ranks):
+        return ranks - np.polyval(np.polyfit(centre, ranks, 1), centre)
+
+    for settles in (
+        {"published": False, "corrected": True}, {"published+ties": True, "published+blur": False}
+    ):  # fmt: skip
+        human = {key: rank_maps(people, settle) for key, settle in settles.items()}
+        found = agreement(torch.from_numpy(ours), human)
+        for key, settle in settles.items():
+            for method, image in np.ndindex(2, 3):
+                pair = ours[method, image], people[image]
+                a, b = (rankdata(settled(m) if settle else m) for m in pair)
+                expected = [
+                    np.corrcoef(a, b)[0, 1],
+                    np.corrcoef(without_centre(a), without_centre(b))[0, 1],
+                    1.0 if settle else 0.0,  # each value is one of five, or there once
+                    a.std() / np.arange(12 * 14).std(),
+                ]
+                np.testing.assert_allclose(
+                    found.measured[key][:, method, image], expected, atol=1e-9
+                )
+
+
+def test_why_a_map_has_no_score():
+    maps, people = torch.rand(1, 5, 6, 6), torch.rand(5, 6, 6)
+    maps[0, 1], maps[0, 2, 0, 0] = 0.5, torch.nan
+    people[3], people[4, 0, 0] = 0.5, torch.inf
+    found = agreement(maps, {"published": rank_maps(people)})
+    expected = [VALID, CONSTANT_MODEL_MAP, NON_FINITE, CONSTANT_HUMAN_MAP, NON_FINITE]
+    assert found.validity(0, "published").tolist() == expected
+    assert found.measured["published"][0, 0].isnan().tolist() == [e != VALID for e in expected]
 
 
 def test_every_variant_method_and_image_has_one_row(tmp_path, monkeypatch):
@@ -196,6 +250,50 @@ def test_constant_and_non_finite_maps_are_counted_and_never_enter_a_mean(tmp_pat
 
     model.network.fc.weight.data[1] = float("nan")
     assert set(scores_of(model, path).validity) == {NON_FINITE}
+
+
+def test_every_block_is_scored_as_each_protocol_reads_it(shard, monkeypatch):
+    """36 pictures: a block of 32 and one of 4, which is not of the published protocol's."""
+    model, head, logits = mini("resnet50", classes=12), StudyModel.head, []
+    monkeypatch.setattr(model, "head", lambda x: logits.append(head(model, x)) or logits[-1])
+    part = PreparedPart(ClickMe([shard], ("published", "corrected")), torch.device("cpu"))
+    table = score_part(model, [METHODS["grad_cam"]], part, BatchSize(32))
+    ids = [f"val-0:{number}" for number in range(36)]
+    assert table[table.protocol == "published"].image_id.tolist() == ids[:32]
+    rows = table[table.protocol == "corrected"]
+    assert rows.image_id.tolist() == ids
+    assert rows.label.tolist() == [number % 5 for number in range(36)]
+    likely = np.argsort(-torch.cat(logits).detach().numpy(), axis=1)
+    hits = likely[:, :5] == rows.label.to_numpy()[:, None]
+    assert rows.top1.tolist() == hits[:, 0].tolist()
+    assert rows.top5.tolist() == [any(five) for five in hits]
+    assert rows.top1.sum() < rows.top5.sum() < 36  # or nothing is seen of it
+    # Grad-CAM of the labels, which are not the predicted classes: the last layer is linear.
+    (_, block) = part.blocks(model.backbone.preprocessing)
+    features = model.features(model.prepare_pixels(block.pixels)).detach()
+    assert rows.rho.tail(4).notna().sum() > 1
+    for image, row in enumerate(rows.tail(4).itertuples()):
+        weights = model.network.fc.weight[row.label].detach()
+        small = (weights[:, None, None] * features[image]).sum(dim=0).relu()[None, None]
+        assert np.isnan(row.rho) == (not small.any())
+        if small.any():
+            large = torch.nn.functional.interpolate(small, (224, 224), mode="bilinear").numpy()
+            pair = settled(large.ravel()), block.human["corrected"].centred[image]
+            assert row.rho == pytest.approx(spearmanr(*pair).statistic, abs=1e-4)
+
+
+def test_a_part_is_prepared_anew_for_another_crop_and_block(tmp_path):
+    folder = write_plateaus(tmp_path / "people", 33)
+    part = PreparedPart(ClickMe([folder], ("corrected",)), torch.device("cpu"))
+    stored = next(ClickMe([folder], ("corrected",)).batches(33)).stored_maps
+    for key, side in (("convnext_tiny", 224), ("resnet50", 224), ("fastvit_sa24", 256)):
+        geometry = BACKBONES[key].preprocessing
+        blocks = list(part.blocks(geometry))
+        assert [block.pixels.shape[:2] for block in blocks] == [(32, side), (1, side)]
+        for block, image in zip(blocks, (31, 32), strict=True):
+            human = human_maps(stored[image : image + 1], PROTOCOLS["corrected"], geometry)
+            expected = rankdata(settled(human)) - (224**2 + 1) / 2
+            np.testing.assert_array_equal(block.human["corrected"].centred[-1], expected)
 
 
 def scores_of(model, path: Path, batch: int = 32) -> pd.DataFrame:

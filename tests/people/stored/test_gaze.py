@@ -148,10 +148,11 @@ def test_a_blur_in_degrees_is_that_in_pixels(tmp_path):
     np.testing.assert_array_equal(first(one).heatmap, first(other).heatmap)
 
 
-def test_points_of_a_turned_photograph_are_those_of_the_upright_one(tmp_path):
+@pytest.mark.parametrize("turn", [5, 6, 7, 8])
+def test_points_of_a_turned_photograph_are_those_of_the_upright_one(tmp_path, turn):
     folder = write_gaze(tmp_path, "file,x,y\na.jpg,40,150\n", "picture,label\na.jpg,0\n")
     exif = Image.Exif()
-    exif[0x0112] = 6  # stored 200 x 100, shown 100 x 200
+    exif[0x0112] = turn  # stored 200 x 100, shown 100 x 200
     Image.new("RGB", (200, 100)).save(folder / "a.jpg", exif=exif)
     row, column = np.unravel_index(first(folder).heatmap.argmax(), (256, 256))
     # The square begins at y = 50; 40 and 100 of its 100 pixels are 102.4 and 256 of 256.

@@ -181,6 +181,14 @@ def test_float_pictures_of_either_range_are_read(tmp_path):
         assert found.label == 2
 
 
+def test_float_pictures_are_rounded(tmp_path):
+    image = np.full((256, 256, 3), 0.29)
+    image[0] = 1
+    np.savez(tmp_path / "a.npz", image=image, heatmap=np.eye(256), label=1)
+    (found,) = open_parts([tmp_path])[0].read([0])
+    assert (found.image[1:] == 74).all()  # 73.95
+
+
 # --- what is wrong is named ---------------------------------------------------------------
 
 
