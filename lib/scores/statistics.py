@@ -31,6 +31,11 @@ class Interval:
     n: int
 
 
+def _numbers(values: Iterable[float]) -> np.ndarray:
+    known = values if isinstance(values, np.ndarray | pd.Series) else list(values)
+    return np.asarray(known, dtype=np.float64)
+
+
 class _Sample:
     """Values without the missing ones, and what intervals and p values ask of them.
 
@@ -39,7 +44,7 @@ class _Sample:
     """
 
     def __init__(self, values: Iterable[float]):
-        found = np.asarray(list(values), dtype=np.float64)
+        found = _numbers(values)
         self.values = found[~np.isnan(found)]
         self.n = n = len(self.values)
         self.mean = float(self.values.mean()) if n else np.nan
@@ -50,7 +55,9 @@ class _Sample:
         self.error = self.spread / np.sqrt(n) if n else np.nan
         self.skew = 0.0
         if n > 2 and not self.equal:
-            skewness = float(stats.skew(self.values, bias=False))
+            # As scipy.stats.skew(bias=False), which takes ten times as long.
+            third = ((self.values - self.mean) ** 3).sum() / self.spread**3
+            skewness = float(third * n / ((n - 1) * (n - 2)))
             self.skew = skewness * (1 + 4 / np.sqrt(n)) / np.sqrt(n)
 
     def unskewed(self, t: float) -> float:
@@ -116,7 +123,7 @@ def mean_p(values: Iterable[float], null: float = 0.0, alternative: str = "two-s
     unseen. NaN without values, and for fewer images than `RULES.fewest_images`: their p values
     promise more than they hold.
     """
-    sample = _Sample(np.asarray(list(values), dtype=np.float64) - null)
+    sample = _Sample(_numbers(values) - null)
     n, mean, largest = sample.n, sample.mean, sample.largest
     if n < RULES.fewest_images:
         return float("nan")

@@ -323,7 +323,7 @@ MUTANTS = [
     # statistics
     Mutant("skewness_is_forgotten", _STATISTICS, "self.skew = skewness * (1 + 4 / np.sqrt(n)) / np.sqrt(n)", "self.skew = 0.0", (STATISTICS,)),
     Mutant("skewness_is_not_raised", _STATISTICS, "(1 + 4 / np.sqrt(n)) / np.sqrt(n)", "1 / np.sqrt(n)", (STATISTICS,)),
-    Mutant("skewness_of_the_wrong_side", _STATISTICS, "skewness = float(stats.skew(", "skewness = -float(stats.skew(", (STATISTICS,)),
+    Mutant("skewness_of_the_wrong_side", _STATISTICS, "skewness = float(third", "skewness = -float(third", (STATISTICS,)),
     Mutant("interval_forgets_student", _STATISTICS, "lows = [mean - t * sample.error, ", "lows = [", (STATISTICS,)),
     Mutant("interval_at_ninety_per_cent", _STATISTICS, "tail = (1 - confidence) / 2", "tail = 1 - confidence", (STATISTICS,)),
     Mutant("normal_in_place_of_student", _STATISTICS, "t = stats.t.ppf(1 - tail, n - 1)", "t = stats.norm.ppf(1 - tail)", (STATISTICS,)),
@@ -333,7 +333,7 @@ MUTANTS = [
     Mutant("p_is_one_sided", _STATISTICS, '"two-sided": 2 * min(greater, less)', '"two-sided": min(greater, less)', (STATISTICS,)),
     Mutant("p_of_the_other_side", _STATISTICS, '"greater": greater, "less": less', '"greater": less, "less": greater', (STATISTICS,)),
     Mutant("few_images_have_a_p", _STATISTICS, "if n < RULES.fewest_images:\n        return float", "if n < 2:\n        return float", (STATISTICS,)),
-    Mutant("p_ignores_the_null", _STATISTICS, "dtype=np.float64) - null)", "dtype=np.float64))", (STATISTICS,)),
+    Mutant("p_ignores_the_null", _STATISTICS, "_Sample(_numbers(values) - null)", "_Sample(_numbers(values))", (STATISTICS,)),
     Mutant("p_forgets_what_went_unseen", _STATISTICS, "if n < RULES.cautious_below or sample.equal:", "if sample.equal:", (STATISTICS,)),
     Mutant("holm_is_bonferroni", _STATISTICS, "times = np.arange(len(order), 0, -1)", "times = len(order)", (STATISTICS,)),
     Mutant("holm_is_not_monotone", _STATISTICS, "np.maximum.accumulate(times * p[order])", "(times * p[order])", (STATISTICS,)),
