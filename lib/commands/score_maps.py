@@ -242,9 +242,13 @@ def _told(
         lines.append(f"{c.name}: {there} of {len(chosen)} pictures have a map; "
                      f"{len(without)} maps without a picture"
                      + f" ({some_of(without)})" * bool(without))  # fmt: skip
+    summary = summary.copy()
     counts = [name for name in summary.columns if name.startswith("n_") and summary[name].any()]
-    known = summary.ceiling.notna().any()
-    score = ["score", "low", "high", "raw"] if known else ["raw", "raw_low", "raw_high"]
+    known = summary.ceiling.notna()
+    ends = ["score", "low", "high"]
+    summary[ends] = summary[ends].where(known, axis=0)
+    known = known.any()
+    score = [*ends, "raw"] if known else ["raw", "raw_low", "raw_high"]
     text = summary[["maps", "protocol", *score, "other_human", "n", *counts]]
     unit = "score = mean rho ÷ human ceiling" if known else "raw = mean rho"
     lines += [
@@ -269,6 +273,8 @@ def _beside_controls(summary: pd.DataFrame) -> list[str]:
             lines.append(f"{row.maps}, {row.protocol}: no control to compare with")
             continue
         told = "lies above" if row.above_control else "DOES NOT SURELY LIE ABOVE"
+        if row.n < RULES.fewest_images:
+            told = f"too few pictures ({row.n}) to say whether it lies above"
         lines.append(
             f"{row.maps}, {row.protocol}: {told} the strongest map that no network made, the "
             f"{labels[row.control]} ({row.control_score:.3f}); difference {row.over_control:+.3f} "

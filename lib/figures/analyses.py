@@ -22,6 +22,7 @@ from lib.figures.style import (
 )
 from lib.maps.methods import METHODS
 from lib.networks.backbones import BACKBONES
+from lib.study.rules import RULES
 
 
 def _present(keys: Sequence[str]) -> list[str]:
@@ -72,7 +73,7 @@ def plot_paired_differences(paired: pd.DataFrame, differences: pd.DataFrame) -> 
                 continue
             ends = images.difference.quantile([0.25, 0.75])
             ax.plot(ends, [place, place], color="0.7", lw=1, zorder=1)
-            sure = row.p_holm < 0.05
+            sure = row.p_holm < RULES.alpha
             colour = (
                 "0.6"
                 if "little" in row.decision or row.decision == "equivalent"

@@ -53,8 +53,8 @@ CAPTIONS: Table[Caption] = Table(
             "scored in the same way: the centred Gaussian, the mean human map of the other "
             "pictures, another picture's human map, random maps. A hollow bar does not surely lie "
             "above the strongest of them: such a model may do no more than look at the centre. "
-            "ClickMe's ceiling, 0.658, is published as a number; if it is the correlation of two "
-            "halves of the players, a perfect model reaches 1.35.",
+            "Where the axis says 0.658, the ceiling is ClickMe's, published as a number; if it is "
+            "the correlation of two halves of the players, a perfect model reaches 1.35.",
         ),
         Caption(
             "figure_4_size", "Figure 4. Size and score",

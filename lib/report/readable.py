@@ -62,7 +62,8 @@ def _with_interval(results: pd.DataFrame, form: str) -> list[str]:
             texts.append("–")
             continue
         ends = "–" if pd.isna(low) else f"{low:.3f}, {high:.3f}"
-        flag = "" if row[f"above_control{form}"] is True else f" {DAGGER}"
+        flagged = row["control"] and row[f"above_control{form}"] is not True
+        flag = f" {DAGGER}" if flagged and not pd.isna(row["control"]) else ""
         texts.append(f"{value:.3f} [{ends}]{flag}")
     return texts
 

@@ -71,6 +71,7 @@ def results_table(
     for method in study.choices.methods:
         for backbone, protocol in product(study.choices.backbones, study.choices.protocols):
             place = (backbone.key, method.key, protocol)
+            ceiling = ceilings.of(protocol, backbone.preprocessing)
             forms = {"": _row(summary, *place, False), "_dcls": _row(summary, *place, True)}
             gain = _row(gains, *place)
 
@@ -94,8 +95,8 @@ def results_table(
                               top1_high="top1_high"),
                     "top1_known": known_top1(study, backbone.key, False),
                     "top1_known_dcls": known_top1(study, backbone.key, True),
-                    "ceiling": ceilings.of(protocol, backbone.preprocessing).value,
-                    "unit": "rho / ceiling" if len(known) and known.iloc[0] else "rho",
+                    "ceiling": ceiling.value,
+                    "unit": "rho / ceiling" if ceiling.is_known else "rho",
                     **of_both(score="score", score_low="low", score_high="high", rho="raw",
                               rho_low="raw_low", rho_high="raw_high", n="n"),
                     "control": forms[""].control if forms[""].control else forms["_dcls"].control,

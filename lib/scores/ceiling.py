@@ -8,7 +8,7 @@ it; else there is none, and the score is ρ itself.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from lib.base.geometry import Preprocessing
 from lib.networks.backbones import BACKBONES
 from lib.people.protocols import PROTOCOLS
 from lib.scores.statistics import Interval, mean_interval
+from lib.study.rules import RULES
 
 # Harmonization's constant: the average inter-rater alignment of ClickMe's players.
 HUMAN_CEILING = 0.6575315343478081
@@ -87,6 +88,11 @@ class Ceiling:
     @property
     def words(self) -> str:
         """Such as "0.887, estimated from observers (12–15 of 120 pictures)"."""
+        if not self.is_known and self.pictures:
+            return (
+                f"none: of the {self.pictures} pictures with two observers or more too little "
+                f"can be told of how well these people agree"
+            )
         if not self.is_known:
             return "none: nothing is known of how well these people agree"
         text = f"{self.value:.3f}, {self.origin}"
@@ -95,6 +101,11 @@ class Ceiling:
             number = f"{least}" if least == most else f"{least}–{most}"
             text += f" ({number} a picture, {self.pictures} pictures)"
         return text
+
+    def interval(self, rho: pd.Series) -> Interval:
+        """The score's interval. rho : by image_id, without missing values"""
+        pictures = len(rho) if self.halves.empty else min(len(rho), self.pictures)
+        return replace(mean_interval(self.scaled(rho), images=pictures), n=len(rho))
 
     def scaled(self, rho: pd.Series) -> pd.Series:
         """Values by image whose mean is the score, and which spread as the score is uncertain.
@@ -127,20 +138,20 @@ def estimated_ceiling(people: pd.DataFrame) -> Ceiling:
 
     The mean correlation of two halves, raised by Spearman and Brown from half of the observers
     to all of them: what this group's map and that of another such group would have. NONE where
-    no picture has two observers, or they do not agree at all.
+    too few pictures have two observers, or these may hardly agree (`lib.study.rules`).
     """
     known = people[people.split_half.notna()]
-    if known.empty:
-        return Ceiling()
+    if len(known) < RULES.fewest_for_ceiling:
+        return Ceiling(pictures=len(known))
     halves = known.set_index("image_id").split_half
     times = float(known.observers.mean() / known.half.mean())
     found = mean_interval(halves, within=(-1, 1))
-    if found.mean <= 0:
-        return Ceiling()
     value, low, high = (
         float(spearman_brown(max(r, 0.0), times)) if not np.isnan(r) else np.nan
         for r in (found.mean, found.low, found.high)
     )
+    if not low >= RULES.least_ceiling:
+        return Ceiling(pictures=len(known))
     return Ceiling(
         value, ESTIMATED, low, high, found,
         mean_interval(known.one_against_rest, within=(-1, 1)), value**0.5,

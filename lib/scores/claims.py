@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from lib.maps.methods import METHODS
-from lib.networks.backbones import BACKBONES, THE_EIGHT, Backbone
+from lib.networks.backbones import THE_EIGHT, Backbone
 from lib.networks.building import parameter_counts
 from lib.people.protocols import PROTOCOLS
 from lib.scores.agreements import VALID
@@ -101,10 +102,14 @@ class _Scores:
         if (backbone, dcls, method) not in self.wide:
             variant = f"{backbone} {'with' if dcls else 'without'} DCLS"
             raise _Missing(f"no picture has a valid {method} map of {variant}")
-        return self.wide[backbone, dcls, method] / self.divisor(backbone)
+        return self.wide[backbone, dcls, method] / self.divisor
 
-    def divisor(self, backbone: str) -> float:
-        return self.ceilings.of(self.protocol, BACKBONES[backbone].preprocessing).divisor
+    @cached_property
+    def divisor(self) -> float:
+        """One for all of the protocol: models are compared with one another, and the parts of the
+        human maps that they see hardly differ in how well people agree."""
+        of_all = [self.ceilings.of(self.protocol, b.preprocessing).divisor for b in THE_EIGHT]
+        return float(np.mean(of_all))
 
     def gain(self, backbone: str, method: str) -> pd.Series:
         """Score with DCLS less without it, image by image."""
@@ -151,7 +156,7 @@ def _decided(
 ) -> list[Verdict]:
     """The five claims by one protocol."""
     of_protocol = _Scores(study.choices, scores, ceilings, protocol)
-    of_controls = _Controls(controls, ceilings, protocol)
+    of_controls = _Controls(controls, ceilings, protocol, of_protocol.divisor)
     sizes = _sizes(study.choices)
     found = []
     for claim, decide in (
@@ -175,9 +180,8 @@ def _decided(
 class _Controls:
     """Per-image scores of the controls under one protocol."""
 
-    def __init__(self, controls: pd.DataFrame, ceilings: Ceilings, protocol: str):
-        self.protocol = protocol
-        self._ceilings = ceilings
+    def __init__(self, controls: pd.DataFrame, ceilings: Ceilings, protocol: str, divisor: float):
+        self.protocol, self._divisor = protocol, divisor
         self._valid = controls[(controls.protocol == protocol) & (controls.validity == VALID)]
         self._means = summarise_controls(self._valid, ceilings) if len(self._valid) else None
 
@@ -196,7 +200,7 @@ class _Controls:
         rows = self._valid[(self._valid.reading == reading) & (self._valid.control == control)]
         if rows.empty:
             raise _Missing(f"no picture has the control {control}")
-        return rows.set_index("image_id").rho / self._ceilings.read(self.protocol, reading).divisor
+        return rows.set_index("image_id").rho / self._divisor
 
 
 def _sizes(choices: Choices) -> dict[str, int]:
@@ -337,8 +341,9 @@ def _low_above(scores: _Scores, controls: _Controls, names: dict[str, str]) -> d
     heights = pd.DataFrame(
         {b.key: scores.of(b.key, False, _PLAIN) - controls.of(b, names[b.key]) for b in THE_EIGHT}
     )
+    heights = heights.dropna()  # the same pictures of all: those without a map may be hard ones
     others = heights.drop(columns=list(_METAFORMERS)).mean(axis=1)
-    excess = {key: (heights[key] - RULES.height * others).dropna() for key in _METAFORMERS}
+    excess = {key: heights[key] - RULES.height * others for key in _METAFORMERS}
     higher = max(excess, key=lambda key: excess[key].mean())
     found, height = mean_interval(excess[higher]), mean_interval(others)
     n = min([*map(len, excess.values()), height.n])
@@ -400,16 +405,17 @@ def _fastvit_mixed(scores: _Scores) -> dict:
 
 def _larger_higher(scores: _Scores, sizes: dict[str, int]) -> dict:
     """Within families, by a rule that is the same both ways: models' t test, and pictures."""
-    table = pd.concat([scores.of(b.key, False, _THRESHOLD) for b in THE_EIGHT], axis=1)
+    # The same pictures of all: those of which one model has no map may be hard ones.
+    table = pd.concat([scores.of(b.key, False, _THRESHOLD) for b in THE_EIGHT], axis=1).dropna()
     families = [_FAMILIES[b.key] for b in THE_EIGHT]
     size = np.array([sizes[b.key] for b in THE_EIGHT])
     means = table.mean().to_numpy()
     value = float(within_families(size, means[None], families)[0])
-    n = int(table.notna().sum().min())
+    n = len(table)
     low = high = np.nan
     if n >= RULES.fewest_images:
         # Means of so many pictures are near enough to normal; pictures are shared by all models.
-        error = table.cov().fillna(0).to_numpy() / n
+        error = table.cov().to_numpy() / n
         drawn = np.random.default_rng(SEED).multivariate_normal(
             means, error, _RESAMPLES, check_valid="ignore", method="eigh"
         )

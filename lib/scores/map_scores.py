@@ -35,10 +35,9 @@ from lib.scores.results import (
     controls_by_reading,
     left_out_of,
     mean_score,
-    summarise_controls,
 )
 from lib.scores.spearman import rank_maps
-from lib.scores.statistics import effect_size, holm, mean_interval, mean_p
+from lib.scores.statistics import effect_size, holm, mean_p
 
 NO_MAP = "no map"
 UNREADABLE = "unreadable map"
@@ -180,19 +179,18 @@ def summarise_maps(
                 and why others were not
     """
     rows = []
-    strength, of_control = summarise_controls(controls, ceilings), controls_by_reading(controls)
+    of_control = controls_by_reading(controls)
     for (name, protocol), chosen in scores.groupby(["maps", "protocol"], sort=False):
         valid = chosen[chosen.validity == VALID]
         reading = PROTOCOLS[protocol].reading_name(geometry)
         ceiling = ceilings.read(protocol, reading)
-        here = strength[(strength.protocol == protocol) & (strength.reading == reading)]
         rho = valid.set_index("image_id").rho
         rows.append(
             {
                 "maps": name,
                 "protocol": protocol,
                 **mean_score(valid, ceiling),
-                **beside(rho, of_control.get((protocol, reading), {}), here, ceiling),
+                **beside(rho, of_control.get((protocol, reading), {}), ceiling),
                 "n": len(valid),
                 **left_out_of(chosen, n_constant_map=CONSTANT_MODEL_MAP,
                               n_constant_human=CONSTANT_HUMAN_MAP, n_non_finite=NON_FINITE,
@@ -231,7 +229,7 @@ def compare_maps(
         for first, second in combinations(scores.maps.unique(), 2):
             pair = wide.reindex(columns=[first, second]).dropna()
             gain = pair[second] - pair[first]
-            found = mean_interval(ceiling.scaled(gain))
+            found = ceiling.interval(gain)
             family.append((protocol, second, first, found.mean, found.low, found.high, len(gain),
                            mean_p(gain), effect_size(gain)))  # fmt: skip
             samples.append(gain / ceiling.divisor)

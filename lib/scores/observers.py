@@ -93,7 +93,13 @@ def ceilings_of(choices: Choices, people: pd.DataFrame) -> Ceilings:
     if (known := _known(choices)) is not None:
         return Ceilings(known)
     groups = people.groupby(["protocol", "reading"], sort=False)
-    return Ceilings(by={key: estimated_ceiling(rows) for key, rows in groups})
+    found = {key: estimated_ceiling(rows) for key, rows in groups}
+    # Models of a protocol are compared with one another: all are divided, or none is.
+    without = {protocol for (protocol, _), ceiling in found.items() if not ceiling.is_known}
+    return Ceilings(
+        by={key: Ceiling(pictures=c.pictures) if key[0] in without else c
+            for key, c in found.items()}
+    )  # fmt: skip
 
 
 def _readings(

@@ -93,7 +93,7 @@ def mean_score(valid: pd.DataFrame, ceiling: Ceiling) -> dict[str, float]:
     valid : `image_id, rho`, an image once
     """
     rho = valid.set_index("image_id").rho
-    found, raw = mean_interval(ceiling.scaled(rho)), mean_interval(rho, within=(-1, 1))
+    found, raw = ceiling.interval(rho), mean_interval(rho, within=(-1, 1))
     if len(rho) < 2:  # one image's ceiling has no interval either
         found = replace(found, low=np.nan, high=np.nan)
     return {
@@ -196,7 +196,6 @@ def beside_controls(
                        control (0) to the ceiling (1), the control taken for given in the interval
     not_rescaled     : why it is not: no ceiling is known, or the control comes near it
     """
-    strength = summarise_controls(controls, ceilings)
     of_control = controls_by_reading(controls)
     valid = scores[scores.validity == VALID]
     of_model = {
@@ -207,10 +206,9 @@ def beside_controls(
     found = []
     for row in summary.itertuples():
         reading = PROTOCOLS[row.protocol].reading_name(geometry[row.backbone])
-        here = strength[(strength.protocol == row.protocol) & (strength.reading == reading)]
         rho = of_model.get((row.backbone, row.dcls, row.protocol, row.method))
         of = of_control.get((row.protocol, reading), {})
-        found.append(beside(rho, of, here, ceilings.read(row.protocol, reading)))
+        found.append(beside(rho, of, ceilings.read(row.protocol, reading)))
     return pd.concat([summary, pd.DataFrame(found, index=summary.index)], axis=1)
 
 
@@ -224,39 +222,41 @@ def controls_by_reading(controls: pd.DataFrame) -> dict[tuple[str, str], dict[st
 
 
 def beside(
-    rho: pd.Series | None,
-    of_control: Mapping[str, pd.Series],
-    strength: pd.DataFrame,
-    ceiling: Ceiling,
+    rho: pd.Series | None, of_control: Mapping[str, pd.Series], ceiling: Ceiling
 ) -> dict[str, object]:
     """The columns that `beside_controls` adds to one row.
 
     rho, of_control : correlations by image_id, of the maps and of each control
-    strength        : `summarise_controls` of the same protocol and reading
     """
-    there = strength[strength.score.notna()]
     found = dict.fromkeys(_BESIDE, np.nan) | {"control": "", "above_control": False}
     found |= {"not_rescaled": "no control has a score"}
-    if there.empty or rho is None or rho.empty:
+    if rho is None:
         return found
-    best = there.loc[there.score.idxmax()]
-    differences = (rho - of_control[best.control]).dropna()
-    over = mean_interval(ceiling.scaled(differences))
-    other = there[there.control == OTHER_HUMAN].score
+    # Of the pictures that the maps are of: on others another control may be the strongest.
+    there = {name: some[some.index.isin(rho.index)] for name, some in of_control.items()}
+    there = {name: some for name, some in there.items() if len(some)}
+    if not there:
+        return found
+    name = max(there, key=lambda name: there[name].mean())
+    control, differences = ceiling.interval(there[name]), (rho - there[name]).dropna()
+    over = ceiling.interval(differences)
     found |= {
-        "control": best.control, "control_score": best.score, "over_control": over.mean,
+        "control": name, "control_score": control.mean, "over_control": over.mean,
         "over_control_low": over.low, "over_control_high": over.high,
         "above_control": mean_p(differences, 0, "greater") < RULES.alpha / 2,
-        "other_human": other.iloc[0] if len(other) else np.nan, "not_rescaled": "",
     }  # fmt: skip
+    if OTHER_HUMAN in there:
+        found["other_human"] = there[OTHER_HUMAN].mean() / ceiling.divisor
     if not ceiling.is_known:
         return found | {"not_rescaled": "no human ceiling is known"}
-    if not 1 - best.high >= RULES.least_span:
+    if len(differences) < 2:
+        return found | {"not_rescaled": "too few images"}
+    if not 1 - control.high >= RULES.least_span:
         return found | {"not_rescaled": "the strongest control comes near the human ceiling"}
-    span = 1 - best.score
+    span = 1 - control.mean
     return found | {
         "rescaled": over.mean / span, "rescaled_low": over.low / span,
-        "rescaled_high": over.high / span,
+        "rescaled_high": over.high / span, "not_rescaled": "",
     }  # fmt: skip
 
 
@@ -289,7 +289,7 @@ def per_image_differences(
 
 def _compared(rho: pd.Series, ceiling: Ceiling) -> dict[str, float]:
     """A paired comparison's columns. rho : differences of correlations, by image_id"""
-    found, effect = mean_interval(ceiling.scaled(rho)), effect_size(rho)
+    found, effect = ceiling.interval(rho), effect_size(rho)
     return {
         "difference": found.mean, "low": found.low, "high": found.high,
         "median": rho.median() / ceiling.divisor, "n_paired": len(rho), "p": mean_p(rho),
@@ -364,7 +364,8 @@ def compare_models(choices: Choices, scores: pd.DataFrame, ceilings: Ceilings) -
     `protocol, first, second`, and of second minus first the columns of `paired_differences`;
     p corrected by Holm over the pairs of a protocol. `choices.compared` names them: variants,
     with a method behind a colon where that is not the preferred one. Two models that see
-    different parts of the human map (*corrected*) are compared each on its own part.
+    different parts of the human map (*corrected*) are compared by their correlations, each with
+    its own part, over the first one's ceiling.
     """
     valid = scores[scores.validity == VALID]
     of = {
@@ -376,16 +377,12 @@ def compare_models(choices: Choices, scores: pd.DataFrame, ceilings: Ceilings) -
     for protocol in choices.protocols:
         compared, samples = [], []
         for first, second in combinations(choices.compared, 2):
-            sides = [
-                (of.get((m.backbone.key, m.dcls, m.method.key, protocol), nothing),
-                 ceilings.of(protocol, m.backbone.preprocessing))
+            rho, other = (
+                of.get((m.backbone.key, m.dcls, m.method.key, protocol), nothing)
                 for m in (first, second)
-            ]  # fmt: skip
-            (rho, ceiling), (other, another) = sides
-            if ceiling.divisor == another.divisor:
-                difference = (other - rho).dropna()
-            else:  # each in units of its own score, on the first one's scale
-                difference = (other / another.divisor * ceiling.divisor - rho).dropna()
+            )
+            difference = (other - rho).dropna()
+            ceiling = ceilings.of(protocol, first.backbone.preprocessing)
             compared.append(
                 {"protocol": protocol, "first": first.name, "second": second.name}
                 | _compared(difference, ceiling)

@@ -77,10 +77,12 @@ def mean_interval(
     values: Iterable[float],
     confidence: float = 1 - RULES.alpha,
     within: tuple[float, float] = (-np.inf, np.inf),
+    images: int = 0,
 ) -> Interval:
     """Mean over images and its interval; missing values are left out.
 
     within : the least and the largest value that there can be, such as (0, 100)
+    images : how many there are in truth, where values of fewer images are spread over more
 
     The interval holds Student's and that of the statistic corrected for skewness. Of so few images
     that nothing is decided (`RULES.fewest_images`) also what the mean would be if as large a share
@@ -103,11 +105,12 @@ def mean_interval(
         low, high = (least + (most - least) * end for end in (ends.low, ends.high))
         return Interval(mean, float(low), float(high), n)
     tail = (1 - confidence) / 2
-    t = stats.t.ppf(1 - tail, n - 1)
+    images = images or n
+    t = stats.t.ppf(1 - tail, max(images - 1, 1))
     lows = [mean - t * sample.error, mean - sample.skewed(t) * sample.error]
     highs = [mean + t * sample.error, mean - sample.skewed(-t) * sample.error]
-    if n < RULES.fewest_images or sample.equal:
-        unseen = 1 - tail ** (1 / n)
+    if images < RULES.fewest_images or sample.equal:
+        unseen = 1 - tail ** (1 / images)
         lows.append((1 - unseen) * mean - unseen * sample.largest)
         highs.append((1 - unseen) * mean + unseen * sample.largest)
     low, high = np.clip([min(lows), max(highs)], least, most)

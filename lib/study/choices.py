@@ -129,7 +129,9 @@ class Choices:
             compare=tuple(compare),
             **options,
         )
-        _ = made.compared  # raises, with the nearest name
+        models = [(m.backbone.key, m.dcls, m.method.key) for m in made.compared]  # or UnknownName
+        if len(set(models)) < len(models):
+            raise ValueError(f"compare names one model twice: {', '.join(compare)}")
         return made
 
     def changed(self, **changes) -> Choices:
@@ -179,6 +181,11 @@ class Choices:
             if not plain or not low <= value <= high:
                 raise ValueError(f"{name} must be a number from {low} to {high}, got {value!r}")
             object.__setattr__(self, name, float(value))
+        if 0 < self.ceiling < RULES.least_ceiling:
+            raise ValueError(
+                f"ceiling {self.ceiling:g}: people who agree by less than {RULES.least_ceiling:g} "
+                "are no yardstick; 0 is for a ceiling that you do not know"
+            )
         if len(self.compare) == 1 or len(set(self.compare)) < len(self.compare):
             raise ValueError(
                 f"compare takes two different models or more, got {', '.join(self.compare)}"

@@ -20,6 +20,9 @@ class Rules:
     fewest_images : with fewer nothing is decided, see docs/statistics.md
     cautious_below : with fewer p counts with pictures that may have gone unseen
     fewest_for_cose : with fewer COSE, which is no mean over images, has no interval
+    fewest_for_ceiling : with fewer pictures of two observers or more no ceiling is estimated
+    least_ceiling : people who may agree by less have no ceiling: a score would be divided by
+                 next to nothing
     smallest_effect : difference of scores below which it does not matter; `--smallest-effect`
     power      : with which `images_needed` finds an effect
     family     : backbones over which p values are corrected
@@ -36,6 +39,8 @@ class Rules:
     fewest_images: int = 50
     cautious_below: int = 100
     fewest_for_cose: int = 12
+    fewest_for_ceiling: int = 20
+    least_ceiling: float = 0.1
     smallest_effect: float = 0.02
     power: float = 0.8
     family: int = 8

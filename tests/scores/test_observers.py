@@ -92,12 +92,12 @@ def test_an_observer_who_saw_nothing_here_is_left_out_of_the_mean():
 
 def test_the_demos_ceiling_is_its_own_players_and_kept(tmp_path, monkeypatch):
     monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path)
-    study = Study.from_profile("demo", models=["resnet50"], limit=8)
+    study = Study.from_profile("demo", models=["resnet50"], limit=24)
     ceilings = study_ceilings(study)
     assert set(ceilings.by) == {("published", "whole"), ("corrected", "centre, 224 of 235")}
     for ceiling in ceilings.by.values():
         assert ceiling.origin == "estimated from observers"
-        assert ceiling.pictures == 8
+        assert ceiling.pictures == 24
         assert 0.6 < ceiling.split_half.mean < ceiling.value < ceiling.most < 1
     monkeypatch.setattr("lib.scores.observers.score_observers", None)  # kept from before
     assert study_ceilings(study).table().equals(ceilings.table())

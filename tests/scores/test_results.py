@@ -102,11 +102,12 @@ def test_a_score_is_told_beside_the_strongest_control(study):
         assert row.control == "centre"
         assert row.above_control == above
         of = controls.set_index("image_id").groupby("control").rho
-        centre = of.get_group("centre")
-        assert row.control_score == pytest.approx(centre.mean() / HUMAN_CEILING)
-        assert row.other_human == pytest.approx(of.get_group("other_human").mean() / HUMAN_CEILING)
         chosen = scores[(scores.backbone == "caformer_s18") & (scores.method == "grad_cam")]
-        rho = chosen[chosen.dcls == dcls].set_index("image_id").rho
+        rho = chosen[chosen.dcls == dcls].set_index("image_id").rho.dropna()
+        # Of the pictures on which the model has a map.
+        centre, other = (of.get_group(name)[rho.index] for name in ("centre", "other_human"))
+        assert row.control_score == pytest.approx(centre.mean() / HUMAN_CEILING)
+        assert row.other_human == pytest.approx(other.mean() / HUMAN_CEILING)
         paired = (rho - centre).dropna() / HUMAN_CEILING
         assert row.over_control == pytest.approx(paired.mean())
         found = mean_interval(paired)
@@ -114,6 +115,20 @@ def test_a_score_is_told_beside_the_strongest_control(study):
         assert row.over_control_high == pytest.approx(found.high)
         # 0 at the control, 1 at the ceiling.
         assert row.rescaled == pytest.approx(paired.mean() / (1 - row.control_score))
+
+
+def test_the_strongest_control_is_that_of_the_models_own_pictures(study):
+    """The centre is best on the pictures of which the model has a map, the mean map elsewhere."""
+    scores = per_image(study, 0.0, n=200)
+    hard = scores.image_id.astype(int) >= 80
+    scores.loc[hard, ["rho", "validity"]] = [np.nan, CONSTANT_MODEL_MAP]
+    controls = some_controls(n=200, centre=0.5, mean_human=0.1)
+    there = controls.image_id.astype(int) < 80
+    controls.loc[~there, "rho"] = np.where(controls.control[~there] == "centre", 0.0, 0.9)
+    assert controls.groupby("control").rho.mean().idxmax() == "mean_human"
+    table = beside(study, scores, controls)
+    assert set(table.control) == {"centre"}
+    assert not table.above_control.any()
 
 
 def test_scores_are_not_rescaled_where_the_control_comes_near_the_ceiling(study):
@@ -234,6 +249,7 @@ def test_all_models_are_compared_where_none_are_named():
     [
         (["resnet50"], "two different models or more"),
         (["resnet50", "resnet50"], "two different models or more"),
+        (["resnet50", "resnet50:threshold_grad_cam"], "one model twice"),
         (["resnet50", "resnet5"], "resnet50"),
         (["resnet50", "resnet50:gradcam"], "grad_cam"),
         (["resnet50", "convnext_tiny"], "convnext_tiny"),
