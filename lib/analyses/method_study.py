@@ -81,8 +81,11 @@ def estimate(costs: pd.DataFrame, methods: Sequence[CamMethod], pictures: int) -
 def alignment(scores: pd.DataFrame, ceilings: Ceilings) -> pd.DataFrame:
     """Score of each model and method: `backbone, dcls, method, score, low, high, n, ceiling`."""
     valid = ceilings.scored(scores[scores.validity == VALID])
-    table = means_by(valid, ["backbone", "dcls", "method"], "score", "score")
-    return table.assign(ceiling=table.backbone.map(valid.groupby("backbone").ceiling.first()))
+    ceiling = valid.groupby("backbone").ceiling.first()
+    most = 1 / ceiling.fillna(1)  # of a correlation of 1
+    by = ["backbone", "dcls", "method"]
+    table = means_by(valid, by, "score", "score", lambda key: (-most[key[0]], most[key[0]]))
+    return table.assign(ceiling=table.backbone.map(ceiling))
 
 
 def summarise_faithfulness(values: pd.DataFrame) -> pd.DataFrame:

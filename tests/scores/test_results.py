@@ -10,11 +10,12 @@ from stand_ins import CEILINGS, NO_CONTROLS
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
+from lib.analyses.method_study import alignment
 from lib.networks.backbones import BACKBONES, THE_EIGHT
 from lib.report.readable import readable_table
 from lib.report.result_table import results_table
 from lib.scores.agreements import CONSTANT_MODEL_MAP, VALID
-from lib.scores.ceiling import HUMAN_CEILING, Ceilings
+from lib.scores.ceiling import HUMAN_CEILING, Ceiling, Ceilings
 from lib.scores.decisions import EQUIVALENT, OPEN, RISES
 from lib.scores.results import (
     beside_controls,
@@ -270,3 +271,14 @@ def test_every_backbone_has_a_reading():
     assert names["caformer_s18"] == names["fastvit_sa24"] == "whole"
     assert names["convnext_tiny"] == "centre, 224 of 256"
     assert PROTOCOLS["published"].reading_name(BACKBONES["convnext_tiny"].preprocessing) == "whole"
+
+
+def test_a_methods_interval_stays_within_what_a_correlation_can_be():
+    """Eleven pictures, one of them inverted, over a ceiling of 0.8: a score is at most 1.25."""
+    scores = pd.DataFrame(
+        {"backbone": "resnet50", "dcls": False, "method": "grad_cam", "protocol": "published",
+         "image_id": [str(i) for i in range(11)], "rho": [-0.9] * 5 + [0.9] * 6, "validity": VALID}
+    )  # fmt: skip
+    (row,) = alignment(scores, Ceilings(Ceiling(0.8, "given"))).itertuples()
+    assert row.score == pytest.approx(0.9 / 0.8 / 11)
+    assert -1.25 <= row.low < row.score < row.high <= 1.25
