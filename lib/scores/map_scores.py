@@ -28,16 +28,16 @@ from lib.scores.agreements import (
     agreement,
 )
 from lib.scores.ceiling import Ceilings
-from lib.scores.decisions import decisions
 from lib.scores.map_blocks import MapBlock, map_blocks
 from lib.scores.results import (
     beside,
     controls_by_reading,
+    judged,
     left_out_of,
     mean_score,
+    paired_comparison,
 )
 from lib.scores.spearman import rank_maps
-from lib.scores.statistics import effect_size, holm, mean_p
 
 NO_MAP = "no map"
 UNREADABLE = "unreadable map"
@@ -225,15 +225,14 @@ def compare_maps(
         wide = valid[valid.protocol == protocol].pivot(
             index="image_id", columns="maps", values="rho"
         )
-        family, samples = [], []
+        compared, samples = [], []
         for first, second in combinations(scores.maps.unique(), 2):
             pair = wide.reindex(columns=[first, second]).dropna()
             gain = pair[second] - pair[first]
-            found = ceiling.interval(gain)
-            family.append((protocol, second, first, found.mean, found.low, found.high, len(gain),
-                           mean_p(gain), effect_size(gain)))  # fmt: skip
+            compared.append(
+                {"protocol": protocol, "maps": second, "minus": first}
+                | paired_comparison(gain, ceiling)
+            )
             samples.append(gain / ceiling.divisor)
-        corrected = holm([row[7] for row in family])
-        words = decisions(samples, smallest)
-        rows += [(*row, p, word) for row, p, word in zip(family, corrected, words, strict=True)]
+        rows += judged(compared, samples, smallest)
     return pd.DataFrame(rows, columns=columns)

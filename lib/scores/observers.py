@@ -24,7 +24,7 @@ from lib.scores.ceiling import (
     Ceilings,
     estimated_ceiling,
 )
-from lib.scores.kept import read_kept, write_kept
+from lib.scores.kept import DETERMINING_CODE, read_kept, write_kept
 from lib.scores.spearman import ranks_of_rows
 from lib.study.choices import Choices
 from lib.study.study import Study
@@ -37,12 +37,6 @@ _COMPARED = np.r_[0:111:2, 113:224:2]
 COLUMNS = [
     "protocol", "reading", "image_id", "observers", "half", "split_half", "one_against_rest",
 ]  # fmt: skip
-_CODE = (
-    "lib.base.geometry", "lib.base.loops", "lib.people.clickme", "lib.people.human_maps",
-    "lib.people.listing", "lib.people.protocols", "lib.people.stored.folders",
-    "lib.people.stored.gaze", "lib.people.stored.part", "lib.people.stored.shards",
-    "lib.scores.observers", "lib.scores.spearman",
-)  # fmt: skip
 
 
 def study_ceilings(study: Study) -> Ceilings:
@@ -77,7 +71,7 @@ def people_of(study: Study) -> pd.DataFrame:
             "pictures": [chosen.index for chosen in some.chosen],
             "readings": sorted(_readings(some.protocols, geometries)),
             "scored": {p.key: some.scored(p.key) for p in some.protocols},
-            "code": code_of(*_CODE),
+            "code": code_of(*DETERMINING_CODE, "lib.scores.observers"),
         }
         path = study.places.scores / f"people-{some.part.name}-{fingerprint(facts)}.parquet"
         found = read_kept(path, columns=COLUMNS)

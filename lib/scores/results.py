@@ -279,15 +279,10 @@ def per_image_differences(
     wide = wide.reindex(columns=[False, True]).dropna()
     table = (wide[True] - wide[False]).rename("rho").reset_index()
     table = table[table.backbone.isin([b.key for b in choices.backbones])]
-    geometry = {b.key: b.preprocessing for b in choices.backbones}
-    divisors = [
-        ceilings.of(protocol, geometry[backbone]).divisor
-        for protocol, backbone in zip(table.protocol, table.backbone, strict=True)
-    ]
-    return table.assign(difference=table.rho / np.array(divisors, dtype=float))
+    return table.assign(difference=ceilings.scored(table).score)
 
 
-def _compared(rho: pd.Series, ceiling: Ceiling) -> dict[str, float]:
+def paired_comparison(rho: pd.Series, ceiling: Ceiling) -> dict[str, float]:
     """A paired comparison's columns. rho : differences of correlations, by image_id"""
     found, effect = ceiling.interval(rho), effect_size(rho)
     return {
@@ -304,7 +299,7 @@ _COMPARED = [
 ]  # fmt: skip
 
 
-def _judged(rows: list[dict], samples: Sequence[pd.Series], smallest: float) -> list[dict]:
+def judged(rows: list[dict], samples: Sequence[pd.Series], smallest: float) -> list[dict]:
     """A family's rows with `p_holm` and `decision`. samples : in units of the score"""
     corrected = holm([row["p"] for row in rows])
     words = decisions(samples, smallest)
@@ -348,12 +343,12 @@ def paired_differences(choices: Choices, scores: pd.DataFrame, ceilings: Ceiling
             chosen = [differences.get((protocol, method.key, b.key), empty) for b in family]
             compared = [
                 {"protocol": protocol, "backbone": b.key, "method": method.key}
-                | _compared(some.rho, ceilings.of(protocol, b.preprocessing))
+                | paired_comparison(some.rho, ceilings.of(protocol, b.preprocessing))
                 for b, some in zip(family, chosen, strict=True)
             ]
             samples = [some.difference for some in chosen]
-            judged = _judged(compared, samples, choices.smallest_effect)
-            found |= {row["backbone"]: row for row in judged}
+            family_rows = judged(compared, samples, choices.smallest_effect)
+            found |= {row["backbone"]: row for row in family_rows}
         rows += [found[b.key] for b in pairs]
     return pd.DataFrame(rows, columns=["protocol", "backbone", "method", *_COMPARED])
 
@@ -385,10 +380,10 @@ def compare_models(choices: Choices, scores: pd.DataFrame, ceilings: Ceilings) -
             ceiling = ceilings.of(protocol, first.backbone.preprocessing)
             compared.append(
                 {"protocol": protocol, "first": first.name, "second": second.name}
-                | _compared(difference, ceiling)
+                | paired_comparison(difference, ceiling)
             )
             samples.append(difference / ceiling.divisor)
-        rows += _judged(compared, samples, choices.smallest_effect)
+        rows += judged(compared, samples, choices.smallest_effect)
     return pd.DataFrame(rows, columns=["protocol", "first", "second", *_COMPARED])
 
 
