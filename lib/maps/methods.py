@@ -59,10 +59,13 @@ def grad_cam_family(
 
 @dataclass(frozen=True)
 class CamMethod:
-    """One row: how maps are made of a forward and the head's gradient, or of more.
+    """One row: how maps are made of a forward and the gradient at the layer, or of more.
 
     small_map : (features, gradient) -> (image, h, w), for methods that need no more
     whole_map : (model, x, `HeadPass`) -> (image, h, w), for the others
+    products  : (model, x, `HeadPass`) -> (image, channel, h, w), what is summed over channels, of
+                methods that sum; the map is the sum without its negative part, where neither of
+                the others makes it. What `lib.maps.combined.smoothed` takes the first component of
     forwards  : how many forwards of the network a picture it takes besides; "channels" for
                 one per channel of the layer
     plain     : it needs the network as published, not as rewritten for speed
@@ -75,6 +78,7 @@ class CamMethod:
     label: str
     small_map: Callable[[Tensor, Tensor], Tensor] | None = None
     whole_map: Callable[[nn.Module, Tensor, HeadPass], Tensor] | None = None
+    products: Callable[[nn.Module, Tensor, HeadPass], Tensor] | None = None
     forwards: int | str = 0
     plain: bool = False
     learned: bool = False
@@ -85,7 +89,9 @@ class CamMethod:
         """(image, h, w) maps, not yet enlarged. Raises what the method raises."""
         if self.small_map is not None:
             return self.small_map(passed.features, passed.gradient)
-        return self.whole_map(model, x, passed)
+        if self.whole_map is not None:
+            return self.whole_map(model, x, passed)
+        return self.products(model, x, passed).sum(dim=1).relu()
 
 
 def grad_cam_variant(
@@ -93,7 +99,10 @@ def grad_cam_variant(
 ) -> CamMethod:
     """A row for any order of ReLU and mean and any floor."""
     formula = partial(grad_cam_family, relu_before_mean=relu_before_mean, floor=floor)
-    return CamMethod(key, label, formula, floor=floor)
+    products = None
+    if not floor and not relu_before_mean:  # the others change after the products
+        products = partial(later, "lib.maps.one_pass", "product", "grad_cam")
+    return CamMethod(key, label, formula, products=products, floor=floor)
 
 
 PUBLISHED_METHODS = ("grad_cam", "threshold_grad_cam")
@@ -120,17 +129,36 @@ def _family() -> list[CamMethod]:
     return rows
 
 
-def _one_pass(key: str, label: str) -> CamMethod:
-    """A formula of `lib.maps.one_pass`."""
+def _summed(key: str, label: str) -> CamMethod:
+    """One of `lib.maps.one_pass.PRODUCTS`."""
+    return CamMethod(
+        key, label, partial(later, "lib.maps.one_pass", "product_map", key),
+        products=partial(later, "lib.maps.one_pass", "product", key),
+    )  # fmt: skip
+
+
+def _component(key: str, label: str) -> CamMethod:
+    """A first component, of `lib.maps.one_pass`."""
     return CamMethod(key, label, partial(later, "lib.maps.one_pass", key))
 
 
+def _again(key: str, label: str, forwards: int | str = 0) -> CamMethod:
+    """A function of `lib.maps.head_again`."""
+    call = partial(later, "lib.maps.head_again", key)
+    return CamMethod(key, label, products=call, forwards=forwards)
+
+
+def _combined(key: str, label: str, forwards: int, plain: bool = False) -> CamMethod:
+    """A function of `lib.maps.combined`."""
+    call = partial(later, "lib.maps.combined", key)
+    return CamMethod(key, label, whole_map=call, forwards=forwards, plain=plain)
+
+
 def _package(
-    key: str, label: str, function: str, *first: str, forwards: int | str = 0, plain: bool = False,
-    **options,
-) -> CamMethod:  # fmt: skip
+    key: str, label: str, function: str, *first: str, forwards: int = 0, plain: bool = False
+) -> CamMethod:
     """A function of `lib.maps.package_cams`, bound to its first arguments."""
-    call = partial(later, "lib.maps.package_cams", function, *first, **options)
+    call = partial(later, "lib.maps.package_cams", function, *first)
     return CamMethod(key, label, whole_map=call, forwards=forwards, plain=plain)
 
 
@@ -159,20 +187,23 @@ METHODS: Table[CamMethod] = Table(
         grad_cam_variant("threshold_grad_cam", "Threshold-Grad-CAM",
                          relu_before_mean=True, floor=PUBLISHED_FLOOR),
         *_family(),
-        _one_pass("hires_cam", "HiResCAM"),
-        _one_pass("grad_cam_plus_plus", "Grad-CAM++"),
-        _one_pass("x_grad_cam", "XGradCAM"),
-        _one_pass("layer_cam", "LayerCAM"),
-        _one_pass("element_wise", "Grad-CAM, element-wise"),
-        _one_pass("eigen_cam", "EigenCAM"),
-        _one_pass("eigen_grad_cam", "EigenGradCAM"),
-        _package("shapley_cam", "ShapleyCAM", "shapley_cam"),
-        _package("finer_cam", "FinerCAM", "finer_cam"),
-        _package("fem", "FEM", "from_head", "FEM"),
-        _package("kpca_cam", "KPCA-CAM", "from_head", "KPCA_CAM"),
-        _package("ablation_cam", "AblationCAM", "ablation_cam"),
+        _summed("hires_cam", "HiResCAM"),
+        _summed("grad_cam_plus_plus", "Grad-CAM++"),
+        _summed("x_grad_cam", "XGradCAM"),
+        _summed("layer_cam", "LayerCAM"),
+        _summed("element_wise", "Grad-CAM, element-wise"),
+        _component("eigen_cam", "EigenCAM"),
+        _component("eigen_grad_cam", "EigenGradCAM"),
+        _component("seg_eigen_cam", "SegEigenCAM"),
+        _again("shapley_cam", "ShapleyCAM"),
+        _again("finer_cam", "FinerCAM"),
+        _package("fem", "FEM", "from_features", "FEM"),
+        _package("kpca_cam", "KPCA-CAM", "from_features", "KPCA_CAM"),
+        _again("ablation_cam", "AblationCAM"),
         _package("full_grad", "FullGrad", "full_grad", forwards=3, plain=True),
-        _package("score_cam", "ScoreCAM", "score_cam", forwards="channels"),
+        _again("score_cam", "ScoreCAM", forwards="channels"),
+        _combined("refine_cam", "RefineCAM", forwards=9, plain=True),
+        _combined("sess", "SESS", forwards=122),
         _learned("lcam_fm", "L-CAM-Fm"),
         _learned("lcam_img", "L-CAM-Img"),
         _learned("lcam_fm_a", "L-CAM-Fm, cross-entropy alone"),
@@ -183,7 +214,7 @@ METHODS: Table[CamMethod] = Table(
         _pixel("blur_ig", "BlurIG", 3 * 100),
         _pixel("guided_ig", "GuidedIG", 3 * 200),
         _pixel("lime", "LIME", 1000),
-        _one_pass("random_cam", "random channel weights (control)"),
+        _summed("random_cam", "random channel weights (control)"),
     ],
 )  # fmt: skip
 

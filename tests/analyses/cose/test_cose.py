@@ -15,7 +15,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from safetensors.torch import save_file
 from scipy import ndimage
 from skimage.metrics import structural_similarity as skimage_ssim
-from stand_ins import mini
+from stand_ins import InHalves, mini
 from torch import nn
 
 from lib.analyses.cose import ssim
@@ -555,7 +555,7 @@ def _by_size(place: int) -> list[str]:
 # --- explanations in the picture's resolution ----------------------------------------------------
 
 
-class Toy(nn.Module):
+class Toy(InHalves, nn.Module):
     """Looks at the contrast of one corner's red only."""
 
     def __init__(self, side=8):
