@@ -42,9 +42,8 @@ def variants(names: Sequence[str], dcls: bool, both: bool) -> list[tuple[Backbon
                 "docs/own-models.md)" if backbone.origin else "no DCLS weights of it are published"
             )  # fmt: skip
             raise ValueError(
-                f"{backbone.label} ({key}) has no DCLS form: {names_none}. Ask for it without "
-                "DCLS; beside it, other models with DCLS are asked for by name: --model "
-                f"{key} resnet50_dcls"
+                f"{key} has no DCLS form: {names_none}. Ask for it without DCLS; other models with "
+                f"DCLS are asked for beside it by name: --model {key} resnet50_dcls"
             )
         found += [(backbone, form) for form in forms]
     return list(dict.fromkeys(found))
@@ -109,7 +108,7 @@ class AskedModel:
                 "and its own file is taken"
             )
         study = self.study()
-        if self.kind in ("own", "demo", "paper"):
+        if self.kind in ("own", "paper"):
             path = study.inputs.weights_path(self.backbone.key, self.dcls)
             if not path.is_file():
                 raise MissingInputs(f"no weights at {shown(path)}{self._mend(study, path)}")
@@ -139,29 +138,26 @@ class AskedModel:
 
     def _more_options(self) -> str:
         """Options that another command needs to know the same models and folders."""
-        names = {"extend": "--extend", "data_dir": "--data-dir"}
-        given = [(names[k], v) for k, v in self.options.items() if k in names and v]
-        return "".join(f" {option} {shlex.quote(str(value))}" for option, value in given)
+        given = {
+            "--extend": self.options["extend"] if self.backbone.origin else "",
+            "--data-dir": self.options["data_dir"] if not self.on_the_demo else "",
+        }
+        return "".join(f" {name} {shlex.quote(value)}" for name, value in given.items() if value)
 
     def _check_trained(self, methods: Sequence[CamMethod], study: Study) -> None:
-        """Raise MissingInputs, with the command that trains it, for a learned method that is not
-        trained beside this model."""
-        key = self.backbone.key
-        for method in methods:
-            path = study.inputs.attention_path(key, self.dcls, method.key)
-            if not path.is_file():
-                command = (
-                    "python -m lib.demo.attention"
-                    if study.choices.profile.mini
-                    else "dcls-lcam --images FOLDER"
-                )
-                raise MissingInputs(
-                    f"{method.label} is not trained beside {self.name}: there is no {shown(path)}. "
-                    f"Train it by `{command} --models {key} --methods {method.key}"
-                    f"{self._more_options()}`"
-                    + ("" if study.choices.profile.mini else ", FOLDER being images to train on")
-                    + "; see docs/lcam.md"
-                )
+        """Raise MissingInputs, with the command that trains them, for learned methods that are
+        not trained beside this model."""
+        key, mini = self.backbone.key, study.choices.profile.mini
+        paths = {m: study.inputs.attention_path(key, self.dcls, m.key) for m in methods}
+        if missing := [method for method, path in paths.items() if not path.is_file()]:
+            command = "python -m lib.demo.attention" if mini else "dcls-lcam --images FOLDER"
+            raise MissingInputs(
+                f"{', '.join(m.label for m in missing)}: not trained beside {self.name}, for there "
+                f"is no {', '.join(shown(paths[m]) for m in missing)}. Train by `{command} "
+                f"--models {key} --methods {' '.join(m.key for m in missing)}"
+                f"{self._more_options()}`{'' if mini else ', FOLDER being images to train on'}; "
+                "see docs/lcam.md"
+            )
 
     def load(self, methods: Sequence[CamMethod]) -> StudyModel:
         """The model, with the learned methods' modules, ready to make maps by these methods.

@@ -273,7 +273,10 @@ def _explained(
             f"--class-names names {len(given)} classes, and {asked.name} answers by {count}"
         )
     names = given or class_names(count, asked.on_the_demo)
-    wanted = class_meant(target, names) if target.strip() else None
+    try:
+        wanted = class_meant(target, names) if target.strip() else None
+    except ValueError as error:
+        raise ValueError(f"--target of {asked.name}: {error}") from None
     for picture in pixels:
         yield _explain(model, picture, methods, names, wanted)
 

@@ -142,10 +142,8 @@ def _plot(rows: Sequence[Row], title: str, note: str) -> Figure:
     draw_map_scale(fig, axes, min(0.6, 4 / height))
     fig.suptitle(title, parse_math=False)
     fig.supxlabel(_COLOURS_SAY, fontsize=6.5, color="0.4")
-    if note:
-        fig.draw_without_rendering()
-        lowest = min(0.0, fig.get_tightbbox().y0 / fig.get_figheight())
-        fig.text(0.5, lowest - 0.01, note, ha="center", va="top", fontsize=7, color=_WARNING)
+    # Below what the layout fills; the saved picture is as large as it takes.
+    fig.text(0.5, -0.05 / size[1], note, ha="center", va="top", fontsize=7, color=_WARNING)
     return fig
 
 
