@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "cose": ["plot_consistency_against_sensitivity", "plot_cose_by_change", "plot_followed"],
     "heatmaps": ["overlay", "plot_heatmap_rows", "plot_kernels", "plot_receptive_fields"],
     "lcam": ["plot_against_grad_cam", "plot_looks", "plot_losses"],
+    "map_grids": ["plot_map_grids"],
     "saving": ["save_figure"],
     "scores": ["plot_dcls_against_baseline", "plot_protocols", "plot_rho_distributions",
         "plot_score_bars", "plot_size_against_score"],
