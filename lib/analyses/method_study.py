@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib.analyses.faithfulness import ends_of
+from lib.analyses.faithfulness.definitions import ends_of
 from lib.maps.forward import enlarge, head_pass
 from lib.maps.methods import METHODS, CamMethod
 from lib.maps.placed import heatmaps

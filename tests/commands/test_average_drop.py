@@ -103,15 +103,19 @@ def test_modules_of_all_variants_are_looked_at_before_any_work(
 def test_constant_maps_are_left_out_and_counted():
     rows = [
         (method, image, measure, value)
-        for method, values in {"a": (1, 2, 3), "b": (4, np.nan, 8), "c": (np.nan,) * 3}.items()
-        for measure in ("drop", "increase")
+        for method, values in {"a": (0.1, 0.2, 0.3), "b": (0.4, np.nan, 0.8), "c": (np.nan,) * 3}.items()
+        for measure in ("average_drop_50%", "road_morf")
         for image, value in zip("xyz", values, strict=True)
     ]
     table = pd.DataFrame(rows, columns=["method", "image_id", "measure", "value"])
     told = average_drop.means_in_words(table, "net").splitlines()
     assert told[0] == "net, 3 pictures, means with 95 % intervals"
+    assert told[1].split() == ["unit", "faithful", "a", "b", "c"]
     assert re.fullmatch(r"pictures with a map +3 +2 +0", told[2].strip())
-    assert re.match(r"drop +2\.0 \(.*?\) +6\.0 \(.*?\) +nan", told[3])
+    drop = r"average_drop_50% +% of the probability +less +0\.2 \(.*?\) +0\.6 \(.*?\) +nan"
+    assert re.match(drop, told[3])
+    road = r"road_morf +probability left +less +0\.200 \(.*?\) +0\.600 \(.*?\) +nan"
+    assert re.match(road, told[4])
 
 
 def test_what_was_measured_before_a_damaged_picture_is_kept(folder, tmp_path, capsys, monkeypatch):
