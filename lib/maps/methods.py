@@ -69,6 +69,8 @@ class CamMethod:
     learned   : it needs attention weights trained for each network, see `lib.maps.learned`
     floor     : to which lower values of its maps are raised, as a share of their range
     origin    : SHA-256 of the reader's file that added it, "" for the study's own
+    note      : one sentence that a reader of its maps must know, "" if there is none; it stands
+                beside the row wherever methods are listed
     """
 
     key: str
@@ -80,6 +82,7 @@ class CamMethod:
     learned: bool = False
     floor: float = 0.0
     origin: str = ""
+    note: str = ""
 
     def maps(self, model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
         """(image, h, w) maps, not yet enlarged. Raises what the method raises."""
@@ -89,11 +92,11 @@ class CamMethod:
 
 
 def grad_cam_variant(
-    key: str, label: str, *, relu_before_mean: bool = False, floor: float = 0.0
+    key: str, label: str, *, relu_before_mean: bool = False, floor: float = 0.0, note: str = ""
 ) -> CamMethod:
     """A row for any order of ReLU and mean and any floor."""
     formula = partial(grad_cam_family, relu_before_mean=relu_before_mean, floor=floor)
-    return CamMethod(key, label, formula, floor=floor)
+    return CamMethod(key, label, formula, floor=floor, note=note)
 
 
 PUBLISHED_METHODS = ("grad_cam", "threshold_grad_cam")
@@ -120,18 +123,18 @@ def _family() -> list[CamMethod]:
     return rows
 
 
-def _one_pass(key: str, label: str) -> CamMethod:
+def _one_pass(key: str, label: str, note: str = "") -> CamMethod:
     """A formula of `lib.maps.one_pass`."""
-    return CamMethod(key, label, partial(later, "lib.maps.one_pass", key))
+    return CamMethod(key, label, partial(later, "lib.maps.one_pass", key), note=note)
 
 
 def _package(
     key: str, label: str, function: str, *first: str, forwards: int | str = 0, plain: bool = False,
-    **options,
+    note: str = "", **options,
 ) -> CamMethod:  # fmt: skip
     """A function of `lib.maps.package_cams`, bound to its first arguments."""
     call = partial(later, "lib.maps.package_cams", function, *first, **options)
-    return CamMethod(key, label, whole_map=call, forwards=forwards, plain=plain)
+    return CamMethod(key, label, whole_map=call, forwards=forwards, plain=plain, note=note)
 
 
 def later(module: str, function: str, *arguments, **options) -> Tensor:
@@ -140,55 +143,119 @@ def later(module: str, function: str, *arguments, **options) -> Tensor:
     return getattr(import_module(module), function)(*arguments, **options)
 
 
-def _learned(key: str, label: str, forwards: int = 0) -> CamMethod:
+def training_command(model: str, method: str, demo: bool = False) -> str:
+    """What to type so that a learned method's module is there for a network.
+
+    demo : for the embedded example's, which needs no folder of pictures
+    """
+    if demo:
+        return f"python -m lib.demo.attention --models {model} --methods {method}"
+    return f"dcls-lcam --models {model} --methods {method} --images FOLDER"
+
+
+def _learned(key: str, label: str, what: str, forwards: int = 0) -> CamMethod:
     """A row of `lib.maps.learned.attention.ATTENTIONS`."""
     call = partial(later, "lib.maps.learned.attention", "learned_map", key)
-    return CamMethod(key, label, whole_map=call, forwards=forwards, learned=True)
+    note = f"{what}; trained beside each network first: `{training_command('KEY', key)}`."
+    return CamMethod(key, label, whole_map=call, forwards=forwards, learned=True, note=note)
 
 
-def _pixel(key: str, label: str, gradients: int) -> CamMethod:
-    """A function of `lib.maps.pixel_methods`; a gradient of the whole network is three forwards."""
-    call = partial(later, "lib.maps.pixel_methods", key)
-    return CamMethod(key, label, whole_map=call, forwards=gradients, plain=True)
+_GRADIENTS, _RECTIFIED, _HIDDEN = (
+    "lib.maps.pixel.gradients", "lib.maps.pixel.rectified", "lib.maps.pixel.hidden"
+)  # fmt: skip
 
+
+def _pixel(
+    key: str, label: str, module: str, forwards: int, note: str, plain: bool = True
+) -> CamMethod:
+    """A function of `lib.maps.pixel`; a gradient of the whole network is three forwards."""
+    call = partial(later, module, key)
+    return CamMethod(key, label, whole_map=call, forwards=forwards, plain=plain, note=note)
+
+
+# A component's sign means nothing.
+_SIGN = "the side of its component that reaches further counts as positive"
 
 METHODS: Table[CamMethod] = Table(
     "method",
     [
         grad_cam_variant("grad_cam", "Grad-CAM"),
-        grad_cam_variant("threshold_grad_cam", "Threshold-Grad-CAM",
-                         relu_before_mean=True, floor=PUBLISHED_FLOOR),
+        grad_cam_variant(
+            "threshold_grad_cam", "Threshold-Grad-CAM", relu_before_mean=True,
+            floor=PUBLISHED_FLOOR,
+            note="Values below 0.3 of a map's range are raised to 0.3, so that all places with "
+            "little evidence are tied.",
+        ),
         *_family(),
         _one_pass("hires_cam", "HiResCAM"),
         _one_pass("grad_cam_plus_plus", "Grad-CAM++"),
         _one_pass("x_grad_cam", "XGradCAM"),
         _one_pass("layer_cam", "LayerCAM"),
         _one_pass("element_wise", "Grad-CAM, element-wise"),
-        _one_pass("eigen_cam", "EigenCAM"),
-        _one_pass("eigen_grad_cam", "EigenGradCAM"),
-        _package("shapley_cam", "ShapleyCAM", "shapley_cam"),
-        _package("finer_cam", "FinerCAM", "finer_cam"),
-        _package("fem", "FEM", "from_head", "FEM"),
-        _package("kpca_cam", "KPCA-CAM", "from_head", "KPCA_CAM"),
-        _package("ablation_cam", "AblationCAM", "ablation_cam"),
-        _package("full_grad", "FullGrad", "full_grad", forwards=3, plain=True),
-        _package("score_cam", "ScoreCAM", "score_cam", forwards="channels"),
-        _learned("lcam_fm", "L-CAM-Fm"),
-        _learned("lcam_img", "L-CAM-Img"),
-        _learned("lcam_fm_a", "L-CAM-Fm, cross-entropy alone"),
-        _learned("lcam_img_a", "L-CAM-Img, cross-entropy alone"),
-        _learned("tame", "TAME", forwards=1),
-        _pixel("integrated_gradients", "Integrated Gradients", 3 * 25),
-        _pixel("smooth_grad", "SmoothGrad", 3 * 50),
-        _pixel("blur_ig", "BlurIG", 3 * 100),
-        _pixel("guided_ig", "GuidedIG", 3 * 200),
-        _pixel("lime", "LIME", 1000),
-        _one_pass("random_cam", "random channel weights (control)"),
+        _one_pass("eigen_cam", "EigenCAM", f"Blind to the class; {_SIGN}."),
+        _one_pass("eigen_grad_cam", "EigenGradCAM",
+                  f"The first component of HiResCAM's products; {_SIGN}."),
+        _package("shapley_cam", "ShapleyCAM", "shapley_cam",
+                 note="Takes away half of what the head's curvature says: Grad-CAM where the head "
+                 "is linear."),
+        _package("finer_cam", "FinerCAM", "finer_cam",
+                 note="Shows what tells the class from the three whose logits are nearest, not "
+                 "what speaks for the class."),
+        _package("fem", "FEM", "from_head", "FEM", note="Blind to the class."),
+        _package("kpca_cam", "KPCA-CAM", "from_head", "KPCA_CAM",
+                 note=f"Blind to the class; {_SIGN}."),
+        _package("ablation_cam", "AblationCAM", "ablation_cam",
+                 note="Channels are set to 0, where pytorch-grad-cam sets those with negative "
+                 "values far below."),
+        _package("full_grad", "FullGrad", "full_grad", forwards=3, plain=True,
+                 note="Of the gradients at every bias of the network as published, not of the "
+                 "study's layer."),
+        _package("score_cam", "ScoreCAM", "score_cam", forwards="channels",
+                 note="One forward a channel; a channel weighs by the softmax over all channels' "
+                 "logits, as in pytorch-grad-cam."),
+        _learned("lcam_fm", "L-CAM-Fm", "Learned by hiding parts of the features"),
+        _learned("lcam_img", "L-CAM-Img", "Learned by hiding parts of the picture"),
+        _learned("lcam_fm_a", "L-CAM-Fm, cross-entropy alone",
+                 "Learned by hiding parts of the features, without terms for a small and smooth "
+                 "map"),
+        _learned("lcam_img_a", "L-CAM-Img, cross-entropy alone",
+                 "Learned by hiding parts of the picture, without terms for a small and smooth "
+                 "map"),
+        _learned("lcam_img_a_published", "L-CAM-Img, cross-entropy alone, as coded",
+                 "As lcam_img_a, but the module reads the features of pictures that are not "
+                 "normalised, as in the published code for ResNet-50", forwards=1),
+        _learned("tame", "TAME", "Learned from three layers by hiding parts of the picture",
+                 forwards=1),
+        _pixel("integrated_gradients", "Integrated Gradients", _GRADIENTS, 3 * 25,
+               "The mean gradient at 25 places evenly apart, both ends among them, as in the "
+               "authors' package; another quadrature gives another map."),
+        _pixel("integrated_gradients_legendre", "Integrated Gradients, Gauss-Legendre",
+               _GRADIENTS, 3 * 25, "Gauss and Legendre's quadrature, as in captum."),
+        _pixel("smooth_grad", "SmoothGrad", _GRADIENTS, 3 * 50,
+               "The noise is the same for every picture and network."),
+        _pixel("blur_ig", "BlurIG", _GRADIENTS, 3 * 100, ""),
+        _pixel("guided_ig", "GuidedIG", _GRADIENTS, 3 * 200,
+               "In float64, where the device has it."),
+        _pixel("guided_backprop", "guided backpropagation", _RECTIFIED, 3,
+               "Of the logit; only `nn.ReLU` is guided: a network without one, such as ConvNeXt, "
+               "gives the plain gradient."),
+        _pixel("lime", "LIME", _HIDDEN, 1000,
+               "Shows whole superpixels: those with positive weights among the ten with the "
+               "largest."),
+        _pixel("rise", "RISE", _HIDDEN, 8000,
+               "8,000 random masks of 7 x 7 cells, for VGG 4,000, the same for every picture and "
+               "network.", plain=False),
+        _one_pass("random_cam", "random channel weights (control)",
+                  "A control: it follows the features, with the same random weights for every "
+                  "picture."),
     ],
 )  # fmt: skip
 
 # No class activation maps, and in the picture's resolution.
-PIXEL_METHODS = ("integrated_gradients", "smooth_grad", "blur_ig", "guided_ig", "lime")
+PIXEL_METHODS = (
+    "integrated_gradients", "integrated_gradients_legendre", "smooth_grad", "blur_ig", "guided_ig",
+    "guided_backprop", "lime", "rise",
+)  # fmt: skip
 LEARNED_METHODS = tuple(row.key for row in METHODS.values() if row.learned)
 
 # Every CAM once: those of the family that are no more than steps between two are left out, and

@@ -38,7 +38,8 @@ DETERMINING_CODE = (
     "lib.people.protocols", "lib.people.stored.folders", "lib.people.stored.gaze",
     "lib.people.stored.part", "lib.people.stored.shards",
     "lib.maps.forward", "lib.maps.learned.attention", "lib.maps.methods", "lib.maps.one_pass",
-    "lib.maps.package_cams", "lib.maps.pixel_methods",
+    "lib.maps.package_cams", "lib.maps.pixel.gradients", "lib.maps.pixel.hidden",
+    "lib.maps.pixel.published", "lib.maps.pixel.rectified",
     "lib.study.device", "lib.study.networks",
     "lib.scores.agreements", "lib.scores.prepared", "lib.scores.scoring", "lib.scores.spearman",
 )  # fmt: skip

@@ -34,6 +34,7 @@ from lib.maps.learned.attention import (
     attention_loss,
     layers_of,
     of_classes,
+    read_by,
 )
 from lib.maps.methods import METHODS, min_max
 
@@ -318,9 +319,7 @@ class Run:
         parts = np.array_split(measured, min(_MEASURED_ON, len(measured)))
         batches = self.pictures.batches(parts, self.seed, 0)
         with torch.inference_mode(), evaluating(self.model):
-            features = [
-                self.model.features(self.model.normalised(some.to(device))) for some in batches
-            ]
+            features = [read_by(self.row, self.model, some.to(device))[-1] for some in batches]
         return Standardised(attention, features)
 
     def history(self) -> pd.DataFrame:
@@ -375,10 +374,11 @@ class Run:
     @torch.inference_mode()
     def look(self, pictures: Tensor) -> None:
         self.attention.eval()
-        x = self.model.normalised(pictures.to(self.device))
-        features = layers_of(self.row, self.model, x)
+        pictures = pictures.to(self.device)
+        features = layers_of(self.row, self.model, self.model.normalised(pictures))
         labels = self.model.head(features[-1]).argmax(dim=1)
-        self.looks[self.step] = min_max(of_classes(self.attention(features), labels)).cpu().clone()
+        read = read_by(self.row, self.model, pictures) if self.row.raw else features
+        self.looks[self.step] = min_max(of_classes(self.attention(read), labels)).cpu().clone()
 
     # --- a file ---------------------------------------------------------------------------
 
