@@ -1,6 +1,6 @@
-"""Train L-CAM and TAME for a study's networks: `dcls-lcam`.
+"""Train L-CAM and TAME for a study's networks, or import L-CAM's own modules: `dcls-lcam`.
 
-Trained modules go where `--methods lcam_img` and its like look for them,
+Modules go where `--methods lcam_img` and its like look for them,
 `<data>/attention/<variant>/<method>.safetensors`, with the losses of every step beside them.
 """
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lib.analyses.lcam.comparison import looked_at
+from lib.analyses.lcam.imported import import_snapshot
 from lib.analyses.lcam.trainings import (
     DRAWN_LOSSES,
     DRAWN_MAPS,
@@ -49,7 +50,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dcls-lcam",
         description="Train learned attention maps beside frozen networks.",
-        epilog=f"methods: {', '.join(LEARNED_METHODS)}; recipes: {', '.join(RECIPES)}",
+        epilog="methods:\n"
+        + "\n".join(f"  {key:<22}{METHODS[key].note}" for key in LEARNED_METHODS)
+        + f"\n\nrecipes: {', '.join(RECIPES)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -68,6 +72,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--batch-size", type=int)
     add("--masking", default=MASKINGS[0], help=f"{' or '.join(MASKINGS)} (default: {MASKINGS[0]})")
     add("--seed", type=int, default=0)
+    add("--import", type=Path, metavar="FILE.pth.tar", dest="imported",
+        help="train nothing: take the module of a snapshot of L-CAM's published code, for one "
+        "model and one method")  # fmt: skip
     add("--resume", action="store_true", help="go on with a training that did not end")
     add("--readers", type=int, default=2, help="processes that read pictures (default: 2)")
     add("--precision", default="float32", help="float32 or bf16")
@@ -133,6 +140,9 @@ def _run(options: argparse.Namespace, made: Callable | None) -> None:
     )  # fmt: skip
     print_remarks(study.networks.remarks())
     keys = [row.key for row in ATTENTIONS.select(options.methods)]
+    if options.imported is not None:
+        print(_imported(study, keys, options))
+        return
     recipes = {
         (b.key, key): _recipe(options, b, key) for b in study.choices.backbones for key in keys
     }
@@ -146,6 +156,19 @@ def _run(options: argparse.Namespace, made: Callable | None) -> None:
     pictures = _chosen_pictures(options, study.choices, made)
     for line in _trained(study, keys, recipes, pictures, options):
         tqdm.write(line)
+
+
+def _imported(study: Study, keys: Sequence[str], options: argparse.Namespace) -> str:
+    if (len(options.models), len(keys)) != (1, 1):
+        raise ValueError(
+            "--import takes one module: name its --models KEY and its --methods KEY, which the "
+            "file does not tell"
+        )
+    for name in ("images", "list", "resume"):
+        if getattr(options, name):
+            raise ValueError(f"--import trains nothing: leave --{name} out")
+    (backbone,) = study.choices.backbones
+    return import_snapshot(study, backbone, keys[0], options.imported)
 
 
 def draw_early(

@@ -72,6 +72,8 @@ class CamMethod:
     learned   : it needs attention weights trained for each network, see `lib.maps.learned`
     floor     : to which lower values of its maps are raised, as a share of their range
     origin    : SHA-256 of the reader's file that added it, "" for the study's own
+    note      : one sentence that a reader of its maps must know, "" if there is none; it stands
+                beside the row wherever methods are listed
     """
 
     key: str
@@ -84,6 +86,7 @@ class CamMethod:
     learned: bool = False
     floor: float = 0.0
     origin: str = ""
+    note: str = ""
 
     def maps(self, model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
         """(image, h, w) maps, not yet enlarged. Raises what the method raises."""
@@ -95,14 +98,14 @@ class CamMethod:
 
 
 def grad_cam_variant(
-    key: str, label: str, *, relu_before_mean: bool = False, floor: float = 0.0
+    key: str, label: str, *, relu_before_mean: bool = False, floor: float = 0.0, note: str = ""
 ) -> CamMethod:
     """A row for any order of ReLU and mean and any floor."""
     formula = partial(grad_cam_family, relu_before_mean=relu_before_mean, floor=floor)
     products = None
     if not floor and not relu_before_mean:  # the others change after the products
         products = partial(later, "lib.maps.one_pass", "product", "grad_cam")
-    return CamMethod(key, label, formula, products=products, floor=floor)
+    return CamMethod(key, label, formula, products=products, floor=floor, note=note)
 
 
 PUBLISHED_METHODS = ("grad_cam", "threshold_grad_cam")
@@ -129,37 +132,38 @@ def _family() -> list[CamMethod]:
     return rows
 
 
-def _summed(key: str, label: str) -> CamMethod:
+def _summed(key: str, label: str, note: str = "") -> CamMethod:
     """One of `lib.maps.one_pass.PRODUCTS`."""
     return CamMethod(
         key, label, partial(later, "lib.maps.one_pass", "product_map", key),
-        products=partial(later, "lib.maps.one_pass", "product", key),
+        products=partial(later, "lib.maps.one_pass", "product", key), note=note,
     )  # fmt: skip
 
 
-def _component(key: str, label: str) -> CamMethod:
+def _component(key: str, label: str, note: str) -> CamMethod:
     """A first component, of `lib.maps.one_pass`."""
-    return CamMethod(key, label, partial(later, "lib.maps.one_pass", key))
+    return CamMethod(key, label, partial(later, "lib.maps.one_pass", key), note=note)
 
 
-def _again(key: str, label: str, forwards: int | str = 0) -> CamMethod:
+def _again(key: str, label: str, note: str, forwards: int | str = 0) -> CamMethod:
     """A function of `lib.maps.head_again`."""
     call = partial(later, "lib.maps.head_again", key)
-    return CamMethod(key, label, products=call, forwards=forwards)
+    return CamMethod(key, label, products=call, forwards=forwards, note=note)
 
 
-def _combined(key: str, label: str, forwards: int, plain: bool = False) -> CamMethod:
+def _combined(key: str, label: str, forwards: int, note: str, plain: bool = False) -> CamMethod:
     """A function of `lib.maps.combined`."""
     call = partial(later, "lib.maps.combined", key)
-    return CamMethod(key, label, whole_map=call, forwards=forwards, plain=plain)
+    return CamMethod(key, label, whole_map=call, forwards=forwards, plain=plain, note=note)
 
 
 def _package(
-    key: str, label: str, function: str, *first: str, forwards: int = 0, plain: bool = False
-) -> CamMethod:
+    key: str, label: str, function: str, *first: str, note: str, forwards: int = 0,
+    plain: bool = False,
+) -> CamMethod:  # fmt: skip
     """A function of `lib.maps.package_cams`, bound to its first arguments."""
     call = partial(later, "lib.maps.package_cams", function, *first)
-    return CamMethod(key, label, whole_map=call, forwards=forwards, plain=plain)
+    return CamMethod(key, label, whole_map=call, forwards=forwards, plain=plain, note=note)
 
 
 def later(module: str, function: str, *arguments, **options) -> Tensor:
@@ -168,58 +172,127 @@ def later(module: str, function: str, *arguments, **options) -> Tensor:
     return getattr(import_module(module), function)(*arguments, **options)
 
 
-def _learned(key: str, label: str, forwards: int = 0) -> CamMethod:
+def training_command(model: str, method: str, demo: bool = False) -> str:
+    """What to type so that a learned method's module is there for a network.
+
+    demo : for the embedded example's, which needs no folder of pictures
+    """
+    if demo:
+        return f"python -m lib.demo.attention --models {model} --methods {method}"
+    return f"dcls-lcam --models {model} --methods {method} --images FOLDER"
+
+
+def _learned(key: str, label: str, what: str, forwards: int = 0) -> CamMethod:
     """A row of `lib.maps.learned.attention.ATTENTIONS`."""
     call = partial(later, "lib.maps.learned.attention", "learned_map", key)
-    return CamMethod(key, label, whole_map=call, forwards=forwards, learned=True)
+    note = f"{what}; trained beside each network first: `{training_command('KEY', key)}`."
+    return CamMethod(key, label, whole_map=call, forwards=forwards, learned=True, note=note)
 
 
-def _pixel(key: str, label: str, gradients: int) -> CamMethod:
-    """A function of `lib.maps.pixel_methods`; a gradient of the whole network is three forwards."""
-    call = partial(later, "lib.maps.pixel_methods", key)
-    return CamMethod(key, label, whole_map=call, forwards=gradients, plain=True)
+_GRADIENTS, _RECTIFIED, _HIDDEN = (
+    "lib.maps.pixel.gradients", "lib.maps.pixel.rectified", "lib.maps.pixel.hidden"
+)  # fmt: skip
 
+
+def _pixel(
+    key: str, label: str, module: str, forwards: int, note: str, plain: bool = True
+) -> CamMethod:
+    """A function of `lib.maps.pixel`; a gradient of the whole network is three forwards."""
+    call = partial(later, module, key)
+    return CamMethod(key, label, whole_map=call, forwards=forwards, plain=plain, note=note)
+
+
+# A component's sign means nothing.
+_SIGN = "the side of its component that reaches further counts as positive"
 
 METHODS: Table[CamMethod] = Table(
     "method",
     [
         grad_cam_variant("grad_cam", "Grad-CAM"),
-        grad_cam_variant("threshold_grad_cam", "Threshold-Grad-CAM",
-                         relu_before_mean=True, floor=PUBLISHED_FLOOR),
+        grad_cam_variant(
+            "threshold_grad_cam", "Threshold-Grad-CAM", relu_before_mean=True,
+            floor=PUBLISHED_FLOOR,
+            note="Values below 0.3 of a map's range are raised to 0.3, so that all places with "
+            "little evidence are tied.",
+        ),
         *_family(),
         _summed("hires_cam", "HiResCAM"),
         _summed("grad_cam_plus_plus", "Grad-CAM++"),
         _summed("x_grad_cam", "XGradCAM"),
         _summed("layer_cam", "LayerCAM"),
         _summed("element_wise", "Grad-CAM, element-wise"),
-        _component("eigen_cam", "EigenCAM"),
-        _component("eigen_grad_cam", "EigenGradCAM"),
-        _component("seg_eigen_cam", "SegEigenCAM"),
-        _again("shapley_cam", "ShapleyCAM"),
-        _again("finer_cam", "FinerCAM"),
-        _package("fem", "FEM", "from_features", "FEM"),
-        _package("kpca_cam", "KPCA-CAM", "from_features", "KPCA_CAM"),
-        _again("ablation_cam", "AblationCAM"),
-        _package("full_grad", "FullGrad", "full_grad", forwards=3, plain=True),
-        _again("score_cam", "ScoreCAM", forwards="channels"),
-        _combined("refine_cam", "RefineCAM", forwards=9, plain=True),
-        _combined("sess", "SESS", forwards=122),
-        _learned("lcam_fm", "L-CAM-Fm"),
-        _learned("lcam_img", "L-CAM-Img"),
-        _learned("lcam_fm_a", "L-CAM-Fm, cross-entropy alone"),
-        _learned("lcam_img_a", "L-CAM-Img, cross-entropy alone"),
-        _learned("tame", "TAME", forwards=1),
-        _pixel("integrated_gradients", "Integrated Gradients", 3 * 25),
-        _pixel("smooth_grad", "SmoothGrad", 3 * 50),
-        _pixel("blur_ig", "BlurIG", 3 * 100),
-        _pixel("guided_ig", "GuidedIG", 3 * 200),
-        _pixel("lime", "LIME", 1000),
-        _summed("random_cam", "random channel weights (control)"),
+        _component("eigen_cam", "EigenCAM", f"Blind to the class; {_SIGN}."),
+        _component("eigen_grad_cam", "EigenGradCAM",
+                   f"The first component of HiResCAM's products; {_SIGN}."),
+        _component("seg_eigen_cam", "SegEigenCAM",
+                   "The first component of the features weighed by the gradient's size, its larger "
+                   "side up, as in pytorch-grad-cam."),
+        _again("shapley_cam", "ShapleyCAM",
+               "Takes away half of what the head's curvature says: Grad-CAM where the head "
+               "is linear."),
+        _again("finer_cam", "FinerCAM",
+               "Shows what tells the class from the three whose logits are nearest, not what "
+               "speaks for the class."),
+        _package("fem", "FEM", "from_features", "FEM", note="Blind to the class."),
+        _package("kpca_cam", "KPCA-CAM", "from_features", "KPCA_CAM",
+                 note=f"Blind to the class; {_SIGN}."),
+        _again("ablation_cam", "AblationCAM",
+               "Channels are set to 0, where pytorch-grad-cam sets those with negative values far "
+               "below."),
+        _package("full_grad", "FullGrad", "full_grad", forwards=3, plain=True,
+                 note="Of the gradients at every bias of the network as published, not of the "
+                 "study's layer."),
+        _again("score_cam", "ScoreCAM",
+               "One forward a channel; a channel weighs by the softmax over all channels' logits, "
+               "as in pytorch-grad-cam.", forwards="channels"),
+        _combined("refine_cam", "RefineCAM", 9,
+                  "The product of the last three stages' Grad-CAM++, on the network as published.",
+                  plain=True),
+        _combined("sess", "SESS", 122,
+                  "Grad-CAM of 122 windows of the enlarged picture, weighed by what they score."),
+        _learned("lcam_fm", "L-CAM-Fm", "Learned by hiding parts of the features"),
+        _learned("lcam_img", "L-CAM-Img", "Learned by hiding parts of the picture"),
+        _learned("lcam_fm_a", "L-CAM-Fm, cross-entropy alone",
+                 "Learned by hiding parts of the features, without terms for a small and smooth "
+                 "map"),
+        _learned("lcam_img_a", "L-CAM-Img, cross-entropy alone",
+                 "Learned by hiding parts of the picture, without terms for a small and smooth "
+                 "map"),
+        _learned("lcam_img_a_published", "L-CAM-Img, cross-entropy alone, as coded",
+                 "As lcam_img_a, but the module reads the features of pictures that are not "
+                 "normalised, as in the published code for ResNet-50", forwards=1),
+        _learned("tame", "TAME", "Learned from three layers by hiding parts of the picture",
+                 forwards=1),
+        _pixel("integrated_gradients", "Integrated Gradients", _GRADIENTS, 3 * 25,
+               "The mean gradient at 25 places evenly apart, both ends among them, as in the "
+               "authors' package; another quadrature gives another map."),
+        _pixel("integrated_gradients_legendre", "Integrated Gradients, Gauss-Legendre",
+               _GRADIENTS, 3 * 25, "Gauss and Legendre's quadrature, as in captum."),
+        _pixel("smooth_grad", "SmoothGrad", _GRADIENTS, 3 * 50,
+               "The noise is the same for every picture and network."),
+        _pixel("blur_ig", "BlurIG", _GRADIENTS, 3 * 100, ""),
+        _pixel("guided_ig", "GuidedIG", _GRADIENTS, 3 * 200,
+               "In float64, where the device has it."),
+        _pixel("guided_backprop", "guided backpropagation", _RECTIFIED, 3,
+               "Of the logit; only `nn.ReLU` is guided: a network without one, such as ConvNeXt, "
+               "gives the plain gradient."),
+        _pixel("lime", "LIME", _HIDDEN, 1000,
+               "Shows whole superpixels: those with positive weights among the ten with the "
+               "largest."),
+        _pixel("rise", "RISE", _HIDDEN, 8000,
+               "8,000 random masks of 7 x 7 cells, for VGG 4,000, the same for every picture and "
+               "network.", plain=False),
+        _summed("random_cam", "random channel weights (control)",
+                  "A control: it follows the features, with the same random weights for every "
+                  "picture."),
     ],
 )  # fmt: skip
 
 # No class activation maps, and in the picture's resolution.
-PIXEL_METHODS = ("integrated_gradients", "smooth_grad", "blur_ig", "guided_ig", "lime")
+PIXEL_METHODS = (
+    "integrated_gradients", "integrated_gradients_legendre", "smooth_grad", "blur_ig", "guided_ig",
+    "guided_backprop", "lime", "rise",
+)  # fmt: skip
 LEARNED_METHODS = tuple(row.key for row in METHODS.values() if row.learned)
 
 # Every CAM once: those of the family that are no more than steps between two are left out, and

@@ -9,5 +9,6 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "comparison": ["LCAM_METHODS", "against_grad_cam", "comparable", "compare_methods",
         "watch_training"],
+    "imported": ["import_snapshot"],
     "trainings": ["default_recipe", "folder_pictures", "train_variant"],
 })  # fmt: skip

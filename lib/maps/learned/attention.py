@@ -23,10 +23,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from lib.base.files import write_atomically
-from lib.base.paths import shown
+from lib.base.paths import DEMO, shown
 from lib.base.tables import Table, unknown_name
 from lib.maps.forward import HeadPass
-from lib.maps.methods import METHODS, min_max
+from lib.maps.methods import METHODS, min_max, training_command
 from lib.networks.checkpoints import WeightsError
 
 _BIT = 0.0005  # keeps the area term's slope finite at 0
@@ -100,6 +100,8 @@ class Attention:
     layers   : how many of the network's layers it reads, the last of them the study's
     hides    : "features", parts of the last ones, or "picture", of the picture
     weights  : of cross-entropy, area and variation in the loss
+    raw      : it reads the features of pictures in 0-1 that are not normalised, as the published
+               code of L-CAM-ImgA for ResNet-50 does
     """
 
     key: str
@@ -107,6 +109,7 @@ class Attention:
     hides: str
     layers: int = 1
     weights: tuple[float, float, float] = (1.5, 2.0, 0.01)
+    raw: bool = False
 
 
 _ALONE = (1.0, 0.0, 0.0)
@@ -118,6 +121,7 @@ ATTENTIONS: Table[Attention] = Table(
         Attention("lcam_img", LCam, "picture"),
         Attention("lcam_fm_a", LCam, "features", weights=_ALONE),
         Attention("lcam_img_a", LCam, "picture", weights=_ALONE),
+        Attention("lcam_img_a_published", LCam, "picture", weights=_ALONE, raw=True),
         Attention("tame", Tame, "picture", layers=3),
     ],
 )
@@ -148,6 +152,18 @@ def variation(masks: Tensor) -> Tensor:
 def layers_of(row: Attention, model: nn.Module, x: Tensor) -> list[Tensor]:
     """What a row's module takes."""
     return model.layers(x) if row.layers > 1 else [model.features(x)]
+
+
+def read_by(row: Attention, model: nn.Module, pictures: Tensor) -> list[Tensor]:
+    """The same for (image, 3, side, side) pictures in 0-1, normalised unless the row is `raw`."""
+    return layers_of(row, model, pictures if row.raw else model.normalised(pictures))
+
+
+def in_0_1(model: nn.Module, x: Tensor) -> Tensor:
+    """Pictures as they were before `model.normalised`, which gives each colour another scale."""
+    ends = torch.tensor([0.0, 1.0], device=x.device)[:, None, None, None].expand(2, 3, 1, 1)
+    low, high = model.normalised(ends)
+    return (x - low) / (high - low)
 
 
 def of_classes(maps: Tensor, classes: Tensor) -> Tensor:
@@ -185,7 +201,7 @@ def attention_loss(
 ) -> Loss:
     """The loss of a batch; gradients reach the attention's parameters alone.
 
-    model    : frozen, in eval mode, with `features`, `head`, `normalised` and, for more
+    model    : frozen, in eval mode, with `features`, `answered`, `normalised` and, for more
                layers than the last, `layers`
     pictures : (image, 3, side, side) in 0-1
     The class asked for is the one that the frozen network itself predicts.
@@ -193,13 +209,14 @@ def attention_loss(
     x = model.normalised(pictures)
     with torch.no_grad():
         features = layers_of(row, model, x)
-        labels = model.head(features[-1]).argmax(dim=1)
-    maps = attention(features).sigmoid()
+        labels = model.answered(x, features[-1]).argmax(dim=1)
+        read = read_by(row, model, pictures) if row.raw else features
+    maps = attention(read).sigmoid()
     own = chosen_masks(maps, labels)
     if row.hides == "features":
-        logits = model.head(_as_large(own, features[-1]) * features[-1])
+        logits = model.answered(x, _as_large(own, features[-1]) * features[-1])
     else:
-        logits = model.head(model.features(model.normalised(_as_large(own, pictures) * pictures)))
+        logits = model(model.normalised(_as_large(own, pictures) * pictures))
     cross_entropy = F.cross_entropy(logits, labels)
     masks = chosen_masks(maps, labels, masking)
     terms = cross_entropy, area(masks), variation(masks)
@@ -224,13 +241,18 @@ def learned_map(key: str, model: nn.Module, x: Tensor, passed: HeadPass) -> Tens
     attention = getattr(model, "attentions", {}).get(key)
     if attention is None:
         name = getattr(model, "variant", "this network")
+        known = getattr(getattr(model, "backbone", None), "key", "KEY")
+        mini = getattr(getattr(model, "provenance", None), "architecture", "") == "mini"
         raise AttentionError(
             f"{METHODS[key].label} needs attention weights trained for {name}: "
-            f"`dcls-lcam --help` says how"
+            f"`{training_command(known, key, mini)}`, see docs/lcam.md"
         )
     with torch.inference_mode():
         row = ATTENTIONS[key]
-        features = layers_of(row, model, x) if row.layers > 1 else [passed.features]
+        if row.raw:
+            features = read_by(row, model, in_0_1(model, x))
+        else:
+            features = layers_of(row, model, x) if row.layers > 1 else [passed.features]
         fits = attention.maps.weight.shape[1::-1]
         needed = sum(f.shape[1] for f in features), passed.logits.shape[1]
         if tuple(fits) != needed:
@@ -273,7 +295,10 @@ def load_attention(path: Path, key: str, variant: str, weights: str) -> nn.Modul
             facts = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
-        raise AttentionError(f"no attention weights at {shown(path)}") from None
+        command = training_command(variant.removesuffix("_dcls"), key, path.is_relative_to(DEMO))
+        raise AttentionError(
+            f"no attention weights at {shown(path)}: `{command}`, see docs/lcam.md"
+        ) from None
     except OSError as error:  # not allowed, no file, …: nothing is wrong with what is in it
         raise AttentionError(f"{shown(path)} cannot be read: {error}") from error
     except Exception as error:  # safetensors raises its own, undocumented kinds

@@ -34,6 +34,7 @@ from lib.maps.learned.attention import (
     attention_loss,
     layers_of,
     of_classes,
+    read_by,
 )
 from lib.maps.methods import METHODS, min_max
 
@@ -162,7 +163,7 @@ def new_attention(row: Attention, model: nn.Module, side: int, seed: int) -> nn.
     with torch.inference_mode(), evaluating(model):
         x = torch.zeros(1, 3, side, side, device=next(model.parameters()).device)
         features = layers_of(row, model, x)
-        classes = model.head(features[-1]).shape[1]
+        classes = model(x).shape[1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return row.module([f.shape[1] for f in features], classes).to(x.device)
@@ -318,9 +319,7 @@ class Run:
         parts = np.array_split(measured, min(_MEASURED_ON, len(measured)))
         batches = self.pictures.batches(parts, self.seed, 0)
         with torch.inference_mode(), evaluating(self.model):
-            features = [
-                self.model.features(self.model.normalised(some.to(device))) for some in batches
-            ]
+            features = [read_by(self.row, self.model, some.to(device))[-1] for some in batches]
         return Standardised(attention, features)
 
     def history(self) -> pd.DataFrame:
@@ -375,10 +374,12 @@ class Run:
     @torch.inference_mode()
     def look(self, pictures: Tensor) -> None:
         self.attention.eval()
-        x = self.model.normalised(pictures.to(self.device))
+        pictures = pictures.to(self.device)
+        x = self.model.normalised(pictures)
         features = layers_of(self.row, self.model, x)
-        labels = self.model.head(features[-1]).argmax(dim=1)
-        self.looks[self.step] = min_max(of_classes(self.attention(features), labels)).cpu().clone()
+        labels = self.model.answered(x, features[-1]).argmax(dim=1)
+        read = read_by(self.row, self.model, pictures) if self.row.raw else features
+        self.looks[self.step] = min_max(of_classes(self.attention(read), labels)).cpu().clone()
 
     # --- a file ---------------------------------------------------------------------------
 

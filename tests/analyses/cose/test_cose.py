@@ -15,8 +15,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from safetensors.torch import save_file
 from scipy import ndimage
 from skimage.metrics import structural_similarity as skimage_ssim
-from stand_ins import InHalves, mini
-from torch import nn
+from stand_ins import mini
 
 from lib.analyses.cose import ssim
 from lib.analyses.cose import study as cose_study
@@ -46,7 +45,7 @@ from lib.analyses.cose.ssim import structural_similarity
 from lib.analyses.cose.study import score_cose
 from lib.maps.cam import cam_maps
 from lib.maps.forward import enlarge
-from lib.maps.methods import METHODS, PIXEL_METHODS, CamMethod, min_max
+from lib.maps.methods import METHODS, CamMethod
 from lib.networks.backbones import BACKBONES, variant_name
 from lib.networks.batch_size import BatchSize
 from lib.networks.building import build_network
@@ -550,131 +549,6 @@ def test_followed_is_what_pairs_score(pictures):
 
 def _by_size(place: int) -> list[str]:
     return [c.kind for c in sorted(changes_of(place), key=lambda c: -abs(c.magnitude))]
-
-
-# --- explanations in the picture's resolution ----------------------------------------------------
-
-
-class Toy(InHalves, nn.Module):
-    """Looks at the contrast of one corner's red only."""
-
-    def __init__(self, side=8):
-        super().__init__()
-        self.side = side
-
-    def features(self, x):
-        return torch.tanh(x)
-
-    def head(self, features):
-        seen = features[:, 0, : self.side, : self.side].std(dim=(1, 2))
-        return torch.stack([3 * seen, -seen], dim=1)
-
-    def forward(self, x):
-        return self.head(self.features(x))
-
-
-def explained(key: str, model, x):
-    from lib.maps.forward import head_pass
-
-    return METHODS[key].maps(model, x, head_pass(model, x, torch.zeros(len(x), dtype=torch.long)))
-
-
-@pytest.mark.parametrize("key", PIXEL_METHODS)
-def test_pixel_methods_find_what_the_network_looks_at(key):
-    x = torch.rand(2, 3, 64, 64) * 0.1 + 0.5
-    x[:, 0, :24, :24] += torch.rand(2, 24, 24)  # its superpixels' mean colours have no contrast
-    x[:, 1, 32:, 32:] += 1
-    maps = explained(key, Toy(24), x)
-    assert maps.shape == (2, 64, 64)
-    assert maps.min() >= 0
-    corner = maps[:, :24, :24].mean()  # LIME's superpixels reach out of it
-    outside = (maps.sum() - maps[:, :24, :24].sum()) / (maps.numel() - 2 * 24 * 24)
-    assert corner > 3 * outside
-    if key not in ("lime", "blur_ig"):
-        assert maps[:, 24:].abs().max() == 0
-    again = explained(key, Toy(24), x)
-    assert torch.equal(maps, again)  # seeded
-
-
-def test_integrated_gradients_and_smooth_grad_by_literal_sums():
-    model, x = Toy(), torch.rand(1, 3, 16, 16)
-
-    def gradient(at):
-        leaf = at.clone().requires_grad_()
-        (found,) = torch.autograd.grad(model(leaf).softmax(1)[:, 0].sum(), leaf)
-        return found
-
-    def shown(attribution):
-        total = attribution.abs().sum(1)[0].numpy()
-        return min_max(torch.from_numpy(np.minimum(total, np.quantile(total, 0.99)))[None])[0]
-
-    nodes, weights = np.polynomial.legendre.leggauss(25)
-    total = sum(
-        w / 2 * gradient(x * float((1 + a) / 2)) for a, w in zip(nodes, weights, strict=True)
-    )
-    ours = explained("integrated_gradients", model, x)[0]
-    np.testing.assert_allclose(ours, shown(total * x), atol=1e-4)
-    generator = torch.Generator().manual_seed(20240803)
-    spread = 0.15 * (x.max() - x.min())
-    drawn = [torch.randn(3, 16, 16, generator=generator) for _ in range(50)]
-    noisy = sum(gradient(x + spread * one) for one in drawn)
-    np.testing.assert_allclose(explained("smooth_grad", model, x)[0], shown(noisy), atol=1e-4)
-
-
-def test_blur_ig_by_its_literal_sum():
-    """The authors' discretisation, with scipy's blur."""
-    model, x = Toy(), torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
-
-    def gaussian_blur(sigma):
-        return ndimage.gaussian_filter(x.double().numpy(), (0, 0, sigma, sigma), mode="constant")
-
-    total = 0.0
-    for step in range(100):
-        sigma = step * 50 / 100
-        leaf = torch.from_numpy(gaussian_blur(sigma)).float().requires_grad_()
-        (gradient,) = torch.autograd.grad(model(leaf).softmax(1)[:, 0].sum(), leaf)
-        slope = (gaussian_blur(sigma + 0.01) - gaussian_blur(sigma)) / 0.01
-        total = total - 0.5 * slope * gradient.numpy()
-    shown = np.abs(total).sum(axis=1)[0]
-    shown = np.minimum(shown, np.quantile(shown, 0.99))
-    shown = (shown - shown.min()) / np.ptp(shown)
-    np.testing.assert_allclose(explained("blur_ig", model, x)[0], shown, atol=1e-4)
-
-
-def test_paths_account_for_the_whole_difference():
-    from lib.maps.pixel_methods import GuidedPath, gaussian_blur
-
-    model, x = Toy(), torch.rand(1, 3, 16, 16) * 2 - 0.5
-
-    def value(at):
-        return model(at).softmax(1)[:, 0]
-
-    path = GuidedPath(x[0], 0.25, 0.02)
-    lengths = []
-    for step in range(1, 201):
-        leaf = path.at[None].clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(value(leaf).sum(), leaf)
-        path.advance(step / 200, gradient[0])
-        lengths.append(float((x[0] - path.at).abs().sum() / x.abs().sum()))
-    np.testing.assert_allclose(lengths, 1 - np.arange(1, 201) / 200, atol=1e-4)
-    assert torch.allclose(path.at, x[0], atol=1e-5)
-    gained = float(value(x) - value(torch.zeros_like(x)))
-    assert float(path.attribution.sum()) == pytest.approx(gained, rel=0.05)
-    # Blurring is scipy's, 0 outside.
-    expected = ndimage.gaussian_filter(x.numpy(), (0, 0, 3.3, 3.3), mode="constant")
-    np.testing.assert_allclose(gaussian_blur(x, 3.3), expected, atol=1e-5)
-
-
-def test_pixel_methods_leave_a_network_as_it_was(pictures):
-    model = mini("convnext_tiny", dcls=True)
-    fast = model.for_inference(keep_plain=True)
-    fast.plain.train()
-    x = fast.prepare(pictures[:1])
-    with torch.inference_mode():
-        found = cam_maps(fast, x, torch.tensor([1]), ["integrated_gradients"])
-    assert found["integrated_gradients"].shape == (1, 224, 224)
-    assert fast.plain.training
-    assert all(p.grad is None and p.requires_grad for p in fast.plain.parameters())
 
 
 def test_undone_is_change_by_change():

@@ -1,0 +1,13 @@
+"""Explanations in the resolution of the picture: gradients, and pictures partly hidden.
+
+May import: as all maps.
+Public names: those below, imported on first use.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    "gradients": ["GuidedPath", "gaussian_blur"],
+    "hidden": ["rise_masks"],
+    "rectified": ["guided_gradient"],
+})  # fmt: skip

@@ -1,0 +1,121 @@
+"""Pictures of which parts are hidden, and what the network then says: LIME and RISE."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from captum._utils.models.linear_model import SkLearnRidge
+from captum.attr import Lime
+from captum.attr._core.lime import get_exp_kernel_similarity_function
+from skimage.segmentation import quickshift
+from torch import Tensor, nn
+
+from lib.maps.forward import HeadPass, evaluating
+from lib.maps.methods import min_max
+from lib.maps.pixel.published import CHUNK, SEED, Probability, published
+
+# Of RISE, for each family of networks as published; the last for all others.
+_MASKS = {"vgg": 4000, "": 8000}
+_MASKED = 50  # pictures a forward
+
+
+def lime(
+    model: nn.Module, x: Tensor, passed: HeadPass, samples: int = 1000, features: int = 10
+) -> Tensor:
+    """Weights of a linear model of the probability on which superpixels are shown, by captum.
+
+    The picture is cut into superpixels by quickshift; one that is hidden has its mean colour.
+    Of the superpixels with the largest weights those with positive ones are shown.
+
+    features : so many of the superpixels
+
+    Source: Ribeiro et al., KDD 2016
+    """
+    likeness = get_exp_kernel_similarity_function("cosine", kernel_width=0.25)
+    maps = []
+    with published(model, x) as (network, pictures):
+        explainer = Lime(Probability(network), SkLearnRidge(alpha=1.0), similarity_func=likeness)
+        for picture, target in zip(pictures, passed.targets, strict=True):
+            colours = min_max(picture).permute(1, 2, 0).cpu().double().numpy()
+            parts = quickshift(colours, kernel_size=4, max_dist=200, ratio=0.2, rng=0)
+            parts = torch.from_numpy(np.ascontiguousarray(parts)).to(picture.device)
+            count = int(parts.max()) + 1
+            means = torch.zeros(3, count, device=picture.device).index_add(
+                1, parts.flatten(), picture.flatten(1)
+            ) / parts.flatten().bincount(minlength=count)
+            with torch.random.fork_rng(devices=[picture.device] if picture.is_cuda else []):
+                torch.manual_seed(SEED)
+                weights = explainer.attribute(
+                    picture[None], means[:, parts][None], int(target),
+                    feature_mask=parts[None, None], n_samples=samples,
+                    perturbations_per_eval=CHUNK, return_input_shape=False,
+                ).flatten()  # fmt: skip
+            weighty = torch.zeros_like(weights)
+            largest = weights.abs().topk(min(features, count)).indices
+            weighty[largest] = weights[largest].clamp(min=0)
+            maps.append(weighty[parts])
+    return torch.stack(maps).detach().float()
+
+
+@torch.inference_mode()
+def rise(
+    model: nn.Module,
+    x: Tensor,
+    passed: HeadPass,
+    masks: int = 0,
+    cells: int = 7,
+    open_share: float = 0.5,
+) -> Tensor:
+    """The mean of random masks, weighed by the class's probability under each: where a picture
+    has to be open for the network to keep its answer.
+
+    masks : how many; 0 takes what was published for the network's family, 4000 for VGG, else 8000
+    cells, open_share : as for `rise_masks`
+    Hidden places have the data's mean colour (0 after normalising). The sum is divided by the
+    number of masks and by `open_share`, as in the authors' code.
+
+    Source: Petsiuk et al., BMVC 2018; masks as in the comparisons of Gkartzonika et al., ECCV
+    workshops 2022
+    """
+    family = getattr(getattr(model, "backbone", None), "family", "")
+    count = masks or _MASKS.get(family, _MASKS[""])
+    total = torch.zeros(len(x), *x.shape[-2:], device=x.device)
+    with evaluating(model):
+        for some in rise_masks(x.shape[-2:], count, cells, open_share, x.device):
+            for image, (picture, target) in enumerate(zip(x, passed.targets, strict=True)):
+                logits = model(picture * some[:, None]).float()
+                total[image] += torch.tensordot(logits.softmax(dim=1)[:, target], some, dims=1)
+    return total / count / open_share
+
+
+def rise_masks(
+    size: tuple[int, int], count: int, cells: int, open_share: float, device: torch.device
+) -> Iterator[Tensor]:
+    """(mask, height, width) in 0-1, some at a time; the same masks for all pictures of a size.
+
+    cells      : of a side of the grids that are drawn, each cell open by chance
+    open_share : that chance
+    A grid is enlarged to a cell more than the picture and cut to it at a place drawn by lot.
+    """
+    rng = np.random.default_rng(SEED)
+    cell = [math.ceil(side / cells) for side in size]
+    grids = torch.from_numpy(rng.random((count, cells, cells)) < open_share)
+    shifts = torch.from_numpy(np.stack([rng.integers(0, side, count) for side in cell], axis=1))
+    enlarging = [_enlarging(cells, (cells + 1) * side).to(device) for side in cell]
+    for drawn, shift in zip(grids.split(_MASKED), shifts.split(_MASKED), strict=True):
+        rows, columns = (
+            weights[by[:, None].to(device) + torch.arange(side, device=device)]
+            for weights, by, side in zip(enlarging, shift.T, size, strict=True)
+        )
+        yield rows @ drawn.to(device, torch.float32) @ columns.transpose(1, 2)
+
+
+def _enlarging(cells: int, side: int) -> Tensor:
+    """(side, cells) weights that enlarge a line linearly, as scikit-image does: beyond the middle
+    of the outermost cell the line is mirrored there."""
+    at = ((torch.arange(side, dtype=torch.float64) + 0.5) * cells / side - 0.5).abs()
+    at = torch.where(at > cells - 1, 2 * (cells - 1) - at, at)
+    return (1 - (at[:, None] - torch.arange(cells)).abs()).clamp(min=0).float()

@@ -1,0 +1,85 @@
+"""What all explanations of pixels share: the network as published, its gradients, how they are
+shown.
+
+All are of the class that is asked for and, but for guided backpropagation, of its probability,
+as in the COSE study. Of gradients the sum of the colours' absolute values is shown, cut off at
+the 99th percentile.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from lib.maps.forward import evaluating
+from lib.maps.methods import min_max
+
+SEED = 20240803
+CHUNK = 16  # pictures a backward, or a forward of LIME's
+_CUT = 0.99
+
+
+class Probability(nn.Module):
+    """(image, class) probabilities of a model."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x).softmax(dim=1)
+
+
+@contextmanager
+def published(
+    model: nn.Module, x: Tensor, exact: bool = False
+) -> Iterator[tuple[nn.Module, Tensor]]:
+    """The network as published and the pictures, with gradients at hand; the network is
+    afterwards as it was.
+
+    exact : a copy of the network in float64, and the pictures in it, where the device has it
+    """
+    network = getattr(model, "plain", None) or model
+    with torch.inference_mode(False), torch.enable_grad():
+        pictures = x.contiguous().detach().clone()  # FastViT's backward crashes on channels-last
+        if exact and x.device.type != "mps":
+            network, pictures = _in_float64(network), pictures.double()
+        required = [(p, p.requires_grad) for p in network.parameters()]
+        with evaluating(network):
+            try:
+                for parameter, _ in required:
+                    parameter.requires_grad_(False)
+                yield network, pictures
+            finally:
+                for parameter, require in required:
+                    parameter.requires_grad_(require)
+
+
+def _in_float64(network: nn.Module) -> nn.Module:
+    if not hasattr(network, "with_network"):
+        return copy.deepcopy(network).double()
+    # The halves of a study's model hold its network by other means than attributes.
+    made = network.with_network(copy.deepcopy(network.network)).double()
+    made.precision = "float32"  # as it is, without autocast
+    return made
+
+
+def shown(attribution: Tensor) -> Tensor:
+    """(image, 3, side, side) -> (image, side, side) from 0 to 1, without the highest hundredth."""
+    total = attribution.detach().abs().sum(dim=1)
+    cut = total.flatten(1).quantile(_CUT, dim=1)[:, None, None]
+    return min_max(total.minimum(cut)).float()
+
+
+def gradient(network: nn.Module, x: Tensor, targets: Tensor) -> Tensor:
+    """Of the network's output for each picture's own target, (image, 3, side, side)."""
+    found = []
+    for some, asked in zip(x.split(CHUNK), targets.split(CHUNK), strict=True):
+        leaf = some.detach().clone().requires_grad_()
+        chosen = network(leaf).gather(1, asked[:, None]).sum()
+        found.append(torch.autograd.grad(chosen, leaf)[0])
+    return torch.cat(found)
