@@ -270,7 +270,8 @@ def _explained(
     count = class_count(model)
     if given and len(given) != count:
         raise ValueError(
-            f"--class-names names {len(given)} classes, and {asked.name} answers by {count}"
+            f"--class-names names {len(given)} classes, and {asked.name} answers by {count}: give "
+            "one line per class, in the order of the model's answers"
         )
     names = given or class_names(count, asked.on_the_demo)
     try:
