@@ -59,8 +59,8 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("pictures", nargs="*", type=Path, metavar="PICTURE",
-        help="any picture files; the centred square of each is used")  # fmt: skip
+    add("pictures", nargs="*", type=Path, metavar="IMAGE",
+        help="any image files; the centred square of each is used")  # fmt: skip
     add("--model", nargs="+", action="extend", default=[], metavar="KEY",
         help="one or several, see below (default: convnext_tiny)")  # fmt: skip
     form = parser.add_mutually_exclusive_group()
@@ -78,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--class-names", type=Path, metavar="FILE",
         help="their names, one a line (default: ImageNet's for 1000, else numbers)")  # fmt: skip
     add("--out", type=Path, metavar="FILE.png",
-        help="in a folder that is there (default: PICTURE_MODEL_METHOD.png, here)")  # fmt: skip
+        help="in a folder that is there (default: IMAGE_MODEL_METHOD.png, here)")  # fmt: skip
     add("--extend", default="", metavar="FILE.py",
         help="own models and methods, see docs/own-models.md")  # fmt: skip
     add("--accept", **ACCEPT)
@@ -107,7 +107,7 @@ def _run(options: argparse.Namespace) -> None:
     )
     paths = list(dict.fromkeys(options.pictures))
     if not paths:
-        raise ValueError("no picture is named: dcls-cam PICTURE …")
+        raise ValueError("no image is named: dcls-cam IMAGE …")
     wished = {
         "device": options.device,
         "extend": options.extend and str(placed(Path(options.extend))),
@@ -168,7 +168,7 @@ def _refuse_too_many(pictures: int, models: Sequence[AskedModel], methods: int) 
     count = pictures * len(models) * methods
     if count > MOST_MAPS:
         raise ValueError(
-            f"{pictures} pictures, {len(models)} models and {methods} methods are {count} maps, "
+            f"{pictures} images, {len(models)} models and {methods} methods are {count} maps, "
             f"and one call makes {MOST_MAPS} at most: ask for fewer at a time"
         )
 
@@ -176,7 +176,7 @@ def _refuse_too_many(pictures: int, models: Sequence[AskedModel], methods: int) 
 def _name(paths: Sequence[Path], models: Sequence[AskedModel], methods: Sequence[CamMethod]) -> str:
     """Of the file to write: what there is one of by its name, the others by how many they are."""
     parts = {
-        "pictures": [path.stem for path in paths],
+        "images": [path.stem for path in paths],
         "models": [model.name for model in models],
         "methods": [method.key for method in methods],
     }
@@ -198,7 +198,7 @@ def _refuse_out(out: Path, read: Iterable[Path]) -> None:
     ours = re.compile(rf"{re.escape(out.stem)}(_\d+)?\.(png|npy|npz)", re.I)
     for path in read:
         if path.resolve().parent == folder and ours.fullmatch(path.resolve().name):
-            raise ValueError(f"--out {out} would replace the picture {path}; choose another name")
+            raise ValueError(f"--out {out} would replace the image {path}; choose another name")
 
 
 def _read(paths: Sequence[Path]) -> list[np.ndarray]:
@@ -208,7 +208,7 @@ def _read(paths: Sequence[Path]) -> list[np.ndarray]:
     for path in paths:
         try:
             if path.is_dir():
-                raise ValueError(f"{path} is a folder: name the pictures in it")
+                raise ValueError(f"{path} is a folder: name the images in it")
             if not path.is_file():
                 raise ValueError(f"there is no file {path}")
             pixels.append(load_square(path))
@@ -270,7 +270,8 @@ def _explained(
     count = class_count(model)
     if given and len(given) != count:
         raise ValueError(
-            f"--class-names names {len(given)} classes, and {asked.name} answers by {count}"
+            f"--class-names names {len(given)} classes, and {asked.name} answers by {count}: give "
+            "one line per class, in the order of the model's answers"
         )
     names = given or class_names(count, asked.on_the_demo)
     try:
@@ -383,7 +384,7 @@ def _write_grid(
         np.savez_compressed(
             file,
             maps=maps,
-            pictures=np.array([str(path) for path in paths]),
+            images=np.array([str(path) for path in paths]),
             models=np.array([model.name for model in models]),
             methods=np.array([method.key for method in methods]),
             classes=classes,

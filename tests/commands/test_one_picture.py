@@ -69,7 +69,7 @@ def test_a_grid_holds_each_pictures_maps_by_each_model_and_method(tmp_path, caps
     said = capsys.readouterr().out
     assert status == 0
     made = np.load(out.with_suffix(".npz"))
-    assert made["pictures"].tolist() == [first, second]
+    assert made["images"].tolist() == [first, second]
     assert made["models"].tolist() == ["resnet50", "convnext_tiny_dcls"]
     assert made["methods"].tolist() == ["layer_cam", "grad_cam"]
     assert made["maps"].shape == (2, 2, 2, 224, 224)
@@ -124,7 +124,7 @@ def test_pictures_that_cannot_be_read_are_all_named_before_a_model_is_loaded(
     many = [good] + [picture(tmp_path / f"{n}.png", (8, 8)) for n in range(MOST_MAPS // 8)]
     assert main([*many, "--model", "resnet50", "convnext_tiny", "--both", "--method", "grad_cam",
                  "layer_cam"]) == 2  # fmt: skip
-    assert f"61 pictures, 4 models and 2 methods are 488 maps, and one call makes {MOST_MAPS}" in (
+    assert f"61 images, 4 models and 2 methods are 488 maps, and one call makes {MOST_MAPS}" in (
         capsys.readouterr().err
     )
 
@@ -349,7 +349,7 @@ def test_wishes_that_cannot_be_met_are_named(tmp_path, capsys):
         ([good, "--weights", "nowhere.pth"], "unknown weights"),
         ([good, "--weights", "paper", "--dcls"], "convnext_dcls_tiny"),
         ([good, "--out", str(tmp_path / "m.gif")], "must end in .png"),
-        ([], "no picture is named"),
+        ([], "no image is named"),
         ([str(tmp_path)], "is a folder"),
         ([good, "--out", str(tmp_path / "new" / "m.png")], "there is no folder"),
         ([good, "--model", "vgg16", "--dcls"], "vgg16 has no DCLS form"),
@@ -374,7 +374,7 @@ def test_the_picture_itself_is_never_replaced(tmp_path, capsys):
     Image.fromarray(np.full((50, 50, 3), 99, np.uint8)).save(picture)
     before = picture.read_bytes()
     assert main([str(picture), "--out", str(tmp_path / "." / "in.png")]) == 2
-    assert "would replace the picture" in capsys.readouterr().err
+    assert "would replace the image" in capsys.readouterr().err
     assert picture.read_bytes() == before
 
 
