@@ -231,7 +231,7 @@ def test_guided_backpropagation_leaves_nothing_behind_and_needs_rectifiers(pictu
 # --- RISE ------------------------------------------------------------------------------------
 
 
-class Bright(nn.Module):
+class Bright(InHalves, nn.Module):
     """Sure of class 0 where the upper left quarter is bright."""
 
     backbone = SimpleNamespace(family="vgg")
