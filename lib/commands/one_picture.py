@@ -36,11 +36,14 @@ def build_parser() -> argparse.ArgumentParser:
     def listed(table) -> str:
         return ", ".join(table)
 
+    notes = [f"  {m.key}: {m.note}" for m in METHODS.values() if m.note]
     parser = argparse.ArgumentParser(
         prog="dcls-cam",
         description="The map of one picture: an overlay as PNG, the raw map as .npy beside it, "
         "and the five likeliest classes.",
-        epilog=f"models: {listed(BACKBONES)}\n\nmethods: {listed(METHODS)}",
+        epilog="\n".join(
+            [f"models: {listed(BACKBONES)}", "", f"methods: {listed(METHODS)}", "", *notes]
+        ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
