@@ -207,6 +207,8 @@ def _print_lists(steps) -> None:
         print(f"\n{title} (--{title})")
         for row in table.values():
             print(f"  {row.key:<20} {row.label}")
+            if note := getattr(row, "note", ""):
+                print(f"    {note}")
 
 
 def _here() -> str:

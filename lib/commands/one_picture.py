@@ -48,13 +48,16 @@ def build_parser() -> argparse.ArgumentParser:
     def listed(table) -> str:
         return ", ".join(table)
 
+    notes = [f"  {m.key}: {m.note}" for m in METHODS.values() if m.note]
     parser = argparse.ArgumentParser(
         prog="dcls-cam",
         description="Heatmaps of images. One image, model and method: an overlay as PNG, the raw "
         "map as .npy beside it, and the five likeliest classes. Several of any of them: a grid as "
         "PNG, and all raw maps as .npz beside it.",
-        epilog=f"models: {listed(BACKBONES)}; with DCLS: convnext_tiny_dcls, …\n\n"
-        f"methods: {listed(METHODS)}",
+        epilog="\n".join(
+            [f"models: {listed(BACKBONES)}; with DCLS: convnext_tiny_dcls, …", "",
+             f"methods: {listed(METHODS)}", "", *notes]
+        ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -266,13 +266,15 @@ METHODS: Table[CamMethod] = Table(
         _pixel("integrated_gradients", "Integrated Gradients", _GRADIENTS, 3 * 25,
                "The mean gradient at 25 places evenly apart, both ends among them, as in the "
                "authors' package; another quadrature gives another map."),
-        _pixel("integrated_gradients_legendre", "Integrated Gradients, Gauss-Legendre",
+        _pixel("integrated_gradients_legendre", "Integrated Gradients, Gauss–Legendre",
                _GRADIENTS, 3 * 25, "Gauss and Legendre's quadrature, as in captum."),
         _pixel("smooth_grad", "SmoothGrad", _GRADIENTS, 3 * 50,
                "The noise is the same for every picture and network."),
         _pixel("blur_ig", "BlurIG", _GRADIENTS, 3 * 100, ""),
-        _pixel("guided_ig", "GuidedIG", _GRADIENTS, 3 * 200,
-               "In float64, where the device has it."),
+        # A gradient in float64 takes about as long as three.
+        _pixel("guided_ig", "GuidedIG", _GRADIENTS, 3 * 3 * 200,
+               "In float64, where the device has it: in float32 a map depends on the pictures that "
+               "are computed with it; a picture changed by a millionth has another map in either."),
         _pixel("guided_backprop", "guided backpropagation", _RECTIFIED, 3,
                "Of the logit; only `nn.ReLU` is guided: a network without one, such as ConvNeXt, "
                "gives the plain gradient."),
@@ -283,8 +285,8 @@ METHODS: Table[CamMethod] = Table(
                "8,000 random masks of 7 x 7 cells, for VGG 4,000, the same for every picture and "
                "network.", plain=False),
         _summed("random_cam", "random channel weights (control)",
-                  "A control: it follows the features, with the same random weights for every "
-                  "picture."),
+                "A control: it follows the features, with the same random weights for all "
+                "pictures and networks of as many channels."),
     ],
 )  # fmt: skip
 

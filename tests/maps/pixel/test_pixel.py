@@ -140,6 +140,39 @@ def test_paths_account_for_the_whole_difference():
     np.testing.assert_allclose(gaussian_blur(x, 3.3), expected, atol=1e-5)
 
 
+def literal_guided_ig(slope_at, end: np.ndarray, steps=200, fraction=0.25, most=0.02):
+    """Algorithm 1 with the authors' settings and their order of steps."""
+    at, total = np.zeros_like(end), np.zeros_like(end)
+    length = np.abs(end).sum()
+    for step in range(1, steps + 1):
+        gradient = slope_at(at)
+        size, gamma = np.abs(gradient), np.inf
+        behind, ahead = max(step / steps - most, 0) * end, min(step / steps + most, 1) * end
+        while gamma > 1:
+            before = at.copy()
+            late = at / end < max(step / steps - most, 0)
+            at[late] = behind[late]
+            missing = np.abs(end - at).sum() - length * (1 - step / steps)
+            if abs(missing) < 1e-9:
+                total += (at - before) * gradient
+                break
+            size[at == ahead] = np.inf
+            chosen = (size <= np.quantile(size, fraction, method="lower")) & (size < np.inf)
+            reach = np.abs(at - ahead)[chosen].sum()
+            gamma = missing / reach if reach > 0 else np.inf
+            at[chosen] = ahead[chosen] if gamma > 1 else (at + gamma * (ahead - at))[chosen]
+            total += (at - before) * gradient
+    return total
+
+
+def test_guided_ig_by_the_authors_algorithm():
+    model, x = Toy(), torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(2)) - 0.4
+    expected = literal_guided_ig(
+        lambda at: slope(model, torch.from_numpy(at)[None])[0].numpy(), x[0].double().numpy()
+    )
+    np.testing.assert_allclose(explained("guided_ig", model, x)[0], shown(expected), atol=1e-6)
+
+
 @pytest.mark.parametrize("key", ["resnet50", "convnext_tiny"])
 def test_guided_ig_is_computed_in_float64_by_a_copy(key, pictures):
     """A study's model holds its network by other ways than attributes; the copy's are its own."""
