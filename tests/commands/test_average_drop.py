@@ -103,7 +103,11 @@ def test_modules_of_all_variants_are_looked_at_before_any_work(
 def test_constant_maps_are_left_out_and_counted():
     rows = [
         (method, image, measure, value)
-        for method, values in {"a": (0.1, 0.2, 0.3), "b": (0.4, np.nan, 0.8), "c": (np.nan,) * 3}.items()
+        for method, values in {
+            "a": (0.1, 0.2, 0.3),
+            "b": (0.4, np.nan, 0.8),
+            "c": (np.nan,) * 3,
+        }.items()
         for measure in ("average_drop_50%", "road_morf")
         for image, value in zip("xyz", values, strict=True)
     ]
