@@ -53,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
         "forty forwards more a picture")  # fmt: skip
     add("--road-noise", choices=NOISE_UNITS, default=NOISE_UNITS[0],
         help="ROAD's noise is 0.01 of the normalised picture, as in pytorch-grad-cam (default), or "
-        "of the 0-1 picture, as here before")  # fmt: skip
+        "of the 0-1 picture, as earlier here")  # fmt: skip
     add("--profile", default="paper", help=f"{', '.join(PROFILES)} (default: paper)")
     add("--out", type=Path, metavar="FILE.csv", help="a row per picture and measure, too")
     add("--device", default="auto")

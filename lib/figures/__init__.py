@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "plot_two_by_two"],
     "captions": ["CAPTIONS"],
     "cose": ["plot_consistency_against_sensitivity", "plot_cose_by_change", "plot_followed"],
+    "faithfulness": ["plot_faithfulness"],
     "heatmaps": ["overlay", "plot_heatmap_rows", "plot_kernels", "plot_receptive_fields"],
     "lcam": ["plot_against_grad_cam", "plot_looks", "plot_losses"],
     "map_grids": ["plot_map_grids"],

@@ -138,6 +138,14 @@ CAPTIONS: Table[Caption] = Table(
             f"features are large, which alone agrees with people. {_SCORE} {_BARS}",
         ),
         Caption(
+            "faithfulness_measures", "Faithfulness of CAM methods, measure by measure",
+            "A panel per measure, with its unit, whose definition it is, and the number of images; "
+            "a row per method that has every measure, a mark per model. Maps and probabilities are "
+            "of the predicted class. Average drop, deletion and road_morf are lower where a map is "
+            "more faithful, the others higher; let_through, the map's mean, is no merit, but who "
+            "hides less drops less. Bars: 95 % intervals over images.",
+        ),
+        Caption(
             "alignment_faithfulness", "Agreement with people against faithfulness",
             "A panel per model, a point per CAM method: its score, and the average drop of the "
             "predicted class's probability when the picture is masked with the map; left is more "

@@ -84,8 +84,9 @@ _NOTES = {
     "in five at 0.05 ÷ 8, with the spread seen here.",
     "threshold": "order: of ReLU and mean over channels; tied, attainable as above.",
     "faithfulness": "For the predicted class. average drop, deletion, road morf: less is more "
-    "faithful; increase, insertion, road lerf: more is; let through, the map's mean in per cent, "
-    "is no merit, but who hides less drops less.",
+    "faithful; increase, insertion, road lerf, road combined: more is; let through, the map's mean "
+    "in per cent, is no merit, but who hides less drops less. Average drop and increase as L-CAM "
+    "takes them, deletion and insertion as RISE, ROAD at 20, 50 and 80 % of the pixels.",
     "method_costs": "A map's time beyond the forward and head gradient that all methods share, in "
     "milliseconds and as a multiple of the network's forward; measured once, on this machine.",
     "cose": "Each explanation is of the class that the network predicts for that input. "

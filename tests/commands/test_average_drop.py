@@ -86,6 +86,17 @@ def test_what_is_asked_wrongly_is_said(
     assert re.search(why, capsys.readouterr().err)
 
 
+@pytest.mark.parametrize(("words", "unit"), [([], "normalised"), (["--road-noise", "picture"], "picture")])  # fmt: skip
+def test_roads_noise_is_of_the_unit_that_is_asked_for(words, unit, folder, monkeypatch, capsys):
+    def seen(*given):
+        raise ValueError(f"curves and unit: {given[-2:]}")
+
+    monkeypatch.setattr(average_drop, "score_folder", seen)
+    start = ["--profile", "demo", "--models", "resnet50", "--images", str(folder), "--curves"]
+    assert average_drop.main([*start, *words]) == 2
+    assert f"curves and unit: (True, '{unit}')" in capsys.readouterr().err
+
+
 def test_modules_of_all_variants_are_looked_at_before_any_work(
     folder, tmp_path, capsys, monkeypatch
 ):

@@ -11,6 +11,8 @@ LIVE = "tests/maps/test_live.py"
 CAM = "tests/maps/test_cam.py"
 CLICKME = "tests/people/test_clickme.py"
 CONTROLS = "tests/scores/test_controls.py"
+FAITHFULNESS = "tests/analyses/faithfulness/test_faithfulness.py"
+PACKAGE_METRICS = "tests/analyses/faithfulness/test_package_metrics.py"
 ELSEWHERE = "tests/maps/test_elsewhere.py"
 GAZE = "tests/people/stored/test_gaze.py"
 MEASURES = "tests/scores/test_measures.py"
@@ -26,6 +28,7 @@ OBSERVERS = "tests/scores/test_observers.py"
 RESULTS = "tests/scores/test_results.py"
 STATISTICS = "tests/scores/test_statistics.py"
 
+_FAITHFULNESS = "lib/analyses/faithfulness/"
 _STATISTICS = "lib/scores/statistics.py"
 _DECISIONS = "lib/scores/decisions.py"
 _CEILING = "lib/scores/ceiling.py"
@@ -403,6 +406,17 @@ MUTANTS = [
     Mutant("score_and_score_dcls_exchanged", _TABLE, '"": _row(summary, *place, False), "_dcls": _row(summary, *place, True)', '"": _row(summary, *place, True), "_dcls": _row(summary, *place, False)', (RESULTS,)),
     Mutant("difference_of_the_other_protocol", _TABLE, "gain = _row(gains, *place)", "gain = _row(gains, *place[:2], study.choices.protocols[0])", (RESULTS,)),
     Mutant("a_score_without_a_ceiling", _TABLE, ".where(known)", "", (RESULTS,)),
+    # faithfulness
+    Mutant("roads_noise_of_the_other_unit", _FAITHFULNESS + "removal.py", 'if unit == "normalised" else', 'if unit == "picture" else', (FAITHFULNESS,)),
+    Mutant("road_combined_the_other_way", _FAITHFULNESS + "removal.py", 'found["road_lerf"] - found["road_morf"]', 'found["road_morf"] - found["road_lerf"]', (FAITHFULNESS,)),
+    Mutant("roads_corners_weigh_as_sides", _FAITHFULNESS + "imputing.py", "add_(padded[..., 1:-1, :], alpha=2)", "add_(padded[..., 1:-1, :], alpha=1)", (FAITHFULNESS,)),
+    Mutant("imputed_only_roughly", _FAITHFULNESS + "imputing.py", "_RESIDUAL = 1e-9", "_RESIDUAL = 1e-4", (FAITHFULNESS,)),
+    Mutant("pixels_at_the_threshold_stay", _FAITHFULNESS + "package.py", "return maps >= cuts", "return maps > cuts", (PACKAGE_METRICS,)),
+    Mutant("otsu_the_right_way_round", _FAITHFULNESS + "package.py", "return levels <= cuts", "return levels > cuts", (PACKAGE_METRICS,)),
+    Mutant("drops_are_rises", _FAITHFULNESS + "package.py", "(-change).clamp(min=0)", "change.clamp(min=0)", (PACKAGE_METRICS,)),
+    Mutant("arcc_without_the_doubled_road", _FAITHFULNESS + "package.py", "(2 * combined(_ARCC_PERCENTILES))", "combined(_ARCC_PERCENTILES)", (PACKAGE_METRICS,)),
+    Mutant("a_flat_second_map_coheres", _FAITHFULNESS + "package.py", ".masked_fill(nothing.cpu(), torch.nan)\n", "\n", (PACKAGE_METRICS,)),
+    Mutant("gradients_of_explaining_stay", _FAITHFULNESS + "package.py", "parameter.grad = gradient", "pass", (PACKAGE_METRICS,)),
     # claims
     Mutant("six_of_eight_will_do", _RULES, "dcls_raises: int = 7", "dcls_raises: int = 6", (CLAIMS,)),
     Mutant("thirteen_of_sixteen_will_do", _RULES, "threshold_raises: int = 14", "threshold_raises: int = 13", (CLAIMS,)),

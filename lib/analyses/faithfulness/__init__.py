@@ -14,6 +14,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "imputing": ["imputed"],
     "package": ["PERCENTILES", "package_metrics", "summarise_package_metrics"],
     "removal": ["NOISE_UNITS", "ROAD_SHARES", "road", "road_noise"],
-    "study": ["COLUMNS", "SEED", "measured", "score_contrasted", "score_faithfulness",
-        "score_folder"],
+    "study": ["COLUMNS", "SEED", "measured", "score_faithfulness", "score_folder"],
 })  # fmt: skip

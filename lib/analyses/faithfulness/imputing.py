@@ -37,7 +37,7 @@ def imputed(pictures: Tensor, removed: Tensor, noise: Tensor) -> Tensor:
         raise ValueError("cannot impute an image that holds values which are not finite")
     known = exact * (1 - gone)
     filled = known + _solved(_around(known) * gone, gone, _RESIDUAL * known.abs().max())
-    return (filled + gone * noise.to(device)).to(pictures)
+    return (filled + gone * noise.to(device)).to(pictures.dtype).to(pictures.device)
 
 
 # Sums are made in place: on a CPU fresh memory costs more than the sums.

@@ -119,9 +119,9 @@ def package_metrics(
         suffix = "" if single else "Average"
         found |= {f"{name}{suffix}": mean(name, thresholds) for name in (_MORF, _LERF)}
         found["ROADCombined"] = combined(thresholds)
-    found["Complexity"] = shown.double().mean(dim=(1, 2)).cpu()
+    found["Complexity"] = shown.cpu().double().mean(dim=(1, 2))
     if again is not None:
-        found["Coherency"] = _coherency(shown, again).cpu()
+        found["Coherency"] = _coherency(shown, again)
         parts = (found["Coherency"], 1 - found["Complexity"],
                  (2 * combined(_ARCC_PERCENTILES)).clamp(0, 1))  # fmt: skip
         found["ARCC"] = 3 / sum(1 / (part + _TINY) for part in parts)

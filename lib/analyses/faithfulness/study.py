@@ -73,22 +73,6 @@ def score_faithfulness(
     return pd.concat(tables, ignore_index=True)[COLUMNS]
 
 
-def score_contrasted(
-    study: Study,
-    backbones: Sequence[Backbone],
-    methods: Sequence[CamMethod],
-    contrasted: Sequence[CamMethod],
-) -> pd.DataFrame:
-    """As `score_faithfulness`: average drop and increase in confidence of every method, and of the
-    first backbone and the contrasted methods also deletion, insertion and ROAD, on at most a sixth
-    of the pictures.
-    """
-    drops = score_faithfulness(study, backbones, methods, study.choices.few(4), False)
-    curved = score_faithfulness(study, backbones[:1], contrasted, study.choices.few(24), True)
-    more = curved[~curved.measure.isin(drops.measure.unique())]
-    return pd.concat([drops, more], ignore_index=True)
-
-
 def measured(
     model: StudyModel,
     methods: Sequence[CamMethod],
