@@ -190,9 +190,10 @@ def plot_followed(rows: Sequence[Followed], title: str) -> Figure:
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
         axes[0, column].set_title(row.title, fontsize=6)
-        words = "" if np.isnan(row.ssim) else f"SSIM {row.ssim:.2f}\n"
-        if f"{row.ssim:.2f}" != f"{row.corrected:.2f}":
-            words += f"({row.corrected:.2f})\n"
+        ssim, corrected = (f"{round(x, 2) + 0.0:.2f}" for x in (row.ssim, row.corrected))
+        words = "" if np.isnan(row.ssim) else f"SSIM {ssim}\n"
+        if ssim != corrected:
+            words = f"{words.rstrip()} ({corrected})\n"
         words += row.answer if column == 0 or row.answer != rows[0].answer else "same answer"
         axes[2, column].set_xlabel(words, fontsize=6.5)
     for ax, name in zip(axes[:, 0], ("picture", "explanation", "brought back"), strict=True):

@@ -481,9 +481,7 @@ def test_maps_built_to_follow_be_random_or_be_constant(three):
     assert summary.loc["nothing", "n_undefined"] == 4 * 48
     assert summary.loc["grey", "cells"] == 224
     assert summary.loc["noise", "cells"] == 7
-
-
-def test_finer_maps_are_compared_at_the_layers_cells_too(three):
+    # Finer maps are compared at the layer's cells, too.
     coarse = three[three.method == "noise"]
     fine = three[three.method == "grey"]
     for reading in ("published", "corrected"):
