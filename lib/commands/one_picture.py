@@ -55,8 +55,13 @@ def build_parser() -> argparse.ArgumentParser:
         "map as .npy beside it, and the five likeliest classes. Several of any of them: a grid as "
         "PNG, and all raw maps as .npz beside it.",
         epilog="\n".join(
-            [f"models: {listed(BACKBONES)}; with DCLS: convnext_tiny_dcls, …", "",
-             f"methods: {listed(METHODS)}", "", *notes]
+            [
+                f"models: {listed(BACKBONES)}; with DCLS: convnext_tiny_dcls, …",
+                "",
+                f"methods: {listed(METHODS)}",
+                "",
+                *notes,
+            ]
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -160,6 +160,7 @@ CAPTIONS: Table[Caption] = Table(
             "score that follow the picture perfectly and are unrelated once the answer changes: no "
             "bound, as maps can become opposed. The control has one random set of channel weights "
             "for all pictures: it follows the features, and so both the picture and the answer. "
+            "Each map is scaled to 0-1, as published (docs/cose.md). "
             "Bars, where there are any: 95 % bootstrap intervals over pictures.",
         ),
         Caption(
@@ -172,8 +173,9 @@ CAPTIONS: Table[Caption] = Table(
             "cose_followed", "Explanations of changed pictures, brought back",
             "A picture, the largest change of each kind that COSE made of it, the explanation of "
             "each, and where it lies on the unchanged picture; uncovered is what left it. SSIM "
-            "compares it with the first column's; it should be high where the answer is the same, "
-            f"low where it is another. {_MAPS}",
+            "compares it with the first column's, as published and, in brackets where it differs, "
+            "corrected; it should be high where the answer is the same, low where it is another. "
+            f"{_MAPS}",
         ),
         Caption(
             "lcam_losses", "L-CAM: the loss while it is trained",

@@ -95,7 +95,9 @@ _NOTES = {
     "maps of this resolution, and of maps that follow the picture perfectly and are unrelated "
     "once the answer changes (no bound); matched: COSE once finer maps are averaged to the "
     "layer's cells; n kept, n changed: pairs; n undefined: pairs of two constant maps. No "
-    "intervals of fewer than twelve pictures.",
+    "intervals of fewer than twelve pictures. Published: each map scaled to 0-1, as its explainer "
+    "gives it; corrected: where part of the picture left it, scaled within what stayed, and whole "
+    "windows alone.",
     "cose_dcls": "Paired by picture, over those that both networks have right; 95 % intervals, not "
     "corrected for their number.",
     "lcam_against_grad_cam": "difference: paired by picture, mean over models, with its 95 % "

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 LIVE = "tests/maps/test_live.py"
 CAM = "tests/maps/test_cam.py"
 CLICKME = "tests/people/test_clickme.py"
+COSE = "tests/analyses/cose/test_cose.py"
 CONTROLS = "tests/scores/test_controls.py"
 FAITHFULNESS = "tests/analyses/faithfulness/test_faithfulness.py"
 PACKAGE_METRICS = "tests/analyses/faithfulness/test_package_metrics.py"
@@ -57,6 +58,24 @@ class Mutant:
 
 
 MUTANTS = [
+    Mutant("cose_of_unscaled_maps", "lib/analyses/cose/readings.py",
+           "return min_max(enlarge(min_max(small), side))", "return enlarge(small, side)",
+           (COSE + "::test_the_published_reading_pair_by_pair",)),
+    Mutant("cose_mask_erodes_at_the_border", "lib/analyses/cose/readings.py",
+           "moves.partly, beyond=True", "moves.partly",
+           (COSE + "::test_the_published_reading_pair_by_pair",)),
+    Mutant("cose_corrected_keeps_what_came_in", "lib/analyses/cose/changes.py",
+           "share > _WHOLE", "share > 0.5",
+           (COSE + "::test_the_corrected_reading_pair_by_pair",)),
+    Mutant("cose_corrected_scales_by_what_left", "lib/analyses/cose/readings.py",
+           "return ((maps - low) / span).where(inside, 0)", "return maps.where(inside, 0)",
+           (COSE + "::test_an_explanation_that_follows_has_no_less_for_what_left_the_picture",)),
+    Mutant("cose_turns_about_a_corner_of_the_pixel", "lib/analyses/cose/changes.py",
+           "at = torch.linspace(-1, 1, side,", "at = torch.linspace(-0.99, 1, side,",
+           (COSE + "::test_the_published_reading_pair_by_pair",)),
+    Mutant("cose_counts_networks_for_consistency", "lib/analyses/cose/results.py",
+           "(known.condition == KEPT) & (known.group != MODEL)", "known.condition == KEPT",
+           (COSE + "::test_score_by_hand",)),
     Mutant("ties_take_the_least_rank", "lib/base/loops.py",
            "middle = (first + end - count) / 2", "middle = (2 * first + 1 - count) / 2",
            (SPEARMAN + "::test_ranks_equal_scipys_average_ranks",)),
