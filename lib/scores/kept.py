@@ -46,7 +46,8 @@ DETERMINING_CODE = (
     "lib.scores.agreements", "lib.scores.prepared", "lib.scores.scoring", "lib.scores.spearman",
 )  # fmt: skip
 _DETERMINING_PACKAGES = (
-    "torch", "timm", "dcls", "numpy", "numba", "grad-cam", "captum", "simplejpeg", "pillow",
+    "torch", "torchvision", "timm", "dcls", "numpy", "numba", "grad-cam", "captum", "scikit-image",
+    "scikit-learn", "simplejpeg", "pillow",
 )  # fmt: skip
 
 
