@@ -208,7 +208,10 @@ def _run(options: argparse.Namespace, study: Study) -> int:
         _write(beside(out, "summary"), summary)
         _write(beside(out, "parts"), by_change(pairs))
         write_json(out.with_suffix(".json"), _facts(options, study, folder, earlier, summary, work))
-        tqdm.write(printable(told(summary[summary.backbone == table.backbone[0]])))
+        this = (summary.backbone == table.backbone[0]) & (summary.dcls == table.dcls[0])
+        tqdm.write(printable(told(summary[this])))
+    if profile.caveat and not options.timm:
+        print(profile.caveat)
     if work.missed:
         lines = [f"{name}: {why}" for name, why in work.missed.items()]
         print(printable(f"left out:\n{in_lines(lines)}"), file=sys.stderr)
