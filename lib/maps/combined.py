@@ -48,9 +48,11 @@ def smoothed(method: CamMethod | str, *, eigen: bool = False, aug: bool = False)
             up (that package leaves the sign to chance)
     aug   : the mean of its maps of six changed pictures: as it is and mirrored, by 0.9, 1 and 1.1
             times the normalised picture
-    Raises ValueError for `eigen` of a method that sums no products.
+    Raises ValueError for `eigen` of a method that sums no products, and for a learned method.
     """
     row = METHODS[method] if isinstance(method, str) else method
+    if row.learned:
+        raise ValueError(f"{row.label} is learned, and is not smoothed afterwards")
     if eigen:
         if row.products is None:
             raise ValueError(
