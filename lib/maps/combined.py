@@ -97,8 +97,8 @@ def _of_six(method: CamMethod, model: nn.Module, x: Tensor, passed: HeadPass) ->
 def refine_cam(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
     """The product of several layers' Grad-CAM++, which sharpens the last layer's.
 
-    The layers are a study's network's last three stages, and those that were named of a network
-    in memory. Raises ValueError where there are no several.
+    The layers are two earlier stages and the study's layer, of a network in memory those that
+    were named. Raises ValueError where there are no several.
 
     Source: Domeniconi et al., "How to evaluate and refine your CAM", arXiv 2605.14641
     """
