@@ -11,7 +11,8 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,26 +94,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     all is done but what could not be read."""
     options = build_parser().parse_args(arguments)
     kept = "; what is done is kept, and the same command goes on from there"
-    return run("dcls-cose", lambda: _run(options), kept, "A smaller --batch-size may do")
+
+    def work() -> int:
+        with ExitStack() as held:
+            return _run(options, _study(options, held))
+
+    return run("dcls-cose", work, kept, "A smaller --batch-size may do")
 
 
-def timm_row(name: str, weights: str) -> Backbone:
-    """A network of timm's with weights of one's own, as a row of the table of models.
+@contextmanager
+def timm_network(name: str, weights: str) -> Iterator[Backbone]:
+    """A network of timm's with weights of one's own, in the table of models meanwhile.
 
     Raises ValueError naming what does not fit.
     """
     if not weights:
         raise ValueError("--timm needs --weights, the file of its weights")
-    key = re.sub(r"\W", "_", f"timm_{name}")
-    digest = hashlib.sha256(f"dcls-cose {name} {Path(weights).resolve()}".encode()).hexdigest()
-    if key in BACKBONES and BACKBONES[key].origin == digest:
-        return BACKBONES[key]
-    with rows_added_by(Path.cwd() / "dcls-cose", digest):
-        return add_model(key, timm=name, weights=weights, label=f"{name}, own weights")
+    key, before = re.sub(r"\W", "_", f"timm_{name}"), list(BACKBONES)
+    digest = hashlib.sha256(f"dcls-cose {name}".encode()).hexdigest()  # weights have their own
+    try:
+        with rows_added_by(Path.cwd() / "dcls-cose", digest):
+            row = add_model(key, timm=name, weights=weights, label=f"{name}, own weights")
+        yield row
+    finally:
+        BACKBONES.keep(before)
 
 
-def _study(options: argparse.Namespace) -> Study:
-    """The networks and methods that were asked for, with their profile's number of classes."""
+def _study(options: argparse.Namespace, held: ExitStack) -> Study:
+    """The networks and methods that were asked for."""
     if bool(options.timm) == bool(options.models):
         raise ValueError("give either --models or --timm NAME --weights FILE")
     if options.timm and options.extend:
@@ -130,7 +139,7 @@ def _study(options: argparse.Namespace) -> Study:
             options.profile, options.models, options.methods,
             data_dir=options.data_dir, extend=options.extend, **common,
         )  # fmt: skip
-    own = timm_row(options.timm, options.weights)
+    own = held.enter_context(timm_network(options.timm, options.weights))
     data = chosen_folder("data_dir", options.data_dir)
     return Study(
         Choices.of(options.profile, [own.key], options.methods, [own], data_dir=data, **common)
@@ -167,9 +176,8 @@ def _refuse_what_is_no_picture(folder: LabelledFolder) -> None:
             ) from None
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace, study: Study) -> int:
     out = options.out
-    study = _study(options)
     classes = options.classes if options.timm else study.choices.profile.classes
     folder = labelled_pictures(options.images, options.labels, options.list, classes, options.limit)
     profile = replace(study.choices.profile, classes=folder.classes or classes or _IMAGENET)

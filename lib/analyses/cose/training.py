@@ -1,0 +1,146 @@
+"""Train a network on a folder of classes, and keep it at some epochs: what COSE compares it with.
+
+Stochastic gradient descent, momentum 0.9, and a learning rate that falls along half a cosine.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import nn
+from tqdm import tqdm
+
+from lib.base.files import write_atomically
+from lib.base.geometry import Preprocessing
+from lib.networks.preprocessing import normalised
+from lib.networks.weights_files import WeightsError, read_weights
+from lib.people.labels import LabelledFolder
+from lib.people.picture_folders import FolderPictures, centre_crop
+
+FINAL, EARLIER, STATE, HISTORY = "final.safetensors", "earlier", "training.pt", "history.csv"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """keep_every : the network is kept after so many epochs, and at the end"""
+
+    epochs: int = 20
+    batch: int = 32
+    lr: float = 0.01
+    weight_decay: float = 1e-4
+    keep_every: int = 2
+    seed: int = 0
+
+
+def begin_with(network: nn.Module, path: Path) -> list[str]:
+    """Give a network a file's weights, but those of a last layer of other classes; returns their
+    names. Raises WeightsError where anything else does not fit."""
+    state, own = read_weights(path), network.state_dict()
+    head = {
+        name
+        for name, tensor in own.items()
+        if name in state and tensor.shape != state[name].shape
+        and tensor.shape[1:] == state[name].shape[1:]
+    }  # fmt: skip
+    try:
+        unlike = network.load_state_dict(
+            {name: t for name, t in state.items() if name not in head}, strict=False
+        )
+    except RuntimeError as error:
+        raise WeightsError(f"{path} does not fit: {error}") from None
+    misfits = sorted({*unlike.missing_keys, *unlike.unexpected_keys} - head)
+    if misfits or len(head) > 2:
+        raise WeightsError(f"{path} does not fit: {', '.join((misfits or sorted(head))[:5])}")
+    return sorted(head)
+
+
+def accuracy(network: nn.Module, held_out: LabelledFolder, geometry: Preprocessing) -> float:
+    """The share of pictures that are given their label."""
+    device, right = next(network.parameters()).device, 0
+    with torch.inference_mode():
+        for picture in held_out.pictures:
+            pixels = torch.from_numpy(centre_crop(picture.path, geometry).copy()).to(device)
+            x = normalised(pixels.permute(2, 0, 1)[None] / 255, geometry, torch.contiguous_format)
+            right += int(network(x).argmax()) == picture.label
+    return right / len(held_out.pictures)
+
+
+def train(
+    network: nn.Module,
+    geometry: Preprocessing,
+    pictures: FolderPictures,
+    labels: np.ndarray,
+    recipe: Recipe,
+    out: Path,
+    facts: Mapping,
+    held_out: LabelledFolder | None = None,
+) -> pd.DataFrame:
+    """Train where the network is, going on from what `out` holds of the same training.
+
+    facts : what else determines the training; a folder with another one's state is refused
+    Writes `final.safetensors`, `earlier/e002.safetensors` and so on, `history.csv`, which it
+    returns: `epoch, lr, loss, accuracy`. Raises ValueError.
+    """
+    asked = json.dumps(asdict(recipe) | dict(facts), sort_keys=True)
+    optimizer = torch.optim.SGD(
+        network.parameters(), recipe.lr, momentum=0.9, weight_decay=recipe.weight_decay
+    )
+    device, rows = next(network.parameters()).device, []
+    if (out / STATE).is_file():
+        kept = torch.load(out / STATE, map_location=device, weights_only=True)
+        if kept["asked"] != asked:
+            raise ValueError(f"{out} holds another training: choose another folder")
+        network.load_state_dict(kept["network"])
+        optimizer.load_state_dict(kept["optimizer"])
+        rows = kept["rows"]
+    count = len(pictures)
+    for epoch in range(1 + len(rows), 1 + recipe.epochs):
+        lr = recipe.lr / 2 * (1 + math.cos(math.pi * (epoch - 1) / recipe.epochs))
+        optimizer.param_groups[0]["lr"] = lr
+        torch.manual_seed(recipe.seed + epoch)  # what drops out is the same after a resumption
+        order = np.random.default_rng([recipe.seed, epoch]).permutation(count)
+        parts = [order[start : start + recipe.batch] for start in range(0, count, recipe.batch)]
+        parts = [part for part in parts if len(part) > 1]  # of one there is no batch norm
+        network.train()
+        losses = []
+        batches = zip(parts, pictures.batches(parts, recipe.seed, epoch), strict=True)
+        for part, batch in tqdm(batches, f"epoch {epoch}", len(parts), leave=False):
+            x = normalised(batch.to(device), geometry, torch.contiguous_format)
+            loss = F.cross_entropy(network(x), torch.from_numpy(labels[part]).to(device))
+            if not loss.isfinite():
+                raise ValueError(f"the loss of epoch {epoch} is not finite: a smaller --lr may do")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        network.eval()
+        right = accuracy(network, held_out, geometry) if held_out else math.nan
+        rows = [*rows, [epoch, lr, float(np.mean(losses)), right]]
+        tqdm.write(
+            f"epoch {epoch}: loss {rows[-1][2]:.3f}" + f", accuracy {right:.3f}" * bool(held_out)
+        )
+        if epoch == recipe.epochs or epoch % recipe.keep_every == 0:
+            last = epoch == recipe.epochs
+            _save(network, out / FINAL if last else out / EARLIER / f"e{epoch:03d}.safetensors")
+        with write_atomically(out / STATE) as partial:
+            torch.save({"asked": asked, "network": network.state_dict(), "rows": rows,
+                        "optimizer": optimizer.state_dict()}, partial)  # fmt: skip
+    history = pd.DataFrame(rows, columns=["epoch", "lr", "loss", "accuracy"])
+    with write_atomically(out / HISTORY) as partial:
+        history.to_csv(partial, index=False)
+    return history
+
+
+def _save(network: nn.Module, path: Path) -> None:
+    state = {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
+    with write_atomically(path) as partial:
+        save_file(state, partial)

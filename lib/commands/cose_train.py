@@ -1,0 +1,113 @@
+"""Train one of timm's networks on a folder of classes, for `dcls-cose`: `dcls-cose-train`."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lib.analyses.cose.training import EARLIER, FINAL, Recipe, begin_with, train
+from lib.base.fingerprint import sha256_of
+from lib.commands.cose import timm_network
+from lib.commands.running import run
+from lib.networks.building import build_network
+from lib.networks.weights_files import WeightsError
+from lib.people.labels import AUTO, LAYOUTS, labelled_pictures
+from lib.people.picture_folders import FolderPictures, PictureFolderError
+from lib.study.device import chosen_device
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dcls-cose-train",
+        description="Train one of timm's networks on a folder of classes, keeping it at some "
+        "epochs; see docs/cose.md.",
+        allow_abbrev=False,
+    )
+    add, recipe = parser.add_argument, Recipe()
+    add("--images", type=Path, required=True, metavar="FOLDER", help="a folder per class")
+    add("--labels", default=AUTO, metavar="HOW", help=f"{', '.join(LAYOUTS)} (default: {AUTO})")
+    add("--list", type=Path, metavar="FILE", help="pictures of FOLDER, as for dcls-cose")
+    add("--held-out", type=Path, metavar="FOLDER", help="tell the accuracy on these, each epoch")
+    add("--timm", required=True, metavar="NAME")
+    add("--classes", type=int, default=0, metavar="N", help="default: the folder's")
+    add("--start", type=Path, metavar="FILE",
+        help="weights to begin with, of other classes perhaps (default: random)")  # fmt: skip
+    add("--out", type=Path, required=True, metavar="FOLDER",
+        help=f"for {FINAL} and {EARLIER}/; a training that ended early goes on")  # fmt: skip
+    add("--epochs", type=int, default=recipe.epochs)
+    add("--keep-every", type=int, default=0, metavar="N",
+        help="keep the network after each N epochs (default: a tenth of all)")  # fmt: skip
+    add("--batch-size", type=int, default=recipe.batch)
+    add("--lr", type=float, default=recipe.lr)
+    add("--weight-decay", type=float, default=recipe.weight_decay)
+    add("--seed", type=int, default=recipe.seed)
+    add("--readers", type=int, default=2, help="processes that read pictures (default: 2)")
+    add("--device", default="auto")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status, 2 for what is wrong with what was asked."""
+    options = build_parser().parse_args(arguments)
+    return run(
+        "dcls-cose-train", lambda: _run(options), "; the same command goes on from the last epoch",
+        "A smaller --batch-size may do, which is another training",
+    )  # fmt: skip
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
+    for name, least in (("epochs", 1), ("keep_every", 0), ("batch_size", 2), ("seed", 0),
+                        ("readers", 0), ("weight_decay", 0), ("classes", 0)):  # fmt: skip
+        if not least <= getattr(options, name) < 2**63:
+            word = name.replace("_", "-")
+            raise ValueError(f"--{word} must be {least} or more, got {getattr(options, name)}")
+    if not 0 < options.lr < math.inf:
+        raise ValueError(f"--lr must be a finite number above 0, got {options.lr}")
+    keep = options.keep_every or max(1, options.epochs // 10)
+    return Recipe(
+        options.epochs, options.batch_size, options.lr, options.weight_decay, keep, options.seed
+    )
+
+
+def _run(options: argparse.Namespace) -> None:
+    recipe, device = _recipe(options), chosen_device(options.device)
+    folder = labelled_pictures(options.images, options.labels, options.list, options.classes)
+    held_out = None
+    if options.held_out:
+        held_out = labelled_pictures(options.held_out, classes=folder.classes)
+    if any(not found.classes or found.pictures[0].label is None
+           for found in (folder, held_out) if found):  # fmt: skip
+        raise PictureFolderError("nothing tells the classes of the pictures, or their number")
+    if len(folder.pictures) < 2:
+        raise PictureFolderError(f"{options.images} holds one picture: too few to train on")
+    with timm_network(options.timm, str(options.out / FINAL)) as row:
+        pass  # all that is wanted is its row
+    torch.manual_seed(recipe.seed)
+    network = build_network(row, False, num_classes=folder.classes)
+    if options.start:
+        if not options.start.is_file():
+            raise WeightsError(f"no weights at {options.start}")
+        anew = begin_with(network, options.start)
+        print(f"begins with {options.start}" + f", drawn anew: {', '.join(anew)}" * bool(anew))
+    paths = [picture.path for picture in folder.pictures]
+    side = row.preprocessing.crop
+    pictures = FolderPictures(paths, side, options.readers, options.images)
+    facts = pictures.facts() | {
+        "timm": options.timm,
+        "classes": [folder.classes, *folder.names],
+        "labels": [picture.label for picture in folder.pictures],
+        "start": sha256_of(options.start) if options.start else "",
+    }
+    labels = np.array([picture.label for picture in folder.pictures])
+    train(network.to(device), row.preprocessing, pictures, labels, recipe, options.out, facts,
+          held_out)  # fmt: skip
+    print(
+        f"trained: {options.out / FINAL}; score it by\n  dcls-cose --images FOLDER --timm "
+        f"{options.timm} --weights {options.out / FINAL} --checkpoints {options.out / EARLIER} "
+        "--out pairs.csv"
+    )
