@@ -21,6 +21,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "maps.cam": ["cam_maps"],
+    "maps.live": ["live_maps"],
     "networks.dcls": ["convert_to_dcls", "fold_dcls"],
     "networks.loading": ["load_model"],
     "scores.spearman": ["spearman_per_image"],

@@ -17,6 +17,7 @@ from lib.base.paths import ROOT
 from lib.networks.backbones import BACKBONES, THE_EIGHT
 from lib.networks.building import build_network
 from lib.networks.models import Provenance, StudyModel
+from lib.networks.taps import Halves
 from lib.people.stored.shards import Record, encode_jpeg
 from lib.scores.agreements import CONSTANT_MODEL_MAP, VALID
 from lib.scores.ceiling import HUMAN_CEILING, SPEARMAN_BROWN, Ceiling, Ceilings
@@ -36,6 +37,16 @@ CHROMIUM = next(
 
 # What a browser runs wherever it is not escaped; the name of a file cannot hold a slash.
 EVIL = "<img src=x onerror=window.ran=1>"
+
+
+class InHalves:
+    """What a toy of `features` and `head` needs besides to be tapped."""
+
+    def answered(self, x, features):
+        return self.head(features)
+
+    def opened(self, x, features=None):
+        return Halves(self.features, self.head).opened(x, features)
 
 
 # One backbone of each family.

@@ -40,10 +40,12 @@ def test_links_of_pages_lead_somewhere(page):
 def test_commands_of_pages_have_their_options():
     from lib.commands.average_drop import build_parser as average_drop
     from lib.commands.lcam import build_parser as lcam
+    from lib.commands.one_picture import build_parser as cam
     from run_all import build_parser as run_all
 
     parsers = {
         "python run_all.py": run_all, "dcls-lcam": lcam, "dcls-average-drop": average_drop,
+        "dcls-cam": cam,
     }  # fmt: skip
     for page in [*PAGES, ROOT / "README.md"]:
         for name, parser in parsers.items():

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib.analyses.faithfulness import ends_of
+from lib.analyses.faithfulness.definitions import ends_of
+from lib.analyses.faithfulness.study import score_faithfulness
 from lib.maps.forward import enlarge, head_pass
 from lib.maps.methods import METHODS, CamMethod
 from lib.maps.placed import heatmaps
@@ -86,6 +87,19 @@ def alignment(scores: pd.DataFrame, ceilings: Ceilings) -> pd.DataFrame:
     by = ["backbone", "dcls", "method"]
     table = means_by(valid, by, "score", "score", lambda key: (-most[key[0]], most[key[0]]))
     return table.assign(ceiling=table.backbone.map(ceiling))
+
+
+def score_contrasted(
+    study: Study, backbones: Sequence[Backbone], methods: Sequence[CamMethod]
+) -> pd.DataFrame:
+    """As `score_faithfulness`: average drop and increase in confidence of every method; of the
+    first backbone and the contrasted methods, on a sixth of the images, also deletion, insertion
+    and ROAD."""
+    drops = score_faithfulness(study, backbones, methods, study.choices.few(4), False)
+    few = study.choices.few(24)
+    more = score_faithfulness(study, backbones[:1], contrasted(methods), few, True)
+    more = more[~more.measure.isin(drops.measure.unique())]
+    return pd.concat([drops, more], ignore_index=True)
 
 
 def summarise_faithfulness(values: pd.DataFrame) -> pd.DataFrame:

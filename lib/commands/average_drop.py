@@ -1,4 +1,4 @@
-"""Average drop and increase in confidence on a folder of pictures: `dcls-average-drop`.
+"""Average drop, increase in confidence and ROAD on a folder of pictures: `dcls-average-drop`.
 
 As L-CAM's study takes them: pictures of ImageNet's validation folder, their shorter side resized
 to 256 and the centre cut out, each map that of the class which the network predicts. No human
@@ -14,7 +14,9 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from lib.analyses.faithfulness import ends_of, score_folder
+from lib.analyses.faithfulness.definitions import define_measures, ends_of
+from lib.analyses.faithfulness.removal import NOISE_UNITS
+from lib.analyses.faithfulness.study import score_folder
 from lib.base.files import refuse_as_output, write_atomically
 from lib.base.paths import shown
 from lib.base.spreadsheets import csv_text
@@ -27,13 +29,13 @@ from lib.study.profiles import PROFILES
 from lib.study.study import Study
 
 PICTURES = 2000  # of the published study
-_BATCH = 16
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dcls-average-drop",
-        description="Average drop and increase in confidence on a folder of pictures.",
+        description="Average drop and increase in confidence on a folder of pictures; with "
+        "--curves also ROAD, insertion and deletion.",
         epilog=f"methods: {', '.join(METHODS)}",
         allow_abbrev=False,
     )
@@ -47,7 +49,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--models", nargs="+", default=[], metavar="KEY", help="default: all, plain and DCLS")
     add("--methods", nargs="+", default=["grad_cam", "threshold_grad_cam"], metavar="KEY")
     add("--curves", action="store_true",
-        help="also ROAD, insertion and deletion: some forty forwards more a picture")  # fmt: skip
+        help="also ROAD (most and least relevant first, combined), insertion and deletion: some "
+        "forty forwards more a picture")  # fmt: skip
+    add("--road-noise", choices=NOISE_UNITS, default=NOISE_UNITS[0],
+        help="ROAD's noise is 0.01 of the normalised picture, as in pytorch-grad-cam (default), or "
+        "of the 0-1 picture, as earlier here")  # fmt: skip
     add("--profile", default="paper", help=f"{', '.join(PROFILES)} (default: paper)")
     add("--out", type=Path, metavar="FILE.csv", help="a row per picture and measure, too")
     add("--device", default="auto")
@@ -85,7 +91,14 @@ def _run(options: argparse.Namespace) -> None:
     for backbone, dcls in variants:
         tables.append(
             score_folder(
-                study.networks, backbone, dcls, methods, paths, options.images, options.curves
+                study.networks,
+                backbone,
+                dcls,
+                methods,
+                paths,
+                options.images,
+                options.curves,
+                options.road_noise,
             )
         )
         tqdm.write(means_in_words(tables[-1], study.inputs.weights_name(backbone.key, dcls)))
@@ -95,12 +108,14 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def means_in_words(table: pd.DataFrame, name: str) -> str:
-    """A variant's means, a column per method, and of how many pictures they are."""
+    """A variant's means, a row per measure with its unit, a column per method, and of how many
+    pictures they are; `faithful` says whether less or more is more faithful."""
     by = ["method", "measure"]
     means = means_by(table, by, "value", "value", lambda key: ends_of(key[-1]))
+    digits = [1 if ends_of(key)[1] == 100 else 3 for key in means.measure]  # per cent, probability
     means["value"] = [
-        f"{v:.1f} ({low:.1f} – {high:.1f})"
-        for v, low, high in zip(means.value, means.low, means.high, strict=True)
+        f"{v:.{d}f} ({low:.{d}f} – {high:.{d}f})"
+        for v, low, high, d in zip(means.value, means.low, means.high, digits, strict=True)
     ]
     wide = means.pivot(index="measure", columns="method", values="value")
     wide = wide.reindex(index=means.measure.unique(), columns=means.method.unique())
@@ -108,5 +123,7 @@ def means_in_words(table: pd.DataFrame, name: str) -> str:
     covered = table.dropna(subset="value").groupby("method").image_id.nunique()
     covered = covered.reindex(wide.columns, fill_value=0).rename("pictures with a map")
     wide = pd.concat([covered.to_frame().T, wide])
+    defined = define_measures(table).set_index("measure")[["unit", "faithful"]]
+    wide = defined.reindex(wide.index, fill_value="").join(wide)
     pictures = table.image_id.nunique()
     return f"{name}, {pictures} pictures, means with 95 % intervals\n{wide.to_string()}"

@@ -1,35 +1,47 @@
-"""One picture, one network, one method: overlay, raw map and classes.
+"""Heatmaps of single images: `dcls-cam`.
 
-dcls-cam PICTURE --model convnext_tiny --dcls --method threshold_grad_cam
+One image, one model and one method give an overlay and the raw map. Several of any of them give
+a grid, and all raw maps in one file.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from PIL import Image
 
 from lib.base.files import write_atomically
-from lib.base.tables import unknown_name
+from lib.base.geometry import DELIVERED_SIZE
+from lib.base.words import in_lines, printable
+from lib.commands.asked_models import WEIGHTS, AskedModel, class_count, variants
+from lib.commands.class_words import class_meant, class_names, in_words, read_class_names
 from lib.commands.running import ACCEPT, accepted, print_remarks, run
 from lib.figures.heatmaps import overlay
-from lib.maps.methods import METHODS
+from lib.figures.map_grids import plot_map_grids
+from lib.figures.style import use_study_style
+from lib.maps.methods import METHODS, CamMethod
 from lib.maps.placed import heatmaps
-from lib.networks.backbones import BACKBONES, variant_name
-from lib.networks.loading import load_model
+from lib.networks.backbones import BACKBONES
 from lib.networks.models import StudyModel
 from lib.people.photographs import load_square
-from lib.study.extension import load_extension
-from lib.study.inputs import MissingInputs
+from lib.study.extension import load_extension, placed
+from lib.study.inputs import chosen_folder
 from lib.study.profiles import PROFILES
-from lib.study.study import Study
 
-WEIGHTS = ("demo", "paper", "timm", "random")
+MOST_MAPS = 480  # of one call, all in memory at once
+_LIKELIEST = 5
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -39,107 +51,49 @@ def build_parser() -> argparse.ArgumentParser:
     notes = [f"  {m.key}: {m.note}" for m in METHODS.values() if m.note]
     parser = argparse.ArgumentParser(
         prog="dcls-cam",
-        description="The map of one picture: an overlay as PNG, the raw map as .npy beside it, "
-        "and the five likeliest classes.",
+        description="Heatmaps of images. One image, model and method: an overlay as PNG, the raw "
+        "map as .npy beside it, and the five likeliest classes. Several of any of them: a grid as "
+        "PNG, and all raw maps as .npz beside it.",
         epilog="\n".join(
-            [f"models: {listed(BACKBONES)}", "", f"methods: {listed(METHODS)}", "", *notes]
+            [
+                f"models: {listed(BACKBONES)}; with DCLS: convnext_tiny_dcls, …",
+                "",
+                f"methods: {listed(METHODS)}",
+                "",
+                *notes,
+            ]
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("picture", type=Path, help="any picture file; its centred square is used")
-    parser.add_argument("--model", default="convnext_tiny", metavar="KEY", help="see below")
-    parser.add_argument("--dcls", action="store_true", help="the variant with DCLS")
-    parser.add_argument("--method", default="threshold_grad_cam", metavar="KEY", help="see below")
-    parser.add_argument(
-        "--weights", default="demo", metavar="WHICH",
+    add = parser.add_argument
+    add("pictures", nargs="*", type=Path, metavar="IMAGE",
+        help="any image files; the centred square of each is used")  # fmt: skip
+    add("--model", nargs="+", action="extend", default=[], metavar="KEY",
+        help="one or several, see below (default: convnext_tiny)")  # fmt: skip
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--dcls", action="store_true", help="every model with DCLS")
+    form.add_argument("--both", action="store_true", help="every model without and with DCLS")
+    add("--method", nargs="+", action="extend", default=[], metavar="KEY",
+        help="one or several, see below (default: threshold_grad_cam)")  # fmt: skip
+    add("--weights", default="", metavar="WHICH",
         help=f"{listed(WEIGHTS)}, or a file; demo: miniatures that know twelve invented classes, "
-        "paper: the published files in data/ (default: demo)",
-    )  # fmt: skip
-    parser.add_argument("--target", default="", metavar="CLASS",
-                        help="a class's number or name (default: the predicted one)")  # fmt: skip
-    parser.add_argument("--out", type=Path, default=None, metavar="FILE.png",
-                        help="default: PICTURE_MODEL_METHOD.png, here")  # fmt: skip
-    parser.add_argument("--extend", default="", metavar="FILE.py",
-                        help="own models and methods, see docs/own-models.md; a model's own "
-                        "weights are taken, --weights says whose classes")  # fmt: skip
-    parser.add_argument("--accept", **ACCEPT)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
+        "paper: the published files in data/ (default: a model's own, if --extend adds it, else "
+        "demo, or paper for models that have no miniature)")  # fmt: skip
+    add("--target", default="", metavar="CLASS",
+        help="a class's number, name, or a part of the name (default: the class that each model "
+        "predicts)")  # fmt: skip
+    add("--class-names", type=Path, metavar="FILE",
+        help="their names, one a line (default: ImageNet's for 1000, else numbers)")  # fmt: skip
+    add("--out", type=Path, metavar="FILE.png",
+        help="in a folder that is there (default: IMAGE_MODEL_METHOD.png, here)")  # fmt: skip
+    add("--extend", default="", metavar="FILE.py",
+        help="own models and methods, see docs/own-models.md")  # fmt: skip
+    add("--accept", **ACCEPT)
+    add("--data-dir", default="", metavar="FOLDER",
+        help="where downloaded weights are (default: data)")  # fmt: skip
+    add("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
     return parser
-
-
-def _loaded(options: argparse.Namespace) -> tuple[StudyModel, list[str]]:
-    key, method = BACKBONES[options.model].key, METHODS[options.method].key
-    dcls, weights, extend = options.dcls, options.weights, options.extend
-    study = Study.from_profile(
-        "demo" if weights == "demo" else "paper", models=[key], device=options.device,
-        extend=extend, accept=accepted(options),
-    )  # fmt: skip
-    if BACKBONES[key].origin and weights in ("demo", "paper"):
-        if not (path := study.inputs.weights_path(key, dcls)).is_file():
-            raise MissingInputs(f"no weights at {path}, which {extend} names")
-        model = study.networks.load_model(key, dcls)
-    elif weights == "paper":
-        if not (path := study.inputs.weights_path(key, dcls)).is_file():
-            raise MissingInputs(
-                f"no weights at {path}; fetch them, with the pictures they are scored on, by "
-                f"`python run_all.py --download-only --models {key}`"
-            )
-        model = study.networks.load_model(key, dcls)
-    else:
-        known = weights in WEIGHTS
-        if not known and not Path(weights).is_file():
-            raise unknown_name("weights", weights, [*WEIGHTS, "or a file that is there"])
-        model = load_model(key, dcls, weights if known else Path(weights), accept=accepted(options))
-        model = model.to(study.networks.device())
-    if METHODS[method].learned:
-        if weights not in ("demo", "paper"):
-            raise ValueError(f"{method} is learned beside the demo's or the paper's weights only")
-        model.attentions = study.networks.attentions(key, dcls, [METHODS[method]])
-    return model, study.networks.class_names()
-
-
-def _target(text: str, names: Sequence[str]) -> torch.Tensor | None:
-    if not text:
-        return None
-    if text.isdecimal() and int(text) < len(names):
-        return torch.tensor([int(text)])
-    found = [number for number, name in enumerate(names) if name.lower() == text.lower()]
-    if not found:
-        if text.lstrip("-").isdecimal():
-            raise ValueError(f"class {text} is outside 0 … {len(names) - 1}")
-        raise unknown_name("class", text, names)
-    return torch.tensor(found[:1])
-
-
-def show(
-    picture: Path, model: StudyModel, method: str, names: Sequence[str], target: str, out: Path
-) -> list[str]:
-    """Write overlay and raw map; returns what there is to say, line by line.
-
-    The raw map is (224, 224) float32 over the picture's centred square, NaN outside the part
-    that the network saw. Raises ValueError for what is no picture or class.
-    """
-    row, pixels = METHODS[method], load_square(picture)
-    asked = _target(target, names)
-    fast = model.for_inference(keep_plain=row.plain)
-    with torch.inference_mode():
-        likely = fast(fast.prepare(pixels[None])).float().softmax(dim=1)[0].topk(min(5, len(names)))
-    shown = int(asked) if asked is not None else int(likely.indices[0])
-    raw = heatmaps(fast, pixels[None], torch.tensor([shown]), (row,))[row.label][0]
-    with write_atomically(out) as partial:
-        mixed = (overlay(pixels, raw) * 255).round().astype(np.uint8)
-        Image.fromarray(mixed).save(partial, format="PNG")
-    with write_atomically(out.with_suffix(".npy")) as partial, partial.open("wb") as file:
-        np.save(file, raw.astype(np.float32))
-    lines = [f"{row.label} of {model.variant} for {names[shown]!r} ({shown})"]
-    if np.nanmin(raw) == np.nanmax(raw):
-        lines.append("the map is constant: no evidence for this class is positive anywhere")
-    lines += [
-        f"  {100 * p:5.1f} %  {names[i]} ({i})"
-        for p, i in zip(likely.values.tolist(), likely.indices.tolist(), strict=True)
-    ]
-    return [*lines, f"written: {out} and {out.with_suffix('.npy')}"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -153,21 +107,304 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     if options.extend:
-        load_extension(Path(options.extend))
-    key, method = BACKBONES[options.model].key, METHODS[options.method].key
-    name = f"{options.picture.stem}_{variant_name(key, options.dcls)}_{method}.png"
-    out = options.out or Path(name)
+        with _no_bytecode():
+            load_extension(Path(options.extend))
+    methods = [METHODS[name] for name in _names(options, "method", METHODS, "threshold_grad_cam")]
+    asked = variants(
+        _names(options, "model", BACKBONES, "convnext_tiny"), options.dcls, options.both
+    )
+    paths = list(dict.fromkeys(options.pictures))
+    if not paths:
+        raise ValueError("no image is named: dcls-cam IMAGE …")
+    wished = {
+        "device": options.device,
+        "extend": options.extend and str(placed(Path(options.extend))),
+        "accept": accepted(options),
+        "data_dir": chosen_folder("data_dir", options.data_dir),
+    }
+    models = [AskedModel(backbone, dcls, options.weights, wished) for backbone, dcls in asked]
+    _refuse_too_many(len(paths), models, len(methods))
+    out = options.out or Path(_name(paths, models, methods))
+    _refuse_out(out, paths)
+    names = read_class_names(options.class_names) if options.class_names else []
+    pixels = _read(paths)
+    for model in models:
+        model.check(methods)
+    if len(pixels) == len(models) == len(methods) == 1:
+        for line in _write_one(pixels[0], models[0], methods[0], names, options.target, out):
+            print(printable(line))
+    else:
+        for line in _write_grid(paths, pixels, models, methods, names, options.target, out):
+            print(printable(line), flush=True)
+    if caveat := _caveat(models):
+        print(caveat)
+
+
+# --- what is asked for ------------------------------------------------------------------------
+
+
+@contextmanager
+def _no_bytecode() -> Iterator[None]:
+    """Python would put a __pycache__ beside a file of own rows, where somebody is working."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
+
+
+def _names(
+    options: argparse.Namespace, option: str, known: Mapping[str, object], default: str
+) -> list[str]:
+    """The names of an option, given with spaces or commas. A picture behind them, which argparse
+    takes for one more name, becomes a picture again."""
+    names: list[str] = []
+    for text in getattr(options, option):
+        if text.removesuffix("_dcls") not in known and Path(text).is_file():
+            options.pictures.append(Path(text))
+        else:
+            names += [name.strip() for name in text.split(",") if name.strip()]
+    return list(dict.fromkeys(names)) or [default]
+
+
+def _refuse_too_many(pictures: int, models: Sequence[AskedModel], methods: int) -> None:
+    if len(models) > 1 and models[0].kind == "file":
+        raise ValueError(
+            f"--weights {models[0].weights} is the file of one model, and {len(models)} are asked "
+            "for: " + ", ".join(model.name for model in models)
+        )
+    count = pictures * len(models) * methods
+    if count > MOST_MAPS:
+        raise ValueError(
+            f"{pictures} images, {len(models)} models and {methods} methods are {count} maps, "
+            f"and one call makes {MOST_MAPS} at most: ask for fewer at a time"
+        )
+
+
+def _name(paths: Sequence[Path], models: Sequence[AskedModel], methods: Sequence[CamMethod]) -> str:
+    """Of the file to write: what there is one of by its name, the others by how many they are."""
+    parts = {
+        "images": [path.stem for path in paths],
+        "models": [model.name for model in models],
+        "methods": [method.key for method in methods],
+    }
+    words = [p[0] if len(p) == 1 else f"{len(p)}_{kind}" for kind, p in parts.items()]
+    return "_".join(words) + ".png"
+
+
+def _refuse_out(out: Path, read: Iterable[Path]) -> None:
+    """Raise ValueError unless files of this name can be written and replace none that is read."""
     if out.suffix.lower() != ".png":
         raise ValueError(f"--out must end in .png, got {out}")
-    if not options.picture.is_file():
-        raise ValueError(f"there is no file {options.picture}")
-    if options.picture.resolve() in (out.resolve(), out.with_suffix(".npy").resolve()):
-        raise ValueError(f"--out {out} would replace the picture; choose another name")
-    model, names = _loaded(options)
+    folder = out.resolve().parent
+    if not folder.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {folder}; make it first")
+    if out.is_dir():
+        raise ValueError(f"--out {out} is a folder; name a file in it")
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"--out {out}: nothing may be written to {folder}; name another folder")
+    ours = re.compile(rf"{re.escape(out.stem)}(_\d+)?\.(png|npy|npz)", re.I)
+    for path in read:
+        if path.resolve().parent == folder and ours.fullmatch(path.resolve().name):
+            raise ValueError(f"--out {out} would replace the image {path}; choose another name")
+
+
+def _read(paths: Sequence[Path]) -> list[np.ndarray]:
+    """The centred square of each picture, (224, 224, 3) uint8. Raises ValueError naming all that
+    cannot be read."""
+    pixels, problems = [], []
+    for path in paths:
+        try:
+            if path.is_dir():
+                raise ValueError(f"{path} is a folder: name the images in it")
+            if not path.is_file():
+                raise ValueError(f"there is no file {path}")
+            pixels.append(load_square(path))
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError(in_lines(problems))
+    return pixels
+
+
+def _caveat(models: Sequence[AskedModel]) -> str:
+    kinds = {model.kind for model in models}
+    said = {"demo": PROFILES["demo"].caveat, "random": "Random weights: no result."}
+    return " ".join(words for kind, words in said.items() if kind in kinds)
+
+
+# --- what is made -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A model's answer to one picture, and its maps of one class.
+
+    names   : of the model's classes
+    shown   : the class that the maps are of
+    likely  : the likeliest classes, the first first
+    probabilities : (class,) in 0-1
+    maps    : (method, 224, 224) float32 over the picture's centred square, NaN outside the part
+              that the network saw
+    remarks : for each method what is wrong with its map; "" for nothing
+    """
+
+    names: Sequence[str]
+    shown: int
+    likely: Sequence[int]
+    probabilities: np.ndarray
+    maps: np.ndarray
+    remarks: list[str]
+
+    def said(self, number: int) -> str:
+        return f"{in_words(self.names, number)}, {_percent(self.probabilities[number])}"
+
+
+def _percent(share: float) -> str:
+    return "<0.1 %" if share < 0.0005 else f"{100 * share:.1f} %"
+
+
+def _explained(
+    asked: AskedModel,
+    pixels: Sequence[np.ndarray],
+    methods: Sequence[CamMethod],
+    given: Sequence[str],
+    target: str,
+) -> Iterator[Explained]:
+    """Of each picture. Raises ValueError for a class that is none of the model's."""
+    model = asked.load(methods)
     if remarks := model.provenance.remarks:
-        print_remarks({model.variant: remarks})
-    print("\n".join(show(options.picture, model, method, names, options.target, out)))
-    if options.weights in ("demo", "random"):
-        print(
-            PROFILES["demo"].caveat if options.weights == "demo" else "Random weights: no result."
+        print_remarks({asked.name: remarks})
+    count = class_count(model)
+    if given and len(given) != count:
+        raise ValueError(
+            f"--class-names names {len(given)} classes, and {asked.name} answers by {count}: give "
+            "one line per class, in the order of the model's answers"
         )
+    names = given or class_names(count, asked.on_the_demo)
+    try:
+        wanted = class_meant(target, names) if target.strip() else None
+    except ValueError as error:
+        raise ValueError(f"--target of {asked.name}: {error}") from None
+    for picture in pixels:
+        yield _explain(model, picture, methods, names, wanted)
+
+
+def _explain(
+    model: StudyModel,
+    picture: np.ndarray,
+    methods: Sequence[CamMethod],
+    names: Sequence[str],
+    wanted: int | None,
+) -> Explained:
+    with torch.inference_mode():
+        shares = model(model.prepare(picture[None])).float().softmax(dim=1)[0].cpu()
+    if not shares.isfinite().all():
+        raise ValueError(f"{model.variant} answers by numbers that are not finite: no class is it")
+    likely = shares.topk(min(_LIKELIEST, len(names))).indices.tolist()
+    shown = likely[0] if wanted is None else wanted
+    found = heatmaps(model, picture[None], torch.tensor([shown]), tuple(methods))
+    maps = np.stack([found[method.label][0] for method in methods]).astype(np.float32)
+    window = model.backbone.preprocessing.window(DELIVERED_SIZE)
+    remarks = [_remark(one[window, window]) for one in maps]
+    return Explained(names, shown, likely, shares.numpy(), maps, remarks)
+
+
+def _remark(seen: np.ndarray) -> str:
+    """What is wrong with the part of a map that the network saw."""
+    finite = np.isfinite(seen)
+    if not finite.all():
+        return f"not finite: {_percent(1 - finite.mean())} of it"
+    return "constant: no place stands out" if seen.min() == seen.max() else ""
+
+
+def _write_one(
+    picture: np.ndarray,
+    asked: AskedModel,
+    method: CamMethod,
+    names: Sequence[str],
+    target: str,
+    out: Path,
+) -> list[str]:
+    """Write overlay and raw map; returns what there is to say, line by line."""
+    (found,) = _explained(asked, [picture], [method], names, target)
+    (raw,) = found.maps
+    with write_atomically(out) as partial:
+        mixed = (overlay(picture, raw) * 255).round().astype(np.uint8)
+        Image.fromarray(mixed).save(partial, format="PNG")
+    with write_atomically(out.with_suffix(".npy")) as partial, partial.open("wb") as file:
+        np.save(file, raw)
+    return [
+        f"{method.label} of {asked.name} for {found.said(found.shown)}",
+        *(f"the map is {remark}" for remark in found.remarks if remark),
+        *(f"  {100 * found.probabilities[n]:5.1f} %  {in_words(found.names, n)}"
+          for n in found.likely),
+        f"written: {out} and {out.with_suffix('.npy')}",
+    ]  # fmt: skip
+
+
+def _write_grid(
+    paths: Sequence[Path],
+    pixels: Sequence[np.ndarray],
+    models: Sequence[AskedModel],
+    methods: Sequence[CamMethod],
+    names: Sequence[str],
+    target: str,
+    out: Path,
+) -> Iterator[str]:
+    """Write grids, and the raw maps; yields what there is to say, line by line."""
+    size = len(paths), len(models), len(methods)
+    maps = np.empty((*size, DELIVERED_SIZE, DELIVERED_SIZE), np.float32)
+    remarks, words = np.full(size, "", object), np.full(size[:2], "", object)
+    classes = np.empty(size[:2], np.int64)
+    probabilities = np.empty(size[:2], np.float32)
+    called = np.full(size[:2], "", object)
+    for m, asked in enumerate(models):
+        for p, found in enumerate(_explained(asked, pixels, methods, names, target)):
+            if p == 0:
+                yield f"{asked.label}:"
+            maps[p, m], remarks[p, m] = found.maps, found.remarks
+            classes[p, m], called[p, m] = found.shown, found.names[found.shown]
+            probabilities[p, m] = found.probabilities[found.shown]
+            name = printable(called[p, m].split(",")[0])
+            words[p, m] = f"{name}, {_percent(probabilities[p, m])}"
+            yield f"  {paths[p]}: {found.said(found.shown)}"
+            for method, remark in zip(methods, found.remarks, strict=True):
+                if remark:
+                    yield f"    {method.label} is {remark}"
+    shown = list(zip(_told_apart(paths), pixels, strict=True))
+    labels = [model.label for model in models], [method.label for method in methods]
+    matplotlib.use("agg")
+    use_study_style()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # of a name; a box is drawn
+        figures = plot_map_grids(shown, *labels, maps, words, remarks, _caveat(models))
+        written = [
+            out if len(figures) == 1 else out.with_stem(f"{out.stem}_{number}")
+            for number in range(1, len(figures) + 1)
+        ]
+        for path, figure in zip(written, figures, strict=True):
+            with write_atomically(path) as partial:
+                figure.savefig(partial, format="png")
+            plt.close(figure)
+    raw = out.with_suffix(".npz")
+    with write_atomically(raw) as partial, partial.open("wb") as file:
+        np.savez_compressed(
+            file,
+            maps=maps,
+            images=np.array([str(path) for path in paths]),
+            models=np.array([model.name for model in models]),
+            methods=np.array([method.key for method in methods]),
+            classes=classes,
+            class_names=called.astype(str),
+            probabilities=probabilities,
+        )
+    yield f"written: {', '.join(map(str, written))} and {raw}"
+
+
+def _told_apart(paths: Sequence[Path]) -> list[str]:
+    """Names of pictures, with their folders' where two have one name."""
+    names = [path.name for path in paths]
+    if len(set(names)) < len(names):
+        names = ["/".join(path.resolve().parts[-2:]) for path in paths]
+    return [printable(name) for name in names]

@@ -138,6 +138,14 @@ CAPTIONS: Table[Caption] = Table(
             f"features are large, which alone agrees with people. {_SCORE} {_BARS}",
         ),
         Caption(
+            "faithfulness_measures", "Faithfulness of CAM methods, measure by measure",
+            "A panel per measure, with its unit, whose definition it is, and the number of images; "
+            "a row per method that has every measure, a mark per model. Maps and probabilities are "
+            "of the predicted class. Average drop, deletion and road_morf are lower where a map is "
+            "more faithful, the others higher; let_through, the map's mean, is no merit, but who "
+            "hides less drops less. Bars: 95 % intervals over images.",
+        ),
+        Caption(
             "alignment_faithfulness", "Agreement with people against faithfulness",
             "A panel per model, a point per CAM method: its score, and the average drop of the "
             "predicted class's probability when the picture is masked with the map; left is more "
@@ -152,6 +160,7 @@ CAPTIONS: Table[Caption] = Table(
             "score that follow the picture perfectly and are unrelated once the answer changes: no "
             "bound, as maps can become opposed. The control has one random set of channel weights "
             "for all pictures: it follows the features, and so both the picture and the answer. "
+            "Each map is scaled to 0-1, as published (docs/cose.md). "
             "Bars, where there are any: 95 % bootstrap intervals over pictures.",
         ),
         Caption(
@@ -164,8 +173,9 @@ CAPTIONS: Table[Caption] = Table(
             "cose_followed", "Explanations of changed pictures, brought back",
             "A picture, the largest change of each kind that COSE made of it, the explanation of "
             "each, and where it lies on the unchanged picture; uncovered is what left it. SSIM "
-            "compares it with the first column's; it should be high where the answer is the same, "
-            f"low where it is another. {_MAPS}",
+            "compares it with the first column's, as published and, in brackets where it differs, "
+            "corrected; it should be high where the answer is the same, low where it is another. "
+            f"{_MAPS}",
         ),
         Caption(
             "lcam_losses", "L-CAM: the loss while it is trained",

@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 _FEWEST = RULES.fewest_for_cose
 
 
+_PUBLISHED = "published"
+
+
+def _of_reading(table: pd.DataFrame, reading: str) -> pd.DataFrame:
+    """The table with one reading's columns by the names of the scores alone: `cose_published`
+    becomes `cose`, `cose_published_low` becomes `cose_low`."""
+    return table.rename(columns=lambda name: name.replace(f"_{reading}", ""))
+
+
 def _bars(table: pd.DataFrame, score: str) -> str:
     """What the bars are, if there are any."""
     if table[f"{score}_low"].notna().any():
@@ -35,11 +44,15 @@ def _mark(key: str) -> str:
     return MARKS[list(BACKBONES).index(key) % len(MARKS)]
 
 
-def plot_consistency_against_sensitivity(summary: pd.DataFrame) -> Figure:
+def plot_consistency_against_sensitivity(
+    summary: pd.DataFrame, reading: str = _PUBLISHED
+) -> Figure:
     """A panel per method, an arrow per backbone from plain to DCLS.
 
     summary : as `lib.analyses.cose.results.summarise_cose` makes it
+    reading : published or corrected, whose scores are drawn
     """
+    summary = _of_reading(summary, reading)
     methods = methods_of(summary)
     columns = 2 if len(methods) == 4 else min(3, len(methods))
     rows = -(-len(methods) // columns)
@@ -67,7 +80,7 @@ def plot_consistency_against_sensitivity(summary: pd.DataFrame) -> Figure:
         "consistency: mean SSIM of explanations where the answer stays right\n"
         f"of {span(summary.n_pictures)} pictures a model has {span(summary.n_right)} right "
         "before any change; pairs: that stay right + become wrong;\n"
-        f"{_bars(summary, 'consistency')}",
+        f"{reading} reading; {_bars(summary, 'consistency')}",
         fontsize=8,
     )
     fig.supylabel("sensitivity: 1 − mean SSIM where it becomes wrong", fontsize=8)
@@ -121,12 +134,16 @@ def _arrow(ax: Axes, pair: pd.DataFrame, key: str) -> None:
 _PARTS = {"geometric": "all geometric", "photometric": "all photometric", "model": "all networks"}
 
 
-def plot_cose_by_change(parts: pd.DataFrame, kinds: Mapping[str, str]) -> Figure:
+def plot_cose_by_change(
+    parts: pd.DataFrame, kinds: Mapping[str, str], reading: str = _PUBLISHED
+) -> Figure:
     """A row per kind of change, over all models.
 
     parts : as `by_change(pairs, ["method"])` makes it
     kinds : {kind of change: as it is called}
+    reading : published or corrected, whose scores are drawn
     """
+    parts = _of_reading(parts, reading)
     methods = methods_of(parts)
     order = [key for key in parts.part.unique() if key in kinds]
     others = [key for key in parts.part.unique() if key not in order and key not in _PARTS]
@@ -155,7 +172,7 @@ def plot_cose_by_change(parts: pd.DataFrame, kinds: Mapping[str, str]) -> Figure
     axes[1].set_xlabel("sensitivity (1 − mean SSIM\nwhere it becomes wrong)", fontsize=8)
     fig.supxlabel(
         "change of the picture or network (pairs that stay right + become wrong, of all models\n"
-        "together; a range where methods lost some to constant maps); "
+        f"together; a range where methods lost some to constant maps); {reading} reading;\n"
         f"{_bars(parts, 'consistency')}",
         fontsize=8,
     )
@@ -173,7 +190,10 @@ def plot_followed(rows: Sequence[Followed], title: str) -> Figure:
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
         axes[0, column].set_title(row.title, fontsize=6)
-        words = "" if np.isnan(row.ssim) else f"SSIM {row.ssim:.2f}\n"
+        ssim, corrected = (f"{round(x, 2) + 0.0:.2f}" for x in (row.ssim, row.corrected))
+        words = "" if np.isnan(row.ssim) else f"SSIM {ssim}\n"
+        if ssim != corrected:
+            words = f"{words.rstrip()} ({corrected})\n"
         words += row.answer if column == 0 or row.answer != rows[0].answer else "same answer"
         axes[2, column].set_xlabel(words, fontsize=6.5)
     for ax, name in zip(axes[:, 0], ("picture", "explanation", "brought back"), strict=True):

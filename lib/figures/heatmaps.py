@@ -22,11 +22,12 @@ def overlay(picture: np.ndarray, heatmap: np.ndarray, strength: float = 0.65) ->
     """A map's colours laid over the grey picture, evenly, so colour keeps its meaning.
 
     picture : (height, width, 3) uint8; heatmap : (height, width), any scale, shown
-    from its own minimum to its own maximum; NaN leaves the picture uncovered
+    from its own minimum to its own maximum; what is not finite leaves the picture uncovered
     Returns : (height, width, 3) float in 0-1
     """
     heatmap = np.asarray(heatmap, dtype=float)
     covered = np.isfinite(heatmap)
+    heatmap = np.where(covered, heatmap, np.nan)  # infinities would warn below
     low = heatmap[covered].min(initial=np.inf)
     span = heatmap[covered].max(initial=-np.inf) - low
     scaled = np.where(covered & (span > 0), (heatmap - low) / (span or 1.0), 0.0)

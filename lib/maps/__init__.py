@@ -8,8 +8,11 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "cam": ["cam_maps"],
+    "combined": ["smoothed"],
     "elsewhere": ["match", "open_maps"],
+    "factorised": ["Concepts", "factorised"],
     "forward": ["HeadPass", "enlarge", "head_pass", "is_constant"],
+    "live": ["LiveModel", "live_maps"],
     "placed": ["heatmaps"],
     "methods": ["ALL_METHODS", "CamMethod", "METHODS", "PUBLISHED_METHODS", "grad_cam_variant"],
     "threshold_grad_cam": ["ThresholdGradCAM"],

@@ -1,8 +1,9 @@
-"""Class activation maps of several methods, all from the one pass of `lib.maps.forward`."""
+"""Maps of several methods, all from the one pass of `lib.maps.forward`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -14,14 +15,15 @@ from lib.maps.methods import METHODS, CamMethod
 def cam_maps(
     model: nn.Module,
     x: Tensor,
-    targets: Tensor | None = None,
+    targets: Any = None,
     methods: Sequence[str | CamMethod] = ("grad_cam", "threshold_grad_cam"),
-    size: int = DELIVERED_SIZE,
+    size: int | tuple[int, int] = DELIVERED_SIZE,
 ) -> dict[str, Tensor]:
     """Maps of several methods from one forward and one gradient.
 
     model, x, targets : as for `head_pass`
     methods : keys of `METHODS`, or rows of one's own (`grad_cam_variant`)
+    size : of the maps, a side or (height, width)
     Returns {method key: (image, size, size) float, >= 0}. A constant map, such as
     Grad-CAM's where no evidence is positive, stays constant; see `is_constant`.
     """

@@ -8,12 +8,14 @@ differentiated: no backward through the network, no parameter gradients, no hook
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.base.geometry import DELIVERED_SIZE
+from lib.maps.targets import Asked, asked_of
 from lib.networks.split import evaluating
 
 
@@ -21,69 +23,59 @@ from lib.networks.split import evaluating
 class HeadPass:
     """What every gradient-weighted method starts from.
 
-    features, gradient : (image, channel, h, w), of the targets' logits
-    logits  : (image, class)
-    targets : (image,) int64
+    features, gradient : (image, channel, h, w), of what is asked
+    logits  : (image, class), or whatever the network answers
+    asked   : a class, or another target, of each image
     """
 
     features: Tensor
     gradient: Tensor
-    logits: Tensor
-    targets: Tensor
+    logits: Any
+    asked: Asked
+
+    @property
+    def targets(self) -> Tensor:
+        """(image,) int64 classes. Raises ValueError where something else is asked."""
+        if self.asked.classes is None:
+            raise ValueError("this method explains a class, and another target is asked of it")
+        return self.asked.classes
 
 
-def head_pass(model: nn.Module, x: Tensor, targets: Tensor | None = None) -> HeadPass:
-    """One forward, and the gradient of each image's target logit at the split.
+def head_pass(model: nn.Module, x: Tensor, targets: Any = None) -> HeadPass:
+    """One forward, and the gradient at the layer of what is asked of each image.
 
-    model   : with `features(x)` and `head(features)`, see `lib.networks.models.StudyModel`
-    x       : (image, 3, side, side)
-    targets : (image,) class indices; None takes the predicted classes
+    model   : with `opened(x)`, such as `lib.networks.models.StudyModel`, or a network in memory
+              (`lib.maps.live.LiveModel`)
+    x       : (image, 3, height, width)
+    targets : (image,) class indices, or targets as `lib.maps.targets` explains; None takes the
+              predicted classes
     Raises ValueError if there is not one target per image, or one is no class.
 
     Works whatever the parameters' requires_grad, leaves no gradient on them, and
     may be called under `no_grad`.
     """
     with evaluating(model):
-        with torch.inference_mode():
-            features = model.features(x)
+        opened = model.opened(x)
         with torch.inference_mode(False), torch.enable_grad():
-            # clone: features made under a caller's inference_mode cannot be recorded
-            leaf = features.clone() if features.is_inference() else features.detach()
-            leaf.requires_grad_()
-            logits = model.head(leaf)
-            if targets is None:
-                targets = logits.detach().argmax(dim=1)
-            targets = _checked_targets(targets, logits)
-            chosen = logits.gather(1, targets[:, None]).sum()
-            (gradient,) = torch.autograd.grad(chosen, leaf)
-    return HeadPass(leaf.detach(), gradient, logits.detach(), targets)
+            asked = asked_of(targets, opened.answer, len(x))
+            gradient = opened.gradient(asked.scores(opened.answer).sum())
+    answer = opened.answer.detach() if isinstance(opened.answer, Tensor) else opened.answer
+    return HeadPass(_single(opened.features), _single(gradient), answer, asked)
 
 
-def _checked_targets(targets: Tensor, logits: Tensor) -> Tensor:
-    images, classes = logits.shape
-    targets = torch.as_tensor(targets)
-    if targets.shape != (images,):
-        raise ValueError(
-            f"need one target class per image: {images} images, targets {tuple(targets.shape)}"
-        )
-    kind = targets.dtype
-    if (
-        kind.is_floating_point
-        or kind == torch.bool
-        or not ((targets >= 0) & (targets < classes)).all()
-    ):
-        raise ValueError(f"targets must be class indices 0 … {classes - 1}, got {targets.tolist()}")
-    # Checked where they were, which for a shard's labels is not the device: no waiting for it.
-    targets = targets.to(logits.device, torch.int64, non_blocking=True)
-    return targets.clone() if targets.is_inference() else targets
+def _single(x: Tensor) -> Tensor:
+    """Half precision has too few digits for the formulas."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
-def enlarge(small_maps: Tensor, size: int = DELIVERED_SIZE) -> Tensor:
-    """(image, h, w) -> (image, size, size), bilinear, half-pixel centres."""
+def enlarge(small_maps: Tensor, size: int | tuple[int, int] = DELIVERED_SIZE) -> Tensor:
+    """(image, h, w) -> (image, size, size), or of a (height, width); bilinear, half-pixel
+    centres."""
     # Contiguous first: on a channels-last view the interpolation takes another path
     # that splits the floor's plateau into several float values, and so its ties.
     maps = small_maps.unsqueeze(1).contiguous()
-    return F.interpolate(maps, (size, size), mode="bilinear", align_corners=False).squeeze(1)
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    return F.interpolate(maps, sides, mode="bilinear", align_corners=False).squeeze(1)
 
 
 def is_constant(maps: Tensor) -> Tensor:

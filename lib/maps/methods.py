@@ -59,10 +59,13 @@ def grad_cam_family(
 
 @dataclass(frozen=True)
 class CamMethod:
-    """One row: how maps are made of a forward and the head's gradient, or of more.
+    """One row: how maps are made of a forward and the gradient at the layer, or of more.
 
     small_map : (features, gradient) -> (image, h, w), for methods that need no more
     whole_map : (model, x, `HeadPass`) -> (image, h, w), for the others
+    products  : (model, x, `HeadPass`) -> (image, channel, h, w), what is summed over channels, of
+                methods that sum; the map is the sum without its negative part, where neither of
+                the others makes it. What `lib.maps.combined.smoothed` takes the first component of
     forwards  : how many forwards of the network a picture it takes besides; "channels" for
                 one per channel of the layer
     plain     : it needs the network as published, not as rewritten for speed
@@ -77,6 +80,7 @@ class CamMethod:
     label: str
     small_map: Callable[[Tensor, Tensor], Tensor] | None = None
     whole_map: Callable[[nn.Module, Tensor, HeadPass], Tensor] | None = None
+    products: Callable[[nn.Module, Tensor, HeadPass], Tensor] | None = None
     forwards: int | str = 0
     plain: bool = False
     learned: bool = False
@@ -88,7 +92,9 @@ class CamMethod:
         """(image, h, w) maps, not yet enlarged. Raises what the method raises."""
         if self.small_map is not None:
             return self.small_map(passed.features, passed.gradient)
-        return self.whole_map(model, x, passed)
+        if self.whole_map is not None:
+            return self.whole_map(model, x, passed)
+        return self.products(model, x, passed).sum(dim=1).relu()
 
 
 def grad_cam_variant(
@@ -96,7 +102,10 @@ def grad_cam_variant(
 ) -> CamMethod:
     """A row for any order of ReLU and mean and any floor."""
     formula = partial(grad_cam_family, relu_before_mean=relu_before_mean, floor=floor)
-    return CamMethod(key, label, formula, floor=floor, note=note)
+    products = None
+    if not floor and not relu_before_mean:  # the others change after the products
+        products = partial(later, "lib.maps.one_pass", "product", "grad_cam")
+    return CamMethod(key, label, formula, products=products, floor=floor, note=note)
 
 
 PUBLISHED_METHODS = ("grad_cam", "threshold_grad_cam")
@@ -123,17 +132,37 @@ def _family() -> list[CamMethod]:
     return rows
 
 
-def _one_pass(key: str, label: str, note: str = "") -> CamMethod:
-    """A formula of `lib.maps.one_pass`."""
+def _summed(key: str, label: str, note: str = "") -> CamMethod:
+    """One of `lib.maps.one_pass.PRODUCTS`."""
+    return CamMethod(
+        key, label, partial(later, "lib.maps.one_pass", "product_map", key),
+        products=partial(later, "lib.maps.one_pass", "product", key), note=note,
+    )  # fmt: skip
+
+
+def _component(key: str, label: str, note: str) -> CamMethod:
+    """A first component, of `lib.maps.one_pass`."""
     return CamMethod(key, label, partial(later, "lib.maps.one_pass", key), note=note)
 
 
+def _again(key: str, label: str, note: str, forwards: int | str = 0) -> CamMethod:
+    """A function of `lib.maps.head_again`."""
+    call = partial(later, "lib.maps.head_again", key)
+    return CamMethod(key, label, products=call, forwards=forwards, note=note)
+
+
+def _combined(key: str, label: str, forwards: int, note: str, plain: bool = False) -> CamMethod:
+    """A function of `lib.maps.combined`."""
+    call = partial(later, "lib.maps.combined", key)
+    return CamMethod(key, label, whole_map=call, forwards=forwards, plain=plain, note=note)
+
+
 def _package(
-    key: str, label: str, function: str, *first: str, forwards: int | str = 0, plain: bool = False,
-    note: str = "", **options,
+    key: str, label: str, function: str, *first: str, note: str, forwards: int = 0,
+    plain: bool = False,
 ) -> CamMethod:  # fmt: skip
     """A function of `lib.maps.package_cams`, bound to its first arguments."""
-    call = partial(later, "lib.maps.package_cams", function, *first, **options)
+    call = partial(later, "lib.maps.package_cams", function, *first)
     return CamMethod(key, label, whole_map=call, forwards=forwards, plain=plain, note=note)
 
 
@@ -187,32 +216,40 @@ METHODS: Table[CamMethod] = Table(
             "little evidence are tied.",
         ),
         *_family(),
-        _one_pass("hires_cam", "HiResCAM"),
-        _one_pass("grad_cam_plus_plus", "Grad-CAM++"),
-        _one_pass("x_grad_cam", "XGradCAM"),
-        _one_pass("layer_cam", "LayerCAM"),
-        _one_pass("element_wise", "Grad-CAM, element-wise"),
-        _one_pass("eigen_cam", "EigenCAM", f"Blind to the class; {_SIGN}."),
-        _one_pass("eigen_grad_cam", "EigenGradCAM",
-                  f"The first component of HiResCAM's products; {_SIGN}."),
-        _package("shapley_cam", "ShapleyCAM", "shapley_cam",
-                 note="Takes away half of what the head's curvature says: Grad-CAM where the head "
-                 "is linear."),
-        _package("finer_cam", "FinerCAM", "finer_cam",
-                 note="Shows what tells the class from the three whose logits are nearest, not "
-                 "what speaks for the class."),
-        _package("fem", "FEM", "from_head", "FEM", note="Blind to the class."),
-        _package("kpca_cam", "KPCA-CAM", "from_head", "KPCA_CAM",
+        _summed("hires_cam", "HiResCAM"),
+        _summed("grad_cam_plus_plus", "Grad-CAM++"),
+        _summed("x_grad_cam", "XGradCAM"),
+        _summed("layer_cam", "LayerCAM"),
+        _summed("element_wise", "Grad-CAM, element-wise"),
+        _component("eigen_cam", "EigenCAM", f"Blind to the class; {_SIGN}."),
+        _component("eigen_grad_cam", "EigenGradCAM",
+                   f"The first component of HiResCAM's products; {_SIGN}."),
+        _component("seg_eigen_cam", "SegEigenCAM",
+                   "The first component of the features weighed by the gradient's size, its larger "
+                   "side up, as in pytorch-grad-cam."),
+        _again("shapley_cam", "ShapleyCAM",
+               "Takes away half of what the head's curvature says: Grad-CAM where the head "
+               "is linear."),
+        _again("finer_cam", "FinerCAM",
+               "Shows what tells the class from the three whose logits are nearest, not what "
+               "speaks for the class."),
+        _package("fem", "FEM", "from_features", "FEM", note="Blind to the class."),
+        _package("kpca_cam", "KPCA-CAM", "from_features", "KPCA_CAM",
                  note=f"Blind to the class; {_SIGN}."),
-        _package("ablation_cam", "AblationCAM", "ablation_cam",
-                 note="Channels are set to 0, where pytorch-grad-cam sets those with negative "
-                 "values far below."),
+        _again("ablation_cam", "AblationCAM",
+               "Channels are set to 0, where pytorch-grad-cam sets those with negative values far "
+               "below."),
         _package("full_grad", "FullGrad", "full_grad", forwards=3, plain=True,
                  note="Of the gradients at every bias of the network as published, not of the "
                  "study's layer."),
-        _package("score_cam", "ScoreCAM", "score_cam", forwards="channels",
-                 note="One forward a channel; a channel weighs by the softmax over all channels' "
-                 "logits, as in pytorch-grad-cam."),
+        _again("score_cam", "ScoreCAM",
+               "One forward a channel; a channel weighs by the softmax over all channels' logits, "
+               "as in pytorch-grad-cam.", forwards="channels"),
+        _combined("refine_cam", "RefineCAM", 9,
+                  "The product of the last three stages' Grad-CAM++, on the network as published.",
+                  plain=True),
+        _combined("sess", "SESS", 122,
+                  "Grad-CAM of 122 windows of the enlarged picture, weighed by what they score."),
         _learned("lcam_fm", "L-CAM-Fm", "Learned by hiding parts of the features"),
         _learned("lcam_img", "L-CAM-Img", "Learned by hiding parts of the picture"),
         _learned("lcam_fm_a", "L-CAM-Fm, cross-entropy alone",
@@ -247,9 +284,9 @@ METHODS: Table[CamMethod] = Table(
         _pixel("rise", "RISE", _HIDDEN, 8000,
                "8,000 random masks of 7 x 7 cells, for VGG 4,000, the same for every picture and "
                "network.", plain=False),
-        _one_pass("random_cam", "random channel weights (control)",
-                  "A control: it follows the features, with the same random weights for all "
-                  "pictures and networks of as many channels."),
+        _summed("random_cam", "random channel weights (control)",
+                "A control: it follows the features, with the same random weights for all "
+                "pictures and networks of as many channels."),
     ],
 )  # fmt: skip
 

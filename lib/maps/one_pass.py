@@ -1,26 +1,33 @@
-"""Formulas of the CAM methods that need the layer's features and the head's gradient only.
+"""Formulas of the CAM methods that need the layer's features and the gradient there only.
 
-Each takes (image, channel, h, w) features and gradient and returns (image, h, w). They are
-pytorch-grad-cam's, up to the scaling that it adds; where a map has negative parts that package
-cuts them off, and so is done here.
+They are pytorch-grad-cam's, up to the scaling that it adds. A product is what a method adds up over
+channels, (image, channel, h, w), made of features and gradient of that shape; its map is the sum,
+and where that is negative, 0, as in that package.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from lib.maps.forward import HeadPass
 
 _SEED = 20240803
 
 
+def grad_cam(features: Tensor, gradient: Tensor) -> Tensor:
+    """Source: Selvaraju et al., ICCV 2017"""
+    return features * gradient.mean(dim=(-2, -1), keepdim=True)
+
+
 def hires_cam(features: Tensor, gradient: Tensor) -> Tensor:
     """Source: Draelos and Carin, arXiv 2011.08891"""
-    return (features * gradient).sum(dim=1).relu()
+    return features * gradient
 
 
 def element_wise(features: Tensor, gradient: Tensor) -> Tensor:
     """HiResCAM's product with negative elements cut off before the sum, not after it."""
-    return (features * gradient).relu().sum(dim=1)
+    return (features * gradient).relu()
 
 
 def grad_cam_plus_plus(features: Tensor, gradient: Tensor) -> Tensor:
@@ -28,20 +35,43 @@ def grad_cam_plus_plus(features: Tensor, gradient: Tensor) -> Tensor:
     square, cube = gradient**2, gradient**3
     total = features.sum(dim=(-2, -1), keepdim=True)
     share = square / (2 * square + total * cube + 1e-6)
-    weights = (gradient.relu() * share).sum(dim=(-2, -1), keepdim=True)
-    return (weights * features).sum(dim=1).relu()
+    return (gradient.relu() * share).sum(dim=(-2, -1), keepdim=True) * features
 
 
 def x_grad_cam(features: Tensor, gradient: Tensor) -> Tensor:
     """Source: Fu et al., BMVC 2020"""
     total = features.sum(dim=(-2, -1), keepdim=True)
-    weights = (gradient * features / (total + 1e-7)).sum(dim=(-2, -1), keepdim=True)
-    return (weights * features).sum(dim=1).relu()
+    return (gradient * features / (total + 1e-7)).sum(dim=(-2, -1), keepdim=True) * features
 
 
 def layer_cam(features: Tensor, gradient: Tensor) -> Tensor:
     """Source: Jiang et al., IEEE TIP 2021"""
-    return (gradient.relu() * features).sum(dim=1).relu()
+    return gradient.relu() * features
+
+
+def random_cam(features: Tensor, gradient: Tensor) -> Tensor:
+    """A control: Grad-CAM with random weights of the channels, the same for every picture."""
+    generator = torch.Generator().manual_seed(_SEED)
+    weights = torch.rand(features.shape[1], generator=generator, dtype=torch.float64) * 2 - 1
+    return weights.to(features.device, features.dtype)[:, None, None] * features
+
+
+PRODUCTS = {
+    function.__name__: function
+    for function in (
+        grad_cam, hires_cam, element_wise, grad_cam_plus_plus, x_grad_cam, layer_cam, random_cam,
+    )
+}  # fmt: skip
+
+
+def product(name: str, model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
+    """One of PRODUCTS, of a pass."""
+    return PRODUCTS[name](passed.features, passed.gradient)
+
+
+def product_map(name: str, features: Tensor, gradient: Tensor) -> Tensor:
+    """(image, h, w) map of one of PRODUCTS."""
+    return PRODUCTS[name](features, gradient).sum(dim=1).relu()
 
 
 def eigen_cam(features: Tensor, gradient: Tensor) -> Tensor:
@@ -54,12 +84,12 @@ def eigen_grad_cam(features: Tensor, gradient: Tensor) -> Tensor:
     return first_component(features * gradient).relu()
 
 
-def random_cam(features: Tensor, gradient: Tensor) -> Tensor:
-    """A control: Grad-CAM with random weights of the channels, the same for every picture."""
-    generator = torch.Generator().manual_seed(_SEED)
-    weights = torch.rand(features.shape[1], generator=generator, dtype=torch.float64) * 2 - 1
-    weights = weights.to(features.device, features.dtype)[:, None, None]
-    return (weights * features).sum(dim=1).relu()
+def seg_eigen_cam(features: Tensor, gradient: Tensor) -> Tensor:
+    """EigenCAM of the features weighed by the size of the gradient, place by place.
+
+    Source: Chung and Ying, "Seg-Eigen-CAM", Applied Sciences 15 (2025) 7562
+    """
+    return first_component(gradient.abs() * features).relu()
 
 
 def first_component(features: Tensor) -> Tensor:

@@ -12,9 +12,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "building": ["build_network", "count_parameters", "parameter_counts"],
     "checkpoints": ["MissingWeights", "WeightsError"],
     "dcls": ["convert_to_dcls", "dcls_layers", "fold_dcls", "replaced_layers"],
+    "layers": ["found_layer"],
     "loading": ["load_model"],
     "models": ["Provenance", "StudyModel"],
     "precision": ["PRECISIONS"],
     "sources": ["SHARDS", "WEIGHTS"],
-    "split": ["last_layer", "split_at"],
+    "split": ["split_at"],
+    "taps": ["Around", "Halves", "Opened"],
 })  # fmt: skip

@@ -13,13 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lib.base.geometry import Preprocessing
 from lib.base.tables import Table
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -60,6 +57,9 @@ class Backbone:
     layer       : whose output the maps are made of, a module's name; "" is where timm's
                   `forward_features` ends
     channels_last : its features are (image, h, w, channel)
+    around      : something goes around its layer, or its forward cannot be followed: the layer is
+                  watched, not cut at (`lib.networks.taps`)
+    reshape     : arranges its layer's output as (image, channel, h, w); None: by its shape
     build       : makes the network for a number of classes; None is timm's tag
     weights, weights_dcls : files, where they are not the study's own
     origin      : SHA-256 of the reader's file that added it, "" for the study's own
@@ -79,6 +79,8 @@ class Backbone:
     top1: tuple[float | None, float | None] = (None, None)
     layer: str = ""
     channels_last: bool = False
+    around: bool = False
+    reshape: Callable[[Any], Any] | None = field(repr=False, default=None)
     compared: bool = True
     build: Callable[[int], Any] | None = field(repr=False, default=None)
     weights: str = ""

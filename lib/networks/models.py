@@ -1,4 +1,4 @@
-"""The sixteen variants as networks split where the study takes its maps.
+"""Networks tapped where a study takes its maps: the sixteen variants, and a reader's own.
 
 timm's `forward_features` and `forward_head` meet at exactly the study's layer in
 all four families: ConvNeXt's and MetaFormer's last stage before the final norm,
@@ -29,6 +29,7 @@ from lib.networks.rewrites import (
     written,
 )
 from lib.networks.split import split_at
+from lib.networks.taps import Around, Halves, Opened, answer_of
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,30 @@ def _channels_second(features: Callable, head: Callable) -> tuple[Callable, Call
     )
 
 
+def _halves(network: nn.Module, backbone: Backbone) -> tuple[Callable, Callable]:
+    """What leads up to a row's layer, and what follows."""
+    halves = (
+        split_at(network, backbone.layer)
+        if backbone.layer
+        else (network.forward_features, network.forward_head)
+    )
+    return _channels_second(*halves) if backbone.channels_last else halves
+
+
+def _watched(network: nn.Module, backbone: Backbone) -> Around:
+    """A row's layer in a network that cannot be cut there."""
+    prefix = getattr(network, "num_prefix_tokens", None)
+    layer = network.get_submodule(backbone.layer)
+    return Around(network, layer, prefix, backbone.reshape, f"the layer {backbone.layer!r}")
+
+
 class StudyModel(nn.Module):
-    """A network split at the study's layer.
+    """A network tapped at the study's layer.
 
     features(x)     : (image, 3, side, side) -> (image, channel, h, w)
-    head(features)  : -> (image, class) logits; head(features(x)) is the network
+    answered(x, features) : -> (image, class) logits, had the layer given these features
+    opened(x)       : a forward whose logits can be differentiated at the layer
+    head(features)  : of a network that is cut in two there: head(features(x)) is the network
     prepare(pictures) : uint8 pictures -> x
     layers(x)       : features of three layers, the study's last
     attentions      : {method: module} of learned attention maps, see `lib.maps.learned.attention`
@@ -76,14 +96,12 @@ class StudyModel(nn.Module):
     def __init__(self, network: nn.Module, backbone: Backbone, provenance: Provenance):
         super().__init__()
         self.network = network
-        features, head = (
-            split_at(network, backbone.layer)
-            if backbone.layer
-            else (network.forward_features, network.forward_head)
-        )
-        if backbone.channels_last:
-            features, head = _channels_second(features, head)
-        self._whole_features, self._head = features, head
+        self._around = _watched(network, backbone) if backbone.around else None
+        self._head = None
+        if self._around is not None:
+            self._whole_features = self._around.features
+        else:
+            self._whole_features, self._head = _halves(network, backbone)
         self._forward_features = self._whole_features
         self.backbone = backbone
         self.provenance = provenance
@@ -99,14 +117,36 @@ class StudyModel(nn.Module):
         """In the chosen precision."""
         if self.precision == "float32":
             return forward(x)
-        with torch.autocast(x.device.type, torch.bfloat16):
+        with self._in_precision(x):
             return forward(x).float()
 
+    def _in_precision(self, x: Tensor) -> torch.autocast:
+        return torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision != "float32")
+
     def head(self, features: Tensor) -> Tensor:
+        if self._head is None:
+            raise ValueError(
+                f"{self.variant} is not cut in two: something goes around its layer; use `answered`"
+            )
         return self._head(features)
 
+    def answered(self, x: Tensor, features: Tensor) -> Tensor:
+        if self._around is None:
+            return self.head(features)
+        with self._in_precision(x):
+            return self._around.answered(x, features)
+
+    def opened(self, x: Tensor, features: Tensor | None = None) -> Opened:
+        if self._around is None:
+            return Halves(self.features, self.head).opened(x, features)
+        with self._in_precision(x):
+            return self._around.opened(x)
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x))
+        if self._around is None:
+            return self.head(self.features(x))
+        with self._in_precision(x):
+            return answer_of(self.network(x))
 
     def prepare(self, pictures: np.ndarray) -> Tensor:
         """Pictures as the network wants them, on its device and in its layout."""
@@ -141,6 +181,13 @@ class StudyModel(nn.Module):
                 hook.remove()
         return [*(layer.to(features.dtype) for layer in seen), features]
 
+    def layer_taps(self) -> list[Around]:
+        """The three last stages, each watched. Raises ValueError where there are no stages."""
+        prefix = getattr(self.network, "num_prefix_tokens", None)
+        return [
+            Around(self.network, stage, prefix, name="a stage") for stage in self._stages()[-3:]
+        ]
+
     def for_backward(self, precision: str = "float32") -> StudyModel:
         """The same function, ready for gradients of the input through the whole network."""
         own = bool(self.backbone.origin)  # it may hold what FastViT does
@@ -156,8 +203,8 @@ class StudyModel(nn.Module):
             return list(self.network.stages)
         if not hasattr(self.network, "feature_info"):
             raise ValueError(
-                f"{self.variant} names no stages, of which TAME reads three: give the network "
-                "`stages`, or leave TAME out"
+                f"{self.variant} names no stages, of which TAME and RefineCAM read three: give the "
+                "network `stages`, or leave these methods out"
             )
         # Where timm's own description of the network says that a size of the maps ends.
         names = [info["module"] for info in self.network.feature_info]
@@ -210,7 +257,7 @@ class StudyModel(nn.Module):
         model.form, model.precision = form, PRECISIONS[precision].key
         if keep_plain:
             object.__setattr__(model, "plain", folded)  # no part of it, whose parameters count
-        if compiled:
+        if compiled and model._around is None:  # a watched layer's forward is not compiled
             device = next(model.parameters()).device
             model._forward_features = CompiledForward(model._whole_features, device, form.layout)
         return model

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.fx.proxy import TraceError
 
 
@@ -94,41 +94,6 @@ def _line_of(error: BaseException) -> str:
         if file.is_file() and file != Path(__file__) and not file.is_relative_to(library):
             return f" ({file}, line {frame.lineno})"
     return ""
-
-
-@torch.no_grad()
-def last_layer(network: nn.Module, side: int) -> str:
-    """The name of the last layer that has a map of more than one cell and where the network can
-    be cut.
-
-    side : of the network's input pictures
-    Raises ValueError if there is none.
-    """
-    seen: list[str] = []
-
-    def note(name: str, output: object) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1:
-            seen.append(name)
-
-    hooks = [
-        module.register_forward_hook(lambda _, __, output, name=name: note(name, output))
-        for name, module in network.named_modules() if name
-    ]  # fmt: skip
-    try:
-        with evaluating(network):
-            network(torch.zeros(1, 3, side, side))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    refused = ""
-    for name in dict.fromkeys(reversed(seen)):
-        try:
-            split_at(network, name)
-        except ValueError as error:
-            refused = refused or str(error)
-        else:
-            return name
-    raise ValueError(f"no layer serves for maps; {refused or 'none has a map'}")
 
 
 def _result(graph: fx.Graph) -> fx.Node:

@@ -8,6 +8,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "clickme": ["ClickMe", "ClickMeBatch"],
+    "labels": ["LabelledFolder", "LabelledPicture", "labelled_pictures"],
     "listing": ["Listing"],
     "picture_folders": ["FolderPictures", "listed_pictures"],
     "pictures": ["read_picture"],

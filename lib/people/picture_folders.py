@@ -1,7 +1,8 @@
-"""Folders of pictures to train on: ImageNet's usual layouts, and any folder of class folders.
+"""Folders of pictures: ImageNet's usual layouts, and any folder of class folders.
 
-Pictures are read when they are asked for, by several processes if wanted; the crop and the flip
-of each follow from the seed, the epoch and the picture's place in the list alone.
+`lib.people.labels` tells their classes. Pictures to train on are read when they are asked for, by
+several processes if wanted; the crop and the flip of each follow from the seed, the epoch and the
+picture's place in the list alone.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lib.base.geometry import Preprocessing
 from lib.base.paths import shown
 from lib.people.pictures import read_picture
 from lib.people.stored.part import refuse_unprintable
@@ -47,7 +49,7 @@ def listed_pictures(folder: Path, annotations: Path | None = None, limit: int = 
     if annotations is None:
         found = sorted(_below(folder))
     else:
-        found = _annotated(folder, annotations)
+        found = list(annotated_pictures(folder, annotations))
     if not found:
         raise PictureFolderError(f"no pictures ({', '.join(sorted(_SUFFIXES))}) in {folder}")
     try:
@@ -83,27 +85,31 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _annotated(folder: Path, annotations: Path) -> list[Path]:
+def annotated_pictures(folder: Path, annotations: Path) -> dict[Path, str]:
+    """{picture of a folder: what follows it in its line of the list, "" for nothing}.
+
+    Raises PictureFolderError naming what is not there.
+    """
     try:
         lines = annotations.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise PictureFolderError(f"the list {annotations} cannot be read: {error}") from error
     # By their names, wherever links lead; and absolute, for a folder called "." or "..".
     root, missing = Path(os.path.normpath(folder.absolute())), []
-    found: dict[Path, Path] = {}
+    found: dict[Path, tuple[Path, str]] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         name = line.split()[0]
         words = line.strip()
-        path = next(
+        path, rest = next(
             (
-                p
+                (p, words[len(said) :].strip())
                 for said in dict.fromkeys((name, words, words.rpartition(" ")[0] or words))
                 for end in ("", ".JPEG", ".jpg", ".png")
                 if _is_file(p := Path(os.path.normpath(root / (said + end))))
             ),
-            None,
+            (None, ""),
         )
         if path is None:
             missing.append(f"line {number}: {name}")
@@ -112,14 +118,14 @@ def _annotated(folder: Path, annotations: Path) -> list[Path]:
         elif path in found:
             raise PictureFolderError(f"{annotations}, line {number}: {name} is there twice")
         else:
-            found[path] = folder / path.relative_to(root)
+            found[path] = folder / path.relative_to(root), rest
     if missing:
         some = "; ".join(missing[:3])
         raise PictureFolderError(
             f"{len(missing)} of the pictures that {shown(annotations)} lists are not below "
             f"{folder}: {some}"
         )
-    return list(found.values())
+    return dict(found.values())
 
 
 class FolderPictures(Dataset):
@@ -140,9 +146,8 @@ class FolderPictures(Dataset):
 
     def centre(self, index: int) -> Tensor:
         """(3, side, side) in 0-1. Raises PictureFolderError."""
-        picture = np.asarray(_resized(self.paths[index], round(self.side * _RESIZE), quick=False))
-        top, left = ((n - self.side) // 2 for n in picture.shape[:2])
-        crop = picture[top : top + self.side, left : left + self.side]
+        picture = _resized(self.paths[index], round(self.side * _RESIZE), quick=False)
+        crop = _centre(picture, self.side)
         return torch.from_numpy(crop.copy()).permute(2, 0, 1).float().div_(255)
 
     def __getitem__(self, asked: tuple[int, int, int]) -> Tensor:
@@ -188,7 +193,22 @@ class FolderPictures(Dataset):
         return self._facts
 
 
-def _resized(path: Path, shorter: int, quick: bool) -> Image.Image:
+def centre_crop(path: Path, geometry: Preprocessing) -> np.ndarray:
+    """(crop, crop, 3) uint8: the shorter side resized, bicubic, and the centre cut out, both as
+    a network wants it. Raises PictureFolderError."""
+    resized = _resized(path, geometry.resize, quick=False, by=Image.Resampling.BICUBIC)
+    return _centre(resized, geometry.crop)
+
+
+def _centre(picture: Image.Image, side: int) -> np.ndarray:
+    pixels = np.asarray(picture)
+    top, left = ((n - side) // 2 for n in pixels.shape[:2])
+    return pixels[top : top + side, left : left + side]
+
+
+def _resized(
+    path: Path, shorter: int, quick: bool, by: Image.Resampling = Image.Resampling.BILINEAR
+) -> Image.Image:
     try:
         picture = read_picture(path, at_least=(shorter, shorter) if quick else None)
     except ValueError as error:
@@ -197,7 +217,7 @@ def _resized(path: Path, shorter: int, quick: bool) -> Image.Image:
         raise PictureFolderError(f"{path} is no picture: {picture.width} x {picture.height} pixels")
     scale = shorter / min(picture.size)
     size = tuple(max(shorter, round(n * scale)) for n in picture.size)
-    return picture.resize(size, Image.Resampling.BILINEAR)
+    return picture.resize(size, by)
 
 
 class ArrayPictures:

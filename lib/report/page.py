@@ -84,8 +84,9 @@ _NOTES = {
     "in five at 0.05 ÷ 8, with the spread seen here.",
     "threshold": "order: of ReLU and mean over channels; tied, attainable as above.",
     "faithfulness": "For the predicted class. average drop, deletion, road morf: less is more "
-    "faithful; increase, insertion, road lerf: more is; let through, the map's mean in per cent, "
-    "is no merit, but who hides less drops less.",
+    "faithful; increase, insertion, road lerf, road combined: more is; let through, the map's mean "
+    "in per cent, is no merit, but who hides less drops less. Average drop and increase as L-CAM "
+    "takes them, deletion and insertion as RISE, ROAD at 20, 50 and 80 % of the pixels.",
     "method_costs": "A map's time beyond the forward and head gradient that all methods share, in "
     "milliseconds and as a multiple of the network's forward; measured once, on this machine.",
     "cose": "Each explanation is of the class that the network predicts for that input. "
@@ -94,7 +95,9 @@ _NOTES = {
     "maps of this resolution, and of maps that follow the picture perfectly and are unrelated "
     "once the answer changes (no bound); matched: COSE once finer maps are averaged to the "
     "layer's cells; n kept, n changed: pairs; n undefined: pairs of two constant maps. No "
-    "intervals of fewer than twelve pictures.",
+    "intervals of fewer than twelve pictures. Published: each map scaled to 0-1, as its explainer "
+    "gives it; corrected: where part of the picture left it, scaled within what stayed, and whole "
+    "windows alone.",
     "cose_dcls": "Paired by picture, over those that both networks have right; 95 % intervals, not "
     "corrected for their number.",
     "lcam_against_grad_cam": "difference: paired by picture, mean over models, with its 95 % "

@@ -34,17 +34,20 @@ DETERMINING_CODE = (
     "lib.networks.weights_files",
     "lib.networks.dcls", "lib.networks.loading", "lib.networks.models",
     "lib.networks.preprocessing", "lib.networks.rewrites", "lib.networks.split",
+    "lib.networks.grids", "lib.networks.taps",
     "lib.people.clickme", "lib.people.human_maps", "lib.people.listing", "lib.people.pictures",
     "lib.people.protocols", "lib.people.stored.folders", "lib.people.stored.gaze",
     "lib.people.stored.part", "lib.people.stored.shards",
-    "lib.maps.forward", "lib.maps.learned.attention", "lib.maps.methods", "lib.maps.one_pass",
-    "lib.maps.package_cams", "lib.maps.pixel.gradients", "lib.maps.pixel.hidden",
-    "lib.maps.pixel.published", "lib.maps.pixel.rectified",
+    "lib.maps.combined", "lib.maps.forward", "lib.maps.head_again", "lib.maps.learned.attention",
+    "lib.maps.methods", "lib.maps.one_pass", "lib.maps.package_cams", "lib.maps.pixel.gradients",
+    "lib.maps.pixel.hidden", "lib.maps.pixel.published", "lib.maps.pixel.rectified",
+    "lib.maps.targets",
     "lib.study.device", "lib.study.networks",
     "lib.scores.agreements", "lib.scores.prepared", "lib.scores.scoring", "lib.scores.spearman",
 )  # fmt: skip
 _DETERMINING_PACKAGES = (
-    "torch", "timm", "dcls", "numpy", "numba", "grad-cam", "captum", "simplejpeg", "pillow",
+    "torch", "torchvision", "timm", "dcls", "numpy", "numba", "grad-cam", "captum", "scikit-image",
+    "scikit-learn", "simplejpeg", "pillow",
 )  # fmt: skip
 
 
@@ -66,8 +69,10 @@ def facts_of_maps(study: Study, backbone: Backbone, has_dcls: bool) -> dict:
         "dcls": has_dcls and (bool(backbone.origin) or backbone.dcls),
         "preprocessing": backbone.preprocessing,
         "head_norm_eps": backbone.head_norm_eps,
-        "methods": {m.key: m.origin or (m.small_map, m.whole_map) for m in study.choices.methods},
-        "layer": backbone.layer,
+        "methods": {
+            m.key: m.origin or (m.small_map, m.whole_map, m.products) for m in study.choices.methods
+        },
+        "layer": (backbone.layer, backbone.around),
         "origin": backbone.origin,
         "attentions": {key: sha256_of(path) for key, path in learned.items()},
         "device": study.networks.device().type,

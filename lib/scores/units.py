@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import psutil
 import torch
 from tqdm import tqdm
@@ -18,7 +19,7 @@ from lib.networks.backbones import Backbone, variant_name
 from lib.networks.batch_size import BatchSize
 from lib.networks.checkpoints import MissingWeights, WeightsError
 from lib.networks.models import StudyModel
-from lib.people.clickme import ClickMe, ClickMeBatch
+from lib.people.clickme import ClickMe
 from lib.people.stored import StoredError
 from lib.scores.kept import kept_path, write_kept
 from lib.scores.prepared import PreparedPart
@@ -95,7 +96,8 @@ class Scorer:
             return ""
         model = self._model(units[0].backbone, units[0].dcls)
         pictures = sum(len(unit.some) for unit in units)
-        return foretell(model, next(units[0].some.batches(1)), self._methods, pictures)
+        batch = next(units[0].some.batches(1))
+        return foretell(model, batch.pictures, self._methods, pictures)
 
     def _model(self, backbone: Backbone, dcls: bool) -> StudyModel:
         name = self.study.inputs.weights_name(backbone.key, dcls)
@@ -110,19 +112,20 @@ class Scorer:
 
 
 def foretell(
-    model: StudyModel, batch: ClickMeBatch, methods: Sequence[CamMethod], pictures: int
+    model: StudyModel, some: np.ndarray, methods: Sequence[CamMethod], pictures: int
 ) -> str:
     """How long the methods will take that take many forwards, by one timed forward; "" without.
 
+    some     : (image, height, width, 3) uint8 pictures
     pictures : how many maps of each method will be made, by networks like this one
     """
     slow = [method for method in methods if method.forwards]
     if not slow:
         return ""
-    x = model.prepare(batch.pictures)
-    head_pass(model, x, batch.labels)
+    x = model.prepare(some)
+    head_pass(model, x)
     started = time.perf_counter()
-    channels = head_pass(model, x, batch.labels).features.shape[1]
+    channels = head_pass(model, x).features.shape[1]
     seconds = (time.perf_counter() - started) / len(x)
     forwards = sum(channels if m.forwards == "channels" else m.forwards for m in slow)
     minutes = forwards * seconds * pictures / 60

@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 import sys
 import traceback
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -163,6 +164,18 @@ def _taken_back_on_failure():
         for table, keys in before:
             table.keep(keys)
         raise
+
+
+@contextmanager
+def rows_added_by(path: Path, digest: str) -> Iterator[None]:
+    """Rows that are added meanwhile are a command's own: paths start at this path's folder, and
+    `digest` is their origin. Those of a failure are taken back."""
+    _loading.append((path, digest))
+    try:
+        with _taken_back_on_failure():
+            yield
+    finally:
+        _loading.pop()
 
 
 def being_read() -> tuple[Path, str]:

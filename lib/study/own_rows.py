@@ -22,11 +22,13 @@ from lib.base.shortage import is_out_of_memory
 from lib.base.tables import unknown_name
 from lib.maps.forward import HeadPass
 from lib.maps.methods import METHODS, CamMethod, later
+from lib.maps.targets import Asked
 from lib.networks.backbones import BACKBONES, Backbone, DclsRecipe
 from lib.networks.building import build_network
+from lib.networks.grids import NoMaps
+from lib.networks.layers import tapped
 from lib.networks.models import Provenance, StudyModel
 from lib.networks.sources import WEIGHTS, timm_source
-from lib.networks.split import last_layer
 from lib.study.extension import being_read
 
 # Beside the study's own, of which colour-blind readers can tell them; then they are repeated.
@@ -48,6 +50,7 @@ def add_model(
     timm: str = "",
     build: Callable[[int], nn.Module] | None = None,
     layer: str = "",
+    reshape: Callable[[Tensor], Tensor] | None = None,
     dcls: DclsRecipe | None = None,
     label: str = "",
     preprocessing: Preprocessing | None = None,
@@ -85,8 +88,8 @@ def add_model(
         key, label or key, "own", timm, dcls,
         preprocessing or _preprocessing(timm),
         colour or _COLOURS[len(own) % len(_COLOURS)],
-        layer=layer, build=build, weights=_place(weights), weights_dcls=_place(weights_dcls),
-        origin=digest,
+        layer=layer, reshape=reshape, build=build, weights=_place(weights),
+        weights_dcls=_place(weights_dcls), origin=digest,
     )  # fmt: skip
     _refuse_twin(BACKBONES, "model", row.label)
     BACKBONES.add(_checked(row))
@@ -120,8 +123,7 @@ def _refuse_twin(table: Mapping[str, Backbone | CamMethod], kind: str, label: st
 
 
 def _checked(row: Backbone) -> Backbone:
-    """The row with its layer found, where none is named and timm's own cut does not serve, and
-    with where its features' channels are; after a forward of both halves."""
+    """The row tapped where its maps are made (`lib.networks.layers.tapped`), after a forward."""
     geometry, key = row.preprocessing, row.key
     if not 0 < geometry.crop <= geometry.resize:
         raise ValueError(
@@ -129,31 +131,20 @@ def _checked(row: Backbone) -> Backbone:
         )
     side = geometry.crop
     network = build_network(row, False).eval()
-    timms = hasattr(network, "forward_features") and hasattr(network, "forward_head")
-    if not row.layer and not timms:
-        row = replace(row, layer=last_layer(network, side))
-    model = StudyModel(network, row, Provenance(key, "random", "full"))
     device = next(iter(network.parameters()), torch.empty(0)).device
+    pictures = torch.zeros(2, 3, side, side, device=device)
     try:
+        row = tapped(row, network, pictures)
+        model = StudyModel(network, row, Provenance(key, "random", "full"))
         with torch.inference_mode():
-            features = model.features(torch.zeros(2, 3, side, side, device=device))
-            logits = model.head(features)
+            features, logits = model.features(pictures), model(pictures)
+    except NoMaps as error:
+        raise ValueError(f"{key}: {error}") from error
     except Exception as error:  # whatever the reader's own forward raises
         raise ValueError(
             f"{key}: a forward of two pictures, (2, 3, {side}, {side}), fails: "
             f"{type(error).__name__}: {error}"
         ) from error
-    where = f"its layer {row.layer}" if row.layer else "its forward_features"
-    shape = tuple(features.shape)
-    if features.ndim != 4 or min(sorted(shape[1:])[-2:]) < 2:
-        raise ValueError(
-            f"{key}: {where} gives {shape}, no maps (image, channel, h, w) of more than one cell: "
-            "name another layer (a transformer that works on tokens has none)"
-        )
-    if shape[1] == shape[2] != shape[3]:
-        row = replace(row, channels_last=True)
-    elif shape[2] != shape[3]:
-        raise ValueError(f"{key}: {where} gives {shape}, no square maps (image, channel, h, w)")
     if not (features.isfinite().all() and logits.isfinite().all()):
         raise ValueError(
             f"{key}: the network's features or logits of a grey picture are not finite"
@@ -243,5 +234,9 @@ def _copied(value: nn.Module | Tensor | HeadPass) -> nn.Module | Tensor | HeadPa
     if isinstance(value, Tensor):
         return value.clone()
     if isinstance(value, HeadPass):
-        return replace(value, **{name: part.clone() for name, part in vars(value).items()})
+        parts = {n: p.clone() for n, p in vars(value).items() if isinstance(p, Tensor)}
+        classes = value.asked.classes
+        if classes is not None:
+            parts["asked"] = Asked(classes.clone())
+        return replace(value, **parts)
     return value

@@ -86,6 +86,17 @@ def test_what_is_asked_wrongly_is_said(
     assert re.search(why, capsys.readouterr().err)
 
 
+@pytest.mark.parametrize(("words", "unit"), [([], "normalised"), (["--road-noise", "picture"], "picture")])  # fmt: skip
+def test_roads_noise_is_of_the_unit_that_is_asked_for(words, unit, folder, monkeypatch, capsys):
+    def seen(*given):
+        raise ValueError(f"curves and unit: {given[-2:]}")
+
+    monkeypatch.setattr(average_drop, "score_folder", seen)
+    start = ["--profile", "demo", "--models", "resnet50", "--images", str(folder), "--curves"]
+    assert average_drop.main([*start, *words]) == 2
+    assert f"curves and unit: (True, '{unit}')" in capsys.readouterr().err
+
+
 def test_modules_of_all_variants_are_looked_at_before_any_work(
     folder, tmp_path, capsys, monkeypatch
 ):
@@ -103,15 +114,23 @@ def test_modules_of_all_variants_are_looked_at_before_any_work(
 def test_constant_maps_are_left_out_and_counted():
     rows = [
         (method, image, measure, value)
-        for method, values in {"a": (1, 2, 3), "b": (4, np.nan, 8), "c": (np.nan,) * 3}.items()
-        for measure in ("drop", "increase")
+        for method, values in {
+            "a": (0.1, 0.2, 0.3),
+            "b": (0.4, np.nan, 0.8),
+            "c": (np.nan,) * 3,
+        }.items()
+        for measure in ("average_drop_50%", "road_morf")
         for image, value in zip("xyz", values, strict=True)
     ]
     table = pd.DataFrame(rows, columns=["method", "image_id", "measure", "value"])
     told = average_drop.means_in_words(table, "net").splitlines()
     assert told[0] == "net, 3 pictures, means with 95 % intervals"
+    assert told[1].split() == ["unit", "faithful", "a", "b", "c"]
     assert re.fullmatch(r"pictures with a map +3 +2 +0", told[2].strip())
-    assert re.match(r"drop +2\.0 \(.*?\) +6\.0 \(.*?\) +nan", told[3])
+    drop = r"average_drop_50% +% of the probability +less +0\.2 \(.*?\) +0\.6 \(.*?\) +nan"
+    assert re.match(drop, told[3])
+    road = r"road_morf +probability left +less +0\.200 \(.*?\) +0\.600 \(.*?\) +nan"
+    assert re.match(road, told[4])
 
 
 def test_what_was_measured_before_a_damaged_picture_is_kept(folder, tmp_path, capsys, monkeypatch):

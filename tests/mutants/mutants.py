@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+LIVE = "tests/maps/test_live.py"
 CAM = "tests/maps/test_cam.py"
 CLICKME = "tests/people/test_clickme.py"
+COSE = "tests/analyses/cose/test_cose.py"
 CONTROLS = "tests/scores/test_controls.py"
+FAITHFULNESS = "tests/analyses/faithfulness/test_faithfulness.py"
+PACKAGE_METRICS = "tests/analyses/faithfulness/test_package_metrics.py"
 ELSEWHERE = "tests/maps/test_elsewhere.py"
 GAZE = "tests/people/stored/test_gaze.py"
 MEASURES = "tests/scores/test_measures.py"
@@ -25,6 +29,7 @@ OBSERVERS = "tests/scores/test_observers.py"
 RESULTS = "tests/scores/test_results.py"
 STATISTICS = "tests/scores/test_statistics.py"
 
+_FAITHFULNESS = "lib/analyses/faithfulness/"
 _STATISTICS = "lib/scores/statistics.py"
 _DECISIONS = "lib/scores/decisions.py"
 _CEILING = "lib/scores/ceiling.py"
@@ -53,6 +58,24 @@ class Mutant:
 
 
 MUTANTS = [
+    Mutant("cose_of_unscaled_maps", "lib/analyses/cose/readings.py",
+           "return min_max(enlarge(min_max(small), side))", "return enlarge(small, side)",
+           (COSE + "::test_the_published_reading_pair_by_pair",)),
+    Mutant("cose_mask_erodes_at_the_border", "lib/analyses/cose/readings.py",
+           "moves.partly, beyond=True", "moves.partly",
+           (COSE + "::test_the_published_reading_pair_by_pair",)),
+    Mutant("cose_corrected_keeps_what_came_in", "lib/analyses/cose/changes.py",
+           "share > _WHOLE", "share > 0.5",
+           (COSE + "::test_the_corrected_reading_pair_by_pair",)),
+    Mutant("cose_corrected_scales_by_what_left", "lib/analyses/cose/readings.py",
+           "return ((maps - low) / span).where(inside, 0)", "return maps.where(inside, 0)",
+           (COSE + "::test_an_explanation_that_follows_has_no_less_for_what_left_the_picture",)),
+    Mutant("cose_turns_about_a_corner_of_the_pixel", "lib/analyses/cose/changes.py",
+           "at = torch.linspace(-1, 1, side,", "at = torch.linspace(-0.99, 1, side,",
+           (COSE + "::test_the_published_reading_pair_by_pair",)),
+    Mutant("cose_counts_networks_for_consistency", "lib/analyses/cose/results.py",
+           "(known.condition == KEPT) & (known.group != MODEL)", "known.condition == KEPT",
+           (COSE + "::test_score_by_hand",)),
     Mutant("ties_take_the_least_rank", "lib/base/loops.py",
            "middle = (first + end - count) / 2", "middle = (2 * first + 1 - count) / 2",
            (SPEARMAN + "::test_ranks_equal_scipys_average_ranks",)),
@@ -283,7 +306,7 @@ MUTANTS = [
            "features * gradient.mean(dim=(-2, -1), keepdim=True)", "features * gradient",
            (CAM + "::test_a_gradient_that_differs_from_place_to_place_is_averaged",)),
     Mutant("hires_relu_first", "lib/maps/one_pass.py",
-           "(features * gradient).sum(dim=1).relu()", "(features * gradient).relu().sum(dim=1)",
+           "    return features * gradient\n\n\n", "    return (features * gradient).relu()\n\n\n",
            (METHODS + "::test_one_pass_methods_equal_the_librarys_on_every_variant",)),
     Mutant("plus_plus_mean_for_sum", "lib/maps/one_pass.py",
            ("square, cube = gradient**2, gradient**3\n" "    total = features.sum("),
@@ -302,8 +325,38 @@ MUTANTS = [
            "flat.amax(dim=1) == flat.amin(dim=1)", "flat.amax(dim=1) == 0",
            (CAM + "::test_a_constant_positive_map_is_constant_under_every_method",)),
     Mutant("gradient_of_the_batchs_mean", "lib/maps/forward.py",
-           "targets[:, None]).sum()", "targets[:, None]).mean()",
+           "asked.scores(opened.answer).sum()", "asked.scores(opened.answer).mean()",
            (CAM + "::test_grad_cam_equals_captums",)),
+    Mutant("gradient_through_the_whole_batchs_first", "lib/maps/targets.py",
+           "answer[:, self.classes[number]]", "answer[:, self.classes[0]]",
+           (METHODS + "::test_many_forward_methods_equal_the_librarys",)),
+    Mutant("class_token_among_the_pictures", "lib/networks/grids.py",
+           "raw[:, prefix:].unflatten", "raw[:, : height * width].unflatten",
+           (LIVE + "::test_transformers_without_being_told_how_their_tokens_lie",)),
+    Mutant("token_rows_taken_for_columns", "lib/networks/grids.py",
+           "unflatten(1, (height, width)).permute(0, 3, 1, 2)",
+           "unflatten(1, (height, width)).permute(0, 3, 2, 1)",
+           (LIVE + "::test_transformers_without_being_told_how_their_tokens_lie",)),
+    Mutant("tokens_put_back_over_the_class", "lib/networks/grids.py",
+           "[raw[:, :prefix], found.flatten(2).transpose(1, 2)]",
+           "[found.flatten(2).transpose(1, 2), raw[:, :prefix]]",
+           (LIVE + "::test_ablation_puts_tokens_back_where_they_were",)),
+    Mutant("shapley_without_its_curvature", "lib/maps/head_again.py",
+           "(gradient - curved / 2)", "(gradient - curved / 4)",
+           (LIVE + "::test_shapley_cam_of_a_transformer",)),
+    Mutant("layers_scaled_twice", "lib/maps/live.py",
+           "min_max(torch.stack(maps).float().mean(dim=0))",
+           "torch.stack(maps).float().amax(dim=0)",
+           (LIVE + "::test_several_layers_are_averaged",)),
+    Mutant("refined_by_the_mean", "lib/maps/combined.py",
+           "found = found * min_max(", "found = found + min_max(",
+           (LIVE + "::test_refine_cam_multiplies_layers",)),
+    Mutant("windows_weigh_alike", "lib/maps/combined.py",
+           "left : left + window] = one * weight", "left : left + window] = one",
+           (LIVE + "::test_sess_puts_windows_together",)),
+    Mutant("mirrored_maps_stay_mirrored", "lib/maps/combined.py",
+           "total += maps.flip(-1) if mirrored else maps", "total += maps",
+           (LIVE + "::test_smoothing",)),
     Mutant("ambiguous_names_taken", "lib/maps/elsewhere.py",
            "None if name in called else image_id", "image_id",
            (ELSEWHERE + "::test_names_that_several_pictures_could_have_are_nobodys",)),
@@ -372,6 +425,17 @@ MUTANTS = [
     Mutant("score_and_score_dcls_exchanged", _TABLE, '"": _row(summary, *place, False), "_dcls": _row(summary, *place, True)', '"": _row(summary, *place, True), "_dcls": _row(summary, *place, False)', (RESULTS,)),
     Mutant("difference_of_the_other_protocol", _TABLE, "gain = _row(gains, *place)", "gain = _row(gains, *place[:2], study.choices.protocols[0])", (RESULTS,)),
     Mutant("a_score_without_a_ceiling", _TABLE, ".where(known)", "", (RESULTS,)),
+    # faithfulness
+    Mutant("roads_noise_of_the_other_unit", _FAITHFULNESS + "removal.py", 'if unit == "normalised" else', 'if unit == "picture" else', (FAITHFULNESS,)),
+    Mutant("road_combined_the_other_way", _FAITHFULNESS + "removal.py", 'found["road_lerf"] - found["road_morf"]', 'found["road_morf"] - found["road_lerf"]', (FAITHFULNESS,)),
+    Mutant("roads_corners_weigh_as_sides", _FAITHFULNESS + "imputing.py", "add_(padded[..., 1:-1, :], alpha=2)", "add_(padded[..., 1:-1, :], alpha=1)", (FAITHFULNESS,)),
+    Mutant("imputed_only_roughly", _FAITHFULNESS + "imputing.py", "_RESIDUAL = 1e-9", "_RESIDUAL = 1e-4", (FAITHFULNESS,)),
+    Mutant("pixels_at_the_threshold_stay", _FAITHFULNESS + "package.py", "return maps >= cuts", "return maps > cuts", (PACKAGE_METRICS,)),
+    Mutant("otsu_the_right_way_round", _FAITHFULNESS + "package.py", "return levels <= cuts", "return levels > cuts", (PACKAGE_METRICS,)),
+    Mutant("drops_are_rises", _FAITHFULNESS + "package.py", "(-change).clamp(min=0)", "change.clamp(min=0)", (PACKAGE_METRICS,)),
+    Mutant("arcc_without_the_doubled_road", _FAITHFULNESS + "package.py", "(2 * combined(_ARCC_PERCENTILES))", "combined(_ARCC_PERCENTILES)", (PACKAGE_METRICS,)),
+    Mutant("a_flat_second_map_coheres", _FAITHFULNESS + "package.py", ".masked_fill(nothing.cpu(), torch.nan)\n", "\n", (PACKAGE_METRICS,)),
+    Mutant("gradients_of_explaining_stay", _FAITHFULNESS + "package.py", "parameter.grad = gradient", "pass", (PACKAGE_METRICS,)),
     # claims
     Mutant("six_of_eight_will_do", _RULES, "dcls_raises: int = 7", "dcls_raises: int = 6", (CLAIMS,)),
     Mutant("thirteen_of_sixteen_will_do", _RULES, "threshold_raises: int = 14", "threshold_raises: int = 13", (CLAIMS,)),

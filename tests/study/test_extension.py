@@ -32,6 +32,7 @@ from lib.networks.building import build_network
 from lib.networks.dcls import dcls_layers
 from lib.networks.loading import load_model, save_weights
 from lib.networks.models import Provenance, StudyModel
+from lib.networks.rewrites import PLAIN
 from lib.report.result_table import results_table
 from lib.runner.manifest import differences, step_facts
 from lib.scores.kept import facts_of_maps
@@ -196,7 +197,10 @@ def test_other_processes_make_the_same_study_and_kept_scores_know_the_file(own, 
         ("import sys\nsys.exit()", "SystemExit"),
         ("M('dog', lambda f, g: f)\nimport json", "json.py is hidden by another module"),
         ("M('dog', lambda f, g: f, label='Grad-CAM')", "grad_cam one, have the label Grad-CAM"),
-        ("A('dog', build=N, weights='a.pth')", "no maps (image, channel, h, w) of more than one"),
+        (
+            "A('dog', timm='resnet18', weights='a.pth', layer='global_pool')",
+            "no maps (image, channel, h, w) of more than one",
+        ),
         (
             "A('dog', build=lambda n: N(n, ends='logits'), weights='a.pth', layer='body')",
             "the network gives (2,) for two pictures",
@@ -540,6 +544,40 @@ def test_features_with_their_channels_last_are_turned(tmp_path, tables):
         assert torch.equal(features, network.forward_features(x).permute(0, 3, 1, 2))
         assert torch.allclose(model.head(features), network(x), atol=1e-6)
     assert head_pass(model, x).gradient.shape == features.shape == (1, 768, 7, 7)
+
+
+def test_a_transformer_of_tokens_is_watched_where_its_class_token_reads(tmp_path, tables):
+    path = tmp_path / "rows.py"
+    path.write_text(
+        "from lib.extension import add_model\n"
+        "add_model('vit', timm='vit_tiny_patch16_224', weights='a.pth')\n"
+    )
+    load_extension(path)
+    row = BACKBONES["vit"]
+    assert (row.layer, row.around) == ("blocks.11.norm1", True)
+    network = build_network(row, False, num_classes=5).eval()
+    model = StudyModel(network, row, Provenance("vit", "random", "full")).for_inference(
+        form=PLAIN, keep_plain=True
+    )
+    x = torch.randn(1, 3, 224, 224)
+    seen = []
+    handle = network.blocks[11].norm1.register_forward_hook(lambda _, __, out: seen.append(out))
+    logits = network(x)
+    handle.remove()
+    (gradient,) = torch.autograd.grad(logits[0, 2], seen[0])
+    passed = head_pass(model, x, torch.tensor([2]))
+
+    def arranged(tokens):
+        return tokens[:, 1:].transpose(1, 2).reshape(1, 192, 14, 14)
+
+    assert torch.allclose(passed.features, arranged(seen[0]), atol=1e-5)
+    assert torch.allclose(passed.gradient, arranged(gradient), atol=1e-6)
+    assert torch.allclose(passed.logits, logits, atol=1e-5)
+    assert torch.allclose(model.answered(x, passed.features), logits, atol=1e-5)
+    with pytest.raises(ValueError, match="not cut in two"):
+        model.head(passed.features)
+    bf16 = model.for_inference("bf16", form=PLAIN)
+    assert head_pass(bf16, x).features.dtype == torch.float32
 
 
 def test_a_network_that_names_no_stages_forgets_in_parts(own):

@@ -1,7 +1,8 @@
 """Changes of a picture that an explanation should follow, and how to undo them on its map.
 
 Which changes a picture undergoes is drawn from its place among the stored pictures alone, so
-all models and methods are asked about the same ones.
+all models and methods are asked about the same ones. Pictures are changed by Pillow, as
+published.
 
 Source: Daroya et al., "COSE: a consistency-sensitivity metric for saliency on image
 classification", ICCV workshops 2023.
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
@@ -24,29 +26,32 @@ from lib.base.tables import Table
 SEED = 20240803
 DRAWN = 6  # magnitudes of each kind that has any
 _STEPS = 31
-_NEAREST, _BILINEAR = InterpolationMode.NEAREST, InterpolationMode.BILINEAR
 GEOMETRIC, PHOTOMETRIC = "geometric", "photometric"
+_WHOLE = 1 - 1e-4  # share of a pixel's four neighbours that were inside, but for rounding
 
 
 @dataclass(frozen=True)
 class Kind:
     """A row.
 
-    apply   : ((3, side, side) uint8 picture, magnitude) -> the changed one
+    published : the name in the published results
+    apply   : (picture, magnitude) -> the changed one
     undo    : ((map, side, side), magnitude) -> where each map lies on the unchanged picture;
               None where nothing moves
     largest : magnitude, in pixels, degrees, or of a factor's distance from 1; 0 for a kind
               without any
-    leaves  : parts of the picture leave it, so that part of a map comes back empty
+    moves   : ((1, side, side), magnitude) -> moved as the picture is, to the nearest pixel; None
+              where no part of the picture leaves it
     """
 
     key: str
     label: str
+    published: str
     group: str
-    apply: Callable[[Tensor, float], Tensor]
+    apply: Callable[[Image.Image, float], Image.Image]
     undo: Callable[[Tensor, float], Tensor] | None = None
     largest: float = 0.0
-    leaves: bool = False
+    moves: Callable[[Tensor, float], Tensor] | None = None
 
 
 def _shifted(x: Tensor, right: int, down: int) -> Tensor:
@@ -57,58 +62,79 @@ def _shifted(x: Tensor, right: int, down: int) -> Tensor:
     return padded[..., top : top + height, left : left + width]
 
 
-def _turned(x: Tensor, degrees: float, interpolation: InterpolationMode) -> Tensor:
-    return functional.rotate(x, degrees, interpolation, fill=0)
+def _shifted_picture(picture: Image.Image, right: int, down: int) -> Image.Image:
+    there = (1, 0, -right, 0, 1, -down)
+    return picture.transform(picture.size, Image.Transform.AFFINE, there)
 
 
-def _blurred(picture: Tensor, magnitude: float = 0) -> Tensor:
-    """Pillow's BLUR: the mean of the sixteen pixels around a block of 3 x 3; borders stay."""
-    kernel = torch.ones(5, 5, device=picture.device)
-    kernel[1:4, 1:4] = 0
-    blurred = F.conv2d(picture[:, None].float(), kernel[None, None] / 16)[:, 0]
-    changed = picture.clone()
-    changed[:, 2:-2, 2:-2] = (blurred + 0.5).floor().to(torch.uint8)
-    return changed
+def _turned(maps: Tensor, degrees: float) -> Tensor:
+    """Counter-clockwise about the centre, bilinear; what comes in is 0.
+
+    Not torchvision's, which weighs pixels at the border twice.
+    """
+    side = maps.shape[-1]
+    angle = np.deg2rad(degrees)
+    cos, sin = float(np.cos(angle)), float(np.sin(angle))
+    # Coordinates of -1 to 1 between the centres of the outermost pixels; in float64, as a
+    # coordinate's rounding would move a map's edges.
+    at = torch.linspace(-1, 1, side, dtype=torch.float64, device=maps.device)
+    grid = torch.stack(
+        [at * cos - at[:, None] * sin, at * sin + at[:, None] * cos], dim=-1
+    )  # fmt: skip
+    found = F.grid_sample(
+        maps.double()[None], grid[None], "bilinear", padding_mode="zeros", align_corners=True
+    )
+    return found[0].to(maps.dtype)
 
 
-def _enhanced(function: Callable[[Tensor, float], Tensor]) -> Callable[[Tensor, float], Tensor]:
-    return lambda picture, magnitude: function(picture, 1 + magnitude)
+def _turned_to_the_nearest(x: Tensor, degrees: float) -> Tensor:
+    return functional.rotate(x, degrees, InterpolationMode.NEAREST, fill=0)
 
 
-def _as_is(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor, float], Tensor]:
+def _enhanced(kind: Callable) -> Callable[[Image.Image, float], Image.Image]:
+    return lambda picture, magnitude: kind(picture).enhance(1 + magnitude)
+
+
+def _filtered(kind: type) -> Callable[[Image.Image, float], Image.Image]:
+    return lambda picture, magnitude: picture.filter(kind)
+
+
+def _as_is(function: Callable) -> Callable:
     return lambda x, magnitude: function(x)
 
 
 KINDS: Table[Kind] = Table(
     "change",
     [
-        Kind("translate_x", "shift sideways", GEOMETRIC,
-             lambda picture, m: _shifted(picture, int(m), 0),
-             lambda maps, m: _shifted(maps, -int(m), 0), 32, leaves=True),
-        Kind("translate_y", "shift up or down", GEOMETRIC,
-             lambda picture, m: _shifted(picture, 0, int(m)),
-             lambda maps, m: _shifted(maps, 0, -int(m)), 32, leaves=True),
-        Kind("rotate", "rotation", GEOMETRIC,
-             lambda picture, m: _turned(picture, m, _NEAREST),
-             lambda maps, m: _turned(maps, -m, _BILINEAR), 135, leaves=True),
-        Kind("brightness", "brightness", PHOTOMETRIC,
-             _enhanced(functional.adjust_brightness), largest=0.99),
-        Kind("color", "colour", PHOTOMETRIC,
-             _enhanced(functional.adjust_saturation), largest=0.99),
-        Kind("contrast", "contrast", PHOTOMETRIC,
-             _enhanced(functional.adjust_contrast), largest=0.99),
-        Kind("sharpness", "sharpness", PHOTOMETRIC,
-             _enhanced(functional.adjust_sharpness), largest=0.99),
-        Kind("flip_sideways", "mirrored sideways", GEOMETRIC,
-             _as_is(functional.horizontal_flip), _as_is(functional.horizontal_flip)),
-        Kind("flip_upright", "mirrored upside down", GEOMETRIC,
-             _as_is(functional.vertical_flip), _as_is(functional.vertical_flip)),
-        Kind("autocontrast", "automatic contrast", PHOTOMETRIC, _as_is(functional.autocontrast)),
-        Kind("equalize", "equalised histogram", PHOTOMETRIC, _as_is(functional.equalize)),
-        Kind("blur", "blur", PHOTOMETRIC, _blurred),
-        # Pillow's SMOOTH, which is what a sharpness of 0 is.
-        Kind("smooth", "smoothing", PHOTOMETRIC,
-             _as_is(lambda picture: functional.adjust_sharpness(picture, 0.0))),
+        Kind("translate_x", "shift sideways", "TranslateX", GEOMETRIC,
+             lambda picture, m: _shifted_picture(picture, int(m), 0),
+             lambda maps, m: _shifted(maps, -int(m), 0), 32,
+             lambda x, m: _shifted(x, int(m), 0)),
+        Kind("translate_y", "shift up or down", "TranslateY", GEOMETRIC,
+             lambda picture, m: _shifted_picture(picture, 0, int(m)),
+             lambda maps, m: _shifted(maps, 0, -int(m)), 32,
+             lambda x, m: _shifted(x, 0, int(m))),
+        Kind("rotate", "rotation", "Rotate", GEOMETRIC,
+             lambda picture, m: picture.rotate(m, Image.Resampling.NEAREST),
+             lambda maps, m: _turned(maps, -m), 135, _turned_to_the_nearest),
+        Kind("brightness", "brightness", "Brightness", PHOTOMETRIC,
+             _enhanced(ImageEnhance.Brightness), largest=0.99),
+        Kind("color", "colour", "Color", PHOTOMETRIC,
+             _enhanced(ImageEnhance.Color), largest=0.99),
+        Kind("contrast", "contrast", "Contrast", PHOTOMETRIC,
+             _enhanced(ImageEnhance.Contrast), largest=0.99),
+        Kind("sharpness", "sharpness", "Sharpness", PHOTOMETRIC,
+             _enhanced(ImageEnhance.Sharpness), largest=0.99),
+        Kind("flip_sideways", "mirrored sideways", "FlipLR", GEOMETRIC,
+             _as_is(ImageOps.mirror), _as_is(functional.horizontal_flip)),
+        Kind("flip_upright", "mirrored upside down", "FlipUD", GEOMETRIC,
+             _as_is(ImageOps.flip), _as_is(functional.vertical_flip)),
+        Kind("autocontrast", "automatic contrast", "AutoContrast", PHOTOMETRIC,
+             _as_is(ImageOps.autocontrast)),
+        Kind("equalize", "equalised histogram", "Equalize", PHOTOMETRIC,
+             _as_is(ImageOps.equalize)),
+        Kind("blur", "blur", "Blur", PHOTOMETRIC, _filtered(ImageFilter.BLUR)),
+        Kind("smooth", "smoothing", "Smooth", PHOTOMETRIC, _filtered(ImageFilter.SMOOTH)),
     ],
 )  # fmt: skip
 
@@ -144,9 +170,14 @@ class Change:
             f" {self.magnitude:+.0f}°" if kind.key == "rotate" else f" {int(self.magnitude):+d} px"
         )
 
-    def apply(self, picture: Tensor) -> Tensor:
-        """(3, side, side) uint8 -> the changed picture."""
-        return KINDS[self.kind].apply(picture, self.magnitude)
+    def apply(self, picture: np.ndarray) -> np.ndarray:
+        """(side, side, 3) uint8 -> the changed picture."""
+        return np.asarray(KINDS[self.kind].apply(Image.fromarray(picture), self.magnitude))
+
+    @property
+    def leaves(self) -> bool:
+        """Parts of the picture leave it, so that part of a map comes back empty."""
+        return KINDS[self.kind].moves is not None
 
     def undo(self, maps: Tensor) -> Tensor:
         """(map, side, side) of the changed picture -> where they lie on the unchanged one."""
@@ -161,13 +192,13 @@ class Change:
         # Backwards by the opposite magnitude: mirroring, without any, is its own opposite.
         return kind.undo(maps, -self.magnitude)
 
-    def inside(self, side: int, device: torch.device | None = None) -> Tensor:
-        """(side, side) bool: what was in the picture all the while."""
+    def inside(self, side: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+        """(side, side) bool twice: pixels of an undone map that come from within the picture, at
+        least in part, and wholly. The first is the published mask."""
         ones = torch.ones(1, side, side, device=device)
-        kind = KINDS[self.kind]
-        if not kind.leaves:
-            return ones[0].bool()
-        return self.undo(kind.apply(ones, self.magnitude))[0].bool()
+        moves = KINDS[self.kind].moves
+        share = ones[0] if moves is None else self.undo(moves(ones, self.magnitude))[0]
+        return share > 0, share > _WHOLE
 
 
 def magnitudes(largest: float) -> np.ndarray:

@@ -2,27 +2,35 @@
 
 Where the answer stays right they should agree (consistency), where it becomes wrong they
 should not (sensitivity): COSE = sqrt(consistency · sensitivity), see `lib.analyses.cose.results`.
+How alike they are is said in two readings, see `lib.analyses.cose.readings`.
 
 Source: Daroya et al., "COSE: a consistency-sensitivity metric for saliency on image
-classification", ICCV workshops 2023. Unlike its published code all methods and models are
-asked about the same pictures and magnitudes, constant maps are counted, and the border of a
-picture counts as outside of it.
+classification", ICCV workshops 2023. Unlike in its published code all methods and models are
+asked about the same pictures and magnitudes, and constant maps are counted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lib.analyses.cose.changes import KINDS, Change, changes_of, undone
-from lib.analyses.cose.ssim import structural_similarity
-from lib.maps.forward import enlarge, head_pass, is_constant
+from lib.analyses.cose.readings import (
+    CORRECTED,
+    PUBLISHED,
+    READINGS,
+    Moves,
+    averaged,
+    scaled,
+    similarities,
+)
+from lib.base.geometry import Preprocessing
+from lib.maps.forward import head_pass, is_constant
 from lib.maps.methods import CamMethod
 from lib.networks.batch_size import BatchSize
 from lib.networks.models import StudyModel
@@ -38,10 +46,35 @@ CHANGED = "right, becomes wrong"
 MENDED = "wrong, becomes right"
 WRONG = "wrong, stays wrong"
 
+SSIM = {reading: f"ssim_{reading}" for reading in READINGS}
+MATCHED = {reading: f"matched_{reading}" for reading in READINGS}
 COLUMNS = [
     "method", "image_id", "label", "network", "group", "change", "magnitude", "predicted",
-    "predicted_after", "condition", "cells", "side", "constant", "ssim", "matched",
+    "predicted_after", "condition", "cells", "side", "constant", *SSIM.values(), *MATCHED.values(),
 ]  # fmt: skip
+SPEARMAN = "spearman"  # a column more, where it is asked for
+
+
+@dataclass(frozen=True)
+class ShownPictures:
+    """Pictures as a network is shown them, before they are normalised.
+
+    image_ids : one name per image
+    pixels    : (image, side, side, 3) uint8, resized and cropped
+    places    : a number per image, from which its changes follow
+    labels    : a class per image; None where the class that the network predicts for the
+                unchanged picture is taken for the right one
+    """
+
+    image_ids: Sequence[str]
+    pixels: np.ndarray
+    places: Sequence[int]
+    labels: Sequence[int] | None
+
+    @classmethod
+    def of_clickme(cls, batch: ClickMeBatch, geometry: Preprocessing) -> ShownPictures:
+        pixels = resize_pictures(batch.pictures, geometry)
+        return cls(batch.image_ids, pixels, batch.places.tolist(), batch.labels.tolist())
 
 
 def condition(label: int, before: int, after: int) -> str:
@@ -52,29 +85,35 @@ def condition(label: int, before: int, after: int) -> str:
 
 
 def pairs_of_changed_pictures(
-    model: StudyModel, methods: Sequence[CamMethod], batch: ClickMeBatch, size: BatchSize
+    model: StudyModel,
+    methods: Sequence[CamMethod],
+    shown: ShownPictures,
+    size: BatchSize,
+    with_spearman: bool = False,
 ) -> pd.DataFrame:
     """A row of COLUMNS per method, picture and change of the picture (`lib.analyses.cose.changes`).
 
     cells, side : the map's resolution, the picture's
     constant : how many of the two maps are
-    ssim     : of the maps, -1 to 1; missing where both are constant, and for pictures that the
-               network has wrong before any change
-    matched  : the same once maps finer than the layer's cells are averaged to these, so that
+    ssim_…   : of the maps, -1 to 1, in each reading; missing where both are constant, and for
+               pictures that the network has wrong before any change
+    matched_… : the same once maps finer than the layer's cells are averaged to these, so that
                methods of any resolution compare
+    with_spearman : also `spearman`, of the pixels within the published mask
 
     Every explanation is of the class that is predicted for that very input.
     """
     frames = []
-    for number, picture in enumerate(_pictures(model, batch)):
-        place, label = int(batch.places[number]), int(batch.labels[number])
-        changes = changes_of(place)
-        shown = torch.stack([picture, *(change.apply(picture) for change in changes)])
-        explained = _Explained(model, methods, shown, label, size)
-        side, predicted = picture.shape[-1], explained.predicted
-        inside = torch.stack([change.inside(side, picture.device) for change in changes])
+    columns = _columns(with_spearman)
+    for number, (picture, place) in enumerate(zip(shown.pixels, shown.places, strict=True)):
+        label = None if shown.labels is None else shown.labels[number]
+        changes, side = changes_of(place), picture.shape[0]
+        changed = np.stack([picture, *(change.apply(picture) for change in changes)])
+        explained = _Explained(model, methods, changed, label, size)
+        predicted = explained.predicted
+        label = predicted[0] if label is None else label
         common = {
-            "image_id": batch.image_ids[number], "label": label, "network": ITSELF,
+            "image_id": shown.image_ids[number], "label": label, "network": ITSELF,
             "group": [change.group for change in changes],
             "change": [change.kind for change in changes],
             "magnitude": [change.magnitude for change in changes],
@@ -82,16 +121,16 @@ def pairs_of_changed_pictures(
             "condition": [condition(label, predicted[0], after) for after in predicted[1:]],
             "side": side,
         }  # fmt: skip
+        moves = Moves.of(changes, side, explained.device) if explained.maps else None
         for method in methods:
-            measured = dict.fromkeys(("cells", "constant", "ssim", "matched"), torch.nan)
-            if method.key in explained.maps:
+            measured = dict.fromkeys(columns[columns.index("cells") :], torch.nan) | {"side": side}
+            if moves is not None:
                 maps = explained.maps[method.key]
-                measured = _compared(
-                    maps[:1], maps[1:], side, explained.grid,
-                    lambda after, changes=changes: undone(changes, after), inside,
-                )  # fmt: skip
+                measured |= _compared(
+                    maps[:1], maps[1:], side, explained.grid, moves, with_spearman
+                )
             frames.append(pd.DataFrame(common | measured | {"method": method.key}))
-    return pd.concat(frames, ignore_index=True)[COLUMNS]
+    return pd.concat(frames, ignore_index=True)[columns]
 
 
 def pairs_of_changed_network(
@@ -99,19 +138,21 @@ def pairs_of_changed_network(
     changed: StudyModel,
     name: str,
     methods: Sequence[CamMethod],
-    batch: ClickMeBatch,
+    shown: ShownPictures,
     size: BatchSize,
+    with_spearman: bool = False,
 ) -> pd.DataFrame:
     """The same of the unchanged pictures, for the network and what it became.
 
     name : of what it became; its pairs never count for consistency
     """
-    pictures = _pictures(model, batch)
-    before, after = (_Explained(m, methods, pictures, None, size) for m in (model, changed))
-    labels, side = batch.labels.tolist(), pictures.shape[-1]
+    before, after = (_Explained(m, methods, shown.pixels, None, size) for m in (model, changed))
+    labels, side = shown.labels, shown.pixels.shape[1]
+    if labels is None:
+        labels = before.predicted
     answers = list(zip(labels, before.predicted, after.predicted, strict=True))
     common = {
-        "image_id": batch.image_ids, "label": labels, "network": name, "group": MODEL,
+        "image_id": shown.image_ids, "label": labels, "network": name, "group": MODEL,
         "change": name, "magnitude": 0.0, "predicted": before.predicted,
         "predicted_after": after.predicted,
         "condition": [condition(*answer) for answer in answers], "side": side,
@@ -120,18 +161,24 @@ def pairs_of_changed_network(
     frames = []
     for method in methods:
         maps = before.maps[method.key], after.maps[method.key]
-        frame = pd.DataFrame(common | _compared(*maps, side, before.grid) | {"method": method.key})
-        measured = ["constant", "ssim", "matched"]
-        frames.append(frame.assign(**frame[measured].astype(float).mask(wrong, axis=0)))
-    return pd.concat(frames, ignore_index=True)[COLUMNS]
+        measured = _compared(*maps, side, before.grid, None, with_spearman)
+        frame = pd.DataFrame(common | measured | {"method": method.key})
+        of_maps = [name for name in measured if name != "cells"]
+        frames.append(frame.assign(**frame[of_maps].astype(float).mask(wrong, axis=0)))
+    return pd.concat(frames, ignore_index=True)[_columns(with_spearman)]
+
+
+def _columns(with_spearman: bool) -> list[str]:
+    return COLUMNS + [SPEARMAN] * with_spearman
 
 
 @dataclass(frozen=True)
 class Followed:
     """A change of a picture: what is seen, its map, and where that lies on the unchanged one.
 
-    picture : (side, side, 3) uint8; found, back : (side, side)
-    ssim    : with the unchanged picture's map, NaN for that itself
+    picture : (side, side, 3) uint8; found, back : (side, side), of 0-1
+    ssim    : with the unchanged picture's map, in the published reading; NaN for that itself
+    corrected : the same in the corrected reading
     answer  : the class that is predicted
     """
 
@@ -140,6 +187,7 @@ class Followed:
     found: np.ndarray
     back: np.ndarray
     ssim: float
+    corrected: float
     answer: str
 
 
@@ -150,40 +198,37 @@ def followed(
 
     classes : names of the classes, if they have any
     """
-    picture, place = _pictures(model, batch)[0], int(batch.places[0])
+    one = ShownPictures.of_clickme(batch, model.backbone.preprocessing)
+    picture, side = one.pixels[0], one.pixels.shape[1]
     largest: dict[str, Change] = {}
-    for change in sorted(changes_of(place), key=lambda change: -abs(change.magnitude)):
+    for change in sorted(changes_of(one.places[0]), key=lambda change: -abs(change.magnitude)):
         largest.setdefault(change.kind, change)
-    changes, side = list(largest.values()), picture.shape[-1]
-    shown = torch.stack([picture, *(change.apply(picture) for change in changes)])
+    changes = list(largest.values())
+    shown = np.stack([picture, *(change.apply(picture) for change in changes)])
     explained = _Explained(model, [method], shown, None, BatchSize(len(shown)))
-    maps = enlarge(explained.maps[method.key], side)
-    inside = torch.stack([change.inside(side, picture.device) for change in changes])
-    back = undone(changes, maps[1:])
-    ssim = structural_similarity(maps[:1], back, inside).tolist()
+    small = explained.maps[method.key]
+    moves = Moves.of(changes, side, explained.device)
+    ssim = similarities(small[:1], small[1:], side, moves)
     titles = ["unchanged", *(f"{KINDS[c.kind].label}\n{c.in_words.strip()}" for c in changes)]
     names = dict(enumerate(classes))
     answers = [names.get(number, f"class {number}") for number in explained.predicted]
-    back = torch.cat([maps[:1], back.where(inside, torch.nan)])
-    images = zip(shown.permute(0, 2, 3, 1), maps, back, strict=True)
-    told = zip(titles, images, [np.nan, *ssim], answers, strict=True)
+    maps = scaled(small, side)
+    back = undone(changes, maps[1:])
+    back[moves.leaves] = back[moves.leaves].where(moves.partly, torch.nan)
+    maps, back = maps.cpu().numpy(), torch.cat([maps[:1], back]).cpu().numpy()
+    scores = ([np.nan, *ssim[reading].tolist()] for reading in (PUBLISHED, CORRECTED))
     return [
-        Followed(title, *(x.cpu().numpy() for x in of), score, answer)
-        for title, of, score, answer in told
+        Followed(*told) for told in zip(titles, shown, maps, back, *scores, answers, strict=True)
     ]
-
-
-def _pictures(model: StudyModel, batch: ClickMeBatch) -> Tensor:
-    """(image, 3, side, side) uint8, resized and cropped as the network sees them."""
-    pixels = torch.from_numpy(resize_pictures(batch.pictures, model.backbone.preprocessing))
-    return pixels.permute(0, 3, 1, 2).contiguous().to(next(model.parameters()).device)
 
 
 class _Explained:
     """Predicted classes of pictures, and every method's maps of these.
 
+    pictures  : (picture, side, side, 3) uint8, as the network sees them
     predicted : a class per picture
     maps      : {method: (picture, h, w)}; none if the first picture's class is not `label`
+    device    : where the maps are
     grid      : (height, width) of the layer's cells
     """
 
@@ -191,23 +236,26 @@ class _Explained:
         self,
         model: StudyModel,
         methods: Sequence[CamMethod],
-        pictures: Tensor,
+        pictures: np.ndarray,
         label: int | None,
         size: BatchSize,
     ):
+        device = next(model.parameters()).device
+        # Apple's GPUs have no float64, which SSIM is computed in.
+        self.device = torch.device("cpu") if device.type == "mps" else device
         self.predicted: list[int] = []
         self.maps: dict[str, Tensor] = {}
         self.grid = (0, 0)
         found: dict[str, list[Tensor]] = {method.key: [] for method in methods}
 
-        def work(some: Tensor) -> None:
-            x = model.normalised(some.float() / 255)
+        def work(some: np.ndarray) -> None:
+            x = model.prepare_pixels(torch.from_numpy(some))
             passed = head_pass(model, x)
             asked = [*self.predicted, *passed.targets.tolist()]
             if label is None or asked[0] == label:
                 maps = [method.maps(model, x, passed) for method in methods]
                 for method, of_method in zip(methods, maps, strict=True):
-                    found[method.key].append(of_method)
+                    found[method.key].append(of_method.to(self.device))
             self.predicted, self.grid = asked, tuple(passed.features.shape[-2:])
 
         size.work_through(pictures, work)
@@ -220,25 +268,19 @@ def _compared(
     after: Tensor,
     side: int,
     grid: tuple[int, int],
-    bring_back: Callable[[Tensor], Tensor] = lambda maps: maps,
-    inside: Tensor | None = None,
+    moves: Moves | None,
+    with_spearman: bool,
 ) -> dict:
-    """What two explanations have in common: `cells, constant, ssim, matched`.
-
-    before     : (pair, h, w), or (1, h, w) for all; after : (pair, h, w)
-    bring_back : puts enlarged maps where they lie on the unchanged picture
-    inside     : (pair, side, side) bool, what of it counts
-    """
+    """What two explanations have in common: the columns of COLUMNS that are of maps."""
     constant = is_constant(before).long() + is_constant(after).long()
-
-    def similarity(first: Tensor, second: Tensor) -> list[float]:
-        found = structural_similarity(
-            enlarge(first, side), bring_back(enlarge(second, side)), inside
-        )
-        return found.masked_fill(constant == 2, torch.nan).tolist()
-
-    cells = before.shape[-1]
-    ssim = matched = similarity(before, after)
+    found = similarities(before, after, side, moves, with_spearman)
+    cells, matched = before.shape[-1], found
     if cells > grid[1]:
-        matched = similarity(*(F.adaptive_avg_pool2d(maps, grid) for maps in (before, after)))
-    return {"cells": cells, "constant": constant.tolist(), "ssim": ssim, "matched": matched}
+        matched = similarities(averaged(before, grid), averaged(after, grid), side, moves)
+    columns = {"cells": cells, "constant": constant.tolist()}
+    for reading in READINGS:
+        columns[SSIM[reading]] = found[reading].tolist()
+        columns[MATCHED[reading]] = matched[reading].tolist()
+    if with_spearman:
+        columns[SPEARMAN] = found[SPEARMAN].tolist()
+    return columns

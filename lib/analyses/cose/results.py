@@ -10,10 +10,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lib.analyses.cose.changes import GEOMETRIC, PHOTOMETRIC, changes_of, undone
-from lib.analyses.cose.pairs import CHANGED, KEPT, MENDED, MODEL, WRONG
-from lib.analyses.cose.ssim import structural_similarity
-from lib.maps.forward import enlarge
+from lib.analyses.cose.changes import GEOMETRIC, PHOTOMETRIC, changes_of
+from lib.analyses.cose.pairs import CHANGED, KEPT, MATCHED, MENDED, MODEL, SSIM, WRONG
+from lib.analyses.cose.readings import READINGS, Moves, scaled, similarities
 from lib.maps.methods import METHODS
 from lib.scores.statistics import SEED
 from lib.study.rules import RULES
@@ -59,6 +58,7 @@ class _Sums:
 
 
 _SCORES = ("consistency", "sensitivity", "cose")
+_COSE = ("cose", "cose_low", "cose_high")
 
 
 @cache
@@ -78,7 +78,7 @@ def _intervals(found: np.ndarray) -> np.ndarray:
     return ends
 
 
-def _scored(pairs: pd.DataFrame, column: str = "ssim") -> dict:
+def _scored(pairs: pd.DataFrame, column: str) -> dict:
     """`consistency, sensitivity, cose`, each with `_low, _high`, and the numbers of pairs."""
     images = list(pairs.image_id.unique())
     sums = _Sums(pairs, column, images)
@@ -92,11 +92,21 @@ def _scored(pairs: pd.DataFrame, column: str = "ssim") -> dict:
     return row | dict(zip(("n_kept", "n_changed"), sums.numbers, strict=True))
 
 
-def _why_undefined(row: dict, right: pd.DataFrame) -> str:
+def _of_reading(scores: dict, reading: str) -> dict:
+    """Scores by names that say the reading: `cose_published`, `cose_published_low`."""
+    named = {}
+    for name, value in scores.items():
+        score, underscore, end = name.rpartition("_")
+        ends = underscore and end in ("low", "high")
+        named[f"{score}_{reading}_{end}" if ends else f"{name}_{reading}"] = value
+    return named
+
+
+def _why_undefined(row: dict, right: pd.DataFrame, column: str) -> str:
     """
     right : all pairs of pictures that are right before any change
     """
-    missing = right[right.ssim.isna()]
+    missing = right[right[column].isna()]
     unscored = [((missing.condition == KEPT) & (missing.group != MODEL)).any(),
                 (missing.condition == CHANGED).any()]  # fmt: skip
     if (right.constant == 2).all() and len(right):
@@ -119,50 +129,59 @@ def _why_undefined(row: dict, right: pd.DataFrame) -> str:
 def summarise_cose(pairs: pd.DataFrame) -> pd.DataFrame:
     """COSE of every model and method: a row each, `backbone, dcls, method` first.
 
+    With the reading, `published` or `corrected`, at the end of each name:
+
     consistency, sensitivity, cose : mean SSIM where the answer stays right, 1 - that where it
                   becomes wrong, and the root of their product; `_low, _high`: 95 % bootstrap
                   intervals over images, missing for fewer than twelve
+    chance, ceiling : COSE of unrelated random maps, and of maps that follow the picture
+                  perfectly and are unrelated once the answer changes, of the map's resolution.
+                  Maps that are opposed once it changes score more than the ceiling; maps that
+                  change with nothing score less than chance, 0 in the end
+    matched     : COSE once finer maps are averaged to the layer's cells, with `_low, _high`
+    undefined   : why there is no score, "" if there is
+
+    For both readings:
+
     n_kept, n_changed : pairs behind them
     n_pictures, n_right : pictures, those that are right before any change
     n_undefined, n_one_constant : pairs without SSIM, as both maps are constant or one holds
                   what is no number, left out; pairs of one constant map, counted
-    undefined   : why there is no score, "" if there is
     cells       : the map's resolution
-    chance, ceiling : COSE of unrelated random maps, and of maps that follow the picture
-                  perfectly and are unrelated once the answer changes, of that resolution.
-                  Maps that are opposed once it changes score more than the ceiling; maps that
-                  change with nothing score less than chance, 0 in the end
-    matched, matched_low, matched_high : COSE once finer maps are averaged to the layer's cells
     """
     rows = []
     for key, chosen in pairs.groupby(_BY, sort=False):
-        scored = _scored(chosen)
         right = chosen[chosen.condition.isin([KEPT, CHANGED])]
-        why = _why_undefined(scored, right)
-        same = chosen.matched.equals(chosen.ssim)
-        matched = scored if same else _scored(chosen, "matched")
         cells = right.cells.max()
-        levels = {"chance": np.nan, "ceiling": np.nan}
+        levels = {}
         if not np.isnan(cells):
             row = METHODS.get(key[2])
             floor = row.floor if row else 0.0
-            found = reference_levels(int(cells), int(chosen.side.iloc[0]), floor)
-            levels = {name: found[name] for name in levels}
+            levels = reference_levels(int(cells), int(chosen.side.iloc[0]), floor)
+        scores, numbers = {}, {}
+        for reading in READINGS:
+            scored = _scored(chosen, SSIM[reading])
+            same = chosen[MATCHED[reading]].equals(chosen[SSIM[reading]])
+            matched = scored if same else _scored(chosen, MATCHED[reading])
+            numbers = {name: scored.pop(name) for name in ("n_kept", "n_changed")}
+            found = levels.get(reading, {"chance": np.nan, "ceiling": np.nan})
+            scored |= {name: found[name] for name in ("chance", "ceiling")}
+            scored |= {name.replace("cose", "matched"): matched[name] for name in _COSE}
+            scored["undefined"] = _why_undefined(scored | numbers, right, SSIM[reading])
+            scores[reading] = _of_reading(scored, reading)
         rows.append(
             dict(zip(_BY, key, strict=True))
-            | scored
+            | scores[READINGS[0]]
+            | numbers
             | {
                 "n_pictures": chosen.image_id.nunique(),
                 "n_right": right.image_id.nunique(),
-                "n_undefined": int(right.ssim.isna().sum()),
+                "n_undefined": int(right[SSIM[READINGS[0]]].isna().sum()),
                 "n_one_constant": int((right.constant == 1).sum()),
-                "undefined": why,
                 "cells": cells,
             }
-            | levels
-            | {name: matched[other] for name, other in (
-                ("matched", "cose"), ("matched_low", "cose_low"), ("matched_high", "cose_high"))}
-        )  # fmt: skip
+            | scores[READINGS[1]]
+        )
     return pd.DataFrame(rows)
 
 
@@ -170,13 +189,18 @@ def by_change(pairs: pd.DataFrame, by: Sequence[str] = _BY) -> pd.DataFrame:
     """COSE's parts by kind and by group of changes, of every model and method, or as told.
 
     `*by, part`: "geometric", "photometric", "model", then each kind; and `consistency,
-    sensitivity, cose` with intervals and numbers of pairs. A change of the network has no
-    consistency.
+    sensitivity, cose` of each reading with intervals, and numbers of pairs. A change of the
+    network has no consistency.
     """
     rows = []
     for key, chosen in pairs.groupby(list(by), sort=False):
         for name, part in _parts(chosen):
-            rows.append(dict(zip(by, key, strict=True)) | {"part": name} | _scored(part))
+            row = dict(zip(by, key, strict=True)) | {"part": name}
+            for reading in READINGS:
+                scored = _scored(part, SSIM[reading])
+                numbers = {name: scored.pop(name) for name in ("n_kept", "n_changed")}
+                row |= _of_reading(scored, reading) | numbers
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -195,7 +219,7 @@ def conditions(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def compare_cose(pairs: pd.DataFrame) -> pd.DataFrame:
-    """With DCLS less without: `backbone, method, score, difference, low, high, n`.
+    """With DCLS less without: `backbone, method, reading, score, difference, low, high, n`.
 
     score : consistency, sensitivity, cose
     n     : images that both networks have right before any change; the 95 % interval is of
@@ -208,27 +232,34 @@ def compare_cose(pairs: pd.DataFrame) -> pd.DataFrame:
         both = sorted(images[0] & images[1])
         if not both:
             continue
-        without, with_dcls = (
-            _Sums(right[right.dcls == dcls], "ssim", both) for dcls in (False, True)
-        )
-
-        def difference(weights: np.ndarray, a: _Sums = without, b: _Sums = with_dcls):
-            return b.scores(weights) - a.scores(weights)
-
-        values = difference(np.ones(len(both)))
-        low, high = np.full((2, len(_SCORES)), np.nan)
-        if len(both) >= RULES.fewest_for_cose:
-            low, high = _intervals(difference(_resampled(len(both))))
-        for place, score in enumerate(_SCORES):
-            rows.append((backbone, method, score, values[place], low[place], high[place],
-                         len(both)))  # fmt: skip
-    names = ["backbone", "method", "score", "difference", "low", "high", "n"]
+        for reading, column in SSIM.items():
+            for score, *found in _differences(right, column, both):
+                rows.append((backbone, method, reading, score, *found, len(both)))
+    names = ["backbone", "method", "reading", "score", "difference", "low", "high", "n"]
     return pd.DataFrame(rows, columns=names)
 
 
+def _differences(
+    right: pd.DataFrame, column: str, images: Sequence[str]
+) -> Iterator[tuple[str, float, float, float]]:
+    """Of each score: its name, with DCLS less without, and the interval's ends."""
+    without, with_dcls = (
+        _Sums(right[right.dcls == dcls], column, images) for dcls in (False, True)
+    )
+
+    def difference(weights: np.ndarray) -> np.ndarray:
+        return with_dcls.scores(weights) - without.scores(weights)
+
+    values = difference(np.ones(len(images)))
+    low, high = np.full((2, len(_SCORES)), np.nan)
+    if len(images) >= RULES.fewest_for_cose:
+        low, high = _intervals(difference(_resampled(len(images))))
+    return zip(_SCORES, values, low, high, strict=True)
+
+
 @cache
-def reference_levels(cells: int, side: int, floor: float = 0.0) -> dict[str, float]:
-    """What random maps of a resolution score, on the changes of eight pictures.
+def reference_levels(cells: int, side: int, floor: float = 0.0) -> dict[str, dict[str, float]]:
+    """{reading: what random maps of a resolution score in it, on the changes of eight pictures}.
 
     floor    : to which lower values are raised, as Threshold-Grad-CAM raises them
 
@@ -236,26 +267,30 @@ def reference_levels(cells: int, side: int, floor: float = 0.0) -> dict[str, flo
     followed : mean SSIM of one and itself, changed and undone as pictures and maps are
     chance, ceiling : COSE of the two extremes
     """
-    like, followed = [], []
+    like: dict[str, list[Tensor]] = {reading: [] for reading in READINGS}
+    followed: dict[str, list[Tensor]] = {reading: [] for reading in READINGS}
     for place in range(_LEVEL_PICTURES):
         changes = changes_of(place)
-        inside = torch.stack([change.inside(side) for change in changes])
-        before = _random_map(cells, side, floor, place, 0)
-        others = torch.cat(
-            [_random_map(cells, side, floor, place, n) for n in range(1, len(changes) + 1)]
-        )
-        moved = torch.cat([change.follow(before) for change in changes])
-        like.append(structural_similarity(before, undone(changes, others), inside))
-        followed.append(structural_similarity(before, undone(changes, moved), inside))
-    chance, ceiling = float(torch.cat(like).mean()), float(torch.cat(followed).mean())
-    return {
-        "likeness": chance,
-        "followed": ceiling,
-        "chance": float(cose(chance, chance)),
-        "ceiling": float(cose(ceiling, chance)),
-    }
+        moves = Moves.of(changes, side)
+        before, *others = (_random_map(cells, floor, place, n) for n in range(1 + len(changes)))
+        whole = scaled(before, side)
+        moved = torch.cat([change.follow(whole) for change in changes])
+        for found, after in ((like, torch.cat(others)), (followed, moved)):
+            alike = similarities(before, after, side, moves)
+            for reading in READINGS:
+                found[reading].append(alike[reading])
+    levels = {}
+    for reading in READINGS:
+        chance, ceiling = (float(torch.cat(of[reading]).mean()) for of in (like, followed))
+        levels[reading] = {
+            "likeness": chance,
+            "followed": ceiling,
+            "chance": float(cose(chance, chance)),
+            "ceiling": float(cose(ceiling, chance)),
+        }
+    return levels
 
 
-def _random_map(cells: int, side: int, floor: float, *seed: int) -> Tensor:
+def _random_map(cells: int, floor: float, *seed: int) -> Tensor:
     noise = np.random.default_rng([SEED, *seed]).random((1, cells, cells), np.float32)
-    return enlarge(torch.from_numpy(noise).clamp(min=floor), side)
+    return torch.from_numpy(noise).clamp(min=floor)

@@ -34,25 +34,53 @@ def _eroded(inside: Tensor) -> Tensor:
     ) > 0.5  # fmt: skip
 
 
-def structural_similarity(a: Tensor, b: Tensor, inside: Tensor | None = None) -> Tensor:
+def structural_similarity(
+    a: Tensor,
+    b: Tensor,
+    inside: Tensor | None = None,
+    beyond: bool = False,
+    reach: float | None = None,
+) -> Tensor:
     """Mean SSIM of maps, -1 to 1, 1 for equal ones.
 
     a, b   : (pair, h, w), or one `a` of shape (1, h, w) for all `b`; at least 5 pixels a side
-    inside : (pair, h, w) bool, what counts; windows that reach out of it, or out of the
-             picture, do not. None counts all
-    Returns (pair,) float64; NaN where both maps are constant or nothing counts.
+    inside : (pair, h, w) bool, what counts; windows that reach out of it do not. None counts all
+    beyond : windows may reach beyond the picture's border, where maps are mirrored and all
+             counts
+    reach  : the range of the data; None takes the larger of the two maps' ranges
+    Returns (pair,) float64; NaN where both maps are constant and no range is given, or nothing
+    counts.
 
-    The range of the data is the larger of the two maps' ranges. Without `inside` this is
-    scikit-image's `structural_similarity(…, win_size=5, data_range=…)`.
+    Without `inside` and `beyond` this is scikit-image's `structural_similarity(…, win_size=5,
+    data_range=…)`; with both the mean of its full map within `inside`, eroded by
+    `skimage.morphology.binary_erosion`, which does not erode at the border.
     """
     if min(a.shape[-2:]) < WINDOW or a.shape[-2:] != b.shape[-2:]:
         raise ValueError(
             f"maps must be of one size of {WINDOW} x {WINDOW} or more, got "
             f"{tuple(a.shape[-2:])} and {tuple(b.shape[-2:])}"
         )
-    reach = torch.maximum(value_range(a), value_range(b)).double()
-    found = (_by_loops if b.device.type == "cpu" else by_tensors)(a, b, reach, inside)
-    return torch.where(reach > 0, found, torch.nan)
+    if reach is None:
+        ranges = torch.maximum(value_range(a), value_range(b)).double()
+    else:
+        ranges = torch.full((len(b),), reach, dtype=torch.float64, device=b.device)
+    if beyond:
+        a, b = _mirrored(a), _mirrored(b)
+        inside = None if inside is None else F.pad(inside, [WINDOW // 2] * 4, value=True)
+    found = (_by_loops if b.device.type == "cpu" else by_tensors)(a, b, ranges, inside)
+    return torch.where(ranges > 0, found, torch.nan)
+
+
+def _mirrored(maps: Tensor) -> Tensor:
+    """Half a window more on each side, its outermost pixels there twice, as scipy's "reflect"."""
+    margin = WINDOW // 2
+
+    def places(count: int) -> Tensor:
+        at = torch.arange(-margin, count + margin, device=maps.device)
+        at = torch.where(at < 0, -1 - at, at)
+        return torch.where(at >= count, 2 * count - 1 - at, at)
+
+    return maps[..., places(maps.shape[-2]), :][..., places(maps.shape[-1])]
 
 
 def _by_loops(a: Tensor, b: Tensor, reach: Tensor, inside: Tensor | None) -> Tensor:

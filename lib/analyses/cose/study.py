@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Protocol
 
 import pandas as pd
 from tqdm import tqdm
@@ -12,17 +15,20 @@ from lib.analyses.cose.changes import CHANGES
 from lib.analyses.cose.pairs import (
     COLUMNS,
     ITSELF,
+    SPEARMAN,
+    ShownPictures,
     pairs_of_changed_network,
     pairs_of_changed_pictures,
 )
 from lib.base.fingerprint import code_of, fingerprint, sha256_of
+from lib.base.geometry import Preprocessing
 from lib.base.threads import reuse_memory
 from lib.maps.methods import PUBLISHED_METHODS
 from lib.networks.backbones import Backbone, variant_name
 from lib.networks.batch_size import BatchSize
 from lib.networks.checkpoints import WeightsError
 from lib.networks.models import StudyModel
-from lib.people.clickme import ClickMe, ClickMeBatch
+from lib.people.clickme import ClickMe
 from lib.people.stored import StoredError
 from lib.scores.kept import LEFT_OUT, facts_of_maps, read_kept, write_kept
 from lib.scores.units import foretell
@@ -32,9 +38,56 @@ from lib.study.study import Study
 COSE_METHODS = (*PUBLISHED_METHODS, "grad_cam_plus_plus", "random_cam")
 SEED = 20240803
 RANDOM = "random weights"
-_BLOCK = 16  # pictures whose pairs are kept at once
+EARLIER = "earlier: "  # begins the name of a network from earlier in a training
+BLOCK = 16  # pictures whose pairs are kept at once
 _OF_MINIATURES = 24  # changed pictures a forward
-_CODE = ("lib.analyses.cose.changes", "lib.analyses.cose.pairs", "lib.analyses.cose.ssim")
+_CODE = tuple(f"lib.analyses.cose.{name}" for name in ("changes", "pairs", "readings", "ssim"))
+
+
+class Block(Protocol):
+    """Some pictures, whose pairs are kept at once.
+
+    name     : begins the name of the file in which they are kept
+    left_out : {picture: why it cannot be read}, growing as they are read
+    """
+
+    name: str
+    left_out: dict[str, str]
+
+    def __len__(self) -> int: ...
+
+    def facts(self) -> dict:
+        """What determines the pictures, their places and labels."""
+
+    def shown(self, geometry: Preprocessing) -> Iterator[ShownPictures]:
+        """The pictures as a network of this geometry sees them."""
+
+
+@dataclass
+class ClickMeBlock:
+    """Pictures of a study, of one part."""
+
+    some: ClickMe
+    number: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.some.part.name}-{self.number}"
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        return self.some.left_out
+
+    def __len__(self) -> int:
+        return len(self.some)
+
+    def facts(self) -> dict:
+        of = [(chosen.index, chosen.place) for chosen in self.some.chosen]
+        return {"part": self.some.part.digest(), "pictures": of}
+
+    def shown(self, geometry: Preprocessing) -> Iterator[ShownPictures]:
+        for batch in self.some.batches(BLOCK):
+            yield ShownPictures.of_clickme(batch, geometry)
 
 
 @dataclass(frozen=True)
@@ -63,66 +116,119 @@ def score_cose(study: Study, pictures: int = 0) -> pd.DataFrame:
     """
     study.inputs.require()
     clickme = study.clickme(limit=pictures or study.choices.limit)
-    reuse_memory()
-    others = {variant: _others(study, *variant) for variant in study.networks.there()}
-    if any(method.forwards for method in study.choices.methods) and not study.choices.keep_going:
-        backbone, dcls = next(iter(others))
-        maps = sum(1 + CHANGES + 2 * (len(compared) - 1) for compared in others.values())
-        model = study.networks.inference_model(backbone.key, dcls)
-        batch = next(clickme.batches(1))
-        tqdm.write(foretell(model, batch, study.choices.methods, maps * len(clickme)))
-    frames = []
-    missed = dict(clickme.left_out) | {
+    blocks = [ClickMeBlock(some, n) for n, some in enumerate(clickme.blocks(BLOCK))]
+    variants = study.networks.there()
+    earlier = {(b, dcls): study.inputs.training_checkpoints(b.key, dcls) for b, dcls in variants}
+    work = Work(study, blocks, earlier)
+    work.missed |= clickme.left_out
+    work.missed |= {
         backbone.key: "its weights, or a learned method's for it, are missing or cannot be read"
         for backbone in study.choices.backbones
-        if (backbone, False) not in others
+        if (backbone, False) not in variants
     }
-    total = len(clickme) * sum(map(len, others.values()))
-    with tqdm(total=total, desc="COSE", unit="picture") as bar:
-        for (backbone, dcls), compared in others.items():
-            bar.set_postfix_str(variant_name(backbone.key, dcls))
-            variant = _Variant(study, backbone, dcls)
-            for other in compared:
-                try:
-                    for number, some in enumerate(clickme.blocks(_BLOCK)):
-                        frame = variant.pairs(other, some, number)
-                        missed |= frame.attrs.pop(LEFT_OUT, {}) | some.left_out
-                        frames.append(frame.assign(backbone=backbone.key, dcls=dcls))
-                        bar.update(len(some))
-                except WeightsError as error:
-                    if not study.choices.keep_going or other.load is None:
-                        raise
-                    name = f"{variant_name(backbone.key, dcls)}, {other.name}"
-                    missed[name] = str(error)
-                    tqdm.write(f"left out: {name}: {error}")
-    if not len(clickme) or all(frame.empty for frame in frames):
+    work.tell_how_long()
+    tables = list(work.tables())
+    if not blocks or all(table.empty for table in tables):
         raise StoredError("no picture of the study can be read")
-    table = pd.concat(frames, ignore_index=True)[["backbone", "dcls", *COLUMNS]]
-    table.attrs[LEFT_OUT] = missed
+    table = pd.concat(tables, ignore_index=True)
+    table.attrs[LEFT_OUT] = work.missed
     return table
 
 
-def _others(study: Study, backbone: Backbone, dcls: bool) -> list[_Other]:
-    key = backbone.key
-    earlier = [
-        _Other(
-            f"earlier: {path.name}",
-            lambda path=path: study.networks.load_model(key, dcls, path),
-            sha256_of(path),
-        )
-        for path in study.inputs.training_checkpoints(key, dcls)
-    ]
-    untrained = _Other(RANDOM, lambda: study.networks.untrained_model(key, dcls, SEED), str(SEED))
-    return [_Other(ITSELF), untrained, *earlier]
+@dataclass
+class Work:
+    """All pairs of some variants on some pictures, made or read from what is kept.
+
+    earlier : {(backbone, dcls): files of its weights from earlier in its training}
+    with_spearman : as for `pairs_of_changed_pictures`
+    missed  : {picture, network or backbone: why it was left out}, growing
+    """
+
+    study: Study
+    blocks: Sequence[Block]
+    earlier: Mapping[tuple[Backbone, bool], Sequence[Path]]
+    with_spearman: bool = False
+    missed: dict[str, str] = field(default_factory=dict)
+
+    def tell_how_long(self) -> None:
+        """Print how long methods will take that need many forwards a map."""
+        choices = self.study.choices
+        if choices.keep_going or not any(method.forwards for method in choices.methods):
+            return
+        backbone, dcls = next(iter(self.earlier))
+        model = self.study.networks.inference_model(backbone.key, dcls)
+        pictures = sum(map(len, self.blocks))
+        # Itself on changed pictures; then it and the other on the unchanged ones.
+        maps = sum(1 + CHANGES + 2 * (1 + len(files)) for files in self.earlier.values())
+        first = next(self.blocks[0].shown(backbone.preprocessing))
+        tqdm.write(foretell(model, first.pixels[:1], choices.methods, maps * pictures))
+
+    def tables(self) -> Iterator[pd.DataFrame]:
+        """A variant's pairs, one variant after another: `backbone, dcls`, then as made.
+
+        Raises WeightsError, and what reading a picture raises.
+        """
+        reuse_memory()
+        others = {variant: self._others(*variant) for variant in self.earlier}
+        total = sum(map(len, self.blocks)) * sum(map(len, others.values()))
+        with tqdm(total=total, desc="COSE", unit="picture") as bar:
+            for (backbone, dcls), compared in others.items():
+                bar.set_postfix_str(variant_name(backbone.key, dcls))
+                variant = _Variant(self.study, backbone, dcls, self.with_spearman)
+                frames = [
+                    frame
+                    for other in compared
+                    for frame in self._of_other(variant, other, bar)
+                    if len(frame)
+                ]
+                columns = variant.columns
+                table = pd.concat(frames) if frames else pd.DataFrame(columns=columns)
+                table = table.assign(backbone=backbone.key, dcls=dcls)
+                yield table[["backbone", "dcls", *columns]].reset_index(drop=True)
+
+    def _of_other(self, variant: _Variant, other: _Other, bar: tqdm) -> list[pd.DataFrame]:
+        frames = []
+        try:
+            for block in self.blocks:
+                frame = variant.pairs(other, block)
+                self.missed |= frame.attrs.pop(LEFT_OUT, {}) | block.left_out
+                frames.append(frame)
+                bar.update(len(block))
+        except WeightsError as error:
+            if not self.study.choices.keep_going or other.load is None:
+                raise
+            name = f"{variant.name}, {other.name}"
+            self.missed[name] = str(error)
+            tqdm.write(f"left out: {name}: {error}")
+        return frames
+
+    def _others(self, backbone: Backbone, dcls: bool) -> list[_Other]:
+        networks, key = self.study.networks, backbone.key
+        earlier = [
+            _Other(
+                f"{EARLIER}{path.name}",
+                lambda path=path: networks.load_model(key, dcls, path),
+                sha256_of(path),
+            )
+            for path in self.earlier[backbone, dcls]
+        ]
+        untrained = _Other(RANDOM, lambda: networks.untrained_model(key, dcls, SEED), str(SEED))
+        return [_Other(ITSELF), untrained, *earlier]
 
 
 class _Variant:
     """Makes pairs, holding the variant and one changed network in memory at most."""
 
-    def __init__(self, study: Study, backbone: Backbone, dcls: bool):
+    def __init__(self, study: Study, backbone: Backbone, dcls: bool, with_spearman: bool):
         self._study, self._key = study, (backbone.key, dcls)
-        self._name = variant_name(backbone.key, dcls)
-        self._facts = facts_of_maps(study, backbone, dcls) | {"code of COSE": code_of(*_CODE)}
+        self.name = variant_name(backbone.key, dcls)
+        self.columns = COLUMNS + [SPEARMAN] * with_spearman
+        self._facts = facts_of_maps(study, backbone, dcls) | {
+            "code of COSE": code_of(*_CODE),
+            "columns": self.columns,
+            "torchvision": version("torchvision"),
+        }
+        self._geometry, self._with_spearman = backbone.preprocessing, with_spearman
         self._whole: StudyModel | None = None
         self._changed: tuple[_Other, StudyModel] | None = None
         choices = study.choices
@@ -130,29 +236,30 @@ class _Variant:
             choices.batch_size, study.networks.device(), choices.profile.mini, _OF_MINIATURES
         )
 
-    def pairs(self, other: _Other, some: ClickMe, number: int) -> pd.DataFrame:
+    def pairs(self, other: _Other, block: Block) -> pd.DataFrame:
         """Of a block of pictures: kept from before, or made and kept."""
-        of = [(chosen.index, chosen.place) for chosen in some.chosen]
-        here = {"other": [other.name, other.hash], "part": some.part.digest(), "pictures": of}
-        name = f"{self._name}-{some.part.name}-{number}-{fingerprint(self._facts | here)}"
+        here = {"other": [other.name, other.hash]} | block.facts()
+        name = f"{self.name}-{block.name}-{fingerprint(self._facts | here)}"
         path = self._study.places.scores.with_name("cose") / f"{name}.parquet"
-        table = read_kept(path, self._study.choices.keep_going, COLUMNS)
+        table = read_kept(path, self._study.choices.keep_going, self.columns)
         if table is None:
-            frames = [self._made(other, batch) for batch in some.batches(_BLOCK)]
-            table = pd.concat(frames) if frames else pd.DataFrame(columns=COLUMNS)
-            write_kept(path, table, some.left_out)
+            frames = [self._made(other, shown) for shown in block.shown(self._geometry)]
+            table = pd.concat(frames) if frames else pd.DataFrame(columns=self.columns)
+            write_kept(path, table, block.left_out)
         return table
 
-    def _made(self, other: _Other, batch: ClickMeBatch) -> pd.DataFrame:
+    def _made(self, other: _Other, shown: ShownPictures) -> pd.DataFrame:
         methods = self._study.choices.methods
         if self._whole is None:
             self._whole = self._study.networks.inference_model(*self._key)
         if other.load is None:
-            return pairs_of_changed_pictures(self._whole, methods, batch, self._size)
+            return pairs_of_changed_pictures(
+                self._whole, methods, shown, self._size, self._with_spearman
+            )
         if self._changed is None or self._changed[0] != other:
             self._changed = None  # its memory goes before the next one's comes
             self._changed = other, self._study.networks.made_ready(other.load())
         changed = self._changed[1]
         return pairs_of_changed_network(
-            self._whole, changed, other.name, methods, batch, self._size
+            self._whole, changed, other.name, methods, shown, self._size, self._with_spearman
         )

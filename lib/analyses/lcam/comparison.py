@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib.analyses.faithfulness import COLUMNS, LET_THROUGH, score_faithfulness
+from lib.analyses.faithfulness.definitions import LET_THROUGH
+from lib.analyses.faithfulness.study import COLUMNS, score_faithfulness
 from lib.analyses.lcam.trainings import default_recipe, train_variant
 from lib.maps.cam import cam_maps
 from lib.maps.forward import enlarge

@@ -201,7 +201,7 @@ def attention_loss(
 ) -> Loss:
     """The loss of a batch; gradients reach the attention's parameters alone.
 
-    model    : frozen, in eval mode, with `features`, `head`, `normalised` and, for more
+    model    : frozen, in eval mode, with `features`, `answered`, `normalised` and, for more
                layers than the last, `layers`
     pictures : (image, 3, side, side) in 0-1
     The class asked for is the one that the frozen network itself predicts.
@@ -209,14 +209,14 @@ def attention_loss(
     x = model.normalised(pictures)
     with torch.no_grad():
         features = layers_of(row, model, x)
-        labels = model.head(features[-1]).argmax(dim=1)
+        labels = model.answered(x, features[-1]).argmax(dim=1)
         read = read_by(row, model, pictures) if row.raw else features
     maps = attention(read).sigmoid()
     own = chosen_masks(maps, labels)
     if row.hides == "features":
-        logits = model.head(_as_large(own, features[-1]) * features[-1])
+        logits = model.answered(x, _as_large(own, features[-1]) * features[-1])
     else:
-        logits = model.head(model.features(model.normalised(_as_large(own, pictures) * pictures)))
+        logits = model(model.normalised(_as_large(own, pictures) * pictures))
     cross_entropy = F.cross_entropy(logits, labels)
     masks = chosen_masks(maps, labels, masking)
     terms = cross_entropy, area(masks), variation(masks)

@@ -163,7 +163,7 @@ def new_attention(row: Attention, model: nn.Module, side: int, seed: int) -> nn.
     with torch.inference_mode(), evaluating(model):
         x = torch.zeros(1, 3, side, side, device=next(model.parameters()).device)
         features = layers_of(row, model, x)
-        classes = model.head(features[-1]).shape[1]
+        classes = model(x).shape[1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return row.module([f.shape[1] for f in features], classes).to(x.device)
@@ -375,8 +375,9 @@ class Run:
     def look(self, pictures: Tensor) -> None:
         self.attention.eval()
         pictures = pictures.to(self.device)
-        features = layers_of(self.row, self.model, self.model.normalised(pictures))
-        labels = self.model.head(features[-1]).argmax(dim=1)
+        x = self.model.normalised(pictures)
+        features = layers_of(self.row, self.model, x)
+        labels = self.model.answered(x, features[-1]).argmax(dim=1)
         read = read_by(self.row, self.model, pictures) if self.row.raw else features
         self.looks[self.step] = min_max(of_classes(self.attention(read), labels)).cpu().clone()
 

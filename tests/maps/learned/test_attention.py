@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from stand_ins import mini
+from stand_ins import InHalves, mini
 from torch import nn
 
 from lib.analyses.lcam.trainings import trainable
@@ -92,7 +92,7 @@ def test_masks_of_both_maskings():
 SIDE = 16
 
 
-class Toy(nn.Module):
+class Toy(InHalves, nn.Module):
     """Class k's logit is how much of colour k there is: its evidence lies where k is bright."""
 
     variant = "toy"

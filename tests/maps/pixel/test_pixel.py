@@ -12,7 +12,7 @@ import torch
 from pytorch_grad_cam import GuidedBackpropReLUModel
 from scipy import ndimage
 from skimage.transform import resize
-from stand_ins import mini
+from stand_ins import InHalves, mini
 from torch import nn
 
 from lib.maps.cam import cam_maps
@@ -23,7 +23,7 @@ from lib.maps.pixel.gradients import guided_ig
 from lib.maps.pixel.hidden import rise
 
 
-class Toy(nn.Module):
+class Toy(InHalves, nn.Module):
     """Looks at the contrast of one corner's red only."""
 
     def __init__(self, side=8):
@@ -275,7 +275,7 @@ def test_guided_backpropagation_leaves_nothing_behind_and_needs_rectifiers(pictu
 # --- RISE ------------------------------------------------------------------------------------
 
 
-class Bright(nn.Module):
+class Bright(InHalves, nn.Module):
     """Sure of class 0 where the upper left quarter is bright."""
 
     backbone = SimpleNamespace(family="vgg")

@@ -8,19 +8,27 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pytorch_grad_cam.metrics.road import NoisyLinearImputer, neighbors_weights
-from scipy.sparse import csc_matrix
-from scipy.sparse.linalg import spsolve
+from pytorch_grad_cam.metrics.road import (
+    NoisyLinearImputer,
+    ROADLeastRelevantFirst,
+    ROADMostRelevantFirst,
+)
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
+from stand_ins import mini
 
 from lib.analyses.faithfulness import (
+    ROAD_SHARES,
     STEPS,
     average_drop,
     curves,
+    ends_of,
     imputed,
     in_order,
     increase_in_confidence,
     kept_share,
+    measured,
     road,
+    road_noise,
     score_faithfulness,
 )
 from lib.maps.forward import head_pass
@@ -92,23 +100,54 @@ def test_curves_are_those_of_a_known_network():
     assert good["insertion"] > bad["insertion"]
 
 
-def test_imputing_is_the_published_imputers():
+def like_the_package(picture, removed, draws, monkeypatch):
+    """The package's imputer on one normalised picture, its noise replaced by these draws."""
+    monkeypatch.setattr(torch, "randn_like", lambda _: draws.flatten(1)[:, removed.flatten()])
+    return NoisyLinearImputer()(picture, (~removed).float())
+
+
+@pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
+@pytest.mark.parametrize("size", [(24, 24), (64, 41)])
+def test_imputing_is_the_packages_on_the_normalised_picture(size, monkeypatch):
     rng = np.random.default_rng(0)
-    pictures = torch.tensor(rng.random((2, 3, 24, 24)), dtype=torch.float32)
-    removed = torch.tensor(rng.random((2, 24, 24)) < 0.6)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    pictures, draws = (torch.tensor(rng.random((3, 3, *size)), dtype=torch.float32) for _ in "ab")
+    removed = torch.tensor(rng.random((3, *size)) < 0.6)
     removed[0, :6, :6] = True  # up to a corner
-    ours = imputed(pictures, removed, torch.zeros_like(pictures))
-    for number in range(2):
-        # Its __call__ fails with this numpy; what it solves does not.
-        kept = (~removed[number]).float().numpy()
-        matrix, right = NoisyLinearImputer.setup_sparse_system(
-            kept, pictures[number].numpy(), neighbors_weights
-        )
-        expected = pictures[number].flatten(1).numpy().copy()
-        expected[:, kept.ravel() == 0] = spsolve(csc_matrix(matrix), right).T
-        np.testing.assert_allclose(ours[number].flatten(1), expected, atol=1e-3)
-    noisy = imputed(pictures, removed, torch.ones_like(pictures))
-    torch.testing.assert_close(noisy - ours, removed[:, None].float().expand_as(ours))
+    removed[1], removed[1, 9, 9] = True, False  # one pixel is left
+    removed[2] = True  # nothing is
+    middle, spread = (torch.tensor(v)[:, None, None] for v in (mean, std))
+    x = (pictures - middle) / spread
+    ours = imputed(x, removed, 0.01 * draws)
+    in_0_1 = imputed(pictures, removed, road_noise(draws, std))
+    for number in range(3):
+        expected = like_the_package(x[number], removed[number], draws[number], monkeypatch)
+        np.testing.assert_allclose(ours[number], expected, atol=1e-5)
+        if not removed[number].all():  # 0 is another colour in 0-1
+            np.testing.assert_allclose((in_0_1[number] - middle) / spread, expected, atol=1e-5)
+
+
+def test_roads_noise_has_the_unit_that_is_named():
+    draws = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(road_noise(draws, (0.5, 0.25, 2.0), "picture"), 0.01 * draws)
+    normalised = road_noise(draws, (0.5, 0.25, 2.0))
+    torch.testing.assert_close(normalised[:, 1], 0.0025 * draws[:, 1])
+    torch.testing.assert_close(normalised[:, 2], 0.02 * draws[:, 2])
+    with pytest.raises(ValueError, match="unknown unit of ROAD's noise 'normal'. Did you mean"):
+        road_noise(draws, (1, 1, 1), "normal")
+
+
+@pytest.mark.parametrize("unit", ["normalised", "picture"])
+def test_a_models_noise_is_of_its_own_normalisation(unit, monkeypatch):
+    model, added = mini("convnext_tiny"), []
+    monkeypatch.setattr(
+        "lib.analyses.faithfulness.removal.imputed", lambda p, _, noise: added.append(noise) or p
+    )
+    list(measured(model, [METHODS["grad_cam"]], torch.rand(2, 3, 64, 64), [4, 9], "ab", True, unit))
+    std = torch.tensor(model.backbone.preprocessing.std if unit == "normalised" else (1, 1, 1))
+    assert len(added) == 2 * len(ROAD_SHARES)
+    assert all(torch.equal(noise, added[0]) for noise in added)
+    torch.testing.assert_close(added[0].std(dim=(0, 2, 3)), 0.01 * std, rtol=0.04, atol=0)
 
 
 def test_imputing_mends_what_can_be_known():
@@ -123,22 +162,38 @@ def test_imputing_mends_what_can_be_known():
     found = imputed(pictures, removed, torch.zeros_like(pictures))
     assert found.isfinite().all()
     assert torch.equal(found[:, 0], pictures[:, 0])
-    everything = torch.ones_like(removed)
-    assert imputed(pictures, everything, torch.zeros_like(pictures)).isfinite().all()
+    with pytest.raises(ValueError, match="not finite"):
+        imputed(pictures.fill_(torch.nan), removed, torch.zeros_like(pictures))
 
 
-def test_road_prefers_the_map_that_shows_the_evidence():
-    torch.manual_seed(0)
-    pictures = torch.rand(2, 3, 16, 16) * 0.1
-    pictures[:, :, 2:8, 2:8] += 0.9
-    good, noise = pictures.mean(dim=1), torch.zeros_like(pictures)
+@pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
+def test_road_is_the_packages_where_no_pixels_tie():
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 5, stride=3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.LazyLinear(3)
+    )  # fmt: skip
+    pictures = 3 * torch.randn(2, 3, 20, 20)
+    masks = torch.randperm(800).view(2, 20, 20) / 800
+    targets = [ClassifierOutputSoftmaxTarget(c) for c in (2, 0)]
 
-    def bright(some):
-        return some.amax(dim=(1, 2, 3))
+    @torch.no_grad()
+    def probability(some):
+        return network(some).softmax(dim=1)[[0, 1], [2, 0]]
 
-    found, other = (road(bright, pictures, ordered(m), noise) for m in (good, -good))
-    assert (found["road_morf"] < other["road_morf"]).all()
-    assert (found["road_lerf"] > other["road_lerf"]).all()
+    found = road(probability, pictures, ordered(masks), torch.zeros_like(pictures))
+    theirs = {}
+    for name, kind in (
+        ("road_morf", ROADMostRelevantFirst), ("road_lerf", ROADLeastRelevantFirst)
+    ):  # fmt: skip
+        # Their percentile is the share that is kept; their value the change, not what is left.
+        without_noise = [kind(percentile) for percentile in (80, 50, 20)]
+        for metric in without_noise:
+            metric.perturbation.imputer.noise = 0
+        changes = [m(pictures, masks.numpy(), targets, network) for m in without_noise]
+        theirs[name] = np.mean(changes, axis=0) + probability(pictures).numpy()
+        np.testing.assert_allclose(found[name], theirs[name], atol=1e-5)
+    combined = (theirs["road_lerf"] - theirs["road_morf"]) / 2
+    np.testing.assert_allclose(found["road_combined"], combined, atol=1e-5)
+    assert np.abs(combined).min() > 1e-3
 
 
 def test_a_studys_faithfulness_from_scratch():
@@ -148,10 +203,11 @@ def test_a_studys_faithfulness_from_scratch():
     table = score_faithfulness(study, [backbone], methods, 2, with_curves=True)
     assert set(table.measure) == {
         "average_drop_100%", "increase_100%", "average_drop_50%", "increase_50%",
-        "average_drop_15%", "increase_15%", "let_through", "deletion", "insertion", "road_morf", "road_lerf",
+        "average_drop_15%", "increase_15%", "let_through", "deletion", "insertion", "road_morf", "road_lerf", "road_combined",
     }  # fmt: skip
-    assert len(table) == 2 * 2 * 2 * 11
-    assert table.value.between(0, 100).all()
+    assert len(table) == 2 * 2 * 2 * 12
+    for measure, rows in table.groupby("measure"):
+        assert rows.value.between(*ends_of(measure)).all()
     again = score_faithfulness(study, [backbone], methods[:1], 2, with_curves=True)
     first = table[table.method == "grad_cam"].reset_index(drop=True)
     np.testing.assert_allclose(again.value, first.value, atol=1e-6)

@@ -1,0 +1,169 @@
+"""COSE on a folder of pictures with labels, or without; no human maps are needed.
+
+Also the pairs as the published code writes them (cvl-umass/COSE, src/explain.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lib.analyses.cose.changes import KINDS
+from lib.analyses.cose.pairs import ITSELF, MATCHED, SSIM, ShownPictures
+from lib.analyses.cose.readings import CORRECTED, PUBLISHED
+from lib.analyses.cose.study import BLOCK, EARLIER, RANDOM, Work
+from lib.base.fingerprint import code_of, sha256_of
+from lib.base.geometry import Preprocessing
+from lib.base.threads import each
+from lib.networks.backbones import Backbone, variant_name
+from lib.networks.sources import WEIGHTS_SUFFIXES
+from lib.people.labels import LabelledFolder, LabelledPicture
+from lib.people.picture_folders import PictureFolderError, centre_crop
+from lib.study.study import Study
+
+# As the published results call them, in their order; the rest as it is spelled there.
+_NETWORKS = {RANDOM: "random"}
+_CHECKPOINT = "mid_ckpt"
+PUBLISHED_COLUMNS = [
+    "test_idx", "target_class", "pred_class", "transform_type", "tranform_magnitude",
+    "t_pred_class", "ssim", "spearman",
+]  # fmt: skip
+COLUMNS = [
+    *PUBLISHED_COLUMNS, "model", "method", "picture", "condition", "cells", "side", "constant",
+    SSIM[CORRECTED], *MATCHED.values(),
+]  # fmt: skip
+
+
+@dataclass
+class FolderBlock:
+    """Some pictures of a folder, as `lib.analyses.cose.study.Block`."""
+
+    name: str
+    pictures: Sequence[LabelledPicture]
+    keep_going: bool
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def facts(self) -> dict:
+        of = [(p.name, sha256_of(p.path), p.place, p.label) for p in self.pictures]
+        return {"pictures": of, "reading": code_of("lib.people.picture_folders")}
+
+    def shown(self, geometry: Preprocessing) -> Iterator[ShownPictures]:
+        def read(picture: LabelledPicture) -> np.ndarray | PictureFolderError:
+            try:
+                return centre_crop(picture.path, geometry)
+            except PictureFolderError as error:
+                return error
+
+        there, pixels = [], []
+        for picture, found in zip(self.pictures, each(read, self.pictures), strict=True):
+            if isinstance(found, PictureFolderError):
+                if not self.keep_going:
+                    raise PictureFolderError(
+                        f"{found}; what is done is kept, and --keep-going leaves it out"
+                    )
+                self.left_out[picture.name] = str(found)
+            else:
+                there.append(picture)
+                pixels.append(found)
+        if there:
+            labels = None if there[0].label is None else [p.label for p in there]
+            yield ShownPictures(
+                [p.name for p in there], np.stack(pixels), [p.place for p in there], labels
+            )
+
+
+def work_on_folder(
+    study: Study,
+    folder: LabelledFolder,
+    name: str,
+    earlier: Mapping[tuple[Backbone, bool], Sequence[Path]],
+) -> Work:
+    """What is to be done for COSE of a study's variants on a folder; `Work.tables` does it.
+
+    name    : of the folder, for the names of kept files
+    earlier : {(backbone, dcls): files of its weights from earlier in its training}
+    """
+    short = re.sub(r"[^\w.-]+", "_", name)[:40] or "pictures"
+    starts = range(0, len(folder.pictures), BLOCK)
+    blocks = [
+        FolderBlock(
+            f"{short}-{number}", folder.pictures[start : start + BLOCK], study.choices.keep_going
+        )
+        for number, start in enumerate(starts)
+    ]
+    return Work(study, blocks, earlier, with_spearman=True)
+
+
+def as_published(pairs: pd.DataFrame, folder: LabelledFolder) -> pd.DataFrame:
+    """Pairs by COLUMNS: the published ones, and after them what the published code does not tell.
+
+    pairs : as `Work.tables` makes them
+
+    A row per pair, in the published order of changes. Without labels the target class is the one
+    that is predicted for the unchanged picture.
+    """
+    places = {picture.name: picture.place for picture in folder.pictures}
+    names = dict(enumerate(folder.names))
+    kinds = {kind.key: kind.published for kind in KINDS.values()}
+    networks = {name: _called(name) for name in pairs.network.unique() if name != ITSELF}
+    order = {name: n for n, name in enumerate([*networks.values(), *kinds.values()])}
+
+    def called(classes: pd.Series) -> pd.Series:
+        return classes.astype(int).map(lambda number: names.get(number, number))
+
+    variants = [
+        variant_name(*of) for of in zip(pairs.backbone, pairs.dcls.astype(bool), strict=True)
+    ]
+    table = pairs.assign(
+        test_idx=pairs.image_id.map(places),
+        target_class=called(pairs.label),
+        pred_class=called(pairs.predicted),
+        transform_type=pairs.change.map(kinds | networks),
+        tranform_magnitude=pairs.magnitude.astype(float),
+        t_pred_class=called(pairs.predicted_after),
+        ssim=pairs[SSIM[PUBLISHED]],
+        model=variants,
+        picture=pairs.image_id,
+    )
+    keys = [
+        pd.factorize(table.model)[0], pd.factorize(table.method)[0], table.test_idx,
+        table.transform_type.map(order),
+    ]  # fmt: skip
+    return table.iloc[np.lexsort(keys[::-1])][COLUMNS].reset_index(drop=True)
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The weights files of a folder, by name. Raises ValueError for none, or for two that the
+    results could not tell apart."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder of checkpoints")
+    found = sorted(p for p in folder.iterdir() if p.is_file() and p.name.endswith(WEIGHTS_SUFFIXES))
+    if not found:
+        raise ValueError(f"no weights ({', '.join(WEIGHTS_SUFFIXES)}) in {folder}")
+    called: dict[str, Path] = {}
+    for path in found:
+        other = called.setdefault(_called(EARLIER + path.name), path)
+        if other is not path:
+            raise ValueError(
+                f"{other} and {path.name} would both be {_called(EARLIER + path.name)} in the "
+                "results: rename one"
+            )
+    return found
+
+
+def _called(network: str) -> str:
+    """random, mid_ckpt_e007, mid_ckpt_<name of the file>."""
+    if network in _NETWORKS:
+        return _NETWORKS[network]
+    name = network.removeprefix(EARLIER)
+    stem = next(name.removesuffix(end) for end in WEIGHTS_SUFFIXES if name.endswith(end))
+    epoch = re.search(r"(?:^|[_.-])e(?:poch)?[_-]?(\d+)$", stem)
+    return f"{_CHECKPOINT}_e{int(epoch[1]):03d}" if epoch else f"{_CHECKPOINT}_{stem}"

@@ -1,0 +1,117 @@
+"""How alike two explanations are, in both readings of COSE.
+
+published : as the published code reads it. Each map is scaled to 0-1, as its explainers give it,
+            and then brought back to the unchanged picture. The mean is over scikit-image's full
+            SSIM map, within a mask that does not shrink at the picture's border
+corrected : where part of the picture left it, both maps are scaled to 0-1 within what stayed,
+            and only windows count that lie wholly within it
+
+Where nothing left the picture the two are the same. A pair without SSIM in one of them has none
+in the other, so both rest on the same pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lib.analyses.cose.changes import Change, undone
+from lib.analyses.cose.ssim import structural_similarity
+from lib.maps.forward import enlarge, is_constant
+from lib.maps.methods import min_max
+from lib.scores.spearman import rank_maps, spearman_per_image
+
+PUBLISHED, CORRECTED = "published", "corrected"
+READINGS = (PUBLISHED, CORRECTED)
+_FLAT = 1e-6  # of a map's range: what rounding makes of a plateau that is turned
+
+
+@dataclass(frozen=True)
+class Moves:
+    """Changes of one picture, and what of it they leave.
+
+    leaves : which of the changes part of the picture leaves it by, as places among them
+    partly, wholly : (of these, side, side) bool, as `Change.inside`
+    """
+
+    changes: Sequence[Change]
+    leaves: list[int]
+    partly: Tensor
+    wholly: Tensor
+
+    @classmethod
+    def of(cls, changes: Sequence[Change], side: int, device: torch.device | None = None) -> Moves:
+        leaves = [number for number, change in enumerate(changes) if change.leaves]
+        inside = [changes[number].inside(side, device) for number in leaves]
+        partly, wholly = map(torch.stack, zip(*inside, strict=True))
+        return cls(changes, leaves, partly, wholly)
+
+
+def scaled(small: Tensor, side: int) -> Tensor:
+    """(image, h, w) maps enlarged, each to 0-1; one that is constant becomes 0 everywhere.
+
+    Scaled before, too: enlarging would make a pattern of a constant map, by rounding.
+    """
+    return min_max(enlarge(min_max(small), side))
+
+
+def _scaled_within(maps: Tensor, inside: Tensor) -> Tensor:
+    """Maps of a range of 1 or less, each to 0-1 within what counts, 0 outside of it."""
+    low = maps.where(inside, torch.inf).amin(dim=(1, 2), keepdim=True)
+    high = maps.where(inside, -torch.inf).amax(dim=(1, 2), keepdim=True)
+    span = (high - low).where(high - low > _FLAT, torch.inf)  # flat there: 0
+    return ((maps - low) / span).where(inside, 0)
+
+
+def similarities(
+    before: Tensor,
+    after: Tensor,
+    side: int,
+    moves: Moves | None = None,
+    with_spearman: bool = False,
+) -> dict[str, Tensor]:
+    """{reading: (pair,) float64 SSIM}, NaN where both maps are constant, or one is not finite.
+
+    before : (1, h, w) map of the unchanged picture; after : (change, h, w)
+    moves  : what was changed of the picture. None where the network was changed: both maps are
+             (pair, h, w)
+    with_spearman : also "spearman", Spearman's rho of the pixels within the published mask
+    """
+    both_constant = is_constant(before) & is_constant(after)
+    first, back = scaled(before, side), scaled(after, side)
+    if moves is None:
+        published = corrected = structural_similarity(first, back)
+    else:
+        back, left = undone(moves.changes, back), moves.leaves
+        stays = [number for number in range(len(back)) if number not in left]
+        published = torch.empty(len(back), dtype=torch.float64, device=back.device)
+        published[stays] = structural_similarity(first, back[stays])
+        published[left] = structural_similarity(first, back[left], moves.partly, beyond=True)
+        corrected = published.clone()
+        pair = (_scaled_within(maps.expand_as(moves.wholly), moves.wholly)
+                for maps in (first, back[left]))  # fmt: skip
+        corrected[left] = structural_similarity(*pair, moves.wholly, reach=1.0)
+    missing = both_constant | published.isnan() | corrected.isnan()
+    found = {PUBLISHED: published, CORRECTED: corrected}
+    found = {reading: values.masked_fill(missing, torch.nan) for reading, values in found.items()}
+    if with_spearman:
+        found["spearman"] = _spearman(first, back, moves)
+    return found
+
+
+def _spearman(first: Tensor, back: Tensor, moves: Moves | None) -> Tensor:
+    found = spearman_per_image(back, rank_maps(first)).clone()
+    if moves is not None:
+        for number, inside in zip(moves.leaves, moves.partly, strict=True):
+            pair = (maps[inside][None, None] for maps in (back[number], first[0]))
+            found[number] = spearman_per_image(*pair)
+    return found
+
+
+def averaged(maps: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Maps as coarse as a layer of so many cells."""
+    return F.adaptive_avg_pool2d(maps, grid)

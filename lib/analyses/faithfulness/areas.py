@@ -1,0 +1,52 @@
+"""Deletion and insertion: the areas under two curves.
+
+Source: Petsiuk et al., "RISE", BMVC 2018
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+STEPS = 8  # of each curve
+
+
+def _blurred(pictures: Tensor) -> Tensor:
+    """What insertion begins with: an 11 x 11 Gaussian, sigma 5, as published."""
+    at = torch.arange(-5, 6, dtype=torch.float32, device=pictures.device)
+    line = torch.exp(-(at**2) / 50)
+    kernel = (line[:, None] * line / line.sum() ** 2).expand(3, 1, 11, 11)
+    return F.conv2d(F.pad(pictures, (5, 5, 5, 5), mode="reflect"), kernel, groups=3)
+
+
+def _replaced(base: Tensor, by: Tensor, order: Tensor, share: float) -> Tensor:
+    """`base` with the first share of pixels, in each image's order, taken from `by`."""
+    count = round(share * order.shape[1])
+    chosen = torch.zeros_like(order, dtype=torch.bool).scatter_(1, order[:, :count], True)
+    return torch.where(chosen.view(len(base), 1, *base.shape[2:]), by, base)
+
+
+def curves(
+    probability: Callable[[Tensor], Tensor], pictures: Tensor, order: Tensor, mean: Tensor
+) -> dict[str, Tensor]:
+    """Areas under the deletion and the insertion curve, (image,) each, 0-1.
+
+    probability : pictures -> (image,) of the class that is asked for
+    order       : (image, pixel) as `in_order` tells it
+    mean        : (3, 1, 1), what deleted pixels become
+    Deletion is lower, insertion higher, where the map is more faithful.
+    """
+    ends = {
+        "deletion": (pictures, mean.expand_as(pictures)),
+        "insertion": (_blurred(pictures), pictures),
+    }
+    areas = {}
+    for name, (base, by) in ends.items():
+        points = [
+            probability(_replaced(base, by, order, step / STEPS)) for step in range(STEPS + 1)
+        ]
+        areas[name] = torch.trapezoid(torch.stack(points), dx=1 / STEPS, dim=0)
+    return areas

@@ -1,0 +1,342 @@
+"""pytorch-grad-cam's faithfulness metrics, of any network and any target, in batches on its device.
+
+The numbers are those of the package's own classes, after which the measures are named. What goes
+wrong there in silence is refused or NaN here: a map without any order, one target too few, train
+mode.
+
+Source: pytorch-grad-cam 1.5.7 (`CamMultImageConfidenceChange`, `DropInConfidence`,
+`IncreaseInConfidence`, the ROAD classes, `ARCC`); Chattopadhyay et al., WACV 2018; Rong et al.,
+ICML 2022 (ROAD); Poppi et al., CVPR workshops 2021 (complexity, coherency)
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from lib.analyses.faithfulness.definitions import ends_of
+from lib.analyses.faithfulness.imputing import imputed
+from lib.analyses.faithfulness.removal import NOISE
+from lib.maps.forward import is_constant
+from lib.maps.methods import min_max
+from lib.networks.split import evaluating
+from lib.scores.statistics import means_by
+
+PERCENTILES = (10, 20, 30, 40, 50, 60, 70, 80, 90)
+AUTO = "auto"
+_ARCC_PERCENTILES = (20, 40, 60, 80)
+_TINY = 1e-8  # by which the package keeps its divisions from 0
+_MORF, _LERF = "ROADMostRelevantFirst", "ROADLeastRelevantFirst"
+
+Target = Callable[[Tensor], Tensor] | int
+Percentile = float | str
+
+
+def package_metrics(
+    network: nn.Module,
+    x: Tensor,
+    maps: Tensor | np.ndarray,
+    targets: Sequence[Target] | Tensor | np.ndarray,
+    *,
+    explain: Callable[[Tensor], Tensor | np.ndarray] | None = None,
+    percentiles: Sequence[Percentile] | Percentile = PERCENTILES,
+    noise: float | Tensor = NOISE,
+    seed: int = 0,
+    image_ids: Sequence[str] | None = None,
+    batch: int = 16,
+) -> pd.DataFrame:
+    """What pytorch-grad-cam's metrics say of heatmaps: `image, measure, value`.
+
+    network : any module; its output is a tensor, or a list, of one entry per image
+    x       : (image, channel, h, w), normalised as the network takes it
+    maps    : (image, h, w), scaled to 0-1 here, each by its own range
+    targets : one per image: a function of the network's output for that one image that returns
+              one number, such as pytorch-grad-cam's own target classes, or a class's number, which
+              stands for its probability by softmax
+    explain : heatmaps, (image, h, w), of images like x, for the same targets in the same order; it
+              is called once, with all of x times the maps. Without it there are no `Coherency` and
+              no `ARCC`
+    percentiles : of ROAD. Several: `…Average` over them; one: the single class. At p the pixels at
+              or above the map's p-th percentile are removed, so 80 removes a fifth. "auto" is
+              Otsu's threshold, which removes what lies at or below it, in the package too: its
+              most relevant first then begins with the least relevant
+    noise   : of the imputed pixels, in the units of x: a standard deviation, of draws that are the
+              same for every percentile, or the numbers themselves, shaped as x
+    seed    : of those draws, with an image's place in x
+    image_ids : names in the column `image`; places in x without them
+    batch   : images a forward
+
+    `FAITHFULNESS` says what each measure is. It is NaN for a map that is constant or not finite,
+    as are `Coherency` and `ARCC` where the map of the masked image is;
+    `summarise_package_metrics` counts them. Mode, gradients and what requires them are
+    afterwards as they were, whatever `explain` does to them; the network is scored in eval mode.
+
+    Raises ValueError if shapes or numbers of images, maps, targets and names differ, for a
+    target that gives more than one number, a class that there is not, or a network whose
+    output is not one entry per image.
+    """
+    shown, nothing = _scaled(maps, x)
+    asked = _asked(targets, len(x))
+    single = np.isscalar(percentiles)
+    thresholds = _checked([percentiles] if single else percentiles)
+    for_arcc = _ARCC_PERCENTILES if explain is not None else ()
+    if image_ids is not None and len(image_ids) != len(x):
+        raise ValueError(f"need one name per image: {len(x)} images, {len(image_ids)} names")
+    device = next((p.device for p in network.parameters()), x.device)
+    x, shown, nothing = x.detach().to(device), shown.to(device), nothing.to(device)
+    added = _noise(noise, seed, x)
+
+    with _left_as_it_was(network):
+        scores = _Scores(network, asked, batch)
+        whole = scores.of(x)
+        change = scores.of(x * shown[:, None].to(x)) - whole
+        left = {
+            (name, p): scores.of(x, _removed(ordered, p), added) - whole
+            for p in dict.fromkeys([*thresholds, *for_arcc])
+            for name, ordered in ((_MORF, shown), (_LERF, 1 - shown))
+        }
+        again = None if explain is None else _explained(explain, x, shown)
+
+    def mean(name: str, chosen: Sequence[Percentile]) -> Tensor:
+        return torch.stack([left[name, p] for p in chosen]).mean(dim=0)
+
+    def combined(chosen: Sequence[Percentile]) -> Tensor:
+        return (mean(_LERF, chosen) - mean(_MORF, chosen)) / 2
+
+    found = {
+        "CamMultImageConfidenceChange": change,
+        "DropInConfidence": (-change).clamp(min=0),
+        "IncreaseInConfidence": torch.where(change.isnan(), change, (change > 0).double()),
+    }
+    if thresholds:
+        suffix = "" if single else "Average"
+        found |= {f"{name}{suffix}": mean(name, thresholds) for name in (_MORF, _LERF)}
+        found["ROADCombined"] = combined(thresholds)
+    found["Complexity"] = shown.cpu().double().mean(dim=(1, 2))
+    if again is not None:
+        found["Coherency"] = _coherency(shown, again)
+        parts = (found["Coherency"], 1 - found["Complexity"],
+                 (2 * combined(_ARCC_PERCENTILES)).clamp(0, 1))  # fmt: skip
+        found["ARCC"] = 3 / sum(1 / (part + _TINY) for part in parts)
+    names = range(len(x)) if image_ids is None else image_ids
+    return pd.concat(
+        [
+            pd.DataFrame({"image": names, "measure": measure,
+                          "value": values.masked_fill(nothing.cpu(), torch.nan).numpy()})
+            for measure, values in found.items()
+        ],
+        ignore_index=True,
+    )  # fmt: skip
+
+
+def summarise_package_metrics(table: pd.DataFrame) -> pd.DataFrame:
+    """Means over images: `measure, value, low, high, n, missing`, with 95 % intervals.
+
+    table   : as `package_metrics` gives it
+    missing : images without a value, which are not in the mean
+    """
+    means = means_by(table, ["measure"], "value", "value", lambda key: ends_of(key[0]))
+    images = table.groupby("measure").size()
+    return means.assign(missing=means.measure.map(images) - means.n)
+
+
+# --- what is asked -------------------------------------------------------------------------------
+
+
+def _scaled(maps: Tensor | np.ndarray, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps in 0-1, and which of them show nothing; those are 0 everywhere."""
+    if x.ndim != 4 or not len(x) or not x.is_floating_point():
+        raise ValueError(
+            "images must be (image, channel, height, width) of floating-point numbers, normalised, "
+            f"got {tuple(x.shape)} {x.dtype}"
+        )
+    return _like(torch.as_tensor(maps), (len(x), *x.shape[2:]), "maps")
+
+
+def _like(maps: Tensor, shape: tuple[int, ...], name: str) -> tuple[Tensor, Tensor]:
+    if maps.shape != shape:
+        raise ValueError(
+            f"{name} must be (image, height, width) as the images are, {shape}, "
+            f"got {tuple(maps.shape)}"
+        )
+    maps = maps.detach().float()
+    nothing = is_constant(maps) | ~maps.isfinite().flatten(1).all(dim=1)
+    return min_max(maps.masked_fill(nothing[:, None, None], 0)), nothing
+
+
+def _asked(
+    targets: Sequence[Target] | Tensor | np.ndarray, count: int
+) -> list[Callable[[Tensor], Tensor]]:
+    """One function per image."""
+    if isinstance(targets, Tensor | np.ndarray):
+        targets = targets.tolist()
+    if not isinstance(targets, Sequence) or isinstance(targets, str):
+        raise ValueError(f"targets must be a list with one target per image, got {targets!r}")
+    if len(targets) != count:
+        raise ValueError(f"need one target per image: {count} images, {len(targets)} targets")
+    return [target if callable(target) else _Probability(_whole(target)) for target in targets]
+
+
+def _whole(target: object) -> int:
+    try:
+        return operator.index(target)
+    except TypeError:
+        raise ValueError(
+            f"a target must be a function of the network's output or a class's number, "
+            f"got {target!r}"
+        ) from None
+
+
+@dataclass(frozen=True)
+class _Probability:
+    """A class's probability by softmax."""
+
+    number: int
+
+    def __call__(self, output: Tensor) -> Tensor:
+        if not isinstance(output, Tensor) or output.ndim != 1 or len(output) < 2:
+            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ValueError(
+                "a class's number as a target needs one score per class of an image, and the "
+                f"network gave {shape}; give a function of that output as the target"
+            )
+        if not 0 <= self.number < len(output):
+            raise ValueError(f"target {self.number} is no class: they are 0 … {len(output) - 1}")
+        return output.float().softmax(dim=0)[self.number]
+
+
+def _checked(percentiles: Sequence[Percentile]) -> list[Percentile]:
+    for p in percentiles:
+        if p != AUTO and (isinstance(p, str) or not 0 < p <= 100):
+            raise ValueError(
+                f"a percentile must be above 0 and at most 100, or {AUTO!r}; got {p!r}"
+            )
+    return list(percentiles)
+
+
+def _noise(noise: float | Tensor, seed: int, x: Tensor) -> Tensor:
+    if isinstance(noise, Tensor):
+        if noise.shape != x.shape:
+            raise ValueError(
+                f"noise must be shaped as the images, {tuple(x.shape)}, got {tuple(noise.shape)}"
+            )
+        return noise.to(x)
+    draws = [np.random.default_rng([seed, i]).standard_normal(x.shape[1:]) for i in range(len(x))]
+    return noise * torch.from_numpy(np.stack(draws)).to(x.dtype).to(x.device)
+
+
+# --- what is done to the network ------------------------------------------------------------------
+
+
+@contextmanager
+def _left_as_it_was(network: nn.Module) -> Iterator[None]:
+    """Eval mode; afterwards modes, gradients and what requires them are as they were."""
+    parameters = list(network.parameters())
+    before = [(p.requires_grad, p.grad) for p in parameters]
+    with evaluating(network):
+        try:
+            for parameter in parameters:
+                parameter.grad = None  # a backward would add to what is there, in place
+            yield
+        finally:
+            for parameter, (required, gradient) in zip(parameters, before, strict=True):
+                parameter.requires_grad_(required)
+                parameter.grad = gradient
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """The targets' numbers, a batch at a time."""
+
+    network: nn.Module
+    asked: Sequence[Callable[[Tensor], Tensor]]
+    batch: int
+
+    # No inference mode: what a network of the reader's caches in it could not be recorded later.
+    @torch.no_grad()
+    def of(self, x: Tensor, removed: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+        """(image,) float64 on the CPU, of images as they are or with pixels removed and imputed."""
+        found: list[Tensor] = []
+        for places in torch.arange(len(x)).split(self.batch):
+            part = slice(int(places[0]), int(places[-1]) + 1)
+            some = x[part] if removed is None else imputed(x[part], removed[part], noise[part])
+            outputs = _one_per_image(self.network(some), len(some))
+            found += [
+                _number(self.asked[place](output), place)
+                for place, output in zip(places.tolist(), outputs, strict=True)
+            ]
+        return torch.stack([value.to(x.device) for value in found]).cpu().double()
+
+
+def _one_per_image(outputs: object, count: int) -> Sequence:
+    if not isinstance(outputs, Tensor | list) or (isinstance(outputs, Tensor) and not outputs.ndim):
+        raise ValueError(
+            f"the network returned a {type(outputs).__name__}: which part belongs to which image "
+            "is unknown. Wrap it in a module that returns a tensor or a list, one entry per image"
+        )
+    if len(outputs) != count:
+        raise ValueError(f"the network returned {len(outputs)} outputs for {count} images")
+    return outputs
+
+
+def _number(value: object, place: int) -> Tensor:
+    found = torch.as_tensor(value).detach()
+    if found.numel() != 1:
+        raise ValueError(
+            f"the target of image {place} gave {found.numel()} numbers, of shape "
+            f"{tuple(found.shape)}; a target must give one number per image"
+        )
+    return found.float().reshape(())
+
+
+def _explained(
+    explain: Callable[[Tensor], Tensor | np.ndarray], x: Tensor, shown: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Maps in 0-1 of the images times the maps, and which of them show nothing."""
+    with torch.inference_mode(False), torch.enable_grad():
+        maps = torch.as_tensor(explain(x.clone() * shown[:, None].to(x)))
+    return _like(maps.to(x.device), tuple(shown.shape), "the maps that `explain` returns")
+
+
+# --- formulas ------------------------------------------------------------------------------------
+
+
+def _removed(maps: Tensor, percentile: Percentile) -> Tensor:
+    """(image, h, w) bool: the pixels that ROAD removes."""
+    # Thresholds are numpy's: a pixel on the border then falls on the package's side of it.
+    flat = maps.flatten(1).cpu().numpy()
+    if percentile == AUTO:
+        levels = (maps * 255).to(torch.uint8)
+        cuts = torch.tensor([_otsu(row) for row in (flat * 255).astype(np.uint8)])
+        return levels <= cuts.to(maps.device)[:, None, None]
+    cuts = torch.from_numpy(np.percentile(flat, percentile, axis=1))
+    return maps >= cuts.to(maps.device)[:, None, None]
+
+
+def _otsu(levels: np.ndarray) -> int:
+    """The level of 0-255 at or below which a first class lies, such that the two classes' means
+    differ most (Otsu 1979)."""
+    count = np.bincount(levels, minlength=256)
+    below, total = np.cumsum(count), np.cumsum(count * np.arange(256))
+    above = below[-1] - below
+    parted = (below > 0) & (above > 0)
+    means = total / np.maximum(below, 1) - (total[-1] - total) / np.maximum(above, 1)
+    return int(np.argmax(np.where(parted, below * above * means**2, 0.0)))
+
+
+def _coherency(shown: Tensor, again: tuple[Tensor, Tensor]) -> Tensor:
+    """Pearson's correlation of two maps, scaled to 0-1; NaN where the second shows nothing."""
+    second, nothing = again
+    a, b = (maps.flatten(1).cpu().double() for maps in (shown, second))
+    a, b = a - a.mean(dim=1, keepdim=True), b - b.mean(dim=1, keepdim=True)
+    free = a.shape[1] - 1
+    spread = ((a**2).sum(dim=1) / free).sqrt() * ((b**2).sum(dim=1) / free).sqrt()
+    correlation = (a * b).sum(dim=1) / free / (spread + _TINY)
+    return ((correlation + 1) / 2).masked_fill(nothing.cpu(), torch.nan)

@@ -1,0 +1,206 @@
+"""The models that a command for single pictures is asked for, and where their weights are."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from lib.base.paths import shown
+from lib.base.shortage import is_out_of_memory
+from lib.base.tables import unknown_name
+from lib.maps.methods import CamMethod
+from lib.networks.backbones import BACKBONES, Backbone, variant_name
+from lib.networks.class_counts import load_with_its_classes
+from lib.networks.loading import load_model
+from lib.networks.models import StudyModel
+from lib.networks.sources import AS_IS
+from lib.study.inputs import MissingInputs
+from lib.study.profiles import PROFILES
+from lib.study.study import Study
+
+WEIGHTS = ("demo", "paper", "timm", "random")
+
+
+def variants(names: Sequence[str], dcls: bool, both: bool) -> list[tuple[Backbone, bool]]:
+    """(backbone, dcls) of each name: a model's key, or a variant's such as "resnet50_dcls".
+
+    dcls, both : every one with DCLS, or without and with it
+    Raises UnknownName, and ValueError for a model that has no DCLS form.
+    """
+    found: list[tuple[Backbone, bool]] = []
+    for name in names:
+        key = name.removesuffix("_dcls")
+        backbone = BACKBONES[key]
+        forms = (False, True) if both else (dcls or name != key,)
+        if True in forms and backbone.dcls is None:
+            names_none = (
+                "add_model is given no recipe for it (`dcls` and `weights_dcls`, see "
+                "docs/own-models.md)" if backbone.origin else "no DCLS weights of it are published"
+            )  # fmt: skip
+            raise ValueError(
+                f"{key} has no DCLS form: {names_none}. Ask for it without DCLS; other models with "
+                f"DCLS are asked for beside it by name: --model {key} resnet50_dcls"
+            )
+        found += [(backbone, form) for form in forms]
+    return list(dict.fromkeys(found))
+
+
+def class_count(model: StudyModel) -> int:
+    """By how many classes a model answers."""
+    side, device = model.backbone.preprocessing.crop, next(model.parameters()).device
+    with torch.inference_mode():
+        return model(torch.zeros(1, 3, side, side, device=device)).shape[-1]
+
+
+@dataclass(frozen=True)
+class AskedModel:
+    """One variant, and which weights it is to have.
+
+    weights : a word of WEIGHTS, or a file; "" for what the row says: a reader's own model has its
+              own file, the study's eight are the demo's miniatures, the others the paper's
+    options : of `Study.from_profile`
+    """
+
+    backbone: Backbone
+    dcls: bool
+    weights: str
+    options: dict
+
+    @property
+    def name(self) -> str:
+        return variant_name(self.backbone.key, self.dcls)
+
+    @property
+    def kind(self) -> str:
+        """A word of WEIGHTS, "own" or "file"."""
+        if self.weights and self.weights not in ("demo", "paper"):
+            return self.weights if self.weights in WEIGHTS else "file"
+        if self.backbone.origin:
+            return "own"
+        known = self.backbone in PROFILES["demo"].known
+        return self.weights or ("demo" if known else "paper")
+
+    @property
+    def label(self) -> str:
+        """For a figure."""
+        said = {"demo": " (miniature)", "random": " (random weights)"}
+        return self.backbone.titled(self.dcls) + said.get(self.kind, "")
+
+    @property
+    def on_the_demo(self) -> bool:
+        return "demo" in (self.weights, self.kind)
+
+    def study(self, profile: str = "") -> Study:
+        profile = profile or ("demo" if self.on_the_demo else "paper")
+        return Study.from_profile(profile, [self.backbone.key], **self.options)
+
+    def check(self, methods: Sequence[CamMethod]) -> None:
+        """Raise before any work what can be known by then: MissingInputs, ValueError."""
+        if self.kind == "file" and not Path(self.weights).is_file():
+            raise unknown_name("weights", self.weights, [*WEIGHTS, "or a file that is there"])
+        if self.kind == "timm" and not self.backbone.timm_tag:
+            raise ValueError(
+                f"timm has no weights of {self.name}: a function builds it. Leave --weights out, "
+                "and its own file is taken"
+            )
+        study = self.study()
+        if self.kind in ("own", "paper"):
+            path = study.inputs.weights_path(self.backbone.key, self.dcls)
+            if not path.is_file():
+                raise MissingInputs(f"no weights at {shown(path)}{self._mend(study, path)}")
+        learned = [method for method in methods if method.learned]
+        if learned and self.kind not in ("own", "demo", "paper"):
+            raise ValueError(
+                f"{learned[0].key} is learned beside the demo's or the paper's weights, or a "
+                f"model's own, and there is none for --weights {self.weights}"
+            )
+        if self.kind in ("demo", "paper"):
+            self._check_trained(learned, study)
+
+    def _mend(self, study: Study, path: Path) -> str:
+        """What to do about weights that are not there."""
+        key, extend = self.backbone.key, self.options["extend"]
+        if str(path) in (self.backbone.weights, self.backbone.weights_dcls):
+            return f", which {extend} names for {key}: put the file there, or name another"
+        source = study.inputs.published(key, self.dcls)
+        if source is None:
+            return ": put the file there"
+        timms = self.backbone.timm_tag in source.place and not self.dcls
+        return (
+            f"; fetch them, with the images they are scored on, by `python run_all.py "
+            f"--download-only --models {key}{self._more_options()}`"
+            + (", or take them from timm's hub: --weights timm" if timms else "")
+        )
+
+    def _more_options(self) -> str:
+        """Options that another command needs to know the same models and folders."""
+        given = {
+            "--extend": self.options["extend"] if self.backbone.origin else "",
+            "--data-dir": self.options["data_dir"] if not self.on_the_demo else "",
+        }
+        return "".join(f" {name} {shlex.quote(value)}" for name, value in given.items() if value)
+
+    def _check_trained(self, methods: Sequence[CamMethod], study: Study) -> None:
+        """Raise MissingInputs, with the command that trains them, for learned methods that are
+        not trained beside this model."""
+        key, mini = self.backbone.key, study.choices.profile.mini
+        paths = {m: study.inputs.attention_path(key, self.dcls, m.key) for m in methods}
+        if missing := [method for method, path in paths.items() if not path.is_file()]:
+            command = "python -m lib.demo.attention" if mini else "dcls-lcam --images FOLDER"
+            raise MissingInputs(
+                f"{', '.join(m.label for m in missing)}: not trained beside {self.name}, for there "
+                f"is no {', '.join(shown(paths[m]) for m in missing)}. Train by `{command} "
+                f"--models {key} --methods {' '.join(m.key for m in missing)}"
+                f"{self._more_options()}`{'' if mini else ', FOLDER being images to train on'}; "
+                "see docs/lcam.md"
+            )
+
+    def load(self, methods: Sequence[CamMethod]) -> StudyModel:
+        """The model, with the learned methods' modules, ready to make maps by these methods.
+
+        Raises what reading weights and modules raises: OSError, ValueError.
+        """
+        key, study = self.backbone.key, self.study()
+        accept = study.choices.accept
+        if self.kind in ("demo", "paper"):
+            model = study.networks.load_model(key, self.dcls)
+        elif self.kind == "own":
+            path, reading = (
+                part(key, self.dcls) for part in (study.inputs.weights_path, study.inputs.reading)
+            )
+            model = load_with_its_classes(key, self.dcls, path, reading)
+        elif self.kind == "file":
+            reading = replace(AS_IS, accepted=accept)
+            model = load_with_its_classes(key, self.dcls, Path(self.weights), reading)
+        else:
+            model = self._load_by_word(accept)
+        model = model.to(study.networks.device())
+        if learned := [method for method in methods if method.learned]:
+            if self.kind == "own":
+                study = self._trained_on(model)
+                self._check_trained(learned, study)
+            model.attentions = study.networks.attentions(key, self.dcls, learned)
+        return model.for_inference(keep_plain=any(method.plain for method in methods))
+
+    def _load_by_word(self, accept: Sequence[str]) -> StudyModel:
+        try:
+            return load_model(self.backbone.key, self.dcls, self.kind, accept=accept)
+        except RuntimeError as error:  # timm's, of a tag without weights
+            if is_out_of_memory(error):
+                raise
+            raise ValueError(f"--weights {self.kind} of {self.name}: {error}") from error
+
+    def _trained_on(self, model: StudyModel) -> Study:
+        """The study in which modules beside a reader's own model are trained: by its classes."""
+        count = class_count(model)
+        for profile in ("paper", "demo"):
+            if PROFILES[profile].classes == count:
+                return self.study(profile)
+        raise ValueError(
+            f"{self.name} answers by {count} classes, and learned methods are trained beside "
+            "models of ImageNet's 1000, or of the demo's 12"
+        )

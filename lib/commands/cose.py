@@ -1,0 +1,315 @@
+"""COSE on a folder of pictures, for any network: `dcls-cose`. No human maps are needed.
+
+Every pair goes to a CSV with the published columns, the scores to `…_summary.csv`,
+`…_parts.csv` and `….json` beside it. See docs/cose.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from lib.analyses.cose.folder import as_published, checkpoints_in, work_on_folder
+from lib.analyses.cose.readings import READINGS
+from lib.analyses.cose.results import by_change, summarise_cose
+from lib.analyses.cose.study import RANDOM, Work
+from lib.base.files import refuse_as_output, write_atomically, write_json
+from lib.base.fingerprint import sha256_of
+from lib.base.paths import shown
+from lib.base.spreadsheets import csv_text
+from lib.base.versions import commit, environment
+from lib.base.words import in_lines, printable
+from lib.commands.running import ACCEPT, accepted, print_remarks, run
+from lib.maps.methods import METHODS
+from lib.networks.backbones import BACKBONES, Backbone, variant_name
+from lib.networks.checkpoints import MissingWeights
+from lib.people.labels import AUTO, LAYOUTS, NONE, LabelledFolder, labelled_pictures
+from lib.people.picture_folders import PictureFolderError
+from lib.people.pictures import open_picture
+from lib.study.choices import Choices
+from lib.study.extension import rows_added_by
+from lib.study.inputs import chosen_folder
+from lib.study.own_rows import add_model
+from lib.study.profiles import PROFILES
+from lib.study.study import Study
+
+PICTURES = 500  # of the published study; 50 for its slower explainers
+_LEFT_OUT = 14  # the exit status, as of run_all.py
+_IMAGENET = 1000
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dcls-cose",
+        description="COSE of networks on a folder of pictures, pair by pair and in all; see "
+        "docs/cose.md.",
+        epilog=f"methods: {', '.join(METHODS)}",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--images", type=Path, required=True, metavar="FOLDER",
+        help="a folder per class, or pictures in one folder")  # fmt: skip
+    add("--labels", default=AUTO, metavar="HOW",
+        help=f"how their classes are told: {', '.join(LAYOUTS)} (default: found out)")  # fmt: skip
+    add("--list", type=Path, metavar="FILE",
+        help="a text file, one picture of FOLDER at the start of each line, and its class after "
+        "it, if folders do not tell that")  # fmt: skip
+    add("--limit", type=int, default=PICTURES, metavar="N",
+        help=f"so many of the pictures; 0: all (default: {PICTURES}, as published)")  # fmt: skip
+    add("--models", nargs="+", default=[], metavar="KEY",
+        help="networks of the study, or of --extend")  # fmt: skip
+    add("--timm", default="", metavar="NAME", help="instead: a network of timm's, from --weights")
+    add("--weights", default="", metavar="FILE", help="of --timm's network")
+    add("--classes", type=int, default=0, metavar="N",
+        help="of --timm's network (default: the folder's, else 1000)")  # fmt: skip
+    add("--checkpoints", type=Path, metavar="FOLDER",
+        help="weights from earlier in the training; of several networks in FOLDER/<network>/ "
+        "each")  # fmt: skip
+    add("--methods", nargs="+", default=["grad_cam", "grad_cam_plus_plus"], metavar="KEY")
+    add("--out", type=Path, required=True, metavar="FILE.csv", help="a row per pair")
+    add("--profile", default="paper", help=f"{', '.join(PROFILES)} (default: paper)")
+    add("--keep-going", action="store_true", help="leave out what cannot be read, and name it")
+    add("--device", default="auto")
+    add("--batch-size", type=int, default=0, metavar="N")
+    add("--precision", default="float32", help="float32 or bf16")
+    add("--data-dir", default="")
+    add("--accept", **ACCEPT)
+    add("--extend", default="", metavar="FILE.py",
+        help="own models and methods, see docs/own-models.md")  # fmt: skip
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status, 2 for what is wrong with what was asked, 14 if
+    all is done but what could not be read."""
+    options = build_parser().parse_args(arguments)
+    kept = "; what is done is kept, and the same command goes on from there"
+    return run("dcls-cose", lambda: _run(options), kept, "A smaller --batch-size may do")
+
+
+def timm_row(name: str, weights: str) -> Backbone:
+    """A network of timm's with weights of one's own, as a row of the table of models.
+
+    Raises ValueError naming what does not fit.
+    """
+    if not weights:
+        raise ValueError("--timm needs --weights, the file of its weights")
+    key = re.sub(r"\W", "_", f"timm_{name}")
+    digest = hashlib.sha256(f"dcls-cose {name} {Path(weights).resolve()}".encode()).hexdigest()
+    if key in BACKBONES and BACKBONES[key].origin == digest:
+        return BACKBONES[key]
+    with rows_added_by(Path.cwd() / "dcls-cose", digest):
+        return add_model(key, timm=name, weights=weights, label=f"{name}, own weights")
+
+
+def _study(options: argparse.Namespace) -> Study:
+    """The networks and methods that were asked for, with their profile's number of classes."""
+    if bool(options.timm) == bool(options.models):
+        raise ValueError("give either --models or --timm NAME --weights FILE")
+    if options.timm and options.extend:
+        raise ValueError("--timm and --extend exclude each other: add_model takes timm's too")
+    if not options.timm and (options.weights or options.classes):
+        raise ValueError("--weights and --classes are of --timm's network")
+    if options.classes < 0 or options.classes == 1:
+        raise ValueError(f"--classes must be 2 or more, got {options.classes}")
+    common = dict(
+        device=options.device, batch_size=options.batch_size, precision=options.precision,
+        accept=accepted(options), keep_going=options.keep_going,
+    )  # fmt: skip
+    if not options.timm:
+        return Study.from_profile(
+            options.profile, options.models, options.methods,
+            data_dir=options.data_dir, extend=options.extend, **common,
+        )  # fmt: skip
+    own = timm_row(options.timm, options.weights)
+    data = chosen_folder("data_dir", options.data_dir)
+    return Study(
+        Choices.of(options.profile, [own.key], options.methods, [own], data_dir=data, **common)
+    )
+
+
+def _earlier(options: argparse.Namespace, study: Study) -> dict[tuple[Backbone, bool], list[Path]]:
+    """Each variant's weights from earlier in its training; every file is compared with its
+    network before hours of work."""
+    found = {}
+    variants = study.choices.variants
+    for backbone, dcls in variants:
+        name = variant_name(backbone.key, dcls)
+        if options.checkpoints is None:
+            files = study.inputs.training_checkpoints(backbone.key, dcls)
+        elif len(variants) == 1 and not (options.checkpoints / name).is_dir():
+            files = checkpoints_in(options.checkpoints)
+        else:
+            files = checkpoints_in(options.checkpoints / name)
+        if not options.keep_going:
+            for path in files:
+                study.networks.remarks_on(backbone.key, dcls, path)
+        found[backbone, dcls] = files
+    return found
+
+
+def _refuse_what_is_no_picture(folder: LabelledFolder) -> None:
+    for picture in folder.pictures:
+        try:
+            open_picture(picture.path).close()
+        except (OSError, ValueError, SyntaxError) as error:
+            raise PictureFolderError(
+                f"{picture.path} is no readable picture: {error} (--keep-going leaves it out)"
+            ) from None
+
+
+def _run(options: argparse.Namespace) -> int:
+    out = options.out
+    study = _study(options)
+    classes = options.classes if options.timm else study.choices.profile.classes
+    folder = labelled_pictures(options.images, options.labels, options.list, classes, options.limit)
+    profile = replace(study.choices.profile, classes=folder.classes or classes or _IMAGENET)
+    study = study.changed(profile=profile)
+    read = [options.list] if options.list else []
+    refuse_as_output(out, [*read, *(picture.path for picture in folder.pictures)])
+    weights = [study.inputs.weights_path(b.key, dcls) for b, dcls in study.choices.variants]
+    if missing := [path for path in weights if not path.is_file()]:
+        raise MissingWeights("no weights at " + ", ".join(map(shown, missing)))
+    for backbone, dcls in study.choices.variants:
+        study.networks.remarks_on(backbone.key, dcls)
+        study.networks.attentions(backbone.key, dcls)
+    print_remarks(study.networks.remarks())
+    if not options.keep_going:
+        _refuse_what_is_no_picture(folder)
+    earlier = _earlier(options, study)
+    print(printable(_asked(options, folder, earlier)))
+    work = work_on_folder(study, folder, options.images.absolute().name, earlier)
+    work.tell_how_long()
+    tables: list[pd.DataFrame] = []
+    for table in work.tables():
+        if table.empty:
+            raise PictureFolderError(in_lines([*work.missed.values()]) or "nothing can be read")
+        tables.append(table)
+        pairs = pd.concat(tables, ignore_index=True)
+        summary = summarise(pairs)
+        _write(out, as_published(pairs, folder))
+        _write(beside(out, "summary"), summary)
+        _write(beside(out, "parts"), by_change(pairs))
+        write_json(out.with_suffix(".json"), _facts(options, study, folder, earlier, summary, work))
+        tqdm.write(printable(told(summary[summary.backbone == table.backbone[0]])))
+    if work.missed:
+        lines = [f"{name}: {why}" for name, why in work.missed.items()]
+        print(printable(f"left out:\n{in_lines(lines)}"), file=sys.stderr)
+    return _LEFT_OUT if work.missed else 0
+
+
+def summarise(pairs: pd.DataFrame) -> pd.DataFrame:
+    """As `summarise_cose`, with F of each reading besides: 1 - sensitivity."""
+    summary = summarise_cose(pairs)
+    for reading in READINGS:
+        place = summary.columns.get_loc(f"sensitivity_{reading}")
+        summary.insert(place, f"f_{reading}", 1 - summary[f"sensitivity_{reading}"])
+    return summary
+
+
+def beside(out: Path, what: str) -> Path:
+    return out.with_name(f"{out.stem}_{what}.csv")
+
+
+def _write(path: Path, table: pd.DataFrame) -> None:
+    with write_atomically(path) as partial:
+        partial.write_text(csv_text(table), encoding="utf-8", newline="")
+
+
+def _asked(
+    options: argparse.Namespace,
+    folder: LabelledFolder,
+    earlier: Mapping[tuple[Backbone, bool], Sequence[Path]],
+) -> str:
+    """What is scored, before it is."""
+    said = f"{len(folder.pictures)} pictures of {options.images}; classes: {folder.layout}"
+    if folder.layout == NONE:
+        said += (
+            " (nothing tells the classes: the one that a network predicts for the unchanged "
+            "picture counts as the right one)"
+        )
+    elif folder.classes:
+        said += f", {folder.classes}"
+    networks = [
+        f"{variant_name(b.key, dcls)} against {RANDOM}"
+        + f" and {len(files)} earlier checkpoints" * bool(files)
+        for (b, dcls), files in earlier.items()
+    ]
+    return "\n".join([said, *networks])
+
+
+def _facts(
+    options: argparse.Namespace,
+    study: Study,
+    folder: LabelledFolder,
+    earlier: Mapping[tuple[Backbone, bool], Sequence[Path]],
+    summary: pd.DataFrame,
+    work: Work,
+) -> dict:
+    """What stands beside the pairs: what they were made from, and what they come to."""
+    return {
+        "images": str(options.images.absolute()),
+        "pictures": len(folder.pictures),
+        "classes": folder.classes or study.choices.profile.classes,
+        "classes_told_by": folder.layout,
+        "right_answer": "the class predicted for the unchanged picture"
+        if folder.layout == NONE
+        else "the label",
+        "networks": {
+            variant_name(b.key, dcls): {
+                "weights": str(study.inputs.weights_path(b.key, dcls)),
+                "sha256": sha256_of(study.inputs.weights_path(b.key, dcls)),
+                "checkpoints": {path.name: sha256_of(path) for path in files},
+            }
+            for (b, dcls), files in earlier.items()
+        },
+        "methods": [method.key for method in study.choices.methods],
+        "readings": {
+            "published": "each map scaled to 0-1; scikit-image's full SSIM map within the "
+            "published mask",
+            "corrected": "where part of the picture left it, scaled within what stayed, whole "
+            "windows alone",
+        },
+        "summary": json.loads(summary.to_json(orient="records", double_precision=15)),
+        "left_out": work.missed,
+        "commit": commit(),
+        "environment": environment(),
+    }
+
+
+def told(summary: pd.DataFrame) -> str:
+    """Scores of the published reading, with the corrected one's COSE, to be read."""
+    named = {
+        "model": [variant_name(*of) for of in zip(summary.backbone, summary.dcls, strict=True)],
+        "method": summary.method,
+        "COSE": summary.cose_published,
+        "low": summary.cose_published_low,
+        "high": summary.cose_published_high,
+        "chance": summary.chance_published,
+        "ceiling": summary.ceiling_published,
+        "C": summary.consistency_published,
+        "F": summary.f_published,
+        "corrected COSE": summary.cose_corrected,
+        "kept": summary.n_kept,
+        "changed": summary.n_changed,
+        "no SSIM": summary.n_undefined,
+    }
+    table = pd.DataFrame(named).to_string(index=False, float_format="{:.3f}".format)
+    why = [
+        f"{row.method}: {row.undefined_published}"
+        for row in summary.itertuples()
+        if row.undefined_published
+    ]
+    return "\n".join(
+        ["published reading; low, high: 95 % interval over pictures; kept, changed: pairs whose",
+         "answer stays right, becomes wrong; no SSIM: pairs left out", table, *why]
+    )  # fmt: skip

@@ -1,0 +1,189 @@
+"""Maps made of other maps: of changed pictures, of parts of enlarged ones, of several layers.
+
+As in pytorch-grad-cam, whose numbers these give; each map that enters is scaled to 0-1 first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lib.maps.forward import HeadPass, enlarge, head_pass
+from lib.maps.methods import METHODS, CamMethod, min_max
+from lib.maps.one_pass import first_component, product_map
+from lib.networks.split import evaluating
+
+_FACTORS = (0.9, 1.0, 1.1)
+_SCALES = 12
+_GROWTH = 2 / 7  # of the window, from one scale to the next
+_PARTS = 32  # of a picture, at a time
+
+
+def unit_maps(
+    method: CamMethod, model: nn.Module, x: Tensor, passed: HeadPass, size: tuple[int, int]
+) -> Tensor:
+    """(image, height, width) maps from 0 to 1, of this size; a constant one is 0."""
+    return min_max(large_maps(method, model, x, passed, size))
+
+
+def large_maps(
+    method: CamMethod, model: nn.Module, x: Tensor, passed: HeadPass, size: tuple[int, int]
+) -> Tensor:
+    """The same, but scaled before they are enlarged alone, which leaves out the extremes."""
+    return enlarge(min_max(method.maps(model, x, passed)), size)
+
+
+# --- smoothing ------------------------------------------------------------------------------
+
+
+def smoothed(method: CamMethod | str, *, eigen: bool = False, aug: bool = False) -> CamMethod:
+    """A method as another row, smoothed as pytorch-grad-cam's calls can ask for.
+
+    eigen : not the sum of its products over channels, but their first component, its larger side
+            up (that package leaves the sign to chance)
+    aug   : the mean of its maps of six changed pictures: as it is and mirrored, by 0.9, 1 and 1.1
+            times the normalised picture
+    Raises ValueError for `eigen` of a method that sums no products.
+    """
+    row = METHODS[method] if isinstance(method, str) else method
+    if eigen:
+        if row.products is None:
+            raise ValueError(
+                f"{row.label} sums nothing over channels, so that `eigen` cannot take the first "
+                f"component in its place"
+            )
+        row = replace(
+            row, key=f"{row.key}_eigen_smooth", label=f"{row.label}, eigen-smoothed",
+            small_map=None, products=None, whole_map=partial(_component_of, row.products),
+        )  # fmt: skip
+    if aug:
+        forwards = 5 if row.forwards == 0 else 6 * row.forwards if row.forwards != "channels" else 0
+        row = replace(
+            row, key=f"{row.key}_aug_smooth", label=f"{row.label}, augmentation-smoothed",
+            small_map=None, products=None, whole_map=partial(_of_six, row),
+            forwards=forwards or "channels",
+        )  # fmt: skip
+    return row
+
+
+def _component_of(products: Any, model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
+    return first_component(products(model, x, passed)).relu()
+
+
+def _of_six(method: CamMethod, model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
+    total = torch.zeros(len(x), *x.shape[-2:], device=x.device)
+    targets = passed.asked.classes if passed.asked.classes is not None else passed.asked.callables
+    for mirrored in (False, True):
+        for factor in _FACTORS:
+            changed = (x.flip(-1) if mirrored else x) * factor
+            here = passed
+            if mirrored or factor != 1:
+                here = head_pass(model, changed, targets)
+            maps = unit_maps(method, model, changed, here, tuple(x.shape[-2:]))
+            total += maps.flip(-1) if mirrored else maps
+    return total / (2 * len(_FACTORS))
+
+
+# --- several layers -------------------------------------------------------------------------
+
+
+def refine_cam(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
+    """The product of several layers' Grad-CAM++, which sharpens the last layer's.
+
+    The layers are a study's network's last three stages, and those that were named of a network
+    in memory. Raises ValueError where there are no several.
+
+    Source: Domeniconi et al., "How to evaluate and refine your CAM", arXiv 2605.14641
+    """
+    published, x = getattr(model, "plain", model), x.contiguous()
+    found = torch.ones(len(x), *x.shape[-2:], device=x.device)
+    with evaluating(published):
+        for tap in published.layer_taps():
+            opened = tap.opened(x)
+            with torch.enable_grad():
+                gradient = opened.gradient(passed.asked.scores(opened.answer).sum())
+            small = product_map("grad_cam_plus_plus", opened.features, gradient)
+            found = found * min_max(enlarge(min_max(small), tuple(x.shape[-2:])))
+    return min_max(found)
+
+
+# --- parts of enlarged pictures -------------------------------------------------------------
+
+
+def sess(
+    model: nn.Module, x: Tensor, passed: HeadPass, method: str = "grad_cam", scales: int = _SCALES
+) -> Tensor:
+    """Maps of windows of the enlarged picture, put together: fine where the object is small.
+
+    The picture's shorter side is enlarged in twelve steps, each by 2/7 of the network's input; of
+    windows of the input's size, side by side, every one has a map. A map counts by what its window
+    scores, after a softmax; a pixel is the mean of the maps that have anything there, blurred.
+
+    Source: Tursun et al., "SESS: Saliency enhancing with scaling and sliding", ECCV 2022
+    """
+    base = METHODS[method]
+    found = [
+        _enhanced(base, model, picture[None], passed, n, scales) for n, picture in enumerate(x)
+    ]
+    return min_max(torch.stack(found))
+
+
+def _enhanced(
+    base: CamMethod, model: nn.Module, x: Tensor, passed: HeadPass, image: int, scales: int
+) -> Tensor:
+    size = tuple(x.shape[-2:])
+    window = min(size)
+    parts: list[tuple[Tensor, int, int, tuple[int, int]]] = []
+    for step in range(scales):
+        side = window + step * round(window * _GROWTH)
+        large = (side, int(side * size[1] / size[0])) if size[0] <= size[1] else (
+            int(side * size[0] / size[1]), side)  # fmt: skip
+        scaled = x if large == size else F.interpolate(
+            x, large, mode="bilinear", align_corners=False)  # fmt: skip
+        parts += [
+            (scaled[..., top : top + window, left : left + window], top, left, large)
+            for top in _starts(large[0], window) for left in _starts(large[1], window)
+        ]  # fmt: skip
+    asked, score = passed.asked.part(image, image + 1), passed.asked.of(image)
+    maps, scores = [], []
+    for start in range(0, len(parts), _PARTS):
+        some = torch.cat([part[0] for part in parts[start : start + _PARTS]])
+        targets = (
+            asked.callables * len(some) if asked.classes is None
+            else asked.classes.expand(len(some)).clone()
+        )  # fmt: skip
+        here = head_pass(model, some, targets)
+        maps.append(unit_maps(base, model, some, here, (window, window)))
+        answer = here.logits
+        shares = answer.softmax(dim=-1) if isinstance(answer, Tensor) else answer
+        scores.append(score(shares).detach().float().clamp(min=0))
+    weights, found = torch.cat(scores), torch.cat(maps)
+    weights = weights / weights.amax() if weights.amax() > 0 else torch.ones_like(weights)
+    total, count = (torch.zeros(size, device=x.device) for _ in range(2))
+    for one, weight, (_, top, left, large) in zip(found, weights, parts, strict=True):
+        whole = torch.zeros(large, device=x.device)
+        whole[top : top + window, left : left + window] = one * weight
+        placed = enlarge(whole[None], size)[0]
+        total, count = total + placed.clamp(min=0), count + (placed > 0)
+    return blurred(torch.where(count > 0, total / count.clamp(min=1), 0.0))
+
+
+def _starts(length: int, window: int) -> list[int]:
+    """Where windows side by side begin; the last one ends at the border."""
+    last = length - window
+    return [*range(0, last, window), last]
+
+
+def blurred(found: Tensor) -> Tensor:
+    """(height, width) by an 11 x 11 Gaussian, sigma 5, mirrored at the border."""
+    at = torch.arange(-5, 6, dtype=found.dtype, device=found.device)
+    line = torch.exp(-(at**2) / 50)
+    line = line / line.sum()
+    padded = F.pad(found[None, None], (5, 5, 5, 5), mode="reflect")
+    rows = F.conv2d(padded, line[None, None, :, None])
+    return F.conv2d(rows, line[None, None, None])[0, 0]

@@ -1,0 +1,72 @@
+"""Deep feature factorisation: a layer's features as a few concepts, without any target.
+
+Source: Collins, Achanta and Süsstrunk, "Deep feature factorization for concept discovery", ECCV
+2018; the numbers are those of pytorch-grad-cam's `DeepFeatureFactorization`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.decomposition import NMF
+from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor, nn
+
+from lib.maps.forward import enlarge
+from lib.maps.methods import min_max
+from lib.networks.split import evaluating
+
+
+@dataclass(frozen=True)
+class Concepts:
+    """Of some pictures together.
+
+    maps       : (image, concept, height, width) where each concept is, each map from 0 to 1
+    directions : (concept, channel) the features that make it up
+    answers    : (concept, class) the network's logits, had every place these features
+    """
+
+    maps: Tensor
+    directions: Tensor
+    answers: Tensor
+
+
+@torch.no_grad()
+def factorised(
+    model: nn.Module, x: Tensor, count: int = 5, size: int | tuple[int, int] | None = None
+) -> Concepts:
+    """Concepts in a layer's features of some pictures, by a non-negative factorisation.
+
+    model : with `features` and `answered`, such as a study's, or `lib.maps.live.LiveModel`
+    x     : (image, 3, height, width) as the network takes them; concepts are shared by all
+    count : so many concepts
+    size  : of the maps; the pictures' own if none is given
+    Raises ValueError for a count that the features do not bear.
+    """
+    with evaluating(model):
+        features = model.features(x).float()
+        images, channels, height, width = features.shape
+        most = min(channels, images * height * width)
+        if not 1 <= count <= most:
+            raise ValueError(
+                f"{count} concepts cannot be told in {channels} channels of {images} pictures of "
+                f"{height} x {width} cells: from 1 to {most} can"
+            )
+        places = features.transpose(0, 1).flatten(1).nan_to_num().cpu().numpy()
+        offset = places.min(axis=1)
+        found = NMF(n_components=count, init="random", random_state=0)
+        with warnings.catch_warnings():  # 200 steps, as published: further ones hardly change it
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            directions = found.fit_transform(places - offset[:, None]) + offset[:, None]
+        maps = found.components_.reshape(count, images, height, width).transpose(1, 0, 2, 3)
+        directions = torch.from_numpy(np.ascontiguousarray(directions.T)).to(features)
+        everywhere = directions[:, :, None, None].expand(-1, -1, height, width)
+        answers = model.answered(x[:1].expand(count, *x.shape[1:]), everywhere)
+    large = enlarge(
+        min_max(torch.from_numpy(np.ascontiguousarray(maps)).to(features)).flatten(0, 1),
+        size or tuple(x.shape[-2:]),
+    )
+    return Concepts(large.unflatten(0, (images, count)), directions, answers)

@@ -1,0 +1,114 @@
+"""CAM methods that ask the network again: what follows the layer, or all of it.
+
+Each gives products, (image, channel, h, w), whose sum over channels is the map, as in
+`lib.maps.one_pass`. They are pytorch-grad-cam's methods; where that package's class fails or is
+not defined, the function says what is done.
+"""
+
+from __future__ import annotations
+
+import torch
+from pytorch_grad_cam.utils.model_targets import FinerWeightedTarget
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from lib.maps.forward import HeadPass
+from lib.networks.split import evaluating
+
+_CHUNK = 32  # networks' inputs at a time
+_HEADS = 128  # heads' inputs at a time
+
+
+def finer_cam(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
+    """Grad-CAM of the class's logit less the nearest three's, weighed by their softmax.
+
+    Source: Zhang et al., "Finer-CAM", CVPR 2025
+    """
+    own = passed.logits.gather(1, passed.targets[:, None])
+    distance = (passed.logits - own).abs().scatter(1, passed.targets[:, None], torch.inf)
+    alike = distance.topk(min(3, distance.shape[1] - 1), dim=1, largest=False).indices
+    asked = [
+        FinerWeightedTarget(int(target), [int(c) for c in others], 1.0)
+        for target, others in zip(passed.targets, alike, strict=True)
+    ]
+    with evaluating(model):
+        opened = model.opened(x, passed.features)
+        with torch.inference_mode(False), torch.enable_grad():
+            total = sum(f(logits) for f, logits in zip(asked, opened.answer, strict=True))
+            gradient = opened.gradient(total)
+    return gradient.mean(dim=(-2, -1), keepdim=True) * passed.features
+
+
+def shapley_cam(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
+    """Grad-CAM whose weights take away half of what the curvature says.
+
+    The package's class fails where what follows the layer is linear and nothing else requires
+    gradients.
+
+    Source: Cai, "CAMs as Shapley value-based explainers", arXiv 2501.06261
+    """
+    # The fast attentions of transformers have no second derivative.
+    with evaluating(model), sdpa_kernel(SDPBackend.MATH):
+        opened = model.opened(x, passed.features)
+        with torch.inference_mode(False), torch.enable_grad():
+            total = passed.asked.scores(opened.answer).sum()
+            leaf = opened.leaf
+            (gradient,) = torch.autograd.grad(total, leaf, create_graph=True)
+            curved = torch.zeros_like(leaf)
+            if gradient.requires_grad:
+                (found,) = torch.autograd.grad(gradient, leaf, leaf.detach(), allow_unused=True)
+                curved = curved if found is None else found
+    weights = opened.grid.maps((gradient - curved / 2).detach())
+    return weights.mean(dim=(-2, -1), keepdim=True) * passed.features
+
+
+@torch.inference_mode()
+def ablation_cam(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
+    """Channels weighed by how far what is asked falls once they are 0.
+
+    Only what follows the layer is run again, where the network can be cut there. The package's
+    class sets a channel to its least value less 1e7 where features can be negative, after which a
+    layer norm sees nothing else; and it divides by the logit's sign. For features that are 0 or
+    more, and a positive logit, it gives the same maps.
+
+    Source: Desai and Ramaswamy, WACV 2020
+    """
+    whole = passed.asked.scores(passed.logits).float()
+    found = []
+    with evaluating(model):
+        for image, channels in enumerate(passed.features):
+            score = passed.asked.of(image)
+            left = []
+            for some in torch.arange(len(channels), device=channels.device).split(_HEADS):
+                without = channels.repeat(len(some), 1, 1, 1)
+                without[torch.arange(len(some)), some] = 0
+                pictures = x[image : image + 1].expand(len(some), *x.shape[1:])
+                left.append(score(model.answered(pictures, without)).float())
+            weights = (whole[image] - torch.cat(left)) / whole[image].abs()
+            found.append(weights[:, None, None] * channels)
+    return torch.stack(found)
+
+
+@torch.inference_mode()
+def score_cam(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
+    """Channels weighed by the score of the picture that each of them leaves visible.
+
+    One forward a channel, in batches on the device. The weights are the softmax of the scores,
+    as in pytorch-grad-cam, whose loop in numpy gives the same maps.
+
+    Source: Wang et al., CVPR workshops 2020
+    """
+    found = []
+    with evaluating(model):
+        for image, (picture, channels) in enumerate(zip(x, passed.features, strict=True)):
+            score, scores = passed.asked.of(image), []
+            for some in channels.split(_CHUNK):
+                masks = nn.functional.interpolate(
+                    some[None], x.shape[-2:], mode="bilinear", align_corners=True
+                )[0]
+                low, high = masks.amin(dim=(1, 2)), masks.amax(dim=(1, 2))
+                masks = (masks - low[:, None, None]) / (high - low + 1e-8)[:, None, None]
+                scores.append(score(model(picture * masks[:, None])).float())
+            weights = torch.cat(scores).softmax(dim=0)
+            found.append(weights[:, None, None] * channels)
+    return torch.stack(found)

@@ -1,0 +1,61 @@
+"""A model with as many classes as its file of weights holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from lib.networks.backbones import BACKBONES, Backbone
+from lib.networks.building import build_network, weightless
+from lib.networks.checkpoints import in_timms_names
+from lib.networks.loading import load_weights_file
+from lib.networks.models import StudyModel
+from lib.networks.sources import AS_IS, Reading
+from lib.networks.weights_files import WeightsError, read_weights
+
+_USUAL = 1000  # ImageNet's
+
+
+def load_with_its_classes(key: str, dcls: bool, path: Path, reading: Reading = AS_IS) -> StudyModel:
+    """A full-size variant with a file's weights, of however many classes the file is.
+
+    Raises what `load_weights_file` raises: MissingWeights, and WeightsError where the file fits
+    with no number of classes.
+    """
+    try:
+        return load_weights_file(key, dcls, path, reading)
+    except WeightsError:
+        count = stored_classes(BACKBONES[key], dcls, path, reading)
+        if count in (None, _USUAL):
+            raise
+    return load_weights_file(key, dcls, path, reading, classes=count)
+
+
+def stored_classes(
+    backbone: Backbone, dcls: bool, path: Path, reading: Reading = AS_IS
+) -> int | None:
+    """How many classes a file's weights are of; None where that cannot be told.
+
+    The variant is built twice, for 1000 classes and for 1001. A tensor whose size differs
+    depends on the number of classes, and the file's tensor of that name tells it.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]), weightless(backbone):
+            usual, one_more = (
+                build_network(backbone, dcls, num_classes=count) for count in (_USUAL, _USUAL + 1)
+            )
+        stored, _ = in_timms_names(read_weights(path, reading.container), usual, backbone.family)
+    except Exception:  # whatever a reader's function or timm's renaming makes of it
+        return None
+    sizes, others = usual.state_dict(), one_more.state_dict()
+    for name, tensor in stored.items():
+        if name not in sizes or name not in others or tensor.ndim != sizes[name].ndim:
+            continue
+        for size, other, found in zip(
+            sizes[name].shape, others[name].shape, tensor.shape, strict=True
+        ):
+            if other != size:
+                count = _USUAL + (found - size) / (other - size)
+                return int(count) if count > 1 and count == int(count) else None
+    return None

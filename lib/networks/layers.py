@@ -1,0 +1,160 @@
+"""Which layer maps are made of, where nobody names one, and how a row's network is tapped there."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from lib.networks.backbones import Backbone
+from lib.networks.grids import CHANNELS_LAST, NoMaps, grid_of
+from lib.networks.split import evaluating, split_at
+from lib.networks.taps import answer_of, frozen
+
+
+def found_layer(network: nn.Module, x: Tensor) -> str:
+    """The name of the last layer whose output is maps of more than one cell on which the answer
+    depends.
+
+    Layers at which the network can be cut go before others, and layers before those that have a
+    channel per class. Of tokens only what a block or a normalisation gives is asked: keys, queries
+    and the like are within them.
+
+    x : one picture, as the network takes it
+    Raises NoMaps if there is none.
+    """
+    # Some networks begin with an end of zeros, so that nothing bears on the answer yet.
+    usable = _usable(network, x) or _usable(_without_zeros(network), x)
+    if not usable:
+        raise NoMaps(
+            "no layer serves for maps: none has an output (image, channel, h, w), or tokens, of "
+            "more than one cell on which the answer depends; name one, with `reshape` if need be"
+        )
+    last = usable[-1]
+    if last[1]:  # something goes around most layers of tokens
+        return last[0]
+    for name, tokens in reversed(usable):
+        if tokens:
+            break
+        try:
+            split_at(network, name)
+        except ValueError:
+            continue
+        return name
+    return last[0]
+
+
+@torch.no_grad()
+def tapped(row: Backbone, network: nn.Module, pictures: Tensor) -> Backbone:
+    """A row with its layer found, where none is named and timm's own cut gives no maps; with
+    whether the layer can be cut at, or must be watched; and with where its channels are.
+
+    network  : the row's; pictures : two or more, as it takes them
+    Raises NoMaps for a layer that is not there, is not used once, or gives no maps.
+    """
+    if not row.layer and not _ends_in_maps(network, pictures):
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.rand(pictures[:1].shape, generator=generator).to(pictures)
+        row = replace(row, layer=found_layer(network, noise))
+    modules = dict(network.named_modules())
+    if row.layer and row.layer not in modules:
+        children = ", ".join(name for name, _ in network.named_children())
+        raise NoMaps(f"there is no layer {row.layer!r}; the network's parts are {children}")
+    watched = replace(row, around=True)
+    if row.reshape is not None:
+        return watched
+    features = getattr(network, "forward_features", None)
+    if row.layer:
+        try:
+            features, _ = split_at(network, row.layer)
+        except ValueError:
+            return watched
+    with evaluating(network):
+        raw = features(pictures)
+    if raw.ndim == 3:
+        return watched
+    grid = grid_of(raw.shape, pictures.shape[-2:])
+    return replace(row, around=False, channels_last=grid is CHANNELS_LAST)
+
+
+def _ends_in_maps(network: nn.Module, pictures: Tensor) -> bool:
+    """Whether the network has timm's two halves, which meet at maps."""
+    if not (hasattr(network, "forward_features") and hasattr(network, "forward_head")):
+        return False
+    with evaluating(network):
+        raw = network.forward_features(pictures)
+    try:
+        return raw.ndim == 4 and bool(grid_of(raw.shape, pictures.shape[-2:]))
+    except (AttributeError, NoMaps):
+        return False
+
+
+def _without_zeros(network: nn.Module) -> nn.Module:
+    network = copy.deepcopy(network)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.ndim > 1 and not parameter.any():
+                parameter += 0.02 * torch.randn(parameter.shape, generator=generator).to(parameter)
+    return network
+
+
+def _usable(network: nn.Module, x: Tensor) -> list[tuple[str, bool]]:
+    """Names of layers with maps that bear on the answer, in their order, and whether these are
+    tokens; those with a channel per class only where there are no others."""
+    seen: list[tuple[str, Tensor]] = []
+
+    def note(name: str, module: nn.Module, output: object) -> None:
+        raw = output[0] if isinstance(output, tuple) and output else output
+        if not isinstance(raw, Tensor) or not raw.requires_grad:
+            return
+        whole = any(True for _ in module.children()) or "norm" in type(module).__name__.lower()
+        if raw.ndim == 4 or (raw.ndim == 3 and whole):
+            seen.append((name, raw))
+
+    handles = [
+        module.register_forward_hook(lambda m, _, output, name=name: note(name, m, output))
+        for name, module in network.named_modules() if name
+    ]  # fmt: skip
+    try:
+        with (
+            evaluating(network), frozen(network), torch.inference_mode(False), torch.enable_grad()
+        ):  # fmt: skip
+            answer = answer_of(network(x.detach().clone().requires_grad_()))
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not isinstance(answer, Tensor):
+        raise NoMaps(
+            f"the network returns a {type(answer).__name__}, so that no layer can be looked for: "
+            "name one"
+        )
+    prefix = getattr(network, "num_prefix_tokens", None)
+    bearing = _bearing_on(answer, seen, x.shape[-2:], prefix)
+    classes = answer.shape[1] if answer.ndim > 1 else 0
+    others = [found for found in bearing if found[1] != classes]
+    return [(name, tokens) for name, _, tokens in others or bearing]
+
+
+def _bearing_on(
+    answer: Tensor, seen: list[tuple[str, Tensor]], picture: torch.Size, prefix: int | None
+) -> list[tuple[str, int, bool]]:
+    """Name, channels and whether they are tokens, of outputs whose maps the answer depends on."""
+    arranged = []
+    for name, raw in seen:
+        try:
+            arranged.append((name, raw, grid_of(raw.shape, picture, prefix)))
+        except NoMaps:
+            continue
+    if not arranged or not answer.requires_grad:
+        return []
+    with torch.enable_grad():
+        total = answer.float().square().sum()
+    gradients = torch.autograd.grad(total, [raw for _, raw, _ in arranged], allow_unused=True)
+    return [
+        (name, grid.maps(raw.detach()).shape[1], raw.ndim == 3)
+        for (name, raw, grid), gradient in zip(arranged, gradients, strict=True)
+        if gradient is not None and bool(grid.maps(gradient).any())
+    ]

@@ -1,0 +1,196 @@
+"""Where a network is tapped for maps: its features there, and what it answers were they others.
+
+Two kinds. `Halves`: a network that can be cut in two at its layer; what follows the layer is run
+alone. `Around`: a network in which something goes around the layer (a residual connection, the
+class token of a transformer), or whose forward cannot be followed; the layer is watched by a hook
+for the time of a call, and its output put in another's place by running the whole again.
+
+Neither runs a backward through what leads up to the layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lib.networks.grids import CHANNELS_FIRST, Grid, NoMaps, grid_by, grid_of
+
+
+def answer_of(output: Any) -> Any:
+    """What a network answers, of what its forward returns: a tensor is itself; of a mapping, as
+    Hugging Face's and torchvision's networks return, it is `logits` or `out`; of a tuple the
+    first. Anything else is returned as it is."""
+    if isinstance(output, Mapping):
+        for name in ("logits", "out"):
+            if name in output:
+                return output[name]
+    if isinstance(output, tuple) and output and isinstance(output[0], Tensor):
+        return output[0]
+    return output
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """No parameter requires a gradient, or gets one; afterwards all is as it was."""
+    held = [(p, p.requires_grad, p.grad) for p in network.parameters()]
+    try:
+        for parameter, _, _ in held:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter, required, gradient in held:
+            parameter.requires_grad_(required)
+            parameter.grad = gradient
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A forward whose answer can be differentiated with respect to the layer's output.
+
+    features : (image, channel, h, w), without gradient
+    answer   : of the network
+    leaf     : the layer's output as the network has it
+    """
+
+    answer: Any
+    leaf: Tensor
+    grid: Grid = CHANNELS_FIRST
+
+    @property
+    def features(self) -> Tensor:
+        return self.grid.maps(self.leaf.detach())
+
+    def gradient(self, total: Tensor, **options) -> Tensor:
+        """Of one number with respect to the features, and of their shape; zeros where it does not
+        depend on them. options : of `torch.autograd.grad`"""
+        found = None
+        if total.requires_grad:
+            (found,) = torch.autograd.grad(total, self.leaf, allow_unused=True, **options)
+        return self.grid.maps(torch.zeros_like(self.leaf) if found is None else found)
+
+
+class Tap(Protocol):
+    """What maps are made with.
+
+    features : pictures -> (image, channel, h, w)
+    answered : (pictures, features) -> the network's answer, had its layer given these features
+    opened   : pictures -> `Opened`; with features that are known already no more is computed
+               than must be
+    """
+
+    def features(self, x: Tensor) -> Tensor: ...
+    def answered(self, x: Tensor, features: Tensor) -> Any: ...
+    def opened(self, x: Tensor, features: Tensor | None = None) -> Opened: ...
+
+
+class Halves:
+    """A network in two halves that meet at the layer.
+
+    before : pictures -> (image, channel, h, w); after : that -> the answer
+    """
+
+    def __init__(self, before: Callable[[Tensor], Tensor], after: Callable[[Tensor], Any]):
+        self.features, self.after = before, after
+
+    def answered(self, x: Tensor, features: Tensor) -> Any:
+        return answer_of(self.after(features))
+
+    def opened(self, x: Tensor, features: Tensor | None = None) -> Opened:
+        if features is None:
+            with torch.inference_mode():
+                features = self.features(x)
+        with torch.inference_mode(False), torch.enable_grad():
+            # clone: features made under a caller's inference_mode cannot be recorded
+            leaf = features.clone() if features.is_inference() else features.detach()
+            leaf.requires_grad_()
+            return Opened(answer_of(self.after(leaf)), leaf)
+
+
+class Around:
+    """A network whose layer is watched.
+
+    network : called with pictures
+    layer   : one of its modules; its output, or the first part of that, is what maps are made of
+    prefix  : tokens before those of the picture, where that is known
+    reshape : output -> (image, channel, h, w), where the arrangement cannot be told by its shape
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        layer: nn.Module,
+        prefix: int | None = None,
+        reshape: Callable[[Tensor], Tensor] | None = None,
+        name: str = "the layer",
+    ):
+        self.network, self.layer = network, layer
+        self._prefix, self._reshape, self._name = prefix, reshape, name
+        self.grid: Grid | None = None  # of the last output seen
+
+    def features(self, x: Tensor) -> Tensor:
+        seen: list[Tensor] = []
+
+        def watch(raw: Tensor) -> Tensor:
+            seen.append(raw)
+            return raw
+
+        self._run(x, watch)
+        return self._grid(seen[0], x).maps(seen[0])
+
+    def answered(self, x: Tensor, features: Tensor) -> Any:
+        def put(raw: Tensor) -> Tensor:
+            grid = self._grid(raw, x)
+            if grid.back is None:
+                raise NoMaps(
+                    f"`reshape` does more than arrange the output of {self._name}: methods that "
+                    "change features cannot put them back"
+                )
+            return grid.back(features.to(raw.dtype), raw)
+
+        return self._run(x, put)
+
+    def opened(self, x: Tensor, features: Tensor | None = None) -> Opened:
+        leaves: list[Tensor] = []
+
+        def leave(raw: Tensor) -> Tensor:
+            leaves.append(raw.detach().clone().requires_grad_())
+            return leaves[0].clone()  # which the network may change in place
+
+        with torch.inference_mode(False), torch.enable_grad(), frozen(self.network):
+            answer = self._run(x.clone() if x.is_inference() else x.detach(), leave)
+        return Opened(answer, leaves[0], self._grid(leaves[0], x))
+
+    def _grid(self, raw: Tensor, x: Tensor) -> Grid:
+        if self._reshape is not None:
+            self.grid = grid_by(self._reshape, raw)
+        else:
+            self.grid = grid_of(raw.shape, x.shape[-2:], self._prefix)
+        return self.grid
+
+    def _run(self, x: Tensor, change: Callable[[Tensor], Tensor]) -> Any:
+        calls = 0
+
+        def hook(_module: nn.Module, _given: Any, output: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            raw = output[0] if isinstance(output, tuple) and output else output
+            if not isinstance(raw, Tensor):
+                raise NoMaps(f"{self._name} gives a {type(raw).__name__}, and must give a tensor")
+            if calls > 1:
+                raise NoMaps(f"the forward uses {self._name} more than once, and must use it once")
+            changed = change(raw)
+            return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+        handle = self.layer.register_forward_hook(hook)
+        try:
+            output = self.network(x)
+        finally:
+            handle.remove()
+        if not calls:
+            raise NoMaps(f"the forward does not use {self._name}")
+        return answer_of(output)
