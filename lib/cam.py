@@ -5,7 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach("lib.maps", submod_attrs={
     "cam": ["cam_maps"],
     "combined": ["smoothed"],
-    "factorised": ["Concepts", "factorised"],
+    "feature_concepts": ["Concepts", "factorised"],
     "forward": ["HeadPass", "enlarge", "head_pass", "is_constant"],
     "live": ["LiveModel", "live_maps"],
     "methods": ["CamMethod", "METHODS"],

@@ -12,6 +12,7 @@ import torch
 
 from lib.analyses.faithfulness.definitions import ends_of
 from lib.analyses.faithfulness.study import score_faithfulness
+from lib.maps.feature_concepts import factorised
 from lib.maps.forward import enlarge, head_pass
 from lib.maps.methods import METHODS, CamMethod
 from lib.maps.placed import heatmaps
@@ -161,6 +162,30 @@ def same_order(both: pd.DataFrame) -> pd.DataFrame:
         rho = chosen.score.corr(-chosen["drop"], method="spearman")
         rows.append((*key, rho, len(chosen)))
     return pd.DataFrame(rows, columns=["backbone", "dcls", "rho", "methods"])
+
+
+def concepts_of(
+    study: Study, backbone: Backbone, images: int = 4, count: int = 5
+) -> tuple[np.ndarray, np.ndarray, list[str], str]:
+    """Of a backbone without DCLS, for drawing: images, (image, concept, side, side) maps of
+    concepts in their features, from 0 to 1, the likeliest classes of each concept, and a title.
+
+    Each map lies where the network looked; NaN outside of that.
+    """
+    batch = held_out(study, images)
+    model = study.networks.inference_model(backbone.key, False, ())
+    side = batch.pictures.shape[1]
+    window = backbone.preprocessing.window(side)
+    found = factorised(model, model.prepare(batch.pictures), count, window.stop - window.start)
+    maps = np.full((len(batch.pictures), count, side, side), np.nan, np.float32)
+    maps[..., window, window] = found.maps.cpu().numpy()
+    names = study.networks.class_names()
+    shares = found.answers.float().softmax(dim=1).topk(2)
+    words = [
+        ", ".join(f"{names[c]} {p:.2f}" for c, p in zip(classes, ps, strict=True))
+        for classes, ps in zip(shares.indices.tolist(), shares.values.tolist(), strict=True)
+    ]
+    return batch.pictures, maps, words, f"Concepts of {backbone.titled(False)}"
 
 
 def map_grid(

@@ -31,6 +31,7 @@ from lib.commands.running import ACCEPT, accepted, print_remarks, run
 from lib.figures.heatmaps import overlay
 from lib.figures.map_grids import plot_map_grids
 from lib.figures.style import use_study_style
+from lib.maps.combined import smoothed
 from lib.maps.methods import METHODS, CamMethod
 from lib.maps.placed import heatmaps
 from lib.networks.backbones import BACKBONES
@@ -83,6 +84,16 @@ def build_parser() -> argparse.ArgumentParser:
     add("--target", default="", metavar="CLASS",
         help="a class's number, name, or a part of the name (default: the class that each model "
         "predicts)")  # fmt: skip
+    add(
+        "--eigen-smooth",
+        action="store_true",
+        help="the first component of what a method sums over channels, in place of the sum",
+    )
+    add(
+        "--aug-smooth",
+        action="store_true",
+        help="the mean of the maps of six changed images: mirrored, brighter, darker",
+    )
     add("--class-names", type=Path, metavar="FILE",
         help="their names, one a line (default: ImageNet's for 1000, else numbers)")  # fmt: skip
     add("--out", type=Path, metavar="FILE.png",
@@ -110,6 +121,9 @@ def _run(options: argparse.Namespace) -> None:
         with _no_bytecode():
             load_extension(Path(options.extend))
     methods = [METHODS[name] for name in _names(options, "method", METHODS, "threshold_grad_cam")]
+    if options.eigen_smooth or options.aug_smooth:
+        smooth = {"eigen": options.eigen_smooth, "aug": options.aug_smooth}
+        methods = [smoothed(method, **smooth) for method in methods]
     asked = variants(
         _names(options, "model", BACKBONES, "convnext_tiny"), options.dcls, options.both
     )

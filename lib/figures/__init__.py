@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "plot_measures", "plot_method_ranking", "plot_paired_differences", "plot_randomisation",
         "plot_two_by_two"],
     "captions": ["CAPTIONS"],
+    "concepts": ["plot_concepts"],
     "cose": ["plot_consistency_against_sensitivity", "plot_cose_by_change", "plot_followed"],
     "faithfulness": ["plot_faithfulness"],
     "heatmaps": ["overlay", "plot_heatmap_rows", "plot_kernels", "plot_receptive_fields"],

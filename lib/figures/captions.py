@@ -130,6 +130,14 @@ CAPTIONS: Table[Caption] = Table(
             f"features are large. {_MAPS}",
         ),
         Caption(
+            "concepts", "What the features of the layer are made of",
+            "Deep feature factorisation: the last features of some images together, without any "
+            "class, as the sum of a few concepts that are never negative. A pixel has the colour "
+            "of its strongest concept, the fuller the stronger. Beside each concept: the two "
+            "likeliest classes, with their probability, of the model's answer to features that "
+            "are the concept's everywhere.",
+        ),
+        Caption(
             "method_ranking", "CAM methods by their agreement with people",
             "Mean over the pairs of picture and model of which every method but the control has a "
             "valid map, the best above; methods that take many forwards (ScoreCAM, FullGrad) are "

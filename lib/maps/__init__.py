@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "cam": ["cam_maps"],
     "combined": ["smoothed"],
     "elsewhere": ["match", "open_maps"],
-    "factorised": ["Concepts", "factorised"],
+    "feature_concepts": ["Concepts", "factorised"],
     "forward": ["HeadPass", "enlarge", "head_pass", "is_constant"],
     "live": ["LiveModel", "live_maps"],
     "placed": ["heatmaps"],

@@ -48,9 +48,11 @@ def smoothed(method: CamMethod | str, *, eigen: bool = False, aug: bool = False)
             up (that package leaves the sign to chance)
     aug   : the mean of its maps of six changed pictures: as it is and mirrored, by 0.9, 1 and 1.1
             times the normalised picture
-    Raises ValueError for `eigen` of a method that sums no products.
+    Raises ValueError for `eigen` of a method that sums no products, and for a learned method.
     """
     row = METHODS[method] if isinstance(method, str) else method
+    if row.learned:
+        raise ValueError(f"{row.label} is learned, and is not smoothed afterwards")
     if eigen:
         if row.products is None:
             raise ValueError(
@@ -95,8 +97,8 @@ def _of_six(method: CamMethod, model: nn.Module, x: Tensor, passed: HeadPass) ->
 def refine_cam(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
     """The product of several layers' Grad-CAM++, which sharpens the last layer's.
 
-    The layers are a study's network's last three stages, and those that were named of a network
-    in memory. Raises ValueError where there are no several.
+    The layers are two earlier stages and the study's layer, of a network in memory those that
+    were named. Raises ValueError where there are no several.
 
     Source: Domeniconi et al., "How to evaluate and refine your CAM", arXiv 2605.14641
     """

@@ -246,7 +246,7 @@ METHODS: Table[CamMethod] = Table(
                "One forward a channel; a channel weighs by the softmax over all channels' logits, "
                "as in pytorch-grad-cam.", forwards="channels"),
         _combined("refine_cam", "RefineCAM", 9,
-                  "The product of the last three stages' Grad-CAM++, on the network as published.",
+                  "The product of the Grad-CAM++ of two earlier stages and of the study's layer.",
                   plain=True),
         _combined("sess", "SESS", 122,
                   "Grad-CAM of 122 windows of the enlarged picture, weighed by what they score."),

@@ -29,7 +29,7 @@ from lib.networks.rewrites import (
     written,
 )
 from lib.networks.split import split_at
-from lib.networks.taps import Around, Halves, Opened, answer_of
+from lib.networks.taps import Around, Halves, Opened, Tap, answer_of
 
 
 @dataclass(frozen=True)
@@ -181,12 +181,12 @@ class StudyModel(nn.Module):
                 hook.remove()
         return [*(layer.to(features.dtype) for layer in seen), features]
 
-    def layer_taps(self) -> list[Around]:
-        """The three last stages, each watched. Raises ValueError where there are no stages."""
+    def layer_taps(self) -> list[Tap]:
+        """Two earlier stages, watched, and the study's layer, as `layers` has them. Raises
+        ValueError where there are no stages."""
         prefix = getattr(self.network, "num_prefix_tokens", None)
-        return [
-            Around(self.network, stage, prefix, name="a stage") for stage in self._stages()[-3:]
-        ]
+        earlier = self._stages()[-3:-1]
+        return [*(Around(self.network, stage, prefix, name="a stage") for stage in earlier), self]
 
     def for_backward(self, precision: str = "float32") -> StudyModel:
         """The same function, ready for gradients of the input through the whole network."""

@@ -169,7 +169,7 @@ def add_method(
 
     maps : (features, gradient) -> (image, h, w), both (image, channel, h, w), of the study's layer
            and of the target's logit; or (model, x, passed) -> the same, for what needs more:
-           `model.features`, `model.head`, the prepared pictures, and a `HeadPass`
+           `model.features`, `model.answered`, the prepared pictures, and a `HeadPass`
     cam  : instead: a class in the manner of pytorch-grad-cam's, made as cam(model, layers) and
            called with inputs and targets
     on_pictures : the class must be given pictures, with a forward and backward of the whole

@@ -17,7 +17,7 @@ from torch import nn
 
 from lib.maps import targets as our_targets
 from lib.maps.combined import smoothed
-from lib.maps.factorised import factorised
+from lib.maps.feature_concepts import factorised
 from lib.maps.live import LiveModel, live_maps
 from lib.maps.methods import METHODS
 from lib.networks.layers import found_layer

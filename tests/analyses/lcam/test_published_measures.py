@@ -8,17 +8,21 @@ import math
 import numpy as np
 import pytest
 import torch
+from stand_ins import InHalves
 from torch import nn
 
 from lib.analyses.faithfulness import kept_share, measured
 from lib.maps.learned.attention import LCam
 from lib.maps.methods import METHODS
+from lib.networks.backbones import BACKBONES
 
 SIDE = 20
 
 
-class Small(nn.Module):
+class Small(InHalves, nn.Module):
     """Its maps have a cell a pixel, so that no two cells of a map are the same."""
+
+    backbone = BACKBONES["resnet50"]
 
     def __init__(self):
         super().__init__()

@@ -171,19 +171,30 @@ def test_guided_ig_by_the_authors_algorithm():
         lambda at: slope(model, torch.from_numpy(at)[None])[0].numpy(), x[0].double().numpy()
     )
     np.testing.assert_allclose(explained("guided_ig", model, x)[0], shown(expected), atol=1e-6)
+    kinds = set()
+    model.register_forward_hook(lambda _, given, __: kinds.add(given[0].dtype))
+    for key in ("guided_ig", "smooth_grad"):
+        explained(key, model, x)
+        assert kinds == {torch.float64 if key == "guided_ig" else torch.float32}
+        kinds.clear()
 
 
-@pytest.mark.parametrize("key", ["resnet50", "convnext_tiny"])
-def test_guided_ig_is_computed_in_float64_by_a_copy(key, pictures):
+@pytest.mark.parametrize(
+    ("key", "precision"), [("resnet50", "float32"), ("convnext_tiny", "float32"),
+                           ("convnext_tiny", "bf16")],
+)  # fmt: skip
+def test_guided_ig_is_computed_in_float64_by_a_copy(key, precision, pictures):
     """A study's model holds its network by other ways than attributes; the copy's are its own."""
     model = mini(key).folded()
+    model.precision = precision
     x = model.prepare(pictures[:1])[..., ::4, ::4].contiguous()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     found = guided_ig(model, x, first_class(model, x), steps=3)[0]
     for name, tensor in model.state_dict().items():
         assert tensor.dtype == before[name].dtype
         assert torch.equal(tensor, before[name])
-    exact = model.with_network(copy.deepcopy(model.network)).double()
+    exact = mini(key).folded().double()
+    exact.load_state_dict(model.state_dict())
     path = GuidedPath(x[0].double(), 0.25, 0.02)
     for step in (1, 2, 3):
         path.advance(step / 3, slope(exact, path.at[None])[0])

@@ -1,0 +1,63 @@
+"""Where the concepts of a layer's features are, a colour each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+# Okabe and Ito's, and further ones that differ in lightness; then they are repeated.
+_COLOURS = (
+    "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#882255",
+)  # fmt: skip
+_STRENGTH = 0.8
+
+
+def concept_colours(picture: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """A grey picture under the colour of each pixel's strongest concept, by how strong that is.
+
+    picture : (height, width, 3) uint8
+    maps    : (concept, height, width) in 0-1; NaN where the network did not look
+    Returns (height, width, 3) in 0-1.
+    """
+    grey = np.repeat((picture @ [0.299, 0.587, 0.114])[..., None], 3, axis=-1) / 255
+    seen = np.nan_to_num(maps)
+    strongest = seen.argmax(axis=0)
+    colours = np.array([to_rgb(_COLOURS[n % len(_COLOURS)]) for n in range(len(maps))])
+    share = _STRENGTH * seen.max(axis=0)[..., None]
+    return (1 - share) * grey + share * colours[strongest]
+
+
+def plot_concepts(
+    pictures: Sequence[np.ndarray], maps: np.ndarray, words: Sequence[str], title: str = ""
+) -> Figure:
+    """Pictures above, their concepts below, and what the network answers to each concept alone.
+
+    pictures : (image, height, width, 3) uint8
+    maps     : (image, concept, height, width) as for `concept_colours`
+    words    : for each concept, such as its likeliest classes
+    """
+    count = len(pictures)
+    fig, axes = plt.subplots(2, count, figsize=(1.9 * count + 2.6, 4.2), squeeze=False)
+    for column, (picture, found) in enumerate(zip(pictures, maps, strict=True)):
+        axes[0, column].imshow(picture)
+        axes[1, column].imshow(concept_colours(picture, found))
+    for ax, label in zip(axes[:, 0], ("image", "concepts"), strict=True):
+        ax.set_ylabel(label, fontsize=8)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+    patches = [
+        Patch(color=_COLOURS[n % len(_COLOURS)], label=f"{n + 1}: {text}")
+        for n, text in enumerate(words)
+    ]
+    fig.legend(
+        handles=patches, loc="outside right center", fontsize=7, frameon=False,
+        title="answer, were the concept\neverywhere", title_fontsize=8,
+    )  # fmt: skip
+    fig.suptitle(title)
+    return fig
