@@ -45,6 +45,9 @@ class InHalves:
     def answered(self, x, features):
         return self.head(features)
 
+    def answering(self, x):
+        return self.head
+
     def opened(self, x, features=None):
         return Halves(self.features, self.head).opened(x, features)
 

@@ -7,7 +7,10 @@ import re
 
 import nbformat
 import pytest
+import torch
 import yaml
+from stand_ins import mini
+from torch import nn
 
 from lib.base.paths import NOTEBOOKS, ROOT
 from lib.runner.faults import FAULTS
@@ -103,10 +106,41 @@ def test_readmes_links_and_pictures_exist():
 
 
 def test_readmes_code_runs():
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    example, live = _examples("README.md")
     scope: dict = {}
     exec(compile(example, "README.md", "exec"), scope)
     assert scope["maps"]["threshold_grad_cam"].shape == (2, 224, 224)
+    given = {"network": mini("resnet50"), "x": torch.rand(2, 3, 64, 64)}
+    exec(compile(live, "README.md", "exec"), given)
+    assert given["maps"].shape == (2, 64, 64)
+
+
+def test_the_code_of_the_page_on_networks_in_memory_runs():
+    first, segmenting, more = _examples("docs/live.md")
+    network, x = mini("resnet50").network, torch.rand(2, 3, 64, 64)
+    given = {"network": network, "x": x, "classes": torch.tensor([1, 3])}
+    exec(compile(first, "docs/live.md", "exec"), given)
+    exec(compile(more, "docs/live.md", "exec"), given)
+    assert given["refined"].shape == (2, 64, 64)
+    assert given["concepts"].answers.shape == (5, 5)
+    assert given["guided"].shape == x.shape
+    assert set(given["table"].image) == {0, 1}
+
+    class Segmenter(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone, self.end = network, nn.Conv2d(256, 13, 1)
+
+        def forward(self, x):
+            return {"out": self.end(self.backbone.forward_features(x))}
+
+    given = {"segmenter": Segmenter().eval(), "x": x, "mask": torch.ones(2, 2)}
+    exec(compile(segmenting, "docs/live.md", "exec"), given)
+    assert given["maps"].shape == (2, 64, 64)
+
+
+def _examples(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
 
 
 def test_environment_yml_installs_the_lock_and_ci_calls_the_readmes_command():

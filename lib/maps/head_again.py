@@ -77,13 +77,12 @@ def ablation_cam(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
     found = []
     with evaluating(model):
         for image, channels in enumerate(passed.features):
-            score = passed.asked.of(image)
+            score, answer = passed.asked.of(image), model.answering(x[image : image + 1])
             left = []
             for some in torch.arange(len(channels), device=channels.device).split(_HEADS):
                 without = channels.repeat(len(some), 1, 1, 1)
                 without[torch.arange(len(some)), some] = 0
-                pictures = x[image : image + 1].expand(len(some), *x.shape[1:])
-                left.append(score(model.answered(pictures, without)).float())
+                left.append(score(answer(without)).float())
             weights = (whole[image] - torch.cat(left)) / whole[image].abs()
             found.append(weights[:, None, None] * channels)
     return torch.stack(found)

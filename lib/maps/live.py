@@ -61,6 +61,9 @@ class LiveModel(nn.Module):
     def answered(self, x: Tensor, features: Tensor) -> Any:
         return self._taps[-1].answered(x, features)
 
+    def answering(self, x: Tensor) -> Callable[[Tensor], Any]:
+        return self._taps[-1].answering(x)
+
     def opened(self, x: Tensor, features: Tensor | None = None) -> Opened:
         return self._taps[-1].opened(x, features)
 
@@ -119,6 +122,10 @@ class _WhereItCan:
         if self._around.grid is CHANNELS_FIRST:  # known since the features were made
             return self._halves.answered(x, features)
         return self._around.answered(x, features)
+
+    def answering(self, x: Tensor) -> Callable[[Tensor], Any]:
+        plain = self._around.grid is CHANNELS_FIRST
+        return (self._halves if plain else self._around).answering(x)
 
 
 def live_maps(

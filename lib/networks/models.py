@@ -136,6 +136,19 @@ class StudyModel(nn.Module):
         with self._in_precision(x):
             return self._around.answered(x, features)
 
+    def answering(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """For one picture: what answers to many versions of its features."""
+        if self._around is None:
+            return self.head
+        with self._in_precision(x):
+            answer = self._around.answering(x)
+
+        def answered(features: Tensor) -> Tensor:
+            with self._in_precision(x):
+                return answer(features)
+
+        return answered
+
     def opened(self, x: Tensor, features: Tensor | None = None) -> Opened:
         if self._around is None:
             return Halves(self.features, self.head).opened(x, features)

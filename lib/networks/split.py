@@ -72,8 +72,10 @@ def split_at(network: nn.Module, layer: str) -> tuple[nn.Module, nn.Module]:
     start = {cuts[0]: head.placeholder("features")}
     needed = _needed_for([_result(graph)])
     rest = [n for n in graph.nodes if n in needed and n not in before]
-    # Constants of the network may be used on both sides; what comes from the picture may not.
-    constants = [n for n in before if n.op == "get_attr"]
+    # Constants of the network, and options that nobody gives, may be used on both sides; what
+    # comes from the picture may not.
+    picture = next(n for n in graph.nodes if n.op == "placeholder")
+    constants = [n for n in graph.nodes if n in before and n is not picture and _is_constant(n)]
     for node in rest:
         around = [n for n in node.all_input_nodes if n in before and n not in (*cuts, *constants)]
         if around:
@@ -84,6 +86,10 @@ def split_at(network: nn.Module, layer: str) -> tuple[nn.Module, nn.Module]:
     done = _copied(head, [*constants, *(n for n in rest if n.op != "output")], start)
     head.output(fx.node.map_arg(_result(graph).args[0], lambda n: done[n]))
     return fx.GraphModule(network, features), fx.GraphModule(network, head)
+
+
+def _is_constant(node: fx.Node) -> bool:
+    return node.op == "get_attr" or (node.op == "placeholder" and bool(node.args))
 
 
 def _line_of(error: BaseException) -> str:

@@ -19,6 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from lib.networks.grids import CHANNELS_FIRST, Grid, NoMaps, grid_by, grid_of
+from lib.networks.split import split_at
+
+_TRIED = 20  # layers, from the watched one back, where the network may be cut
 
 
 def answer_of(output: Any) -> Any:
@@ -81,10 +84,12 @@ class Tap(Protocol):
     answered : (pictures, features) -> the network's answer, had its layer given these features
     opened   : pictures -> `Opened`; with features that are known already no more is computed
                than must be
+    answering : one picture -> what answers to many versions of its features
     """
 
     def features(self, x: Tensor) -> Tensor: ...
     def answered(self, x: Tensor, features: Tensor) -> Any: ...
+    def answering(self, x: Tensor) -> Callable[[Tensor], Any]: ...
     def opened(self, x: Tensor, features: Tensor | None = None) -> Opened: ...
 
 
@@ -99,6 +104,9 @@ class Halves:
 
     def answered(self, x: Tensor, features: Tensor) -> Any:
         return answer_of(self.after(features))
+
+    def answering(self, x: Tensor) -> Callable[[Tensor], Any]:
+        return lambda features: answer_of(self.after(features))
 
     def opened(self, x: Tensor, features: Tensor | None = None) -> Opened:
         if features is None:
@@ -131,6 +139,8 @@ class Around:
         self.network, self.layer = network, layer
         self._prefix, self._reshape, self._name = prefix, reshape, name
         self.grid: Grid | None = None  # of the last output seen
+        self._cut: tuple[Callable, Callable] | None = None
+        self._cut_looked_for = False
 
     def features(self, x: Tensor) -> Tensor:
         seen: list[Tensor] = []
@@ -143,6 +153,24 @@ class Around:
         return self._grid(seen[0], x).maps(seen[0])
 
     def answered(self, x: Tensor, features: Tensor) -> Any:
+        return self._run(x, self._put(x, features))
+
+    def answering(self, x: Tensor) -> Callable[[Tensor], Any]:
+        """What leads up to the layer is run once, where the network can be cut before it."""
+        if not self._cut_looked_for:
+            self._cut, self._cut_looked_for = self._cut_before(x), True
+        if self._cut is None:
+            return lambda features: self.answered(x.expand(len(features), *x.shape[1:]), features)
+        before, after = self._cut
+        reached = before(x)
+
+        def answer(features: Tensor) -> Any:
+            many = reached.expand(len(features), *reached.shape[1:])
+            return self._run(many, self._put(x, features), after)
+
+        return answer
+
+    def _put(self, x: Tensor, features: Tensor) -> Callable[[Tensor], Tensor]:
         def put(raw: Tensor) -> Tensor:
             grid = self._grid(raw, x)
             if grid.back is None:
@@ -152,7 +180,35 @@ class Around:
                 )
             return grid.back(features.to(raw.dtype), raw)
 
-        return self._run(x, put)
+        return put
+
+    def _cut_before(self, x: Tensor) -> tuple[Callable, Callable] | None:
+        """The network in two halves that meet at the last of its modules before the layer where
+        that can be; None if nowhere."""
+        run: list[str] = []
+        reached = False
+
+        def note(name: str, output: Any) -> None:
+            nonlocal reached
+            reached = reached or self.network.get_submodule(name) is self.layer
+            if not reached and isinstance(output, Tensor):
+                run.append(name)
+
+        handles = [
+            module.register_forward_hook(lambda m, _, output, name=name: note(name, output))
+            for name, module in self.network.named_modules() if name
+        ]  # fmt: skip
+        try:
+            self.network(x)
+        finally:
+            for handle in handles:
+                handle.remove()
+        for name in list(dict.fromkeys(reversed(run)))[:_TRIED]:
+            try:
+                return split_at(self.network, name)
+            except ValueError:
+                continue
+        return None
 
     def opened(self, x: Tensor, features: Tensor | None = None) -> Opened:
         leaves: list[Tensor] = []
@@ -172,7 +228,13 @@ class Around:
             self.grid = grid_of(raw.shape, x.shape[-2:], self._prefix)
         return self.grid
 
-    def _run(self, x: Tensor, change: Callable[[Tensor], Tensor]) -> Any:
+    def _run(
+        self,
+        x: Tensor,
+        change: Callable[[Tensor], Tensor],
+        forward: Callable[[Tensor], Any] | None = None,
+    ) -> Any:
+        """What a forward, the network's if no other, answers, with the layer's output changed."""
         calls = 0
 
         def hook(_module: nn.Module, _given: Any, output: Any) -> Any:
@@ -188,7 +250,7 @@ class Around:
 
         handle = self.layer.register_forward_hook(hook)
         try:
-            output = self.network(x)
+            output = (forward or self.network)(x)
         finally:
             handle.remove()
         if not calls:
