@@ -8,7 +8,7 @@ import pytorch_grad_cam
 import torch
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget, FinerWeightedTarget
 from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection_with_sign_correction
-from stand_ins import ALL_VARIANTS, FAMILIES, VARIANT_IDS, mini
+from stand_ins import FAMILIES, mini
 from torch import nn
 
 from lib.maps.cam import cam_maps
@@ -66,9 +66,9 @@ def assert_same(ours: torch.Tensor, expected: np.ndarray, atol: float, method: s
     np.testing.assert_allclose(unit(large), unit(expected), atol=atol, err_msg=method)
 
 
-@pytest.mark.parametrize(("key", "dcls"), ALL_VARIANTS, ids=VARIANT_IDS)
-def test_one_pass_methods_equal_the_librarys_on_every_variant(key, dcls, pictures):
-    model = mini(key, dcls).folded()
+@pytest.mark.parametrize("key", FAMILIES)
+def test_one_pass_methods_equal_the_librarys_on_every_family(key, pictures):
+    model = mini(key, dcls=key == "convnext_tiny").folded()
     x = model.prepare(pictures[:2])
     passed = head_pass(model, x, LABELS)
     for method, name in LIBRARY.items():
@@ -81,8 +81,8 @@ def test_one_pass_methods_equal_the_librarys_on_every_variant(key, dcls, picture
 
 @pytest.mark.parametrize(
     ("key", "method"),
-    [("resnet50", "score_cam"), ("resnet50", "ablation_cam"), ("resnet50", "kpca_cam"),
-     ("convnext_tiny", "score_cam"), ("convnext_tiny", "kpca_cam")],
+    [("resnet50", "ablation_cam"), ("resnet50", "kpca_cam"), ("convnext_tiny", "score_cam"),
+     ("convnext_tiny", "kpca_cam")],
 )  # fmt: skip
 def test_many_forward_methods_equal_the_librarys(key, method, pictures):
     model = mini(key).folded()
@@ -220,7 +220,7 @@ def test_methods_work_under_bfloat16_features(pictures):
 
 def test_every_method_gives_maps_and_says_nothing(capsys, pictures):
     model = mini("resnet50").for_inference(keep_plain=True)
-    x = model.prepare(pictures[:2])
+    x = model.prepare(pictures[:2])[..., ::2, ::2]  # SESS has 122 windows
     maps = cam_maps(model, x, LABELS, ALL_METHODS)
     assert set(maps) == set(ALL_METHODS)
     assert len(ALL_METHODS) == 21
