@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from stand_ins import ALL_VARIANTS, VARIANT_IDS
+from stand_ins import ALL_VARIANTS, VARIANT_IDS, mini
 
+from lib.maps.live import live_maps
+from lib.maps.methods import METHODS
 from lib.networks.batch_size import BatchSize
 from lib.scores.prepared import PreparedPart
 from lib.scores.scoring import score_part
@@ -50,3 +52,16 @@ def test_too_large_a_batch_is_halved_on_the_device(monkeypatch):
     )
     assert size.now == 16
     assert len(scores) == 64 * 2 * 2
+
+
+@pytest.mark.parametrize("method", [key for key, row in METHODS.items() if not row.learned])
+def test_maps_of_a_network_in_memory_are_the_cpus(method):
+    """On its own device."""
+    if method == "guided_ig":
+        pytest.skip("its path follows rounding errors")
+    network, x = mini("resnet50").network, torch.rand(2, 3, 64, 64)
+    layer = ["layer3", "layer4"] if method == "refine_cam" else "layer4"
+    expected = live_maps(network, x, method, layer=layer)
+    found = live_maps(network.cuda(), x, method, layer=layer)
+    assert found.is_cuda
+    torch.testing.assert_close(found.cpu(), expected, atol=1e-3, rtol=0)
