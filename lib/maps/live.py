@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lib.maps.combined import large_maps, smoothed
+from lib.maps.combined import large_maps, mean_of_six, smoothed
 from lib.maps.forward import head_pass
 from lib.maps.methods import METHODS, CamMethod, min_max
 from lib.networks.grids import CHANNELS_FIRST
@@ -75,8 +75,8 @@ class LiveModel(nn.Module):
         """One per layer, of which RefineCAM takes the product. Raises ValueError for one layer."""
         if len(self._taps) < 2:
             raise ValueError(
-                "RefineCAM multiplies the maps of several layers: name two or more, as "
-                "layer=['stages.2', 'stages.3']"
+                "RefineCAM multiplies the maps of several layers: name two or more by "
+                "layer=[…], the earliest first"
             )
         return list(self._taps)
 
@@ -154,10 +154,13 @@ def live_maps(
     size    : of the maps, a side or (height, width); the pictures' own if none is given
     batch_size : pictures a forward
     progress : show a bar
-    Returns (image, height, width) float32 on the network's device, each map from 0 to 1; a
-    constant one, where no evidence is positive, is 0 everywhere (`is_constant`).
+    Returns (image, height, width) float32 on the network's device, each map from 0 to 1 (within
+    0 to 1 for `aug_smooth`, a mean of six such maps); a constant one, where no evidence is
+    positive, is 0 everywhere (`is_constant`).
     Raises ValueError.
     """
+    if not isinstance(method, str | CamMethod):
+        raise ValueError(f"method is one key of METHODS, or a row, and not {method!r}")
     row = METHODS[method] if isinstance(method, str) else method
     if row.learned:
         raise ValueError(f"{row.label} is trained for a study's network first: see docs/lcam.md")
@@ -166,8 +169,8 @@ def live_maps(
             f"x must be normalised pictures (image, channel, height, width), one or more, and is "
             f"{x.dtype} of shape {tuple(x.shape)}"
         )
-    if eigen_smooth or aug_smooth:
-        row = smoothed(row, eigen=eigen_smooth, aug=aug_smooth)
+    if eigen_smooth:
+        row = smoothed(row, eigen=True)
     first = next(network.parameters(), x)
     size = size or tuple(x.shape[-2:])
     sides = (size, size) if isinstance(size, int) else tuple(size)
@@ -181,9 +184,27 @@ def live_maps(
         for start in tqdm(range(0, len(x), batch_size), disable=not progress, unit="batch"):
             some = x[start : start + batch_size].to(first.device, first.dtype)
             asked = _part(targets, start, start + len(some), len(x))
-            maps = [large_maps(row, one, some, head_pass(one, some, asked), sides) for one in parts]
-            found.append(min_max(torch.stack(maps).float().mean(dim=0)))
+            found.append(_of_batch(row, parts, some, asked, sides, aug_smooth))
     return torch.cat(found)
+
+
+def _of_batch(
+    row: CamMethod,
+    parts: Sequence[LiveModel],
+    x: Tensor,
+    targets: Any,
+    sides: tuple[int, int],
+    aug_smooth: bool,
+) -> Tensor:
+    """(image, height, width) maps of the network, tapped at each of its layers in turn."""
+    if aug_smooth and targets is None:  # what is predicted unchanged
+        targets = head_pass(parts[0], x).targets
+
+    def explained(some: Tensor) -> Tensor:
+        maps = [large_maps(row, one, some, head_pass(one, some, targets), sides) for one in parts]
+        return min_max(torch.stack(maps).float().mean(dim=0))
+
+    return mean_of_six(explained, x) if aug_smooth else explained(x)
 
 
 def _part(targets: Any, start: int, stop: int, images: int) -> Any:

@@ -203,7 +203,7 @@ def _pixel(
 
 
 # A component's sign means nothing.
-_SIGN = "the side of its component that reaches further counts as positive"
+_SIGN = "the component's sign is chosen so that its largest absolute value is positive"
 
 METHODS: Table[CamMethod] = Table(
     "method",
@@ -225,11 +225,11 @@ METHODS: Table[CamMethod] = Table(
         _component("eigen_grad_cam", "EigenGradCAM",
                    f"The first component of HiResCAM's products; {_SIGN}."),
         _component("seg_eigen_cam", "SegEigenCAM",
-                   "The first component of the features weighed by the gradient's size, its larger "
-                   "side up, as in pytorch-grad-cam."),
+                   "The first component of the features times the gradient's absolute value; "
+                   f"{_SIGN}."),
         _again("shapley_cam", "ShapleyCAM",
-               "Takes away half of what the head's curvature says: Grad-CAM where the head "
-               "is linear."),
+               "Grad-CAM's weights less half of a second-order term: Grad-CAM where what follows "
+               "the layer is linear."),
         _again("finer_cam", "FinerCAM",
                "Shows what tells the class from the three whose logits are nearest, not what "
                "speaks for the class."),
@@ -237,19 +237,19 @@ METHODS: Table[CamMethod] = Table(
         _package("kpca_cam", "KPCA-CAM", "from_features", "KPCA_CAM",
                  note=f"Blind to the class; {_SIGN}."),
         _again("ablation_cam", "AblationCAM",
-               "Channels are set to 0, where pytorch-grad-cam sets those with negative values far "
-               "below."),
+               "Channels are set to 0; pytorch-grad-cam sets channels with negative values to a "
+               "far lower number."),
         _package("full_grad", "FullGrad", "full_grad", forwards=3, plain=True,
-                 note="Of the gradients at every bias of the network as published, not of the "
-                 "study's layer."),
+                 note="Made of the gradients at every bias of the network as published, not at one "
+                 "layer."),
         _again("score_cam", "ScoreCAM",
-               "One forward a channel; a channel weighs by the softmax over all channels' logits, "
-               "as in pytorch-grad-cam.", forwards="channels"),
+               "One forward per channel; a channel's weight is the softmax over all channels' "
+               "logits, as in pytorch-grad-cam.", forwards="channels"),
         _combined("refine_cam", "RefineCAM", 9,
-                  "The product of the Grad-CAM++ of two earlier stages and of the study's layer.",
+                  "The product of the Grad-CAM++ of two earlier stages and of the layer.",
                   plain=True),
         _combined("sess", "SESS", 122,
-                  "Grad-CAM of 122 windows of the enlarged picture, weighed by what they score."),
+                  "Grad-CAM of 122 windows of the enlarged image, weighted by their scores."),
         _learned("lcam_fm", "L-CAM-Fm", "Learned by hiding parts of the features"),
         _learned("lcam_img", "L-CAM-Img", "Learned by hiding parts of the picture"),
         _learned("lcam_fm_a", "L-CAM-Fm, cross-entropy alone",

@@ -18,14 +18,26 @@ from torch import Tensor
 Target = Callable[[Any], Tensor]
 
 
+@dataclass(frozen=True)
+class _Named:
+    """A function with the words that messages call it by."""
+
+    words: str
+    function: Callable[[Any], Tensor]
+
+    def __call__(self, answer: Any) -> Tensor:
+        return self.function(answer)
+
+
 def class_score(number: int) -> Target:
     """The logit of a class."""
-    return lambda answer: answer[number]
+    return _Named(f"class_score({number})", lambda answer: answer[number])
 
 
 def class_probability(number: int) -> Target:
     """The softmax probability of a class."""
-    return lambda answer: answer.softmax(dim=-1)[number]
+    words = f"class_probability({number})"
+    return _Named(words, lambda answer: answer.softmax(dim=-1)[number])
 
 
 def class_rest(number: int) -> Target:
@@ -33,43 +45,58 @@ def class_rest(number: int) -> Target:
 
     Source: Cai, "CAMs as Shapley value-based explainers", arXiv 2501.06261 (ReST)
     """
-    return lambda answer: answer[number] + answer.log_softmax(dim=-1)[number]
+    words = f"class_rest({number})"
+    return _Named(words, lambda answer: answer[number] + answer.log_softmax(dim=-1)[number])
 
 
 def whole_answer() -> Target:
     """The answer itself, of a network that gives one number an image."""
-    return lambda answer: answer
+    return _Named("whole_answer()", lambda answer: answer)
 
 
 def sum_of_answer() -> Target:
     """The sum of all that the network answers."""
-    return lambda answer: answer.sum()
+    return _Named("sum_of_answer()", lambda answer: answer.sum())
 
 
 def binary(positive: bool = True) -> Target:
     """The one logit of a network that tells two classes apart; its negative for the other one."""
-    return lambda answer: answer if positive else -answer
+    return _Named(f"binary({positive})", lambda answer: answer if positive else -answer)
 
 
 def class_in_region(number: int, region: Any) -> Target:
     """The sum of a class's scores over part of the image, for segmentation.
 
     region : (h, w) of the answer's size, bool or weights; the answer is (class, h, w)
+    The target raises ValueError for an answer of another size, or without this class.
     """
     weights = torch.as_tensor(region)
-    return lambda answer: (answer[number] * weights.to(answer)).sum()
+
+    def score(answer: Tensor) -> Tensor:
+        if answer.ndim != 3 or answer.shape[1:] != weights.shape:
+            raise ValueError(
+                f"the region is {tuple(weights.shape)}, and the answer to an image is "
+                f"{tuple(answer.shape)}: a region of (height, width) of the answer is needed"
+            )
+        if not 0 <= number < len(answer):
+            raise ValueError(f"class {number} is outside 0 … {len(answer) - 1}")
+        return (answer[number] * weights.to(answer)).sum()
+
+    return _Named(f"class_in_region({number}, …)", score)
 
 
 def likeness(embedding: Any) -> Target:
     """Cosine similarity of the answer to an embedding."""
     other = torch.as_tensor(embedding)
-    return lambda answer: F.cosine_similarity(answer, other.to(answer), dim=0)
+    return _Named(
+        "likeness(…)", lambda answer: F.cosine_similarity(answer, other.to(answer), dim=0)
+    )
 
 
 def unlikeness(embedding: Any) -> Target:
     """One less the cosine similarity of the answer to an embedding."""
     like = likeness(embedding)
-    return lambda answer: 1 - like(answer)
+    return _Named("unlikeness(…)", lambda answer: 1 - like(answer))
 
 
 def of_image(answer: Any, number: int) -> Any:
@@ -129,7 +156,7 @@ def _count(answer: Any) -> int:
 
 
 def _one(found: Any, function: Target) -> Tensor:
-    name = getattr(function, "__name__", type(function).__name__)
+    name = getattr(function, "words", getattr(function, "__name__", type(function).__name__))
     if not isinstance(found, Tensor):
         raise ValueError(
             f"the target {name} must return one number as a tensor, and returned a "

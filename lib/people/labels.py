@@ -80,7 +80,8 @@ def labelled_pictures(
              folders  its folders are classes, numbered by name as torchvision's ImageFolder does
              list     what follows each picture in `annotations`: a number or a synset
              none     no class is told
-             auto     the first of these that fits; imagenet for networks of 1000 classes only
+             auto     the csv or the list if there is one; else the folders, as synsets for
+                      networks of 1000 classes only; else none
     annotations : a text file, one picture of the folder at the start of each line: these alone
     classes : how many the network has, 0 for as many as there are; no label may lie outside
     limit   : so many at most, drawn from all by a fixed seed; a smaller limit's are among a
@@ -114,7 +115,8 @@ def labelled_pictures(
             raise PictureFolderError(
                 f"{folder} has {len(names)} classes ({_some(names)}), and the network answers by "
                 f"{classes}: give the network of this data set, or the whole data set (a class "
-                "without pictures is an empty folder)"
+                "without pictures is an empty folder), or tell the classes otherwise "
+                f"({', '.join(LAYOUTS[1:])})"
             )
         classes = len(names)
     else:
@@ -152,10 +154,12 @@ def _found_out(
     folder: Path, paths: Sequence[Path], own: Sequence[str], rest: Sequence[str], classes: int
 ) -> str:
     """How the classes are told, where that was not said."""
+    if rest and all(rest):  # somebody wrote them down
+        return LIST
     if any(path.parent != folder for path in paths):
         synsets = own and all(_SYNSET.fullmatch(name) for name in own)
         return IMAGENET if synsets and classes in (0, len(_synsets())) else FOLDERS
-    return LIST if rest and all(rest) else NONE
+    return NONE
 
 
 def _of_folders(

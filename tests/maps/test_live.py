@@ -18,6 +18,7 @@ from torch import nn
 from lib.maps import targets as our_targets
 from lib.maps.combined import smoothed
 from lib.maps.feature_concepts import factorised
+from lib.maps.forward import head_pass
 from lib.maps.live import LiveModel, live_maps
 from lib.maps.methods import METHODS
 from lib.networks.layers import found_layer
@@ -180,8 +181,13 @@ def test_smoothing(ours, x, monkeypatch):
     network = Net().eval()
     name = ONE_PASS[ours]
     found = live_maps(network, x, ours, layer="c", targets=CLASSES, aug_smooth=True)
-    expected = theirs(name, network, ["c"], x, CLASS_TARGETS, aug_smooth=True)
-    np.testing.assert_allclose(unit(found), expected, atol=1e-5)
+    cam = getattr(pytorch_grad_cam, name)(network, [network.c])
+    expected = cam(x.clone(), CLASS_TARGETS, aug_smooth=True)  # a mean, which is not scaled again
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    row = smoothed(ours, aug=True)
+    model = LiveModel(network, "c")
+    as_row = row.maps(model, x, head_pass(model, x, torch.tensor(CLASSES)))
+    np.testing.assert_allclose(as_row, expected, atol=1e-5)
     # The package leaves the component's sign to chance; with the sign rule that it has elsewhere:
     for module in ("base_cam", "layer_cam", "hirescam"):
         monkeypatch.setattr(
@@ -339,6 +345,7 @@ def test_likeness_to_an_embedding_and_the_sum(x):
     [
         (lambda answer: answer, "returned a tensor of shape"),
         (lambda answer: 3.0, "returned a float"),
+        (our_targets.whole_answer(), r"the target whole_answer\(\)"),
         ([0], "2 images, 1 targets"),
         ([lambda answer: answer.sum()] * 3, "2 images, 3 targets"),
         ([0, 5], "class indices 0 … 4"),

@@ -27,6 +27,7 @@ from lib.analyses.faithfulness.removal import NOISE
 from lib.maps.forward import is_constant
 from lib.maps.methods import min_max
 from lib.networks.split import evaluating
+from lib.networks.taps import answer_of
 from lib.scores.statistics import means_by
 
 PERCENTILES = (10, 20, 30, 40, 50, 60, 70, 80, 90)
@@ -43,7 +44,7 @@ def package_metrics(
     network: nn.Module,
     x: Tensor,
     maps: Tensor | np.ndarray,
-    targets: Sequence[Target] | Tensor | np.ndarray,
+    targets: Target | Sequence[Target] | Tensor | np.ndarray,
     *,
     explain: Callable[[Tensor], Tensor | np.ndarray] | None = None,
     percentiles: Sequence[Percentile] | Percentile = PERCENTILES,
@@ -54,12 +55,13 @@ def package_metrics(
 ) -> pd.DataFrame:
     """What pytorch-grad-cam's metrics say of heatmaps: `image, measure, value`.
 
-    network : any module; its output is a tensor, or a list, of one entry per image
+    network : any module; its output is a tensor, or a list, of one entry per image, or a mapping
+              with such a tensor as `logits` or `out`
     x       : (image, channel, h, w), normalised as the network takes it
     maps    : (image, h, w), scaled to 0-1 here, each by its own range
-    targets : one per image: a function of the network's output for that one image that returns
-              one number, such as pytorch-grad-cam's own target classes, or a class's number, which
-              stands for its probability by softmax
+    targets : one for all images, or one per image: a function of the network's output for that
+              one image that returns one number, such as pytorch-grad-cam's own target classes,
+              or a class's number, which stands for its probability by softmax
     explain : heatmaps, (image, h, w), of images like x, for the same targets in the same order; it
               is called once, with all of x times the maps. Without it there are no `Coherency` and
               no `ARCC`
@@ -172,9 +174,11 @@ def _like(maps: Tensor, shape: tuple[int, ...], name: str) -> tuple[Tensor, Tens
 
 
 def _asked(
-    targets: Sequence[Target] | Tensor | np.ndarray, count: int
+    targets: Target | Sequence[Target] | Tensor | np.ndarray, count: int
 ) -> list[Callable[[Tensor], Tensor]]:
     """One function per image."""
+    if callable(targets) and not isinstance(targets, Tensor):
+        return [targets] * count
     if isinstance(targets, Tensor | np.ndarray):
         targets = targets.tolist()
     if not isinstance(targets, Sequence) or isinstance(targets, str):
@@ -267,7 +271,7 @@ class _Scores:
         for places in torch.arange(len(x)).split(self.batch):
             part = slice(int(places[0]), int(places[-1]) + 1)
             some = x[part] if removed is None else imputed(x[part], removed[part], noise[part])
-            outputs = _one_per_image(self.network(some), len(some))
+            outputs = _one_per_image(answer_of(self.network(some)), len(some))
             found += [
                 _number(self.asked[place](output), place)
                 for place, output in zip(places.tolist(), outputs, strict=True)
@@ -278,7 +282,7 @@ class _Scores:
 def _one_per_image(outputs: object, count: int) -> Sequence:
     if not isinstance(outputs, Tensor | list) or (isinstance(outputs, Tensor) and not outputs.ndim):
         raise ValueError(
-            f"the network returned a {type(outputs).__name__}: which part belongs to which image "
+            f"the network returned {type(outputs).__name__}: which part belongs to which image "
             "is unknown. Wrap it in a module that returns a tensor or a list, one entry per image"
         )
     if len(outputs) != count:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from lib.maps.forward import HeadPass
@@ -17,12 +18,17 @@ def guided_gradient(model: nn.Module, x: Tensor, targets: Tensor) -> Tensor:
 
     model   : pictures to logits; it is put in eval mode for the while
     x       : (image, 3, side, side), as the network takes it
-    targets : (image,) class indices
+    targets : (image,) class indices, one per image
     Rectifiers that are no `nn.ReLU` (GELU, ReLU6, `torch.relu`) pass what they always pass:
     without any `nn.ReLU` this is the plain gradient.
 
     Source: Springenberg et al., ICLR workshops 2015
     """
+    targets = torch.as_tensor(targets, device=x.device)
+    if targets.shape != (len(x),):
+        raise ValueError(
+            f"need one class per image: {len(x)} images, targets {tuple(targets.shape)}"
+        )
     with published(model, x) as (network, pictures), _guided(network):
         return gradient(network, pictures, targets)
 

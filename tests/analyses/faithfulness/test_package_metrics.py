@@ -245,7 +245,7 @@ class Detector(nn.Module):
 
 class Two(nn.Module):
     def forward(self, x):
-        return x, x
+        return {"one": x, "other": x}
 
 
 def test_a_network_may_return_a_list_of_one_entry_per_image(x, maps):
@@ -266,7 +266,7 @@ def test_a_network_may_return_a_list_of_one_entry_per_image(x, maps):
         ({"targets": [1, 0, 2.5]}, "a function of the network's output or a class's number"),
         ({"targets": [1, 0, lambda out: out]}, r"image 2 gave 4 numbers, of shape \(4,\)"),
         ({"network": block(nn.Conv2d(6, 4, 3))}, r"one score per class .* gave \(4, 18, 18\)"),
-        ({"network": Two()}, "the network returned a tuple: .* Wrap it in a module"),
+        ({"network": Two()}, "the network returned dict: .* Wrap it in a module"),
         ({"network": nn.Flatten(0)}, "3600 outputs for 3 images"),
         ({"maps": np.ones((3, 9, 9))}, r"\(3, 20, 20\), got \(3, 9, 9\)"),
         ({"x": torch.ones(3, 3, 20, 20, dtype=torch.uint8)}, "of floating-point numbers"),
