@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib.analyses.faithfulness.definitions import ends_of
+from lib.analyses.faithfulness.definitions import FAITHFULNESS, ends_of
 from lib.analyses.faithfulness.study import score_faithfulness
 from lib.maps.feature_concepts import factorised
 from lib.maps.forward import enlarge, head_pass
@@ -104,9 +104,16 @@ def score_contrasted(
 
 
 def summarise_faithfulness(values: pd.DataFrame) -> pd.DataFrame:
-    """Mean of every measure: `backbone, dcls, method, measure, value, low, high, n`."""
+    """Mean of every measure: `backbone, dcls, method, measure, value, low, high, n`.
+
+    A measure that is none of `FAITHFULNESS`, such as "score", has no ends.
+    """
     by = ["backbone", "dcls", "method", "measure"]
-    return means_by(values, by, "value", "value", lambda key: ends_of(key[-1]))
+    unbounded = (-np.inf, np.inf)
+    return means_by(
+        values, by, "value", "value",
+        lambda key: ends_of(key[-1]) if key[-1] in FAITHFULNESS else unbounded,
+    )  # fmt: skip
 
 
 _REFERENCE, CONTROL = "grad_cam", "random_cam"
