@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lib.analyses import summarise_faithfulness
 from lib.analyses.lcam import comparison as attention_study
 from lib.analyses.lcam.comparison import (
     LCAM_METHODS,
@@ -52,6 +53,18 @@ def test_differences_to_grad_cam_by_hand():
     without = values[values.method == "lcam_fm"].assign(backbone="resnet50")
     assert all(table.empty for table in against_grad_cam(without))
     plot_against_grad_cam(*against_grad_cam(without))
+
+
+def test_scores_are_summarised_beside_faithfulness():
+    """A score can lie outside of 0-1, where most measures of faithfulness cannot."""
+    rows = [("a", "score", -0.4), ("b", "score", -0.6), ("a", "increase_15%", 0.0),
+            ("b", "increase_15%", 100.0)]  # fmt: skip
+    values = pd.DataFrame(rows, columns=["image_id", "measure", "value"])
+    values = values.assign(backbone="resnet50", dcls=False, method="grad_cam")
+    table = summarise_faithfulness(values).set_index("measure")
+    assert table.value.to_dict() == {"score": -0.5, "increase_15%": 50.0}
+    assert table.low["score"] < -0.6
+    assert table.low["increase_15%"] >= 0
 
 
 def test_more_is_better_of_everything_but_drops():
