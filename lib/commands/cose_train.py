@@ -83,6 +83,13 @@ def _run(options: argparse.Namespace) -> None:
     if any(not found.classes or found.pictures[0].label is None
            for found in (folder, held_out) if found):  # fmt: skip
         raise PictureFolderError("nothing tells the classes of the pictures, or their number")
+    if held_out is not None and held_out.names != folder.names:
+        raise PictureFolderError(
+            f"{options.held_out} has other classes than {options.images}: the folders of both must "
+            "have the same names"
+        )
+    if options.out.exists() and not options.out.is_dir():
+        raise PictureFolderError(f"--out {options.out} is a file: name a folder")
     if len(folder.pictures) < 2:
         raise PictureFolderError(f"{options.images} holds one picture: too few to train on")
     with timm_network(options.timm, str(options.out / FINAL)) as row:

@@ -107,7 +107,8 @@ def score_cam(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
                 )[0]
                 low, high = masks.amin(dim=(1, 2)), masks.amax(dim=(1, 2))
                 masks = (masks - low[:, None, None]) / (high - low + 1e-8)[:, None, None]
-                scores.append(score(model(picture * masks[:, None])).float())
+                shown = (picture * masks[:, None]).to(x.dtype)
+                scores.append(score(model(shown)).float())
             weights = torch.cat(scores).softmax(dim=0)
             found.append(weights[:, None, None] * channels)
     return torch.stack(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from lib.maps.methods import METHODS, CamMethod, min_max
 from lib.networks.grids import CHANNELS_FIRST
 from lib.networks.layers import found_layer
 from lib.networks.split import evaluating, split_at
-from lib.networks.taps import Around, Halves, Opened, Tap, answer_of
+from lib.networks.taps import Around, Halves, Opened, Tap, answer_of, same_answer
 
 
 class LiveModel(nn.Module):
@@ -53,16 +54,21 @@ class LiveModel(nn.Module):
         self._taps = [_tap(network, name, reshape) for name in names]
 
     def forward(self, x: Tensor) -> Any:
-        return answer_of(self.network(x))
+        return answer_of(self.network(x.to(self._kind())))
+
+    def _kind(self) -> torch.dtype:
+        """Of the network's numbers: maps are made in float32."""
+        return next((p.dtype for p in self.network.parameters()), torch.float32)
 
     def features(self, x: Tensor) -> Tensor:
-        return self._taps[-1].features(x)
+        return self._taps[-1].features(x.to(self._kind()))
 
     def answered(self, x: Tensor, features: Tensor) -> Any:
-        return self._taps[-1].answered(x, features)
+        return self._taps[-1].answered(x, features.to(self._kind()))
 
     def answering(self, x: Tensor) -> Callable[[Tensor], Any]:
-        return self._taps[-1].answering(x)
+        answer = self._taps[-1].answering(x)
+        return lambda features: answer(features.to(self._kind()))
 
     def opened(self, x: Tensor, features: Tensor | None = None) -> Opened:
         return self._taps[-1].opened(x, features)
@@ -111,7 +117,8 @@ def _tap(network: nn.Module, name: str, reshape: Callable[[Tensor], Tensor] | No
 
 
 class _WhereItCan:
-    """A layer that is watched, but run on from alone where its output is maps as it is."""
+    """A layer that is watched, but run on from alone where its output is maps as it is, and where
+    both halves are seen to answer as the network does."""
 
     def __init__(self, halves: Halves, around: Around):
         self._halves, self._around = halves, around
@@ -119,13 +126,17 @@ class _WhereItCan:
         self.opened = around.opened
 
     def answered(self, x: Tensor, features: Tensor) -> Any:
-        if self._around.grid is CHANNELS_FIRST:  # known since the features were made
-            return self._halves.answered(x, features)
-        return self._around.answered(x, features)
+        return self._chosen(x).answered(x, features)
 
     def answering(self, x: Tensor) -> Callable[[Tensor], Any]:
-        plain = self._around.grid is CHANNELS_FIRST
-        return (self._halves if plain else self._around).answering(x)
+        return self._chosen(x).answering(x)
+
+    def _chosen(self, x: Tensor) -> Tap:
+        if self._around.grid is not CHANNELS_FIRST:  # known since the features were made
+            return self._around
+        halves = self._halves.features, self._halves.after
+        same = same_answer(self._around.network, halves, x[:1])
+        return self._halves if same else self._around
 
 
 def live_maps(
@@ -171,6 +182,8 @@ def live_maps(
         )
     if eigen_smooth:
         row = smoothed(row, eigen=True)
+    if isinstance(network, LiveModel) and (layer != "" or reshape is not None):
+        raise ValueError("a LiveModel has its layer: give the network itself to name another")
     first = next(network.parameters(), x)
     size = size or tuple(x.shape[-2:])
     sides = (size, size) if isinstance(size, int) else tuple(size)
@@ -211,7 +224,7 @@ def _part(targets: Any, start: int, stop: int, images: int) -> Any:
     """What is asked of some of the images. Raises ValueError unless there is one per image."""
     if targets is None or (callable(targets) and not isinstance(targets, Tensor)):
         return targets
-    if isinstance(targets, int):
+    if isinstance(targets, Integral):
         targets = [targets] * images
     if len(targets) != images:
         raise ValueError(f"need one target per image: {images} images, {len(targets)} targets")

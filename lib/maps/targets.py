@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -190,12 +191,22 @@ def asked_of(targets: Any, answer: Any, images: int) -> Asked:
     if isinstance(targets, Sequence) and any(callable(target) for target in targets):
         if len(targets) != images:
             raise ValueError(f"need one target per image: {images} images, {len(targets)} targets")
-        return Asked(None, tuple(t if callable(t) else class_score(int(t)) for t in targets))
+        return Asked(None, tuple(t if callable(t) else _class(t, answer) for t in targets))
     if not (isinstance(answer, Tensor) and answer.ndim == 2):
         raise ValueError(
             "the network's answer is no (image, class) tensor: give functions of it as targets"
         )
     return Asked(_classes(targets, answer))
+
+
+def _class(target: Any, answer: Any) -> Target:
+    classes = answer.shape[1] if isinstance(answer, Tensor) and answer.ndim == 2 else 0
+    if isinstance(target, bool) or not isinstance(target, Integral) or not 0 <= target < classes:
+        raise ValueError(
+            f"a target is a function of the network's answer, or a class 0 … {classes - 1}, and "
+            f"not {target!r}"
+        )
+    return class_score(int(target))
 
 
 def _classes(targets: Any, logits: Tensor) -> Tensor:

@@ -52,17 +52,30 @@ def tokens(prefix: int, height: int, width: int) -> Grid:
     return Grid(f"tokens after {prefix}", maps, back)
 
 
-def grid_of(shape: Sequence[int], picture: Sequence[int], prefix: int | None = None) -> Grid:
+def grid_of(
+    shape: Sequence[int],
+    picture: Sequence[int],
+    prefix: int | None = None,
+    channels_last: bool | None = None,
+) -> Grid:
     """The arrangement of an output of this shape.
 
     picture : (height, width) of what the network was given, whose form the maps have
     prefix  : tokens before the picture's, if that is known; else it is found
+    channels_last : what is the case where the shape allows both, if that is known
     Raises NoMaps.
     """
     if len(shape) == 4 and min(sorted(shape[1:])[-2:]) > 1:
-        for sides, grid in ((shape[2:], CHANNELS_FIRST), (shape[1:3], CHANNELS_LAST)):
-            if _of_form(*sides, picture):
-                return grid
+        first, last = _of_form(*shape[2:], picture), _of_form(*shape[1:3], picture)
+        if first and last and channels_last is None:
+            raise NoMaps(
+                f"an output of shape {tuple(shape)} can be channels first or channels last: say "
+                "which by `reshape`, lambda maps: maps, or lambda maps: maps.permute(0, 3, 1, 2)"
+            )
+        if first and not (last and channels_last):
+            return CHANNELS_FIRST
+        if last:
+            return CHANNELS_LAST
     if len(shape) == 3:
         counts = range(_MOST_PREFIX + 1) if prefix is None else [prefix]
         for count in counts:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lib.networks.backbones import Backbone
 from lib.networks.grids import CHANNELS_LAST, NoMaps, grid_of
 from lib.networks.split import evaluating, split_at
-from lib.networks.taps import answer_of, frozen
+from lib.networks.taps import answer_of, frozen, same_answer
 
 
 def found_layer(network: nn.Module, x: Tensor) -> str:
@@ -68,11 +68,15 @@ def tapped(row: Backbone, network: nn.Module, pictures: Tensor) -> Backbone:
     features = getattr(network, "forward_features", None)
     if row.layer:
         try:
-            features, _ = split_at(network, row.layer)
+            features, head = split_at(network, row.layer)
         except ValueError:
             return watched
     with evaluating(network):
         raw = features(pictures)
+        head = head if row.layer else network.forward_head
+        cut = isinstance(raw, Tensor) and same_answer(network, (features, head), pictures)
+    if not cut and row.layer:
+        return watched
     if raw.ndim == 3:
         return watched
     grid = grid_of(raw.shape, pictures.shape[-2:])
@@ -83,11 +87,13 @@ def _ends_in_maps(network: nn.Module, pictures: Tensor) -> bool:
     """Whether the network has timm's two halves, which meet at maps."""
     if not (hasattr(network, "forward_features") and hasattr(network, "forward_head")):
         return False
+    halves = network.forward_features, network.forward_head
     with evaluating(network):
         raw = network.forward_features(pictures)
+        same = isinstance(raw, Tensor) and same_answer(network, halves, pictures)
     try:
-        return raw.ndim == 4 and bool(grid_of(raw.shape, pictures.shape[-2:]))
-    except (AttributeError, NoMaps):
+        return same and raw.ndim == 4 and bool(grid_of(raw.shape, pictures.shape[-2:]))
+    except NoMaps:
         return False
 
 

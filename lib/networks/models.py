@@ -132,14 +132,14 @@ class StudyModel(nn.Module):
 
     def answered(self, x: Tensor, features: Tensor) -> Tensor:
         if self._around is None:
-            return self.head(features)
+            return self.head(features.clone())  # which a reader's own network may change in place
         with self._in_precision(x):
             return self._around.answered(x, features)
 
     def answering(self, x: Tensor) -> Callable[[Tensor], Tensor]:
         """For one picture: what answers to many versions of its features."""
         if self._around is None:
-            return self.head
+            return lambda features: self.answered(x, features)
         with self._in_precision(x):
             answer = self._around.answering(x)
 

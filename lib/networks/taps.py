@@ -32,9 +32,33 @@ def answer_of(output: Any) -> Any:
         for name in ("logits", "out"):
             if name in output:
                 return output[name]
-    if isinstance(output, tuple) and output and isinstance(output[0], Tensor):
+    if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
         return output[0]
     return output
+
+
+def same_answer(network: nn.Module, cut: tuple[Callable, Callable], x: Tensor) -> bool:
+    """Whether both halves together answer as the network does, and meet at a tensor. They may not:
+    what a forward asks of its inputs' types, for example, is answered while it is followed."""
+    before, after = cut
+    with torch.no_grad():
+        reached = before(x)
+        if not isinstance(reached, Tensor):
+            return False
+        found, whole = answer_of(after(reached.clone())), answer_of(network(x))
+    return (
+        isinstance(found, Tensor)
+        and isinstance(whole, Tensor)
+        and found.shape == whole.shape
+        and torch.allclose(found, whole, rtol=1e-3, atol=1e-4, equal_nan=True)
+    )
+
+
+def _gives_channels_last(layer: nn.Module) -> bool | None:
+    """By what it is made of, where its output's shape allows both; None: it cannot be told."""
+    convolves = any(isinstance(m, nn.Conv2d | nn.BatchNorm2d) for m in layer.modules())
+    normalises = any(isinstance(m, nn.LayerNorm | nn.Linear) for m in layer.modules())
+    return None if convolves == normalises else normalises
 
 
 @contextmanager
@@ -68,13 +92,19 @@ class Opened:
     def features(self) -> Tensor:
         return self.grid.maps(self.leaf.detach())
 
-    def gradient(self, total: Tensor, **options) -> Tensor:
-        """Of one number with respect to the features, and of their shape; zeros where it does not
-        depend on them. options : of `torch.autograd.grad`"""
+    def gradient(self, total: Tensor) -> Tensor:
+        """Of one number with respect to the features, and of their shape. Raises NoMaps where it
+        does not depend on them."""
         found = None
         if total.requires_grad:
-            (found,) = torch.autograd.grad(total, self.leaf, allow_unused=True, **options)
-        return self.grid.maps(torch.zeros_like(self.leaf) if found is None else found)
+            (found,) = torch.autograd.grad(total, self.leaf, allow_unused=True)
+        if found is None:
+            raise NoMaps(
+                "what is explained does not depend on the layer by any gradient: the layer bears "
+                "on nothing, or the network ends gradients there (no_grad, detach, a reentrant "
+                "checkpoint)"
+            )
+        return self.grid.maps(found)
 
 
 class Tap(Protocol):
@@ -103,10 +133,10 @@ class Halves:
         self.features, self.after = before, after
 
     def answered(self, x: Tensor, features: Tensor) -> Any:
-        return answer_of(self.after(features))
+        return answer_of(self.after(features.clone()))  # which the network may change in place
 
     def answering(self, x: Tensor) -> Callable[[Tensor], Any]:
-        return lambda features: answer_of(self.after(features))
+        return lambda features: self.answered(x, features)
 
     def opened(self, x: Tensor, features: Tensor | None = None) -> Opened:
         if features is None:
@@ -116,7 +146,7 @@ class Halves:
             # clone: features made under a caller's inference_mode cannot be recorded
             leaf = features.clone() if features.is_inference() else features.detach()
             leaf.requires_grad_()
-            return Opened(answer_of(self.after(leaf)), leaf)
+            return Opened(answer_of(self.after(leaf.clone())), leaf)
 
 
 class Around:
@@ -146,7 +176,7 @@ class Around:
         seen: list[Tensor] = []
 
         def watch(raw: Tensor) -> Tensor:
-            seen.append(raw)
+            seen.append(raw.clone())  # the network may go on in place
             return raw
 
         self._run(x, watch)
@@ -165,7 +195,7 @@ class Around:
         reached = before(x)
 
         def answer(features: Tensor) -> Any:
-            many = reached.expand(len(features), *reached.shape[1:])
+            many = reached.expand(len(features), *reached.shape[1:]).clone()
             return self._run(many, self._put(x, features), after)
 
         return answer
@@ -178,7 +208,7 @@ class Around:
                     f"`reshape` does more than arrange the output of {self._name}: methods that "
                     "change features cannot put them back"
                 )
-            return grid.back(features.to(raw.dtype), raw)
+            return grid.back(features.to(raw.dtype), raw).clone()
 
         return put
 
@@ -205,9 +235,10 @@ class Around:
                 handle.remove()
         for name in list(dict.fromkeys(reversed(run)))[:_TRIED]:
             try:
-                return split_at(self.network, name)
+                cut = split_at(self.network, name)
             except ValueError:
                 continue
+            return cut if same_answer(self.network, cut, x) else None
         return None
 
     def opened(self, x: Tensor, features: Tensor | None = None) -> Opened:
@@ -225,7 +256,8 @@ class Around:
         if self._reshape is not None:
             self.grid = grid_by(self._reshape, raw)
         else:
-            self.grid = grid_of(raw.shape, x.shape[-2:], self._prefix)
+            last = _gives_channels_last(self.layer)
+            self.grid = grid_of(raw.shape, x.shape[-2:], self._prefix, last)
         return self.grid
 
     def _run(

@@ -74,7 +74,7 @@ def _below(folder: Path) -> Iterator[Path]:
             continue
         seen.add((status.st_dev, status.st_ino))
         folders.sort()
-        paths = (Path(root, name) for name in files)
+        paths = (Path(root, name) for name in files if not name.startswith("."))
         yield from (p for p in paths if p.suffix.lower() in _SUFFIXES and _is_file(p))
 
 

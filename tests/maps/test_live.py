@@ -448,6 +448,105 @@ def test_batches_half_precision_and_layers_that_change_in_place(x):
             live_maps(network, wrong)
 
 
+def test_halves_that_are_another_function_are_not_used(x):
+    """What a forward asks of its inputs' types is answered otherwise while it is cut in two."""
+
+    class Asking(Net):
+        def forward(self, x):
+            x = self.b(self.a(x).relu()).relu()
+            logits = self.end(x.mean((2, 3)))
+            return logits * -20 if isinstance(logits, torch.Tensor) else logits
+
+    network = Asking().eval()
+    found = live_maps(network, x, "ablation_cam", layer="b", targets=CLASSES, size=(16, 12))
+    with torch.no_grad():
+        features = network.b(network.a(x).relu())
+        for image, number in enumerate(CLASSES):
+            whole = network(x)[image, number]
+            weights = []
+            for channel in range(12):
+                without = features[image].clone()
+                without[channel] = 0
+                left = network.end(without.relu().mean((1, 2))[None])[0, number] * -20
+                weights.append((whole - left) / whole.abs())
+            expected = (torch.stack(weights)[:, None, None] * features[image]).sum(0).relu()
+            np.testing.assert_allclose(found[image], unit(expected[None])[0], atol=1e-4)
+
+
+def test_gradients_that_the_network_ends_are_told_not_shown_as_nothing(x):
+    class Ended(Net):
+        def forward(self, x):
+            with torch.no_grad():
+                x = self.b(self.a(x).relu()).relu()
+            return self.end(x.mean((2, 3)))
+
+    with pytest.raises(ValueError, match="the network ends gradients there"):
+        live_maps(Ended().eval(), x, "grad_cam", layer="b", targets=CLASSES)
+
+
+def test_channels_that_are_as_many_as_rows_and_columns(x):
+    """Told by what the layer is made of; where that does not tell, the user must."""
+
+    class Last(nn.Module):
+        def __init__(self, normalises):
+            super().__init__()
+            torch.manual_seed(0)
+            self.a = nn.Conv2d(3, 8, 3, stride=8)
+            self.b = nn.Sequential(nn.LayerNorm(8)) if normalises else nn.Identity()
+            self.end = nn.Linear(8, 5)
+
+        def forward(self, x):
+            x = self.b(self.a(x).permute(0, 2, 3, 1))
+            return self.end((x * x).mean((1, 2)))
+
+    x = torch.randn(2, 3, 66, 66, generator=torch.Generator().manual_seed(0))
+    network = Last(True).eval()
+    found = live_maps(network, x, "grad_cam", layer="b", targets=CLASSES)
+    expected = theirs("GradCAM", network, ["b"], x, CLASS_TARGETS, channels_first)
+    np.testing.assert_allclose(unit(found), expected, atol=1e-5)
+    with pytest.raises(ValueError, match="channels first or channels last"):
+        live_maps(Last(False).eval(), x, "grad_cam", layer="b", targets=CLASSES)
+
+
+def test_what_a_network_does_in_place_changes_no_features(x):
+    class InPlace(Net):
+        def forward(self, x):
+            return self.end(self.b(self.a(x)).relu_().mean((2, 3)))
+
+    network = InPlace().eval()
+    with torch.no_grad():
+        raw = network.b(network.a(x))
+    for model in (LiveModel(network, "b"), LiveModel(network, "b", reshape=lambda maps: maps)):
+        features = model.features(x)
+        torch.testing.assert_close(features, raw)
+        before = features.clone()
+        model.answered(x, features)
+        assert torch.equal(features, before)
+    for method in ("fem", "kpca_cam", "ablation_cam"):
+        assert live_maps(network, x, method, layer="b").isfinite().all()
+    assert factorised(LiveModel(network, "b"), x, 2).maps.isfinite().all()
+
+
+def test_of_several_answers_the_first_is_explained(x):
+    class Several(Net):
+        def forward(self, x):
+            logits = super().forward(x)
+            return [logits, logits.flip(1)]
+
+    found = live_maps(Several().eval(), x, "grad_cam", layer="b", targets=CLASSES)
+    expected = live_maps(Net().eval(), x, "grad_cam", layer="b", targets=CLASSES)
+    torch.testing.assert_close(found, expected)
+    with pytest.raises(ValueError, match="a LiveModel has its layer"):
+        live_maps(LiveModel(Net(), "b"), x, layer="c")
+    for wrong in (2.9, True, -1, 5):
+        with pytest.raises(ValueError, match="or a class 0 … 4"):
+            live_maps(Net(), x, layer="b", targets=[our_targets.sum_of_answer(), wrong])
+    torch.testing.assert_close(
+        live_maps(Net().eval(), x, layer="b", targets=np.int64(3)),
+        live_maps(Net().eval(), x, layer="b", targets=[3, 3]),
+    )
+
+
 def test_every_untrained_method_runs_on_a_network_in_memory(x):
     network = Net().eval()
     model = LiveModel(network, ["b", "c"])

@@ -96,7 +96,12 @@ def train(
     )
     device, rows = next(network.parameters()).device, []
     if (out / STATE).is_file():
-        kept = torch.load(out / STATE, map_location=device, weights_only=True)
+        try:
+            kept = torch.load(out / STATE, map_location=device, weights_only=True)
+        except Exception as error:  # torch raises kinds of its own for a damaged file
+            raise ValueError(
+                f"{out / STATE} is damaged: delete it, and the training begins anew ({error})"
+            ) from error
         if kept["asked"] != asked:
             raise ValueError(f"{out} holds another training: choose another folder")
         network.load_state_dict(kept["network"])
@@ -134,6 +139,8 @@ def train(
         with write_atomically(out / STATE) as partial:
             torch.save({"asked": asked, "network": network.state_dict(), "rows": rows,
                         "optimizer": optimizer.state_dict()}, partial)  # fmt: skip
+    if not (out / FINAL).is_file():  # the training had ended before, and the file is gone
+        _save(network, out / FINAL)
     history = pd.DataFrame(rows, columns=["epoch", "lr", "loss", "accuracy"])
     with write_atomically(out / HISTORY) as partial:
         history.to_csv(partial, index=False)

@@ -190,6 +190,8 @@ def _asked(
 
 def _whole(target: object) -> int:
     try:
+        if isinstance(target, bool):
+            raise TypeError
         return operator.index(target)
     except TypeError:
         raise ValueError(
