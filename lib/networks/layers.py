@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from lib.networks.backbones import Backbone
 from lib.networks.grids import CHANNELS_LAST, NoMaps, grid_of
 from lib.networks.split import evaluating, split_at
-from lib.networks.taps import answer_of, frozen, same_answer
+from lib.networks.taps import answer_of, frozen, gives_channels_last, same_answer
 
 
 def found_layer(network: nn.Module, x: Tensor) -> str:
@@ -79,7 +80,8 @@ def tapped(row: Backbone, network: nn.Module, pictures: Tensor) -> Backbone:
         return watched
     if raw.ndim == 3:
         return watched
-    grid = grid_of(raw.shape, pictures.shape[-2:])
+    hint = gives_channels_last(modules[row.layer]) if row.layer else False
+    grid = grid_of(raw.shape, pictures.shape[-2:], channels_last=hint)
     return replace(row, around=False, channels_last=grid is CHANNELS_LAST)
 
 
@@ -92,7 +94,8 @@ def _ends_in_maps(network: nn.Module, pictures: Tensor) -> bool:
         raw = network.forward_features(pictures)
         same = isinstance(raw, Tensor) and same_answer(network, halves, pictures)
     try:
-        return same and raw.ndim == 4 and bool(grid_of(raw.shape, pictures.shape[-2:]))
+        sides = pictures.shape[-2:]
+        return same and raw.ndim == 4 and bool(grid_of(raw.shape, sides, channels_last=False))
     except NoMaps:
         return False
 
@@ -111,6 +114,7 @@ def _usable(network: nn.Module, x: Tensor) -> list[tuple[str, bool]]:
     """Names of layers with maps that bear on the answer, in their order, and whether these are
     tokens; those with a channel per class only where there are no others."""
     seen: list[tuple[str, Tensor]] = []
+    modules = dict(network.named_modules())
 
     def note(name: str, module: nn.Module, output: object) -> None:
         raw = output[0] if isinstance(output, tuple) and output else output
@@ -138,20 +142,25 @@ def _usable(network: nn.Module, x: Tensor) -> list[tuple[str, bool]]:
             "name one"
         )
     prefix = getattr(network, "num_prefix_tokens", None)
-    bearing = _bearing_on(answer, seen, x.shape[-2:], prefix)
+    hints = {name: gives_channels_last(modules[name]) for name, _ in seen}
+    bearing = _bearing_on(answer, seen, x.shape[-2:], prefix, hints)
     classes = answer.shape[1] if answer.ndim > 1 else 0
     others = [found for found in bearing if found[1] != classes]
     return [(name, tokens) for name, _, tokens in others or bearing]
 
 
 def _bearing_on(
-    answer: Tensor, seen: list[tuple[str, Tensor]], picture: torch.Size, prefix: int | None
+    answer: Tensor,
+    seen: list[tuple[str, Tensor]],
+    picture: torch.Size,
+    prefix: int | None,
+    hints: Mapping[str, bool | None],
 ) -> list[tuple[str, int, bool]]:
     """Name, channels and whether they are tokens, of outputs whose maps the answer depends on."""
     arranged = []
     for name, raw in seen:
         try:
-            arranged.append((name, raw, grid_of(raw.shape, picture, prefix)))
+            arranged.append((name, raw, grid_of(raw.shape, picture, prefix, hints[name])))
         except NoMaps:
             continue
     if not arranged or not answer.requires_grad:

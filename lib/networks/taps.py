@@ -54,7 +54,7 @@ def same_answer(network: nn.Module, cut: tuple[Callable, Callable], x: Tensor) -
     )
 
 
-def _gives_channels_last(layer: nn.Module) -> bool | None:
+def gives_channels_last(layer: nn.Module) -> bool | None:
     """By what it is made of, where its output's shape allows both; None: it cannot be told."""
     convolves = any(isinstance(m, nn.Conv2d | nn.BatchNorm2d) for m in layer.modules())
     normalises = any(isinstance(m, nn.LayerNorm | nn.Linear) for m in layer.modules())
@@ -256,7 +256,7 @@ class Around:
         if self._reshape is not None:
             self.grid = grid_by(self._reshape, raw)
         else:
-            last = _gives_channels_last(self.layer)
+            last = gives_channels_last(self.layer)
             self.grid = grid_of(raw.shape, x.shape[-2:], self._prefix, last)
         return self.grid
 
