@@ -79,10 +79,8 @@ def _component_of(products: Any, model: nn.Module, x: Tensor, passed: HeadPass) 
 
 
 def _of_six(method: CamMethod, model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
-    targets = passed.asked.classes if passed.asked.classes is not None else passed.asked.callables
-
     def explained(some: Tensor) -> Tensor:
-        here = passed if some is x else head_pass(model, some, targets)
+        here = passed if some is x else head_pass(model, some, passed.asked)
         return unit_maps(method, model, some, here, tuple(x.shape[-2:]))
 
     return mean_of_six(explained, x)
@@ -160,15 +158,11 @@ def _enhanced(
             (scaled[..., top : top + window, left : left + window], top, left, large)
             for top in _starts(large[0], window) for left in _starts(large[1], window)
         ]  # fmt: skip
-    asked, score = passed.asked.part(image, image + 1), passed.asked.of(image)
+    score = passed.asked.of(image)
     maps, scores = [], []
     for start in range(0, len(parts), _PARTS):
         some = torch.cat([part[0] for part in parts[start : start + _PARTS]])
-        targets = (
-            asked.callables * len(some) if asked.classes is None
-            else asked.classes.expand(len(some)).clone()
-        )  # fmt: skip
-        here = head_pass(model, some, targets)
+        here = head_pass(model, some, passed.asked.repeated(image, len(some)))
         maps.append(unit_maps(base, model, some, here, (window, window)))
         answer = here.logits
         shares = answer.softmax(dim=-1) if isinstance(answer, Tensor) else answer
@@ -181,7 +175,8 @@ def _enhanced(
         whole[top : top + window, left : left + window] = one * weight
         placed = enlarge(whole[None], size)[0]
         total, count = total + placed.clamp(min=0), count + (placed > 0)
-    return blurred(torch.where(count > 0, total / count.clamp(min=1), 0.0))
+    mean = torch.where(count > 0, total / count.clamp(min=1), 0.0)
+    return blurred(mean[None, None])[0, 0]
 
 
 def _starts(length: int, window: int) -> list[int]:
@@ -190,11 +185,10 @@ def _starts(length: int, window: int) -> list[int]:
     return [*range(0, last, window), last]
 
 
-def blurred(found: Tensor) -> Tensor:
-    """(height, width) by an 11 x 11 Gaussian, sigma 5, mirrored at the border."""
-    at = torch.arange(-5, 6, dtype=found.dtype, device=found.device)
+def blurred(pictures: Tensor) -> Tensor:
+    """(image, channel, height, width) by an 11 x 11 Gaussian, sigma 5, mirrored at the border."""
+    at = torch.arange(-5, 6, dtype=torch.float32, device=pictures.device)
     line = torch.exp(-(at**2) / 50)
-    line = line / line.sum()
-    padded = F.pad(found[None, None], (5, 5, 5, 5), mode="reflect")
-    rows = F.conv2d(padded, line[None, None, :, None])
-    return F.conv2d(rows, line[None, None, None])[0, 0]
+    channels = pictures.shape[1]
+    kernel = (line[:, None] * line / line.sum() ** 2).expand(channels, 1, 11, 11)
+    return F.conv2d(F.pad(pictures, (5, 5, 5, 5), mode="reflect"), kernel, groups=channels)

@@ -122,6 +122,7 @@ class _WhereItCan:
 
     def __init__(self, halves: Halves, around: Around):
         self._halves, self._around = halves, around
+        self._same: bool | None = None  # compared at the first use
         self.features = around.features
         self.opened = around.opened
 
@@ -134,9 +135,10 @@ class _WhereItCan:
     def _chosen(self, x: Tensor) -> Tap:
         if self._around.grid is not CHANNELS_FIRST:  # known since the features were made
             return self._around
-        halves = self._halves.features, self._halves.after
-        same = same_answer(self._around.network, halves, x[:1])
-        return self._halves if same else self._around
+        if self._same is None:
+            halves = self._halves.features, self._halves.after
+            self._same = same_answer(self._around.network, halves, x[:1])
+        return self._halves if self._same else self._around
 
 
 def live_maps(
@@ -211,7 +213,7 @@ def _of_batch(
 ) -> Tensor:
     """(image, height, width) maps of the network, tapped at each of its layers in turn."""
     if aug_smooth and targets is None:  # what is predicted unchanged
-        targets = head_pass(parts[0], x).targets
+        targets = head_pass(parts[0], x).asked
 
     def explained(some: Tensor) -> Tensor:
         maps = [large_maps(row, one, some, head_pass(one, some, targets), sides) for one in parts]

@@ -138,11 +138,11 @@ class Asked:
             [_one(function(of_image(answer, n)), function) for n in range(_count(answer))]
         )
 
-    def part(self, start: int, stop: int) -> Asked:
-        """Of these images alone."""
+    def repeated(self, number: int, count: int) -> Asked:
+        """What is asked of one of the images, of so many versions of it."""
         if self.classes is not None:
-            return Asked(self.classes[start:stop])
-        return Asked(None, self.functions[start:stop])
+            return Asked(self.classes[number].repeat(count))
+        return Asked(None, (self.functions[number],) * count)
 
     @property
     def callables(self) -> list[Target]:
@@ -175,10 +175,13 @@ def asked_of(targets: Any, answer: Any, images: int) -> Asked:
     """What is asked, checked against the network's answer.
 
     targets : (image,) class indices; or a list, per image a class or a target; or one target for
-              all; None is the class that is predicted
+              all; None is the class that is predicted; what was asked before stays
     Raises ValueError unless there is one per image, for what is no class, and for None where the
     answer has no classes.
     """
+    if isinstance(targets, Asked):
+        made_inferring = targets.classes is not None and targets.classes.is_inference()
+        return Asked(targets.classes.clone()) if made_inferring else targets
     if targets is None:
         if not (isinstance(answer, Tensor) and answer.ndim == 2):
             raise ValueError(

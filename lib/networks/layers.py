@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from lib.networks.backbones import Backbone
-from lib.networks.grids import CHANNELS_LAST, NoMaps, grid_of
+from lib.networks.grids import CHANNELS_LAST, Grid, NoMaps, grid_of
 from lib.networks.split import evaluating, split_at
 from lib.networks.taps import answer_of, frozen, gives_channels_last, same_answer
 
@@ -55,49 +55,49 @@ def tapped(row: Backbone, network: nn.Module, pictures: Tensor) -> Backbone:
     network  : the row's; pictures : two or more, as it takes them
     Raises NoMaps for a layer that is not there, is not used once, or gives no maps.
     """
-    if not row.layer and not _ends_in_maps(network, pictures):
+    if not row.layer and row.reshape is None:
+        halves = getattr(network, "forward_features", None), getattr(network, "forward_head", None)
+        if None not in halves and (grid := _met_at(network, halves, pictures, False)):
+            return replace(row, around=False, channels_last=grid is CHANNELS_LAST)
+    if not row.layer:
         generator = torch.Generator().manual_seed(0)
         noise = torch.rand(pictures[:1].shape, generator=generator).to(pictures)
         row = replace(row, layer=found_layer(network, noise))
     modules = dict(network.named_modules())
-    if row.layer and row.layer not in modules:
+    if row.layer not in modules:
         children = ", ".join(name for name, _ in network.named_children())
         raise NoMaps(f"there is no layer {row.layer!r}; the network's parts are {children}")
     watched = replace(row, around=True)
     if row.reshape is not None:
         return watched
-    features = getattr(network, "forward_features", None)
-    if row.layer:
-        try:
-            features, head = split_at(network, row.layer)
-        except ValueError:
-            return watched
-    with evaluating(network):
-        raw = features(pictures)
-        head = head if row.layer else network.forward_head
-        cut = isinstance(raw, Tensor) and same_answer(network, (features, head), pictures)
-    if not cut and row.layer:
+    try:
+        halves = split_at(network, row.layer)
+    except ValueError:
         return watched
-    if raw.ndim == 3:
+    grid = _met_at(network, halves, pictures, gives_channels_last(modules[row.layer]))
+    if grid is None:
         return watched
-    hint = gives_channels_last(modules[row.layer]) if row.layer else False
-    grid = grid_of(raw.shape, pictures.shape[-2:], channels_last=hint)
     return replace(row, around=False, channels_last=grid is CHANNELS_LAST)
 
 
-def _ends_in_maps(network: nn.Module, pictures: Tensor) -> bool:
-    """Whether the network has timm's two halves, which meet at maps."""
-    if not (hasattr(network, "forward_features") and hasattr(network, "forward_head")):
-        return False
-    halves = network.forward_features, network.forward_head
+def _met_at(
+    network: nn.Module,
+    halves: tuple[Callable, Callable],
+    pictures: Tensor,
+    channels_last: bool | None,
+) -> Grid | None:
+    """How maps lie where two halves meet; None where these are no maps but tokens or the like, or
+    where the halves are another function than the network."""
     with evaluating(network):
-        raw = network.forward_features(pictures)
-        same = isinstance(raw, Tensor) and same_answer(network, halves, pictures)
+        raw = halves[0](pictures)
+        if not isinstance(raw, Tensor) or raw.ndim != 4:
+            return None
+        if not same_answer(network, halves, pictures):
+            return None
     try:
-        sides = pictures.shape[-2:]
-        return same and raw.ndim == 4 and bool(grid_of(raw.shape, sides, channels_last=False))
+        return grid_of(raw.shape, pictures.shape[-2:], None, channels_last)
     except NoMaps:
-        return False
+        return None
 
 
 def _without_zeros(network: nn.Module) -> nn.Module:

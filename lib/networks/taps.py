@@ -62,17 +62,24 @@ def gives_channels_last(layer: nn.Module) -> bool | None:
 
 
 @contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
-    """No parameter requires a gradient, or gets one; afterwards all is as it was."""
+def gradients_kept(network: nn.Module) -> Iterator[None]:
+    """Which parameters require gradients, and those they have, are afterwards as they were."""
     held = [(p, p.requires_grad, p.grad) for p in network.parameters()]
     try:
-        for parameter, _, _ in held:
-            parameter.requires_grad_(False)
         yield
     finally:
         for parameter, required, gradient in held:
             parameter.requires_grad_(required)
             parameter.grad = gradient
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """No parameter requires a gradient, or gets one; afterwards all is as it was."""
+    with gradients_kept(network):
+        for parameter in network.parameters():
+            parameter.requires_grad_(False)
+        yield
 
 
 @dataclass(frozen=True)
@@ -169,6 +176,7 @@ class Around:
         self.network, self.layer = network, layer
         self._prefix, self._reshape, self._name = prefix, reshape, name
         self.grid: Grid | None = None  # of the last output seen
+        self._arranged: dict[torch.Size, Grid] = {}  # by `reshape`, by the output's shape
         self._cut: tuple[Callable, Callable] | None = None
         self._cut_looked_for = False
 
@@ -254,7 +262,9 @@ class Around:
 
     def _grid(self, raw: Tensor, x: Tensor) -> Grid:
         if self._reshape is not None:
-            self.grid = grid_by(self._reshape, raw)
+            if raw.shape[1:] not in self._arranged:
+                self._arranged[raw.shape[1:]] = grid_by(self._reshape, raw)
+            self.grid = self._arranged[raw.shape[1:]]
         else:
             last = gives_channels_last(self.layer)
             self.grid = grid_of(raw.shape, x.shape[-2:], self._prefix, last)

@@ -435,7 +435,7 @@ MUTANTS = [
     Mutant("drops_are_rises", _FAITHFULNESS + "package.py", "(-change).clamp(min=0)", "change.clamp(min=0)", (PACKAGE_METRICS,)),
     Mutant("arcc_without_the_doubled_road", _FAITHFULNESS + "package.py", "(2 * combined(_ARCC_PERCENTILES))", "combined(_ARCC_PERCENTILES)", (PACKAGE_METRICS,)),
     Mutant("a_flat_second_map_coheres", _FAITHFULNESS + "package.py", ".masked_fill(nothing.cpu(), torch.nan)\n", "\n", (PACKAGE_METRICS,)),
-    Mutant("gradients_of_explaining_stay", _FAITHFULNESS + "package.py", "parameter.grad = gradient", "pass", (PACKAGE_METRICS,)),
+    Mutant("gradients_of_explaining_stay", "lib/networks/taps.py", "parameter.grad = gradient", "pass", (PACKAGE_METRICS,)),
     # claims
     Mutant("six_of_eight_will_do", _RULES, "dcls_raises: int = 7", "dcls_raises: int = 6", (CLAIMS,)),
     Mutant("thirteen_of_sixteen_will_do", _RULES, "threshold_raises: int = 14", "threshold_raises: int = 13", (CLAIMS,)),

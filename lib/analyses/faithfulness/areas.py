@@ -8,18 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from lib.maps.combined import blurred
+
 STEPS = 8  # of each curve
-
-
-def _blurred(pictures: Tensor) -> Tensor:
-    """What insertion begins with: an 11 x 11 Gaussian, sigma 5, as published."""
-    at = torch.arange(-5, 6, dtype=torch.float32, device=pictures.device)
-    line = torch.exp(-(at**2) / 50)
-    kernel = (line[:, None] * line / line.sum() ** 2).expand(3, 1, 11, 11)
-    return F.conv2d(F.pad(pictures, (5, 5, 5, 5), mode="reflect"), kernel, groups=3)
 
 
 def _replaced(base: Tensor, by: Tensor, order: Tensor, share: float) -> Tensor:
@@ -41,7 +34,7 @@ def curves(
     """
     ends = {
         "deletion": (pictures, mean.expand_as(pictures)),
-        "insertion": (_blurred(pictures), pictures),
+        "insertion": (blurred(pictures), pictures),
     }
     areas = {}
     for name, (base, by) in ends.items():

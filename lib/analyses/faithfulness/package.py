@@ -27,7 +27,7 @@ from lib.analyses.faithfulness.removal import NOISE
 from lib.maps.forward import is_constant
 from lib.maps.methods import min_max
 from lib.networks.split import evaluating
-from lib.networks.taps import answer_of
+from lib.networks.taps import answer_of, gradients_kept
 from lib.scores.statistics import means_by
 
 PERCENTILES = (10, 20, 30, 40, 50, 60, 70, 80, 90)
@@ -244,17 +244,10 @@ def _noise(noise: float | Tensor, seed: int, x: Tensor) -> Tensor:
 @contextmanager
 def _left_as_it_was(network: nn.Module) -> Iterator[None]:
     """Eval mode; afterwards modes, gradients and what requires them are as they were."""
-    parameters = list(network.parameters())
-    before = [(p.requires_grad, p.grad) for p in parameters]
-    with evaluating(network):
-        try:
-            for parameter in parameters:
-                parameter.grad = None  # a backward would add to what is there, in place
-            yield
-        finally:
-            for parameter, (required, gradient) in zip(parameters, before, strict=True):
-                parameter.requires_grad_(required)
-                parameter.grad = gradient
+    with evaluating(network), gradients_kept(network):
+        for parameter in network.parameters():
+            parameter.grad = None  # a backward would add to what is there, in place
+        yield
 
 
 @dataclass(frozen=True)

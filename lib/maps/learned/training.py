@@ -37,6 +37,7 @@ from lib.maps.learned.attention import (
     read_by,
 )
 from lib.maps.methods import METHODS, min_max
+from lib.networks.taps import frozen
 
 # Counted up when the same choices would end in another module.
 TRAINING = 1
@@ -219,7 +220,7 @@ def train_attention(
         run.load(checkpoint)
         report(f"resumed at step {run.step} of {run.steps}: {shown(checkpoint)}")
     at = look_steps(run.steps, looks) if look_at is not None else set()
-    with evaluating(model), _frozen(model), tqdm(
+    with evaluating(model), frozen(model), tqdm(
         total=run.steps, initial=run.step, desc=METHODS[key].label, unit="step", leave=False
     ) as bar:  # fmt: skip
 
@@ -250,22 +251,6 @@ def look_steps(steps: int, looks: int) -> set[int]:
     if looks < 2:
         return {steps}
     return {0, *(int(s) for s in np.geomspace(steps, 1, looks - 1).round())}
-
-
-class _frozen:
-    """No parameter of the network is recorded; gradients and requirements are as before after."""
-
-    def __init__(self, model: nn.Module):
-        self._parameters = list(model.parameters())
-
-    def __enter__(self) -> None:
-        self._required = [p.requires_grad for p in self._parameters]
-        for parameter in self._parameters:
-            parameter.requires_grad_(False)
-
-    def __exit__(self, *_: object) -> None:
-        for parameter, required in zip(self._parameters, self._required, strict=True):
-            parameter.requires_grad_(required)
 
 
 class Run:

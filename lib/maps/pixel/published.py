@@ -15,8 +15,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from lib.maps.forward import evaluating
 from lib.maps.methods import min_max
+from lib.networks.split import evaluating
+from lib.networks.taps import frozen
 
 SEED = 20240803
 CHUNK = 16  # pictures a backward, or a forward of LIME's
@@ -48,15 +49,8 @@ def published(
         pictures = x.contiguous().detach().clone()  # FastViT's backward crashes on channels-last
         if exact and x.device.type != "mps":
             network, pictures = _in_float64(network), pictures.double()
-        required = [(p, p.requires_grad) for p in network.parameters()]
-        with evaluating(network):
-            try:
-                for parameter, _ in required:
-                    parameter.requires_grad_(False)
-                yield network, pictures
-            finally:
-                for parameter, require in required:
-                    parameter.requires_grad_(require)
+        with evaluating(network), frozen(network):
+            yield network, pictures
 
 
 def _in_float64(network: nn.Module) -> nn.Module:
