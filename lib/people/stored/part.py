@@ -13,6 +13,7 @@ import numpy as np
 from lib.base.fingerprint import sha256_of
 
 STORED_SIZE = 256
+NO_LABEL = -1  # of an image whose class nobody told
 MOST_OBSERVERS = 1024  # of a picture, for the sake of memory
 NO_OBSERVERS = np.zeros((0, STORED_SIZE, STORED_SIZE), np.float32)
 
@@ -27,7 +28,7 @@ class StoredPicture:
 
     image   : (256, 256, 3) uint8
     heatmap : (256, 256) uint8 or float32, larger = more important
-    label   : class index
+    label   : class index, NO_LABEL for none
     """
 
     image: np.ndarray

@@ -1,0 +1,176 @@
+"""How gaze was recorded and becomes human maps: screen, degrees, weights, first fixations.
+
+The fields of `Viewing` are the keys of `gaze.json` and of `--gaze KEY=VALUE`. A data set's row
+(`lib.people.stored.layouts`) has the values that its authors, or most who use it, take.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+
+import numpy as np
+
+from lib.base.tables import unknown_name
+from lib.people.stored.part import NO_LABEL, StoredError
+
+COUNTS, DURATIONS = "counts", "durations"
+REFUSE, LEAVE_OUT, KEEP = "refuse", "leave out", "keep"
+CENTRE, LETTERBOX, STRETCH = "centre", "letterbox", "stretch"
+EXAMPLE = '{"sigma_pixels": 25} or {"sigma_degrees": 1, "pixels_per_degree": 35}'
+_WORDS = {
+    "weigh": (COUNTS, DURATIONS),
+    "outside": (REFUSE, LEAVE_OUT, KEEP),
+    "placed": (CENTRE, LETTERBOX, STRETCH),
+}
+_MOST = 10**6  # pixels of a screen's side
+
+
+@dataclass(frozen=True)
+class Looked:
+    """One image of a data set, and where people looked at it, as recorded.
+
+    name    : the image's id in every table, a path from the data set's folder on
+    picture : its file
+    points  : (fixation, 3) float64 x, y, duration; x from the left edge and y from the top edge,
+              the centre of the first pixel at (0.5, 0.5); in pixels of the image's file, or of
+              the screen where `Viewing.screen` says how large that was; a duration in any one
+              unit, 1 where none was recorded
+    who     : (fixation,) names of the observers; empty where they are not known
+    order   : (fixation,) int, the place in its observer's scanpath, from 0
+    label   : class index, NO_LABEL for none
+    """
+
+    name: str
+    picture: Path
+    points: np.ndarray
+    who: np.ndarray
+    order: np.ndarray
+    label: int = NO_LABEL
+
+
+@dataclass(frozen=True)
+class Viewing:
+    """How points become a human map.
+
+    sigma_pixels  : standard deviation of the Gaussian, in pixels of the image's file; or
+    sigma_degrees, pixels_per_degree : the same in degrees of visual angle, and how many pixels
+                    of the points' own coordinates a degree has; 0 is not said
+    weigh   : "counts": every fixation counts alike; "durations": by how long it lasted
+    skip_first : so many fixations of each observer are left out from the start of each image: the
+                 first one begins where the fixation cross was, most often the centre
+    outside : what becomes of fixations beside the image: "refuse" names them, "leave out" counts
+              them, "keep" lets their Gaussians reach into the image
+    screen  : its width and height in pixels where points are of the screen; (0, 0): of the file
+    placed  : how the image lay on the screen: "centre" unscaled, "letterbox" as large as fits,
+              "stretch" over all of it
+    """
+
+    sigma_pixels: float = 0.0
+    sigma_degrees: float = 0.0
+    pixels_per_degree: float = 0.0
+    weigh: str = DURATIONS
+    skip_first: int = 0
+    outside: str = REFUSE
+    screen: tuple[int, int] = (0, 0)
+    placed: str = field(default=CENTRE)
+
+    def with_values(self, said: Mapping[str, object], where: str) -> Viewing:
+        """The same with some fields said otherwise, by `gaze.json` or options.
+
+        where : what errors call the place
+        Raises StoredError naming it, the field, and what to write.
+        """
+        names = [f.name for f in fields(self)]
+        read = {}
+        for name, value in said.items():
+            if name not in names:
+                shown = ascii(str(name)[:50])[1:-1]
+                raise StoredError(f"{where}: {unknown_name('key', shown, names)}")
+            read[name] = _read(name, value, where)
+        in_pixels = "sigma_pixels" in read
+        in_degrees = "sigma_degrees" in read
+        if in_pixels and in_degrees:
+            raise StoredError(f"{where} must say {EXAMPLE}, not both")
+        if in_pixels:
+            read |= {"sigma_degrees": 0.0}
+        if in_degrees:
+            read |= {"sigma_pixels": 0.0}
+        return replace(self, **read)
+
+    def require_sigma(self, where: str) -> None:
+        """Raise StoredError unless the blur is said: without a data set there is no default."""
+        if not self.sigma_pixels and not (self.sigma_degrees and self.pixels_per_degree):
+            raise StoredError(
+                f"{where} must say by how much points are blurred, such as {EXAMPLE}; on the "
+                "command line --gaze sigma_pixels=25"
+            )
+
+    def placement(self, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+        """By what recorded x, y are multiplied, and what is added then, to be the file's pixels.
+
+        width, height : of the image's file
+        """
+        across, down = self.screen
+        if not across:
+            return np.ones(2), np.zeros(2)
+        screen, picture = np.array([across, down]), np.array([width, height])
+        if self.placed == STRETCH:
+            return picture / screen, np.zeros(2)
+        times = 1.0 if self.placed == CENTRE else 1 / (screen / picture).min()
+        return np.full(2, times), (picture - screen * times) / 2
+
+    def sigma(self, width: int, height: int) -> np.ndarray:
+        """Of the Gaussian across and down, in pixels of an image's file of this size."""
+        if self.sigma_pixels:
+            return np.full(2, self.sigma_pixels)
+        return self.sigma_degrees * self.pixels_per_degree * self.placement(width, height)[0]
+
+    def points(self, looked: Looked, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+        """(fixation, 3) x, y in pixels of the file, and weight, of the fixations that count; and
+        (fixation,) bool, which of the recorded ones these are: without the first ones."""
+        counts = looked.order >= self.skip_first
+        points = looked.points[counts].copy()
+        times, plus = self.placement(width, height)
+        points[:, :2] = points[:, :2] * times + plus
+        if self.weigh == COUNTS:
+            points[:, 2] = 1
+        return points, counts
+
+    @property
+    def facts(self) -> dict:
+        """As plain values, for what stands beside results."""
+        return asdict(self) | {"screen": list(self.screen)}
+
+
+def _read(name: str, value: object, where: str) -> object:
+    """A field's value, of JSON or of the command line."""
+    if name in _WORDS:
+        if value not in _WORDS[name]:
+            one_of = ", ".join(_WORDS[name])
+            raise StoredError(f"{where}: {name} is {value!r:.60}, expected one of {one_of}")
+        return value
+    if name == "screen":
+        sides = re.findall(r"\d+", value)[:3] if isinstance(value, str) else value
+        whole = isinstance(sides, list | tuple) and len(sides) == 2
+        sides = tuple(int(s) if isinstance(s, str) else s for s in sides) if whole else ()
+        if not sides or not all(type(s) is int and 0 < s <= _MOST for s in sides):
+            raise StoredError(
+                f"{where}: screen is {value!r:.60}, expected width and height, such as 1680x1050"
+            )
+        return sides
+    try:
+        number = float(value) if not isinstance(value, bool) else math.nan
+    except (TypeError, ValueError):
+        number = math.nan
+    if name == "skip_first":
+        if not 0 <= number <= _MOST or number != int(number):
+            raise StoredError(f"{where}: skip_first is {value!r:.60}, expected a whole number")
+        return int(number)
+    if not 0 < number <= sys.float_info.max:
+        raise StoredError(f"{where}: {name} is {value!r:.60}, expected a number above 0")
+    return number
