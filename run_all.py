@@ -36,14 +36,15 @@ try:
     from lib.base.shortage import is_disk_full
     from lib.base.tables import UnknownName, unknown_name
     from lib.base.words import printable
+    from lib.commands.reading import add_reading
     from lib.maps.methods import METHODS, PUBLISHED_METHODS
     from lib.networks.backbones import BACKBONES
     from lib.networks.precision import PRECISIONS
     from lib.people.protocols import PROTOCOLS
     from lib.runner import signals
     from lib.runner.faults import FAULTS, RunError, disk_advice
-    from lib.study.choices import NAMES, TARGETS
-    from lib.study.profiles import PROFILES
+    from lib.study.choices import NAMES
+    from lib.study.profiles import PROFILES, TARGETS
     from lib.study.rules import RULES
     from lib.study.study import Study
 except ImportError as error:
@@ -130,16 +131,17 @@ def build_parser() -> argparse.ArgumentParser:
          help="how human maps are read (default: published corrected; published needs 17 shards "
          "of 18)")  # fmt: skip
     what("--pictures", type=_folder, metavar="FOLDER",
-         help="score these pictures and human maps in place of ClickMe's: shards, .npz files, or "
-         "pictures and maps with labels.csv (see docs/own-data.md)")  # fmt: skip
+         help="score these pictures and human maps in place of the profile's: a data set of gaze, "
+         "shards, .npz files, or pictures with maps or gaze points (docs/own-data.md)")  # fmt: skip
+    add_reading(what)
     what("--extend", type=_folder, metavar="FILE.py",
          help="a file that adds models and methods of yours (see docs/own-models.md)")  # fmt: skip
     what("--accept", nargs="+", action="extend", type=_names, default=[], metavar="NAME",
          help="tensors that weights files may lack or have beyond their network's, by name or "
          "pattern ('*.total_ops'); results say so")  # fmt: skip
-    what("--target", default=TARGETS[0], metavar="CLASS",
-         help=f"whose evidence maps show: {' or '.join(TARGETS)} (default: "
-         f"{TARGETS[0]}, the picture's label)")  # fmt: skip
+    what("--target", default="", metavar="CLASS",
+         help=f"whose evidence maps show: {' or '.join(TARGETS)} (default: the profile's, most "
+         f"often {TARGETS[0]}, the picture's label)")  # fmt: skip
     judged = parser.add_argument_group("how results are judged (docs/statistics.md)").add_argument
     judged("--ceiling", type=float, default=0.0, metavar="RHO",
            help="how well these people agree, where you know it (default: ClickMe's own; of other "

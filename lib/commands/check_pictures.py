@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lib.base.words import printable
+from lib.commands.reading import add_reading, read_as
 from lib.commands.running import run
+from lib.people.stored import Read
 from lib.people.stored.check import CLASSES, check, told
 
 
@@ -20,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("folder", type=Path, help="as for run_all.py --pictures")
+    add_reading(parser.add_argument)
     parser.add_argument("--classes", type=int, default=CLASSES, metavar="N",
                         help=f"labels must lie below it (default: {CLASSES}; the demo's "
                         "networks know 12)")  # fmt: skip
@@ -28,6 +31,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    found = check(options.folder, options.classes)
+    found = check(options.folder, options.classes, Read(**read_as(options)))
     print(printable(told(options.folder, found)))
     return 2 if found.problems else 0

@@ -22,6 +22,7 @@ from lib.base.paths import shown
 from lib.base.spreadsheets import csv_text
 from lib.base.versions import commit, environment
 from lib.base.words import in_lines, some_of
+from lib.commands.reading import add_reading, read_as
 from lib.commands.running import run
 from lib.maps.elsewhere import MapsError, match, open_maps
 from lib.networks.backbones import BACKBONES
@@ -63,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="names of the maps in an .npy, a line each (default: ids.txt beside it)")  # fmt: skip
     add("--pictures", default="", metavar="FOLDER",
         help="your own pictures and human maps (default: the profile's)")  # fmt: skip
+    add_reading(add)
     add("--profile", default="paper", help=f"{', '.join(PROFILES)} (default: paper)")
     add("--protocols", nargs="+", default=[], metavar="KEY",
         help="how human maps are read (default: published corrected)")  # fmt: skip
@@ -110,7 +112,8 @@ def _study(options: argparse.Namespace) -> Study:
     study = Study.from_profile(
         options.profile, limit=options.limit, device="cpu", data_dir=options.data_dir,
         protocols=options.protocols, pictures=options.pictures, keep_going=options.keep_going,
-        ceiling=options.ceiling, smallest_effect=options.smallest_effect,
+        ceiling=options.ceiling, smallest_effect=options.smallest_effect, target="predicted",
+        **read_as(options),
     )  # fmt: skip
     missing = [path for path in study.inputs.picture_paths() if not path.exists()]
     if missing and not (options.keep_going and len(missing) < len(study.inputs.picture_paths())):
@@ -124,13 +127,14 @@ def _study(options: argparse.Namespace) -> Study:
 
 def _run(options: argparse.Namespace) -> int:
     if options.out is not None:
-        lists = [Path(options.pictures or ".") / name for name in (LABELS, GAZE)]
+        lists = [Path(options.pictures or ".") / name for name in (LABELS, *GAZE)]
         ids = [options.ids] if options.ids else []
         refuse_as_output(options.out, [*lists, *ids, *options.maps])
     geometry = BACKBONES[options.geometry].preprocessing if options.geometry else WHOLE
     study = _study(options)
     clickme = study.clickme()
-    parts = open_parts(study.inputs.picture_paths(), study.choices.keep_going)
+    choices = study.choices
+    parts = open_parts(study.inputs.picture_paths(), choices.keep_going, choices.read)
     every = [part.image_id(index) for part in parts for index in range(len(part))]
     chosen = [picture.image_id for picture in clickme.chosen]
     collections = _collections(options, every)

@@ -297,6 +297,18 @@ PIXEL_METHODS = (
 )  # fmt: skip
 LEARNED_METHODS = tuple(row.key for row in METHODS.values() if row.learned)
 
+# Every CAM that needs one forward and one gradient of the head.
+ONE_PASS_METHODS = (
+    *PUBLISHED_METHODS,
+    *(
+        row.key
+        for row in METHODS.values()
+        if not (row.forwards or row.learned)
+        and "floor" not in row.key
+        and row.key not in PUBLISHED_METHODS
+    ),
+)
+
 # Every CAM once: those of the family that are no more than steps between two are left out, and
 # those that somebody has to train first.
 ALL_METHODS = (

@@ -60,6 +60,8 @@ class Backbone:
     around      : something goes around its layer, or its forward cannot be followed: the layer is
                   watched, not cut at (`lib.networks.taps`)
     reshape     : arranges its layer's output as (image, channel, h, w); None: by its shape
+    embedded    : its weights come with the project, for the profile that names it
+    arguments   : of timm's function that makes the network, beside its own
     build       : makes the network for a number of classes; None is timm's tag
     weights, weights_dcls : files, where they are not the study's own
     origin      : SHA-256 of the reader's file that added it, "" for the study's own
@@ -82,6 +84,8 @@ class Backbone:
     around: bool = False
     reshape: Callable[[Any], Any] | None = field(repr=False, default=None)
     compared: bool = True
+    embedded: bool = False
+    arguments: Mapping[str, Any] = field(repr=False, default_factory=dict)
     build: Callable[[int], Any] | None = field(repr=False, default=None)
     weights: str = ""
     weights_dcls: str = ""
@@ -195,6 +199,14 @@ BACKBONES.add(
 BACKBONES.add(
     replace(BACKBONES["vgg16"], key="vgg16_pooled", label="VGG-16 (pooled)", layer="features.30")
 )
+# The network of the gaze profile, whose weights come with the project: as TensorFlow pads.
+BACKBONES.add(
+    Backbone(
+        "mobilenetv2_100", "MobileNetV2", "mobilenetv2", "mobilenetv2_100", None,
+        Preprocessing(resize=256, crop=224, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)), "#009E73",
+        embedded=True, arguments=dict(pad_type="same"),
+    )
+)  # fmt: skip
 
 
 def variant_name(key: str, dcls: bool) -> str:

@@ -36,7 +36,9 @@ def build_network(
     if backbone.build is not None:
         network = backbone.build(num_classes)
     elif not mini or backbone.origin:
-        network = timm.create_model(backbone.timm_name, num_classes=num_classes, **options)
+        network = timm.create_model(
+            backbone.timm_name, num_classes=num_classes, **backbone.arguments, **options
+        )
     elif backbone.family == "metaformer":
         network = _metaformer_mini(backbone.mini, num_classes)
     else:

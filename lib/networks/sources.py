@@ -126,6 +126,8 @@ def _weights() -> list[Source]:
     rows = []
     for backbone in BACKBONES.values():
         key = backbone.key
+        if backbone.embedded:
+            continue
         if backbone.pair_of:
             rows.append(timm_source(key, backbone.timm_tag, _MILLIONS[backbone.pair_of]))
             continue  # its DCLS weights are the other's

@@ -20,6 +20,7 @@ from lib.base.geometry import DELIVERED_SIZE
 from lib.people.human_maps import published_human_maps, truncated_resize
 from lib.people.listing import Chosen, Listing
 from lib.people.stored import StoredError, StoredPicture
+from lib.people.stored.part import NO_LABEL
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class ClickMeBatch:
     image_ids  : one name per image
     pictures   : (image, 224, 224, 3) uint8
     stored_maps : (image, 256, 256) uint8 or float32, larger = more important
-    labels     : (image,) int64
+    labels     : (image,) int64, -1 where an image has no class
     places     : (image,) place among the stored pictures, from 0, which tells by which
                  protocols the picture is scored
     """
@@ -56,6 +57,24 @@ class Observed(NamedTuple):
     image_id: str
     place: int
     maps: Tensor
+
+
+class Fixated(NamedTuple):
+    """An image of which it is known where people looked.
+
+    points  : (fixation, 2) float64 x, y in pixels of the stored 256 x 256 square, which they may
+              leave
+    owners  : (fixation,) int64, whose each is, from 0; empty where observers are not known
+    weights : (fixation,) float64, by which they make the human map
+    outside : fixations beside the image's file that were left out
+    """
+
+    image_id: str
+    place: int
+    points: np.ndarray
+    owners: np.ndarray
+    weights: np.ndarray
+    outside: int
 
 
 def deliver_pictures(stored: np.ndarray) -> np.ndarray:
@@ -95,21 +114,42 @@ class ClickMe(Listing):
             if len(maps) > 1:
                 yield Observed(chosen.image_id, chosen.place, torch.from_numpy(maps))
 
+    def fixated(self) -> Iterator[Fixated]:
+        """Those of the pictures of which fixations are stored, not maps alone."""
+        for chosen in self.chosen:
+            try:
+                found = chosen.part.fixations(chosen.index)
+            except StoredError as error:
+                if not self.keep_going:
+                    raise
+                self.left_out[chosen.image_id] = str(error)
+                continue
+            if found is not None:
+                where = found.at, found.owners, found.weights
+                yield Fixated(chosen.image_id, chosen.place, *where, found.outside)
+
     def _read(self) -> Iterator[tuple[Chosen, StoredPicture]]:
         for some in self.per_part():
             found = some.part.read([chosen.index for chosen in some.chosen])
             for chosen, picture in zip(some.chosen, found, strict=True):
-                if isinstance(picture, StoredPicture) and not 0 <= picture.label < self.classes:
-                    picture = StoredError(
-                        f"{chosen.part.where(chosen.index)}: label {picture.label} is outside "
-                        f"0 … {self.classes - 1}"
-                    )
+                if isinstance(picture, StoredPicture):
+                    picture = self._with_class(picture, chosen)
                 if isinstance(picture, StoredPicture):
                     yield chosen, picture
                 elif self.keep_going:
                     self.left_out[chosen.image_id] = str(picture)
                 else:
                     raise picture
+
+    def _with_class(self, picture: StoredPicture, chosen: Chosen) -> StoredPicture | StoredError:
+        where = chosen.part.where(chosen.index)
+        if picture.label == NO_LABEL:
+            if self.labelled:
+                return StoredError(f"{where} has no label; `--target predicted` needs none")
+            return picture
+        if not 0 <= picture.label < self.classes:
+            return StoredError(f"{where}: label {picture.label} is outside 0 … {self.classes - 1}")
+        return picture
 
 
 def _batch(items: Sequence[tuple[Chosen, StoredPicture]]) -> ClickMeBatch:

@@ -87,11 +87,18 @@ def mended_human_maps(stored: Tensor) -> Tensor:
     return resize((blurred / weight).squeeze(1), DELIVERED_SIZE)
 
 
+_BLURS = {
+    "published": published_human_maps,
+    "mended": mended_human_maps,
+    "none": lambda stored: resize(stored, DELIVERED_SIZE),
+}
+
+
 def human_maps(stored: Tensor, protocol: Protocol, geometry: Preprocessing) -> Tensor:
     """(image, 256, 256) -> (image, 224, 224) float32, as compared with a backbone's maps."""
-    blur_mended, crop, _ = protocol.reading(geometry)
-    maps = mended_human_maps(stored) if blur_mended else published_human_maps(stored)
-    if blur_mended:  # whose rounding errors are no map; zero padding would make one of them
+    blur, crop, _ = protocol.reading(geometry)
+    maps = _BLURS[blur](stored)
+    if blur == "mended":  # whose rounding errors are no map; zero padding would make one of them
         flat = stored.flatten(1)
         constant = flat.amin(dim=1) == flat.amax(dim=1)
         maps = torch.where(constant[:, None, None], 0.0, maps)

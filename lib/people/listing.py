@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from lib.people.protocols import PROTOCOLS
-from lib.people.stored import Part, StoredError, open_parts
+from lib.people.stored import Part, Read, StoredError, open_parts
 
 L = TypeVar("L", bound="Listing")
 
@@ -45,6 +45,8 @@ class Listing:
     classes  : labels must lie in 0 … classes - 1
     keep_going : what cannot be read is left out, and named in `left_out`
     unread   : the name of a last shard that the published reader stops before
+    read     : how folders are read
+    labelled : a picture without a class is an error: maps are of its class
 
     Raises FileNotFoundError and StoredError.
 
@@ -60,6 +62,8 @@ class Listing:
         classes: int = 1000,
         keep_going: bool = False,
         unread: str = "",
+        read: Read = Read(),  # noqa: B008 - frozen
+        labelled: bool = False,
     ):
         if isinstance(places, str | Path):
             raise ValueError("places is a list of files or folders, not one path")
@@ -68,7 +72,13 @@ class Listing:
         self.protocols = PROTOCOLS.select(protocols)
         self.classes = classes
         self.keep_going = keep_going
-        parts = open_parts([Path(place) for place in places], keep_going)
+        self.labelled = labelled
+        parts = open_parts([Path(place) for place in places], keep_going, read)
+        if labelled and parts and all(part.without_labels for part in parts):
+            raise StoredError(
+                f"{places[0]} says of no picture which class it has: `--target predicted` makes "
+                "maps of the class that a network predicts"
+            )
         self.left_out = {part.name: part.damage for part in parts if part.damage}
         stored = [(part, index) for part in parts for index in range(len(part))]
         self.stored = len(stored)

@@ -2,6 +2,8 @@
 
 "published" is the study's own reading, its defects included; "corrected" mends them all.
 Each mend can be switched on alone ("published+blur"), which tells what it does to a score.
+Both blur the stored map as ClickMe's clicks need it. Gaze is blurred already, by the Gaussian that
+its data set states: "gaze" reads it like "corrected", without a second blur.
 """
 
 from __future__ import annotations
@@ -35,11 +37,14 @@ MENDS: Table[Mend] = Table(
 
 @dataclass(frozen=True)
 class Protocol:
-    """mends : keys of `MENDS`"""
+    """mends : keys of `MENDS`
+    blurs : the stored map is blurred
+    """
 
     key: str
     label: str
     mends: frozenset[str]
+    blurs: bool = True
 
     def scored(self, stored: int, unread: int = 0) -> int:
         """How many of the stored pictures are scored: the first so many, in reading order.
@@ -60,7 +65,8 @@ class Protocol:
         crop = (geometry.resize, geometry.crop) if "crop" in self.mends else None
         if crop and crop[0] == crop[1]:
             crop = None
-        return ("blur" in self.mends, crop, self.settles)
+        blur = ("mended" if "blur" in self.mends else "published") if self.blurs else "none"
+        return (blur, crop, self.settles)
 
     def reading_name(self, geometry: Preprocessing) -> str:
         """The part of the human maps that a backbone is compared with, in words."""
@@ -76,6 +82,7 @@ def _protocols() -> list[Protocol]:
     return [
         Protocol("published", "as published", frozenset()),
         Protocol("corrected", "corrected", frozenset(MENDS)),
+        Protocol("gaze", "as stated, blurred once", frozenset(MENDS), blurs=False),
         *alone,
     ]
 

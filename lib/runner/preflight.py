@@ -124,7 +124,7 @@ def _check_pictures(study: Study) -> list[RunError]:
     for place in study.inputs.picture_paths():
         try:
             if place.exists():
-                open_parts([place])
+                open_parts([place], read=study.choices.read)
         except (StoredError, OSError) as error:
             problems.append(str(error))
     if not problems:

@@ -83,9 +83,11 @@ def weights_table(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
 
 def _accuracy(study: Study, backbone: Backbone, dcls: bool, scores: pd.DataFrame) -> dict:
     """`n, top1, top1_known, p, remark` of a variant."""
-    pictures = scores.drop_duplicates("image_id")
+    pictures = scores.drop_duplicates("image_id").dropna(subset=["top1"])  # of a known class
     n, right = len(pictures), int(pictures.top1.sum())
     known, p, remark = known_top1(study, backbone.key, dcls), float("nan"), ""
+    if not n:
+        return {"n": 0, "top1": p, "top1_known": known, "p": p, "remark": remark}
     if not pd.isna(known):
         p = binomtest(right, n, known).pvalue
         if p < ALARM:

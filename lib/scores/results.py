@@ -121,7 +121,8 @@ def summarise(choices: Choices, scores: pd.DataFrame, ceilings: Ceilings) -> pd.
     tied, attainable : share of tied pixels, and the largest rho that ties
                        allow against a human map without any; means
     n, n_constant_model, n_constant_human, n_non_finite : images scored, left out
-    top1, top1_low, top1_high : share of all images classified correctly, Wilson's interval
+    top1, top1_low, top1_high : share of all images classified correctly, Wilson's interval; of
+                       those that have a class
     parameters_millions : learnable parameters
     """
     rows = []
@@ -148,7 +149,7 @@ def summarise(choices: Choices, scores: pd.DataFrame, ceilings: Ceilings) -> pd.
                 "top1_high": top1.high,
                 **mean_score(valid, ceiling),
                 "partial": valid.partial.mean(),
-                "correct": valid.rho[valid.top1.astype(bool)].mean() / ceiling.divisor,
+                "correct": valid.rho[valid.top1 == 1].mean() / ceiling.divisor,
                 "n_correct": int(valid.top1.sum()),
                 "tied": valid.tied.mean(),
                 "attainable": valid.attainable.mean(),

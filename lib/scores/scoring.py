@@ -15,6 +15,7 @@ from lib.maps.forward import enlarge, head_pass
 from lib.maps.methods import CamMethod
 from lib.networks.batch_size import BatchSize
 from lib.networks.models import StudyModel
+from lib.people.stored.part import NO_LABEL
 from lib.scores.agreements import MEASURED, Agreement, agreement
 from lib.scores.prepared import Block, PreparedPart
 
@@ -52,7 +53,7 @@ class Scores:
         `rho` is Spearman's correlation over all pixels; missing where `validity` says why.
         `partial` is the same with the distance from the centre held constant, `tied` the
         share of the map's pixels that are equal to another, `attainable` the largest rho
-        that these ties allow.
+        that these ties allow; `top1` and `top5` are missing for an image without a class.
         """
         if not self._blocks:
             return pd.DataFrame()
@@ -60,11 +61,16 @@ class Scores:
         together = _joined(found)
         places = np.concatenate([block.places for block in blocks])
         top = torch.cat(hits).cpu().numpy()
+        labels = torch.cat([block.labels for block in blocks]).numpy()
+        known = labels != NO_LABEL
+        top1, top5 = top[:, 0], top.any(axis=1)
+        if not known.all():  # of an image without a class nothing is right or wrong
+            top1, top5 = (np.where(known, right, np.nan) for right in (top1, top5))
         images = {
             "image_id": [name for block in blocks for name in block.image_ids],
-            "label": torch.cat([block.labels for block in blocks]).numpy(),
-            "top1": top[:, 0],
-            "top5": top.any(axis=1),
+            "label": labels,
+            "top1": top1,
+            "top5": top5,
         }
         frames = []
         for number, method in enumerate(self.methods):

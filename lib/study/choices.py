@@ -11,17 +11,18 @@ from shutil import which
 from typing import TYPE_CHECKING
 
 from lib.base.tables import unknown_name
-from lib.maps.methods import METHODS, PUBLISHED_METHODS, CamMethod
+from lib.maps.methods import METHODS, CamMethod
 from lib.networks.backbones import BACKBONES, Backbone, variant_name
 from lib.networks.precision import PRECISIONS
 from lib.people.protocols import DEFAULT_PROTOCOLS, PROTOCOLS
-from lib.study.profiles import PROFILES, Profile
+from lib.people.stored import Read
+from lib.people.stored.fit import CROP
+from lib.study.profiles import PROFILES, TARGETS, Profile
 from lib.study.rules import RULES, Rules
 
 if TYPE_CHECKING:
     import torch
 
-TARGETS = ("true", "predicted")  # whose evidence a map shows: the label's, as published, or …
 _COMPILERS = (os.environ.get("CXX") or "g++", "clang++", "c++", "cl")  # torch.compile's
 _OF_THE_CLUSTER = ("workers", "scheduler")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
@@ -61,6 +62,9 @@ class Choices:
     workers    : so many processes score at once, 0 for none but this one
     scheduler  : address of a Dask scheduler whose workers score, "" for none
     target     : one of TARGETS, the class whose evidence the maps show
+    layout     : how `pictures` lie there, a key of LAYOUTS or of PLAIN, "" to find out
+    fit        : how pictures that are no squares become such, one of FITS
+    gaze       : "KEY=VALUE" texts: how gaze was recorded and becomes maps
     extend     : a file of own models and methods, see `lib.study.own_rows`, "" for none
     accept     : names of tensors, or patterns of them, that weights files may lack or have beyond
                  their network's
@@ -84,6 +88,9 @@ class Choices:
     workers: int = 0
     scheduler: str = ""
     target: str = TARGETS[0]
+    layout: str = ""
+    fit: str = CROP
+    gaze: tuple[str, ...] = ()
     extend: str = ""
     accept: tuple[str, ...] = ()
     ceiling: float = 0.0
@@ -100,33 +107,40 @@ class Choices:
         protocols: Sequence[str] = (),
         accept: Sequence[str] = (),
         compare: Sequence[str] = (),
+        gaze: Sequence[str] = (),
+        target: str = "",
         **options,
     ) -> Choices:
         """Names become rows, and every choice is checked.
 
-        models, methods : keys; empty takes all models and the published methods
+        models, methods, protocols, target : keys; empty takes the profile's: all models, and most
+                  often the published methods
         own     : models that the file `extend` has added
         options : the other fields by name
         Raises ValueError (UnknownName for a name) saying what is wrong, the nearest
         name, and what is allowed.
         """
-        if any(isinstance(names, str) for names in (models, methods, accept, compare)):
-            raise ValueError("models, methods, accept and compare are lists of names, not one text")
+        if any(isinstance(names, str) for names in (models, methods, accept, compare, gaze)):
+            raise ValueError(
+                "models, methods, accept, compare and gaze are lists of names, not one text"
+            )
         row = replace(PROFILES[profile], own=tuple(own))
         chosen = tuple(BACKBONES.select(models)) if models else row.backbones
         absent = [b.key for b in chosen if b not in row.known]
         if absent:
             raise ValueError(f"the {row.key} profile has no model {', '.join(absent)}")
         if pictures := options.get("pictures"):
-            named = Path(pictures).name[:40]
-            row = replace(row, label=f"{row.label} models, pictures of {named}")
+            caveat = "" if row.pictures else row.caveat  # of the embedded people
+            row = replace(row, label=Path(pictures).name[:40], caveat=caveat)
         made = cls(
             row,
             chosen,
-            tuple(METHODS.select(methods or PUBLISHED_METHODS)),
-            protocols=tuple(p.key for p in PROTOCOLS.select(protocols or DEFAULT_PROTOCOLS)),
+            tuple(METHODS.select(methods or row.methods)),
+            protocols=tuple(p.key for p in PROTOCOLS.select(protocols or row.protocols)),
             accept=tuple(accept),
             compare=tuple(compare),
+            gaze=tuple(gaze),
+            target=target or row.target,
             **options,
         )
         models = [(m.backbone.key, m.dcls, m.method.key) for m in made.compared]  # or UnknownName
@@ -167,6 +181,11 @@ class Choices:
             )
         if self.target not in TARGETS:
             raise unknown_name("target", self.target, TARGETS)
+        read = self.read  # raises, with the nearest name
+        if not self.pictures and (self.layout or self.gaze or read.fit != CROP):
+            raise ValueError(
+                "layout, fit and gaze say how the folder of `pictures` is read: give one"
+            )
         PRECISIONS[self.precision]  # raises, with the nearest name
         for name in self.accept:
             if not isinstance(name, str) or len(re.sub(r"[*?.\[\]!]", "", name)) < 2:
@@ -190,6 +209,11 @@ class Choices:
             raise ValueError(
                 f"compare takes two different models or more, got {', '.join(self.compare)}"
             )
+
+    @property
+    def read(self) -> Read:
+        """How the folder of pictures is read."""
+        return Read(self.layout, self.fit, self.gaze)
 
     @property
     def rules(self) -> Rules:
@@ -226,6 +250,7 @@ class Choices:
             "protocols": list(self.protocols),
             "accept": list(self.accept),
             "compare": list(self.compare),
+            "gaze": list(self.gaze),
             **{name: getattr(self, name) for name in OPTIONS if name not in _OF_THE_CLUSTER},
         }
 
@@ -254,15 +279,15 @@ class Choices:
 
     @property
     def is_whole(self) -> bool:
-        """All models, the published methods, and all pictures are chosen."""
+        """All models and pictures, and the profile's own methods and protocols, are chosen."""
         methods = tuple(method.key for method in self.methods)
         chosen = (self.backbones, methods, self.limit, self.protocols, self.precision, self.target)
-        whole = (self.profile.backbones, PUBLISHED_METHODS, 0, DEFAULT_PROTOCOLS, "float32",
-                 TARGETS[0])  # fmt: skip
+        row = self.profile
+        whole = (row.backbones, row.methods, 0, row.protocols, "float32", row.target)
         return chosen == whole
 
 
 # What can be chosen, by the names of options and parameters; and what of it is a plain value.
 NAMES = tuple("models" if f.name == "backbones" else f.name for f in fields(Choices))
-_LISTS = ("models", "methods", "protocols", "accept", "compare")
+_LISTS = ("models", "methods", "protocols", "accept", "compare", "gaze")
 OPTIONS = tuple(n for n in NAMES if n not in ("profile", *_LISTS))

@@ -75,6 +75,8 @@ class Inputs:
         """The profile's validation shards in reading order, or the user's pictures."""
         if self.choices.pictures:
             return picture_files(Path(self.choices.pictures))
+        if self.choices.profile.pictures is not None:
+            return [self.choices.profile.pictures]
         names = list(self.choices.profile.shard_names)
         if not any("pictures" in PROTOCOLS[key].mends for key in self.choices.protocols):
             names = [name for name in names if Path(name).stem != UNREAD_SHARD]
@@ -89,6 +91,8 @@ class Inputs:
             self.choices.profile.classes,
             self.choices.keep_going,
             "" if self.choices.pictures else UNREAD_SHARD,
+            self.choices.read,
+            not self.choices.predicted,
         )
 
     # --- weights ------------------------------------------------------------------------------
@@ -220,7 +224,7 @@ class Inputs:
 
     def sources(self) -> list[Source]:
         """The published files that this study reads; none for the embedded example."""
-        if self.choices.profile.mini:
+        if self.choices.profile.is_embedded:
             return []
         weights = [
             source
@@ -277,7 +281,7 @@ class Inputs:
             )
         if choices.pictures and not Path(choices.pictures).exists():
             return "The folder of --pictures is not there."
-        if choices.profile.mini:
+        if choices.profile.is_embedded:
             return "Restore them with `git checkout -- data/demo`, or make them: `make demo-data`."
         return (
             "Fetch them: `python run_all.py --download-only`, or put them there by hand. "

@@ -7,9 +7,13 @@ from pathlib import Path
 
 from lib.base.paths import DATA, DEMO
 from lib.base.tables import Table
+from lib.maps.methods import ONE_PASS_METHODS, PUBLISHED_METHODS
 from lib.networks.backbones import BACKBONES, THE_EIGHT, Backbone
 from lib.networks.sources import SHARDS
+from lib.people.protocols import DEFAULT_PROTOCOLS
 
+TARGETS = ("true", "predicted")  # whose evidence a map shows: the label's, as published, or …
+GAZE = DATA / "gaze"
 CLASS_NAMES = DEMO / "classes.txt"
 DEMO_RECIPE = "the demo's"
 
@@ -19,6 +23,10 @@ class Profile:
     """A row: which pictures, which weights, and what results may claim.
 
     data        : folder of shards and weights; None for one that the user may choose
+    pictures    : folder of pictures and gaze in place of shards
+    models      : keys of its own backbones, where these are not the study's
+    methods, protocols, target : what is taken where nothing is chosen
+    notebooks   : numbers of those that a whole run takes; () for all that study DCLS
     shard_names : every shard that a whole run needs, in reading order
     mini        : the weights are the embedded example's miniatures
     classes     : number of classes; labels lie below it
@@ -40,6 +48,12 @@ class Profile:
     caveat: str
     sample: int
     published_ceiling: bool = False
+    pictures: Path | None = None
+    models: tuple[str, ...] = ()
+    methods: tuple[str, ...] = PUBLISHED_METHODS
+    protocols: tuple[str, ...] = DEFAULT_PROTOCOLS
+    target: str = TARGETS[0]
+    notebooks: tuple[str, ...] = ()
     own: tuple[Backbone, ...] = ()
 
     @property
@@ -52,12 +66,27 @@ class Profile:
         """All that can be chosen."""
         if self.mini:
             return THE_EIGHT + self.own
-        return tuple(b for b in BACKBONES.values() if not b.origin or b in self.own)
+        if self.models:
+            return tuple(BACKBONES[key] for key in self.models) + self.own
+        return tuple(b for b in BACKBONES.values() if b in self.own or not (b.origin or b.embedded))
+
+    @property
+    def is_embedded(self) -> bool:
+        """Its files come with the project."""
+        return self.mini or self.pictures is not None
 
 
 PROFILES: Table[Profile] = Table(
     "profile",
     [
+        Profile(
+            "gaze", "OSIE photographs, gaze of 15 people", GAZE, (),
+            mini=False, classes=1000, photographs="held-out",
+            caveat="48 photographs, 15 people, one network without DCLS. Free viewing of scenes "
+            "is not clicking on what makes a class.",
+            sample=48, pictures=GAZE, models=("mobilenetv2_100",), methods=ONE_PASS_METHODS,
+            protocols=("gaze",), target="predicted", notebooks=("00", "04", "04b"),
+        ),
         Profile(
             "demo", "embedded example", DEMO, ("val-0.tfrecords",),
             mini=True, classes=12, photographs="held-out",

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 # The choices on which results depend, beside profile, models and methods.
 _RESULTS_DEPEND_ON = (
-    "limit", "protocols", "pictures", "precision", "compile", "target", "accept", "ceiling",
-    "smallest_effect", "compare",
+    "limit", "protocols", "pictures", "layout", "fit", "gaze", "precision", "compile", "target",
+    "accept", "ceiling", "smallest_effect", "compare",
 )  # fmt: skip
 
 

@@ -1,4 +1,5 @@
-"""Where pictures, human maps and labels lie: ClickMe's shards, `.npz` files, a plain folder.
+"""Where pictures, human maps and labels lie: ClickMe's shards, `.npz` files, a plain folder, a
+data set of gaze as its authors distribute it.
 
 A `Part` is what is scored and kept at once: a shard, or so many files of a folder.
 Nothing here needs torch.
@@ -9,16 +10,67 @@ May import: people, base.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from lib.base.tables import unknown_name
+from lib.people.stored.fit import CROP, FITS, Fit
 from lib.people.stored.folders import LABELS, list_archives, list_folder
-from lib.people.stored.gaze import GAZE, list_gaze
+from lib.people.stored.gaze import gaze_file, list_data_set, list_gaze
+from lib.people.stored.layouts import LAYOUTS, Layout
 from lib.people.stored.part import Part, StoredError, StoredPicture
 from lib.people.stored.shards import Shard, find_shards
+from lib.people.stored.viewing import read_options
 
-__all__ = ["Part", "StoredError", "StoredPicture", "list_parts", "open_parts", "picture_files"]
+__all__ = [
+    "Part", "Read", "StoredError", "StoredPicture", "layout_of", "list_parts", "open_parts",
+    "picture_files",
+]  # fmt: skip
 
 _TOLD = 10  # problems in one message; `lib.people.stored.check` tells all
+
+
+# The layouts that are no data set's own.
+PLAIN = ("shards", "archives", "maps", "gaze")
+
+
+@dataclass(frozen=True)
+class Read:
+    """How folders are read.
+
+    layout : a key of LAYOUTS, or one of PLAIN; "" is found out
+    fit    : how pictures become squares, one of FITS
+    gaze   : "KEY=VALUE" texts, fields of `lib.people.stored.viewing.Viewing`
+    Raises ValueError (UnknownName for a name) saying what is wrong.
+    """
+
+    layout: str = ""
+    fit: str = CROP
+    gaze: tuple[str, ...] = ()
+    options: dict[str, object] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.layout and self.layout not in (*PLAIN, *LAYOUTS):
+            raise unknown_name("layout", self.layout, [*PLAIN, *LAYOUTS])
+        if self.fit not in FITS:
+            raise unknown_name("fit", self.fit, FITS)
+        object.__setattr__(self, "options", read_options(self.gaze))
+
+
+def layout_of(folder: Path, read: Read = Read()) -> Layout | None:
+    """The data set whose layout a folder has, None for a plain folder.
+
+    Raises StoredError where it might be several.
+    """
+    if read.layout:
+        return LAYOUTS.get(read.layout, None)
+    if not folder.is_dir() or (folder / LABELS).is_file() or gaze_file(folder):
+        return None
+    found = [layout for layout in LAYOUTS.values() if layout.holds(folder)]
+    if len(found) > 1:
+        names = ", ".join(layout.key for layout in found)
+        raise StoredError(f"{folder} may be {names}: say which by --layout")
+    return found[0] if found else None
 
 
 def picture_files(place: Path) -> list[Path]:
@@ -26,12 +78,17 @@ def picture_files(place: Path) -> list[Path]:
     return find_shards(place) or [place]
 
 
-def open_parts(places: Iterable[Path], tolerant: bool = False) -> list[Part]:
+def open_parts(
+    places: Iterable[Path],
+    tolerant: bool = False,
+    read: Read = Read(),
+) -> list[Part]:
     """The parts of some shards or folders, in this order, with what each holds.
 
     places   : a file is a shard; a folder holds shards, or `labels.csv` with pictures and
-               maps or gaze points, or `.npz` files
+               maps, or gaze points, or `.npz` files, or is a data set's
     tolerant : a part that cannot be read has a `damage` and holds what lies before it
+    read     : how folders are read
     Raises FileNotFoundError and StoredError, unless tolerant.
     """
     parts: list[Part] = []
@@ -41,7 +98,7 @@ def open_parts(places: Iterable[Path], tolerant: bool = False) -> list[Part]:
         elif shards := find_shards(place):
             parts += [Shard(path, tolerant) for path in shards]
         else:
-            found, problems = _listed(place)
+            found, problems = _listed(place, read)
             if problems:
                 told = _told(place, problems)
                 if not (tolerant and found):
@@ -53,13 +110,16 @@ def open_parts(places: Iterable[Path], tolerant: bool = False) -> list[Part]:
     return parts
 
 
-def list_parts(place: Path) -> tuple[list[Part], list[str]]:
+def list_parts(
+    place: Path,
+    read: Read = Read(),
+) -> tuple[list[Part], list[str]]:
     """The parts of a shard or folder as far as they can be read, and every problem in listing them.
 
     Raises FileNotFoundError and StoredError for a folder that cannot be listed at all.
     """
     if place.is_dir() and not find_shards(place):
-        return _listed(place)
+        return _listed(place, read)
     parts: list[Part] = [Shard(path, tolerant=True) for path in picture_files(place)]
     problems = [part.damage for part in parts if part.damage]
     if repeated := _repeated(parts):
@@ -67,10 +127,17 @@ def list_parts(place: Path) -> tuple[list[Part], list[str]]:
     return [part for part in parts if len(part)], problems
 
 
-def _listed(folder: Path) -> tuple[list[Part], list[str]]:
-    if (folder / GAZE).is_file():
-        return list_gaze(folder)
-    return list_folder(folder) if (folder / LABELS).is_file() else list_archives(folder)
+def _listed(folder: Path, read: Read) -> tuple[list[Part], list[str]]:
+    fit = Fit(read.fit)
+    if layout := layout_of(folder, read):
+        return list_data_set(folder, layout, read.options, fit)
+    if read.layout == "gaze" or (not read.layout and gaze_file(folder)):
+        return list_gaze(folder, read.options, fit)
+    if read.gaze:
+        raise StoredError(f"{folder} holds no gaze points: leave --gaze {read.gaze[0]} out")
+    if read.layout == "maps" or (not read.layout and (folder / LABELS).is_file()):
+        return list_folder(folder, fit)
+    return list_archives(folder, fit)
 
 
 def _told(folder: Path, problems: Sequence[str]) -> str:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from lib.people.stored import Part, StoredError, StoredPicture, list_parts
+from lib.people.stored import Part, Read, StoredError, StoredPicture, list_parts
 from lib.people.stored.folders import LABELS, Files, files_below
-from lib.people.stored.gaze import BLUR, GAZE, Gazed
+from lib.people.stored.gaze import BLUR, GAZE
+from lib.people.stored.part import NO_LABEL, STORED_SIZE
 from lib.people.stored.shards import Shard
 
 CLASSES = 1000
@@ -27,8 +28,10 @@ class Found:
 
     problems : what is wrong, each with file, row or record
     classes  : {class index: how many pictures that can be read}
+    unlabelled : pictures without a class that can be read
     constant : pictures whose human map has one value only, by their ids
     points, outside : of gaze: used, and left out beside their pictures
+    beside   : of those used, beside the square that is shown to networks
     observers : how many each picture that can be read has, 0 where they are not known
     names    : of all observers, where they have names
     unused   : files that nothing names
@@ -36,9 +39,11 @@ class Found:
 
     problems: list[str] = field(default_factory=list)
     classes: Counter[int] = field(default_factory=Counter)
+    unlabelled: int = 0
     constant: list[str] = field(default_factory=list)
     points: int = 0
     outside: int = 0
+    beside: int = 0
     observers: list[int] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
     unused: list[str] = field(default_factory=list)
@@ -46,17 +51,22 @@ class Found:
     @property
     def pictures(self) -> int:
         """How many can be read."""
-        return self.classes.total()
+        return self.classes.total() + self.unlabelled
 
 
-def check(place: Path, classes: int = CLASSES) -> Found:
+def check(
+    place: Path,
+    classes: int = CLASSES,
+    read: Read = Read(),  # noqa: B008 - frozen
+) -> Found:
     """Read every picture, map, point and label of a folder or shard; raises for none of them.
 
     classes : labels must lie in 0 … classes - 1
+    read    : how folders are read
     """
     found = Found()
     try:
-        parts, found.problems = list_parts(place)
+        parts, found.problems = list_parts(place, read)
     except (StoredError, OSError) as error:
         found.problems.append(str(error))
         return found
@@ -72,17 +82,21 @@ def _read(part: Part, classes: int, found: Found, bar: tqdm) -> None:
         bar.update()
         if not isinstance(picture, StoredPicture):
             found.problems.append(str(picture))
-        elif not 0 <= picture.label < classes:
+        elif picture.label != NO_LABEL and not 0 <= picture.label < classes:
             found.problems.append(
                 f"{part.where(index)}: label {picture.label} is outside 0 … {classes - 1}"
             )
         else:
-            found.classes[picture.label] += 1
+            if picture.label == NO_LABEL:
+                found.unlabelled += 1
+            else:
+                found.classes[picture.label] += 1
             if picture.heatmap.min() == picture.heatmap.max():
                 found.constant.append(part.image_id(index))
-            if isinstance(part, Gazed):
-                found.points += len(part.points[index])
-                found.outside += part.outside[index]
+            if (fixations := part.fixations(index)) is not None:
+                found.points += len(fixations.at)
+                found.outside += fixations.outside
+                found.beside += fixations.beside
             _read_observers(part, index, found)
 
 
@@ -101,7 +115,7 @@ def _unused(place: Path, parts: Sequence[Part], problems: Sequence[str]) -> list
         return []
     used = {path for part in parts if isinstance(part, Files) for some in part.files
             for path in some}  # fmt: skip
-    used |= {place / name for name in (LABELS, GAZE, BLUR)}
+    used |= {place / name for name in (LABELS, *GAZE, BLUR)}
     told = "\n".join(problems)
     names = [
         path.relative_to(place).as_posix()
@@ -117,9 +131,12 @@ def told(place: Path, found: Found) -> str:
     if found.classes:
         numbers = f"{min(found.classes)} to {max(found.classes)}"
         lines[0] += f", of {len(found.classes)} classes ({numbers})"
+    if found.unlabelled:
+        lines.append(f"without a class: {found.unlabelled}; `--target predicted` needs none")
     if found.points:
         lines.append(
-            f"gaze points: {found.points}; beside their pictures, left out: {found.outside}"
+            f"gaze points: {found.points}; beside their pictures, left out: {found.outside}; "
+            f"beside the {STORED_SIZE} x {STORED_SIZE} square: {found.beside}"
         )
     if found.observers:
         lines.append(f"observers: {_counted(found)}")

@@ -1,7 +1,7 @@
 """Pictures with human maps in ordinary files: `.npz` archives, or a folder with `labels.csv`.
 
-Pictures and maps of 256x256, ClickMe's own size, are taken as they are. Of others the
-centred square is scaled to it; a map must have its picture's proportions. Of several
+Pictures and maps of 256x256, ClickMe's own size, are taken as they are. Others become such
+squares (`lib.people.stored.fit`); a map must have its picture's proportions. Of several
 observers' maps the human map is the mean.
 """
 
@@ -18,13 +18,14 @@ from typing import TypeVar
 
 import numpy as np
 import simplejpeg
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from lib.base.words import printable
 from lib.people.pictures import open_picture, read_picture, refuse_huge
+from lib.people.stored.fit import Fit
 from lib.people.stored.part import (
+    NO_LABEL,
     NO_OBSERVERS,
-    STORED_SIZE,
     Part,
     StoredError,
     StoredPicture,
@@ -39,17 +40,19 @@ LABELS = "labels.csv"
 PER_PART = 1024  # pictures, as in a shard
 LARGEST = 2**28  # bytes of an archive, unpacked
 LEADS_OUT = "is a link that leads out of the folder: put the file itself there"
-_COLUMNS = ("picture", "map", "label")
+_COLUMNS = ("picture", "map")
 _MAPS = ("heatmap", "heatmaps")
-_SQUARE = (STORED_SIZE, STORED_SIZE)
 _PROPORTION = 0.02  # by which a map's width over height may differ from its picture's
 
 
 class Files(Part):
-    """Some pictures of a folder. `ids` and `files` (those of one picture together) are parallel."""
+    """Some pictures of a folder. `ids` and `files` (those of one picture together) are parallel.
 
-    def __init__(self, name: str, ids: Sequence[str], files: Sequence[tuple[Path, ...]]):
-        self.name, self.ids, self.files = name, ids, files
+    fit : how pictures, and maps with them, become squares
+    """
+
+    def __init__(self, name: str, ids: Sequence[str], files: Sequence[tuple[Path, ...]], fit: Fit):
+        self.name, self.ids, self.files, self.fit = name, ids, files, fit
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -61,7 +64,8 @@ class Files(Part):
         return str(self.files[index][0])
 
     def digest(self) -> str:
-        return f"{digest_of([path for paths in self.files for path in paths])} {[*self.ids]}"
+        contents = digest_of([path for paths in self.files for path in paths])
+        return f"{contents} {[*self.ids]} {self.fit.how}"
 
     def read(self, indices: Sequence[int]) -> Iterator[StoredPicture | StoredError]:
         for index in indices:
@@ -106,8 +110,9 @@ class Archives(Files):
         image, maps, label = self._opened(index)
         (path,) = self.files[index]
         if isinstance(maps, np.ndarray):
-            return _stored(image, maps, label, path)
-        return StoredPicture(centred_square(image), _mean(self._apart(index, image, maps)), label)
+            return _stored(image, maps, label, path, self.fit)
+        human = _mean(self._apart(index, image, maps))
+        return StoredPicture(self.fit.picture(image), human, label)
 
     def by_observer(self, index: int) -> np.ndarray:
         image, maps, _ = self._opened(index)
@@ -117,7 +122,7 @@ class Archives(Files):
 
     def _apart(self, index: int, image: Image.Image, maps: list[np.ndarray]) -> np.ndarray:
         (path,) = self.files[index]
-        return _fitted_all(((human, path) for human in maps), image)
+        return _fitted_all(((human, path) for human in maps), image, self.fit)
 
     def _opened(self, index: int) -> tuple[Image.Image, np.ndarray | list[np.ndarray], int]:
         """The picture, its map or its observers' maps, its label."""
@@ -131,7 +136,7 @@ class Archives(Files):
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 kinds = [key for key in _MAPS if key in archive]
-                absent = [key for key in ("image", "label") if key not in archive]
+                absent = ["image"] * ("image" not in archive)
                 absent += [" or ".join(_MAPS)] * (not kinds)
                 if absent:
                     raise StoredError(f"{path} lacks {', '.join(absent)}; has {archive.files}")
@@ -139,7 +144,8 @@ class Archives(Files):
                     raise StoredError(
                         f"{path} has heatmap and heatmaps, the observers' maps: keep one of them"
                     )
-                image, human, label = (archive[key] for key in ("image", *kinds, "label"))
+                image, human = (archive[key] for key in ("image", *kinds))
+                label = archive["label"] if "label" in archive else np.array(NO_LABEL)
         except StoredError:
             raise
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -148,6 +154,8 @@ class Archives(Files):
             raise StoredError(f"{path}: image has shape {image.shape}, expected (height, width, 3)")
         if label.size != 1 or not np.issubdtype(label.dtype, np.integer):
             raise StoredError(f"{path}: label is {label.dtype} {label.shape}, expected one integer")
+        if "label" in archive.files and label.item() < 0:
+            raise StoredError(f"{path}: label is {label.item()}, expected a class index from 0")
         if kinds == ["heatmap"]:
             maps = _as_map(human, path)
         elif human.ndim not in (3, 4) or not len(human):
@@ -161,7 +169,7 @@ class Archives(Files):
         return Image.fromarray(_as_bytes(image, path)), maps, int(label.item())
 
 
-def list_archives(folder: Path) -> tuple[list[Part], list[str]]:
+def list_archives(folder: Path, fit: Fit) -> tuple[list[Part], list[str]]:
     """The folder's `.npz` files by name, subfolders included, and which of these cannot be read.
 
     Raises StoredError where there is no such file.
@@ -182,7 +190,7 @@ def list_archives(folder: Path) -> tuple[list[Part], list[str]]:
     paths = [path for path in paths if path not in outside]
     ids = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
     parts: list[Part] = [
-        Archives(name, ids[some], [(path,) for path in paths[some]])
+        Archives(name, ids[some], [(path,) for path in paths[some]], fit)
         for name, some in in_parts(folder, len(paths))
     ]
     return parts, problems
@@ -247,8 +255,9 @@ class Listed(Files):
         files: Sequence[tuple[Path, ...]],
         labels: Sequence[int],
         names: Sequence[tuple[str, ...]],
+        fit: Fit,
     ):
-        super().__init__(name, ids, files)
+        super().__init__(name, ids, files, fit)
         self.labels, self.names = labels, names
 
     def digest(self) -> str:
@@ -262,12 +271,16 @@ class Listed(Files):
     def observers_digest(self) -> str:
         return f"{self.digest()} {list(self.names)}"
 
+    @property
+    def without_labels(self) -> bool:
+        return all(label == NO_LABEL for label in self.labels)
+
     def one(self, index: int) -> StoredPicture:
         picture, *humans = self.files[index]
         image, label = read_listed_picture(picture), self.labels[index]
         if not self.names[index]:
-            return _stored(image, _read_map(humans[0]), label, humans[0])
-        return StoredPicture(centred_square(image), _mean(self._apart(index, image)), label)
+            return _stored(image, _read_map(humans[0]), label, humans[0], self.fit)
+        return StoredPicture(self.fit.picture(image), _mean(self._apart(index, image)), label)
 
     def by_observer(self, index: int) -> np.ndarray:
         if not self.names[index]:
@@ -277,13 +290,14 @@ class Listed(Files):
     def _apart(self, index: int, image: Image.Image) -> np.ndarray:
         picture, *humans = self.files[index]
         refuse_many_observers(len(humans), picture)
-        return _fitted_all(((_read_map(path), path) for path in humans), image)
+        return _fitted_all(((_read_map(path), path) for path in humans), image, self.fit)
 
 
-def list_folder(folder: Path) -> tuple[list[Part], list[str]]:
+def list_folder(folder: Path, fit: Fit) -> tuple[list[Part], list[str]]:
     """What `labels.csv` lists: `picture,map,label`, paths from the folder on, class indices.
 
-    With a column `observer` a picture has a row, and a map, for each of its observers.
+    Without the column `label` pictures have no class. With a column `observer` a picture has a
+    row, and a map, for each of its observers.
 
     Returns the parts, and what is wrong line by line, a file that is not there above all; of a
     picture with observers all is left out then. Raises StoredError for no such list.
@@ -297,8 +311,8 @@ def list_folder(folder: Path) -> tuple[list[Part], list[str]]:
     problems = []
     for number, row in rows:
         try:
-            picture, human = (inside(folder, row[column]) for column in _COLUMNS[:2])
-            label = class_index(row["label"])
+            picture, human = (inside(folder, row[column]) for column in _COLUMNS)
+            label = class_index(row["label"]) if "label" in row else NO_LABEL
             name = spelled_once(row["picture"])
             who = observer_of(row) if known else ""
             if not known:
@@ -325,7 +339,7 @@ def list_folder(folder: Path) -> tuple[list[Part], list[str]]:
     if not known:
         names = [()] * len(ids)
     parts: list[Part] = [
-        Listed(name, ids[some], files[some], labels[some], names[some])
+        Listed(name, ids[some], files[some], labels[some], names[some], fit)
         for name, some in in_parts(folder, len(ids))
     ]
     return parts, problems
@@ -385,8 +399,8 @@ def observer_of(row: dict[str, str]) -> str:
 
 def class_index(text: str | None) -> int:
     """A label of `labels.csv`. Raises ValueError."""
-    if not re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", text or ""):
-        raise ValueError(f"the label {str(text)[:50]!r} is no class index, a whole number")
+    if not re.fullmatch(r"\s*[+]?[0-9]{1,18}\s*", text or ""):
+        raise ValueError(f"the label {str(text)[:50]!r} is no class index, a whole number from 0")
     return int(text)
 
 
@@ -484,35 +498,29 @@ def read_grey(path: Path) -> np.ndarray:
 # --- one size ---------------------------------------------------------------------------
 
 
-def _stored(image: Image.Image, heatmap: np.ndarray, label: int, path: Path) -> StoredPicture:
-    return StoredPicture(centred_square(image), _fitted(heatmap, image, path), label)
+def _stored(
+    image: Image.Image, heatmap: np.ndarray, label: int, path: Path, fit: Fit
+) -> StoredPicture:
+    return StoredPicture(fit.picture(image), _fitted(heatmap, image, path, fit), label)
 
 
-def _fitted_all(maps: Iterable[tuple[np.ndarray, Path]], image: Image.Image) -> np.ndarray:
+def _fitted_all(
+    maps: Iterable[tuple[np.ndarray, Path]], image: Image.Image, fit: Fit
+) -> np.ndarray:
     """(map, 256, 256) float32 of maps and the files that hold them. Raises StoredError."""
-    return np.stack([_fitted(human, image, path).astype(np.float32) for human, path in maps])
+    return np.stack([_fitted(human, image, path, fit).astype(np.float32) for human, path in maps])
 
 
 def _mean(maps: np.ndarray) -> np.ndarray:
     return maps.mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
-def _fitted(heatmap: np.ndarray, image: Image.Image, path: Path) -> np.ndarray:
-    """(256, 256): a map's centred square, scaled as its picture's is. Raises StoredError."""
+def _fitted(heatmap: np.ndarray, image: Image.Image, path: Path, fit: Fit) -> np.ndarray:
+    """(256, 256): a map made a square as its picture is. Raises StoredError."""
     height, width = heatmap.shape
     if abs(width / height * image.height / image.width - 1) > _PROPORTION:
         raise StoredError(
             f"{path}: the map is {height}x{width}, its picture {image.height}x{image.width} "
             "(height x width): other proportions"
         )
-    if (width, height) == _SQUARE:
-        return heatmap
-    grey = Image.fromarray(heatmap.astype(np.float32))
-    return np.asarray(ImageOps.fit(grey, _SQUARE, Image.Resampling.BILINEAR))
-
-
-def centred_square(image: Image.Image) -> np.ndarray:
-    """(256, 256, 3) uint8: the largest square around the picture's centre, scaled."""
-    if image.size != _SQUARE:
-        image = ImageOps.fit(image, _SQUARE, Image.Resampling.BICUBIC)
-    return np.asarray(image)
+    return fit.map(heatmap)

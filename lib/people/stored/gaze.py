@@ -1,17 +1,19 @@
-"""Gaze points as human maps: `labels.csv`, `gaze.csv` and, in `gaze.json`, the blur.
+"""Gaze points as human maps: `gaze.csv` beside pictures, or a data set's own files.
 
 x runs from the left edge of the picture, y from its top edge, in pixels of the picture as its
 file holds it, upright: the centre of the first pixel is (0.5, 0.5), the last edge (width, height).
+`lib.people.stored.viewing` says how points become maps, `lib.people.stored.layouts` reads the
+files of the field's data sets.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-import sys
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +22,12 @@ from PIL import ExifTags
 from lib.base.stored_json import DamagedJson, read_json
 from lib.base.words import printable
 from lib.people.pictures import open_picture
+from lib.people.stored.fit import PAD, Fit
 from lib.people.stored.folders import (
     LABELS,
     Files,
-    centred_square,
     class_index,
+    files_below,
     in_parts,
     inside,
     names_observers,
@@ -34,86 +37,94 @@ from lib.people.stored.folders import (
     refuse_repeated,
     spelled_once,
 )
+from lib.people.stored.layouts import Layout
 from lib.people.stored.part import (
+    NO_LABEL,
     NO_OBSERVERS,
     STORED_SIZE,
+    Fixations,
     Part,
     StoredError,
     StoredPicture,
     refuse_many_observers,
 )
+from lib.people.stored.viewing import (
+    DURATIONS,
+    EXAMPLE,
+    KEEP,
+    LEAVE_OUT,
+    REFUSE,
+    Looked,
+    Viewing,
+)
 
-GAZE = "gaze.csv"
+GAZE = ("gaze.csv", "fixations.csv")
 BLUR = "gaze.json"
-_EXAMPLE = '{"sigma_pixels": 25} or {"sigma_degrees": 1, "pixels_per_degree": 35}'
-_IN_PIXELS, _IN_DEGREES = {"sigma_pixels"}, {"sigma_degrees", "pixels_per_degree"}
-_OUTSIDE = ("refuse", "leave out")
 _SAID = {"type": "object"}
 _TURNED = range(5, 9)  # EXIF orientations that exchange width and height
 
 
-@dataclass(frozen=True)
-class Blur:
-    """sigma : of the Gaussian, in pixels of the picture as its file holds it
-    outside : what becomes of points beside the picture, one of "refuse", "leave out"
-    """
-
-    sigma: float
-    outside: str = _OUTSIDE[0]
+def gaze_file(folder: Path) -> Path | None:
+    """The folder's list of points, None if it has none."""
+    return next((folder / name for name in GAZE if (folder / name).is_file()), None)
 
 
-def read_blur(path: Path) -> Blur:
-    """`gaze.json`. Raises StoredError saying what to write: there is no default blur."""
+def read_viewing(path: Path, options: Mapping[str, object]) -> Viewing:
+    """`gaze.json`, and what options say otherwise. Raises StoredError saying what to write: there
+    is no default blur."""
+    said: Mapping[str, object] = {}
     try:
         said = read_json(path, _SAID)
     except FileNotFoundError:
-        raise StoredError(
-            f"{path} is not there: it says by how much the points of {GAZE} are blurred, "
-            f"such as {_EXAMPLE}"
-        ) from None
+        if not {"sigma_pixels", "sigma_degrees"} & set(options):
+            raise StoredError(
+                f"{path} is not there: it says by how much points are blurred, such as {EXAMPLE}; "
+                "on the command line --gaze sigma_pixels=25"
+            ) from None
     except (OSError, DamagedJson) as error:
-        raise StoredError(f"{error}; it must say {_EXAMPLE}") from None
-    keys = set(said)
-    if keys - {"outside"} not in (_IN_PIXELS, _IN_DEGREES):
-        has = ascii(", ".join(sorted(keys)) or "nothing")[1:-1]
-        raise StoredError(f"{path} must say {_EXAMPLE}; has {has}")
-    numbers = [said[key] for key in sorted(keys - {"outside"})]
-    if not all(type(n) in (int, float) and 0 < n <= sys.float_info.max for n in numbers):
-        raise StoredError(f"{path}: {numbers} must be numbers above 0")
-    outside = said.get("outside", _OUTSIDE[0])
-    if outside not in _OUTSIDE:
-        raise StoredError(f"{path}: outside is {outside!r}, expected one of {', '.join(_OUTSIDE)}")
-    return Blur(math.prod(numbers), outside)
+        raise StoredError(f"{error}; it must say {EXAMPLE}") from None
+    viewing = Viewing().with_values(said, str(path)).with_values(options, "--gaze")
+    viewing.require_sigma(str(path))
+    return viewing
 
 
 _AT_ONCE = 4096  # points, for the sake of memory
 
 
-def gaze_map(points: np.ndarray, sigma: float, width: int, height: int) -> np.ndarray:
-    """Points blurred by a Gaussian, in the picture's centred square: (256, 256) float32, 0-255.
+def gaze_map(
+    points: np.ndarray, sigma: float | np.ndarray, width: int, height: int, fit: Fit | None = None
+) -> np.ndarray:
+    """Points blurred by a Gaussian, in the square that the picture becomes: (256, 256) float32,
+    0-255.
 
     points : (point, 3) x, y and weight; x and y as above, of a picture of `width` x `height`
-    sigma  : in the picture's pixels
+    sigma  : in the picture's pixels, one or across and down
+    fit    : how the picture becomes a square; its centred square if none is given
     The Gaussian's values at the pixels' centres; what it has beyond the borders is lost. The
     largest value is 255. Raises ValueError for a blur below a pixel of the result, or
     above the square.
     """
-    blurred = _blurred(_weighed(points), sigma, width, height)
+    blurred = _blurred(_weighed(points), sigma, width, height, fit or Fit())
     return _scaled(blurred, blurred.max())
 
 
 def observer_gaze_maps(
-    points: np.ndarray, owners: np.ndarray, sigma: float, width: int, height: int
+    points: np.ndarray,
+    owners: np.ndarray,
+    sigma: float | np.ndarray,
+    width: int,
+    height: int,
+    fit: Fit | None = None,
 ) -> np.ndarray:
     """The same map taken apart: (observer, 256, 256) float32, of which it is the sum.
 
     owners : (point,) whose each point is, 0 … observer - 1
     Raises ValueError as `gaze_map` does.
     """
-    points = _weighed(points)
-    highest = _blurred(points, sigma, width, height).max()
+    points, place = _weighed(points), (sigma, width, height, fit or Fit())
+    highest = _blurred(points, *place).max()
     each = (points[owners == who] for who in range(owners.max() + 1))
-    return np.stack([_scaled(_blurred(some, sigma, width, height), highest) for some in each])
+    return np.stack([_scaled(_blurred(some, *place), highest) for some in each])
 
 
 def _weighed(points: np.ndarray) -> np.ndarray:
@@ -127,175 +138,308 @@ def _scaled(blurred: np.ndarray, highest: float) -> np.ndarray:
     return (blurred / highest * 255).astype(np.float32)
 
 
-def _blurred(points: np.ndarray, sigma: float, width: int, height: int) -> np.ndarray:
-    side = min(width, height)
-    scale = STORED_SIZE / side
-    if not 1 <= sigma * scale <= STORED_SIZE:
+def _blurred(
+    points: np.ndarray, sigma: float | np.ndarray, width: int, height: int, fit: Fit
+) -> np.ndarray:
+    times, plus = fit.place(width, height)
+    spread = np.broadcast_to(sigma, 2) * times
+    if not (spread.min() >= 1 and spread.max() <= STORED_SIZE):
+        taken = "centred square" if fit.how == Fit().how else "picture"
         raise ValueError(
-            f"a sigma of {sigma:g} pixels is {sigma * scale:.3g} of the {STORED_SIZE} to which "
-            f"the picture's centred square ({side} pixels) is scaled: expected 1 to {STORED_SIZE}"
+            f"a sigma of {np.max(sigma):g} pixels is {spread.max():.3g} of the {STORED_SIZE} to "
+            f"which the {taken} ({width} x {height} in all) is scaled: expected 1 to {STORED_SIZE}"
         )
-    x = (points[:, 0] - (width - side) / 2) * scale
-    y = (points[:, 1] - (height - side) / 2) * scale
+    at = points[:, :2] * times + plus
     centres = np.arange(STORED_SIZE) + 0.5
     weights = points[:, 2]
     blurred = np.zeros((STORED_SIZE, STORED_SIZE))
     for start in range(0, len(points), _AT_ONCE):
         some = slice(start, start + _AT_ONCE)
-        rows, columns = (
-            np.exp(((centres[:, None] - at[some]) / (sigma * scale)) ** 2 / -2) for at in (y, x)
+        columns, rows = (
+            np.exp(((centres[:, None] - at[some, axis]) / spread[axis]) ** 2 / -2)
+            for axis in (0, 1)
         )
         blurred += (rows * weights[some]) @ columns.T
-    return blurred
+    if fit.how != PAD:
+        return blurred
+    left, top, across, down = fit.window(width, height)
+    inside_picture = np.zeros_like(blurred)  # nobody can look at a bar
+    window = np.s_[top : top + down, left : left + across]
+    inside_picture[window] = blurred[window]
+    return inside_picture
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One picture's fixations that make its map, and how many lie beside it.
+
+    points : (fixation, 3) x, y in pixels of the file, and weight
+    who    : (fixation,) names, empty where they are not known
+    beside : fixations beside the picture's file
+    size   : of the file, width and height
+    """
+
+    points: np.ndarray
+    who: np.ndarray
+    beside: int
+    size: tuple[int, int]
 
 
 class Gazed(Files):
-    """Pictures, a class index of each, and where people looked: (point, 3) x, y, weight.
+    """Pictures, and where people looked at each.
 
-    outside : how many points beside each picture were left out
-    looked  : (point,) whose each point is, by name; empty where observers are not known
+    viewing : how points become maps
+    fit     : how pictures become squares
     """
 
-    def __init__(
-        self,
-        name: str,
-        ids: Sequence[str],
-        files: Sequence[tuple[Path, ...]],
-        labels: Sequence[int],
-        points: Sequence[np.ndarray],
-        outside: Sequence[int],
-        looked: Sequence[np.ndarray],
-        sigma: float,
-    ):
-        super().__init__(name, ids, files)
-        self.labels, self.points, self.outside, self.sigma = labels, points, outside, sigma
-        self.looked = looked
+    def __init__(self, name: str, looked: Sequence[Looked], viewing: Viewing, fit: Fit):
+        super().__init__(name, [each.name for each in looked], [(e.picture,) for e in looked], fit)
+        self.looked, self.viewing = looked, viewing
+        self._seen = cache(self._counted)
+
+    @property
+    def labels(self) -> list[int]:
+        return [each.label for each in self.looked]
+
+    @property
+    def without_labels(self) -> bool:
+        return all(label == NO_LABEL for label in self.labels)
 
     def digest(self) -> str:
         points = hashlib.sha256()
-        for some in self.points:
-            points.update(f"{len(some)} ".encode() + some.tobytes())
-        return f"{super().digest()} {[*self.labels]} {points.hexdigest()} {self.sigma}"
+        for each in self.looked:
+            points.update(f"{len(each.points)} ".encode() + each.points.tobytes())
+            points.update(np.asarray(each.order, np.int64).tobytes())
+        made = sorted(self.viewing.facts.items())
+        return f"{super().digest()} {self.labels} {points.hexdigest()} {made}"
 
     def observers(self, index: int) -> Sequence[str]:
-        return tuple(np.unique(self.looked[index]).tolist())
+        return tuple(np.unique(self._seen(index).who).tolist())
 
     def observers_digest(self) -> str:
-        names = hashlib.sha256(repr([some.tolist() for some in self.looked]).encode())
+        names = hashlib.sha256(repr([each.who.tolist() for each in self.looked]).encode())
         return f"{self.digest()} {names.hexdigest()}"
 
+    def fixations(self, index: int) -> Fixations:
+        seen = self._read(self._seen, index)
+        times, plus = self.fit.place(*seen.size)
+        _, owners = np.unique(seen.who, return_inverse=True)
+        at = seen.points[:, :2] * times + plus
+        beside = seen.beside * (self.viewing.outside != KEEP)
+        return Fixations(at, seen.points[:, 2], owners.astype(np.int64), beside)
+
+    def _counted(self, index: int) -> _Seen:
+        """Raises StoredError for a point beside its picture where that is refused."""
+        looked = self.looked[index]
+        size = read_listed_picture(looked.picture).size
+        points, counts = self.viewing.points(looked, *size)
+        who = looked.who[counts] if len(looked.who) else looked.who
+        within = ((points[:, :2] >= 0) & (points[:, :2] <= size)).all(axis=1)
+        beside = int((~within).sum())
+        if beside and self.viewing.outside == REFUSE:
+            x, y, _ = points[~within][0]
+            raise StoredError(f"{self.where(index)}: {_beside(x, y, looked.name, size)}")
+        if self.viewing.outside == LEAVE_OUT:
+            points, who = points[within], who[within] if len(who) else who
+        if not len(points):
+            raise StoredError(
+                f"{self.where(index)} has no fixation left: {len(looked.points)} were recorded, "
+                f"{(~counts).sum()} of them first ones that are left out, {beside} beside it"
+            )
+        return _Seen(points, who, beside, size)
+
     def one(self, index: int) -> StoredPicture:
+        seen = self._seen(index)
         image = read_listed_picture(self.files[index][0])
-        human = self._blurred(gaze_map, index, self.sigma, *image.size)
-        return StoredPicture(centred_square(image), human, self.labels[index])
+        human = self._blurred(gaze_map, index, seen)
+        return StoredPicture(self.fit.picture(image), human, self.looked[index].label)
 
     def by_observer(self, index: int) -> np.ndarray:
-        names, owners = np.unique(self.looked[index], return_inverse=True)
+        seen = self._seen(index)
+        names, owners = np.unique(seen.who, return_inverse=True)
         if not len(names):
             return NO_OBSERVERS
-        refuse_many_observers(len(names), f"{GAZE}, {self.ids[index]}")
-        size = read_listed_picture(self.files[index][0]).size
-        return self._blurred(observer_gaze_maps, index, owners, self.sigma, *size)
+        refuse_many_observers(len(names), self.where(index))
+        return self._blurred(observer_gaze_maps, index, seen, owners)
 
-    def _blurred(self, how: Callable[..., np.ndarray], index: int, *given: object) -> np.ndarray:
+    def _blurred(
+        self, how: Callable[..., np.ndarray], index: int, seen: _Seen, *owners: np.ndarray
+    ) -> np.ndarray:
         try:
-            return how(self.points[index], *given)
+            sigma = self.viewing.sigma(*seen.size)
+            return how(seen.points, *owners, sigma, *seen.size, self.fit)
         except ValueError as error:
-            raise StoredError(f"{self.where(index)}: {error}; change {BLUR}") from None
+            raise StoredError(f"{self.where(index)}: {error}; change {BLUR}, or --gaze") from None
 
 
-def list_gaze(folder: Path) -> tuple[list[Part], list[str]]:
-    """Pictures of `labels.csv` (`picture,label`) with their points of `gaze.csv`.
+def list_data_set(
+    folder: Path, layout: Layout, options: Mapping[str, object], fit: Fit
+) -> tuple[list[Part], list[str]]:
+    """The pictures of a data set that have fixations, in the layout of its authors.
 
-    `gaze.csv`: `file,x,y`, and perhaps `duration`, the points' weight, in any one unit. A
-    picture of which a row is wrong is left out whole: the others' map would be another one.
-    Returns the parts, and what is wrong row by row. Raises StoredError for what concerns all.
+    Returns the parts, and what is wrong. Raises StoredError for what concerns all.
     """
-    if not (folder / LABELS).is_file():
-        raise StoredError(
-            f"{folder} has {GAZE} and lacks {LABELS}: the columns picture,label, a row a picture"
-        )
-    blur = read_blur(folder / BLUR)
+    viewing = layout.viewing.with_values(options, "--gaze")
+    viewing.require_sigma("--gaze")
+    looked, problems = layout.read(folder)
+    return _in_parts(folder, looked, viewing, fit), problems
+
+
+def _in_parts(folder: Path, looked: Sequence[Looked], viewing: Viewing, fit: Fit) -> list[Part]:
+    return [Gazed(name, looked[some], viewing, fit) for name, some in in_parts(folder, len(looked))]
+
+
+def list_gaze(
+    folder: Path, options: Mapping[str, object], fit: Fit
+) -> tuple[list[Part], list[str]]:
+    """Pictures with the points of `gaze.csv`, or `fixations.csv`.
+
+    The list of points: `file,x,y`, and perhaps `duration`, a point's weight in any one unit, and
+    `observer`. Pictures are those of `labels.csv` (`picture`, and perhaps `label`) or, without
+    that, all that the points name. A picture of which a row is wrong is left out whole: the
+    others' map would be another one. Returns the parts, and what is wrong row by row. Raises
+    StoredError for what concerns all.
+    """
+    viewing = read_viewing(folder / BLUR, options)
     problems: list[str] = []
+    points = gaze_file(folder)
+    if points is None:
+        raise StoredError(f"{folder} has none of {', '.join(GAZE)}, a list of file,x,y")
+    if (folder / LABELS).is_file():
+        listed = _listed(folder, problems)
+    else:
+        listed = _named(folder, points)
+    found = _Points(viewing, points.name)
+    found.read(points, {name: path for name, (path, *_) in listed.items()}, problems)
+    looked = []
+    for name, (path, label, line) in listed.items():
+        if name in found.damaged:
+            continue
+        if not found.rows[name]:
+            where = LABELS if (folder / LABELS).is_file() else points.name
+            beside = f", but {found.outside[name]} outside of it" * bool(found.outside[name])
+            problems.append(f"{where}, line {line}: {points.name} has no point for {name}{beside}")
+            continue
+        rows = found.rows[name] + found.beside[name] * (viewing.outside == LEAVE_OUT)
+        looked.append(_looked(name, path, rows, label))
+    return _in_parts(folder, looked, viewing, fit), problems
+
+
+def _looked(name: str, path: Path, rows: Sequence[_Row], label: int) -> Looked:
+    points = np.array([row[:3] for row in rows], np.float64)
+    who = [row[3] for row in rows]
+    count: dict[str, int] = defaultdict(int)
+    order = np.zeros(len(rows), np.int64)
+    for place in np.argsort([row[4] for row in rows], kind="stable"):
+        order[place] = count[who[place]]
+        count[who[place]] += 1
+    names = np.array(who, str) if all(who) else np.array([], str)
+    return Looked(name, path, points, names, order, label)
+
+
+_Row = tuple[float, float, float, str, int]  # x, y, duration, observer, line
+
+
+def _listed(folder: Path, problems: list[str]) -> dict[str, tuple[Path, int, int]]:
+    """{picture of `labels.csv`: its file, class index, line}; adds to the problems."""
     lines: dict[str, int] = {}
-    listed: dict[str, tuple[Path, int]] = {}
-    for number, row in read_rows(folder / LABELS, ("picture", "label")):
+    listed: dict[str, tuple[Path, int, int]] = {}
+    for number, row in read_rows(folder / LABELS, ("picture",)):
         try:
-            path, label = inside(folder, row["picture"]), class_index(row["label"])
+            path = inside(folder, row["picture"])
+            label = class_index(row["label"]) if "label" in row else NO_LABEL
             if row.get("map"):
                 raise ValueError(
-                    f"names the map {printable(row['map'])}, and {GAZE} makes the maps: leave the "
-                    "column empty, or keep the points elsewhere"
+                    f"names the map {printable(row['map'])}, and {gaze_file(folder).name} makes "
+                    "the maps: leave the column empty, or keep the points elsewhere"
                 )
             row["picture"] = spelled_once(row["picture"])
             refuse_repeated(lines, row["picture"], number)
         except (ValueError, TypeError) as error:
             problems.append(f"{LABELS}, line {number}: {error}")
         else:
-            listed[row["picture"]] = path, label
-    pictures = {name: path for name, (path, _) in listed.items()}
-    points, outside, damaged = _points(folder, pictures, blur, problems)
-    for name in listed:
-        if name not in points and name not in damaged:
-            beside = f", but {outside[name]} outside of it" * bool(outside[name])
-            problems.append(f"{LABELS}, line {lines[name]}: {GAZE} has no point for {name}{beside}")
-    names = [name for name in listed if name in points and name not in damaged]
-    paths = [(pictures[name],) for name in names]
-    labels = [listed[name][1] for name in names]
-    arrays = [np.array([point[:3] for point in points[name]], np.float64) for name in names]
-    looked = [np.array([who for *_, who in points[name] if who], str) for name in names]
-    beside = [outside[name] for name in names]
-    parts: list[Part] = [
-        Gazed(
-            part, names[some], paths[some], labels[some], arrays[some], beside[some], looked[some],
-            blur.sigma,
-        )
-        for part, some in in_parts(folder, len(names))
-    ]  # fmt: skip
-    return parts, problems
+            listed[row["picture"]] = path, label, number
+    return listed
 
 
-_Point = tuple[float, float, float, str]  # x, y, weight, observer
-
-
-def _points(
-    folder: Path, pictures: dict[str, Path], blur: Blur, problems: list[str]
-) -> tuple[dict[str, list[_Point]], Counter[str], set[str]]:
-    """{picture: its points}, {picture: how many were left out beside it}, and pictures of which
-    a row is wrong; adds to the problems."""
-    points: dict[str, list[_Point]] = {}
-    sizes: dict[str, tuple[int, int] | None] = {}
-    outside: Counter[str] = Counter()
-    damaged: set[str] = set()
-    rows = read_rows(folder / GAZE, ("file", "x", "y"))
-    known = names_observers(rows)
-    for number, row in rows:
+def _named(folder: Path, points: Path) -> dict[str, tuple[Path, int, int]]:
+    """{picture that the points name: its file, no class, line}; the file may lie in a subfolder
+    if its name is there once. A name without a file is left to the reader of the points."""
+    found: dict[str, tuple[Path, int, int]] = {}
+    below: dict[str, list[Path]] = defaultdict(list)
+    for path in files_below(folder)[0]:
+        below[path.name].append(path)
+    for number, row in read_rows(points, ("file", "x", "y")):
         name = spelled_once(row["file"] or "")
-        try:
-            if name not in pictures:
-                raise ValueError(f"{printable(name)} is not (rightly) listed in {LABELS}")
-            weight = _number(row, "duration") if "duration" in row else 1.0
-            if weight <= 0:
-                raise ValueError(f"a duration of {weight:g}, expected more than 0")
-            who = observer_of(row) if known else ""
-            x, y = _number(row, "x"), _number(row, "y")
-            if name not in sizes:
-                sizes[name] = _upright_size(pictures[name])
-            if not _is_within(x, y, sizes[name]):
-                if blur.outside == "leave out":
-                    outside[name] += 1
-                    continue
-                width, height = sizes[name]
-                raise ValueError(
-                    f"({x:g}, {y:g}) lies outside of {name}, which is {width} wide and {height} "
-                    f'high; such points are left out by "outside": "leave out" in {BLUR}'
-                )
-        except (ValueError, TypeError) as error:
-            problems.append(f"{GAZE}, line {number}: {error}")
-            damaged.add(name)
+        if name in found:
             continue
-        points.setdefault(name, []).append((x, y, weight, who))
-    return points, outside, damaged
+        text = name
+        if "/" not in name and len(below[name]) == 1:
+            text = below[name][0].relative_to(folder).as_posix()
+        try:
+            found[name] = inside(folder, text), NO_LABEL, number
+        except ValueError:
+            continue
+    return found
+
+
+class _Points:
+    """A list of points, read row by row.
+
+    rows, beside : {picture: its points, and those beside it}
+    outside : {picture: how many lie beside it}
+    damaged : pictures of which a row is wrong
+    """
+
+    def __init__(self, viewing: Viewing, name: str):
+        self._viewing, self._name = viewing, name
+        self.rows: dict[str, list[_Row]] = defaultdict(list)
+        self.beside: dict[str, list[_Row]] = defaultdict(list)
+        self.outside: dict[str, int] = defaultdict(int)
+        self.damaged: set[str] = set()
+
+    def read(self, path: Path, pictures: Mapping[str, Path], problems: list[str]) -> None:
+        """pictures : {name: file}; adds to the problems. Raises StoredError."""
+        sizes: dict[str, tuple[int, int] | None] = {}
+        listed = (path.parent / LABELS).is_file()
+        rows = read_rows(path, ("file", "x", "y"))
+        known = names_observers(rows)
+        for number, row in rows:
+            name = spelled_once(row["file"] or "")
+            try:
+                if name not in pictures:
+                    raise ValueError(
+                        f"{printable(name)} is not (rightly) listed in {LABELS}"
+                        if listed
+                        else f"{printable(name)} is no picture below the folder, or several are"
+                    )
+                weight = _number(row, "duration") if "duration" in row else 1.0
+                if weight <= 0 and self._viewing.weigh == DURATIONS:
+                    raise ValueError(f"a duration of {weight:g}, expected more than 0")
+                who = observer_of(row) if known else ""
+                at = _number(row, "x"), _number(row, "y")
+                if name not in sizes:
+                    sizes[name] = _upright_size(pictures[name])
+                point = *at, weight, who, number
+                if _is_within(self._viewing, *at, sizes[name]):
+                    self.rows[name].append(point)
+                elif self._viewing.outside == REFUSE:
+                    raise ValueError(_beside(*at, name, sizes[name]))
+                else:
+                    self.outside[name] += 1
+                    kept = self.rows if self._viewing.outside == KEEP else self.beside
+                    kept[name].append(point)
+            except (ValueError, TypeError) as error:
+                problems.append(f"{self._name}, line {number}: {error}")
+                self.damaged.add(name)
+
+
+def _beside(x: float, y: float, name: str, size: Sequence[int]) -> str:
+    width, height = size
+    return (
+        f"({x:g}, {y:g}) lies outside of {name}, which is {width} wide and {height} high; such "
+        f'points are left out by "outside": "leave out" in {BLUR}'
+    )
 
 
 def _number(row: dict[str, str], column: str) -> float:
@@ -308,9 +452,13 @@ def _number(row: dict[str, str], column: str) -> float:
     return value
 
 
-def _is_within(x: float, y: float, size: Iterable[int] | None) -> bool:
+def _is_within(viewing: Viewing, x: float, y: float, size: Iterable[int] | None) -> bool:
     """Whether a point lies in the picture; of an unreadable one that is said when it is read."""
-    return size is None or all(0 <= at <= end for at, end in zip((x, y), size, strict=True))
+    if size is None:
+        return True
+    times, plus = viewing.placement(*size)
+    at = np.array([x, y]) * times + plus
+    return bool(((at >= 0) & (at <= tuple(size))).all())
 
 
 def _upright_size(path: Path) -> tuple[int, int] | None:

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,6 +35,26 @@ class StoredPicture:
     image: np.ndarray
     heatmap: np.ndarray
     label: int
+
+
+class Fixations(NamedTuple):
+    """Where people looked at an image, in the square that it becomes.
+
+    at      : (fixation, 2) float64 x, y in pixels of the 256 x 256 square, which they may leave
+    weights : (fixation,) float64, by which they make the human map
+    owners  : (fixation,) int64, whose each is, from 0; empty where observers are not known
+    outside : fixations beside the image's file that were left out
+    """
+
+    at: np.ndarray
+    weights: np.ndarray
+    owners: np.ndarray
+    outside: int
+
+    @property
+    def beside(self) -> int:
+        """Those beside the square."""
+        return int((~((self.at >= 0) & (self.at <= STORED_SIZE)).all(axis=1)).sum())
 
 
 class Part(ABC):
@@ -65,6 +86,11 @@ class Part(ABC):
     def read(self, indices: Sequence[int]) -> Iterator[StoredPicture | StoredError]:
         """These pictures, decoded; in the place of one that cannot be read, why."""
 
+    @property
+    def without_labels(self) -> bool:
+        """Whether it is known, before any picture is read, that none has a class."""
+        return False
+
     def observers(self, index: int) -> Sequence[str]:
         """The names of those whose maps `observer_maps` gives, in its order; () for none."""
         return ()
@@ -77,6 +103,10 @@ class Part(ABC):
         the file.
         """
         return NO_OBSERVERS
+
+    def fixations(self, index: int) -> Fixations | None:
+        """Where people looked, None where only maps are stored. Raises StoredError."""
+        return None
 
     def observers_digest(self) -> str:
         """Changes with anything of which `observer_maps` are made."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
@@ -51,6 +51,23 @@ class Looked:
     who: np.ndarray
     order: np.ndarray
     label: int = NO_LABEL
+
+
+def read_options(pairs: Sequence[str]) -> dict[str, object]:
+    """{field: value} of texts such as "sigma_pixels=25". Raises StoredError."""
+    said: dict[str, object] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        name, text = name.strip(), text.strip()
+        if not equals or not name or name in said:
+            raise StoredError(
+                f"--gaze takes KEY=VALUE, each key once, such as sigma_pixels=25; got {pair!r:.60}"
+            )
+        try:
+            said[name] = float(text)
+        except ValueError:
+            said[name] = text
+    return said
 
 
 @dataclass(frozen=True)
@@ -163,12 +180,10 @@ def _read(name: str, value: object, where: str) -> object:
                 f"{where}: screen is {value!r:.60}, expected width and height, such as 1680x1050"
             )
         return sides
-    try:
-        number = float(value) if not isinstance(value, bool) else math.nan
-    except (TypeError, ValueError):
-        number = math.nan
+    plain = type(value) in (int, float) and abs(value) <= sys.float_info.max
+    number = value if plain else math.nan
     if name == "skip_first":
-        if not 0 <= number <= _MOST or number != int(number):
+        if not 0 <= number <= _MOST or number != int(number):  # NaN is not between
             raise StoredError(f"{where}: skip_first is {value!r:.60}, expected a whole number")
         return int(number)
     if not 0 < number <= sys.float_info.max:
