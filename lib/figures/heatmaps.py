@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
 
@@ -41,11 +42,14 @@ def plot_heatmap_rows(
     rows: Mapping[str, np.ndarray],
     column_titles: Sequence[str] = (),
     title: str = "",
+    points: Sequence[np.ndarray] = (),
 ) -> Figure:
     """Pictures in the first row, then one row of overlaid maps per entry.
 
     pictures : (image, height, width, 3) uint8
     rows     : row label -> (image, height, width) maps
+    points   : per image (fixation, 2) x, y in its pixels, drawn on the picture; those beside it
+               are not
     """
     count, height = len(pictures), len(rows) + 1
     beside = 2.8 if height > 8 else 1.1  # labels lie there where there are many rows
@@ -56,6 +60,8 @@ def plot_heatmap_rows(
         axes[0, column].imshow(picture)
         if len(column_titles):
             axes[0, column].set_title(column_titles[column], fontsize=7)
+        if len(points):
+            draw_points(axes[0, column], points[column], picture.shape[:2])
         for line, maps in enumerate(rows.values(), 1):
             axes[line, column].imshow(overlay(picture, maps[column]))
     for ax in axes.flat:
@@ -68,6 +74,16 @@ def plot_heatmap_rows(
     draw_map_scale(fig, axes[1:] if len(rows) else axes, min(0.6, 4 / height))
     fig.suptitle(title)
     return fig
+
+
+def draw_points(ax: Axes, points: np.ndarray, sides: tuple[int, int], **marks: object) -> None:
+    """Fixations on a picture of these sides (height, width)."""
+    height, width = sides
+    within = ((points >= 0) & (points <= (width, height))).all(axis=1)
+    x, y = points[within].T - 0.5  # the centre of the first pixel is (0.5, 0.5), drawn at (0, 0)
+    marks = {"s": 5, "c": "#E69F00", "edgecolors": "black", "linewidths": 0.3} | marks
+    ax.scatter(x, y, **marks)
+    ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
 
 
 def draw_map_scale(fig: Figure, axes: np.ndarray, share: float) -> None:

@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "feature_concepts": ["Concepts", "factorised"],
     "forward": ["HeadPass", "enlarge", "head_pass", "is_constant"],
     "live": ["LiveModel", "live_maps"],
-    "placed": ["heatmaps"],
+    "placed": ["answers", "heatmaps"],
     "methods": ["ALL_METHODS", "CamMethod", "METHODS", "PUBLISHED_METHODS", "grad_cam_variant"],
     "threshold_grad_cam": ["ThresholdGradCAM"],
 })  # fmt: skip

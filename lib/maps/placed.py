@@ -12,6 +12,13 @@ from lib.networks.models import StudyModel
 
 
 @torch.no_grad()
+def answers(model: StudyModel, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The class that a model predicts for some pictures, and its probability: (image,) each."""
+    best = model(model.prepare(pictures)).softmax(dim=-1).max(dim=-1)
+    return best.indices.cpu().numpy(), best.values.cpu().numpy()
+
+
+@torch.no_grad()
 def heatmaps(
     model: StudyModel,
     pictures: np.ndarray,

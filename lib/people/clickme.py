@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.base.geometry import DELIVERED_SIZE
-from lib.people.human_maps import published_human_maps, truncated_resize
+from lib.base.geometry import DELIVERED_SIZE, WHOLE
+from lib.people.human_maps import human_maps, published_human_maps, truncated_resize
 from lib.people.listing import Chosen, Listing
+from lib.people.protocols import PROTOCOLS
 from lib.people.stored import StoredError, StoredPicture
 from lib.people.stored.part import NO_LABEL
 
@@ -45,6 +46,10 @@ class ClickMeBatch:
     def human_maps(self) -> Tensor:
         """(image, 224, 224) float32 on the stored scale, in the published reading."""
         return published_human_maps(self.stored_maps)
+
+    def human_maps_by(self, protocol: str) -> Tensor:
+        """The same in any reading, of whole pictures."""
+        return human_maps(self.stored_maps, PROTOCOLS[protocol], WHOLE)
 
 
 class Observed(NamedTuple):

@@ -7,13 +7,14 @@ Public names: those below, imported on first use.
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    "choices": ["Choices", "TARGETS"],
-    "exhibits": ["Exhibit", "exhibit", "held_out"],
+    "choices": ["Choices"],
+    "exhibits": ["Exhibit", "Looks", "evidence_titles", "exhibit", "held_out", "looks",
+        "picture_titles"],
     "extension": ["ExtensionError", "load_extension"],
     "inputs": ["Inputs", "MissingInputs"],
     "outputs": ["provenance", "saved_provenance", "save_table", "write_result"],
     "own_rows": ["add_method", "add_model"],
     "places": ["Places"],
-    "profiles": ["PROFILES", "Profile"],
+    "profiles": ["PROFILES", "Profile", "TARGETS"],
     "study": ["Study"],
 })  # fmt: skip

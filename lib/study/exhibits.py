@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
+from lib.base.geometry import DELIVERED_SIZE
 from lib.base.paths import PHOTOGRAPHS
+from lib.maps.placed import answers
+from lib.networks.models import StudyModel
 from lib.people.clickme import ClickMeBatch
 from lib.people.photographs import photographs
 from lib.people.stored import StoredError
+from lib.people.stored.part import NO_LABEL, STORED_SIZE
 from lib.study.study import Study
 
 
@@ -42,6 +47,39 @@ def held_out(study: Study, count: int) -> ClickMeBatch:
     raise StoredError("no picture of the study can be read")
 
 
+@dataclass(frozen=True)
+class Looks:
+    """Pictures of a study with where people looked at them.
+
+    batch  : the pictures, as `held_out` gives them
+    points : per picture (fixation, 2) x, y in its 224 x 224 pixels; empty where only maps are known
+    owners : per picture (fixation,) whose each is; empty where observers are not known
+    """
+
+    batch: ClickMeBatch
+    points: list[np.ndarray]
+    owners: list[np.ndarray]
+
+
+def looks(study: Study, count: int) -> Looks:
+    """The same pictures as `held_out`, with their fixations. Raises StoredError."""
+    batch = held_out(study, count)
+    wanted, found = set(batch.image_ids), {}
+    for limit in (count, 4 * count, 0):
+        fixated = study.clickme(limit=limit).fixated()
+        found |= {f.image_id: f for f in fixated if f.image_id in wanted}
+        if len(found) == len(wanted) or not found:
+            break
+    none = np.zeros((0, 2)), np.zeros(0, np.int64)
+    some = [found.get(name) for name in batch.image_ids]
+    scale = DELIVERED_SIZE / STORED_SIZE
+    return Looks(
+        batch,
+        [none[0] if each is None else each.points * scale for each in some],
+        [none[1] if each is None else each.owners for each in some],
+    )
+
+
 def exhibit(study: Study, count: int = 10) -> Exhibit:
     """What Figures 5 and 6 show: photographs, or the demo's held-out pictures."""
     if study.choices.profile.photographs == "photographs":
@@ -49,6 +87,28 @@ def exhibit(study: Study, count: int = 10) -> Exhibit:
         credits = "; ".join(f"{p.name}: {p.attribution}" for p in found)
         return Exhibit(np.stack([p.pixels for p in found]), None, [p.name for p in found], credits)
     batch = held_out(study, count)
+    targets = study.choices.asked(batch.labels)
+    return Exhibit(batch.pictures, targets, picture_titles(study, batch))
+
+
+def picture_titles(study: Study, batch: ClickMeBatch) -> list[str]:
+    """What pictures show: the class of each, or its name where nobody told its class."""
     names = study.networks.class_names()
-    titles = [names[label] for label in batch.labels]
-    return Exhibit(batch.pictures, batch.labels, titles)
+    return [
+        names[label] if label != NO_LABEL else Path(name).stem
+        for label, name in zip(batch.labels, batch.image_ids, strict=True)
+    ]
+
+
+def evidence_titles(
+    study: Study, model: StudyModel, pictures: np.ndarray, targets: Tensor | None
+) -> list[str]:
+    """The class whose evidence a model's maps show: the one that is asked for, or predicted."""
+    names = study.networks.class_names()
+    if targets is not None:
+        return [names[label] for label in targets]
+    classes, shares = answers(model, pictures)
+    return [
+        f"{names[best].split(',')[0]}, {share:.0%}"
+        for best, share in zip(classes, shares, strict=True)
+    ]

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from scipy.signal import convolve2d
 from scipy.stats import rankdata, spearmanr
 from stand_ins import EIGHT
+from torch.nn import functional as F
 
+from lib.base.geometry import WHOLE, Preprocessing
 from lib.base.tables import UnknownName
 from lib.networks.backbones import BACKBONES
 from lib.networks.preprocessing import resize_pictures
@@ -43,6 +45,16 @@ def test_the_tables_hold_the_published_the_corrected_and_each_mend_alone():
     assert Study.from_profile("demo").choices.protocols == DEFAULT_PROTOCOLS
     with pytest.raises(UnknownName, match=r"Did you mean 'published\+blur'"):
         Study.from_profile("demo", protocols=["published+blurr"])
+
+
+def test_gaze_is_not_blurred_a_second_time(stored):
+    """Bilinear to 224 by half-pixel centres, as torch does it; then the crop of the network."""
+    plain = F.interpolate(stored[:, None].float(), size=(224, 224), mode="bilinear")[:, 0]
+    found = human_maps(stored, PROTOCOLS["gaze"], WHOLE)
+    assert (found - plain).abs().max() < 1e-3
+    geometry = Preprocessing(resize=256, crop=224)
+    large = F.interpolate(plain[:, None], size=(256, 256), mode="bilinear")[:, :, 16:240, 16:240]
+    assert (human_maps(stored, PROTOCOLS["gaze"], geometry) - large[:, 0]).abs().max() < 1e-3
 
 
 # --- pictures ----------------------------------------------------------------------------

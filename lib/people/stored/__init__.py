@@ -1,5 +1,5 @@
-"""Where pictures, human maps and labels lie: ClickMe's shards, `.npz` files, a plain folder, a
-data set of gaze as its authors distribute it.
+"""Where pictures, human maps and labels lie: ClickMe's shards, `.npz` files, a plain folder,
+a data set of gaze as its authors distribute it.
 
 A `Part` is what is scored and kept at once: a shard, or so many files of a folder.
 Nothing here needs torch.

@@ -1,0 +1,106 @@
+"""A network's agreement with people beside people's agreement with one another, on one scale."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from lib.maps.methods import METHODS
+from lib.networks.backbones import BACKBONES
+from lib.people.protocols import PROTOCOLS
+from lib.scores.ceiling import Ceilings
+from lib.scores.controls import control_labels
+from lib.study.choices import Choices
+from lib.study.rules import RULES
+
+NETWORK, CONTROL, PEOPLE = "network", "control", "people"
+_KINDS = (PEOPLE, CONTROL, NETWORK)
+COLUMNS = ["protocol", "reading", "kind", "label", "rho", "low", "high", "n", "above_control"]
+
+
+def scores_beside_people(
+    choices: Choices, summary: pd.DataFrame, controls: pd.DataFrame, ceilings: Ceilings
+) -> pd.DataFrame:
+    """Mean Spearman's rho of networks, of controls and of people, a row each: `COLUMNS`.
+
+    summary  : as `lib.scores.results.beside_controls` makes it
+    controls : as `summarise_controls` makes them
+
+    kind : "network", a model and method with the human map; "control", a map that no network
+           made; "people", parts of the observers with one another
+    low, high : 95 % interval over images; n : images
+    above_control : of a network, that it surely lies above the strongest control
+
+    A network's and a control's map are compared with the map of all observers, one person's with
+    that of all others. "as many other people" is the human ceiling: what another group of this
+    size would reach, raised from halves by Spearman and Brown.
+    """
+    rows = []
+    for (protocol, reading), _ in controls.groupby(["protocol", "reading"], sort=False):
+        read = {
+            b.key
+            for b in choices.backbones
+            if PROTOCOLS[protocol].reading_name(b.preprocessing) == reading
+        }
+        place = {"protocol": protocol, "reading": reading}
+        here = summary[(summary.protocol == protocol) & summary.backbone.isin(read)]
+        several = here.groupby(["backbone", "dcls"]).ngroups > 1
+        for row in here.itertuples():
+            label = METHODS[row.method].label
+            if several:
+                label = f"{BACKBONES[row.backbone].titled(row.dcls)}, {label}"
+            found = _row(place, NETWORK, label, row.raw, row.raw_low, row.raw_high, row.n)
+            rows.append(found | {"above_control": row.above_control})
+        those = controls[(controls.protocol == protocol) & (controls.reading == reading)]
+        rows += [
+            _row(place, CONTROL, control_labels().get(c.control, c.control), c.raw, c.raw_low,
+                 c.raw_high, c.n)
+            for c in those.itertuples()
+        ]  # fmt: skip
+        ceiling = ceilings.read(protocol, reading)
+        for label, found in (
+            ("one person with all others", ceiling.one_against_rest),
+            ("one half of the people with the other", ceiling.split_half),
+        ):
+            rows.append(_row(place, PEOPLE, label, found.mean, found.low, found.high, found.n))
+        rows.append(
+            _row(place, PEOPLE, "as many other people (the ceiling)", ceiling.value, ceiling.low,
+                 ceiling.high, ceiling.pictures)
+        )  # fmt: skip
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    return table[table.rho.notna()].reset_index(drop=True)
+
+
+def in_sentences(table: pd.DataFrame) -> list[str]:
+    """What a table of `scores_beside_people` shows, of one protocol and reading, in words."""
+    of = {kind: table[table.kind == kind].sort_values("rho") for kind in _KINDS}
+    said = []
+    people, controls, networks = (of[kind] for kind in _KINDS)
+    if len(people):
+        told = "; ".join(f"{row.label}: {_rho(row)}" for row in people.itertuples())
+        said.append(f"How well people agree with one another, mean Spearman ρ: {told}.")
+    if len(controls):
+        best = controls.iloc[-1]
+        said.append(f"The best map that looks at no image, {best.label}, reaches {_rho(best)}.")
+    if len(networks):
+        best, many = networks.iloc[-1], len(networks)
+        which = f"The best of {many} maps of networks" if many > 1 else "The network's map"
+        said.append(f"{which}, {best.label}, reaches {_rho(best)}.")
+    if len(networks) and len(controls):
+        above, fewest = int(networks.above_control.sum()), networks.n.min()
+        if fewest < RULES.fewest_images:
+            said.append(
+                f"{fewest} images decide nothing: {RULES.fewest_images} are the fewest of which "
+                "this study says that a network lies above such a map, or does not."
+            )
+        else:
+            surely = f"{above} of {many} surely lie" if above else "None of them surely lies"
+            said.append(f"{surely} above it.")
+    return said
+
+
+def _rho(row: tuple | pd.Series) -> str:
+    return f"{row.rho:.2f} [{row.low:.2f}, {row.high:.2f}]"
+
+
+def _row(place: dict, kind: str, label: str, rho: float, low: float, high: float, n: int) -> dict:
+    return place | {"kind": kind, "label": label, "rho": rho, "low": low, "high": high, "n": n}
