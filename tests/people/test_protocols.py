@@ -39,7 +39,7 @@ def test_the_tables_hold_the_published_the_corrected_and_each_mend_alone():
     for mend in MENDS:
         assert PROTOCOLS[f"published+{mend}"].mends == {mend}
     settling = [key for key, protocol in PROTOCOLS.items() if protocol.settles]
-    assert settling == ["corrected", "published+ties"]
+    assert settling == ["corrected", "gaze", "published+ties"]
     assert Study.from_profile("demo").choices.protocols == DEFAULT_PROTOCOLS
     with pytest.raises(UnknownName, match=r"Did you mean 'published\+blur'"):
         Study.from_profile("demo", protocols=["published+blurr"])

@@ -64,7 +64,7 @@ def test_an_absent_device_is_named():
 
 
 def test_unknown_names_without_a_near_one_list_all():
-    with pytest.raises(UnknownName, match=r"unknown profile 'zzz'\. Known: demo, paper"):
+    with pytest.raises(UnknownName, match=r"unknown profile 'zzz'\. Known: gaze, demo, paper"):
         Study.from_profile("zzz")
 
 

@@ -312,7 +312,7 @@ def list_folder(folder: Path, fit: Fit) -> tuple[list[Part], list[str]]:
     for number, row in rows:
         try:
             picture, human = (inside(folder, row[column]) for column in _COLUMNS)
-            label = class_index(row["label"]) if "label" in row else NO_LABEL
+            label = label_of(row)
             name = spelled_once(row["picture"])
             who = observer_of(row) if known else ""
             if not known:
@@ -399,9 +399,19 @@ def observer_of(row: dict[str, str]) -> str:
 
 def class_index(text: str | None) -> int:
     """A label of `labels.csv`. Raises ValueError."""
-    if not re.fullmatch(r"\s*[+]?[0-9]{1,18}\s*", text or ""):
-        raise ValueError(f"the label {str(text)[:50]!r} is no class index, a whole number from 0")
+    if not re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", text or ""):
+        raise ValueError(f"the label {str(text)[:50]!r} is no class index, a whole number")
     return int(text)
+
+
+def label_of(row: dict[str, str]) -> int:
+    """The label in a row, NO_LABEL where there is no such column. Raises ValueError."""
+    if "label" not in row:
+        return NO_LABEL
+    label = class_index(row["label"])
+    if label < 0:
+        raise ValueError(f"label {label} is outside 0 …; without classes leave the column out")
+    return label
 
 
 def spelled_once(text: str) -> str:

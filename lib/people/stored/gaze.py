@@ -26,10 +26,10 @@ from lib.people.stored.fit import PAD, Fit
 from lib.people.stored.folders import (
     LABELS,
     Files,
-    class_index,
     files_below,
     in_parts,
     inside,
+    label_of,
     names_observers,
     observer_of,
     read_listed_picture,
@@ -209,7 +209,7 @@ class Gazed(Files):
         points = hashlib.sha256()
         for each in self.looked:
             points.update(f"{len(each.points)} ".encode() + each.points.tobytes())
-            points.update(np.asarray(each.order, np.int64).tobytes())
+            points.update((each.order >= self.viewing.skip_first).tobytes())
         made = sorted(self.viewing.facts.items())
         return f"{super().digest()} {self.labels} {points.hexdigest()} {made}"
 
@@ -347,7 +347,7 @@ def _listed(folder: Path, problems: list[str]) -> dict[str, tuple[Path, int, int
     for number, row in read_rows(folder / LABELS, ("picture",)):
         try:
             path = inside(folder, row["picture"])
-            label = class_index(row["label"]) if "label" in row else NO_LABEL
+            label = label_of(row)
             if row.get("map"):
                 raise ValueError(
                     f"names the map {printable(row['map'])}, and {gaze_file(folder).name} makes "

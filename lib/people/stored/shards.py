@@ -140,6 +140,8 @@ class Shard(Part):
                 address = self.addresses[index]
                 try:
                     record = read_record(file, address)
+                    if record.label < 0:
+                        raise address.error(f"label {record.label} is outside 0 …")
                     yield StoredPicture(
                         _decode(record.image, True, "image", address),
                         _decode(record.heatmap, False, "heatmap", address)[..., 0],

@@ -16,7 +16,7 @@ from stand_ins import make_record
 
 from lib.commands.check_pictures import main
 from lib.people.clickme import ClickMe
-from lib.people.stored import StoredError, open_parts
+from lib.people.stored import Read, StoredError, open_parts
 from lib.people.stored.check import check
 from lib.people.stored.gaze import gaze_map
 from lib.people.stored.shards import Shard, write_shard
@@ -207,14 +207,16 @@ def test_points_beside_the_picture_are_left_out_where_that_is_said(tmp_path):
 @pytest.mark.parametrize(
     ("blur", "message"),
     [
-        ({"sigma": 3}, r'must say {"sigma_pixels": 25} or .*; has sigma'),
+        ({"sigma": 3}, "unknown key 'sigma'. Did you mean 'sigma_pixels'"),
+        ({"sigma_pixels": 3, "skip_first": 0.5}, "skip_first is 0.5, expected a whole number"),
+        ({"sigma_pixels": 3, "screen": [1680]}, "expected width and height, such as 1680x1050"),
         ({"sigma_pixels": 3, "sigma_degrees": 1}, "must say"),
         ({"sigma_degrees": 1}, "must say"),
         ([3], "does not have the expected shape.*; it must say"),
-        ({"sigma_pixels": 0}, "must be numbers above 0"),
-        ({"sigma_pixels": "25"}, "must be numbers above 0"),
-        ({"sigma_pixels": float("inf")}, "must be numbers above 0"),
-        ({"sigma_pixels": 10**400}, "must be numbers above 0"),
+        ({"sigma_pixels": 0}, "sigma_pixels is 0, expected a number above 0"),
+        ({"sigma_pixels": "25"}, "expected a number above 0"),
+        ({"sigma_pixels": float("inf")}, "expected a number above 0"),
+        ({"sigma_pixels": 10**400}, "expected a number above 0"),
         ({"sigma_pixels": 3, "outside": "yes"}, "outside is 'yes', expected one of refuse"),
     ],
 )
@@ -259,11 +261,138 @@ def test_what_is_wrong_in_the_lists_is_named(tmp_path, gaze, labels, message):
         open_parts([folder])
 
 
-def test_points_without_labels_are_told_what_lacks(tmp_path):
-    folder = write_gaze(tmp_path)
+def test_points_need_no_labels(tmp_path):
+    """Pictures are those that the points name, in subfolders too; the list has either name."""
+    labelled = write_gaze(tmp_path / "labelled")
+    folder = write_gaze(tmp_path / "plain")
     (folder / "labels.csv").unlink()
-    with pytest.raises(StoredError, match="has gaze.csv and lacks labels.csv"):
+    (folder / "gaze.csv").rename(folder / "fixations.csv")
+    (folder / "photographs").mkdir()
+    (folder / "a.png").rename(folder / "photographs" / "a.png")
+    assert first(folder).label == -1
+    np.testing.assert_array_equal(first(folder).heatmap, first(labelled).heatmap)
+    assert [batch.labels.tolist() for batch in ClickMe([folder], ("gaze",)).batches()] == [[-1, -1]]
+    with pytest.raises(StoredError, match="which class it has: `--target predicted`"):
+        ClickMe([folder], ("gaze",), labelled=True)
+    (folder / "b.png").unlink()
+    with pytest.raises(StoredError, match=r"fixations.csv, line 4: b.png is no picture below"):
         open_parts([folder])
+
+
+def test_an_option_is_said_in_place_of_the_files_value(tmp_path):
+    folder = write_gaze(tmp_path)
+    wide = open_parts([folder], read=Read(gaze=("sigma_degrees=0.5", "pixels_per_degree=60")))[0]
+    expected = write_gaze(tmp_path / "other", blur={"sigma_pixels": 30})
+    np.testing.assert_array_equal(next(wide.read([0])).heatmap, first(expected).heatmap)
+    (folder / "gaze.json").unlink()
+    assert len(open_parts([folder], read=Read(gaze=("sigma_pixels=10",)))[0]) == 2
+    with pytest.raises(StoredError, match="--gaze: unknown key 'sigma_pixel'. Did you mean"):
+        open_parts([folder], read=Read(gaze=("sigma_pixel=10", "sigma_degrees=1")))
+    for wrong in (("sigma_pixels",), ("sigma_pixels=1", "sigma_pixels=2")):
+        with pytest.raises(StoredError, match="--gaze takes KEY=VALUE, each key once"):
+            Read(gaze=wrong)
+
+
+# --- recorded on a screen -----------------------------------------------------------------
+
+ROWS = "file,x,y,duration,observer\n"
+
+
+@pytest.mark.parametrize(
+    ("screen", "placed", "at", "expected"),
+    [
+        # a.png is 200 x 100. By hand, where a point of the screen lies on it.
+        ("400x300", "centre", (200, 150), (100, 50)),
+        ("400x300", "centre", (130, 110), (30, 10)),
+        ("400x300", "letterbox", (200, 150), (100, 50)),  # drawn 400 x 200, from y = 50
+        ("400x300", "letterbox", (100, 70), (50, 10)),
+        ("400x300", "stretch", (200, 150), (100, 50)),
+        ("400x300", "stretch", (100, 60), (50, 20)),
+    ],
+)
+def test_points_of_a_screen_are_moved_to_the_picture(tmp_path, screen, placed, at, expected):
+    folder = write_gaze(tmp_path, f"file,x,y\na.png,{at[0]},{at[1]}\n", "picture\na.png\n")
+    read = Read(gaze=(f"screen={screen}", f"placed={placed}"), fit="stretch")
+    found = open_parts([folder], read=read)[0].fixations(0)
+    np.testing.assert_allclose(found.at / [1.28, 2.56], [expected])
+
+
+def test_first_fixations_are_left_out_of_each_observer(tmp_path):
+    gaze = ROWS + "a.png,10,10,9,eva\na.png,60,50,1,bo\na.png,90,50,1,eva\na.png,120,50,3,bo\n"
+    folder = write_gaze(tmp_path, gaze, "picture\na.png\n")
+    part = open_parts([folder], read=Read(gaze=("skip_first=1", "weigh=counts")))[0]
+    found = part.fixations(0)
+    np.testing.assert_allclose((found.at[:, 0] + 128) / 2.56, [90, 120])  # the square's left is 50
+    assert found.weights.tolist() == [1, 1]
+    assert found.owners.tolist() == [1, 0]  # bo, eva
+    part = open_parts([folder], read=Read(gaze=("skip_first=1",)))[0]
+    assert part.fixations(0).weights.tolist() == [1, 3]
+    none = open_parts([folder], read=Read(gaze=("skip_first=2",)))[0]
+    with pytest.raises(StoredError, match="no fixation left: 4 were recorded, 4 of them first"):
+        none.fixations(0)
+
+
+def test_points_beside_the_picture_may_reach_into_it(tmp_path):
+    """As embedded: a square of a wider picture, with the points of all of it."""
+    whole = write_gaze(
+        tmp_path / "wide", "file,x,y\na.png,45,50\na.png,120,30\n", "picture\na.png\n"
+    )
+    square = write_gaze(
+        tmp_path / "square", "file,x,y\na.png,-5,50\na.png,70,30\n", "picture\na.png\n",
+        {"sigma_pixels": 10, "outside": "keep"},
+    )  # fmt: skip
+    with Image.open(whole / "a.png") as wide:
+        wide.crop((50, 0, 150, 100)).save(square / "a.png")
+    np.testing.assert_allclose(first(square).heatmap, first(whole).heatmap, atol=1e-4)
+    found = open_parts([square])[0].fixations(0)
+    assert (len(found.at), found.beside, found.outside) == (2, 1, 0)
+
+
+# --- pictures that are no squares ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("fit", ["pad", "stretch"])
+def test_a_whole_picture_and_its_points_become_a_square_alike(tmp_path, fit):
+    """A white spot where the point is: both maps are highest in the same place."""
+    pixels = np.zeros((100, 200, 3), np.uint8)
+    pixels[8:13, 178:183] = 255
+    folder = write_gaze(tmp_path, "file,x,y\na.png,180.5,10.5\n", "picture\na.png\n")
+    Image.fromarray(pixels).save(folder / "a.png")
+    part = open_parts([folder], read=Read(fit=fit))[0]
+    (found,) = part.read([0])
+    bright = np.argwhere(found.image[..., 0] > 128).mean(axis=0)
+    highest = np.argwhere(found.heatmap == found.heatmap.max()).mean(axis=0)
+    assert np.abs(bright - highest).max() < 1.01
+    # By hand: padded, 200 x 100 become 256 x 128 below 64 rows of bar.
+    expected = (64 + 10.5 * 1.28, 180.5 * 1.28) if fit == "pad" else (10.5 * 2.56, 180.5 * 1.28)
+    np.testing.assert_allclose(highest + 0.5, expected, atol=1)
+    if fit == "pad":
+        assert not found.heatmap[:64].any()
+        assert not found.heatmap[192:].any()
+        assert found.heatmap[64:192].min() >= 0
+        assert (found.image[:64] == found.image[0, 0]).all()
+
+
+def test_a_stored_map_is_padded_as_its_picture(tmp_path):
+    Image.new("RGB", (200, 100), "red").save(tmp_path / "a.png")
+    np.save(tmp_path / "m.npy", np.full((50, 100), 7.0) + np.eye(50, 100))
+    (tmp_path / "labels.csv").write_text("picture,map\na.png,m.npy\n")
+    found = next(open_parts([tmp_path], read=Read(fit="pad"))[0].read([0]))
+    assert found.label == -1
+    assert (found.heatmap[:64] == 7).all()
+    assert (found.heatmap[192:] == 7).all()
+    assert found.heatmap[64:192].max() > 7.5
+
+
+def test_a_wrong_layout_or_fit_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="unknown fit 'padd'. Did you mean 'pad'"):
+        Read(fit="padd")
+    with pytest.raises(ValueError, match="unknown layout 'osiee'"):
+        Read(layout="osiee")
+    folder = write_gaze(tmp_path)
+    (folder / "gaze.csv").unlink()
+    with pytest.raises(StoredError, match="has none of gaze.csv, fixations.csv"):
+        open_parts([folder], read=Read(layout="gaze"))
 
 
 # --- the whole folder at once -------------------------------------------------------------

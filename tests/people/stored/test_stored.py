@@ -198,7 +198,7 @@ GOOD = {"image": np.zeros((256, 256, 3), np.uint8), "heatmap": np.eye(256), "lab
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"label": None}, "lacks label; has"),
+        ({"label": -1}, "label is -1, expected a class index from 0"),
         ({"label": 1.5}, "label is float64"),
         ({"label": [1, 2]}, "label is int64 .2,., expected one integer"),
         ({"image": np.zeros((256, 256), np.uint8)}, r"image has shape \(256, 256\)"),
@@ -323,7 +323,7 @@ def test_a_record_whose_picture_claims_to_be_huge_is_refused_by_its_header(tmp_p
 
 def test_a_list_without_its_columns_or_text_is_refused(tmp_path):
     (tmp_path / "labels.csv").write_text("file,label\n")
-    with pytest.raises(StoredError, match="needs the columns picture,map,label"):
+    with pytest.raises(StoredError, match="needs the columns picture,map;"):
         open_parts([tmp_path])
     (tmp_path / "labels.csv").write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(StoredError, match="no CSV in UTF-8"):
