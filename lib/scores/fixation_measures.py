@@ -215,19 +215,21 @@ def measure_fixations(
     other images' fixations and there are none. Raises ValueError where maps and fixations are not
     of the same number and size.
     """
-    views = [Viewed(one) for one in np.asarray(maps)]
-    sizes = [len(seen.flat) for seen in views]
-    if sizes != [len(some.others) for some in looked]:
+    maps = np.asarray(maps)
+    pixels = sorted({len(some.others) for some in looked})
+    if maps.ndim != 3 or len(maps) != len(looked) or pixels not in ([], [maps[:1].size]):
         raise ValueError(
-            f"{len(sizes)} maps of {sorted(set(sizes))} pixels, and fixations of {len(looked)} "
-            f"images of {sorted({len(some.others) for some in looked})} pixels"
+            f"maps are {maps.shape}, and fixations of {len(looked)} images in maps of {pixels} "
+            "pixels: they must be (image, height, width) of the same images"
         )
-    known = [seen.orders and len(some.pixels) > 0 for seen, some in zip(views, looked, strict=True)]
+    rows = [_measured(Viewed(one), some) for one, some in zip(maps, looked, strict=True)]
+    return {key: [row[key] for row in rows] for key in FIXATION_MEASURES}
+
+
+def _measured(seen: Viewed, looked: Looked) -> dict[str, float]:
+    known = seen.orders and len(looked.pixels) > 0
     return {
-        measure.key: [
-            measure.of(seen, some) if there else np.nan
-            for seen, some, there in zip(views, looked, known, strict=True)
-        ]
+        measure.key: measure.of(seen, looked) if known else np.nan
         for measure in FIXATION_MEASURES.values()
     }
 

@@ -153,7 +153,9 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match=r"a: fixations must be \(fixation, 2\)"):
         Fixations({"a": np.zeros((2, 3))}, 6, 6)
     looked = Fixations({"a": np.ones((1, 2))}, 6, 6).of("a")
-    with pytest.raises(ValueError, match=r"1 maps of \[49\] pixels, and .* 1 images of \[36\]"):
+    with pytest.raises(
+        ValueError, match=r"maps are \(1, 7, 7\), and .* 1 images in maps of \[36\]"
+    ):
         measure_fixations(np.zeros((1, 7, 7)), [looked])
 
 
