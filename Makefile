@@ -8,7 +8,7 @@ RUNNING := $(or $(wildcard $(BIN)/python),$(PYTHON))
 WORKERS := 2
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-tensorflow lab lint lock mutants rehearsal bench demo-data clean
+.PHONY: demo test test-slow test-tensorflow test-pysaliency lab lint lock mutants rehearsal bench demo-data clean
 
 demo: $(READY)
 	$(BIN)/python run_all.py --profile demo
@@ -24,6 +24,12 @@ test-tensorflow:
 	test -x .venv-tensorflow/bin/python || $(PYTHON) -m venv .venv-tensorflow
 	.venv-tensorflow/bin/pip install --quiet --requirement tests/tensorflow/requirements.txt
 	.venv-tensorflow/bin/python -m pytest --noconftest -W default -m tensorflow tests/tensorflow
+
+# pysaliency's own build needs a C compiler.
+test-pysaliency:
+	test -x .venv-pysaliency/bin/python || $(PYTHON) -m venv .venv-pysaliency
+	.venv-pysaliency/bin/pip install --quiet --requirement tests/pysaliency/requirements.txt
+	.venv-pysaliency/bin/python -m pytest --noconftest -W default -m pysaliency tests/pysaliency
 
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=.

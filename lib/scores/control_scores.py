@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from lib.people.protocols import Protocol
 from lib.people.stored import StoredError
 from lib.scores.agreements import agreement
 from lib.scores.controls import CONTROLS, Shown
-from lib.scores.map_blocks import map_blocks
+from lib.scores.map_blocks import MapBlock, map_blocks
 from lib.scores.spearman import rank_maps
 from lib.study.study import Study
 
@@ -42,8 +42,27 @@ def controls_of(clickme: ClickMe, geometries: Sequence[Preprocessing]) -> pd.Dat
         for p in clickme.protocols
         for geometry in geometries
     }
-    means = {reading: _Mean() for reading in readings}
     frames = []
+    for block, reading, human, maps in control_maps(clickme, readings):
+        protocol, _ = readings[reading]
+        frame = _compared(maps, human, protocol, block.image_ids)
+        frame = frame[np.tile(clickme.is_scored(protocol.key, block.places), len(maps))]
+        frames.append(frame.assign(protocol=reading[0], reading=reading[1]))
+    if not frames:
+        raise StoredError("no picture of the study can be read")
+    table = pd.concat(frames, ignore_index=True)
+    names = ["protocol", "reading", "control", "image_id"]
+    return table[[*names, *table.columns.difference(names, sort=False)]]
+
+
+def control_maps(
+    clickme: ClickMe, readings: Mapping[tuple[str, str], tuple[Protocol, Preprocessing]]
+) -> Iterator[tuple[MapBlock, tuple[str, str], Tensor, dict[str, Tensor]]]:
+    """Block by block, and reading by reading: the human maps, and {control: its maps}.
+
+    readings : {(protocol, reading): how human maps are read}
+    """
+    means = {reading: _Mean() for reading in readings}
     with tqdm(total=2 * len(clickme), desc="controls", unit="picture") as bar:
         for block in map_blocks(clickme):
             for reading, (protocol, geometry) in readings.items():
@@ -60,15 +79,8 @@ def controls_of(clickme: ClickMe, geometries: Sequence[Preprocessing]) -> pd.Dat
                 maps = {
                     control.key: _full_size(control.maps(shown)) for control in CONTROLS.values()
                 }
-                frame = _compared(maps, human, protocol, block.image_ids)
-                frame = frame[np.tile(clickme.is_scored(protocol.key, block.places), len(maps))]
-                frames.append(frame.assign(protocol=reading[0], reading=reading[1]))
+                yield block, reading, human, maps
             bar.update(len(block.image_ids))
-    if not frames:
-        raise StoredError("no picture of the study can be read")
-    table = pd.concat(frames, ignore_index=True)
-    names = ["protocol", "reading", "control", "image_id"]
-    return table[[*names, *table.columns.difference(names, sort=False)]]
 
 
 class _Mean:

@@ -12,6 +12,7 @@ CAM = "tests/maps/test_cam.py"
 CLICKME = "tests/people/test_clickme.py"
 COSE = "tests/analyses/cose/test_cose.py"
 CONTROLS = "tests/scores/test_controls.py"
+FIXATIONS = "tests/scores/test_fixation_measures.py"
 FAITHFULNESS = "tests/analyses/faithfulness/test_faithfulness.py"
 PACKAGE_METRICS = "tests/analyses/faithfulness/test_package_metrics.py"
 ELSEWHERE = "tests/maps/test_elsewhere.py"
@@ -34,6 +35,8 @@ _STATISTICS = "lib/scores/statistics.py"
 _DECISIONS = "lib/scores/decisions.py"
 _CEILING = "lib/scores/ceiling.py"
 _OBSERVERS = "lib/scores/observers.py"
+_FIXATIONS = "lib/scores/fixation_measures.py"
+_FIXATION_SCORES = "lib/scores/fixation_scores.py"
 _RESULTS = "lib/scores/results.py"
 _CLAIMS = "lib/scores/claims.py"
 _TABLE = "lib/report/result_table.py"
@@ -456,6 +459,13 @@ MUTANTS = [
     Mutant("arcc_without_the_doubled_road", _FAITHFULNESS + "package.py", "(2 * combined(_ARCC_PERCENTILES))", "combined(_ARCC_PERCENTILES)", (PACKAGE_METRICS,)),
     Mutant("a_flat_second_map_coheres", _FAITHFULNESS + "package.py", ".masked_fill(nothing.cpu(), torch.nan)\n", "\n", (PACKAGE_METRICS,)),
     Mutant("gradients_of_explaining_stay", "lib/networks/taps.py", "parameter.grad = gradient", "pass", (PACKAGE_METRICS,)),
+    # at fixations
+    Mutant("ties_at_fixations_count_whole", _FIXATIONS, "(below + not_above).mean() / 2", "not_above.mean()", (FIXATIONS,)),
+    Mutant("negatives_of_the_image_itself", _FIXATIONS, "self._counts - self._counted(self.pixels[image_id])", "self._counts", (FIXATIONS,)),
+    Mutant("a_density_not_mixed", _FIXATIONS, "_mixed(seen.scaled / seen.scaled.sum())", "seen.scaled / seen.scaled.sum() + 1e-20", (FIXATIONS,)),
+    Mutant("rows_and_columns_of_fixations_exchanged", _FIXATIONS, "row * self.width + column", "column * self.height + row", (FIXATIONS,)),
+    Mutant("fixations_not_cropped", _FIXATION_SCORES, "(resized - window.start)", "resized", (FIXATIONS,)),
+    Mutant("observers_predict_themselves", _FIXATION_SCORES, "1 - torch.eye(count)", "torch.ones(count, count)", (FIXATIONS,)),
     # claims
     Mutant("six_of_eight_will_do", _RULES, "dcls_raises: int = 7", "dcls_raises: int = 6", (CLAIMS,)),
     Mutant("thirteen_of_sixteen_will_do", _RULES, "threshold_raises: int = 14", "threshold_raises: int = 13", (CLAIMS,)),

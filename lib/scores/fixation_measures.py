@@ -1,0 +1,249 @@
+"""Measures of a map at the places where people looked, image by image.
+
+`lib.scores.measures` compares a map with a human *map*. These compare it with the fixations
+themselves, one by one, each counting alike, and need no choice of a blur for them. Maps are taken
+as they are; nothing is rounded before it is ordered.
+
+Sources: Bylinskii et al., "What do different evaluation metrics tell us about saliency models?",
+TPAMI 41 (2019), for NSS and the AUCs; Judd et al., "Learning to predict where humans look", ICCV
+2009, for AUC; Tatler et al., Vision Research 45 (2005), and Zhang et al., Journal of Vision 8(7)
+(2008), for fixations of other images as negatives; Kümmerer et al., "Information-theoretic model
+comparison unifies saliency metrics", PNAS 112 (2015), for information gain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from lib.base.tables import Table
+from lib.scores.statistics import means_by
+
+BANDWIDTH = 0.1  # of the centre bias's Gaussian: its standard deviation, in shorter sides
+UNIFORM = 0.01  # of a density, what is spread over all pixels alike
+
+
+@dataclass(frozen=True)
+class Looked:
+    """Where people looked in one image, and in all others of its data set.
+
+    pixels      : (fixation,) int64, of the flattened map
+    others      : (pixel,) int64, how many fixations of all other images lie in each pixel
+    centre_bias : (pixel,) float64, the density of these, which sums to 1; NaN without any
+    """
+
+    pixels: np.ndarray
+    others: np.ndarray
+    centre_bias: np.ndarray
+
+    def only(self, chosen: np.ndarray) -> Looked:
+        """Some of the image's fixations, such as one observer's; the others' stay as they are."""
+        return replace(self, pixels=self.pixels[chosen])
+
+
+class Fixations:
+    """All fixations of a data set's images, in one frame.
+
+    points : {image: (fixation, 2) x, y}, from the map's left and upper edge, in pixels: the centre
+             of the first pixel is (0.5, 0.5)
+    height, width : of the maps
+    Raises ValueError for other shapes, for what is no number, and for a point beside the map.
+    """
+
+    def __init__(self, points: Mapping[str, np.ndarray], height: int, width: int):
+        self.height, self.width = height, width
+        self.pixels = {image_id: self._pixels(image_id, at) for image_id, at in points.items()}
+        together = np.concatenate([*self.pixels.values(), np.empty(0, np.int64)])
+        self._counts = self._counted(together)
+        self._kernels = tuple(_kernel(n, BANDWIDTH * min(height, width)) for n in (height, width))
+
+    def __contains__(self, image_id: str) -> bool:
+        return image_id in self.pixels
+
+    def of(self, image_id: str) -> Looked:
+        """An image's own fixations, beside those of all other images."""
+        others = self._counts - self._counted(self.pixels[image_id])
+        return Looked(self.pixels[image_id], others, self._density(others))
+
+    def _pixels(self, image_id: str, points: np.ndarray) -> np.ndarray:
+        points = np.asarray(points, np.float64)
+        if points.ndim != 2 or points.shape[1] != 2:
+            raise ValueError(
+                f"{image_id}: fixations must be (fixation, 2) x and y, got {points.shape}"
+            )
+        beside = ~((points >= 0) & (points < (self.width, self.height))).all(axis=1)
+        if beside.any():
+            x, y = points[beside][0]
+            raise ValueError(
+                f"{image_id}: {beside.sum()} of {len(points)} fixations lie outside of the map, "
+                f"which is {self.width} wide and {self.height} high, such as ({x:g}, {y:g}); leave "
+                "them out before"
+            )
+        column, row = np.floor(points).astype(np.int64).T
+        return row * self.width + column
+
+    def _counted(self, pixels: np.ndarray) -> np.ndarray:
+        return np.bincount(pixels, minlength=self.height * self.width)
+
+    def _density(self, counts: np.ndarray) -> np.ndarray:
+        if not counts.any():
+            return np.full(counts.shape, np.nan)
+        rows, columns = self._kernels
+        blurred = rows @ counts.reshape(self.height, self.width) @ columns
+        return _mixed(blurred.ravel() / blurred.sum())
+
+
+def _kernel(side: int, sigma: float) -> np.ndarray:
+    """(pixel, pixel) a Gaussian around each of a side's pixels."""
+    at = np.arange(side)
+    return np.exp(-((at[:, None] - at) ** 2) / (2 * sigma**2))
+
+
+def _mixed(density: np.ndarray) -> np.ndarray:
+    return (1 - UNIFORM) * density + UNIFORM / len(density)
+
+
+class Viewed:
+    """One image's map, and what several measures ask of it, worked out once.
+
+    flat    : (pixel,) float64
+    orders  : it is finite, and has more than one value
+    scaled  : from 0 to 1
+    ordered : its values from the least to the highest, and `order`, the pixels that have them
+    """
+
+    def __init__(self, one: np.ndarray):
+        self.flat = np.asarray(one, np.float64).ravel()
+        self.orders = bool(np.isfinite(self.flat).all() and self.flat.min() < self.flat.max())
+
+    @cached_property
+    def scaled(self) -> np.ndarray:
+        least = self.flat.min()
+        return (self.flat - least) / (self.flat.max() - least)
+
+    @cached_property
+    def order(self) -> np.ndarray:
+        return np.argsort(self.flat)
+
+    @cached_property
+    def ordered(self) -> np.ndarray:
+        return self.flat[self.order]
+
+    def above(self, pixels: np.ndarray, counts: np.ndarray) -> float:
+        """How often one of `pixels` is above one of so many in each pixel; equal ones are half."""
+        until = np.concatenate([[0], np.cumsum(counts[self.order])])
+        below, not_above = (
+            until[np.searchsorted(self.ordered, self.flat[pixels], side)]
+            for side in ("left", "right")
+        )
+        return float((below + not_above).mean() / 2 / until[-1]) if until[-1] else np.nan
+
+
+def scanpath_saliency(seen: Viewed, looked: Looked) -> float:
+    """NSS: the map where people looked, in its standard deviations above its mean."""
+    scaled = seen.scaled
+    return float((scaled[looked.pixels].mean() - scaled.mean()) / scaled.std())
+
+
+def auc_judd(seen: Viewed, looked: Looked) -> float:
+    """How often a fixated pixel is above another one, whichever it is: 0-1, chance is 0.5."""
+    return seen.above(looked.pixels, np.ones(len(seen.flat), np.int64))
+
+
+def shuffled_auc(seen: Viewed, looked: Looked) -> float:
+    """How often a fixated pixel is above one that was fixated in another image: 0-1, chance 0.5.
+
+    What a map gains by being high where people look in any image counts for nothing.
+    """
+    return seen.above(looked.pixels, looked.others)
+
+
+def information_gain(seen: Viewed, looked: Looked) -> float:
+    """By how many bits a fixation is surer than by the centre bias of all other images.
+
+    The map is taken for a density: its least value is taken off, it is scaled to sum to 1, and of
+    it and of the centre bias `UNIFORM` is spread over all pixels alike.
+    """
+    density = _mixed(seen.scaled / seen.scaled.sum())
+    here = looked.pixels
+    return float(np.log2(density[here] / looked.centre_bias[here]).mean())
+
+
+@dataclass(frozen=True)
+class FixationMeasure:
+    """A row.
+
+    unit   : of its values
+    chance : what a map gets that has nothing to do with the fixations
+    within : its least and its largest value
+    """
+
+    key: str
+    label: str
+    of: Callable[[Viewed, Looked], float]
+    unit: str
+    chance: float
+    within: tuple[float, float] = (-np.inf, np.inf)
+
+
+FIXATION_MEASURES: Table[FixationMeasure] = Table(
+    "fixation measure",
+    [
+        FixationMeasure("nss", "NSS", scanpath_saliency, "standard deviations", 0.0),
+        FixationMeasure("auc_judd", "AUC-Judd", auc_judd, "share", 0.5, (0.0, 1.0)),
+        FixationMeasure("shuffled_auc", "shuffled AUC", shuffled_auc, "share", 0.5, (0.0, 1.0)),
+        FixationMeasure(
+            "information_gain", "information gain", information_gain, "bits per fixation", 0.0
+        ),
+    ],
+)
+
+
+def measure_fixations(
+    maps: Tensor | np.ndarray, looked: Sequence[Looked]
+) -> dict[str, list[float]]:
+    """Every measure of each image's map, {measure: one value per image}.
+
+    maps   : (image, height, width), of any scale; higher is more important
+    looked : of the same images, in maps of the same size
+    NaN for a map that is constant or not finite, without a fixation, and where a measure needs
+    other images' fixations and there are none. Raises ValueError where maps and fixations are not
+    of the same number and size.
+    """
+    maps = np.asarray(maps)
+    pixels = sorted({len(some.others) for some in looked})
+    if maps.ndim != 3 or len(maps) != len(looked) or pixels not in ([], [maps[:1].size]):
+        raise ValueError(
+            f"maps are {maps.shape}, and fixations of {len(looked)} images in maps of {pixels} "
+            "pixels: they must be (image, height, width) of the same images"
+        )
+    rows = [_measured(Viewed(one), some) for one, some in zip(maps, looked, strict=True)]
+    return {key: [row[key] for row in rows] for key in FIXATION_MEASURES}
+
+
+def _measured(seen: Viewed, looked: Looked) -> dict[str, float]:
+    known = seen.orders and len(looked.pixels) > 0
+    return {
+        measure.key: measure.of(seen, looked) if known else np.nan
+        for measure in FIXATION_MEASURES.values()
+    }
+
+
+def summarise_fixations(values: pd.DataFrame) -> pd.DataFrame:
+    """Mean of each measure over images, with its 95 % interval and how many images have a value.
+
+    values : `lib.scores.fixation_scores.score_fixations`' table
+    `kind, reading, backbone, dcls, method, protocol, measure, value, low, high, n, label, unit`
+    """
+    by = ["measure", "kind", "reading", "backbone", "dcls", "method", "protocol"]
+    table = means_by(
+        values, by, "value", "value", within=lambda key: FIXATION_MEASURES[key[0]].within
+    )
+    rows = [FIXATION_MEASURES[key] for key in table.measure]
+    table = table[[*by[1:], "measure", "value", "low", "high", "n"]]
+    return table.assign(label=[row.label for row in rows], unit=[row.unit for row in rows])

@@ -1,0 +1,197 @@
+"""A study's models, controls and people, measured where people looked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from lib.base.geometry import DELIVERED_SIZE, Preprocessing
+from lib.maps.cam import cam_maps
+from lib.people.clickme import ClickMe, Fixated, Observed
+from lib.people.human_maps import human_maps
+from lib.people.protocols import PROTOCOLS, Protocol
+from lib.people.stored import StoredError
+from lib.people.stored.part import STORED_SIZE
+from lib.scores.control_scores import control_maps
+from lib.scores.fixation_measures import Fixations, Looked, measure_fixations
+from lib.study.study import Study
+
+NETWORK, CONTROL, PEOPLE = "network", "control", "people"
+ONE_AGAINST_REST = "one_against_rest"
+COLUMNS = [
+    "kind", "reading", "backbone", "dcls", "method", "protocol", "measure", "image_id",
+    "fixations", "outside", "value",
+]  # fmt: skip
+_BATCH = 16
+
+
+def placed_fixations(
+    points: np.ndarray, protocol: Protocol, geometry: Preprocessing
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fixations moved as `human_maps` moves the human map, and which of them lie in it then.
+
+    points : (fixation, 2) x, y in pixels of the stored 256 x 256 square
+    Returns (fixation, 2) in pixels of the compared 224 x 224 maps, and (fixation,) bool.
+    """
+    _, crop, _ = protocol.reading(geometry)
+    if crop is None:
+        placed = points * (DELIVERED_SIZE / STORED_SIZE)
+    else:
+        window = geometry.window(geometry.resize)
+        resized = points * (geometry.resize / STORED_SIZE)
+        placed = (resized - window.start) * (DELIVERED_SIZE / (window.stop - window.start))
+    return placed, ((placed >= 0) & (placed < DELIVERED_SIZE)).all(axis=1)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """The study's fixations as a backbone's preprocessing lets them be compared.
+
+    owners  : {image: (fixation,) whose each is}, of those images whose observers are known
+    outside : {image: how many fixations were left out}, beside its file or beside what is compared
+    """
+
+    reading: str
+    protocol: Protocol
+    geometry: Preprocessing
+    fixations: Fixations
+    owners: dict[str, np.ndarray]
+    outside: dict[str, int]
+
+    @classmethod
+    def of(cls, fixated: Sequence[Fixated], protocol: Protocol, geometry: Preprocessing) -> _Frame:
+        points, owners, outside = {}, {}, {}
+        for one in fixated:
+            placed, inside = placed_fixations(one.points, protocol, geometry)
+            points[one.image_id] = placed[inside]
+            outside[one.image_id] = one.outside + int((~inside).sum())
+            if len(one.owners):
+                owners[one.image_id] = one.owners[inside]
+        fixations = Fixations(points, DELIVERED_SIZE, DELIVERED_SIZE)
+        reading = protocol.reading_name(geometry)
+        return cls(reading, protocol, geometry, fixations, owners, outside)
+
+    def rows(self, image_id: str, values: dict[str, float], *maker: object) -> Iterator[tuple]:
+        """A row per measure. maker : kind, backbone, dcls and method"""
+        kind, *rest = maker
+        counts = len(self.fixations.pixels[image_id]), self.outside[image_id]
+        for measure, value in values.items():
+            yield kind, self.reading, *rest, self.protocol.key, measure, image_id, *counts, value
+
+
+def score_fixations(study: Study) -> pd.DataFrame:
+    """Every fixation measure on the study's first protocol, a row per image: `COLUMNS`.
+
+    kind    : "network", of the study's models and methods; "control", whose `method` is the
+              control's key; "people", each observer's fixations under the map of all other
+              observers of the image, mean over observers. The latter two have no `backbone`.
+    reading : the part of the human maps that is compared, as `Protocol.reading_name` says. The
+              fixations are moved as the human maps are.
+    fixations, outside : how many were used, and how many lie beside the image or that part of it
+              and were left out
+    value   : NaN where it is undefined, see `measure_fixations`
+
+    The maps' target is the study's. Images without fixations are left out. Raises StoredError,
+    also where no image has fixations, and WeightsError.
+    """
+    protocol = PROTOCOLS[study.choices.protocols[0]]
+    clickme = study.clickme()
+    fixated = [
+        one for one in clickme.fixated() if clickme.is_scored(protocol.key, np.array([one.place]))
+    ]
+    if not fixated:
+        raise StoredError(
+            "no image of the study has fixation points, only a human map: choose --pictures with "
+            "points, such as gaze.csv"
+        )
+    frames: dict[str, _Frame] = {}
+    for backbone in study.choices.backbones:
+        name = protocol.reading_name(backbone.preprocessing)
+        if name not in frames:
+            frames[name] = _Frame.of(fixated, protocol, backbone.preprocessing)
+    rows = [
+        *_networks(study, clickme, frames),
+        *_controls(clickme, frames),
+        *_people(clickme, frames),
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _networks(study: Study, clickme: ClickMe, frames: dict[str, _Frame]) -> Iterator[tuple]:
+    for backbone, dcls in tqdm(study.networks.there(), desc="fixations", unit="model"):
+        model = study.networks.inference_model(backbone.key, dcls)
+        geometry = backbone.preprocessing
+        frame = frames[PROTOCOLS[study.choices.protocols[0]].reading_name(geometry)]
+        for batch in clickme.batches(_BATCH):
+            asked = study.choices.asked(batch.labels)
+            maps = cam_maps(model, model.prepare(batch.pictures), asked, study.choices.methods)
+            maps = {key: of_method.cpu() for key, of_method in maps.items()}
+            for maker, image_id, values in _measured(frame, batch.image_ids, maps):
+                yield from frame.rows(image_id, values, NETWORK, backbone.key, dcls, maker)
+
+
+def _controls(clickme: ClickMe, frames: dict[str, _Frame]) -> Iterator[tuple]:
+    readings = {(f.protocol.key, name): (f.protocol, f.geometry) for name, f in frames.items()}
+    for block, (_, name), _, maps in control_maps(clickme, readings):
+        frame = frames[name]
+        for control, image_id, values in _measured(frame, block.image_ids, maps):
+            yield from frame.rows(image_id, values, CONTROL, "", False, control)
+
+
+def _measured(
+    frame: _Frame, image_ids: Sequence[str], maps: dict[str, Tensor]
+) -> Iterator[tuple[str, str, dict[str, float]]]:
+    """Who made the map, the image, and {measure: value}, of the images with fixations."""
+    there = [place for place, image_id in enumerate(image_ids) if image_id in frame.fixations]
+    looked = [frame.fixations.of(image_ids[place]) for place in there]
+    for maker, made in maps.items():
+        found = measure_fixations(made[there], looked)
+        for number, place in enumerate(there):
+            values = {measure: of_each[number] for measure, of_each in found.items()}
+            yield maker, image_ids[place], values
+
+
+def _people(clickme: ClickMe, frames: dict[str, _Frame]) -> Iterator[tuple]:
+    for observed in clickme.observed():
+        for frame in frames.values():
+            if observed.image_id in frame.owners:
+                values = one_against_rest(
+                    observed,
+                    frame.fixations.of(observed.image_id),
+                    frame.owners[observed.image_id],
+                    frame.protocol,
+                    frame.geometry,
+                )
+                maker = PEOPLE, "", False, ONE_AGAINST_REST
+                yield from frame.rows(observed.image_id, values, *maker)
+
+
+def one_against_rest(
+    observed: Observed,
+    looked: Looked,
+    owners: np.ndarray,
+    protocol: Protocol,
+    geometry: Preprocessing,
+) -> dict[str, float]:
+    """Each observer's fixations under the human map of all others, {measure: mean over observers}.
+
+    looked : the image's fixations, and owners, (fixation,), whose each is: a place in
+             `observed.maps`
+    Observers without a value are left out of the mean: who has no fixation in the frame, or of
+    whose fellows nobody has one.
+    """
+    count = len(observed.maps)
+    others = 1 - torch.eye(count)  # sums of the others alone: no rounding error of a difference
+    rest = (others @ observed.maps.flatten(1)).view_as(observed.maps)
+    maps = human_maps(rest, protocol, geometry)
+    found = measure_fixations(maps, [looked.only(owners == who) for who in range(count)])
+    return {
+        measure: float(np.nanmean(values)) if not np.isnan(values).all() else np.nan
+        for measure, values in found.items()
+    }
