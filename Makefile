@@ -11,6 +11,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test test-slow test-tensorflow test-pysaliency lab lint lock mutants rehearsal bench demo-data clean
 
 demo: $(READY)
+	$(BIN)/python run_all.py --profile gaze
 	$(BIN)/python run_all.py --profile demo
 
 test: $(READY)

@@ -278,7 +278,8 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         raise RunError("wrong option", "--offline and --download exclude each other")
     if options.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"  # for the notebooks' kernels
-    chosen = steps.select_steps(known, _flat(options.only), options.first or "")
+    takes = study.choices.profile.takes
+    chosen = steps.select_steps(known, _flat(options.only), options.first or "", takes)
     steps.check_parameters(chosen, values)
     command = shlex.join(["python", "run_all.py", *arguments])
 

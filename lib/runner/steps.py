@@ -13,7 +13,7 @@ from __future__ import annotations
 import ast
 import posixpath
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -187,10 +187,17 @@ def find_steps(folder: Path = NOTEBOOKS) -> list[Step]:
     return steps
 
 
-def select_steps(steps: Sequence[Step], only: Sequence[str], first: str = "") -> list[Step]:
-    """Those named by number ("04", "4", "04b") or name ("04_scoring"); all for none.
+def select_steps(
+    steps: Sequence[Step],
+    only: Sequence[str],
+    first: str = "",
+    takes: Callable[[str], bool] = lambda number: True,
+) -> list[Step]:
+    """Those named by number ("04", "4", "04b") or name ("04_scoring"); for none all that a whole
+    run takes.
 
     first : the notebook to begin with; "" for the first
+    takes : whether a whole run has the notebook of a number
     """
     names: dict[str, list[str]] = {}
     for step in steps:
@@ -201,7 +208,11 @@ def select_steps(steps: Sequence[Step], only: Sequence[str], first: str = "") ->
             raise unknown_name("notebook", name, [s.name for s in steps])
     wanted = {full for name in only for full in names[name]}
     begin = names[first][0] if first else ""
-    return [s for s in steps if (not wanted or s.name in wanted) and s.name >= begin]
+    return [
+        step
+        for step in steps
+        if (step.name in wanted if wanted else takes(step.number)) and step.name >= begin
+    ]
 
 
 def check_parameters(steps: Sequence[Step], values: Mapping[str, object]) -> None:

@@ -12,6 +12,7 @@ from lib.networks.backbones import BACKBONES, THE_EIGHT, Backbone
 from lib.networks.sources import SHARDS
 from lib.people.protocols import DEFAULT_PROTOCOLS
 
+_OF_GAZE = "00"  # the notebook of a question that the study of DCLS does not ask
 TARGETS = ("true", "predicted")  # whose evidence a map shows: the label's, as published, or …
 GAZE = DATA / "gaze"
 CLASS_NAMES = DEMO / "classes.txt"
@@ -69,6 +70,10 @@ class Profile:
         if self.models:
             return tuple(BACKBONES[key] for key in self.models) + self.own
         return tuple(b for b in BACKBONES.values() if b in self.own or not (b.origin or b.embedded))
+
+    def takes(self, number: str) -> bool:
+        """Whether a whole run has the notebook of this number, such as "04b"."""
+        return number in self.notebooks if self.notebooks else number != _OF_GAZE
 
     @property
     def is_embedded(self) -> bool:
