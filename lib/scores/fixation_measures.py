@@ -179,7 +179,8 @@ class FixationMeasure:
     """A row.
 
     unit   : of its values
-    chance : what a map gets that has nothing to do with the fixations
+    chance : of a map that says no more than what it is compared with: for information gain the
+             centre bias, and a map at random is below
     within : its least and its largest value
     """
 
