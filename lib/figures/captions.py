@@ -33,6 +33,26 @@ CAPTIONS: Table[Caption] = Table(
     "figure",
     [
         Caption(
+            "beside_people", "People, a network, and maps that ignore the image",
+            "Mean Spearman correlation with the map of all observers: of a network's maps, one row "
+            "a CAM method; of control maps that no network made; and of people, one person with "
+            "all others, one half with the other, and what as many other people would reach. "
+            "Dashed: the best control. Lines: 95 % intervals over images. A map to the left of the "
+            "dashed line tells less about where people look than that control does.",
+        ),
+        Caption(
+            "gaze_sample", "Where people looked, and where a network finds its evidence",
+            "Above, eight images with everybody's fixations and the class whose evidence is drawn, "
+            "with its probability where the network predicted it; then the human map that the "
+            "fixations make, and the network's maps, where it looked: grey is cropped away before. "
+            f"{_MAPS}",
+        ),
+        Caption(
+            "scanpaths", "One person after another",
+            "The first three observers of four images: a colour each, fixations numbered in their "
+            "order. Those beside the image are not drawn.",
+        ),
+        Caption(
             "clickme_sample", "Pictures and human maps",
             "Eight pictures as they are delivered to the models, and where people looked, in the "
             f"published reading. {_MAPS}",

@@ -16,7 +16,7 @@ from lib.figures.style import plot_nothing, span
 _KINDS = {
     "people": ("#D55E00", "people with one another"),
     "network": ("#0072B2", "a network's map with people's"),
-    "control": ("0.45", "a map that looks at no image"),
+    "control": ("0.45", "a map that ignores the image"),
 }
 _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 
@@ -51,7 +51,7 @@ def plot_beside_people(table: pd.DataFrame, title: str = "") -> Figure:
         for kind, (colour, words) in _KINDS.items()
         if kind in set(rows.kind)
     ]
-    fig.legend(handles=keys, loc="outside lower center", ncols=3, fontsize=8)
+    ax.legend(handles=keys, loc="lower right", fontsize=8, frameon=True)
     if title:
         ax.set_title(title)
     return fig

@@ -27,14 +27,20 @@ from lib.networks.backbones import BACKBONES
 from lib.report.grids import Grid, as_grid, as_texts
 from lib.report.readable import DAGGER, readable_table
 from lib.runner.faults import FAULTS
+from lib.scores.beside_people import in_sentences
 from lib.scores.controls import CONTROLS
 from lib.study.outputs import of_another_study
 from lib.study.places import Places
 from lib.study.study import Study
 
 QUESTION = "Do convolutions with learnable spacings make vision models look where people look?"
+WITHOUT_DCLS = "Do vision models look where people look?"
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
+# Figures that stand first, beside what notebook 00 found in words.
+_LEADING = ("beside_people", "gaze_sample")
 TABLES = {
+    "beside_people": "People, networks and maps that ignore the image, on one scale",
+    "fixation_measures": "Measures at the fixations themselves",
     "weights": "Weights: files, checksums, accuracy",
     "summary": "Scores: raw, beside the strongest control, with the centre held constant",
     "controls_summary": "Controls: maps that no network made",
@@ -58,6 +64,11 @@ TABLES = {
     "parameters": "Learnable parameters",
 }
 _NOTES = {
+    "beside_people": "rho: mean Spearman's ρ with the map of all observers, of one person with "
+    "that of all others; not divided by any ceiling. Intervals: 95 %, over images.",
+    "fixation_measures": "nss: standard deviations above the map's mean; auc judd, shuffled auc: "
+    "0.5 is chance; information gain: bits per fixation beyond the centre bias. More is better. "
+    "people: each observer's fixations under the map of all others (docs/fixations.md).",
     "weights": "verified: by the publisher's checksum when it was fetched; top1: of these "
     "pictures; top1 known: of ImageNet's validation pictures, as published; p: of such a gap by "
     "chance.",
@@ -154,6 +165,8 @@ class Picture:
 def write_report(study: Study) -> Path:
     """Write `report.html` of what the study's folders hold now; returns where it is."""
     tables = study.places.tables
+    paired = any(backbone.dcls for backbone in study.choices.backbones)
+    whole = not study.choices.profile.notebooks  # else what is not made is not asked for
     pictures, spoilt = _pictures(study)
     part = functools.partial(_part, study)
     drawn = {path.stem for path in study.places.figures.glob("*.png")}
@@ -162,7 +175,10 @@ def write_report(study: Study) -> Path:
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     page = environment.get_template("report.html.j2").render(
-        question=QUESTION,
+        question=QUESTION if paired else WITHOUT_DCLS,
+        paired=paired,
+        short=_in_short(study),
+        leading=[p for p in pictures if p.key in _LEADING],
         choices=study.choices,
         left_out=part("Left out", tables / "left_out.csv", _plain),
         weights=part("Weights", tables / "weights.csv", _weights),
@@ -171,7 +187,8 @@ def write_report(study: Study) -> Path:
         tables=[part(title, tables / f"{key}.csv", _plain) for key, title in TABLES.items()],
         pictures=pictures,
         spoilt=spoilt,
-        undrawn=[row.title for row in CAPTIONS.values() if row.key not in drawn],
+        undrawn=[row.title for row in CAPTIONS.values() if whole and row.key not in drawn],
+        whole=whole,
         run=part("The last run", study.places.output / "run.json", _run),
         origin=part(
             "What the results were made from", study.places.output, lambda _: _origin(study.places)
@@ -182,6 +199,19 @@ def write_report(study: Study) -> Path:
         # A file's name may be no text at all.
         partial.write_bytes(page.encode("utf-8", "backslashreplace"))
     return path
+
+
+def _in_short(study: Study) -> list[str]:
+    """What notebook 00 found, in sentences; none where it did not run, or not for this study."""
+    path = study.places.tables / "beside_people.csv"
+    try:
+        if _foreign(study, path):
+            return []
+        table = pd.read_csv(path)
+        groups = table.groupby(["protocol", "reading"], sort=False)
+        return in_sentences(next(iter(groups))[1])
+    except (*_UNREADABLE, StopIteration):
+        return []
 
 
 def _foreign(study: Study, path: Path) -> str:

@@ -37,6 +37,7 @@ _COLUMNS = {
 # In place of "Score" where no ceiling is known.
 _CORRELATION = {"shown": "Mean ρ [95 %]", "shown_dcls": "Mean ρ with DCLS [95 %]"}
 DAGGER = "†"
+_OF_PAIRS = ("gain", "p_holm", "decision")
 _PAIRS = (["entered", "entered_dcls"], ["top1_known", "top1_known_dcls"])
 
 
@@ -116,8 +117,16 @@ def readable_table(results: pd.DataFrame) -> pd.DataFrame:
     unused = [name for pair in _PAIRS if results[pair].isna().all(axis=None) for name in pair]
     if results.recipe.eq(DEMO_RECIPE).all():
         unused = [*unused, "recipe", "recipe_dcls"]
+    paired = results.params_M_dcls.notna().any()
+    if not paired:  # nothing here has a DCLS form
+        unused += [name for name in _COLUMNS if name.endswith("_dcls") or name in _OF_PAIRS]
+        text["excluded"] = results.invalid.map(_count)
+    if results.top1.isna().all():  # images without classes
+        unused += ["top1", "top1_dcls"]
     text = text.replace(to_replace=r"^\+?nan( \[–\])?$", value="–", regex=True)
     shown = {name: heading for name, (heading, *_) in _COLUMNS.items() if name not in unused}
+    if not paired:
+        shown["excluded"] = "Invalid maps"
     if results.ceiling.isna().all():
         shown |= _CORRELATION
     return text[list(shown)].rename(columns=shown)

@@ -80,7 +80,7 @@ def in_sentences(table: pd.DataFrame) -> list[str]:
         said.append(f"How well people agree with one another, mean Spearman ρ: {told}.")
     if len(controls):
         best = controls.iloc[-1]
-        said.append(f"The best map that looks at no image, {best.label}, reaches {_rho(best)}.")
+        said.append(f"The best map that ignores the image, {best.label}, reaches {_rho(best)}.")
     if len(networks):
         best, many = networks.iloc[-1], len(networks)
         which = f"The best of {many} maps of networks" if many > 1 else "The network's map"

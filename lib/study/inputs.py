@@ -145,6 +145,8 @@ class Inputs:
             return "own" if dcls in BACKBONES[key].forms else ""
         if self.choices.profile.mini:
             return DEMO_RECIPE
+        if BACKBONES[key].embedded:
+            return "its authors'"
         source = self.published(key, dcls)
         return source.recipe if source else "unknown"
 
