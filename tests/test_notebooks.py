@@ -51,7 +51,8 @@ def test_notebook_opens_with_title_contract_and_one_parameters_cell(notebook):
     assert "**Writes**" in contract.source
     tagged = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
     assert tagged == [parameters]
-    assert 'profile: str = "demo"' in parameters.source
+    profile = "gaze" if title.source.startswith("# 00") else "demo"
+    assert f'profile: str = "{profile}"' in parameters.source
 
 
 def test_notebook_is_short(notebook):

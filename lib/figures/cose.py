@@ -12,7 +12,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.figures.heatmaps import draw_map_scale, overlay
-from lib.figures.style import DCLS_COLOUR, MARKS, PLAIN_COLOUR, methods_of, shared_legend, span
+from lib.figures.style import (
+    DCLS_COLOUR,
+    MARKS,
+    PLAIN_COLOUR,
+    form_labels,
+    methods_of,
+    shared_legend,
+    span,
+)
 from lib.maps.methods import METHODS
 from lib.networks.backbones import BACKBONES
 from lib.study.rules import RULES
@@ -89,7 +97,9 @@ def plot_consistency_against_sensitivity(
                    label=BACKBONES[key].label)
         for key in BACKBONES if key in set(summary.backbone)
     ]  # fmt: skip
-    for colour, label in ((PLAIN_COLOUR, "without DCLS"), (DCLS_COLOUR, "with DCLS")):
+    colours = {False: PLAIN_COLOUR, True: DCLS_COLOUR}
+    for dcls, label in form_labels(summary.dcls).items():
+        colour = colours[dcls]
         handles.append(plt.Line2D([], [], marker="s", ls="", ms=5, color=colour, label=label))
     fig.legend(handles=handles, loc="outside right upper", fontsize=7)
     return fig

@@ -14,6 +14,7 @@ from lib.figures.style import (
     DCLS_COLOUR,
     MARKS,
     PLAIN_COLOUR,
+    form_labels,
     methods_of,
     plot_nothing,
     shared_legend,
@@ -113,9 +114,12 @@ def plot_against_grad_cam(together: pd.DataFrame, apart: pd.DataFrame) -> Figure
                    mec="0.2", label=BACKBONES[key].label)
         for key in order if key in set(apart.backbone)
     ]  # fmt: skip
+    colours = {False: PLAIN_COLOUR, True: DCLS_COLOUR}
     handles += [
-        plt.Line2D([], [], color=PLAIN_COLOUR, marker="s", ls="", ms=4, label="without DCLS"),
-        plt.Line2D([], [], color=DCLS_COLOUR, marker="s", ls="", ms=4, label="with DCLS"),
+        *(
+            plt.Line2D([], [], color=colours[dcls], marker="s", ls="", ms=4, label=label)
+            for dcls, label in form_labels(apart.dcls).items()
+        ),
         plt.Line2D([], [], color="#d62728", lw=2, label="all models,\n95 % interval"),
     ]
     fig.legend(handles=handles, loc="outside right upper", fontsize=7)

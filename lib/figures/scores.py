@@ -15,7 +15,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.figures.style import plot_nothing, score_unit, span
+from lib.figures.style import DCLS_COLOUR, form_labels, plot_nothing, score_unit, span
 from lib.maps.methods import METHODS
 from lib.networks.backbones import BACKBONES
 
@@ -110,9 +110,12 @@ def plot_score_bars(
     )  # fmt: skip
     for ax, method in zip(axes[:, 0], methods, strict=True):
         base, dcls = _variants(summary, method)
-        for frame, shift, hatch, alpha in ((base, -0.2, "", 0.45), (dcls, 0.2, "//", 1.0)):
+        forms = form_labels(summary.dcls)
+        beside = 0.2 if forms else 0.0  # a bar without a pair stands over its name
+        for frame, shift, hatch, alpha in ((base, -beside, "", 0.45), (dcls, beside, "//", 1.0)):
+            alone = ~frame.index.isin(dcls.index)
             bars = ax.bar(
-                base.index.get_indexer(frame.index) + shift, frame.score, 0.38,
+                base.index.get_indexer(frame.index) + np.where(alone, 0, shift), frame.score, 0.38,
                 yerr=_errors(frame, "score"), color=[BACKBONES[key].colour for key in frame.index],
                 alpha=alpha, hatch=hatch, edgecolor="0.25", linewidth=0.5, capsize=2,
                 error_kw={"elinewidth": 1},
@@ -134,7 +137,9 @@ def plot_score_bars(
     fig.supylabel(f"score ({score_unit(summary)}){bounds}", fontsize=8)
     keys = [
         plt.Rectangle((0, 0), 1, 1, facecolor="0.6", edgecolor="0.25", label=label, **style)
-        for label, style in (("without DCLS", {"alpha": 0.45}), ("with DCLS", {"hatch": "//"}))
+        for dcls, style in ((False, {"alpha": 0.45}), (True, {"hatch": "//"}))
+        for label in [form_labels(summary.dcls).get(dcls)]
+        if label
     ]
     lines = axes[0, 0].get_legend_handles_labels()[0]
     fig.legend(handles=[*keys, *lines], ncols=3, loc="outside upper center",
@@ -148,13 +153,19 @@ _PROTOCOL_MARKS = ("o", "s", "^", "v", "D", "P")
 
 def plot_protocols(summary: pd.DataFrame, method: str) -> Figure:
     """A line per backbone: its score under each reading protocol, without and with DCLS."""
-    fig, axes = plt.subplots(1, 2, figsize=(8.2, 3.6), sharex=True, sharey=True)
+    forms = form_labels(summary.dcls) or {False: ""}
+    fig, axes = plt.subplots(
+        1, len(forms), figsize=(3.4 * len(forms) + 1.4, 3.6), sharex=True, sharey=True,
+        squeeze=False,
+    )  # fmt: skip
+    axes = axes[0]
     protocols = list(dict.fromkeys(summary.protocol))
     for index, protocol in enumerate(protocols):
         pair = _variants(summary[summary.protocol == protocol], method)
         shift = 0.18 * (index - (len(protocols) - 1) / 2)
         order = pair[0].index
-        for ax, frame, title in zip(axes, pair, ("without DCLS", "with DCLS"), strict=True):
+        for ax, (dcls, title) in zip(axes, forms.items(), strict=True):
+            frame = pair[dcls]
             ax.set_title(title)
             ax.grid(axis="x")
             ax.set_yticks(range(len(order)), [BACKBONES[key].label for key in order])
@@ -170,7 +181,7 @@ def plot_protocols(summary: pd.DataFrame, method: str) -> Figure:
     fig.supxlabel(f"score ({score_unit(summary)})", fontsize=9)
     fig.suptitle(f"{METHODS[method].label}: how much of a score is the protocol? (95 % intervals)")
     handles, labels = axes[0].get_legend_handles_labels()
-    axes[1].legend(handles, labels, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes[-1].legend(handles, labels, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig
 
 
@@ -222,11 +233,13 @@ def plot_rho_distributions(scores: pd.DataFrame, method: str) -> Figure:
             "": np.where(valid.dcls, "with DCLS", "without DCLS"),
         }
     )
+    forms = [*form_labels(of_method.dcls).values()]
+    by_form = {"hue": "", "hue_order": forms, "split": len(forms) == 2, "gap": 0.08}
+    by_form["palette"] = {"without DCLS": "0.8", "with DCLS": DCLS_COLOUR}
     fig, ax = plt.subplots(figsize=(7.2, 3.4))
     sns.violinplot(
-        shown, x="backbone", y="rho", hue="", order=order, hue_order=["without DCLS", "with DCLS"],
-        split=True, inner="quart", cut=0, density_norm="width", linewidth=0.8, gap=0.08,
-        palette=["0.8", "#0072B2"], ax=ax,
+        shown, x="backbone", y="rho", order=order, inner="quart", cut=0, density_norm="width",
+        linewidth=0.8, ax=ax, **by_form if forms else {"color": "0.8"},
     )  # fmt: skip
     ax.axhline(0, color="0.3", lw=0.6)
     ax.set(xlabel="", ylabel="Spearman ρ of one picture")

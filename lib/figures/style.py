@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -49,6 +50,16 @@ def score_unit(table: pd.DataFrame) -> str:
         return "mean Spearman ρ; no human ceiling is known"
     low, high = f"{known.min():.3f}", f"{known.max():.3f}"
     return f"mean Spearman ρ ÷ human ceiling, {low if low == high else f'{low}–{high}'}"
+
+
+def form_labels(has_dcls: Iterable[bool]) -> dict[bool, str]:
+    """{dcls: what a legend calls the form}, of those that are drawn; {} without any DCLS form,
+    where there is no pair to tell apart."""
+    drawn = set(map(bool, has_dcls))
+    if True not in drawn:
+        return {}
+    names = {False: "without DCLS", True: "with DCLS"}
+    return {dcls: name for dcls, name in names.items() if dcls in drawn}
 
 
 def shared_legend(fig: Figure, ax: Axes, loc: str, **options) -> None:

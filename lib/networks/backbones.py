@@ -100,6 +100,12 @@ class Backbone:
         """The label of one of its forms."""
         return self.label + " + DCLS" * dcls
 
+    def form_name(self, dcls: bool) -> str:
+        """Which of its two forms, in words; the label of a model that has one form."""
+        if not self.dcls:
+            return self.label
+        return "with DCLS" if dcls else "without DCLS"
+
     @property
     def timm_name(self) -> str:
         """The architecture's name in timm's registry, without the weights' tag."""

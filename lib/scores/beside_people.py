@@ -8,9 +8,14 @@ from lib.maps.methods import METHODS
 from lib.networks.backbones import BACKBONES
 from lib.people.protocols import PROTOCOLS
 from lib.scores.ceiling import Ceilings
+from lib.scores.control_scores import score_controls
 from lib.scores.controls import control_labels
+from lib.scores.observers import ceilings_of, people_of
+from lib.scores.results import beside_controls, summarise, summarise_controls
+from lib.scores.study_scores import score_study
 from lib.study.choices import Choices
 from lib.study.rules import RULES
+from lib.study.study import Study
 
 NETWORK, CONTROL, PEOPLE = "network", "control", "people"
 _KINDS = (PEOPLE, CONTROL, NETWORK)
@@ -68,6 +73,17 @@ def scores_beside_people(
         )  # fmt: skip
     table = pd.DataFrame(rows, columns=COLUMNS)
     return table[table.rho.notna()].reset_index(drop=True)
+
+
+def score_beside_people(study: Study) -> pd.DataFrame:
+    """`scores_beside_people` for a study: its networks, the controls and its observers are scored,
+    as far as that is not kept. Raises MissingInputs, StoredError, WeightsError."""
+    scores, controls = score_study(study), score_controls(study)
+    ceilings = ceilings_of(study.choices, people_of(study))
+    summary = summarise(study.choices, scores, ceilings)
+    summary = beside_controls(study.choices, scores, controls, ceilings, summary)
+    strength = summarise_controls(controls, ceilings)
+    return scores_beside_people(study.choices, summary, strength, ceilings)
 
 
 def in_sentences(table: pd.DataFrame) -> list[str]:
