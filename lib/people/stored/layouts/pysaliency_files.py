@@ -101,7 +101,7 @@ def _below(folder: Path, name: str) -> Path | None:
             f"{shown(name)} leads out of the folder: put the images below it and save the stimuli "
             "anew with pysaliency"
         )
-    path = folder / posix
+    path = folder / windows.as_posix()  # which also reads what was saved on Windows
     try:
         if not path.is_file():
             return None

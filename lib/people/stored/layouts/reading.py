@@ -192,10 +192,12 @@ def told(
             f"{shown(absent[0])}: put the data set's images where its authors have them"
         )
     if absent:
+        names = printable(some_of([shown(name) for name in absent]))
+        everyone = len(found) + len(absent)
         problems.append(
             Note(
-                f"{source}: {len(absent)} images with fixations are not there and are left out: "
-                f"{printable(some_of([shown(name) for name in absent]))}"
+                f"{source}: left out for want of their files, {len(absent)} of {everyone} images "
+                f"with fixations: {names}"
             )
         )
     if not kept and not problems:

@@ -20,7 +20,7 @@ SIZES = {"a.png": (21, 13), "b.png": (9, 17)}  # width, height
 
 
 def main() -> None:
-    np.string_ = np.bytes_  # its name before NumPy 2, which pysaliency still uses
+    vars(np)["string_"] = np.bytes_  # its name before NumPy 2, which pysaliency still uses
     import pysaliency
 
     for name in ("trains", "single"):
