@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -15,9 +16,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.io import savemat
+from scipy.io.matlab import MatlabObject
 
+from lib.base.paths import ROOT
 from lib.people.stored import StoredError
 from lib.people.stored.layouts import LAYOUTS, Note
+from lib.people.stored.layouts.matlab import read_mat
 from lib.people.stored.layouts.mit1003 import fixations_of
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -333,6 +337,28 @@ def test_an_image_of_cocos_own_size_lay_on_the_screen_as_large_as_fits():
     np.testing.assert_allclose(np.array([[140, 0], [1540, 1050]]) * times + plus, [[0, 0], [640, 480]], atol=1e-9)  # fmt: skip
 
 
+def test_a_searched_things_folder_may_be_spelled_without_a_space(tmp_path):
+    write_search(tmp_path)
+    (tmp_path / "images/potted plant").rename(tmp_path / "images/potted_plant")
+    name = "images/potted_plant/000000000009.jpg"
+    assert read("coco-search18", tmp_path)[name] == SEARCH[name.replace("_", " ")]
+
+
+def test_the_page_names_every_layout_and_its_blur():
+    page = (ROOT / "docs/data-sets.md").read_text()
+    for layout in LAYOUTS.values():
+        assert f"| `{layout.key}` |" in page
+        ((sigma, weights, first),) = re.findall(
+            rf"^\| {layout.label} \| ([^|]+) \| ([^|]+) \| (\d) \|", page, re.M
+        )
+        viewing = layout.viewing
+        size = viewing.pixels_per_degree or viewing.sigma_pixels
+        assert f"{size:g} pixels" in sigma or sigma.startswith(("none", "as COCO-Search18"))
+        assert sigma.startswith("none") == (size == 0)
+        assert "alike" in weights
+        assert int(first) == viewing.skip_first
+
+
 # --- MIT1003: fixations of samples --------------------------------------------------------
 
 
@@ -360,6 +386,11 @@ def test_a_drift_is_no_saccade_and_a_short_rest_no_fixation():
     x = np.array(path, float)
     found = fixations_of(np.column_stack([x, 0 * x]))
     np.testing.assert_array_equal(found[:, 0], [0, 200])
+
+
+def test_a_rise_of_less_than_three_samples_is_no_saccade():
+    x = np.repeat([0.0, 100.0], [4, 236])  # so near the start that it can rise for two only
+    np.testing.assert_array_equal(fixations_of(np.column_stack([x, 0 * x])), [[100, 0, 1000]])
 
 
 def test_blinks_without_numbers_do_not_end_a_fixation():
@@ -500,6 +531,33 @@ def test_matlabs_newer_files_are_read_alike(tmp_path):
     assert read("osie", tmp_path) == {
         "data/stimuli/1001.jpg": [("02", 0, 10.5, 6.25, 246), ("02", 1, 22.0, 5.0, 136)]
     }
+
+
+def test_matlabs_matrices_keep_their_shape_and_cells_are_read_column_by_column(tmp_path):
+    mat(tmp_path / "old.mat", white=cells(["a", "c", "b", "d"], (2, 2)))
+    assert read_mat(tmp_path, tmp_path / "old.mat", "white") == ["a", "b", "c", "d"]
+    write_cat2000(tmp_path)
+    with h5py.File(tmp_path / MAIN["cat2000"], "w", userblock_size=512) as file:
+        marks = np.zeros((13, 21), np.uint8)
+        marks[0, 20] = marks[12, 3] = 1
+        file["fixLocs"] = marks.T  # as MATLAB writes it
+        file["fixLocs"].attrs["MATLAB_class"] = np.bytes_("logical")
+    assert read("cat2000", tmp_path) == CAT2000
+
+
+@pytest.mark.parametrize("newer", [False, True])
+def test_an_object_of_a_matlab_class_is_refused(newer, tmp_path):
+    write_osie(tmp_path)
+    path = tmp_path / MAIN["osie"]
+    if newer:
+        with h5py.File(path, "w", userblock_size=512) as file:
+            file["fixations"] = [1, 2]
+            file["fixations"].attrs["MATLAB_object_decode"] = 3
+    else:
+        savemat(path, {"fixations": MatlabObject(np.zeros((1, 1), [("a", object)]), "table")})
+    (said,) = wrong("osie", tmp_path)
+    assert str(path) in said
+    assert "which only MATLAB can read" in said
 
 
 # --- damage -------------------------------------------------------------------------------

@@ -81,13 +81,10 @@ def _files(folder: Path, pattern: str) -> list[Path]:
 
 
 def _of_task(folder: Path, trial: dict[str, Any]) -> Path | None:
-    task, condition = trial.get("task"), trial.get("condition")
+    task = trial.get("task")
     refuse_path(task)
-    if condition not in ("present", "absent"):
-        raise ValueError(f"condition is {shown(condition)}, expected present or absent")
-    order = (_PRESENT, _ABSENT) if condition == "present" else (_ABSENT, _PRESENT)
     tasks = dict.fromkeys([task, task.replace(" ", "_")])
-    places = [folder / place / name for some in order for place in some for name in tasks]
+    places = [folder / place / name for place in (*_PRESENT, *_ABSENT) for name in tasks]
     return picture_in(folder, places, trial.get("name"))
 
 
