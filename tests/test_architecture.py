@@ -44,6 +44,8 @@ def test_there_are_no_import_cycles():
 # What costs torch is imported where it is asked for, so that options, checks and reports do not
 # wait for it. The runner's text runs in a kernel.
 INSIDE_FUNCTIONS = {
+    "lib.people.stored.layouts.hdf5": {"h5py"},  # of data sets of gaze alone, as scipy.io
+    "lib.people.stored.layouts.matlab": {"scipy.io"},
     "lib.people.stored.shards": {"tfrecord"},  # which takes torch along
     "lib.study.study": {"lib.study.networks", "lib.people.clickme", "lib.study.device"},
     "lib.runner.within": {"lib", "lib.base.versions", "lib.study.device", "lib.study.study", "torch"},

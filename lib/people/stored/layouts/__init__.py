@@ -6,11 +6,23 @@ May import: people, base.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lib.base.tables import Table
-from lib.people.stored.viewing import Looked, Viewing
+from lib.people.stored.layouts import (
+    cat2000,
+    coco,
+    mit1003,
+    osie,
+    pysaliency_files,
+    salicon,
+    toronto,
+)
+from lib.people.stored.layouts.reading import Note
+from lib.people.stored.viewing import COUNTS, LEAVE_OUT, LETTERBOX, Looked, Viewing
+
+__all__ = ["LAYOUTS", "Layout", "Note"]
 
 
 @dataclass(frozen=True)
@@ -21,8 +33,8 @@ class Layout:
     label   : names the data set in results
     source  : the publication
     holds   : whether a folder is one, told by what lies where
-    read    : the images that have fixations, and what is wrong, each with file and place; raises
-              StoredError for what concerns all
+    read    : the images that have fixations, and what is wrong, each with file and place, a `Note`
+              where that stops nothing; raises StoredError for what concerns all
     viewing : the values that its authors, or most who use it, take
     needs   : which of its files must lie where, for messages and documentation
     """
@@ -36,4 +48,79 @@ class Layout:
     needs: str
 
 
-LAYOUTS: Table[Layout] = Table("layout", [])
+# Every data set's authors, or those who compute with it, make binary maps: fixations count alike.
+_COUNTED = Viewing(weigh=COUNTS, outside=LEAVE_OUT)
+# 1680 x 1050 pixels over 54 x 35 degrees of visual angle are 31 x 30 a degree.
+_ON_SCREEN = replace(
+    _COUNTED, sigma_degrees=1, pixels_per_degree=31, skip_first=1, screen=coco.SCREEN,
+    placed=LETTERBOX,
+)  # fmt: skip
+
+LAYOUTS: Table[Layout] = Table(
+    "layout",
+    [
+        Layout(
+            "osie", "OSIE",
+            "Xu, Jiang, Wang, Kankanhalli & Zhao, Predicting human gaze beyond pixels, "
+            "Journal of Vision, 2014",
+            osie.holds, osie.read,
+            # the authors' script blurs by 24 pixels, which is one degree
+            replace(_COUNTED, sigma_degrees=1, pixels_per_degree=24),
+            "data/eye/fixations.mat and data/stimuli/1001.jpg …",
+        ),
+        Layout(
+            "mit1003", "MIT1003",
+            "Judd, Ehinger, Durand & Torralba, Learning to predict where humans look, ICCV, 2009",
+            mit1003.holds, mit1003.read,
+            # the authors leave out the first fixation, where the cross was; a degree is 35 pixels
+            replace(_COUNTED, sigma_degrees=1, pixels_per_degree=35, skip_first=1),
+            "ALLSTIMULI/*.jpeg and DATA/<observer>/*.mat",
+        ),
+        Layout(
+            "cat2000", "CAT2000",
+            "Borji & Itti, CAT2000: a large scale fixation dataset for boosting saliency "
+            "research, CVPR workshop, 2015",
+            cat2000.holds, cat2000.read,
+            # 1920 pixels over 45.5 degrees
+            replace(_COUNTED, sigma_degrees=1, pixels_per_degree=42),
+            "Stimuli/<category>/001.jpg … and FIXATIONLOCS/<category>/001.mat …",
+        ),
+        Layout(
+            "salicon", "SALICON",
+            "Jiang, Huang, Duan & Zhao, SALICON: saliency in context, CVPR, 2015",
+            salicon.holds, salicon.read,
+            # what the authors' interface blurs by
+            replace(_COUNTED, sigma_pixels=19),
+            "images/train/COCO_train2014_….jpg, and fixations/train/COCO_train2014_….mat or "
+            "annotations/fixations_train2014.json",
+        ),
+        Layout(
+            "coco-search18", "COCO-Search18",
+            "Chen, Yang, Ahn, Samaras, Hoai & Zelinsky, COCO-Search18 fixation dataset for "
+            "predicting goal-directed attention control, Scientific Reports, 2021",
+            coco.holds_search, coco.read_search, _ON_SCREEN,
+            "coco_search18_fixations_….json, images/<task>/….jpg and "
+            "coco_search18_images_TA/<task>/….jpg",
+        ),
+        Layout(
+            "coco-freeview", "COCO-FreeView",
+            "Chen, Yang, Chakraborty, Mondal, Ahn, Samaras, Hoai & Zelinsky, Characterizing "
+            "target-absent human attention, CVPR workshops, 2022",
+            coco.holds_free, coco.read_free, _ON_SCREEN,
+            "COCOFreeView_fixations_trainval.json, and the images of COCO-Search18",
+        ),
+        Layout(
+            "toronto", "Toronto",
+            "Bruce & Tsotsos, Attention based on information maximization, Journal of Vision, 2007",
+            toronto.holds, toronto.read, _COUNTED,
+            "fixdens/Original Image Set/1.jpg … and fixdens/origfixdata.mat",
+        ),
+        Layout(
+            "pysaliency", "pysaliency",
+            "Kümmerer, pysaliency, https://github.com/matthias-k/pysaliency; the data set itself "
+            "has a publication of its own",
+            pysaliency_files.holds, pysaliency_files.read, _COUNTED,
+            "stimuli.hdf5 (FileStimuli) and fixations.hdf5, and the images below the folder",
+        ),
+    ],
+)  # fmt: skip

@@ -1,0 +1,59 @@
+"""CAT2000: `Stimuli/<category>/` and `FIXATIONLOCS/<category>/` of its training set.
+
+Each `.mat` of FIXATIONLOCS holds `fixLocs`, a matrix of the image's size that is 1 where anybody
+looked: no observers, no order, no durations, and several fixations of one pixel are one. A pixel's
+fixation is taken to lie at its centre.
+
+Observers are in `allFixData.mat`, as a `containers.Map`, which only MATLAB can read; pysaliency
+makes HDF5 files of it with MATLAB's or Octave's help, and those are read (layout `pysaliency`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lib.people.stored.layouts.matlab import read_mat
+from lib.people.stored.layouts.reading import (
+    PICTURES,
+    files_in,
+    first_folder,
+    folders_in,
+    looked_at,
+    marked_pixels,
+    picture_in,
+    told,
+)
+from lib.people.stored.part import StoredError
+from lib.people.stored.viewing import Looked
+
+_PLACES = ("", "trainSet")
+_PICTURES, _MARKS = "Stimuli", "FIXATIONLOCS"
+
+
+def holds(folder: Path) -> bool:
+    return first_folder(folder, _PLACES, (_PICTURES, _MARKS)) is not None
+
+
+def read(folder: Path) -> tuple[list[Looked], list[str]]:
+    root = first_folder(folder, _PLACES, (_PICTURES, _MARKS))
+    if root is None:
+        raise StoredError(f"{folder} lacks {_PICTURES} or {_MARKS}: unpack trainSet.zip here")
+    found, problems, absent = [], [], []
+    for category in folders_in(root / _MARKS):
+        place = root / _PICTURES / category.name
+        for path in files_in(category, "*.mat"):
+            try:
+                picture = next(
+                    filter(None, (picture_in(folder, [place], path.stem + s) for s in PICTURES)),
+                    None,
+                )
+                if picture is None:
+                    absent.append(f"{_PICTURES}/{category.name}/{path.stem}{PICTURES[0]}")
+                    continue
+                at = marked_pixels(read_mat(folder, path, "fixLocs"), picture)
+                found.append(looked_at(folder, picture, [("", at, None)]))
+            except StoredError as error:
+                problems.append(str(error))
+            except ValueError as error:
+                problems.append(f"{path}: {error}")
+    return told(found, problems, absent, root / _MARKS)

@@ -1,0 +1,149 @@
+"""COCO-Search18 and COCO-FreeView: images of COCO on a screen of 1680 x 1050, fixations in JSON.
+
+A JSON file is a list of trials: `name` (the image's file), `subject`, `X`, `Y` and `T` (ms), the
+fixation at the centre with which a trial begins among them, `length`, `split`; COCO-Search18 has
+`task` (what was searched for), `condition` (present or absent) and `correct` too. The images are
+distributed as large as the screen, COCO's own in the middle of black; images of COCO's own size
+lie there as large as fits. X and Y are an eye tracker's positions on the screen and are taken as
+they are, from its upper left edge.
+
+COCO-Search18: `images/<task>/<name>` (target present), `coco_search18_images_TA/<task>/<name>`
+(absent), `coco_search18_fixations_*.json`. What is looked at depends on the task, so an image that
+was searched for two things is two, each in its task's folder. All trials count, answered rightly
+or not. Files of another split repeat trials, which count once.
+
+COCO-FreeView: `COCOFreeView_fixations_*.json`, and the same images, in any of these folders or in
+`images` itself; one image is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lib.people.stored.layouts.reading import (
+    Trial,
+    files_in,
+    folders_in,
+    looked_at,
+    picture_in,
+    read_large_json,
+    refuse_path,
+    shown,
+    told,
+)
+from lib.people.stored.part import StoredError
+from lib.people.stored.viewing import Looked
+
+SCREEN = (1680, 1050)
+_SEARCH = "coco_search18_fixations_*.json"
+_FREE = "COCOFreeView_fixations_*.json"
+_PRESENT = ("images", "COCOSearch18-images-TP/images")
+_ABSENT = ("coco_search18_images_TA", "COCOSearch18-images-TA/coco_search18_images_TA")
+_ARRAYS = ("X", "Y", "T")
+
+Find = Callable[[dict[str, Any]], "Path | None"]
+
+
+def holds_search(folder: Path) -> bool:
+    return bool(_files(folder, _SEARCH))
+
+
+def holds_free(folder: Path) -> bool:
+    return bool(_files(folder, _FREE))
+
+
+def read_search(folder: Path) -> tuple[list[Looked], list[str]]:
+    return _read(folder, _SEARCH, lambda trial: _of_task(folder, trial))
+
+
+def read_free(folder: Path) -> tuple[list[Looked], list[str]]:
+    above = [folder / place for place in (*_PRESENT, *_ABSENT)]
+    places = [*above, *(task for place in above for task in folders_in(place))]
+    known: dict[str, Path | None] = {}
+
+    def find(trial: dict[str, Any]) -> Path | None:
+        name = trial.get("name")
+        refuse_path(name)
+        if name not in known:
+            known[name] = picture_in(folder, places, name)
+        return known[name]
+
+    return _read(folder, _FREE, find)
+
+
+def _files(folder: Path, pattern: str) -> list[Path]:
+    """In the folder itself and in those within it, as the archives unpack."""
+    return files_in(folder, pattern) + files_in(folder, f"*/{pattern}")
+
+
+def _of_task(folder: Path, trial: dict[str, Any]) -> Path | None:
+    task = trial.get("task")
+    refuse_path(task)
+    tasks = dict.fromkeys([task, task.replace(" ", "_")])
+    places = [folder / place / name for place in (*_PRESENT, *_ABSENT) for name in tasks]
+    return picture_in(folder, places, trial.get("name"))
+
+
+def _read(folder: Path, pattern: str, find: Find) -> tuple[list[Looked], list[str]]:
+    paths = _files(folder, pattern)
+    if not paths:
+        raise StoredError(f"{folder} lacks {pattern}")
+    problems: list[str] = []
+    absent: dict[str, None] = {}
+    trials: dict[Path, list[Trial]] = {}
+    damaged: set[Path] = set()
+    known: set[tuple] = set()
+    for path in paths:
+        said = read_large_json(folder, path, _ARRAYS)
+        if not isinstance(said, list):
+            raise StoredError(f"{path} is no list of trials; fetch it again")
+        for number, trial in enumerate(said, 1):
+            picture = None
+            try:
+                if not isinstance(trial, dict):
+                    raise ValueError("is no trial")
+                picture = find(trial)
+                if picture is None:
+                    task = [trial["task"]] if isinstance(trial.get("task"), str) else []
+                    absent["/".join([_PRESENT[0], *task, trial["name"]])] = None
+                    continue
+                made = _trial(trial)
+                same = (picture, made[0], made[1].tobytes(), made[2].tobytes())
+                if same not in known:
+                    known.add(same)
+                    trials.setdefault(picture, []).append(made)
+            except ValueError as error:
+                problems.append(f"{path}, trial {number}: {error}")
+                if picture is not None:
+                    damaged.add(picture)
+    found = []
+    for picture in sorted(trials.keys() - damaged):
+        try:
+            found.append(looked_at(folder, picture, trials[picture]))
+        except ValueError as error:
+            problems.append(f"{picture}: {error}")
+    return told(found, problems, [*absent], _sources(paths))
+
+
+def _trial(trial: dict[str, Any]) -> tuple[str, np.ndarray, np.ndarray]:
+    subject = trial.get("subject")
+    if type(subject) not in (int, str):
+        raise ValueError(f"subject is {shown(subject)}, expected a number or a name")
+    for name in _ARRAYS:
+        if not isinstance(trial.get(name), np.ndarray) or trial[name].ndim != 1:
+            raise ValueError(f"{name} is no list of numbers")
+    x, y, lasted = (trial[name] for name in _ARRAYS)
+    if not len(x) == len(y) == len(lasted) == trial.get("length", len(x)):
+        raise ValueError(
+            f"X, Y, T and length say {len(x)}, {len(y)}, {len(lasted)} and "
+            f"{shown(trial.get('length'))} fixations"
+        )
+    return str(subject), np.column_stack([x, y]), lasted
+
+
+def _sources(paths: Sequence[Path]) -> str:
+    return str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"

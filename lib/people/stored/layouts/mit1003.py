@@ -1,0 +1,153 @@
+"""MIT1003: `ALLSTIMULI/*.jpeg` and `DATA/<observer>/<image>.mat`, as its archives unpack.
+
+Each `.mat` holds one struct, named after the file (its first 63 characters), with
+`DATA(1).eyeData`: x and y of the eye in pixels of the image, 240 samples a second; negative ones
+are blinks. Its fixations are not distributed: the authors' script makes them of the samples. What
+makes them here is written anew, with the criteria that the script states (`fixations_of`), and was
+not compared with the script's output.
+
+x and y are taken as they are, from the upper left edge; the authors use their whole part as
+MATLAB's row and column, which begin at 1, so that a doubt of one pixel remains.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from lib.people.stored.layouts.matlab import numbers, read_mat
+from lib.people.stored.layouts.reading import (
+    files_in,
+    first_folder,
+    folders_in,
+    looked_at,
+    picture_in,
+    told,
+)
+from lib.people.stored.part import StoredError
+from lib.people.stored.viewing import Looked
+
+_PICTURES, _DATA = "ALLSTIMULI", "DATA"
+_NO_IMAGES = ("shuff_stimnames", "CalibrationData")  # the order of images, and how well one looked
+_SUFFIXES = (".jpeg", ".jpg")
+
+# The script's criteria: a saccade is where the eye's speed changes by more than 6 degrees of 34
+# pixels a second within five samples; speeds are means of four steps; what lasts 50 ms or less
+# between two saccades is none of the fixations; the slowing down is sought for 25 samples.
+_RATE = 240
+_CHANGE = 6 * 34 / (_RATE / 4)  # pixels a sample; the script sums windows of four samples
+_SMOOTHED, _APART = 4, 5
+_SHORT = 50 * _RATE // 1000
+_SOUGHT = 25
+_LEAST = 3  # samples in a row that a saccade's start takes
+
+
+def holds(folder: Path) -> bool:
+    return first_folder(folder, ("",), (_PICTURES, _DATA)) is not None
+
+
+def read(folder: Path) -> tuple[list[Looked], list[str]]:
+    observers = folders_in(folder / _DATA)
+    files: dict[str, list[Path]] = {}
+    for observer in observers:
+        for path in files_in(observer, "*.mat"):
+            if path.stem not in _NO_IMAGES:
+                files.setdefault(path.stem, []).append(path)
+    if not files:
+        raise StoredError(
+            f"{folder / _DATA} has no observer's folder with .mat files: unpack DATA.zip here"
+        )
+    found, problems, absent = [], [], []
+    for stem, paths in sorted(files.items()):
+        try:
+            picture = _picture(folder, stem)
+        except ValueError as error:
+            problems.append(f"{paths[0]}: {error}")
+            continue
+        if picture is None:
+            absent.append(f"{_PICTURES}/{stem}{_SUFFIXES[0]}")
+            continue
+        try:
+            trials = []
+            for path in paths:
+                seen = fixations_of(_samples(folder, path))
+                trials.append((path.parent.name, seen[:, :2], seen[:, 2]))
+            found.append(looked_at(folder, picture, trials))
+        except StoredError as error:
+            problems.append(str(error))
+        except ValueError as error:
+            problems.append(f"{path}: {error}")
+    return told(found, problems, absent, folder / _DATA)
+
+
+def _picture(folder: Path, stem: str) -> Path | None:
+    for suffix in _SUFFIXES:
+        if picture := picture_in(folder, [folder / _PICTURES], stem + suffix):
+            return picture
+    return None
+
+
+def _samples(folder: Path, path: Path) -> np.ndarray:
+    value = {"file": read_mat(folder, path)}
+    return numbers(value, "file", "DATA", "eyeData")
+
+
+def fixations_of(samples: np.ndarray) -> np.ndarray:
+    """(fixation, 3) x, y, duration in ms, of (sample, 2 or more) x and y, 240 a second.
+
+    A fixation is what lies between saccades, at the median of its samples. A saccade begins where
+    the smoothed speed rises faster than the criterion for three samples or more, and ends with
+    the fall that follows. What is too short between two saccades belongs to them. Blinks are
+    samples as others: their fixations lie beside the image.
+    Raises ValueError for another shape.
+    """
+    samples = np.asarray(samples, np.float64)
+    if samples.ndim != 2 or samples.shape[1] < 2 or not len(samples):
+        raise ValueError(f"eyeData is {samples.shape}, expected (sample, 2): x and y")
+    x_and_y = samples[:, :2]
+    ends = [(-1, -1), *_saccades(x_and_y), (len(samples), len(samples))]
+    fixations = []
+    for (_, before), (after, _) in pairwise(ends):
+        some = x_and_y[before + 1 : after]
+        seen = [column[~np.isnan(column)] for column in some.T]
+        if len(some):
+            at = [np.median(column) if len(column) else np.nan for column in seen]
+            fixations.append([*at, 1000 * len(some) / _RATE])
+    return np.array(fixations).reshape(-1, 3)
+
+
+def _saccades(x_and_y: np.ndarray) -> list[tuple[int, int]]:
+    """The first and the last sample of each."""
+    count = len(x_and_y)
+    steps = np.concatenate([[0], np.hypot(*np.diff(x_and_y, axis=0).T)])
+    speed = np.convolve(steps, np.full(_SMOOTHED, 1 / _SMOOTHED))[:count]
+    change = np.zeros(count)
+    if count > _APART + 1:
+        change[1 : count - _APART] = speed[_APART + 1 :] - speed[1 : count - _APART]
+    falls = change < -_CHANGE
+    saccades: list[tuple[int, int]] = []
+    for start, end in _runs(change > _CHANGE):
+        if end - start + 1 < _LEAST:
+            continue
+        later = _runs(falls[end + 1 : end + 2 + _SOUGHT])
+        if later:
+            end += 1 + later[0][1]
+        elif np.flatnonzero(change)[-1] <= end:
+            end = count - 1  # the trial ends within it
+        else:
+            continue
+        if saccades and start - saccades[-1][1] <= _SHORT:
+            saccades[-1] = saccades[-1][0], max(end, saccades[-1][1])
+        else:
+            saccades.append((start, end))
+    if saccades and count - 1 - saccades[-1][1] <= _SHORT:
+        saccades[-1] = saccades[-1][0], count - 1
+    return saccades
+
+
+def _runs(which: np.ndarray) -> list[tuple[int, int]]:
+    """The first and the last place of each stretch of places that are true."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], which.astype(np.int8), [0]])))
+    return [(int(a), int(b) - 1) for a, b in zip(edges[::2], edges[1::2], strict=True)]

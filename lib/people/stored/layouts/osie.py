@@ -1,0 +1,66 @@
+"""OSIE: `data/eye/fixations.mat` and `data/stimuli/`, as its repository has them.
+
+`fixations` is a cell array; each cell holds a struct with `img`, the image's file, and `subjects`,
+a cell array of structs with `fix_x`, `fix_y` and `fix_duration` (ms).
+
+x and y are an eye tracker's positions, with fractions, and are taken as they are: from the upper
+left edge. The authors' own script rounds them to MATLAB's pixels, which begin at 1; that differs
+by half a pixel, and nobody says which is meant.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from lib.people.stored.layouts.matlab import entry, numbers, read_mat, structs
+from lib.people.stored.layouts.reading import Trial, first_folder, looked_at, picture_in, told
+from lib.people.stored.part import StoredError
+from lib.people.stored.viewing import Looked
+
+_PLACES = ("data", "")
+_EYE, _PICTURES = "eye/fixations.mat", "stimuli"
+
+
+def holds(folder: Path) -> bool:
+    return first_folder(folder, _PLACES, (_EYE, _PICTURES)) is not None
+
+
+def read(folder: Path) -> tuple[list[Looked], list[str]]:
+    root = first_folder(folder, _PLACES, (_EYE, _PICTURES))
+    if root is None:
+        raise StoredError(f"{folder} lacks data/{_EYE} or data/{_PICTURES}")
+    path = root / _EYE
+    found, problems, absent = [], [], []
+    value = read_mat(folder, path, "fixations")
+    try:
+        images = [*structs(value)]
+    except ValueError as error:
+        raise StoredError(f"{path}, fixations: {error}") from None
+    for number, image in enumerate(images, 1):
+        try:
+            if image is None:
+                raise ValueError("is empty")
+            name = entry(image, "img")
+            picture = picture_in(folder, [root / _PICTURES], name)
+            if picture is None:
+                absent.append(f"{_PICTURES}/{name}")
+                continue
+            found.append(looked_at(folder, picture, _trials(image)))
+        except ValueError as error:
+            problems.append(f"{path}, fixations{{{number}}}: {error}")
+    return told(found, problems, absent, path)
+
+
+def _trials(image: dict) -> list[Trial]:
+    trials = []
+    for number, subject in enumerate(structs(entry(image, "subjects")), 1):
+        if subject is not None:
+            x, y, lasted = (
+                numbers(subject, name).ravel() for name in ("fix_x", "fix_y", "fix_duration")
+            )
+            if len(x) != len(y):
+                raise ValueError(f"subject {number} has {len(x)} fix_x and {len(y)} fix_y")
+            trials.append((f"{number:02}", np.column_stack([x, y]), lasted))
+    return trials

@@ -1,0 +1,52 @@
+"""Toronto: `fixdens/Original Image Set/1.jpg` … and `fixdens/origfixdata.mat`.
+
+`white` is a cell array; its n-th cell is a matrix of the size of `n.jpg` that is 1 where anybody
+looked: no observers, no order, no durations. A pixel's fixation is taken to lie at its centre. The
+observers' own files (`Raw`) are not in the images' pixels, and are not read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lib.people.stored.layouts.matlab import read_mat
+from lib.people.stored.layouts.reading import (
+    first_folder,
+    looked_at,
+    marked_pixels,
+    picture_in,
+    told,
+)
+from lib.people.stored.part import StoredError
+from lib.people.stored.viewing import Looked
+
+_PLACES = ("", "fixdens", "eyetrackingdata/fixdens")
+_PICTURES, _MARKS = "Original Image Set", "origfixdata.mat"
+
+
+def holds(folder: Path) -> bool:
+    return first_folder(folder, _PLACES, (_PICTURES, _MARKS)) is not None
+
+
+def read(folder: Path) -> tuple[list[Looked], list[str]]:
+    root = first_folder(folder, _PLACES, (_PICTURES, _MARKS))
+    if root is None:
+        raise StoredError(
+            f"{folder} lacks {_PICTURES} or {_MARKS}: unpack eyetrackingdata.zip here"
+        )
+    path = root / _MARKS
+    cells = read_mat(folder, path, "white")
+    if not isinstance(cells, list):
+        raise StoredError(f"{path}: white is no cell array; fetch the file again")
+    found, problems, absent = [], [], []
+    for number, marks in enumerate(cells, 1):
+        try:
+            picture = picture_in(folder, [root / _PICTURES], f"{number}.jpg")
+            if picture is None:
+                absent.append(f"{_PICTURES}/{number}.jpg")
+                continue
+            at = marked_pixels(marks, picture)
+            found.append(looked_at(folder, picture, [("", at, None)]))
+        except ValueError as error:
+            problems.append(f"{path}, white{{{number}}}: {error}")
+    return told(found, problems, absent, path)
