@@ -11,6 +11,7 @@ from lib.commands.reading import add_reading, read_as
 from lib.commands.running import run
 from lib.people.stored import Read
 from lib.people.stored.check import CLASSES, check, told
+from lib.people.stored.layouts import Note
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,4 +34,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     found = check(options.folder, options.classes, Read(**read_as(options)))
     print(printable(told(options.folder, found)))
-    return 2 if found.problems else 0
+    return 2 if any(not isinstance(problem, Note) for problem in found.problems) else 0

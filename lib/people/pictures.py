@@ -7,12 +7,13 @@ import warnings
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 # Whatever a file is called: Pillow hands PostScript, for one, to a program that runs it.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF", "AVIF", "JPEG2000")
 
 
+_TURNED = range(5, 9)  # EXIF orientations that exchange width and height
 MOST_PIXELS = Image.MAX_IMAGE_PIXELS  # 89 million; Pillow itself refuses twice as many
 
 
@@ -43,6 +44,16 @@ def open_picture(source: Path | BinaryIO) -> Image.Image:
         opened.close()
         raise
     return opened
+
+
+def upright_size(path: Path) -> tuple[int, int] | None:
+    """Width and height as EXIF turns a picture, from its header; None where it has none."""
+    try:
+        with open_picture(path) as opened:
+            turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
+            return opened.size[::-1] if turned else opened.size
+    except Exception:  # whatever a decoder makes of a damaged file; said when it is read
+        return None
 
 
 def read_picture(

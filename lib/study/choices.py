@@ -17,6 +17,7 @@ from lib.networks.precision import PRECISIONS
 from lib.people.protocols import DEFAULT_PROTOCOLS, PROTOCOLS
 from lib.people.stored import Read
 from lib.people.stored.fit import CROP
+from lib.people.stored.layouts import LAYOUTS
 from lib.study.profiles import PROFILES, TARGETS, Profile
 from lib.study.rules import RULES, Rules
 
@@ -131,7 +132,9 @@ class Choices:
             raise ValueError(f"the {row.key} profile has no model {', '.join(absent)}")
         if pictures := options.get("pictures"):
             caveat = "" if row.pictures else row.caveat  # of the embedded people
-            row = replace(row, label=Path(pictures).name[:40], caveat=caveat)
+            layout = options.get("layout")
+            label = LAYOUTS[layout].label if layout in LAYOUTS else Path(pictures).name[:40]
+            row = replace(row, label=label, caveat=caveat)
         made = cls(
             row,
             chosen,

@@ -7,6 +7,7 @@ Everything a user chooses is checked here, before any work, for notebooks and
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from lib.base.fingerprint import sha256_of
 from lib.networks.backbones import BACKBONES
+from lib.people.stored import StoredError, gaze_facts, layout_of
 from lib.study.choices import NAMES, Choices, check_names
 from lib.study.extension import load_extension, placed
 from lib.study.inputs import Inputs, chosen_folder
@@ -22,6 +24,16 @@ from lib.study.places import Places
 if TYPE_CHECKING:
     from lib.people.clickme import ClickMe
     from lib.study.networks import Networks
+
+
+def _layout_in(folder: Path) -> str:
+    """The key of the data set whose layout a folder has; "" for a plain one, or for several, which
+    reading it tells."""
+    with suppress(StoredError):
+        layout = layout_of(folder)
+        return layout.key if layout else ""
+    return ""
+
 
 # The choices on which results depend, beside profile, models and methods.
 _RESULTS_DEPEND_ON = (
@@ -69,6 +81,8 @@ class Study:
         for name in ("pictures", "data_dir"):
             if name in options:
                 options[name] = chosen_folder(name, options[name])
+        if options.get("pictures") and not options.get("layout"):
+            options["layout"] = _layout_in(Path(options["pictures"]))
         return cls(Choices.of(profile, models, methods, own, limit=limit, **options))
 
     def changed(self, **changes) -> Study:
@@ -119,12 +133,20 @@ class Study:
             "extend": sha256_of(Path(extend)) if extend else "",
         }
 
+    def _viewing(self) -> dict:
+        """How gaze becomes maps; {} where only maps are stored."""
+        places = self.inputs.picture_paths()
+        with suppress(StoredError):  # which reading the pictures tells
+            return gaze_facts(places[0], self.choices.read) if places[0].is_dir() else {}
+        return {}
+
     def facts(self) -> dict:
         """The choices as plain values, written beside figures and tables."""
         # Imported here because it pulls in torch.
         from lib.study.device import chosen_device
 
         return self._made_by() | {
+            "viewing": self._viewing(),
             "device": str(chosen_device(self.choices.device)),
             "batch_size": self.choices.batch_size or "auto",
             "caveat": self.choices.profile.caveat,

@@ -280,7 +280,7 @@ MUTANTS = [
     Mutant("gaze_blur_of_the_stored_size", "lib/people/stored/gaze.py",
            "/ spread[axis]) ** 2", "/ np.broadcast_to(sigma, 2)[axis]) ** 2",
            (GAZE + "::test_a_folder_is_read_like_any_other",)),
-    Mutant("gaze_of_one_turn_refused", "lib/people/stored/gaze.py",
+    Mutant("gaze_of_one_turn_refused", "lib/people/pictures.py",
            "range(5, 9)", "range(5, 8)",
            (GAZE + "::test_points_of_a_turned_photograph_are_those_of_the_upright_one",)),
     Mutant("first_fixations_of_nobody", "lib/people/stored/viewing.py",

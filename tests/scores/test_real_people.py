@@ -43,6 +43,11 @@ def map_by_hand(points: np.ndarray) -> np.ndarray:
     return _resized(delivered, 256)[0, 0, 16:240, 16:240].numpy()
 
 
+def rounded(values: np.ndarray) -> np.ndarray:
+    """To a hundred-thousandth of the range: where nobody looked nearby, pixels are equal."""
+    return np.round((values - values.min()) / (values.max() - values.min()), 5)
+
+
 def _resized(maps: torch.Tensor, side: int) -> torch.Tensor:
     return F.interpolate(maps, size=(side, side), mode="bilinear", align_corners=False)
 
@@ -66,13 +71,16 @@ def test_the_ceiling_is_scipys_of_the_raw_fixations():
     geometry = PROFILES["gaze"].backbones[0].preprocessing
     found = score_observers(clickme, [geometry]).set_index("image_id")
     assert len(found) == 2
+    # Every second pixel of every second row, as many on either side of the centre.
+    sampled = np.ix_(*[[*range(0, 111, 2), *range(113, 224, 2)]] * 2)
     for name, row in found.iterrows():
         people = raw_points()[name]
         rho = []
         for who in people:
             rest = np.concatenate([points for other, points in people.items() if other != who])
-            rho.append(spearmanr(map_by_hand(people[who]).ravel(), map_by_hand(rest).ravel())[0])
-        assert row.one_against_rest == pytest.approx(np.mean(rho), abs=2e-3)
+            one, others = (rounded(map_by_hand(p)[sampled]) for p in (people[who], rest))
+            rho.append(spearmanr(one.ravel(), others.ravel())[0])
+        assert row.one_against_rest == pytest.approx(np.mean(rho), abs=2e-4)
         assert row.observers == 15
 
 
@@ -93,9 +101,9 @@ def test_a_score_is_scipys_of_a_literal_grad_cam():
         logits = network.forward_head(features)
         (gradient,) = torch.autograd.grad(logits.max(), features)
         small = (gradient.mean(dim=(2, 3), keepdim=True) * features).sum(dim=1, keepdim=True)
-        shown = _resized(small.relu().detach(), 224).ravel()
-        human = map_by_hand(np.concatenate([*raw[name].values()]))
-        assert scores.rho[name] == pytest.approx(spearmanr(shown, human.ravel())[0], abs=2e-3)
+        shown = rounded(_resized(small.relu().detach(), 224).numpy()).ravel()
+        human = rounded(map_by_hand(np.concatenate([*raw[name].values()])))
+        assert scores.rho[name] == pytest.approx(spearmanr(shown, human.ravel())[0], abs=1e-3)
     model = study.networks.inference_model("mobilenetv2_100", dcls=False)
     asked = study.choices.asked(batch.labels)
     title = evidence_titles(study, model, batch.pictures, asked)[-1]

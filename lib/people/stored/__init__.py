@@ -16,15 +16,15 @@ from pathlib import Path
 from lib.base.tables import unknown_name
 from lib.people.stored.fit import CROP, FITS, Fit
 from lib.people.stored.folders import LABELS, list_archives, list_folder
-from lib.people.stored.gaze import gaze_file, list_data_set, list_gaze
-from lib.people.stored.layouts import LAYOUTS, Layout
+from lib.people.stored.gaze import gaze_file, list_data_set, list_gaze, viewing_of
+from lib.people.stored.layouts import LAYOUTS, Layout, Note
 from lib.people.stored.part import Part, StoredError, StoredPicture
 from lib.people.stored.shards import Shard, find_shards
 from lib.people.stored.viewing import read_options
 
 __all__ = [
-    "Part", "Read", "StoredError", "StoredPicture", "layout_of", "list_parts", "open_parts",
-    "picture_files",
+    "Part", "Read", "StoredError", "StoredPicture", "gaze_facts", "layout_of", "list_parts",
+    "open_parts", "picture_files",
 ]  # fmt: skip
 
 _TOLD = 10  # problems in one message; `lib.people.stored.check` tells all
@@ -73,6 +73,18 @@ def layout_of(folder: Path, read: Read = Read()) -> Layout | None:
     return found[0] if found else None
 
 
+def gaze_facts(folder: Path, read: Read = Read()) -> dict[str, object]:
+    """How the gaze of a folder becomes maps, as plain values; {} for a folder without gaze points.
+
+    Raises StoredError.
+    """
+    layout = layout_of(folder, read)
+    if layout is None and not gaze_file(folder):
+        return {}
+    named = {"data_set": layout.label, "source": layout.source} if layout else {}
+    return named | viewing_of(folder, layout, read.options).facts
+
+
 def picture_files(place: Path) -> list[Path]:
     """The shards in a folder in their order, or the folder itself, which is read as a whole."""
     return find_shards(place) or [place]
@@ -99,7 +111,10 @@ def open_parts(
             parts += [Shard(path, tolerant) for path in shards]
         else:
             found, problems = _listed(place, read)
-            if problems:
+            notes = [problem for problem in problems if isinstance(problem, Note)]
+            if notes and found and len(notes) == len(problems):
+                found[0].damage = "; ".join(notes)
+            elif problems:
                 told = _told(place, problems)
                 if not (tolerant and found):
                     raise StoredError(told)

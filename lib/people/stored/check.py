@@ -14,6 +14,7 @@ from tqdm import tqdm
 from lib.people.stored import Part, Read, StoredError, StoredPicture, list_parts
 from lib.people.stored.folders import LABELS, Files, files_below
 from lib.people.stored.gaze import BLUR, GAZE
+from lib.people.stored.layouts import Note
 from lib.people.stored.part import NO_LABEL, STORED_SIZE
 from lib.people.stored.shards import Shard
 
@@ -150,8 +151,11 @@ def told(place: Path, found: Found) -> str:
                      "published takes whole batches only")  # fmt: skip
     if found.unused:
         lines.append(f"files that nothing names: {len(found.unused)} ({_some(found.unused)})")
-    lines.append(f"problems: {len(found.problems)}")
-    return "\n".join(lines + [f"  {problem}" for problem in found.problems])
+    notes = [problem for problem in found.problems if isinstance(problem, Note)]
+    lines += [f"left out: {note}" for note in notes]
+    problems = [problem for problem in found.problems if problem not in notes]
+    lines.append(f"problems: {len(problems)}")
+    return "\n".join(lines + [f"  {problem}" for problem in problems])
 
 
 def _counted(found: Found) -> str:

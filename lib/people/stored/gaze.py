@@ -17,11 +17,10 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags
 
 from lib.base.stored_json import DamagedJson, read_json
 from lib.base.words import printable
-from lib.people.pictures import open_picture
+from lib.people.pictures import upright_size
 from lib.people.stored.fit import PAD, Fit
 from lib.people.stored.folders import (
     LABELS,
@@ -61,7 +60,6 @@ from lib.people.stored.viewing import (
 GAZE = ("gaze.csv", "fixations.csv")
 BLUR = "gaze.json"
 _SAID = {"type": "object"}
-_TURNED = range(5, 9)  # EXIF orientations that exchange width and height
 
 
 def gaze_file(folder: Path) -> Path | None:
@@ -231,6 +229,11 @@ class Gazed(Files):
     def _counted(self, index: int) -> _Seen:
         """Raises StoredError for a point beside its picture where that is refused."""
         looked = self.looked[index]
+        if self.viewing.skip_first and not len(looked.who):
+            raise StoredError(
+                f"{self.where(index)}: nobody says whose each fixation is, so that first ones "
+                "cannot be left out; leave skip_first out, or say it 0"
+            )
         size = read_listed_picture(looked.picture).size
         points, counts = self.viewing.points(looked, *size)
         who = looked.who[counts] if len(looked.who) else looked.who
@@ -272,6 +275,16 @@ class Gazed(Files):
             raise StoredError(f"{self.where(index)}: {error}; change {BLUR}, or --gaze") from None
 
 
+def viewing_of(folder: Path, layout: Layout | None, options: Mapping[str, object]) -> Viewing:
+    """How the gaze of a folder becomes maps: as its data set's row, or else `gaze.json` says, but
+    for what options say. Raises StoredError."""
+    if layout is None:
+        return read_viewing(folder / BLUR, options)
+    viewing = layout.viewing.with_values(options, "--gaze")
+    viewing.require_sigma(f"{layout.label} states no blur: --gaze")
+    return viewing
+
+
 def list_data_set(
     folder: Path, layout: Layout, options: Mapping[str, object], fit: Fit
 ) -> tuple[list[Part], list[str]]:
@@ -279,8 +292,7 @@ def list_data_set(
 
     Returns the parts, and what is wrong. Raises StoredError for what concerns all.
     """
-    viewing = layout.viewing.with_values(options, "--gaze")
-    viewing.require_sigma("--gaze")
+    viewing = viewing_of(folder, layout, options)
     looked, problems = layout.read(folder)
     return _in_parts(folder, looked, viewing, fit), problems
 
@@ -300,7 +312,7 @@ def list_gaze(
     others' map would be another one. Returns the parts, and what is wrong row by row. Raises
     StoredError for what concerns all.
     """
-    viewing = read_viewing(folder / BLUR, options)
+    viewing = viewing_of(folder, None, options)
     problems: list[str] = []
     points = gaze_file(folder)
     if points is None:
@@ -419,7 +431,7 @@ class _Points:
                 who = observer_of(row) if known else ""
                 at = _number(row, "x"), _number(row, "y")
                 if name not in sizes:
-                    sizes[name] = _upright_size(pictures[name])
+                    sizes[name] = upright_size(pictures[name])
                 point = *at, weight, who, number
                 if _is_within(self._viewing, *at, sizes[name]):
                     self.rows[name].append(point)
@@ -459,13 +471,3 @@ def _is_within(viewing: Viewing, x: float, y: float, size: Iterable[int] | None)
     times, plus = viewing.placement(*size)
     at = np.array([x, y]) * times + plus
     return bool(((at >= 0) & (at <= tuple(size))).all())
-
-
-def _upright_size(path: Path) -> tuple[int, int] | None:
-    """Width and height, from the file's header; None if it has none."""
-    try:
-        with open_picture(path) as opened:
-            turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
-            return opened.size[::-1] if turned else opened.size
-    except Exception:  # whatever a decoder makes of a damaged file
-        return None

@@ -8,17 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags
 
 from lib.base.words import printable, some_of
-from lib.people.pictures import open_picture
+from lib.people.pictures import upright_size
 from lib.people.stored.folders import LEADS_OUT, leads_out
 from lib.people.stored.part import StoredError
 from lib.people.stored.viewing import Looked
 
 PICTURES = (".jpg", ".jpeg", ".png")
 LARGEST_JSON = 2**31  # bytes; the data sets' own files have up to some hundred million
-_TURNED = range(5, 9)  # EXIF orientations that exchange width and height
 
 # An observer, (fixation, 2 or more) x, y as recorded, and (fixation,) durations or None.
 Trial = tuple[str, np.ndarray, "np.ndarray | None"]
@@ -163,16 +161,6 @@ def marked_pixels(marks: object, picture: Path) -> np.ndarray:
         )
     rows, columns = np.nonzero(marks)
     return np.column_stack([columns, rows]) + 0.5
-
-
-def upright_size(path: Path) -> tuple[int, int] | None:
-    """Width and height as EXIF turns the image, from its header; None where it has none."""
-    try:
-        with open_picture(path) as opened:
-            turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
-            return opened.size[::-1] if turned else opened.size
-    except Exception:  # whatever a decoder makes of a damaged file; said when it is read
-        return None
 
 
 def told(
