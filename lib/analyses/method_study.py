@@ -63,7 +63,10 @@ def method_costs(
 
     with torch.inference_mode():
         forward = typical(lambda: model(x))
-    passed, alone = (head_pass(model, some, batch.labels[: len(some)]) for some in (x, x[:1]))
+    passed, alone = (
+        head_pass(model, some, study.choices.asked(batch.labels[: len(some)]))
+        for some in (x, x[:1])
+    )
     rows = []
     for method in methods:
         if method.forwards:  # many: once, on one picture
@@ -206,7 +209,8 @@ def map_grid(
     rows: dict[str, list] = {method.label: [] for method in methods}
     for backbone, dcls in variants:
         model = study.networks.inference_model(backbone.key, dcls, methods)
-        placed = heatmaps(model, batch.pictures, batch.labels, tuple(methods))
+        asked = study.choices.asked(batch.labels)
+        placed = heatmaps(model, batch.pictures, asked, tuple(methods))
         for label, (of_picture,) in placed.items():
             constant = np.nanmin(of_picture) == np.nanmax(of_picture)
             rows[label].append(np.full_like(of_picture, np.nan) if constant else of_picture)

@@ -154,8 +154,12 @@ def compare_targets(study: Study) -> pd.DataFrame:
     """Score by the class whose evidence is asked for, on the profile's sample of pictures.
 
     `backbone, dcls, method, top1, true, predicted, difference, low, high, n`: the difference,
-    predicted less true, is paired per image; it is 0 wherever the model is right.
+    predicted less true, is paired per image; it is 0 wherever the model is right. Without rows
+    where images have no class.
     """
+    columns = ["backbone", "dcls", "method", "top1", *TARGETS, "difference", "low", "high", "n"]
+    if study.clickme().without_labels:
+        return pd.DataFrame(columns=columns)
     wide, ceilings = [], study_ceilings(study)
     for target in TARGETS:
         sample = study.sampled(target=target, protocols=study.choices.protocols[:1])
@@ -175,4 +179,4 @@ def compare_targets(study: Study) -> pd.DataFrame:
             | {target: values.mean() for target, values in scores.items()}
             | {"difference": found.mean, "low": found.low, "high": found.high, "n": found.n}
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=columns)

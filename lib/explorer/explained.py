@@ -27,10 +27,11 @@ from lib.networks.models import StudyModel
 from lib.people.human_maps import human_maps
 from lib.people.photographs import load_square
 from lib.people.protocols import PROTOCOLS, Protocol
+from lib.people.stored.part import NO_LABEL
 from lib.scores.agreements import VALID, agreement
 from lib.scores.spearman import Ranks, rank_maps
 from lib.study.choices import Choices
-from lib.study.exhibits import held_out
+from lib.study.exhibits import held_out, picture_titles
 from lib.study.study import Study
 
 OFFERED_PICTURES = 24
@@ -152,10 +153,11 @@ class Explainer:
         keys = study.choices.protocols
         self.protocol = PROTOCOLS["published" if "published" in keys else keys[0]]
         batch = held_out(study, min(study.choices.limit or pictures, pictures))
+        titles = picture_titles(study, batch)
         self.pictures = [
-            Seen(f"{number}: {self._names[label]}", pixels, int(label), stored)
-            for number, (pixels, label, stored) in enumerate(
-                zip(batch.pictures, batch.labels, batch.stored_maps, strict=True), 1
+            Seen(f"{number}: {title}", pixels, None if label == NO_LABEL else int(label), stored)
+            for number, (title, pixels, label, stored) in enumerate(
+                zip(titles, batch.pictures, batch.labels, batch.stored_maps, strict=True), 1
             )
         ]
         networks = None if study.choices.profile.mini else _FULL_SIZE_IN_MEMORY

@@ -52,6 +52,7 @@ class Listing:
 
     chosen   : the pictures that are taken
     left_out : {part or picture: why it is not read}, growing as pictures are read
+    without_labels : whether it is known, before any picture is read, that none has a class
     """
 
     def __init__(
@@ -74,7 +75,8 @@ class Listing:
         self.keep_going = keep_going
         self.labelled = labelled
         parts = open_parts([Path(place) for place in places], keep_going, read)
-        if labelled and parts and all(part.without_labels for part in parts):
+        self.without_labels = bool(parts) and all(part.without_labels for part in parts)
+        if labelled and self.without_labels:
             raise StoredError(
                 f"{places[0]} says of no picture which class it has: `--target predicted` makes "
                 "maps of the class that a network predicts"

@@ -36,6 +36,7 @@ from lib.networks.batch_size import BatchSize
 from lib.networks.models import StudyModel
 from lib.networks.preprocessing import resize_pictures
 from lib.people.clickme import ClickMeBatch
+from lib.people.stored.part import NO_LABEL
 
 ITSELF = "itself"
 MODEL = "model"  # the group of changes that are none of the picture
@@ -74,7 +75,8 @@ class ShownPictures:
     @classmethod
     def of_clickme(cls, batch: ClickMeBatch, geometry: Preprocessing) -> ShownPictures:
         pixels = resize_pictures(batch.pictures, geometry)
-        return cls(batch.image_ids, pixels, batch.places.tolist(), batch.labels.tolist())
+        known = None if (batch.labels == NO_LABEL).any() else batch.labels.tolist()
+        return cls(batch.image_ids, pixels, batch.places.tolist(), known)
 
 
 def condition(label: int, before: int, after: int) -> str:
