@@ -25,9 +25,9 @@ from lib.figures.captions import CAPTIONS
 from lib.maps.methods import METHODS
 from lib.networks.backbones import BACKBONES
 from lib.report.grids import Grid, as_grid, as_texts
+from lib.report.in_short import in_sentences
 from lib.report.readable import DAGGER, readable_table
 from lib.runner.faults import FAULTS
-from lib.scores.beside_people import in_sentences
 from lib.scores.controls import CONTROLS
 from lib.study.outputs import of_another_study
 from lib.study.places import Places

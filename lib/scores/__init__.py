@@ -8,7 +8,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "agreements": ["VALID", "agreement"],
-    "beside_people": ["in_sentences", "score_beside_people", "scores_beside_people"],
+    "beside_people": ["score_beside_people", "scores_beside_people"],
     "ceiling": ["Ceiling", "Ceilings", "HUMAN_CEILING", "SPEARMAN_BROWN"],
     "control_scores": ["score_controls"],
     "controls": ["CONTROLS", "control_labels"],

@@ -19,7 +19,8 @@ from lib.demo import real_people
 from lib.figures import plot_beside_people, plot_scanpaths
 from lib.people.clickme import ClickMe
 from lib.people.stored import Read
-from lib.scores import in_sentences, score_beside_people, score_study
+from lib.report import in_sentences
+from lib.scores import score_beside_people, score_study
 from lib.scores.observers import score_observers
 from lib.study import Study, evidence_titles, held_out, looks
 from lib.study.profiles import GAZE, PROFILES

@@ -1,0 +1,41 @@
+"""What people, networks and controls on one scale show, in words. Needs no torch."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from lib.study.rules import RULES
+
+_KINDS = ("people", "control", "network")
+
+
+def in_sentences(table: pd.DataFrame) -> list[str]:
+    """What a table of `lib.scores.beside_people` shows, of one protocol and reading, in words."""
+    of = {kind: table[table.kind == kind].sort_values("rho") for kind in _KINDS}
+    said = []
+    people, controls, networks = (of[kind] for kind in _KINDS)
+    if len(people):
+        told = "; ".join(f"{row.label}: {_rho(row)}" for row in people.itertuples())
+        said.append(f"How well people agree with one another, mean Spearman ρ: {told}.")
+    if len(controls):
+        best = controls.iloc[-1]
+        said.append(f"The best map that ignores the image, {best.label}, reaches {_rho(best)}.")
+    if len(networks):
+        best, many = networks.iloc[-1], len(networks)
+        which = f"The best of {many} maps of networks" if many > 1 else "The network's map"
+        said.append(f"{which}, {best.label}, reaches {_rho(best)}.")
+    if len(networks) and len(controls):
+        above, fewest = int(networks.above_control.sum()), networks.n.min()
+        if fewest < RULES.fewest_images:
+            said.append(
+                f"{fewest} images decide nothing: {RULES.fewest_images} are the fewest of which "
+                "this study says that a network lies above such a map, or does not."
+            )
+        else:
+            surely = f"{above} of {many} surely lie" if above else "None of them surely lies"
+            said.append(f"{surely} above it.")
+    return said
+
+
+def _rho(row: tuple | pd.Series) -> str:
+    return f"{row.rho:.2f} [{row.low:.2f}, {row.high:.2f}]"
