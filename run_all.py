@@ -35,7 +35,7 @@ try:
     from lib.base.paths import OUTPUT, ROOT, shown
     from lib.base.shortage import is_disk_full
     from lib.base.tables import UnknownName, unknown_name
-    from lib.base.words import printable
+    from lib.base.words import counted, printable
     from lib.commands.reading import add_reading
     from lib.maps.methods import METHODS, PUBLISHED_METHODS
     from lib.networks.backbones import BACKBONES
@@ -409,10 +409,10 @@ def prepared(options, study, known, chosen, values, command, progress):
     chosen = [
         *(
             study.choices.profile.label,
-            f"{len(study.choices.variants)} models",
-            f"{len(study.choices.methods)} methods",
+            counted(len(study.choices.variants), "model"),
+            counted(len(study.choices.methods), "method"),
         ),
-        *([f"{study.choices.limit} pictures"] if study.choices.limit else []),
+        *([counted(study.choices.limit, "picture")] if study.choices.limit else []),
         found.environment["device"],
     ]
     progress.say(

@@ -26,6 +26,11 @@ def in_lines(problems: Sequence[str], most: int = 10) -> str:
     return "\n".join([*problems[:most], *more])
 
 
+def counted(number: int, what: str) -> str:
+    """1, "model": "1 model"; 2: "2 models"."""
+    return f"{number} {what}" + "s" * (number != 1)
+
+
 def in_words(size: float) -> str:
     """1536 MiB: "1.5 GiB"."""
     mebibytes = size / 2**20
