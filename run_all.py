@@ -187,7 +187,9 @@ def _given(value: object) -> object:
     """An option as notebooks take it: names in one list, "" for a text that is not given."""
     if value is None:
         return ""
-    return _flat(value) if isinstance(value, list) else value
+    if isinstance(value, list):
+        return _flat(value) if value and isinstance(value[0], list) else value
+    return value
 
 
 def _with_own_rows(file: str) -> None:

@@ -132,6 +132,18 @@ def is_gone(process: psutil.Process) -> bool:
 # --- a run and the next one -----------------------------------------------------------------
 
 
+def test_options_of_gaze_reach_the_study_whole():
+    import run_all
+
+    given = run_all.build_parser().parse_args(
+        ["--gaze", "sigma_pixels=24", "weigh=counts", "--gaze", "skip_first=1", "--fit", "pad",
+         "--models", "resnet50,convnext_tiny", "caformer_s18"]
+    )  # fmt: skip
+    assert run_all._given(given.gaze) == ["sigma_pixels=24", "weigh=counts", "skip_first=1"]
+    assert run_all._given(given.models) == ["resnet50", "convnext_tiny", "caformer_s18"]
+    assert given.fit == "pad"
+
+
 def test_a_run_is_told_kept_and_resumed(project):
     project.add("01_a")
     project.add("02_b", 0, "raise ValueError('the map is odd')")

@@ -37,8 +37,9 @@ CAPTIONS: Table[Caption] = Table(
             "Mean Spearman correlation with the map of all observers: of a network's maps, one row "
             "a CAM method; of control maps that no network made; and of people, one person with "
             "all others, one half with the other, and what as many other people would reach. "
-            "Dashed: the best control. Lines: 95 % intervals over images. A map to the left of the "
-            "dashed line tells less about where people look than that control does.",
+            "Dashed: the best control; a map to its left agrees less with people than this "
+            "control, surely so only where a paired test says it. Lines: 95 % intervals over "
+            "images; of fewer than 50 images they also allow for unseen ones as extreme as any.",
         ),
         Caption(
             "gaze_sample", "Where people looked, and where a network finds its evidence",

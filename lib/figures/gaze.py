@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from lib.figures.heatmaps import draw_points
 from lib.figures.style import plot_nothing, span
+from lib.study.rules import RULES
 
 # Okabe and Ito's, and grey for what no network and no person made.
 _KINDS = {
@@ -28,7 +29,7 @@ def plot_beside_people(table: pd.DataFrame, title: str = "") -> Figure:
     """
     if table.empty:
         return plot_nothing("no model, control or observer has a score")
-    rows = table.sort_values("rho", kind="stable")
+    rows, few = table.sort_values("rho", kind="stable"), RULES.fewest_images
     fig, ax = plt.subplots(figsize=(7.2, 0.24 * len(rows) + 1.3))
     for number, row in enumerate(rows.itertuples()):
         colour, _ = _KINDS[row.kind]
@@ -43,7 +44,8 @@ def plot_beside_people(table: pd.DataFrame, title: str = "") -> Figure:
         tick.set_color(_KINDS[kind][0])
     ax.set_ylim(-0.7, len(rows) - 0.3)
     ax.set_xlabel(
-        f"mean Spearman ρ with people's map (n = {span(rows.n)} images; lines: 95 % interval)"
+        f"mean Spearman ρ with people's map (n = {span(rows.n)} images; lines: 95 % interval"
+        + (f",\ncautious because of fewer than {few} images)" if rows.n.min() < few else ")")
     )
     ax.grid(axis="x")
     keys = [

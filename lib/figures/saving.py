@@ -41,7 +41,8 @@ def save_figure(
     write_provenance(folder / f"{name}.json", provenance(study, drawn_from, of))
     if name in CAPTIONS and not caption:
         caption = f"{CAPTIONS[name].title}. {CAPTIONS[name].text}"
-    words = " ".join(filter(None, [caption, f"Data: {profile.label}.", profile.caveat]))
+    people = f"Human maps: {study.reading}." if study.reading else ""
+    words = " ".join(filter(None, [caption, f"Data: {profile.label}.", people, profile.caveat]))
     with write_result(folder / f"{name}.txt") as partial:
         partial.write_text(f"{words}\n", encoding="utf-8")
     return staged(folder / f"{name}.png")

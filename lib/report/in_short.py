@@ -22,8 +22,14 @@ def in_sentences(table: pd.DataFrame) -> list[str]:
         said.append(f"The best map that ignores the image, {best.label}, reaches {_rho(best)}.")
     if len(networks):
         best, many = networks.iloc[-1], len(networks)
-        which = f"The best of {many} maps of networks" if many > 1 else "The network's map"
-        said.append(f"{which}, {best.label}, reaches {_rho(best)}.")
+        distinct = networks.rho.round(6).nunique()
+        equal = f"; of the {many} only {distinct} differ here" if distinct < many else ""
+        which = (
+            f"Of {many} explanations of networks the highest, picked after the fact"
+            if many > 1
+            else "The network's explanation"
+        )
+        said.append(f"{which}, {best.label}, reaches {_rho(best)}{equal}.")
     if len(networks) and len(controls):
         above, fewest = int(networks.above_control.sum()), networks.n.min()
         if fewest < RULES.fewest_images:

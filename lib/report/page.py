@@ -65,7 +65,8 @@ TABLES = {
 }
 _NOTES = {
     "beside_people": "rho: mean Spearman's ρ with the map of all observers, of one person with "
-    "that of all others; not divided by any ceiling. Intervals: 95 %, over images.",
+    "that of all others; not divided by any ceiling; reading: the part of the image that the "
+    "network sees. Intervals: 95 %, over images.",
     "fixation_measures": "nss: standard deviations above the map's mean; auc judd, shuffled auc: "
     "0.5 is chance; information gain: bits per fixation beyond the centre bias. More is better. "
     "people: each observer's fixations under the map of all others (docs/fixations.md).",
@@ -177,6 +178,7 @@ def write_report(study: Study) -> Path:
     page = environment.get_template("report.html.j2").render(
         question=QUESTION if paired else WITHOUT_DCLS,
         paired=paired,
+        reading=study.reading,
         short=_in_short(study),
         leading=[p for p in pictures if p.key in _LEADING],
         choices=study.choices,
@@ -276,16 +278,20 @@ def _found(statistic: str, *numbers: float) -> str:
 
 def _results(path: Path) -> list[Grid]:
     readable = readable_table(pd.read_csv(path))
-    groups = readable.groupby(["Protocol", "Method"], sort=False)
+    dagger = f"({DAGGER}: not surely above the strongest control)"
     # A narrow screen shows the first columns only.
     first = [name for name in _FIRST if name in readable]
+    if readable.Backbone.nunique() == 1:  # a row per method, not a table
+        first = ["Method", *(name for name in first if name != "Backbone")]
+        columns = [*first, *readable.columns.drop([*first, "Protocol", "Backbone"])]
+        return [
+            as_grid(rows[columns], f"{rows.Backbone.iloc[0]}, protocol {protocol} {dagger}")
+            for protocol, rows in readable.groupby("Protocol", sort=False)
+        ]
     columns = [*first, *readable.columns.drop([*first, "Protocol", "Method"])]
     return [
-        as_grid(
-            rows[columns],
-            f"{method}, protocol {protocol} ({DAGGER}: not surely above the strongest control)",
-        )
-        for (protocol, method), rows in groups
+        as_grid(rows[columns], f"{method}, protocol {protocol} {dagger}")
+        for (protocol, method), rows in readable.groupby(["Protocol", "Method"], sort=False)
     ]
 
 

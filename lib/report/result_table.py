@@ -133,6 +133,13 @@ def _entered(
     return {"entered": row.score.iloc[0], "entered_dcls": row.score_dcls.iloc[0]}
 
 
+_PAIRED = (
+    "Difference: DCLS minus baseline, paired per image; p corrected by Holm over the backbones; n: "
+    "pictures of the difference, on which both have a map (a score is over all on which its own "
+    "model has one). "
+)
+
+
 def write_results(
     study: Study,
     results: pd.DataFrame,
@@ -152,9 +159,9 @@ def write_results(
         f"({choices.profile.label}, protocols: {', '.join(choices.protocols)}, "
         f"target: {choices.target} class); without a ceiling the correlation itself. Ceiling: "
         f"{ceilings.words}. {DAGGER}: not surely above the strongest map that no network made. "
-        f"Difference: DCLS minus baseline, paired per image; p corrected by Holm over the "
-        f"backbones; n: pictures of the difference, on which both have a map (a score is over all "
-        f"on which its own model has one). Intervals: 95 %, over images. Nothing is decided of "
+        f"{_PAIRED if any(b.dcls for b in choices.backbones) else ''}"
+        f"{f'Human maps: {study.reading}. ' if study.reading else ''}"
+        f"Intervals: 95 %, over images. Nothing is decided of "
         f"fewer than {RULES.fewest_images} pictures; a difference below "
         f"{choices.smallest_effect:g} is too small to matter (rules {choices.rules.version}). "
         f"{subset}{_in_words(missed)}{_told(weights)}{choices.profile.caveat}"

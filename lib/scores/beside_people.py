@@ -16,6 +16,7 @@ from lib.scores.study_scores import score_study
 from lib.study.choices import Choices
 from lib.study.study import Study
 
+RANDOM = "random_cam"
 NETWORK, CONTROL, PEOPLE = "network", "control", "people"
 COLUMNS = ["protocol", "reading", "kind", "label", "rho", "low", "high", "n", "above_control"]
 
@@ -33,7 +34,8 @@ def scores_beside_people(
     low, high : 95 % interval over images; n : images
     above_control : of a network, that it surely lies above the strongest control
 
-    A network's and a control's map are compared with the map of all observers, one person's with
+    The control with random weights of the channels is no explanation and is left out. A network's
+    and a control's map are compared with the map of all observers, one person's with
     that of all others. "as many other people" is the human ceiling: what another group of this
     size would reach, raised from halves by Spearman and Brown.
     """
@@ -48,6 +50,8 @@ def scores_beside_people(
         here = summary[(summary.protocol == protocol) & summary.backbone.isin(read)]
         several = here.groupby(["backbone", "dcls"]).ngroups > 1
         for row in here.itertuples():
+            if row.method == RANDOM:
+                continue
             label = METHODS[row.method].label
             if several:
                 label = f"{BACKBONES[row.backbone].titled(row.dcls)}, {label}"

@@ -86,10 +86,10 @@ def mean_interval(
 
     The interval holds Student's and that of the statistic corrected for skewness. Of so few images
     that nothing is decided (`RULES.fewest_images`) also what the mean would be if as large a share
-    of images as may have gone unseen were as far out as the farthest one seen, on either side: a
-    sample of twenty without an inverted map does not show that there is none. Of values that are
-    all at the two ends of `within`, Wilson's interval. All NaN without values; low = high = NaN
-    for one.
+    of images as may have gone unseen were as far from 0 as the farthest one seen, on either side of
+    0 as far as `within` allows: a sample of twenty without an inverted map does not show that there
+    is none. Of values that are all at the two ends of `within`, Wilson's interval. All NaN without
+    values; low = high = NaN for one.
 
     Source: Hall, Journal of the Royal Statistical Society B 54 (1992), for the transformation;
     Wilson, Journal of the American Statistical Association 22 (1927)
@@ -111,8 +111,8 @@ def mean_interval(
     highs = [mean + t * sample.error, mean - sample.skewed(-t) * sample.error]
     if images < RULES.fewest_images or sample.equal:
         unseen = 1 - tail ** (1 / images)
-        lows.append((1 - unseen) * mean - unseen * sample.largest)
-        highs.append((1 - unseen) * mean + unseen * sample.largest)
+        lows.append((1 - unseen) * mean + unseen * max(least, -sample.largest))
+        highs.append((1 - unseen) * mean + unseen * min(most, sample.largest))
     low, high = np.clip([min(lows), max(highs)], least, most)
     return Interval(mean, float(low), float(high), n)
 

@@ -110,6 +110,7 @@ class Choices:
         compare: Sequence[str] = (),
         gaze: Sequence[str] = (),
         target: str = "",
+        gazed: bool = False,
         **options,
     ) -> Choices:
         """Names become rows, and every choice is checked.
@@ -117,6 +118,7 @@ class Choices:
         models, methods, protocols, target : keys; empty takes the profile's: all models, and most
                   often the published methods
         own     : models that the file `extend` has added
+        gazed   : the folder `pictures` holds gaze points
         options : the other fields by name
         Raises ValueError (UnknownName for a name) saying what is wrong, the nearest
         name, and what is allowed.
@@ -135,6 +137,8 @@ class Choices:
             layout = options.get("layout")
             label = LAYOUTS[layout].label if layout in LAYOUTS else Path(pictures).name[:40]
             row = replace(row, label=label, caveat=caveat)
+            if gazed:  # which is blurred once already
+                row = replace(row, protocols=("gaze",))
         made = cls(
             row,
             chosen,

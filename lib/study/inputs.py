@@ -146,7 +146,7 @@ class Inputs:
         if self.choices.profile.mini:
             return DEMO_RECIPE
         if BACKBONES[key].embedded:
-            return "its authors'"
+            return "its authors"
         source = self.published(key, dcls)
         return source.recipe if source else "unknown"
 

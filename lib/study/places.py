@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lib.base.fingerprint import fingerprint
 from lib.base.paths import FIGURES, OUTPUT
+from lib.people.stored.fit import CROP
 from lib.study.choices import Choices
 
 
@@ -22,13 +23,16 @@ class Places:
         """Names the folders of results: the profile's key, "demo_subset" for less than all.
 
         So a quick look at two models never replaces the whole study's figures, nor do
-        results on other pictures ("paper_gaze_1a2b" for a folder `gaze`).
+        results on other pictures, or on the same read otherwise ("paper_gaze_1a2b" for a folder
+        `gaze`).
         """
         name = self.choices.profile.key
         if pictures := self.choices.pictures:
             # With a hash, for folders of one name in different places.
             place = re.sub(r"[^\w-]+", "_", Path(pictures).name)[:40]
-            name += f"_{place}_{fingerprint({'pictures': pictures})[:4]}"
+            read = self.choices.read
+            how = {"fit": read.fit, "gaze": [*read.gaze]} if read.gaze or read.fit != CROP else {}
+            name += f"_{place}_{fingerprint({'pictures': pictures} | how)[:4]}"
         if extend := self.choices.extend:
             name += f"_{re.sub(r'[^a-zA-Z0-9_-]+', '_', Path(extend).stem)[:40]}"
         return name if self.choices.is_whole else f"{name}_subset"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from lib.base.fingerprint import sha256_of
 from lib.networks.backbones import BACKBONES
-from lib.people.stored import StoredError, gaze_facts, layout_of
+from lib.people.stored import Read, StoredError, gaze_facts, has_gaze, layout_of
 from lib.study.choices import NAMES, Choices, check_names
 from lib.study.extension import load_extension, placed
 from lib.study.inputs import Inputs, chosen_folder
@@ -26,13 +26,14 @@ if TYPE_CHECKING:
     from lib.study.networks import Networks
 
 
-def _layout_in(folder: Path) -> str:
-    """The key of the data set whose layout a folder has; "" for a plain one, or for several, which
-    reading it tells."""
-    with suppress(StoredError):
-        layout = layout_of(folder)
-        return layout.key if layout else ""
-    return ""
+def _found_in(folder: Path, options: Mapping) -> dict:
+    """What a folder of pictures says of itself: the data set whose layout it has, and whether it
+    holds gaze. What is wrong with it reading it tells."""
+    with suppress(StoredError, ValueError):
+        read = Read(options.get("layout", ""))
+        layout = layout_of(folder, read)
+        return {"layout": layout.key if layout else read.layout, "gazed": has_gaze(folder, read)}
+    return {}
 
 
 # The choices on which results depend, beside profile, models and methods.
@@ -81,8 +82,8 @@ class Study:
         for name in ("pictures", "data_dir"):
             if name in options:
                 options[name] = chosen_folder(name, options[name])
-        if options.get("pictures") and not options.get("layout"):
-            options["layout"] = _layout_in(Path(options["pictures"]))
+        if options.get("pictures"):
+            options |= _found_in(Path(options["pictures"]), options)
         return cls(Choices.of(profile, models, methods, own, limit=limit, **options))
 
     def changed(self, **changes) -> Study:
@@ -132,6 +133,11 @@ class Study:
             **{name: options[name] for name in _RESULTS_DEPEND_ON},
             "extend": sha256_of(Path(extend)) if extend else "",
         }
+
+    @property
+    def reading(self) -> str:
+        """How the gaze of its pictures becomes maps, in words; "" where only maps are stored."""
+        return self._viewing().get("in_words", "")
 
     def _viewing(self) -> dict:
         """How gaze becomes maps; {} where only maps are stored."""

@@ -68,6 +68,35 @@ def test_unknown_names_without_a_near_one_list_all():
         Study.from_profile("zzz")
 
 
+def test_each_reading_of_a_folder_has_a_place_of_its_own(tmp_path):
+    (tmp_path / "gaze.csv").write_text("file,x,y\na.png,1,1\n")
+    (tmp_path / "gaze.json").write_text('{"sigma_pixels": 10}')
+    readings = [
+        {}, {"fit": "pad"}, {"fit": "stretch"}, {"gaze": ["weigh=counts"]},
+        {"gaze": ["weigh=counts", "skip_first=1"]},
+    ]  # fmt: skip
+    studies = [Study.from_profile("gaze", pictures=str(tmp_path), **some) for some in readings]
+    assert len({study.places.name for study in studies}) == len(readings)
+    assert studies[3].facts()["viewing"]["weigh"] == "counts"
+    assert studies[0].reading == (
+        "each fixation blurred by a Gaussian of σ = 10 pixels, weighed by duration; "
+        "the centred square of each image"
+    )
+    with pytest.raises(ValueError, match="how the folder of `pictures` is read: give one"):
+        Study.from_profile("gaze", fit="pad")
+
+
+def test_gaze_is_read_by_its_own_protocol_unless_another_is_chosen(tmp_path):
+    (tmp_path / "gaze.csv").write_text("file,x,y\na.png,1,1\n")
+    choices = {"pictures": str(tmp_path), "target": "predicted"}
+    study = Study.from_profile("paper", **choices)
+    assert study.choices.protocols == ("gaze",)
+    other = Study.from_profile("paper", protocols=["corrected"], **choices)
+    assert other.choices.protocols == ("corrected",)
+    # In another process from the same choices.
+    assert Study.from_profile(**study.choices.options()).choices == study.choices
+
+
 def test_profiles_write_to_different_places():
     places = {
         (s.places.figures, s.places.output) for s in (Study.from_profile(p) for p in PROFILES)

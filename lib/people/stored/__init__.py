@@ -23,8 +23,8 @@ from lib.people.stored.shards import Shard, find_shards
 from lib.people.stored.viewing import read_options
 
 __all__ = [
-    "Part", "Read", "StoredError", "StoredPicture", "gaze_facts", "layout_of", "list_parts",
-    "open_parts", "picture_files",
+    "Part", "Read", "StoredError", "StoredPicture", "gaze_facts", "has_gaze", "layout_of",
+    "list_parts", "open_parts", "picture_files",
 ]  # fmt: skip
 
 _TOLD = 10  # problems in one message; `lib.people.stored.check` tells all
@@ -78,11 +78,19 @@ def gaze_facts(folder: Path, read: Read = Read()) -> dict[str, object]:
 
     Raises StoredError.
     """
-    layout = layout_of(folder, read)
-    if layout is None and not gaze_file(folder):
+    if not has_gaze(folder, read):
         return {}
+    layout = layout_of(folder, read)
     named = {"data_set": layout.label, "source": layout.source} if layout else {}
-    return named | viewing_of(folder, layout, read.options).facts
+    viewing = viewing_of(folder, layout, read.options)
+    return named | viewing.facts | {"in_words": f"{viewing.words}; {Fit(read.fit).words}"}
+
+
+def has_gaze(folder: Path, read: Read = Read()) -> bool:
+    """Whether a folder holds gaze points, not maps alone. Raises StoredError."""
+    if read.layout in PLAIN:
+        return read.layout == "gaze"
+    return folder.is_dir() and bool(layout_of(folder, read) or gaze_file(folder))
 
 
 def picture_files(place: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from lib.people.stored import Part, Read, StoredError, StoredPicture, list_parts
+from lib.people.stored import Part, Read, StoredError, StoredPicture, layout_of, list_parts
 from lib.people.stored.folders import LABELS, Files, files_below
 from lib.people.stored.gaze import BLUR, GAZE
 from lib.people.stored.layouts import Note
@@ -112,7 +112,7 @@ def _read_observers(part: Part, index: int, found: Found) -> None:
 
 def _unused(place: Path, parts: Sequence[Part], problems: Sequence[str]) -> list[str]:
     """Files below a listed folder that no list names; of those that a problem tells of, none."""
-    if not place.is_dir() or any(isinstance(part, Shard) for part in parts):
+    if not place.is_dir() or any(isinstance(part, Shard) for part in parts) or layout_of(place):
         return []
     used = {path for part in parts if isinstance(part, Files) for some in part.files
             for path in some}  # fmt: skip

@@ -24,6 +24,15 @@ class Fit:
 
     how: str = CROP
 
+    @property
+    def words(self) -> str:
+        """What the square holds, for a caption."""
+        return {
+            CROP: "the centred square of each image",
+            PAD: "each image between bars",
+            STRETCH: "each image stretched to a square",
+        }[self.how]
+
     def place(self, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
         """By what x, y of an image of this size are multiplied, and what is added then."""
         sides = np.array([width, height], np.float64)

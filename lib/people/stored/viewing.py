@@ -159,6 +159,21 @@ class Viewing:
         return points, counts
 
     @property
+    def words(self) -> str:
+        """How points become maps, for a caption."""
+        if self.sigma_pixels:
+            blur = f"{self.sigma_pixels:g} pixels"
+        else:
+            blur = (
+                f"{self.sigma_degrees:g}° ({self.sigma_degrees * self.pixels_per_degree:g} pixels)"
+            )
+        told = [f"each fixation blurred by a Gaussian of σ = {blur}"]
+        told.append("all alike" if self.weigh == COUNTS else "weighed by duration")
+        if self.skip_first:
+            told.append(f"the first {self.skip_first} of each observer left out")
+        return ", ".join(told)
+
+    @property
     def facts(self) -> dict:
         """As plain values, for what stands beside results."""
         return asdict(self) | {"screen": list(self.screen)}
