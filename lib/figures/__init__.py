@@ -14,7 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "concepts": ["plot_concepts"],
     "cose": ["plot_consistency_against_sensitivity", "plot_cose_by_change", "plot_followed"],
     "faithfulness": ["plot_faithfulness"],
-    "gaze": ["plot_beside_people", "plot_scanpaths"],
+    "gaze": ["plot_beside_people", "plot_fixation_measures", "plot_scanpaths"],
     "heatmaps": ["overlay", "plot_heatmap_rows", "plot_kernels", "plot_receptive_fields"],
     "lcam": ["plot_against_grad_cam", "plot_looks", "plot_losses"],
     "map_grids": ["plot_map_grids"],

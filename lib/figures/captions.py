@@ -49,6 +49,16 @@ CAPTIONS: Table[Caption] = Table(
             f"{_MAPS}",
         ),
         Caption(
+            "fixation_measures", "Maps measured where people looked",
+            "Mean over images of four measures that use the fixations themselves, a panel each. "
+            "NSS: the map's value at fixations in its standard deviations above its mean. "
+            "AUC-Judd: how often a fixated pixel lies above any pixel. Shuffled AUC: above where "
+            "people looked in other images, so that a preference for the centre counts nothing. "
+            "Information gain: bits per fixation beyond the centre bias. People: each observer's "
+            "fixations under the map of all others. More is better. Lines: 95 % intervals over "
+            "images.",
+        ),
+        Caption(
             "scanpaths", "One person after another",
             "The first three observers of four images: a colour each, fixations numbered in their "
             "order. Those beside the image are not drawn.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -56,6 +56,50 @@ def plot_beside_people(table: pd.DataFrame, title: str = "") -> Figure:
     ax.legend(handles=keys, loc="lower right", fontsize=8, frameon=True)
     if title:
         ax.set_title(title)
+    return fig
+
+
+def plot_fixation_measures(
+    table: pd.DataFrame, labels: Mapping[str, str], chance: Mapping[str, float], title: str = ""
+) -> Figure:
+    """Mean of each measure at fixations, a panel each; people, network and controls as rows.
+
+    table  : of one reading and model, as `lib.scores.summarise_fixations` makes it
+    labels : {method, control or "one_against_rest": what a row is called}
+    chance : {measure: its value of a map that says nothing}
+    """
+    if table.empty:
+        return plot_nothing("no fixation could be measured")
+    measures = list(dict.fromkeys(table.measure))
+    of = {key: table[table.measure == key].set_index("method") for key in measures}
+    order = of[measures[0]].sort_values("value").index
+    fig, axes = plt.subplots(
+        1, len(measures), figsize=(2.1 * len(measures) + 1.8, 0.22 * len(order) + 1.4),
+        sharey=True, squeeze=False,
+    )  # fmt: skip
+    for ax, key in zip(axes[0], measures, strict=True):
+        rows = of[key]
+        for number, name in enumerate(order):
+            if name in rows.index and not np.isnan(rows.value[name]):
+                colour, _ = _KINDS[rows.kind[name]]
+                ends = [rows.low[name], rows.high[name]]
+                ax.plot(ends, [number, number], color=colour, lw=1.4, solid_capstyle="butt")
+                ax.plot(rows.value[name], number, "o", color=colour, ms=4)
+        ax.axvline(chance[key], color="0.3", lw=0.8, ls=":", zorder=0)
+        ax.set_title(rows.label.iloc[0], fontsize=9)
+        ax.set_xlabel(rows.unit.iloc[0], fontsize=8)
+        ax.locator_params(axis="x", nbins=4)
+        ax.grid(axis="x")
+    axes[0, 0].set_yticks(range(len(order)), [labels.get(name, name) for name in order], fontsize=7)
+    for tick, name in zip(axes[0, 0].get_yticklabels(), order, strict=True):
+        tick.set_color(_KINDS[of[measures[0]].kind[name]][0])
+    fig.supxlabel(
+        f"n = {span(table.n)} images; lines: 95 % intervals; dotted: chance, and for information "
+        "gain the centre bias",
+        fontsize=8,
+    )
+    if title:
+        fig.suptitle(title, fontsize=10)
     return fig
 
 
