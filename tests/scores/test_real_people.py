@@ -16,11 +16,17 @@ from scipy.stats import spearmanr
 from torch.nn import functional as F
 
 from lib.demo import real_people
-from lib.figures import plot_beside_people, plot_scanpaths
+from lib.figures import plot_beside_people, plot_fixation_measures, plot_scanpaths
 from lib.people.clickme import ClickMe
 from lib.people.stored import Read
 from lib.report import in_sentences
-from lib.scores import score_beside_people, score_study
+from lib.scores import (
+    FIXATION_MEASURES,
+    score_beside_people,
+    score_fixations,
+    score_study,
+    summarise_fixations,
+)
 from lib.scores.observers import score_observers
 from lib.study import Study, evidence_titles, held_out, looks
 from lib.study.profiles import GAZE, PROFILES
@@ -163,6 +169,20 @@ def test_the_figures_of_people_draw_what_the_table_says(beside):
     np.testing.assert_allclose(fig.axes[0].lines[0].get_xydata(), first - 0.5)
     assert len(fig.axes[0].lines) == 2
     assert len(plot_beside_people(beside[:0]).axes[0].texts) == 1
+
+
+def test_a_panel_per_measure_draws_what_the_table_says():
+    study = Study.from_profile("gaze", methods=["grad_cam"], limit=3)
+    table = summarise_fixations(score_fixations(study))
+    chance = {measure.key: measure.chance for measure in FIXATION_MEASURES.values()}
+    fig = plot_fixation_measures(table, {"grad_cam": "Grad-CAM"}, chance)
+    assert len(fig.axes) == len(FIXATION_MEASURES)
+    for ax, (_, rows) in zip(fig.axes, table.groupby("measure", sort=False), strict=True):
+        dots = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o"]
+        assert sorted(dots) == sorted(rows.value.dropna())
+        assert ax.get_title() == rows.label.iloc[0]
+    assert "Grad-CAM" in [tick.get_text() for tick in fig.axes[0].get_yticklabels()]
+    assert len(plot_fixation_measures(table[:0], {}, {}).axes[0].texts) == 1
 
 
 def test_the_points_of_a_picture_are_those_of_the_delivered_size():
