@@ -66,12 +66,14 @@ CAPTIONS: Table[Caption] = Table(
         Caption(
             "clickme_sample", "Pictures and human maps",
             "Eight pictures as they are delivered to the models, and where people looked, in the "
-            f"published reading. {_MAPS}",
+            f"study's first reading. {_MAPS}",
         ),
         Caption(
             "figure_1_clickme", "Figure 1. Human maps and a backbone's maps",
             "Pictures, human maps, and the maps of one backbone with and without DCLS (ConvNeXt-B "
-            f"where it is chosen, else the first), for the picture's true class. {_MAPS}",
+            "where it is chosen, else the first), for the class above: the picture's own or, where "
+            "predicted classes are asked for, that of the model without DCLS, while its pair's map "
+            f"is of its own prediction. {_MAPS}",
         ),
         Caption(
             "figure_2_dcls_against_baseline", "Figure 2. Scores with DCLS against without",

@@ -34,8 +34,8 @@ def in_sentences(table: pd.DataFrame) -> list[str]:
         above, fewest = int(networks.above_control.sum()), networks.n.min()
         if fewest < RULES.fewest_images:
             said.append(
-                f"{fewest} images decide nothing: {RULES.fewest_images} are the fewest of which "
-                "this study says that a network lies above such a map, or does not."
+                f"So few images ({fewest}) decide nothing: {RULES.fewest_images} are the fewest of "
+                "which this study says that a network lies above such a map, or does not."
             )
         else:
             surely = f"{above} of {many} surely lie" if above else "None of them surely lies"
@@ -44,4 +44,6 @@ def in_sentences(table: pd.DataFrame) -> list[str]:
 
 
 def _rho(row: tuple | pd.Series) -> str:
+    if pd.isna(row.low):  # of one image
+        return f"{row.rho:.2f} [–]"
     return f"{row.rho:.2f} [{row.low:.2f}, {row.high:.2f}]"

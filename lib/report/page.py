@@ -210,9 +210,11 @@ def _in_short(study: Study) -> list[str]:
         if _foreign(study, path):
             return []
         table = pd.read_csv(path)
-        groups = table.groupby(["protocol", "reading"], sort=False)
-        return in_sentences(next(iter(groups))[1])
-    except (*_UNREADABLE, StopIteration):
+        groups = [*table.groupby(["protocol", "reading"], sort=False)]
+        (protocol, reading), first = groups[0]
+        which = f"Of protocol {protocol} and the models that see this part of the image: {reading}."
+        return [which] * (len(groups) > 1) + in_sentences(first)
+    except (*_UNREADABLE, IndexError):
         return []
 
 

@@ -16,7 +16,6 @@ from lib.maps.cam import cam_maps
 from lib.people.clickme import ClickMe, Fixated, Observed
 from lib.people.human_maps import human_maps
 from lib.people.protocols import PROTOCOLS, Protocol
-from lib.people.stored import StoredError
 from lib.people.stored.part import STORED_SIZE
 from lib.scores.control_scores import control_maps
 from lib.scores.fixation_measures import Fixations, Looked, measure_fixations
@@ -97,19 +96,16 @@ def score_fixations(study: Study) -> pd.DataFrame:
               and were left out
     value   : NaN where it is undefined, see `measure_fixations`
 
-    The maps' target is the study's. Images without fixations are left out. Raises StoredError,
-    also where no image has fixations, and WeightsError.
+    The maps' target is the study's. Images without fixations are left out; there are no rows where
+    only maps are stored. Raises StoredError, WeightsError.
     """
     protocol = PROTOCOLS[study.choices.protocols[0]]
     clickme = study.clickme()
     fixated = [
         one for one in clickme.fixated() if clickme.is_scored(protocol.key, np.array([one.place]))
     ]
-    if not fixated:
-        raise StoredError(
-            "no image of the study has fixation points, only a human map: choose --pictures with "
-            "points, such as gaze.csv"
-        )
+    if not fixated:  # only maps are stored
+        return pd.DataFrame(columns=COLUMNS)
     frames: dict[str, _Frame] = {}
     for backbone in study.choices.backbones:
         name = protocol.reading_name(backbone.preprocessing)

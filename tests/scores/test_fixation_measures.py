@@ -17,10 +17,10 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import mannwhitneyu
 
 from lib.base.geometry import Preprocessing
+from lib.figures import plot_fixation_measures
 from lib.people.clickme import ClickMe
 from lib.people.human_maps import human_maps
 from lib.people.protocols import PROTOCOLS
-from lib.people.stored import StoredError
 from lib.scores.fixation_measures import (
     BANDWIDTH,
     UNIFORM,
@@ -264,7 +264,10 @@ def test_a_study_is_measured_where_its_people_looked(tmp_path, monkeypatch):
     assert mean == pytest.approx(people["nss"].mean())
 
 
-def test_a_study_without_fixations_says_so():
-    study = Study.from_profile("demo", ["caformer_s18"], ["grad_cam"], limit=2)
-    with pytest.raises(StoredError, match=r"no image of the study has fixation points"):
-        score_fixations(study)
+def test_a_study_of_maps_alone_has_no_rows():
+    found = score_fixations(Study.from_profile("demo", ["caformer_s18"], ["grad_cam"], limit=2))
+    assert found.empty
+    table = summarise_fixations(found)
+    assert table.empty
+    assert {"measure", "value", "low", "high", "n", "unit"} <= set(table)
+    assert len(plot_fixation_measures(table, {}, {}).axes[0].texts) == 1

@@ -150,7 +150,7 @@ def test_what_is_found_is_said_in_words(beside):
     assert (
         f"ignores the image, centred Gaussian, reaches {centre.rho:.2f} [{centre.low:.2f}" in said
     )
-    assert "24 images decide nothing: 50 are the fewest" in said
+    assert "So few images (24) decide nothing: 50 are the fewest" in said
     many = beside.assign(n=60)
     assert in_sentences(many)[-1] == "None of them surely lies above it."
     lies = many.assign(above_control=many.kind == "network")

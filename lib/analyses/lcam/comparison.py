@@ -19,6 +19,7 @@ from lib.maps.methods import METHODS, PUBLISHED_METHODS, CamMethod
 from lib.networks.backbones import Backbone
 from lib.networks.preprocessing import resize_pictures
 from lib.people.picture_folders import ArrayPictures
+from lib.people.stored import StoredError
 from lib.scores.agreements import VALID
 from lib.scores.observers import study_ceilings
 from lib.scores.statistics import mean_interval
@@ -116,6 +117,11 @@ def pictures_besides(study: Study, compared: int, count: int) -> np.ndarray:
                   if name not in used]  # fmt: skip
         if len(found) >= count:
             break
+    if not found:
+        raise StoredError(
+            f"all {len(used)} pictures of the study are compared, and none is left to watch a "
+            "training on: give more pictures, or a lower --limit"
+        )
     return np.stack(found[:count])
 
 

@@ -113,9 +113,7 @@ def open_parts(
     """
     parts: list[Part] = []
     for place in places:
-        if not place.is_dir():
-            parts.append(Shard(place, tolerant))
-        elif shards := find_shards(place):
+        if shards := _shards_at(place, read):
             parts += [Shard(path, tolerant) for path in shards]
         else:
             found, problems = _listed(place, read)
@@ -141,13 +139,30 @@ def list_parts(
 
     Raises FileNotFoundError and StoredError for a folder that cannot be listed at all.
     """
-    if place.is_dir() and not find_shards(place):
+    if not (shards := _shards_at(place, read)):
         return _listed(place, read)
-    parts: list[Part] = [Shard(path, tolerant=True) for path in picture_files(place)]
+    parts: list[Part] = [Shard(path, tolerant=True) for path in shards]
     problems = [part.damage for part in parts if part.damage]
     if repeated := _repeated(parts):
         problems.append(repeated)
     return [part for part in parts if len(part)], problems
+
+
+def _shards_at(place: Path, read: Read) -> list[Path]:
+    """The shards to read there, none where the place is a folder to be listed.
+
+    Raises StoredError for a way of reading that shards do not have.
+    """
+    shards = [place] if not place.is_dir() else find_shards(place)
+    if read.layout not in ("", "shards"):
+        if not place.is_dir():
+            raise StoredError(f"{place} is no folder of the layout {read.layout}")
+        return []
+    if read.layout == "shards" and not shards:
+        raise StoredError(f"{place} holds no shards (.tfrecords)")
+    if shards and (read.gaze or read.fit != CROP):
+        raise StoredError(f"{place} holds squares with maps of clicks: leave --fit and --gaze out")
+    return shards
 
 
 def _listed(folder: Path, read: Read) -> tuple[list[Part], list[str]]:
@@ -158,6 +173,8 @@ def _listed(folder: Path, read: Read) -> tuple[list[Part], list[str]]:
         return list_gaze(folder, read.options, fit)
     if read.gaze:
         raise StoredError(f"{folder} holds no gaze points: leave --gaze {read.gaze[0]} out")
+    if read.layout == "maps" and not (folder / LABELS).is_file():
+        raise StoredError(f"{folder} has no {LABELS}, a list of picture,map")
     if read.layout == "maps" or (not read.layout and (folder / LABELS).is_file()):
         return list_folder(folder, fit)
     return list_archives(folder, fit)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,16 +19,18 @@ from pathlib import Path
 import numpy as np
 
 from lib.base.stored_json import DamagedJson, read_json
-from lib.base.words import printable
+from lib.base.words import printable, some_of
 from lib.people.pictures import upright_size
 from lib.people.stored.fit import PAD, Fit
 from lib.people.stored.folders import (
     LABELS,
+    LEADS_OUT,
     Files,
     files_below,
     in_parts,
     inside,
     label_of,
+    leads_out,
     names_observers,
     observer_of,
     read_listed_picture,
@@ -222,9 +224,13 @@ class Gazed(Files):
         seen = self._read(self._seen, index)
         times, plus = self.fit.place(*seen.size)
         _, owners = np.unique(seen.who, return_inverse=True)
-        at = seen.points[:, :2] * times + plus
-        beside = seen.beside * (self.viewing.outside != KEEP)
-        return Fixations(at, seen.points[:, 2], owners.astype(np.int64), beside)
+        points, beside = seen.points, seen.beside * (self.viewing.outside != KEEP)
+        if self.fit.how == PAD:  # beside the image is beside the square here, not on its bars
+            within = ((points[:, :2] >= 0) & (points[:, :2] <= seen.size)).all(axis=1)
+            points, beside = points[within], beside + int((~within).sum())
+            owners = owners[within] if len(owners) else owners
+        at = points[:, :2] * times + plus
+        return Fixations(at, points[:, 2], owners.astype(np.int64), beside)
 
     def _counted(self, index: int) -> _Seen:
         """Raises StoredError for a point beside its picture where that is refused."""
@@ -248,6 +254,11 @@ class Gazed(Files):
             raise StoredError(
                 f"{self.where(index)} has no fixation left: {len(looked.points)} were recorded, "
                 f"{(~counts).sum()} of them first ones that are left out, {beside} beside it"
+            )
+        if not points[:, 2].any():
+            raise StoredError(
+                f"{self.where(index)}: every fixation lasted 0; count them alike, by --gaze "
+                "weigh=counts"
             )
         return _Seen(points, who, beside, size)
 
@@ -294,6 +305,12 @@ def list_data_set(
     """
     viewing = viewing_of(folder, layout, options)
     looked, problems = layout.read(folder)
+    names = Counter(each.name for each in looked)
+    if repeated := [name for name, count in names.items() if count > 1]:
+        raise StoredError(
+            f"{folder} holds the fixations of {printable(some_of(repeated))} twice, in two files "
+            "or in one: leave one of them there"
+        )
     return _in_parts(folder, looked, viewing, fit), problems
 
 
@@ -317,11 +334,14 @@ def list_gaze(
     points = gaze_file(folder)
     if points is None:
         raise StoredError(f"{folder} has none of {', '.join(GAZE)}, a list of file,x,y")
+    if leads_out(folder, points):
+        raise StoredError(f"{points} {LEADS_OUT}")
+    also: dict[str, str] = {}
     if (folder / LABELS).is_file():
         listed = _listed(folder, problems)
     else:
-        listed = _named(folder, points)
-    found = _Points(viewing, points.name)
+        listed, also = _named(folder, points)
+    found = _Points(viewing, points.name, also)
     found.read(points, {name: path for name, (path, *_) in listed.items()}, problems)
     looked = []
     for name, (path, label, line) in listed.items():
@@ -374,25 +394,33 @@ def _listed(folder: Path, problems: list[str]) -> dict[str, tuple[Path, int, int
     return listed
 
 
-def _named(folder: Path, points: Path) -> dict[str, tuple[Path, int, int]]:
-    """{picture that the points name: its file, no class, line}; the file may lie in a subfolder
-    if its name is there once. A name without a file is left to the reader of the points."""
+def _named(folder: Path, points: Path) -> tuple[dict[str, tuple[Path, int, int]], dict[str, str]]:
+    """{picture that the points name: its file, no class, line}, and {another name of the same file:
+    that one}. The file may lie in a subfolder if its name is there once. A name without a file is
+    left to the reader of the points."""
     found: dict[str, tuple[Path, int, int]] = {}
+    first: dict[Path, str] = {}
+    also: dict[str, str] = {}
     below: dict[str, list[Path]] = defaultdict(list)
     for path in files_below(folder)[0]:
         below[path.name].append(path)
     for number, row in read_rows(points, ("file", "x", "y")):
         name = spelled_once(row["file"] or "")
-        if name in found:
+        if name in found or name in also:
             continue
         text = name
         if "/" not in name and len(below[name]) == 1:
             text = below[name][0].relative_to(folder).as_posix()
         try:
-            found[name] = inside(folder, text), NO_LABEL, number
+            path = inside(folder, text)
         except ValueError:
             continue
-    return found
+        known = first.setdefault(path.resolve(), name)
+        if known == name:
+            found[name] = path, NO_LABEL, number
+        else:
+            also[name] = known
+    return found, also
 
 
 class _Points:
@@ -403,8 +431,8 @@ class _Points:
     damaged : pictures of which a row is wrong
     """
 
-    def __init__(self, viewing: Viewing, name: str):
-        self._viewing, self._name = viewing, name
+    def __init__(self, viewing: Viewing, name: str, also: Mapping[str, str]):
+        self._viewing, self._name, self._also = viewing, name, also
         self.rows: dict[str, list[_Row]] = defaultdict(list)
         self.beside: dict[str, list[_Row]] = defaultdict(list)
         self.outside: dict[str, int] = defaultdict(int)
@@ -418,6 +446,7 @@ class _Points:
         known = names_observers(rows)
         for number, row in rows:
             name = spelled_once(row["file"] or "")
+            name = self._also.get(name, name)
             try:
                 if name not in pictures:
                     raise ValueError(

@@ -187,7 +187,10 @@ def _read(name: str, value: object, where: str) -> object:
             raise StoredError(f"{where}: {name} is {value!r:.60}, expected one of {one_of}")
         return value
     if name == "screen":
-        sides = re.findall(r"\d+", value)[:3] if isinstance(value, str) else value
+        sides = value
+        if isinstance(value, str):
+            found = re.fullmatch(r"(\d+)\s*[x×]\s*(\d+)", value)
+            sides = found.groups() if found else ()
         whole = isinstance(sides, list | tuple) and len(sides) == 2
         sides = tuple(int(s) if isinstance(s, str) else s for s in sides) if whole else ()
         if not sides or not all(type(s) is int and 0 < s <= _MOST for s in sides):

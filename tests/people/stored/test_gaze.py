@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -277,6 +278,64 @@ def test_points_need_no_labels(tmp_path):
     (folder / "b.png").unlink()
     with pytest.raises(StoredError, match=r"fixations.csv, line 4: b.png is no picture below"):
         open_parts([folder])
+
+
+def test_two_names_of_one_picture_are_one_picture(tmp_path):
+    folder = write_gaze(tmp_path, "file,x,y\np/a.png,100,50\na.png,30.5,20\n./p/a.png,9,9\n")
+    (folder / "labels.csv").unlink()
+    (folder / "p").mkdir()
+    (folder / "a.png").rename(folder / "p" / "a.png")
+    (part,) = open_parts([folder])
+    assert [part.image_id(i) for i in range(len(part))] == ["p/a.png"]
+    assert len(part.fixations(0).at) == 3
+
+
+def test_a_list_of_points_may_not_be_a_link_out_of_the_folder(tmp_path):
+    folder = write_gaze(tmp_path / "gaze")
+    (folder / "gaze.csv").rename(tmp_path / "elsewhere.csv")
+    (folder / "gaze.csv").symlink_to(tmp_path / "elsewhere.csv")
+    with pytest.raises(StoredError, match="gaze.csv is a link that leads out of the folder"):
+        open_parts([folder])
+
+
+def test_fixations_that_all_lasted_nothing_make_no_map(tmp_path):
+    said = {"sigma_pixels": 10, "weigh": "counts"}
+    folder = write_gaze(tmp_path, ROWS + "a.png,10,10,0,eva\n", "picture\na.png\n", said)
+    assert first(folder).heatmap.max() == 255
+    (part,) = open_parts([folder])
+    part.viewing = replace(part.viewing, weigh="durations")
+    (found,) = part.read([0])
+    assert "every fixation lasted 0; count them alike" in str(found)
+
+
+def test_nobody_looks_at_a_bar(tmp_path):
+    """Padded, a point beside the picture would lie on it."""
+    said = {"sigma_pixels": 10, "outside": "keep"}
+    folder = write_gaze(
+        tmp_path, "file,x,y\na.png,100,50\na.png,100,-20\n", "picture\na.png\n", said
+    )
+    found = open_parts([folder], read=Read(fit="pad"))[0].fixations(0)
+    np.testing.assert_allclose(found.at, [[128, 128]])
+    assert found.outside == 1
+
+
+def test_what_is_said_of_a_folder_must_fit_it(tmp_path):
+    write_shard(tmp_path / "val-0.tfrecords", [make_record(0)])
+    assert len(open_parts([tmp_path], read=Read("shards"))[0]) == 1
+    for read, message in (
+        (Read("osie"), "lacks data/eye/fixations.mat"),
+        (Read("maps"), "has no labels.csv, a list of picture,map"),
+        (Read(fit="pad"), "holds squares with maps of clicks: leave --fit and --gaze out"),
+        (Read(gaze=("sigma_pixels=3",)), "leave --fit and --gaze out"),
+    ):
+        with pytest.raises(StoredError, match=message):
+            open_parts([tmp_path], read=read)
+    with pytest.raises(StoredError, match="is no folder of the layout gaze"):
+        open_parts([tmp_path / "val-0.tfrecords"], read=Read("gaze"))
+    with pytest.raises(StoredError, match="holds no shards"):
+        open_parts([write_gaze(tmp_path / "gaze")], read=Read("shards"))
+    with pytest.raises(StoredError, match="expected width and height, such as 1680x1050"):
+        open_parts([tmp_path / "gaze"], read=Read(gaze=("screen=-600x400",)))
 
 
 def test_an_option_is_said_in_place_of_the_files_value(tmp_path):

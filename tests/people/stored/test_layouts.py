@@ -15,11 +15,11 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.io import savemat
+from scipy.io import loadmat, savemat
 from scipy.io.matlab import MatlabObject
 
 from lib.base.paths import ROOT
-from lib.people.stored import StoredError
+from lib.people.stored import StoredError, open_parts
 from lib.people.stored.layouts import LAYOUTS, Note
 from lib.people.stored.layouts.matlab import read_mat
 from lib.people.stored.layouts.mit1003 import fixations_of
@@ -821,3 +821,24 @@ def test_a_version_of_tomorrow_is_refused(tmp_path):
         file.attrs["version"] = np.bytes_("9.0")
     (said,) = wrong("pysaliency", tmp_path)
     assert "FixationTrains 9.0" in said
+
+
+def test_a_file_that_kills_its_reader_is_refused_and_the_others_are_read(tmp_path):
+    """scipy's reader ends the process on an element of an unknown type."""
+    write_cat2000(tmp_path)
+    path = tmp_path / "trainSet/FIXATIONLOCS/Art/001.mat"
+    content = bytearray(path.read_bytes())
+    content[content.index(b"fixLocs") + 8] = 0
+    path.write_bytes(content)
+    found, problems = LAYOUTS["cat2000"].read(tmp_path)
+    assert found
+    assert any(str(path) in text and "ends the program that reads it" in text for text in problems)
+
+
+def test_the_same_fixations_twice_are_refused(tmp_path):
+    write_osie(tmp_path)
+    path = tmp_path / "data" / "eye" / "fixations.mat"
+    held = loadmat(path)["fixations"]
+    savemat(path, {"fixations": np.concatenate([held, held], axis=1 if held.shape[0] == 1 else 0)})
+    with pytest.raises(StoredError, match="holds the fixations of .* twice"):
+        open_parts([tmp_path])

@@ -12,6 +12,10 @@ No code in such a file is run; objects of MATLAB's classes are refused.
 
 from __future__ import annotations
 
+import atexit
+import json
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,9 +126,50 @@ def _the_one(names: list[str], name: str | None) -> str:
 # --- version 5 ----------------------------------------------------------------------------
 
 
+# scipy's reader ends the whole process on some damaged files. Another one reads each file before.
+_TRYING = """
+import json, sys, warnings
+from scipy.io import loadmat
+warnings.simplefilter("ignore")
+for line in sys.stdin:
+    try:
+        loadmat(json.loads(line), appendmat=False)
+    except Exception:
+        pass  # which is told where it is read
+    print("survived", flush=True)
+"""
+
+
+class _Trial:
+    """A process that reads a file first, started when it is needed and again when it died."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen | None = None
+
+    def survives(self, path: Path) -> bool:
+        """Whether a process can read the file and live."""
+        if self._process is None or self._process.poll() is not None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _TRYING], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL, text=True, encoding="utf-8",
+            )  # fmt: skip
+            atexit.register(self._process.kill)
+        try:
+            self._process.stdin.write(json.dumps(str(path.absolute())) + "\n")
+            self._process.stdin.flush()
+            return self._process.stdout.readline() == "survived\n"
+        except BrokenPipeError:
+            return False
+
+
+_trial = _Trial()
+
+
 def _older(path: Path, name: str | None) -> Any:
     from scipy.io import loadmat
 
+    if not _trial.survives(path):
+        raise StoredError("it ends the program that reads it, so it is damaged; fetch it again")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of variables that are there twice
         found = loadmat(str(path), appendmat=False, variable_names=None if name is None else [name])
