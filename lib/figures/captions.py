@@ -45,7 +45,8 @@ CAPTIONS: Table[Caption] = Table(
             "gaze_sample", "Where people looked, and where a network finds its evidence",
             "Above, eight images with everybody's fixations and the class whose evidence is drawn, "
             "with its probability where the network predicted it; then the human map that the "
-            "fixations make, and the network's maps, where it looked: grey is cropped away before. "
+            "fixations make, and the maps of the network (the first of several) where it looked: "
+            "grey is cropped away. "
             f"{_MAPS}",
         ),
         Caption(

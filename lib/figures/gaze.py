@@ -53,7 +53,7 @@ def plot_beside_people(table: pd.DataFrame, title: str = "") -> Figure:
         for kind, (colour, words) in _KINDS.items()
         if kind in set(rows.kind)
     ]
-    ax.legend(handles=keys, loc="lower right", fontsize=8, frameon=True)
+    fig.legend(handles=keys, loc="outside upper center", ncols=3, fontsize=8)
     if title:
         ax.set_title(title)
     return fig

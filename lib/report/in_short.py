@@ -23,7 +23,7 @@ def in_sentences(table: pd.DataFrame) -> list[str]:
     if len(networks):
         best, many = networks.iloc[-1], len(networks)
         distinct = networks.rho.round(6).nunique()
-        equal = f"; of the {many} only {distinct} differ here" if distinct < many else ""
+        equal = f"; the {many} give only {distinct} distinct values" if distinct < many else ""
         which = (
             f"Of {many} explanations of networks the highest, picked after the fact"
             if many > 1

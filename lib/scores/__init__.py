@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "ceiling": ["Ceiling", "Ceilings", "HUMAN_CEILING", "SPEARMAN_BROWN"],
     "control_scores": ["score_controls"],
     "controls": ["CONTROLS", "control_labels"],
-    "fixation_measures": ["FIXATION_MEASURES", "Fixations", "measure_fixations",
+    "fixation_measures": ["FIXATION_MEASURES", "FixationSet", "measure_fixations", "of_one_model",
         "summarise_fixations"],
     "fixation_scores": ["placed_fixations", "score_fixations"],
     "map_scores": ["Collection", "compare_maps", "score_maps", "summarise_maps"],

@@ -137,25 +137,41 @@ def estimated_ceiling(people: pd.DataFrame) -> Ceiling:
              `lib.scores.observers.score_observers` makes it for one protocol and reading
 
     The mean correlation of two halves, raised by Spearman and Brown from half of the observers
-    to all of them: what this group's map and that of another such group would have. NONE where
-    too few pictures have two observers, or these may hardly agree (`lib.study.rules`).
+    to all of them: what this group's map and that of another such group would have. Without a
+    value, and only how well they agree, where too few pictures have two observers, or these may
+    hardly agree (`lib.study.rules`).
     """
     known = people[people.split_half.notna()]
-    if len(known) < RULES.fewest_for_ceiling:
-        return Ceiling(pictures=len(known))
+    if known.empty:
+        return Ceiling()
     halves = known.set_index("image_id").split_half
     times = float(known.observers.mean() / known.half.mean())
     found = mean_interval(halves, within=(-1, 1))
+    agreed = Ceiling(
+        split_half=found,
+        one_against_rest=mean_interval(known.one_against_rest, within=(-1, 1)),
+        observers=(int(known.observers.min()), int(known.observers.max())),
+        pictures=len(known),
+    )
+    if len(known) < RULES.fewest_for_ceiling:
+        return agreed
     value, low, high = (
         float(spearman_brown(max(r, 0.0), times)) if not np.isnan(r) else np.nan
         for r in (found.mean, found.low, found.high)
     )
     if not low >= RULES.least_ceiling:
-        return Ceiling(pictures=len(known))
+        return agreed
+    return replace(
+        agreed, value=value, origin=ESTIMATED, low=low, high=high, most=value**0.5,
+        halves=halves, times=times,
+    )  # fmt: skip
+
+
+def withheld(ceiling: Ceiling) -> Ceiling:
+    """What its people agree by, without the ceiling itself."""
     return Ceiling(
-        value, ESTIMATED, low, high, found,
-        mean_interval(known.one_against_rest, within=(-1, 1)), value**0.5,
-        (int(known.observers.min()), int(known.observers.max())), len(known), halves, times,
+        split_half=ceiling.split_half, one_against_rest=ceiling.one_against_rest,
+        observers=ceiling.observers, pictures=ceiling.pictures,
     )  # fmt: skip
 
 

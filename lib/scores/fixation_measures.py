@@ -29,7 +29,7 @@ UNIFORM = 0.01  # of a density, what is spread over all pixels alike
 
 
 @dataclass(frozen=True)
-class Looked:
+class ImageFixations:
     """Where people looked in one image, and in all others of its data set.
 
     pixels      : (fixation,) int64, of the flattened map
@@ -41,12 +41,12 @@ class Looked:
     others: np.ndarray
     centre_bias: np.ndarray
 
-    def only(self, chosen: np.ndarray) -> Looked:
+    def only(self, chosen: np.ndarray) -> ImageFixations:
         """Some of the image's fixations, such as one observer's; the others' stay as they are."""
         return replace(self, pixels=self.pixels[chosen])
 
 
-class Fixations:
+class FixationSet:
     """All fixations of a data set's images, in one frame.
 
     points : {image: (fixation, 2) x, y}, from the map's left and upper edge, in pixels: the centre
@@ -65,10 +65,10 @@ class Fixations:
     def __contains__(self, image_id: str) -> bool:
         return image_id in self.pixels
 
-    def of(self, image_id: str) -> Looked:
+    def of(self, image_id: str) -> ImageFixations:
         """An image's own fixations, beside those of all other images."""
         others = self._counts - self._counted(self.pixels[image_id])
-        return Looked(self.pixels[image_id], others, self._density(others))
+        return ImageFixations(self.pixels[image_id], others, self._density(others))
 
     def _pixels(self, image_id: str, points: np.ndarray) -> np.ndarray:
         points = np.asarray(points, np.float64)
@@ -144,18 +144,18 @@ class Viewed:
         return float((below + not_above).mean() / 2 / until[-1]) if until[-1] else np.nan
 
 
-def scanpath_saliency(seen: Viewed, looked: Looked) -> float:
+def scanpath_saliency(seen: Viewed, looked: ImageFixations) -> float:
     """NSS: the map where people looked, in its standard deviations above its mean."""
     scaled = seen.scaled
     return float((scaled[looked.pixels].mean() - scaled.mean()) / scaled.std())
 
 
-def auc_judd(seen: Viewed, looked: Looked) -> float:
+def auc_judd(seen: Viewed, looked: ImageFixations) -> float:
     """How often a fixated pixel is above another one, whichever it is: 0-1, chance is 0.5."""
     return seen.above(looked.pixels, np.ones(len(seen.flat), np.int64))
 
 
-def shuffled_auc(seen: Viewed, looked: Looked) -> float:
+def shuffled_auc(seen: Viewed, looked: ImageFixations) -> float:
     """How often a fixated pixel is above one that was fixated in another image: 0-1, chance 0.5.
 
     What a map gains by being high where people look in any image counts for nothing.
@@ -163,7 +163,7 @@ def shuffled_auc(seen: Viewed, looked: Looked) -> float:
     return seen.above(looked.pixels, looked.others)
 
 
-def information_gain(seen: Viewed, looked: Looked) -> float:
+def information_gain(seen: Viewed, looked: ImageFixations) -> float:
     """By how many bits a fixation is surer than by the centre bias of all other images.
 
     The map is taken for a density: its least value is taken off, it is scaled to sum to 1, and of
@@ -186,7 +186,7 @@ class FixationMeasure:
 
     key: str
     label: str
-    of: Callable[[Viewed, Looked], float]
+    of: Callable[[Viewed, ImageFixations], float]
     unit: str
     chance: float
     within: tuple[float, float] = (-np.inf, np.inf)
@@ -206,7 +206,7 @@ FIXATION_MEASURES: Table[FixationMeasure] = Table(
 
 
 def measure_fixations(
-    maps: Tensor | np.ndarray, looked: Sequence[Looked]
+    maps: Tensor | np.ndarray, looked: Sequence[ImageFixations]
 ) -> dict[str, list[float]]:
     """Every measure of each image's map, {measure: one value per image}.
 
@@ -227,7 +227,7 @@ def measure_fixations(
     return {key: [row[key] for row in rows] for key in FIXATION_MEASURES}
 
 
-def _measured(seen: Viewed, looked: Looked) -> dict[str, float]:
+def _measured(seen: Viewed, looked: ImageFixations) -> dict[str, float]:
     known = seen.orders and len(looked.pixels) > 0
     return {
         measure.key: measure.of(seen, looked) if known else np.nan
@@ -248,3 +248,12 @@ def summarise_fixations(values: pd.DataFrame) -> pd.DataFrame:
     rows = [FIXATION_MEASURES[key] for key in table.measure]
     table = table[[*by[1:], "measure", "value", "low", "high", "n"]]
     return table.assign(label=[row.label for row in rows], unit=[row.unit for row in rows])
+
+
+def of_one_model(table: pd.DataFrame, backbone: str, dcls: bool = False) -> pd.DataFrame:
+    """Rows of `summarise_fixations` that stand beside one another: of one model's explanations, and
+    of the controls and people of its reading. Random weights of the channels explain nothing."""
+    own = table[(table.backbone == backbone) & (table.dcls.astype(bool) == dcls)]
+    own = own[own.method != "random_cam"]
+    others = table[(table.kind != "network") & table.reading.isin(own.reading)]
+    return pd.concat([own, others]) if len(own) else own

@@ -18,7 +18,7 @@ from lib.people.human_maps import human_maps
 from lib.people.protocols import PROTOCOLS, Protocol
 from lib.people.stored.part import STORED_SIZE
 from lib.scores.control_scores import control_maps
-from lib.scores.fixation_measures import Fixations, Looked, measure_fixations
+from lib.scores.fixation_measures import FixationSet, ImageFixations, measure_fixations
 from lib.study.study import Study
 
 NETWORK, CONTROL, PEOPLE = "network", "control", "people"
@@ -59,7 +59,7 @@ class _Frame:
     reading: str
     protocol: Protocol
     geometry: Preprocessing
-    fixations: Fixations
+    fixations: FixationSet
     owners: dict[str, np.ndarray]
     outside: dict[str, int]
 
@@ -72,7 +72,7 @@ class _Frame:
             outside[one.image_id] = one.outside + int((~inside).sum())
             if len(one.owners):
                 owners[one.image_id] = one.owners[inside]
-        fixations = Fixations(points, DELIVERED_SIZE, DELIVERED_SIZE)
+        fixations = FixationSet(points, DELIVERED_SIZE, DELIVERED_SIZE)
         reading = protocol.reading_name(geometry)
         return cls(reading, protocol, geometry, fixations, owners, outside)
 
@@ -170,7 +170,7 @@ def _people(clickme: ClickMe, frames: dict[str, _Frame]) -> Iterator[tuple]:
 
 def one_against_rest(
     observed: Observed,
-    looked: Looked,
+    looked: ImageFixations,
     owners: np.ndarray,
     protocol: Protocol,
     geometry: Preprocessing,

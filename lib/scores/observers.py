@@ -23,6 +23,7 @@ from lib.scores.ceiling import (
     Ceiling,
     Ceilings,
     estimated_ceiling,
+    withheld,
 )
 from lib.scores.kept import DETERMINING_CODE, read_kept, write_kept
 from lib.scores.spearman import ranks_of_rows
@@ -91,7 +92,7 @@ def ceilings_of(choices: Choices, people: pd.DataFrame) -> Ceilings:
     # Models of a protocol are compared with one another: all are divided, or none is.
     without = {protocol for (protocol, _), ceiling in found.items() if not ceiling.is_known}
     return Ceilings(
-        by={key: Ceiling(pictures=c.pictures) if key[0] in without else c
+        by={key: withheld(c) if key[0] in without else c
             for key, c in found.items()}
     )  # fmt: skip
 

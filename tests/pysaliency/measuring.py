@@ -62,7 +62,7 @@ def measure_with_pysaliency(made: dict[str, np.ndarray]) -> dict[str, np.ndarray
     """{measure: one value per image}"""
     # These need MATLAB and torch, which no measure here does.
     sys.modules.setdefault("pysaliency.external_models", MagicMock())
-    from pysaliency import Fixations, Model, SaliencyMapModel, Stimuli
+    from pysaliency import FixationSet, Model, SaliencyMapModel, Stimuli
 
     maps, x, y, image = (made[name] for name in ("maps", "x", "y", "image"))
     # Pictures that differ, by which pysaliency tells images apart.
@@ -82,7 +82,7 @@ def measure_with_pysaliency(made: dict[str, np.ndarray]) -> dict[str, np.ndarray
             return np.log(centre_bias(x[others], y[others]))
 
     stimuli = Stimuli(pictures)
-    fixations = Fixations.create_without_history(x, y, image)
+    fixations = FixationSet.create_without_history(x, y, image)
     each = {
         "nss": Maps().NSSs(stimuli, fixations),
         "auc_judd": Maps().AUCs(stimuli, fixations, nonfixations="uniform"),

@@ -24,7 +24,7 @@ from lib.people.protocols import PROTOCOLS
 from lib.scores.fixation_measures import (
     BANDWIDTH,
     UNIFORM,
-    Fixations,
+    FixationSet,
     measure_fixations,
     summarise_fixations,
 )
@@ -36,7 +36,7 @@ KEYS = ["nss", "auc_judd", "shuffled_auc", "information_gain"]
 
 def measured(maps: np.ndarray, points: list) -> dict[str, np.ndarray]:
     """Of an image each. points : (fixation, 2) of each image"""
-    fixations = Fixations({str(n): np.array(p) for n, p in enumerate(points)}, *maps.shape[1:])
+    fixations = FixationSet({str(n): np.array(p) for n, p in enumerate(points)}, *maps.shape[1:])
     looked = [fixations.of(str(n)) for n in range(len(maps))]
     found = measure_fixations(torch.tensor(maps), looked)
     return {key: np.array(values) for key, values in found.items()}
@@ -146,13 +146,13 @@ def test_what_is_undefined_is_missing():
 @pytest.mark.parametrize("point", [(-0.01, 1), (1, -0.01), (8, 1), (1, 6), (np.nan, 1)])
 def test_a_fixation_beside_the_map_is_refused(point):
     with pytest.raises(ValueError, match=r"a: 1 of 2 fixations lie outside.*8 wide and 6 high"):
-        Fixations({"a": np.array([(7.99, 5.99), point])}, 6, 8)
+        FixationSet({"a": np.array([(7.99, 5.99), point])}, 6, 8)
 
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match=r"a: fixations must be \(fixation, 2\)"):
-        Fixations({"a": np.zeros((2, 3))}, 6, 6)
-    looked = Fixations({"a": np.ones((1, 2))}, 6, 6).of("a")
+        FixationSet({"a": np.zeros((2, 3))}, 6, 6)
+    looked = FixationSet({"a": np.ones((1, 2))}, 6, 6).of("a")
     with pytest.raises(
         ValueError, match=r"maps are \(1, 7, 7\), and .* 1 images in maps of \[36\]"
     ):

@@ -25,6 +25,7 @@ from lib.scores import (
     score_beside_people,
     score_fixations,
     score_study,
+    study_ceilings,
     summarise_fixations,
 )
 from lib.scores.observers import score_observers
@@ -139,6 +140,20 @@ def test_people_controls_and_the_network_stand_on_one_scale(beside):
     assert (beside.rho > beside.low).all()
     assert (beside.rho < beside.high).all()
     assert set(beside.n) == {24}
+
+
+def test_people_of_few_images_are_shown_without_a_ceiling():
+    """Twenty images are the fewest of which one is estimated; how they agree is told of any."""
+    table = score_beside_people(Study.from_profile("gaze", methods=["grad_cam"], limit=6))
+    people = table[table.kind == "people"]
+    assert [*people.label] == [
+        "one person with all others",
+        "one half of the people with the other",
+    ]
+    assert set(people.n) == {6}
+    ceiling = study_ceilings(Study.from_profile("gaze", methods=["grad_cam"], limit=6)).table()
+    assert ceiling.ceiling.isna().all()
+    assert (ceiling.observers_least == 15).all()
 
 
 def test_what_is_found_is_said_in_words(beside):

@@ -21,6 +21,7 @@ from lib.people.stored.shards import Shard
 CLASSES = 1000
 _BATCH = 32  # fewer pictures than that are no whole batch: `published` scores none
 _NAMED = 5
+_MANY_OUTSIDE = 0.1  # of all fixations
 
 
 @dataclass
@@ -146,7 +147,12 @@ def told(place: Path, found: Found) -> str:
             f"human maps with one value only, which orders nothing, left out of means: "
             f"{len(found.constant)} ({_some(found.constant)})"
         )
-    if 0 < found.pictures < _BATCH:
+    if found.outside > _MANY_OUTSIDE * (found.points + found.outside):
+        lines.append(
+            "so many fixations lie beside their pictures: if points are in pixels of the screen, "
+            "say its size, such as --gaze screen=1920x1080"
+        )
+    if 0 < found.pictures < _BATCH and not found.points:
         lines.append(f"fewer than {_BATCH} pictures: `--protocols corrected` scores them, "
                      "published takes whole batches only")  # fmt: skip
     if found.unused:

@@ -181,8 +181,8 @@ def list_archives(folder: Path, fit: Fit) -> tuple[list[Part], list[str]]:
     if not paths:
         raise StoredError(
             "\n".join(problems)
-            or f"{folder} holds no pictures: neither shards (.tfrecords), nor {LABELS}, "
-            "nor .npz files"
+            or f"{folder} holds no pictures: neither shards (.tfrecords), nor {LABELS}, nor "
+            "gaze.csv, nor .npz files, nor a data set of gaze that is known (docs/data-sets.md)"
         )
     refuse_unprintable(paths)
     outside = [path for path in paths if path.is_symlink() and leads_out(folder, path)]
@@ -358,7 +358,8 @@ def read_rows(path: Path, columns: Iterable[str]) -> list[tuple[int, dict[str, s
             rows = csv.DictReader(file)
             if not set(columns) <= set(rows.fieldnames or ()):
                 has = printable(",".join(rows.fieldnames or ())) or "nothing"
-                raise StoredError(f"{path} needs the columns {','.join(columns)}; has {has}")
+                hint = "; separate columns by commas" if ";" in has else ""
+                raise StoredError(f"{path} needs the columns {','.join(columns)}; has {has}{hint}")
             names = rows.fieldnames or ()
             for name in names:
                 meant = name.strip().lower()

@@ -238,7 +238,7 @@ class Gazed(Files):
         if self.viewing.skip_first and not len(looked.who):
             raise StoredError(
                 f"{self.where(index)}: nobody says whose each fixation is, so that first ones "
-                "cannot be left out; leave skip_first out, or say it 0"
+                "cannot be left out; leave skip_first out, or set it to 0"
             )
         size = read_listed_picture(looked.picture).size
         points, counts = self.viewing.points(looked, *size)
@@ -246,8 +246,10 @@ class Gazed(Files):
         within = ((points[:, :2] >= 0) & (points[:, :2] <= size)).all(axis=1)
         beside = int((~within).sum())
         if beside and self.viewing.outside == REFUSE:
-            x, y, _ = points[~within][0]
-            raise StoredError(f"{self.where(index)}: {_beside(x, y, looked.name, size)}")
+            at = points[~within][0, :2]
+            raise StoredError(
+                f"{self.where(index)}: {_beside(self.viewing, at, looked.name, size)}"
+            )
         if self.viewing.outside == LEAVE_OUT:
             points, who = points[within], who[within] if len(who) else who
         if not len(points):
@@ -465,7 +467,9 @@ class _Points:
                 if _is_within(self._viewing, *at, sizes[name]):
                     self.rows[name].append(point)
                 elif self._viewing.outside == REFUSE:
-                    raise ValueError(_beside(*at, name, sizes[name]))
+                    times, plus = self._viewing.placement(*sizes[name])
+                    placed = np.array(at) * times + plus
+                    raise ValueError(_beside(self._viewing, placed, name, sizes[name]))
                 else:
                     self.outside[name] += 1
                     kept = self.rows if self._viewing.outside == KEEP else self.beside
@@ -475,11 +479,17 @@ class _Points:
                 self.damaged.add(name)
 
 
-def _beside(x: float, y: float, name: str, size: Sequence[int]) -> str:
-    width, height = size
+def _beside(viewing: Viewing, at: Sequence[float], name: str, size: Sequence[int]) -> str:
+    """at : x, y in pixels of the file"""
+    (x, y), (width, height) = at, size
+    screen = (
+        "check screen and placed"
+        if any(viewing.screen)
+        else 'if points are in pixels of the screen, say its size, such as "screen": "1920x1080"'
+    )
     return (
-        f"({x:g}, {y:g}) lies outside of {name}, which is {width} wide and {height} high; such "
-        f'points are left out by "outside": "leave out" in {BLUR}'
+        f"({x:g}, {y:g}) lies outside of {name}, which is {width} wide and {height} high: {screen} "
+        f'in {BLUR}; else such points are left out by "outside": "leave out" there'
     )
 
 

@@ -10,7 +10,7 @@ import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +94,7 @@ class Viewing:
     skip_first: int = 0
     outside: str = REFUSE
     screen: tuple[int, int] = (0, 0)
-    placed: str = field(default=CENTRE)
+    placed: str = CENTRE
 
     def with_values(self, said: Mapping[str, object], where: str) -> Viewing:
         """The same with some fields said otherwise, by `gaze.json` or options.

@@ -280,6 +280,17 @@ def test_points_need_no_labels(tmp_path):
         open_parts([folder])
 
 
+def test_pixels_of_a_screen_are_thought_of(tmp_path, capsys):
+    """A point beside the picture is most often one of the screen."""
+    folder = write_gaze(tmp_path, GAZE + "a.png,900,500\n")
+    with pytest.raises(StoredError, match='of the screen, say its size, such as "screen": "1920x'):
+        open_parts([folder])
+    with pytest.raises(StoredError, match=r"\(300, 150\) lies outside of a.png, .*: check screen"):
+        open_parts([folder], read=Read(gaze=("screen=1400x800",)))
+    main([str(folder), "--gaze", "outside=leave out"])
+    assert "so many fixations lie beside their pictures: if points" in capsys.readouterr().out
+
+
 def test_two_names_of_one_picture_are_one_picture(tmp_path):
     folder = write_gaze(tmp_path, "file,x,y\np/a.png,100,50\na.png,30.5,20\n./p/a.png,9,9\n")
     (folder / "labels.csv").unlink()

@@ -36,7 +36,6 @@ class Layout:
     read    : the images that have fixations, and what is wrong, each with file and place, a `Note`
               where that stops nothing; raises StoredError for what concerns all
     viewing : the values that its authors, or most who use it, take
-    needs   : which of its files must lie where, for messages and documentation
     """
 
     key: str
@@ -45,7 +44,6 @@ class Layout:
     holds: Callable[[Path], bool]
     read: Callable[[Path], tuple[list[Looked], list[str]]]
     viewing: Viewing
-    needs: str
 
 
 # Every data set's authors, or those who compute with it, make binary maps: fixations count alike.
@@ -66,7 +64,6 @@ LAYOUTS: Table[Layout] = Table(
             osie.holds, osie.read,
             # the authors' script blurs by 24 pixels, which is one degree
             replace(_COUNTED, sigma_degrees=1, pixels_per_degree=24),
-            "data/eye/fixations.mat and data/stimuli/1001.jpg …",
         ),
         Layout(
             "mit1003", "MIT1003",
@@ -74,7 +71,6 @@ LAYOUTS: Table[Layout] = Table(
             mit1003.holds, mit1003.read,
             # the authors leave out the first fixation, where the cross was; a degree is 35 pixels
             replace(_COUNTED, sigma_degrees=1, pixels_per_degree=35, skip_first=1),
-            "ALLSTIMULI/*.jpeg and DATA/<observer>/*.mat",
         ),
         Layout(
             "cat2000", "CAT2000",
@@ -83,7 +79,6 @@ LAYOUTS: Table[Layout] = Table(
             cat2000.holds, cat2000.read,
             # 1920 pixels over 45.5 degrees
             replace(_COUNTED, sigma_degrees=1, pixels_per_degree=42),
-            "Stimuli/<category>/001.jpg … and FIXATIONLOCS/<category>/001.mat …",
         ),
         Layout(
             "salicon", "SALICON",
@@ -91,36 +86,29 @@ LAYOUTS: Table[Layout] = Table(
             salicon.holds, salicon.read,
             # what the authors' interface blurs by
             replace(_COUNTED, sigma_pixels=19),
-            "images/train/COCO_train2014_….jpg, and fixations/train/COCO_train2014_….mat or "
-            "annotations/fixations_train2014.json",
         ),
         Layout(
             "coco-search18", "COCO-Search18",
             "Chen, Yang, Ahn, Samaras, Hoai & Zelinsky, COCO-Search18 fixation dataset for "
             "predicting goal-directed attention control, Scientific Reports, 2021",
             coco.holds_search, coco.read_search, _ON_SCREEN,
-            "coco_search18_fixations_….json, images/<task>/….jpg and "
-            "coco_search18_images_TA/<task>/….jpg",
         ),
         Layout(
             "coco-freeview", "COCO-FreeView",
             "Chen, Yang, Chakraborty, Mondal, Ahn, Samaras, Hoai & Zelinsky, Characterizing "
             "target-absent human attention, CVPR workshops, 2022",
             coco.holds_free, coco.read_free, _ON_SCREEN,
-            "COCOFreeView_fixations_trainval.json, and the images of COCO-Search18",
         ),
         Layout(
             "toronto", "Toronto",
             "Bruce & Tsotsos, Attention based on information maximization, Journal of Vision, 2007",
             toronto.holds, toronto.read, _COUNTED,
-            "fixdens/Original Image Set/1.jpg … and fixdens/origfixdata.mat",
         ),
         Layout(
             "pysaliency", "pysaliency",
             "Kümmerer, pysaliency, https://github.com/matthias-k/pysaliency; the data set itself "
             "has a publication of its own",
             pysaliency_files.holds, pysaliency_files.read, _COUNTED,
-            "stimuli.hdf5 (FileStimuli) and fixations.hdf5, and the images below the folder",
         ),
     ],
 )  # fmt: skip

@@ -153,13 +153,19 @@ class _Trial:
                 [sys.executable, "-c", _TRYING], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL, text=True, encoding="utf-8",
             )  # fmt: skip
-            atexit.register(self._process.kill)
+            atexit.register(_end, self._process)
         try:
             self._process.stdin.write(json.dumps(str(path.absolute())) + "\n")
             self._process.stdin.flush()
             return self._process.stdout.readline() == "survived\n"
         except BrokenPipeError:
             return False
+
+
+def _end(process: subprocess.Popen) -> None:
+    process.kill()
+    with process:  # which closes its pipes and waits for it
+        pass
 
 
 _trial = _Trial()
