@@ -14,7 +14,7 @@ from lib.analyses.faithfulness.definitions import FAITHFULNESS, ends_of
 from lib.analyses.faithfulness.study import score_faithfulness
 from lib.maps.feature_concepts import factorised
 from lib.maps.forward import enlarge, head_pass
-from lib.maps.methods import METHODS, CamMethod
+from lib.maps.methods import METHODS, RANDOM_CAM, CamMethod
 from lib.maps.placed import heatmaps
 from lib.networks.backbones import Backbone
 from lib.scores.agreements import VALID
@@ -28,7 +28,7 @@ _ROUNDS = 3
 
 # Of which deletion, insertion and ROAD are worked out, for these cost most: the study's two,
 # two of other kinds, the control, and every learned one that is asked for.
-CONTRASTED = ("grad_cam", "threshold_grad_cam", "layer_cam", "eigen_cam", "random_cam")
+CONTRASTED = ("grad_cam", "threshold_grad_cam", "layer_cam", "eigen_cam", RANDOM_CAM)
 
 
 def contrasted(methods: Sequence[CamMethod]) -> tuple[CamMethod, ...]:
@@ -119,7 +119,7 @@ def summarise_faithfulness(values: pd.DataFrame) -> pd.DataFrame:
     )  # fmt: skip
 
 
-_REFERENCE, CONTROL = "grad_cam", "random_cam"
+_REFERENCE, CONTROL = "grad_cam", RANDOM_CAM
 
 
 def rank_methods(scores: pd.DataFrame, ceilings: Ceilings) -> pd.DataFrame:

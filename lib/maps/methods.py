@@ -109,6 +109,7 @@ def grad_cam_variant(
 
 
 PUBLISHED_METHODS = ("grad_cam", "threshold_grad_cam")
+RANDOM_CAM = "random_cam"  # a control among the methods: it explains nothing
 FLOORS = tuple(step / 10 for step in range(10))
 
 
@@ -284,7 +285,7 @@ METHODS: Table[CamMethod] = Table(
         _pixel("rise", "RISE", _HIDDEN, 8000,
                "8,000 random masks of 7 x 7 cells, for VGG 4,000, the same for every picture and "
                "network.", plain=False),
-        _summed("random_cam", "random channel weights (control)",
+        _summed(RANDOM_CAM, "random channel weights (control)",
                 "A control: it follows the features, with the same random weights for all "
                 "pictures and networks of as many channels."),
     ],

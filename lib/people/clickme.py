@@ -7,10 +7,10 @@ Reading is done as the published study does it, so that scores can equal its own
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -20,8 +20,10 @@ from lib.base.geometry import DELIVERED_SIZE, WHOLE
 from lib.people.human_maps import human_maps, published_human_maps, truncated_resize
 from lib.people.listing import Chosen, Listing
 from lib.people.protocols import PROTOCOLS
-from lib.people.stored import StoredError, StoredPicture
+from lib.people.stored import Part, StoredError, StoredPicture
 from lib.people.stored.part import NO_LABEL
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -108,30 +110,28 @@ class ClickMe(Listing):
 
     def observed(self) -> Iterator[Observed]:
         """Those of the pictures that are known to have two observers or more."""
-        for chosen in self.chosen:
-            try:
-                maps = chosen.part.observer_maps(chosen.index)
-            except StoredError as error:
-                if not self.keep_going:
-                    raise
-                self.left_out[chosen.image_id] = str(error)
-                continue
+        for chosen, maps in self._of_each(lambda part, index: part.observer_maps(index)):
             if len(maps) > 1:
                 yield Observed(chosen.image_id, chosen.place, torch.from_numpy(maps))
 
     def fixated(self) -> Iterator[Fixated]:
         """Those of the pictures of which fixations are stored, not maps alone."""
+        for chosen, found in self._of_each(lambda part, index: part.fixations(index)):
+            if found is not None:
+                where = found.at, found.owners, found.weights
+                yield Fixated(chosen.image_id, chosen.place, *where, found.outside)
+
+    def _of_each(self, read: Callable[[Part, int], T]) -> Iterator[tuple[Chosen, T]]:
+        """What is read of each picture; with `keep_going` of those of which it can be."""
         for chosen in self.chosen:
             try:
-                found = chosen.part.fixations(chosen.index)
+                found = read(chosen.part, chosen.index)
             except StoredError as error:
                 if not self.keep_going:
                     raise
                 self.left_out[chosen.image_id] = str(error)
-                continue
-            if found is not None:
-                where = found.at, found.owners, found.weights
-                yield Fixated(chosen.image_id, chosen.place, *where, found.outside)
+            else:
+                yield chosen, found
 
     def _read(self) -> Iterator[tuple[Chosen, StoredPicture]]:
         for some in self.per_part():

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
+from lib.scores.controls import CONTROL, NETWORK, PEOPLE
 from lib.study.rules import RULES
 
-_KINDS = ("people", "control", "network")
+_KINDS = (PEOPLE, CONTROL, NETWORK)
 
 
 def in_sentences(table: pd.DataFrame) -> list[str]:

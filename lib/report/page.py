@@ -166,7 +166,7 @@ class Picture:
 def write_report(study: Study) -> Path:
     """Write `report.html` of what the study's folders hold now; returns where it is."""
     tables = study.places.tables
-    paired = any(backbone.dcls for backbone in study.choices.backbones)
+    paired = study.choices.paired
     whole = not study.choices.profile.notebooks  # else what is not made is not asked for
     pictures, spoilt = _pictures(study)
     part = functools.partial(_part, study)

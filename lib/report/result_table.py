@@ -159,7 +159,7 @@ def write_results(
         f"({choices.profile.label}, protocols: {', '.join(choices.protocols)}, "
         f"target: {choices.target} class); without a ceiling the correlation itself. Ceiling: "
         f"{ceilings.words}. {DAGGER}: not surely above the strongest map that no network made. "
-        f"{_PAIRED if any(b.dcls for b in choices.backbones) else ''}"
+        f"{_PAIRED if choices.paired else ''}"
         f"{f'Human maps: {study.reading}. ' if study.reading else ''}"
         f"Intervals: 95 %, over images. Nothing is decided of "
         f"fewer than {RULES.fewest_images} pictures; a difference below "

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import pandas as pd
 
-from lib.maps.methods import METHODS
+from lib.maps.methods import METHODS, RANDOM_CAM
 from lib.networks.backbones import BACKBONES
 from lib.people.protocols import PROTOCOLS
 from lib.scores.ceiling import Ceilings
 from lib.scores.control_scores import score_controls
-from lib.scores.controls import control_labels
+from lib.scores.controls import CONTROL, NETWORK, PEOPLE, control_labels
 from lib.scores.observers import ceilings_of, people_of
 from lib.scores.results import beside_controls, summarise, summarise_controls
 from lib.scores.study_scores import score_study
 from lib.study.choices import Choices
 from lib.study.study import Study
 
-RANDOM = "random_cam"
-NETWORK, CONTROL, PEOPLE = "network", "control", "people"
 COLUMNS = ["protocol", "reading", "kind", "label", "rho", "low", "high", "n", "above_control"]
 
 
@@ -50,7 +48,7 @@ def scores_beside_people(
         here = summary[(summary.protocol == protocol) & summary.backbone.isin(read)]
         several = here.groupby(["backbone", "dcls"]).ngroups > 1
         for row in here.itertuples():
-            if row.method == RANDOM:
+            if row.method == RANDOM_CAM:
                 continue
             label = METHODS[row.method].label
             if several:

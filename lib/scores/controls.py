@@ -21,6 +21,8 @@ from lib.base.tables import Table
 if TYPE_CHECKING:
     from torch import Tensor
 
+# Whose maps are compared with people's: kinds of rows.
+NETWORK, CONTROL, PEOPLE = "network", "control", "people"
 OTHER_HUMAN = "other_human"
 SEED = 20240803
 _CAM_SIDE = 7  # of most backbones' features

@@ -22,6 +22,8 @@ import pandas as pd
 from torch import Tensor
 
 from lib.base.tables import Table
+from lib.maps.methods import RANDOM_CAM
+from lib.scores.controls import NETWORK
 from lib.scores.statistics import means_by
 
 BANDWIDTH = 0.1  # of the centre bias's Gaussian: its standard deviation, in shorter sides
@@ -254,6 +256,6 @@ def of_one_model(table: pd.DataFrame, backbone: str, dcls: bool = False) -> pd.D
     """Rows of `summarise_fixations` that stand beside one another: of one model's explanations, and
     of the controls and people of its reading. Random weights of the channels explain nothing."""
     own = table[(table.backbone == backbone) & (table.dcls.astype(bool) == dcls)]
-    own = own[own.method != "random_cam"]
-    others = table[(table.kind != "network") & table.reading.isin(own.reading)]
+    own = own[own.method != RANDOM_CAM]
+    others = table[(table.kind != NETWORK) & table.reading.isin(own.reading)]
     return pd.concat([own, others]) if len(own) else own

@@ -18,10 +18,10 @@ from lib.people.human_maps import human_maps
 from lib.people.protocols import PROTOCOLS, Protocol
 from lib.people.stored.part import STORED_SIZE
 from lib.scores.control_scores import control_maps
+from lib.scores.controls import CONTROL, NETWORK, PEOPLE
 from lib.scores.fixation_measures import FixationSet, ImageFixations, measure_fixations
 from lib.study.study import Study
 
-NETWORK, CONTROL, PEOPLE = "network", "control", "people"
 ONE_AGAINST_REST = "one_against_rest"
 COLUMNS = [
     "kind", "reading", "backbone", "dcls", "method", "protocol", "measure", "image_id",

@@ -267,6 +267,11 @@ class Choices:
         return [(backbone, dcls) for backbone in self.backbones for dcls in backbone.forms]
 
     @property
+    def paired(self) -> bool:
+        """Some backbone has both forms, without DCLS and with it."""
+        return any(backbone.dcls for backbone in self.backbones)
+
+    @property
     def predicted(self) -> bool:
         """Maps show the evidence for the class that a network predicts."""
         return self.target == "predicted"

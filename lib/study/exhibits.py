@@ -12,7 +12,7 @@ from lib.base.geometry import DELIVERED_SIZE
 from lib.base.paths import PHOTOGRAPHS
 from lib.maps.placed import answers
 from lib.networks.models import StudyModel
-from lib.people.clickme import ClickMeBatch
+from lib.people.clickme import ClickMe, ClickMeBatch
 from lib.people.photographs import photographs
 from lib.people.stored import StoredError
 from lib.people.stored.part import NO_LABEL, STORED_SIZE
@@ -40,10 +40,15 @@ def held_out(study: Study, count: int) -> ClickMeBatch:
 
     Where some cannot be read, with `keep_going`, of a larger subset. Raises StoredError.
     """
+    return _first(study, count)[1]
+
+
+def _first(study: Study, count: int) -> tuple[ClickMe, ClickMeBatch]:
     for limit in (count, 4 * count, 0):
-        batch = next(study.clickme(limit=limit).batches(count), None)
+        clickme = study.clickme(limit=limit)
+        batch = next(clickme.batches(count), None)
         if batch is not None:
-            return batch
+            return clickme, batch
     raise StoredError("no picture of the study can be read")
 
 
@@ -63,13 +68,8 @@ class Looks:
 
 def looks(study: Study, count: int) -> Looks:
     """The same pictures as `held_out`, with their fixations. Raises StoredError."""
-    batch = held_out(study, count)
-    wanted, found = set(batch.image_ids), {}
-    for limit in (count, 4 * count, 0):
-        fixated = study.clickme(limit=limit).fixated()
-        found |= {f.image_id: f for f in fixated if f.image_id in wanted}
-        if len(found) == len(wanted) or not found:
-            break
+    clickme, batch = _first(study, count)
+    found = {each.image_id: each for each in clickme.fixated()}
     none = np.zeros((0, 2)), np.zeros(0, np.int64)
     some = [found.get(name) for name in batch.image_ids]
     scale = DELIVERED_SIZE / STORED_SIZE

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from lib.base.fingerprint import sha256_of
 from lib.networks.backbones import BACKBONES
-from lib.people.stored import Read, StoredError, gaze_facts, has_gaze, layout_of
+from lib.people.stored import Read, StoredError, gaze_facts, has_gaze, layout_in
+from lib.people.stored.layouts import LAYOUTS
 from lib.study.choices import NAMES, Choices, check_names
 from lib.study.extension import load_extension, placed
 from lib.study.inputs import Inputs, chosen_folder
@@ -31,8 +32,8 @@ def _found_in(folder: Path, options: Mapping) -> dict:
     holds gaze. What is wrong with it reading it tells."""
     with suppress(StoredError, ValueError):
         read = Read(options.get("layout", ""))
-        layout = layout_of(folder, read)
-        return {"layout": layout.key if layout else read.layout, "gazed": has_gaze(folder, read)}
+        found = layout_in(folder, read)
+        return {"layout": found if found in LAYOUTS else read.layout, "gazed": has_gaze(found)}
     return {}
 
 
@@ -137,8 +138,9 @@ class Study:
     @property
     def reading(self) -> str:
         """How the gaze of its pictures becomes maps, in words; "" where only maps are stored."""
-        return self._viewing().get("in_words", "")
+        return self._viewing.get("in_words", "")
 
+    @cached_property
     def _viewing(self) -> dict:
         """How gaze becomes maps; {} where only maps are stored."""
         places = self.inputs.picture_paths()
@@ -152,7 +154,7 @@ class Study:
         from lib.study.device import chosen_device
 
         return self._made_by() | {
-            "viewing": self._viewing(),
+            "viewing": self._viewing,
             "device": str(chosen_device(self.choices.device)),
             "batch_size": self.choices.batch_size or "auto",
             "caveat": self.choices.profile.caveat,

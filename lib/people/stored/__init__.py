@@ -17,13 +17,13 @@ from lib.base.tables import unknown_name
 from lib.people.stored.fit import CROP, FITS, Fit
 from lib.people.stored.folders import LABELS, list_archives, list_folder
 from lib.people.stored.gaze import gaze_file, list_data_set, list_gaze, viewing_of
-from lib.people.stored.layouts import LAYOUTS, Layout, Note
+from lib.people.stored.layouts import LAYOUTS, Note
 from lib.people.stored.part import Part, StoredError, StoredPicture
 from lib.people.stored.shards import Shard, find_shards
 from lib.people.stored.viewing import read_options
 
 __all__ = [
-    "Part", "Read", "StoredError", "StoredPicture", "gaze_facts", "has_gaze", "layout_of",
+    "Part", "Read", "StoredError", "StoredPicture", "gaze_facts", "has_gaze", "layout_in",
     "list_parts", "open_parts", "picture_files",
 ]  # fmt: skip
 
@@ -57,20 +57,28 @@ class Read:
         object.__setattr__(self, "options", read_options(self.gaze))
 
 
-def layout_of(folder: Path, read: Read = Read()) -> Layout | None:
-    """The data set whose layout a folder has, None for a plain folder.
+def layout_in(folder: Path, read: Read = Read()) -> str:
+    """What lies in a folder, as is said or found out: a key of LAYOUTS, or one of PLAIN.
 
-    Raises StoredError where it might be several.
+    Raises StoredError where it might be several data sets.
     """
     if read.layout:
-        return LAYOUTS.get(read.layout, None)
-    if not folder.is_dir() or (folder / LABELS).is_file() or gaze_file(folder):
-        return None
-    found = [layout for layout in LAYOUTS.values() if layout.holds(folder)]
+        return read.layout
+    if find_shards(folder):
+        return "shards"
+    if gaze_file(folder):
+        return "gaze"
+    if (folder / LABELS).is_file():
+        return "maps"
+    found = [layout.key for layout in LAYOUTS.values() if folder.is_dir() and layout.holds(folder)]
     if len(found) > 1:
-        names = ", ".join(layout.key for layout in found)
-        raise StoredError(f"{folder} may be {names}: say which by --layout")
-    return found[0] if found else None
+        raise StoredError(f"{folder} may be {', '.join(found)}: say which by --layout")
+    return found[0] if found else "archives"
+
+
+def has_gaze(layout: str) -> bool:
+    """Whether folders of a layout hold gaze points, not maps alone."""
+    return layout == "gaze" or layout in LAYOUTS
 
 
 def gaze_facts(folder: Path, read: Read = Read()) -> dict[str, object]:
@@ -78,19 +86,12 @@ def gaze_facts(folder: Path, read: Read = Read()) -> dict[str, object]:
 
     Raises StoredError.
     """
-    if not has_gaze(folder, read):
+    if not has_gaze(key := layout_in(folder, read)):
         return {}
-    layout = layout_of(folder, read)
+    layout = LAYOUTS.get(key)
     named = {"data_set": layout.label, "source": layout.source} if layout else {}
     viewing = viewing_of(folder, layout, read.options)
     return named | viewing.facts | {"in_words": f"{viewing.words}; {Fit(read.fit).words}"}
-
-
-def has_gaze(folder: Path, read: Read = Read()) -> bool:
-    """Whether a folder holds gaze points, not maps alone. Raises StoredError."""
-    if read.layout in PLAIN:
-        return read.layout == "gaze"
-    return folder.is_dir() and bool(layout_of(folder, read) or gaze_file(folder))
 
 
 def picture_files(place: Path) -> list[Path]:
@@ -166,18 +167,18 @@ def _shards_at(place: Path, read: Read) -> list[Path]:
 
 
 def _listed(folder: Path, read: Read) -> tuple[list[Part], list[str]]:
-    fit = Fit(read.fit)
-    if layout := layout_of(folder, read):
-        return list_data_set(folder, layout, read.options, fit)
-    if read.layout == "gaze" or (not read.layout and gaze_file(folder)):
+    fit, key = Fit(read.fit), layout_in(folder, read)
+    if key in LAYOUTS:
+        return list_data_set(folder, LAYOUTS[key], read.options, fit)
+    if key == "gaze":
         return list_gaze(folder, read.options, fit)
     if read.gaze:
         raise StoredError(f"{folder} holds no gaze points: leave --gaze {read.gaze[0]} out")
-    if read.layout == "maps" and not (folder / LABELS).is_file():
+    if key == "archives":
+        return list_archives(folder, fit)
+    if not (folder / LABELS).is_file():
         raise StoredError(f"{folder} has no {LABELS}, a list of picture,map")
-    if read.layout == "maps" or (not read.layout and (folder / LABELS).is_file()):
-        return list_folder(folder, fit)
-    return list_archives(folder, fit)
+    return list_folder(folder, fit)
 
 
 def _told(folder: Path, problems: Sequence[str]) -> str:

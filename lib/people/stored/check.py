@@ -11,10 +11,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from lib.people.stored import Part, Read, StoredError, StoredPicture, layout_of, list_parts
+from lib.people.stored import Part, Read, StoredError, StoredPicture, layout_in, list_parts
 from lib.people.stored.folders import LABELS, Files, files_below
 from lib.people.stored.gaze import BLUR, GAZE
-from lib.people.stored.layouts import Note
+from lib.people.stored.layouts import LAYOUTS, Note
 from lib.people.stored.part import NO_LABEL, STORED_SIZE
 from lib.people.stored.shards import Shard
 
@@ -75,7 +75,8 @@ def check(
     with tqdm(total=sum(map(len, parts)), unit="picture", leave=False) as bar:
         for part in parts:
             _read(part, classes, found, bar)
-    found.unused = _unused(place, parts, found.problems)
+    if not place.is_dir() or layout_in(place, read) not in LAYOUTS:  # whose authors add to them
+        found.unused = _unused(place, parts, found.problems)
     return found
 
 
@@ -113,7 +114,7 @@ def _read_observers(part: Part, index: int, found: Found) -> None:
 
 def _unused(place: Path, parts: Sequence[Part], problems: Sequence[str]) -> list[str]:
     """Files below a listed folder that no list names; of those that a problem tells of, none."""
-    if not place.is_dir() or any(isinstance(part, Shard) for part in parts) or layout_of(place):
+    if not place.is_dir() or any(isinstance(part, Shard) for part in parts):
         return []
     used = {path for part in parts if isinstance(part, Files) for some in part.files
             for path in some}  # fmt: skip

@@ -271,10 +271,6 @@ class Listed(Files):
     def observers_digest(self) -> str:
         return f"{self.digest()} {list(self.names)}"
 
-    @property
-    def without_labels(self) -> bool:
-        return all(label == NO_LABEL for label in self.labels)
-
     def one(self, index: int) -> StoredPicture:
         picture, *humans = self.files[index]
         image, label = read_listed_picture(picture), self.labels[index]

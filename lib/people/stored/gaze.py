@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -171,17 +171,21 @@ def _blurred(
 
 @dataclass(frozen=True)
 class _Seen:
-    """One picture's fixations that make its map, and how many lie beside it.
+    """One picture's fixations that make its map.
 
     points : (fixation, 3) x, y in pixels of the file, and weight
-    who    : (fixation,) names, empty where they are not known
-    beside : fixations beside the picture's file
+    within : (fixation,) bool, whether each lies in the file; all do but where those beside are kept
+    names  : of the observers; empty where they are not known
+    owners : (fixation,) whose each is, a place in `names`
+    left_out : fixations beside the picture's file that are not used
     size   : of the file, width and height
     """
 
     points: np.ndarray
-    who: np.ndarray
-    beside: int
+    within: np.ndarray
+    names: np.ndarray
+    owners: np.ndarray
+    left_out: int
     size: tuple[int, int]
 
 
@@ -195,15 +199,8 @@ class Gazed(Files):
     def __init__(self, name: str, looked: Sequence[Looked], viewing: Viewing, fit: Fit):
         super().__init__(name, [each.name for each in looked], [(e.picture,) for e in looked], fit)
         self.looked, self.viewing = looked, viewing
+        self.labels = [each.label for each in looked]
         self._seen = cache(self._counted)
-
-    @property
-    def labels(self) -> list[int]:
-        return [each.label for each in self.looked]
-
-    @property
-    def without_labels(self) -> bool:
-        return all(label == NO_LABEL for label in self.labels)
 
     def digest(self) -> str:
         points = hashlib.sha256()
@@ -214,7 +211,7 @@ class Gazed(Files):
         return f"{super().digest()} {self.labels} {points.hexdigest()} {made}"
 
     def observers(self, index: int) -> Sequence[str]:
-        return tuple(np.unique(self._seen(index).who).tolist())
+        return tuple(self._seen(index).names.tolist())
 
     def observers_digest(self) -> str:
         names = hashlib.sha256(repr([each.who.tolist() for each in self.looked]).encode())
@@ -223,14 +220,11 @@ class Gazed(Files):
     def fixations(self, index: int) -> Fixations:
         seen = self._read(self._seen, index)
         times, plus = self.fit.place(*seen.size)
-        _, owners = np.unique(seen.who, return_inverse=True)
-        points, beside = seen.points, seen.beside * (self.viewing.outside != KEEP)
+        points, owners, left_out = seen.points, seen.owners, seen.left_out
         if self.fit.how == PAD:  # beside the image is beside the square here, not on its bars
-            within = ((points[:, :2] >= 0) & (points[:, :2] <= seen.size)).all(axis=1)
-            points, beside = points[within], beside + int((~within).sum())
-            owners = owners[within] if len(owners) else owners
-        at = points[:, :2] * times + plus
-        return Fixations(at, points[:, 2], owners.astype(np.int64), beside)
+            points, left_out = points[seen.within], left_out + int((~seen.within).sum())
+            owners = owners[seen.within] if len(owners) else owners
+        return Fixations(points[:, :2] * times + plus, points[:, 2], owners, left_out)
 
     def _counted(self, index: int) -> _Seen:
         """Raises StoredError for a point beside its picture where that is refused."""
@@ -240,11 +234,12 @@ class Gazed(Files):
                 f"{self.where(index)}: nobody says whose each fixation is, so that first ones "
                 "cannot be left out; leave skip_first out, or set it to 0"
             )
-        size = read_listed_picture(looked.picture).size
+        # Of a header that cannot be read the decoder says what is wrong.
+        size = upright_size(looked.picture) or read_listed_picture(looked.picture).size
         points, counts = self.viewing.points(looked, *size)
         who = looked.who[counts] if len(looked.who) else looked.who
-        within = ((points[:, :2] >= 0) & (points[:, :2] <= size)).all(axis=1)
-        beside = int((~within).sum())
+        within = _within(points[:, :2], size)
+        beside, left_out = int((~within).sum()), 0
         if beside and self.viewing.outside == REFUSE:
             at = points[~within][0, :2]
             raise StoredError(
@@ -252,6 +247,7 @@ class Gazed(Files):
             )
         if self.viewing.outside == LEAVE_OUT:
             points, who = points[within], who[within] if len(who) else who
+            within, left_out = within[within], beside
         if not len(points):
             raise StoredError(
                 f"{self.where(index)} has no fixation left: {len(looked.points)} were recorded, "
@@ -262,21 +258,21 @@ class Gazed(Files):
                 f"{self.where(index)}: every fixation lasted 0; count them alike, by --gaze "
                 "weigh=counts"
             )
-        return _Seen(points, who, beside, size)
+        names, owners = np.unique(who, return_inverse=True)
+        return _Seen(points, within, names, owners.astype(np.int64), left_out, size)
 
     def one(self, index: int) -> StoredPicture:
         seen = self._seen(index)
         image = read_listed_picture(self.files[index][0])
         human = self._blurred(gaze_map, index, seen)
-        return StoredPicture(self.fit.picture(image), human, self.looked[index].label)
+        return StoredPicture(self.fit.picture(image), human, self.labels[index])
 
     def by_observer(self, index: int) -> np.ndarray:
         seen = self._seen(index)
-        names, owners = np.unique(seen.who, return_inverse=True)
-        if not len(names):
+        if not len(seen.names):
             return NO_OBSERVERS
-        refuse_many_observers(len(names), self.where(index))
-        return self._blurred(observer_gaze_maps, index, seen, owners)
+        refuse_many_observers(len(seen.names), self.where(index))
+        return self._blurred(observer_gaze_maps, index, seen, seen.owners)
 
     def _blurred(
         self, how: Callable[..., np.ndarray], index: int, seen: _Seen, *owners: np.ndarray
@@ -351,11 +347,11 @@ def list_gaze(
             continue
         if not found.rows[name]:
             where = LABELS if (folder / LABELS).is_file() else points.name
-            beside = f", but {found.outside[name]} outside of it" * bool(found.outside[name])
+            count = len(found.beside[name])
+            beside = f", but {count} outside of it" * bool(count)
             problems.append(f"{where}, line {line}: {points.name} has no point for {name}{beside}")
             continue
-        rows = found.rows[name] + found.beside[name] * (viewing.outside == LEAVE_OUT)
-        looked.append(_looked(name, path, rows, label))
+        looked.append(_looked(name, path, found.rows[name] + found.beside[name], label))
     return _in_parts(folder, looked, viewing, fit), problems
 
 
@@ -428,8 +424,7 @@ def _named(folder: Path, points: Path) -> tuple[dict[str, tuple[Path, int, int]]
 class _Points:
     """A list of points, read row by row.
 
-    rows, beside : {picture: its points, and those beside it}
-    outside : {picture: how many lie beside it}
+    rows, beside : {picture: its points, and those beside it that are to be left out}
     damaged : pictures of which a row is wrong
     """
 
@@ -437,7 +432,6 @@ class _Points:
         self._viewing, self._name, self._also = viewing, name, also
         self.rows: dict[str, list[_Row]] = defaultdict(list)
         self.beside: dict[str, list[_Row]] = defaultdict(list)
-        self.outside: dict[str, int] = defaultdict(int)
         self.damaged: set[str] = set()
 
     def read(self, path: Path, pictures: Mapping[str, Path], problems: list[str]) -> None:
@@ -463,17 +457,15 @@ class _Points:
                 at = _number(row, "x"), _number(row, "y")
                 if name not in sizes:
                     sizes[name] = upright_size(pictures[name])
-                point = *at, weight, who, number
-                if _is_within(self._viewing, *at, sizes[name]):
-                    self.rows[name].append(point)
-                elif self._viewing.outside == REFUSE:
+                kept = self.rows
+                if sizes[name] is not None:  # an unreadable picture is told when it is read
                     times, plus = self._viewing.placement(*sizes[name])
                     placed = np.array(at) * times + plus
-                    raise ValueError(_beside(self._viewing, placed, name, sizes[name]))
-                else:
-                    self.outside[name] += 1
-                    kept = self.rows if self._viewing.outside == KEEP else self.beside
-                    kept[name].append(point)
+                    if not _within(placed, sizes[name]) and self._viewing.outside != KEEP:
+                        if self._viewing.outside == REFUSE:
+                            raise ValueError(_beside(self._viewing, placed, name, sizes[name]))
+                        kept = self.beside
+                kept[name].append((*at, weight, who, number))
             except (ValueError, TypeError) as error:
                 problems.append(f"{self._name}, line {number}: {error}")
                 self.damaged.add(name)
@@ -503,10 +495,6 @@ def _number(row: dict[str, str], column: str) -> float:
     return value
 
 
-def _is_within(viewing: Viewing, x: float, y: float, size: Iterable[int] | None) -> bool:
-    """Whether a point lies in the picture; of an unreadable one that is said when it is read."""
-    if size is None:
-        return True
-    times, plus = viewing.placement(*size)
-    at = np.array([x, y]) * times + plus
-    return bool(((at >= 0) & (at <= tuple(size))).all())
+def _within(at: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """(point,) bool: which x, y, in pixels of the file, lie in the picture."""
+    return ((at >= 0) & (at <= size)).all(axis=-1)

@@ -62,10 +62,12 @@ class Part(ABC):
 
     name   : begins the names of its kept scores
     damage : why pictures of it are not there, "" if all are
+    labels : of its pictures, where they are known before any is read
     """
 
     name: str
     damage: str = ""
+    labels: Sequence[int] | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -89,7 +91,7 @@ class Part(ABC):
     @property
     def without_labels(self) -> bool:
         """Whether it is known, before any picture is read, that none has a class."""
-        return False
+        return self.labels is not None and all(label == NO_LABEL for label in self.labels)
 
     def observers(self, index: int) -> Sequence[str]:
         """The names of those whose maps `observer_maps` gives, in its order; () for none."""

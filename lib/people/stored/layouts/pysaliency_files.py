@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from lib.people.stored.folders import LEADS_OUT, leads_out
 from lib.people.stored.layouts.hdf5 import array, member, text, with_hdf5
 from lib.people.stored.layouts.reading import (
+    file_within,
     files_in,
     looked_at,
     require_within,
@@ -102,15 +102,7 @@ def _below(folder: Path, name: str) -> Path | None:
             "anew with pysaliency"
         )
     path = folder / windows.as_posix()  # which also reads what was saved on Windows
-    try:
-        if not path.is_file():
-            return None
-        out = leads_out(folder, path)
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"{shown(name)} cannot be read: {error}") from None
-    if out:
-        raise ValueError(f"{shown(name)} {LEADS_OUT}")
-    return path
+    return file_within(folder, path, shown(name))
 
 
 def _kind(file: Any) -> tuple[str, str]:

@@ -67,13 +67,28 @@ def folders_in(place: Path) -> list[Path]:
 def require_within(folder: Path, path: Path) -> Path:
     """The path. Raises StoredError for a link out of the folder, or for what is no file."""
     try:
+        found = file_within(folder, path, str(path))
+    except ValueError as error:
+        raise StoredError(str(error)) from None
+    if found is None:
+        raise StoredError(f"{path} is not there: fetch it, or choose another folder")
+    return found
+
+
+def file_within(folder: Path, path: Path, name: str) -> Path | None:
+    """The path, None where there is no such file.
+
+    name : what errors call it
+    Raises ValueError for a link out of the folder, and for what nobody can look at.
+    """
+    try:
         if not path.is_file():
-            raise StoredError(f"{path} is not there: fetch it, or choose another folder")
+            return None
         out = leads_out(folder, path)
-    except (OSError, RuntimeError) as error:
-        raise StoredError(f"{path} cannot be read: {error}") from None
+    except (OSError, RuntimeError) as error:  # too long a name, links in a circle
+        raise ValueError(f"{name} cannot be read: {error}") from None
     if out:
-        raise StoredError(f"{path} {LEADS_OUT}")
+        raise ValueError(f"{name} {LEADS_OUT}")
     return path
 
 
@@ -85,16 +100,8 @@ def picture_in(folder: Path, places: Iterable[Path], name: object) -> Path | Non
     """
     refuse_path(name)
     for place in places:
-        path = place / str(name)
-        try:
-            if not path.is_file():
-                continue
-            out = leads_out(folder, path)
-        except (OSError, RuntimeError) as error:  # too long a name, links in a circle
-            raise ValueError(f"{shown(name)} cannot be read: {error}") from None
-        if out:
-            raise ValueError(f"{shown(name)} {LEADS_OUT}")
-        return path
+        if path := file_within(folder, place / str(name), shown(name)):
+            return path
     return None
 
 
