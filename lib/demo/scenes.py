@@ -1,7 +1,7 @@
 """Procedural pictures: a coloured creature, off-centre, in a muted cluttered scene.
 
-A class is told by cues that agree: a hue, a coarse texture, the outline of the
-head. The hue tints the whole body faintly; head and a few marks carry all cues.
+Three cues show the class and always agree: a hue, a coarse texture, and the outline of
+the head. The hue tints the whole body faintly; head and a few marks carry all cues.
 Distractors have the same textures and outlines, without the hue.
 
 Training also shows scenes without a creature, which belong to no class.
