@@ -2,7 +2,7 @@
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach("lib", submod_attrs={
+__getattr__, __dir__, __all__ = lazy_loader.attach(__package__, submod_attrs={
     "networks.backbones": ["BACKBONES", "THE_EIGHT", "Backbone", "DclsRecipe", "variant_name"],
     "base.geometry": ["Preprocessing", "WHOLE"],
     "networks.loading": ["load_model"],

@@ -2,7 +2,7 @@
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach("lib.maps", submod_attrs={
+__getattr__, __dir__, __all__ = lazy_loader.attach(f"{__package__}.maps", submod_attrs={
     "cam": ["cam_maps"],
     "combined": ["smoothed"],
     "feature_concepts": ["Concepts", "factorised"],
@@ -18,6 +18,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach("lib.maps", submod_attrs={
 })  # fmt: skip
 
 if __name__ == "__main__":
-    from lib.commands.one_picture import main
+    from .commands.one_picture import main
 
     raise SystemExit(main())

@@ -2,7 +2,7 @@
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach("lib.people", submod_attrs={
+__getattr__, __dir__, __all__ = lazy_loader.attach(f"{__package__}.people", submod_attrs={
     "protocols": ["PROTOCOLS"],
     "clickme": ["ClickMe", "ClickMeBatch", "deliver_pictures"],
 })  # fmt: skip

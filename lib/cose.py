@@ -1,6 +1,6 @@
 """Door to the command `dcls-cose`: COSE on a folder of images."""
 
-from lib.commands.cose import main
+from .commands.cose import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -1,6 +1,6 @@
 """Door to the command `dcls-cose-train`: a network and its earlier selves, for COSE."""
 
-from lib.commands.cose_train import main
+from .commands.cose_train import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -2,7 +2,7 @@
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach("lib.networks", submod_attrs={
+__getattr__, __dir__, __all__ = lazy_loader.attach(f"{__package__}.networks", submod_attrs={
     "dcls": ["KernelBuilder", "clamp_positions", "convert_to_dcls", "dcls_layers", "dense_kernel",
         "fold_dcls", "replaced_layers", "use_fast_kernels"],
     "backbones": ["DclsRecipe"],

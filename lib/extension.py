@@ -2,7 +2,7 @@
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach("lib", submod_attrs={
+__getattr__, __dir__, __all__ = lazy_loader.attach(__package__, submod_attrs={
     "study.own_rows": ["add_method", "add_model"],
     "base.geometry": ["Preprocessing"],
     "networks.backbones": ["DclsRecipe"],

@@ -1,6 +1,6 @@
 """Door to the command `dcls-lcam`: train learned attention maps."""
 
-from lib.commands.lcam import main
+from .commands.lcam import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -2,7 +2,7 @@
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach("lib", submod_attrs={
+__getattr__, __dir__, __all__ = lazy_loader.attach(__package__, submod_attrs={
     "figures.saving": ["save_figure"],
     "study.outputs": ["provenance", "saved_provenance", "save_table", "write_result"],
     "base.versions": ["commit", "environment"],

@@ -1,6 +1,6 @@
 """Door to the command `dcls-score-maps`: score heatmaps made elsewhere."""
 
-from lib.commands.score_maps import main
+from .commands.score_maps import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -164,6 +164,14 @@ def module_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
+def named_module(path: Path, node: ast.ImportFrom) -> str:
+    """The module that `from … import` names in a file of the package."""
+    if not node.level:
+        return node.module
+    folders = path.relative_to(ROOT).parts[: -node.level]
+    return ".".join([*folders, *filter(None, [node.module])])
+
+
 def imports_of(path: Path, modules: set[str]) -> set[str]:
     """The package's modules that a file imports, those inside functions too."""
     tree, found = ast.parse(path.read_text()), set()
@@ -179,7 +187,8 @@ def imports_of(path: Path, modules: set[str]) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+            module = named_module(path, node)
+            found |= {f"{module}.{alias.name}" for alias in node.names} | {module}
     assert "run_all" not in found
     return found & modules
 

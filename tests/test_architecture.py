@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from importlinter.cli import lint_imports
 from nbformat import read
-from stand_ins import imports_of, module_of
+from stand_ins import imports_of, module_of, named_module
 
 from lib.base.paths import NOTEBOOKS, ROOT
 
@@ -61,7 +61,7 @@ def test_imports_inside_functions_are_those_with_a_reason():
                     if isinstance(node, ast.Import):
                         names = {alias.name for alias in node.names}
                     elif isinstance(node, ast.ImportFrom):
-                        names = {node.module}
+                        names = {named_module(path, node)}
                     else:
                         continue
                     found.setdefault(module_of(path), set()).update(names)

@@ -13,14 +13,14 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lib.networks.backbones import Backbone
-from lib.networks.building import build_network, parameter_counts, weightless
-from lib.networks.dcls import dcls_layers, dense_kernel
-from lib.networks.models import StudyModel
-from lib.networks.split import evaluating
-from lib.study.choices import Choices
-from lib.study.exhibits import held_out
-from lib.study.study import Study
+from ..networks.backbones import Backbone
+from ..networks.building import build_network, parameter_counts, weightless
+from ..networks.dcls import dcls_layers, dense_kernel
+from ..networks.models import StudyModel
+from ..networks.split import evaluating
+from ..study.choices import Choices
+from ..study.exhibits import held_out
+from ..study.study import Study
 
 FULL_SIZE_CLASSES = 1000
 

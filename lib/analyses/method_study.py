@@ -10,18 +10,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib.analyses.faithfulness.definitions import FAITHFULNESS, ends_of
-from lib.analyses.faithfulness.study import score_faithfulness
-from lib.maps.feature_concepts import factorised
-from lib.maps.forward import enlarge, head_pass
-from lib.maps.methods import METHODS, RANDOM_CAM, CamMethod
-from lib.maps.placed import heatmaps
-from lib.networks.backbones import Backbone
-from lib.scores.agreements import VALID
-from lib.scores.ceiling import Ceilings
-from lib.scores.statistics import holm, mean_interval, mean_p, means_by
-from lib.study.exhibits import held_out
-from lib.study.study import Study
+from ..maps.feature_concepts import factorised
+from ..maps.forward import enlarge, head_pass
+from ..maps.methods import METHODS, RANDOM_CAM, CamMethod
+from ..maps.placed import heatmaps
+from ..networks.backbones import Backbone
+from ..scores.agreements import VALID
+from ..scores.ceiling import Ceilings
+from ..scores.statistics import holm, mean_interval, mean_p, means_by
+from ..study.exhibits import held_out
+from ..study.study import Study
+from .faithfulness.definitions import FAITHFULNESS, ends_of
+from .faithfulness.study import score_faithfulness
 
 _ROUNDS = 3
 

@@ -15,19 +15,19 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from lib.maps.cam import cam_maps
-from lib.networks.building import build_network
-from lib.networks.dcls import dcls_layers
-from lib.networks.models import StudyModel
-from lib.networks.rewrites import Form
-from lib.scores.agreements import VALID
-from lib.scores.observers import study_ceilings
-from lib.scores.spearman import spearman_per_image
-from lib.scores.statistics import mean_interval, means_by
-from lib.scores.study_scores import score_study
-from lib.study.choices import TARGETS
-from lib.study.exhibits import held_out
-from lib.study.study import Study
+from ..maps.cam import cam_maps
+from ..networks.building import build_network
+from ..networks.dcls import dcls_layers
+from ..networks.models import StudyModel
+from ..networks.rewrites import Form
+from ..scores.agreements import VALID
+from ..scores.observers import study_ceilings
+from ..scores.spearman import spearman_per_image
+from ..scores.statistics import mean_interval, means_by
+from ..scores.study_scores import score_study
+from ..study.choices import TARGETS
+from ..study.exhibits import held_out
+from ..study.study import Study
 
 SEED = 20240803
 TRAINED = "nothing"

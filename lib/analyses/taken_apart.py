@@ -9,12 +9,12 @@ from itertools import product
 
 import pandas as pd
 
-from lib.maps.methods import FLOORS, METHODS, PUBLISHED_FLOOR, family_key
-from lib.scores.agreements import VALID
-from lib.scores.ceiling import Ceilings
-from lib.scores.statistics import mean_interval, means_by
-from lib.scores.study_scores import score_study
-from lib.study.study import Study
+from ..maps.methods import FLOORS, METHODS, PUBLISHED_FLOOR, family_key
+from ..scores.agreements import VALID
+from ..scores.ceiling import Ceilings
+from ..scores.statistics import mean_interval, means_by
+from ..scores.study_scores import score_study
+from ..study.study import Study
 
 ORDERS = {False: "mean, then ReLU", True: "ReLU, then mean"}
 CHANGES = {

@@ -13,9 +13,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lib.base.files import write_json
-from lib.base.paths import OUTPUT
-from lib.base.stored_json import SHA256, DamagedJson, mapping, of_each, read_json
+from .files import write_json
+from .paths import OUTPUT, PACKAGE
+from .stored_json import SHA256, DamagedJson, mapping, of_each, read_json
 
 HASHES = OUTPUT / "hashes.json"
 _STAMP = {"type": "array", "items": {"type": "integer"}}
@@ -118,11 +118,13 @@ def size_of(path: Path) -> int:
 
 @cache
 def _hash_of_module(name: str) -> str:
-    return _digest(Path(find_spec(name).origin))
+    return _digest(Path(find_spec(f"{PACKAGE}.{name}").origin))
 
 
 def code_of(*names: str) -> dict[str, str]:
     """{module: SHA-256 of its text}, as it was when this process first asked.
+
+    names : from the package on, "base.geometry", so that it may be installed under another name
 
     Found by name, so that no module is imported for its hash.
     """

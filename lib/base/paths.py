@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+PACKAGE = __name__.split(".")[0]  # "lib" in a checkout
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 FIGURES = ROOT / "figures"

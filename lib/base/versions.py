@@ -10,7 +10,7 @@ from functools import cache
 from importlib.metadata import requires, version
 from pathlib import Path
 
-from lib.base.paths import ROOT
+from .paths import ROOT
 
 PACKAGE = "dcls-alignment"
 

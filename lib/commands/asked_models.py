@@ -9,18 +9,18 @@ from pathlib import Path
 
 import torch
 
-from lib.base.paths import shown
-from lib.base.shortage import is_out_of_memory
-from lib.base.tables import unknown_name
-from lib.maps.methods import CamMethod
-from lib.networks.backbones import BACKBONES, Backbone, variant_name
-from lib.networks.class_counts import load_with_its_classes
-from lib.networks.loading import load_model
-from lib.networks.models import StudyModel
-from lib.networks.sources import AS_IS
-from lib.study.inputs import MissingInputs
-from lib.study.profiles import PROFILES
-from lib.study.study import Study
+from ..base.paths import shown
+from ..base.shortage import is_out_of_memory
+from ..base.tables import unknown_name
+from ..maps.methods import CamMethod
+from ..networks.backbones import BACKBONES, Backbone, variant_name
+from ..networks.class_counts import load_with_its_classes
+from ..networks.loading import load_model
+from ..networks.models import StudyModel
+from ..networks.sources import AS_IS
+from ..study.inputs import MissingInputs
+from ..study.profiles import PROFILES
+from ..study.study import Study
 
 WEIGHTS = ("demo", "paper", "timm", "random")
 

@@ -14,19 +14,19 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from lib.analyses.faithfulness.definitions import define_measures, ends_of
-from lib.analyses.faithfulness.removal import NOISE_UNITS
-from lib.analyses.faithfulness.study import score_folder
-from lib.base.files import refuse_as_output, write_atomically
-from lib.base.paths import shown
-from lib.base.spreadsheets import csv_text
-from lib.commands.running import ACCEPT, accepted, print_remarks, run
-from lib.maps.methods import METHODS
-from lib.networks.checkpoints import MissingWeights
-from lib.people.picture_folders import listed_pictures
-from lib.scores.statistics import means_by
-from lib.study.profiles import PROFILES
-from lib.study.study import Study
+from ..analyses.faithfulness.definitions import define_measures, ends_of
+from ..analyses.faithfulness.removal import NOISE_UNITS
+from ..analyses.faithfulness.study import score_folder
+from ..base.files import refuse_as_output, write_atomically
+from ..base.paths import shown
+from ..base.spreadsheets import csv_text
+from ..maps.methods import METHODS
+from ..networks.checkpoints import MissingWeights
+from ..people.picture_folders import listed_pictures
+from ..scores.statistics import means_by
+from ..study.profiles import PROFILES
+from ..study.study import Study
+from .running import ACCEPT, accepted, print_remarks, run
 
 PICTURES = 2000  # of the published study
 

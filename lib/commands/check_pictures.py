@@ -6,12 +6,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from lib.base.words import printable
-from lib.commands.reading import add_reading, read_as
-from lib.commands.running import run
-from lib.people.stored import Read
-from lib.people.stored.check import CLASSES, check, told
-from lib.people.stored.layouts import Note
+from ..base.words import printable
+from ..people.stored import Read
+from ..people.stored.check import CLASSES, check, told
+from ..people.stored.layouts import Note
+from .reading import add_reading, read_as
+from .running import run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from lib.study.study import Study
+from ..study.study import Study
 
 _LISTED = 8
 _NEAREST = 3

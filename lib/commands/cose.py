@@ -19,29 +19,29 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from lib.analyses.cose.folder import as_published, checkpoints_in, work_on_folder
-from lib.analyses.cose.readings import READINGS
-from lib.analyses.cose.results import by_change, summarise_cose
-from lib.analyses.cose.study import RANDOM, Work
-from lib.base.files import refuse_as_output, write_atomically, write_json
-from lib.base.fingerprint import sha256_of
-from lib.base.paths import shown
-from lib.base.spreadsheets import csv_text
-from lib.base.versions import commit, environment
-from lib.base.words import in_lines, printable
-from lib.commands.running import ACCEPT, accepted, print_remarks, run
-from lib.maps.methods import METHODS
-from lib.networks.backbones import BACKBONES, Backbone, variant_name
-from lib.networks.checkpoints import MissingWeights
-from lib.people.labels import AUTO, LAYOUTS, NONE, LabelledFolder, labelled_pictures
-from lib.people.picture_folders import PictureFolderError
-from lib.people.pictures import open_picture
-from lib.study.choices import Choices
-from lib.study.extension import rows_added_by
-from lib.study.inputs import chosen_folder
-from lib.study.own_rows import add_model
-from lib.study.profiles import PROFILES
-from lib.study.study import Study
+from ..analyses.cose.folder import as_published, checkpoints_in, work_on_folder
+from ..analyses.cose.readings import READINGS
+from ..analyses.cose.results import by_change, summarise_cose
+from ..analyses.cose.study import RANDOM, Work
+from ..base.files import refuse_as_output, write_atomically, write_json
+from ..base.fingerprint import sha256_of
+from ..base.paths import shown
+from ..base.spreadsheets import csv_text
+from ..base.versions import commit, environment
+from ..base.words import in_lines, printable
+from ..maps.methods import METHODS
+from ..networks.backbones import BACKBONES, Backbone, variant_name
+from ..networks.checkpoints import MissingWeights
+from ..people.labels import AUTO, LAYOUTS, NONE, LabelledFolder, labelled_pictures
+from ..people.picture_folders import PictureFolderError
+from ..people.pictures import open_picture
+from ..study.choices import Choices
+from ..study.extension import rows_added_by
+from ..study.inputs import chosen_folder
+from ..study.own_rows import add_model
+from ..study.profiles import PROFILES
+from ..study.study import Study
+from .running import ACCEPT, accepted, print_remarks, run
 
 PICTURES = 500  # of the published study; 50 for its slower explainers
 _LEFT_OUT = 14  # the exit status, as of run_all.py

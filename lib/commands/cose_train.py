@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lib.analyses.cose.training import EARLIER, FINAL, Recipe, begin_with, train
-from lib.base.fingerprint import sha256_of
-from lib.commands.cose import timm_network
-from lib.commands.running import run
-from lib.networks.building import build_network
-from lib.networks.weights_files import WeightsError
-from lib.people.labels import AUTO, LAYOUTS, labelled_pictures
-from lib.people.picture_folders import FolderPictures, PictureFolderError
-from lib.study.device import chosen_device
+from ..analyses.cose.training import EARLIER, FINAL, Recipe, begin_with, train
+from ..base.fingerprint import sha256_of
+from ..networks.building import build_network
+from ..networks.weights_files import WeightsError
+from ..people.labels import AUTO, LAYOUTS, labelled_pictures
+from ..people.picture_folders import FolderPictures, PictureFolderError
+from ..study.device import chosen_device
+from .cose import timm_network
+from .running import run
 
 
 def build_parser() -> argparse.ArgumentParser:

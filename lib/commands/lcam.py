@@ -19,9 +19,9 @@ import pandas as pd
 from torch import Tensor
 from tqdm import tqdm
 
-from lib.analyses.lcam.comparison import looked_at
-from lib.analyses.lcam.imported import import_snapshot
-from lib.analyses.lcam.trainings import (
+from ..analyses.lcam.comparison import looked_at
+from ..analyses.lcam.imported import import_snapshot
+from ..analyses.lcam.trainings import (
     DRAWN_LOSSES,
     DRAWN_MAPS,
     default_recipe,
@@ -29,19 +29,19 @@ from lib.analyses.lcam.trainings import (
     train_variant,
     unfinished,
 )
-from lib.base.files import write_atomically
-from lib.base.paths import shown
-from lib.base.tables import unknown_name
-from lib.commands.running import ACCEPT, accepted, print_remarks, run
-from lib.figures.lcam import plot_looks, plot_losses
-from lib.figures.style import use_study_style
-from lib.maps.learned.attention import ATTENTIONS, MASKINGS
-from lib.maps.learned.training import RECIPES, Pictures, Recipe
-from lib.maps.methods import LEARNED_METHODS, METHODS
-from lib.networks.backbones import Backbone
-from lib.study.choices import Choices
-from lib.study.profiles import PROFILES
-from lib.study.study import Study
+from ..base.files import write_atomically
+from ..base.paths import shown
+from ..base.tables import unknown_name
+from ..figures.lcam import plot_looks, plot_losses
+from ..figures.style import use_study_style
+from ..maps.learned.attention import ATTENTIONS, MASKINGS
+from ..maps.learned.training import RECIPES, Pictures, Recipe
+from ..maps.methods import LEARNED_METHODS, METHODS
+from ..networks.backbones import Backbone
+from ..study.choices import Choices
+from ..study.profiles import PROFILES
+from ..study.study import Study
+from .running import ACCEPT, accepted, print_remarks, run
 
 _LOOKED_AT = 6  # pictures
 

@@ -22,24 +22,24 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lib.base.files import write_atomically
-from lib.base.geometry import DELIVERED_SIZE
-from lib.base.words import in_lines, printable
-from lib.commands.asked_models import WEIGHTS, AskedModel, class_count, variants
-from lib.commands.class_words import class_meant, class_names, in_words, read_class_names
-from lib.commands.running import ACCEPT, accepted, print_remarks, run
-from lib.figures.heatmaps import overlay
-from lib.figures.map_grids import plot_map_grids
-from lib.figures.style import use_study_style
-from lib.maps.combined import smoothed
-from lib.maps.methods import METHODS, CamMethod
-from lib.maps.placed import heatmaps
-from lib.networks.backbones import BACKBONES
-from lib.networks.models import StudyModel
-from lib.people.photographs import load_square
-from lib.study.extension import load_extension, placed
-from lib.study.inputs import chosen_folder
-from lib.study.profiles import PROFILES
+from ..base.files import write_atomically
+from ..base.geometry import DELIVERED_SIZE
+from ..base.words import in_lines, printable
+from ..figures.heatmaps import overlay
+from ..figures.map_grids import plot_map_grids
+from ..figures.style import use_study_style
+from ..maps.combined import smoothed
+from ..maps.methods import METHODS, CamMethod
+from ..maps.placed import heatmaps
+from ..networks.backbones import BACKBONES
+from ..networks.models import StudyModel
+from ..people.photographs import load_square
+from ..study.extension import load_extension, placed
+from ..study.inputs import chosen_folder
+from ..study.profiles import PROFILES
+from .asked_models import WEIGHTS, AskedModel, class_count, variants
+from .class_words import class_meant, class_names, in_words, read_class_names
+from .running import ACCEPT, accepted, print_remarks, run
 
 MOST_MAPS = 480  # of one call, all in memory at once
 _LIKELIEST = 5

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from lib.people.stored import PLAIN
-from lib.people.stored.fit import CROP, FITS
-from lib.people.stored.layouts import LAYOUTS
+from ..people.stored import PLAIN
+from ..people.stored.fit import CROP, FITS
+from ..people.stored.layouts import LAYOUTS
 
 
 def add_reading(add: Callable[..., object]) -> None:

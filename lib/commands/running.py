@@ -6,8 +6,8 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from lib.base.shortage import is_out_of_memory
-from lib.base.words import printable
+from ..base.shortage import is_out_of_memory
+from ..base.words import printable
 
 # The option --accept, as run_all.py has it; `accepted` reads it.
 ACCEPT = {

@@ -15,31 +15,31 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib.base.files import refuse_as_output, write_atomically, write_json
-from lib.base.fingerprint import sha256_of
-from lib.base.geometry import WHOLE
-from lib.base.paths import shown
-from lib.base.spreadsheets import csv_text
-from lib.base.versions import commit, environment
-from lib.base.words import in_lines, some_of
-from lib.commands.reading import add_reading, read_as
-from lib.commands.running import run
-from lib.maps.elsewhere import MapsError, match, open_maps
-from lib.networks.backbones import BACKBONES
-from lib.people.protocols import PROTOCOLS
-from lib.people.stored import open_parts
-from lib.people.stored.folders import LABELS
-from lib.people.stored.gaze import GAZE
-from lib.scores.agreements import VALID
-from lib.scores.ceiling import Ceilings
-from lib.scores.control_scores import controls_of
-from lib.scores.controls import control_labels
-from lib.scores.map_scores import Collection, compare_maps, score_maps, summarise_maps, validate
-from lib.scores.observers import ceilings_of, score_observers
-from lib.study.inputs import MissingInputs
-from lib.study.profiles import PROFILES
-from lib.study.rules import RULES
-from lib.study.study import Study
+from ..base.files import refuse_as_output, write_atomically, write_json
+from ..base.fingerprint import sha256_of
+from ..base.geometry import WHOLE
+from ..base.paths import shown
+from ..base.spreadsheets import csv_text
+from ..base.versions import commit, environment
+from ..base.words import in_lines, some_of
+from ..maps.elsewhere import MapsError, match, open_maps
+from ..networks.backbones import BACKBONES
+from ..people.protocols import PROTOCOLS
+from ..people.stored import open_parts
+from ..people.stored.folders import LABELS
+from ..people.stored.gaze import GAZE
+from ..scores.agreements import VALID
+from ..scores.ceiling import Ceilings
+from ..scores.control_scores import controls_of
+from ..scores.controls import control_labels
+from ..scores.map_scores import Collection, compare_maps, score_maps, summarise_maps, validate
+from ..scores.observers import ceilings_of, score_observers
+from ..study.inputs import MissingInputs
+from ..study.profiles import PROFILES
+from ..study.rules import RULES
+from ..study.study import Study
+from .reading import add_reading, read_as
+from .running import run
 
 _LEFT_OUT = 14  # the exit status, as of run_all.py
 

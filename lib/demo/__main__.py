@@ -16,14 +16,14 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from lib.base.paths import DEMO
-from lib.demo.delivered import HELD_OUT, PICTURE_QUALITY, SEED, TRAINING, delivered
-from lib.demo.players import human_map, painted
-from lib.demo.scenes import CLASSES, Scene, make_scene
-from lib.demo.training import accuracy, shown_steps, train
-from lib.networks.backbones import BACKBONES, THE_EIGHT, variant_name
-from lib.networks.loading import demo_weights_path, save_weights
-from lib.people.stored.shards import Record, encode_jpeg, write_observers, write_shard
+from ..base.paths import DEMO
+from ..networks.backbones import BACKBONES, THE_EIGHT, variant_name
+from ..networks.loading import demo_weights_path, save_weights
+from ..people.stored.shards import Record, encode_jpeg, write_observers, write_shard
+from .delivered import HELD_OUT, PICTURE_QUALITY, SEED, TRAINING, delivered
+from .players import human_map, painted
+from .scenes import CLASSES, Scene, make_scene
+from .training import accuracy, shown_steps, train
 
 TRAINING_PICTURES, HELD_OUT_PICTURES = 2800, 240
 MAP_QUALITY = 90

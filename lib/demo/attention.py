@@ -8,12 +8,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from lib.commands import lcam
-from lib.demo.delivered import TRAINING, delivered
-from lib.maps.learned.training import Pictures
-from lib.networks.backbones import Backbone
-from lib.networks.preprocessing import resize_pictures
-from lib.people.picture_folders import ArrayPictures
+from ..commands import lcam
+from ..maps.learned.training import Pictures
+from ..networks.backbones import Backbone
+from ..networks.preprocessing import resize_pictures
+from ..people.picture_folders import ArrayPictures
+from .delivered import TRAINING, delivered
 
 PICTURES = 256
 

@@ -6,9 +6,9 @@ import numpy as np
 import simplejpeg
 from tqdm import tqdm
 
-from lib.demo.scenes import make_scene
-from lib.people.clickme import deliver_pictures
-from lib.people.stored.shards import encode_jpeg
+from ..people.clickme import deliver_pictures
+from ..people.stored.shards import encode_jpeg
+from .scenes import make_scene
 
 SEED = 20241
 TRAINING, HELD_OUT = 0, 1  # the two splits

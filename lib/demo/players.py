@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lib.demo.scenes import SIDE, Scene
+from .scenes import SIDE, Scene
 
 
 def _stroke(rng: np.random.Generator, told: np.ndarray, start: np.ndarray) -> list[np.ndarray]:

@@ -17,15 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.base.files import write_atomically
-from lib.people.stored import Read, list_parts
-from lib.people.stored.fit import Fit
-from lib.people.stored.folders import read_listed_picture
-from lib.people.stored.gaze import BLUR, Gazed
-from lib.people.stored.part import STORED_SIZE
-from lib.people.stored.shards import encode_jpeg
-from lib.people.stored.viewing import Looked
-from lib.study.profiles import GAZE
+from ..base.files import write_atomically
+from ..people.stored import Read, list_parts
+from ..people.stored.fit import Fit
+from ..people.stored.folders import read_listed_picture
+from ..people.stored.gaze import BLUR, Gazed
+from ..people.stored.part import STORED_SIZE
+from ..people.stored.shards import encode_jpeg
+from ..people.stored.viewing import Looked
+from ..study.profiles import GAZE
 
 COUNT = 48
 FROM = range(1001, 1121)  # the photographs of which the 48 are drawn

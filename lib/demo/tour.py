@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.base.paths import DEMO
-from lib.demo.delivered import HELD_OUT, SEED, TRAINING, delivered
-from lib.demo.scenes import CLASSES, SIDE, Scene, make_scene
-from lib.demo.training import accuracy, shown_steps, train
-from lib.networks.backbones import BACKBONES
-from lib.networks.loading import save_weights
-from lib.people.stored.shards import encode_jpeg
-from lib.study.extension import load_extension
+from ..base.paths import DEMO
+from ..networks.backbones import BACKBONES
+from ..networks.loading import save_weights
+from ..people.stored.shards import encode_jpeg
+from ..study.extension import load_extension
+from .delivered import HELD_OUT, SEED, TRAINING, delivered
+from .scenes import CLASSES, SIDE, Scene, make_scene
+from .training import accuracy, shown_steps, train
 
 TOUR = DEMO / "tour"
 ROWS = TOUR / "tour_rows.py"

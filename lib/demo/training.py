@@ -25,11 +25,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lib.base.geometry import Preprocessing
-from lib.networks.backbones import Backbone
-from lib.networks.building import build_network
-from lib.networks.dcls import clamp_positions, dcls_layers, use_fast_kernels
-from lib.networks.preprocessing import prepare_pixels, resize_pictures
+from ..base.geometry import Preprocessing
+from ..networks.backbones import Backbone
+from ..networks.building import build_network
+from ..networks.dcls import clamp_positions, dcls_layers, use_fast_kernels
+from ..networks.preprocessing import prepare_pixels, resize_pictures
 
 
 @dataclass(frozen=True)

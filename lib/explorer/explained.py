@@ -16,23 +16,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.analyses.conversion import kernel_layers, kernels_of
-from lib.base.geometry import DELIVERED_SIZE, WHOLE, Preprocessing
-from lib.base.tables import unknown_name
-from lib.maps.forward import HeadPass, enlarge, head_pass, is_constant
-from lib.maps.methods import METHODS, CamMethod, family_key, grad_cam_family, grad_cam_variant
-from lib.networks.backbones import Backbone
-from lib.networks.checkpoints import WeightsError
-from lib.networks.models import StudyModel
-from lib.people.human_maps import human_maps
-from lib.people.photographs import load_square
-from lib.people.protocols import PROTOCOLS, Protocol
-from lib.people.stored.part import NO_LABEL
-from lib.scores.agreements import VALID, agreement
-from lib.scores.spearman import Ranks, rank_maps
-from lib.study.choices import Choices
-from lib.study.exhibits import held_out, picture_titles
-from lib.study.study import Study
+from ..analyses.conversion import kernel_layers, kernels_of
+from ..base.geometry import DELIVERED_SIZE, WHOLE, Preprocessing
+from ..base.tables import unknown_name
+from ..maps.forward import HeadPass, enlarge, head_pass, is_constant
+from ..maps.methods import METHODS, CamMethod, family_key, grad_cam_family, grad_cam_variant
+from ..networks.backbones import Backbone
+from ..networks.checkpoints import WeightsError
+from ..networks.models import StudyModel
+from ..people.human_maps import human_maps
+from ..people.photographs import load_square
+from ..people.protocols import PROTOCOLS, Protocol
+from ..people.stored.part import NO_LABEL
+from ..scores.agreements import VALID, agreement
+from ..scores.spearman import Ranks, rank_maps
+from ..study.choices import Choices
+from ..study.exhibits import held_out, picture_titles
+from ..study.study import Study
 
 OFFERED_PICTURES = 24
 KERNELS_SHOWN = 8

@@ -22,10 +22,10 @@ from IPython import get_ipython
 from IPython.display import Image, display
 from PIL.Image import Image as Pixels
 
-from lib.explorer.explained import Explainer, Seen, View, has_floor
-from lib.explorer.panel import draw_kernels, draw_view, in_words, png, stacked
-from lib.study.outputs import STAGING
-from lib.study.study import Study
+from ..study.outputs import STAGING
+from ..study.study import Study
+from .explained import Explainer, Seen, View, has_floor
+from .panel import draw_kernels, draw_view, in_words, png, stacked
 
 _OPACITY = 0.65  # as in the figures
 PAUSE = 0.05  # seconds between what is made ready ahead, for clicks to be heard
@@ -237,7 +237,7 @@ def explore(study: Study, live: bool | None = None) -> Explorer:
 
 def _warm_up() -> None:
     # Its import takes a second: not at the first use of a method that is the package's.
-    import_module("lib.maps.package_cams")
+    import_module("..maps.package_cams", __package__)
 
 
 def when_idle(steps: list[Callable[[], None]]) -> None:

@@ -15,9 +15,9 @@ from matplotlib.colors import SymLogNorm
 from matplotlib.font_manager import FontProperties, findfont
 from PIL import Image, ImageDraw, ImageFont
 
-from lib.explorer.explained import Explanation, View
-from lib.figures.heatmaps import overlay
-from lib.figures.style import HEATMAP_COLOURS, KERNEL_COLOURS
+from ..figures.heatmaps import overlay
+from ..figures.style import HEATMAP_COLOURS, KERNEL_COLOURS
+from .explained import Explanation, View
 
 _TILE, _GAP, _HEAD, _SCALE = 272, 14, 46, 104  # pixels; the scale stands on the right
 _LINE, _TEXT, _SMALL = 19, 14, 12

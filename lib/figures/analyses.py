@@ -10,7 +10,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.figures.style import (
+from ..maps.methods import METHODS
+from ..networks.backbones import BACKBONES
+from ..study.rules import RULES
+from .style import (
     DCLS_COLOUR,
     MARKS,
     PLAIN_COLOUR,
@@ -20,9 +23,6 @@ from lib.figures.style import (
     shared_legend,
     span,
 )
-from lib.maps.methods import METHODS
-from lib.networks.backbones import BACKBONES
-from lib.study.rules import RULES
 
 
 def _present(keys: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lib.base.tables import Table
+from ..base.tables import Table
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.figures.heatmaps import draw_map_scale, overlay
-from lib.figures.style import (
+from ..maps.methods import METHODS
+from ..networks.backbones import BACKBONES
+from ..study.rules import RULES
+from .heatmaps import draw_map_scale, overlay
+from .style import (
     DCLS_COLOUR,
     MARKS,
     PLAIN_COLOUR,
@@ -21,12 +24,9 @@ from lib.figures.style import (
     shared_legend,
     span,
 )
-from lib.maps.methods import METHODS
-from lib.networks.backbones import BACKBONES
-from lib.study.rules import RULES
 
 if TYPE_CHECKING:
-    from lib.analyses.cose.pairs import Followed
+    from ..analyses.cose.pairs import Followed
 
 
 _FEWEST = RULES.fewest_for_cose

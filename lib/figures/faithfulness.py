@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.figures.style import (
+from ..maps.methods import METHODS
+from ..networks.backbones import BACKBONES
+from .style import (
     DCLS_COLOUR,
     MARKS,
     PLAIN_COLOUR,
@@ -18,8 +20,6 @@ from lib.figures.style import (
     shared_legend,
     span,
 )
-from lib.maps.methods import METHODS
-from lib.networks.backbones import BACKBONES
 
 _COLUMNS = 4
 _ARROWS = {"less": "← more faithful", "more": "more faithful →", "neither": "no merit"}

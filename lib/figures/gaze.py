@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.figures.heatmaps import draw_points
-from lib.figures.style import plot_nothing, span
-from lib.study.rules import RULES
+from ..study.rules import RULES
+from .heatmaps import draw_points
+from .style import plot_nothing, span
 
 # Okabe and Ito's, and grey for what no network and no person made.
 _KINDS = {

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
 
-from lib.figures.style import HEATMAP_COLOURS, KERNEL_COLOURS, plot_nothing
-from lib.networks.backbones import Backbone
+from ..networks.backbones import Backbone
+from .style import HEATMAP_COLOURS, KERNEL_COLOURS, plot_nothing
 
 
 def _grey(picture: np.ndarray) -> np.ndarray:

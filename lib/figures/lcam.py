@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.figures.heatmaps import plot_heatmap_rows
-from lib.figures.style import (
+from ..maps.methods import METHODS
+from ..networks.backbones import BACKBONES
+from .heatmaps import plot_heatmap_rows
+from .style import (
     DCLS_COLOUR,
     MARKS,
     PLAIN_COLOUR,
@@ -20,8 +22,6 @@ from lib.figures.style import (
     shared_legend,
     span,
 )
-from lib.maps.methods import METHODS
-from lib.networks.backbones import BACKBONES
 
 _TERMS = {
     "cross_entropy": "cross-entropy (nats)",

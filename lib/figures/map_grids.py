@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.figures.heatmaps import draw_map_scale, overlay
+from .heatmaps import draw_map_scale, overlay
 
 MOST_COLUMNS, MOST_ROWS = 8, 12  # of one figure, its row of images not counted
 _FLOWING = 6  # columns of one image's and one model's maps

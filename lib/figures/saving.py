@@ -7,9 +7,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from lib.figures.captions import CAPTIONS
-from lib.study.outputs import provenance, staged, write_provenance, write_result
-from lib.study.study import Study
+from ..study.outputs import provenance, staged, write_provenance, write_result
+from ..study.study import Study
+from .captions import CAPTIONS
 
 
 def save_figure(

@@ -15,9 +15,9 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.figures.style import DCLS_COLOUR, form_labels, plot_nothing, score_unit, span
-from lib.maps.methods import METHODS
-from lib.networks.backbones import BACKBONES
+from ..maps.methods import METHODS
+from ..networks.backbones import BACKBONES
+from .style import DCLS_COLOUR, form_labels, plot_nothing, score_unit, span
 
 _HOLLOW = "hollow: not surely above the strongest of these maps"
 

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.maps.methods import METHODS
+from ..maps.methods import METHODS
 
 STYLE = Path(__file__).with_name("study.mplstyle")
 HEATMAP_COLOURS, KERNEL_COLOURS = "viridis", "RdBu_r"

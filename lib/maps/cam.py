@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lib.base.geometry import DELIVERED_SIZE
-from lib.maps.forward import enlarge, head_pass
-from lib.maps.methods import METHODS, CamMethod
+from ..base.geometry import DELIVERED_SIZE
+from .forward import enlarge, head_pass
+from .methods import METHODS, CamMethod
 
 
 def cam_maps(

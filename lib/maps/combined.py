@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.maps.forward import HeadPass, enlarge, head_pass
-from lib.maps.methods import METHODS, CamMethod, min_max
-from lib.maps.one_pass import first_component, product_map
-from lib.networks.split import evaluating
+from ..networks.split import evaluating
+from .forward import HeadPass, enlarge, head_pass
+from .methods import METHODS, CamMethod, min_max
+from .one_pass import first_component, product_map
 
 _FACTORS = (0.9, 1.0, 1.1)
 _SCALES = 12

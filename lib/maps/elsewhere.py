@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.base.geometry import DELIVERED_SIZE
-from lib.base.words import in_lines, some_of
-from lib.maps.forward import enlarge
-from lib.people.stored import StoredError
-from lib.people.stored.folders import LARGEST, files_below, read_grey
+from ..base.geometry import DELIVERED_SIZE
+from ..base.words import in_lines, some_of
+from ..people.stored import StoredError
+from ..people.stored.folders import LARGEST, files_below, read_grey
+from .forward import enlarge
 
 IDS = "ids.txt"
 ENTRY = "map"  # of an .npz of several entries

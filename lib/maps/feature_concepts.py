@@ -15,9 +15,9 @@ from sklearn.decomposition import NMF
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
-from lib.maps.forward import enlarge
-from lib.maps.methods import min_max
-from lib.networks.split import evaluating
+from ..networks.split import evaluating
+from .forward import enlarge
+from .methods import min_max
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.base.geometry import DELIVERED_SIZE
-from lib.maps.targets import Asked, asked_of
-from lib.networks.split import evaluating
+from ..base.geometry import DELIVERED_SIZE
+from ..networks.split import evaluating
+from .targets import Asked, asked_of
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from pytorch_grad_cam.utils.model_targets import FinerWeightedTarget
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lib.maps.forward import HeadPass
-from lib.networks.split import evaluating
+from ..networks.split import evaluating
+from .forward import HeadPass
 
 _CHUNK = 32  # networks' inputs at a time
 _HEADS = 128  # heads' inputs at a time

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lib.maps.combined import large_maps, mean_of_six, smoothed
-from lib.maps.forward import head_pass
-from lib.maps.methods import METHODS, CamMethod, min_max
-from lib.networks.grids import CHANNELS_FIRST
-from lib.networks.layers import found_layer
-from lib.networks.split import evaluating, split_at
-from lib.networks.taps import Around, Halves, Opened, Tap, answer_of, same_answer
+from ..networks.grids import CHANNELS_FIRST
+from ..networks.layers import found_layer
+from ..networks.split import evaluating, split_at
+from ..networks.taps import Around, Halves, Opened, Tap, answer_of, same_answer
+from .combined import large_maps, mean_of_six, smoothed
+from .forward import head_pass
+from .methods import METHODS, CamMethod, min_max
 
 
 class LiveModel(nn.Module):

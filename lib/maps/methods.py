@@ -13,12 +13,12 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from lib.base.tables import Table
+from ..base.tables import Table
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from lib.maps.forward import HeadPass
+    from .forward import HeadPass
 
 # The published floor of Threshold-Grad-CAM, as a share of the map's range.
 PUBLISHED_FLOOR = 0.3
@@ -104,7 +104,7 @@ def grad_cam_variant(
     formula = partial(grad_cam_family, relu_before_mean=relu_before_mean, floor=floor)
     products = None
     if not floor and not relu_before_mean:  # the others change after the products
-        products = partial(later, "lib.maps.one_pass", "product", "grad_cam")
+        products = partial(later, ".one_pass", "product", "grad_cam")
     return CamMethod(key, label, formula, products=products, floor=floor, note=note)
 
 
@@ -136,25 +136,25 @@ def _family() -> list[CamMethod]:
 def _summed(key: str, label: str, note: str = "") -> CamMethod:
     """One of `lib.maps.one_pass.PRODUCTS`."""
     return CamMethod(
-        key, label, partial(later, "lib.maps.one_pass", "product_map", key),
-        products=partial(later, "lib.maps.one_pass", "product", key), note=note,
+        key, label, partial(later, ".one_pass", "product_map", key),
+        products=partial(later, ".one_pass", "product", key), note=note,
     )  # fmt: skip
 
 
 def _component(key: str, label: str, note: str) -> CamMethod:
     """A first component, of `lib.maps.one_pass`."""
-    return CamMethod(key, label, partial(later, "lib.maps.one_pass", key), note=note)
+    return CamMethod(key, label, partial(later, ".one_pass", key), note=note)
 
 
 def _again(key: str, label: str, note: str, forwards: int | str = 0) -> CamMethod:
     """A function of `lib.maps.head_again`."""
-    call = partial(later, "lib.maps.head_again", key)
+    call = partial(later, ".head_again", key)
     return CamMethod(key, label, products=call, forwards=forwards, note=note)
 
 
 def _combined(key: str, label: str, forwards: int, note: str, plain: bool = False) -> CamMethod:
     """A function of `lib.maps.combined`."""
-    call = partial(later, "lib.maps.combined", key)
+    call = partial(later, ".combined", key)
     return CamMethod(key, label, whole_map=call, forwards=forwards, plain=plain, note=note)
 
 
@@ -163,14 +163,14 @@ def _package(
     plain: bool = False,
 ) -> CamMethod:  # fmt: skip
     """A function of `lib.maps.package_cams`, bound to its first arguments."""
-    call = partial(later, "lib.maps.package_cams", function, *first)
+    call = partial(later, ".package_cams", function, *first)
     return CamMethod(key, label, whole_map=call, forwards=forwards, plain=plain, note=note)
 
 
 def later(module: str, function: str, *arguments, **options) -> Tensor:
-    """A function by the names of its module and itself, found when it is called: the table that
-    holds it costs no import of torch or of the packages that make maps."""
-    return getattr(import_module(module), function)(*arguments, **options)
+    """A function by the names of its module, from this room on, and itself, found when it is
+    called: the table that holds it costs no import of torch or of packages that make maps."""
+    return getattr(import_module(module, __package__), function)(*arguments, **options)
 
 
 def training_command(model: str, method: str, demo: bool = False) -> str:
@@ -185,13 +185,13 @@ def training_command(model: str, method: str, demo: bool = False) -> str:
 
 def _learned(key: str, label: str, what: str, forwards: int = 0) -> CamMethod:
     """A row of `lib.maps.learned.attention.ATTENTIONS`."""
-    call = partial(later, "lib.maps.learned.attention", "learned_map", key)
+    call = partial(later, ".learned.attention", "learned_map", key)
     note = f"{what}; trained beside each network first: `{training_command('KEY', key)}`."
     return CamMethod(key, label, whole_map=call, forwards=forwards, learned=True, note=note)
 
 
 _GRADIENTS, _RECTIFIED, _HIDDEN = (
-    "lib.maps.pixel.gradients", "lib.maps.pixel.rectified", "lib.maps.pixel.hidden"
+    ".pixel.gradients", ".pixel.rectified", ".pixel.hidden"
 )  # fmt: skip
 
 

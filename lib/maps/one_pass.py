@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lib.maps.forward import HeadPass
+from .forward import HeadPass
 
 _SEED = 20240803
 

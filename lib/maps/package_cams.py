@@ -18,10 +18,10 @@ import pytorch_grad_cam
 import torch
 from torch import Tensor, nn
 
-from lib.maps.forward import HeadPass
-from lib.networks.rewrites import PLAIN
-from lib.networks.split import evaluating
-from lib.networks.taps import frozen
+from ..networks.rewrites import PLAIN
+from ..networks.split import evaluating
+from ..networks.taps import frozen
+from .forward import HeadPass
 
 
 class _Layer(nn.Module):

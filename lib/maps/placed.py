@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.maps.cam import cam_maps
-from lib.maps.methods import CamMethod
-from lib.networks.models import StudyModel
+from ..networks.models import StudyModel
+from .cam import cam_maps
+from .methods import CamMethod
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from pytorch_grad_cam.base_cam import BaseCAM
 
-from lib.maps.methods import PUBLISHED_FLOOR, grad_cam_family
+from .methods import PUBLISHED_FLOOR, grad_cam_family
 
 
 class ThresholdGradCAM(BaseCAM):

@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lib.base.geometry import Preprocessing
-from lib.base.tables import Table
+from ..base.geometry import Preprocessing
+from ..base.tables import Table
 
 
 @dataclass(frozen=True)

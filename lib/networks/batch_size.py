@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 import torch
 from tqdm import tqdm
 
-from lib.base.shortage import is_out_of_memory
+from ..base.shortage import is_out_of_memory
 
 _ON_GPU, _ON_CPU, _OF_MINIATURES = 256, 8, 32
 

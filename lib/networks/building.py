@@ -11,8 +11,8 @@ import torch
 from timm.models import metaformer
 from torch import nn
 
-from lib.networks.backbones import Backbone
-from lib.networks.dcls import convert_to_dcls
+from .backbones import Backbone
+from .dcls import convert_to_dcls
 
 
 def count_parameters(model: nn.Module) -> int:

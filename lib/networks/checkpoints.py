@@ -15,10 +15,10 @@ import torch
 from timm.models import convnext, fastvit, metaformer
 from torch import Tensor, nn
 
-from lib.base.words import in_lines, printable, some_of
-from lib.networks.dcls import dcls_layers
-from lib.networks.sources import AS_IS, Reading
-from lib.networks.weights_files import WeightsError, read_weights
+from ..base.words import in_lines, printable, some_of
+from .dcls import dcls_layers
+from .sources import AS_IS, Reading
+from .weights_files import WeightsError, read_weights
 
 _FILTERS = {
     "convnext": convnext.checkpoint_filter_fn,

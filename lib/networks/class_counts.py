@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from lib.networks.backbones import BACKBONES, Backbone
-from lib.networks.building import build_network, weightless
-from lib.networks.checkpoints import in_timms_names
-from lib.networks.loading import load_weights_file
-from lib.networks.models import StudyModel
-from lib.networks.sources import AS_IS, Reading
-from lib.networks.weights_files import WeightsError, read_weights
+from .backbones import BACKBONES, Backbone
+from .building import build_network, weightless
+from .checkpoints import in_timms_names
+from .loading import load_weights_file
+from .models import StudyModel
+from .sources import AS_IS, Reading
+from .weights_files import WeightsError, read_weights
 
 _USUAL = 1000  # ImageNet's
 

@@ -22,7 +22,7 @@ import torch
 from DCLS.construct.modules import ConstructKernel2d, Dcls2d
 from torch import Tensor, nn
 
-from lib.networks.backbones import DclsRecipe
+from .backbones import DclsRecipe
 
 # The order in which each version reads the two coordinates of P.
 _ROW_AXIS = {"v0": 0, "v1": 1}

@@ -11,12 +11,12 @@ from pathlib import Path
 import requests
 from filelock import FileLock, Timeout
 
-from lib.base.files import partial_name
-from lib.networks.known_files import KnownFiles
-from lib.networks.publishers import NoChecksumError, Published, ask_publisher
-from lib.networks.requesting import FAILURES, DownloadError, reason_of, tried
-from lib.networks.sources import MIRROR, Source
-from lib.networks.transfer import Transfer, megabytes, sweep
+from ..base.files import partial_name
+from .known_files import KnownFiles
+from .publishers import NoChecksumError, Published, ask_publisher
+from .requesting import FAILURES, DownloadError, reason_of, tried
+from .sources import MIRROR, Source
+from .transfer import Transfer, megabytes, sweep
 
 
 def fetch(

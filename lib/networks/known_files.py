@@ -12,9 +12,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lib.base.files import write_json
-from lib.base.fingerprint import sha256_of
-from lib.base.stored_json import SHA256, TEXT, mapping, of_each, parse_json
+from ..base.files import write_json
+from ..base.fingerprint import sha256_of
+from ..base.stored_json import SHA256, TEXT, mapping, of_each, parse_json
 
 _CHECKSUM = re.compile("(md5|sha256|crc32c):[0-9a-f]{8,64}")
 _KNOWN = of_each(mapping({"sha256": SHA256}, {"origin": TEXT, "publishers_checksum": TEXT}))

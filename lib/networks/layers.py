@@ -9,10 +9,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from lib.networks.backbones import Backbone
-from lib.networks.grids import CHANNELS_LAST, Grid, NoMaps, grid_of
-from lib.networks.split import evaluating, split_at
-from lib.networks.taps import answer_of, frozen, gives_channels_last, same_answer
+from .backbones import Backbone
+from .grids import CHANNELS_LAST, Grid, NoMaps, grid_of
+from .split import evaluating, split_at
+from .taps import answer_of, frozen, gives_channels_last, same_answer
 
 
 def found_layer(network: nn.Module, x: Tensor) -> str:

@@ -11,15 +11,15 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from lib.base.files import write_atomically
-from lib.base.fingerprint import sha256_of
-from lib.base.paths import DEMO
-from lib.base.tables import unknown_name
-from lib.networks.backbones import BACKBONES, Backbone, variant_name
-from lib.networks.building import build_network, finished
-from lib.networks.checkpoints import MissingWeights, load_weights
-from lib.networks.models import Provenance, StudyModel
-from lib.networks.sources import AS_IS, WEIGHTS_SUFFIXES, Reading
+from ..base.files import write_atomically
+from ..base.fingerprint import sha256_of
+from ..base.paths import DEMO
+from ..base.tables import unknown_name
+from .backbones import BACKBONES, Backbone, variant_name
+from .building import build_network, finished
+from .checkpoints import MissingWeights, load_weights
+from .models import Provenance, StudyModel
+from .sources import AS_IS, WEIGHTS_SUFFIXES, Reading
 
 
 def save_weights(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.networks.backbones import Backbone
-from lib.networks.compiled import CompiledForward
-from lib.networks.dcls import fold_dcls
-from lib.networks.precision import PRECISIONS
-from lib.networks.preprocessing import normalised, prepare_pixels, resize_pictures
-from lib.networks.rewrites import (
+from .backbones import Backbone
+from .compiled import CompiledForward
+from .dcls import fold_dcls
+from .precision import PRECISIONS
+from .preprocessing import normalised, prepare_pixels, resize_pictures
+from .rewrites import (
     LAYOUTS,
     MINI_FORM,
     PLAIN,
@@ -28,8 +28,8 @@ from lib.networks.rewrites import (
     remembered_form,
     written,
 )
-from lib.networks.split import split_at
-from lib.networks.taps import Around, Halves, Opened, Tap, answer_of
+from .split import split_at
+from .taps import Around, Halves, Opened, Tap, answer_of
 
 
 @dataclass(frozen=True)

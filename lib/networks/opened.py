@@ -12,21 +12,21 @@ from pathlib import Path
 
 import torch
 
-from lib.base.files import write_json
-from lib.base.fingerprint import code_of, fingerprint, sha256_of
-from lib.base.paths import OUTPUT
-from lib.base.stored_json import TEXT, DamagedJson, of_each, read_json
-from lib.networks.backbones import Backbone
-from lib.networks.building import build_network, weightless
-from lib.networks.checkpoints import MissingWeights, fitted
-from lib.networks.sources import AS_IS, Reading
-from lib.networks.weights_files import WeightsError
+from ..base.files import write_json
+from ..base.fingerprint import code_of, fingerprint, sha256_of
+from ..base.paths import OUTPUT
+from ..base.stored_json import TEXT, DamagedJson, of_each, read_json
+from .backbones import Backbone
+from .building import build_network, weightless
+from .checkpoints import MissingWeights, fitted
+from .sources import AS_IS, Reading
+from .weights_files import WeightsError
 
 OPENED = OUTPUT / "weights.json"
 _REMEMBERED = 1000  # files
 _COMPARED_BY = (
-    "lib.networks.backbones", "lib.networks.building", "lib.networks.checkpoints",
-    "lib.networks.dcls", "lib.networks.weights_files",
+    "networks.backbones", "networks.building", "networks.checkpoints",
+    "networks.dcls", "networks.weights_files",
 )  # fmt: skip
 # Of this process: a file that is refused is not read again for every result.
 _refused: dict[str, str] = {}

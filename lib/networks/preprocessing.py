@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lib.base.geometry import Preprocessing
-from lib.base.threads import each
+from ..base.geometry import Preprocessing
+from ..base.threads import each
 
 
 def resize_pictures(pictures: np.ndarray, geometry: Preprocessing) -> np.ndarray:

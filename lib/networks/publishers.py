@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from lib.base.stored_json import mapping, parse_json
-from lib.networks.requesting import (
+from ..base.stored_json import mapping, parse_json
+from .requesting import (
     FAILURES,
     DownloadError,
     body_of,
@@ -24,7 +24,7 @@ from lib.networks.requesting import (
     reason_of,
     tried,
 )
-from lib.networks.sources import Source
+from .sources import Source
 
 _LARGEST_LISTING = 16 * 2**20  # bytes; Zenodo's have kilobytes
 

@@ -25,9 +25,9 @@ from timm.utils.model import reparameterize_model
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from lib.base.files import write_json
-from lib.base.paths import OUTPUT
-from lib.base.stored_json import DamagedJson, mapping, of_each, read_json
+from ..base.files import write_json
+from ..base.paths import OUTPUT
+from ..base.stored_json import DamagedJson, mapping, of_each, read_json
 
 FORMS = OUTPUT / "forms.json"
 PROBED_BATCH = 8

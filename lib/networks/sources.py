@@ -10,8 +10,8 @@ import os
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from lib.base.tables import Table
-from lib.networks.backbones import BACKBONES, variant_name
+from ..base.tables import Table
+from .backbones import BACKBONES, variant_name
 
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin")
 MIRROR = "DCLS_MIRROR"  # environment variable: a server that has the files, see `address`

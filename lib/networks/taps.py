@@ -18,8 +18,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from lib.networks.grids import CHANNELS_FIRST, Grid, NoMaps, grid_by, grid_of
-from lib.networks.split import split_at
+from .grids import CHANNELS_FIRST, Grid, NoMaps, grid_by, grid_of
+from .split import split_at
 
 _TRIED = 20  # layers, from the watched one back, where the network may be cut
 

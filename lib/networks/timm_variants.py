@@ -10,8 +10,8 @@ from functools import partial
 from timm.models import register_model
 from torch import nn
 
-from lib.networks.backbones import THE_EIGHT, Backbone, variant_name
-from lib.networks.building import build_network
+from .backbones import THE_EIGHT, Backbone, variant_name
+from .building import build_network
 
 
 def _create(backbone: Backbone, pretrained: bool = False, **kwargs) -> nn.Module:

@@ -15,10 +15,10 @@ import google_crc32c
 import requests
 from tqdm import tqdm
 
-from lib.base.files import write_json
-from lib.base.stored_json import TEXT, mapping, read_json
-from lib.networks.publishers import Published
-from lib.networks.requesting import (
+from ..base.files import write_json
+from ..base.stored_json import TEXT, mapping, read_json
+from .publishers import Published
+from .requesting import (
     CHUNK,
     CutError,
     body_of,
@@ -27,7 +27,7 @@ from lib.networks.requesting import (
     number_in,
     status_of,
 )
-from lib.networks.sources import Source
+from .sources import Source
 
 _OURS = re.compile(r"[0-9a-f]{12}-.*\.(part|json)")
 LARGEST = 4 * 2**30  # bytes, where nobody tells a file's size

@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lib.base.shortage import is_out_of_memory
+from ..base.shortage import is_out_of_memory
 
 # In this order where a file's container is not known: averaged weights are the evaluated ones.
 _CONTAINERS = ("state_dict_ema", "model_ema", "model", "state_dict")

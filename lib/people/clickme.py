@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.base.geometry import DELIVERED_SIZE, WHOLE
-from lib.people.human_maps import human_maps, published_human_maps, truncated_resize
-from lib.people.listing import Chosen, Listing
-from lib.people.protocols import PROTOCOLS
-from lib.people.stored import Part, StoredError, StoredPicture
-from lib.people.stored.part import NO_LABEL
+from ..base.geometry import DELIVERED_SIZE, WHOLE
+from .human_maps import human_maps, published_human_maps, truncated_resize
+from .listing import Chosen, Listing
+from .protocols import PROTOCOLS
+from .stored import Part, StoredError, StoredPicture
+from .stored.part import NO_LABEL
 
 T = TypeVar("T")
 

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib.base.geometry import DELIVERED_SIZE, Preprocessing
-from lib.base.loops import bilinear
-from lib.base.threads import each
-from lib.people.protocols import Protocol
+from ..base.geometry import DELIVERED_SIZE, Preprocessing
+from ..base.loops import bilinear
+from ..base.threads import each
+from .protocols import Protocol
 
 
 @cache

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from timm.data import ImageNetInfo
 
-from lib.base.paths import shown
-from lib.base.tables import unknown_name
-from lib.base.words import in_lines
-from lib.people.picture_folders import PictureFolderError, annotated_pictures, listed_pictures
-from lib.people.stored import StoredError
-from lib.people.stored.folders import (
+from ..base.paths import shown
+from ..base.tables import unknown_name
+from ..base.words import in_lines
+from .picture_folders import PictureFolderError, annotated_pictures, listed_pictures
+from .stored import StoredError
+from .stored.folders import (
     LABELS,
     class_index,
     inside,

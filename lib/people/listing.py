@@ -11,8 +11,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from lib.people.protocols import PROTOCOLS
-from lib.people.stored import Part, Read, StoredError, open_parts
+from .protocols import PROTOCOLS
+from .stored import Part, Read, StoredError, open_parts
 
 L = TypeVar("L", bound="Listing")
 

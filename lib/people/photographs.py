@@ -16,8 +16,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
-from lib.base.geometry import DELIVERED_SIZE
-from lib.people.pictures import read_picture
+from ..base.geometry import DELIVERED_SIZE
+from .pictures import read_picture
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 ATTRIBUTIONS = "attributions.csv"

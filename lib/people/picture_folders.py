@@ -18,10 +18,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lib.base.geometry import Preprocessing
-from lib.base.paths import shown
-from lib.people.pictures import read_picture
-from lib.people.stored.part import refuse_unprintable
+from ..base.geometry import Preprocessing
+from ..base.paths import shown
+from .pictures import read_picture
+from .stored.part import refuse_unprintable
 
 _SUFFIXES = {".jpeg", ".jpg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff"}
 _RESIZE = 256 / 224  # the shorter side, of the crop's

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lib.base.geometry import Preprocessing
-from lib.base.tables import Table
+from ..base.geometry import Preprocessing
+from ..base.tables import Table
 
 _WHOLE_BATCH = 32
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from lib.scores.controls import CONTROL, NETWORK, PEOPLE
-from lib.study.rules import RULES
+from ..scores.controls import CONTROL, NETWORK, PEOPLE
+from ..study.rules import RULES
 
 _KINDS = (PEOPLE, CONTROL, NETWORK)
 

@@ -17,21 +17,21 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from lib.base.files import is_partial, write_atomically
-from lib.base.paths import shown
-from lib.base.stored_json import TEXT, DamagedJson, mapping, of_each, read_json
-from lib.base.words import clock, in_words
-from lib.figures.captions import CAPTIONS
-from lib.maps.methods import METHODS
-from lib.networks.backbones import BACKBONES
-from lib.report.grids import Grid, as_grid, as_texts
-from lib.report.in_short import in_sentences
-from lib.report.readable import DAGGER, readable_table
-from lib.runner.faults import FAULTS
-from lib.scores.controls import CONTROLS
-from lib.study.outputs import of_another_study
-from lib.study.places import Places
-from lib.study.study import Study
+from ..base.files import is_partial, write_atomically
+from ..base.paths import shown
+from ..base.stored_json import TEXT, DamagedJson, mapping, of_each, read_json
+from ..base.words import clock, in_words
+from ..figures.captions import CAPTIONS
+from ..maps.methods import METHODS
+from ..networks.backbones import BACKBONES
+from ..runner.faults import FAULTS
+from ..scores.controls import CONTROLS
+from ..study.outputs import of_another_study
+from ..study.places import Places
+from ..study.study import Study
+from .grids import Grid, as_grid, as_texts
+from .in_short import in_sentences
+from .readable import DAGGER, readable_table
 
 QUESTION = "Do convolutions with learnable spacings make vision models look where people look?"
 WITHOUT_DCLS = "Do vision models look where people look?"

@@ -7,8 +7,8 @@ import html
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from lib.scores.controls import control_labels
-from lib.study.profiles import DEMO_RECIPE
+from ..scores.controls import control_labels
+from ..study.profiles import DEMO_RECIPE
 
 # {column: (heading, digits, factor)}; those without digits are texts, or made below.
 _COLUMNS = {

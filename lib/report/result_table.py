@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.base.paths import PUBLISHED_SCORES, shown
-from lib.base.spreadsheets import csv_text
-from lib.maps.methods import METHODS
-from lib.networks.backbones import BACKBONES
-from lib.report.readable import DAGGER, readable_table
-from lib.scores.accuracy import known_top1, remarks_of
-from lib.scores.ceiling import Ceilings
-from lib.scores.results import beside_controls, paired_differences, summarise
-from lib.study.choices import Choices
-from lib.study.outputs import write_result
-from lib.study.rules import RULES
-from lib.study.study import Study
+from ..base.paths import PUBLISHED_SCORES, shown
+from ..base.spreadsheets import csv_text
+from ..maps.methods import METHODS
+from ..networks.backbones import BACKBONES
+from ..scores.accuracy import known_top1, remarks_of
+from ..scores.ceiling import Ceilings
+from ..scores.results import beside_controls, paired_differences, summarise
+from ..study.choices import Choices
+from ..study.outputs import write_result
+from ..study.rules import RULES
+from ..study.study import Study
+from .readable import DAGGER, readable_table
 
 
 def entered_scores(path: Path = PUBLISHED_SCORES) -> pd.DataFrame:

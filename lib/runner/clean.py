@@ -7,10 +7,10 @@ import shutil
 import sys
 from pathlib import Path
 
-from lib.base.paths import DATA, FIGURES, OUTPUT, shown
-from lib.runner.exclusive import sole_run
-from lib.runner.faults import RunError
-from lib.study.profiles import PROFILES
+from ..base.paths import DATA, FIGURES, OUTPUT, shown
+from ..study.profiles import PROFILES
+from .exclusive import sole_run
+from .faults import RunError
 
 
 def main() -> int:

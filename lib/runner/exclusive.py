@@ -12,12 +12,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lib.base.files import write_json
-from lib.base.paths import shown
-from lib.base.shortage import is_disk_full
-from lib.base.stored_json import TEXT, DamagedJson, mapping, read_json
-from lib.base.words import printable
-from lib.runner.faults import RunError
+from ..base.files import write_json
+from ..base.paths import shown
+from ..base.shortage import is_disk_full
+from ..base.stored_json import TEXT, DamagedJson, mapping, read_json
+from ..base.words import printable
+from .faults import RunError
 
 _NOTE = mapping({"pid": {"type": "integer"}, "host": TEXT, "started": TEXT, "command": TEXT})
 

@@ -16,16 +16,16 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from lib.base.files import is_partial, partial_name, write_atomically
-from lib.base.paths import ROOT, shown
-from lib.base.shortage import is_disk_full, says_disk_full, says_out_of_memory
-from lib.base.words import clock
-from lib.runner.faults import RunError, full_disk
-from lib.runner.kernel import KERNEL, Kernel
-from lib.runner.progress import Progress
-from lib.runner.steps import Step, code_cells, literal
-from lib.study.outputs import STAGING
-from lib.study.places import Places
+from ..base.files import is_partial, partial_name, write_atomically
+from ..base.paths import ROOT, shown
+from ..base.shortage import is_disk_full, says_disk_full, says_out_of_memory
+from ..base.words import clock
+from ..study.outputs import STAGING
+from ..study.places import Places
+from .faults import RunError, full_disk
+from .kernel import KERNEL, Kernel
+from .progress import Progress
+from .steps import Step, code_cells, literal
 
 
 class Attempt:

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.base.files import existing
-from lib.base.paths import shown
-from lib.base.tables import Table
+from ..base.files import existing
+from ..base.paths import shown
+from ..base.tables import Table
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,12 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
 from traitlets.config import Config
 
-from lib.runner import signals
-from lib.runner.memory import MemoryWatch
-from lib.runner.progress import Progress
-from lib.runner.steps import code_cells
-from lib.runner.temporary import temporary_folder
-from lib.study.outputs import STAGING
+from ..study.outputs import STAGING
+from . import signals
+from .memory import MemoryWatch
+from .progress import Progress
+from .steps import code_cells
+from .temporary import temporary_folder
 
 # What nbclient leaves unawaited at an interruption is no news: the runner tells what happened.
 logging.getLogger("asyncio").setLevel(logging.CRITICAL)

@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from lib.base.files import write_json
-from lib.base.fingerprint import sha256_of
-from lib.base.paths import ROOT, shown
-from lib.base.stored_json import TEXT, mapping, of_each, read_json
-from lib.runner.steps import Step
-from lib.study.study import Study
+from ..base.files import write_json
+from ..base.fingerprint import sha256_of
+from ..base.paths import ROOT, shown
+from ..base.stored_json import TEXT, mapping, of_each, read_json
+from ..study.study import Study
+from .steps import Step
 
 _LIB_SUFFIXES = (".py", ".mplstyle")
 

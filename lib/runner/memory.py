@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pynvml
 
-from lib.base.words import in_words
+from ..base.words import in_words
 
 CGROUP = Path("/sys/fs/cgroup")
 OWN_GROUP = Path("/proc/self/cgroup")

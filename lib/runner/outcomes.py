@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from lib.base.files import write_json
-from lib.base.versions import commit
-from lib.base.words import clock, in_words
-from lib.runner.faults import FAULTS
+from ..base.files import write_json
+from ..base.versions import commit
+from ..base.words import clock, in_words
+from .faults import FAULTS
 
 # After these no further notebook is tried; after any other fault those that do not need
 # the failed one's results are.

@@ -19,22 +19,22 @@ import papermill
 from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from nbformat.v4 import new_code_cell, new_notebook
 
-from lib.base.files import existing
-from lib.base.paths import NOTEBOOKS, ROOT, shown
-from lib.base.shortage import is_disk_full
-from lib.base.words import in_words
-from lib.networks.known_files import KnownFiles
-from lib.people.stored import StoredError, open_parts
-from lib.runner import within
-from lib.runner.faults import RunError, disk_advice
-from lib.runner.kernel import KERNEL, Kernel
-from lib.runner.progress import Progress
-from lib.runner.steps import Step, literal
-from lib.runner.temporary import temporary_folder
-from lib.study.inputs import MissingInputs
-from lib.study.outputs import of_another_study
-from lib.study.places import Places
-from lib.study.study import Study
+from ..base.files import existing
+from ..base.paths import NOTEBOOKS, ROOT, shown
+from ..base.shortage import is_disk_full
+from ..base.words import in_words
+from ..networks.known_files import KnownFiles
+from ..people.stored import StoredError, open_parts
+from ..study.inputs import MissingInputs
+from ..study.outputs import of_another_study
+from ..study.places import Places
+from ..study.study import Study
+from . import within
+from .faults import RunError, disk_advice
+from .kernel import KERNEL, Kernel
+from .progress import Progress
+from .steps import Step, literal
+from .temporary import temporary_folder
 
 # Figures, tables, notebooks and kept scores of the whole study, twice, and some room.
 _NEEDED = 200 * 2**20  # bytes

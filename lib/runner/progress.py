@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
-from lib.base.words import clock, printable
+from ..base.words import clock, printable
 
 SIGN_OF_LIFE = 300.0  # seconds
 _ERASE = "\r\x1b[K"

@@ -11,21 +11,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
-from lib.base.files import is_partial
-from lib.base.paths import shown
-from lib.base.shortage import is_disk_full
-from lib.base.versions import commit
-from lib.base.words import clock
-from lib.runner import signals
-from lib.runner.execution import Attempt
-from lib.runner.faults import RunError, full_disk
-from lib.runner.kernel import end_processes
-from lib.runner.manifest import Facts, Manifest, Record, differences, hashes, step_facts
-from lib.runner.outcomes import END_THE_RUN, Outcome, write_run
-from lib.runner.progress import Progress
-from lib.runner.steps import Step
-from lib.runner.temporary import sweep_temporary_folders
-from lib.study.study import Study
+from ..base.files import is_partial
+from ..base.paths import shown
+from ..base.shortage import is_disk_full
+from ..base.versions import commit
+from ..base.words import clock
+from ..study.study import Study
+from . import signals
+from .execution import Attempt
+from .faults import RunError, full_disk
+from .kernel import end_processes
+from .manifest import Facts, Manifest, Record, differences, hashes, step_facts
+from .outcomes import END_THE_RUN, Outcome, write_run
+from .progress import Progress
+from .steps import Step
+from .temporary import sweep_temporary_folders
 
 _STAGING = ".staging-"
 

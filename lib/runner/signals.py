@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lib.runner.faults import FAULTS, Fault
+from .faults import FAULTS, Fault
 
 _FAULTS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up"}
 

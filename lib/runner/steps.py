@@ -21,11 +21,11 @@ import nbformat
 import papermill
 from IPython.core.inputtransformer2 import TransformerManager
 
-from lib.base.paths import NOTEBOOKS, ROOT, shown
-from lib.base.tables import unknown_name
-from lib.runner.faults import RunError
-from lib.study.places import Places
-from lib.study.study import Study
+from ..base.paths import NOTEBOOKS, ROOT, shown
+from ..base.tables import unknown_name
+from ..study.places import Places
+from ..study.study import Study
+from .faults import RunError
 
 _CONTRACT = re.compile(r"\*\*Reads\*\*(?P<reads>.*)\*\*Writes\*\*(?P<writes>.*)", re.DOTALL)
 _PYTHON = TransformerManager()  # makes Python of `%time` and `!ls`

@@ -9,10 +9,10 @@ from __future__ import annotations
 import pandas as pd
 from scipy.stats import binomtest
 
-from lib.base.fingerprint import sha256_of
-from lib.base.paths import shown
-from lib.networks.backbones import Backbone, variant_name
-from lib.study.study import Study
+from ..base.fingerprint import sha256_of
+from ..base.paths import shown
+from ..networks.backbones import Backbone, variant_name
+from ..study.study import Study
 
 ALARM = 0.001  # the chance at which a gap is told: sixteen models are compared
 # How far top-1 may fall short before its score is not to be trusted. The pictures are a selection,

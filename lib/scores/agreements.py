@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.base.geometry import centre_map
-from lib.people.protocols import PROTOCOLS
-from lib.scores.spearman import Ranks, between_ranks, correlate, partial_correlation, rank_maps
+from ..base.geometry import centre_map
+from ..people.protocols import PROTOCOLS
+from .spearman import Ranks, between_ranks, correlate, partial_correlation, rank_maps
 
 VALID = "valid"
 CONSTANT_MODEL_MAP = "constant model map"

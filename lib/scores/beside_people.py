@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pandas as pd
 
-from lib.maps.methods import METHODS, RANDOM_CAM
-from lib.networks.backbones import BACKBONES
-from lib.people.protocols import PROTOCOLS
-from lib.scores.ceiling import Ceilings
-from lib.scores.control_scores import score_controls
-from lib.scores.controls import CONTROL, NETWORK, PEOPLE, control_labels
-from lib.scores.observers import ceilings_of, people_of
-from lib.scores.results import beside_controls, summarise, summarise_controls
-from lib.scores.study_scores import score_study
-from lib.study.choices import Choices
-from lib.study.study import Study
+from ..maps.methods import METHODS, RANDOM_CAM
+from ..networks.backbones import BACKBONES
+from ..people.protocols import PROTOCOLS
+from ..study.choices import Choices
+from ..study.study import Study
+from .ceiling import Ceilings
+from .control_scores import score_controls
+from .controls import CONTROL, NETWORK, PEOPLE, control_labels
+from .observers import ceilings_of, people_of
+from .results import beside_controls, summarise, summarise_controls
+from .study_scores import score_study
 
 COLUMNS = ["protocol", "reading", "kind", "label", "rho", "low", "high", "n", "above_control"]
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from lib.base.geometry import Preprocessing
-from lib.networks.backbones import BACKBONES
-from lib.people.protocols import PROTOCOLS
-from lib.scores.statistics import Interval, mean_interval
-from lib.study.rules import RULES
+from ..base.geometry import Preprocessing
+from ..networks.backbones import BACKBONES
+from ..people.protocols import PROTOCOLS
+from ..study.rules import RULES
+from .statistics import Interval, mean_interval
 
 # Harmonization's constant: the average inter-rater alignment of ClickMe's players.
 HUMAN_CEILING = 0.6575315343478081

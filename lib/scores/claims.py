@@ -15,20 +15,20 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from lib.maps.methods import METHODS
-from lib.networks.backbones import THE_EIGHT, Backbone
-from lib.networks.building import parameter_counts
-from lib.people.protocols import PROTOCOLS
-from lib.scores.agreements import VALID
-from lib.scores.ceiling import Ceilings
-from lib.scores.controls import CONTROLS, OTHER_HUMAN
-from lib.scores.decisions import FALLS, LITTLE, OPEN, RISES, RISES_LITTLE, TOO_FEW, decisions
-from lib.scores.results import summarise_controls
-from lib.scores.statistics import SEED, mean_interval, mean_p
-from lib.study.choices import Choices
-from lib.study.inputs import Inputs
-from lib.study.rules import RULES
-from lib.study.study import Study
+from ..maps.methods import METHODS
+from ..networks.backbones import THE_EIGHT, Backbone
+from ..networks.building import parameter_counts
+from ..people.protocols import PROTOCOLS
+from ..study.choices import Choices
+from ..study.inputs import Inputs
+from ..study.rules import RULES
+from ..study.study import Study
+from .agreements import VALID
+from .ceiling import Ceilings
+from .controls import CONTROLS, OTHER_HUMAN
+from .decisions import FALLS, LITTLE, OPEN, RISES, RISES_LITTLE, TOO_FEW, decisions
+from .results import summarise_controls
+from .statistics import SEED, mean_interval, mean_p
 
 REPRODUCED = "reproduced"
 NOT_REPRODUCED = "not reproduced"

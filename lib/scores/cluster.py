@@ -15,11 +15,11 @@ import lazy_loader
 import torch
 from tqdm import tqdm
 
-from lib.networks.checkpoints import MissingWeights, WeightsError
-from lib.scores.kept import read_kept
-from lib.scores.units import Scorer, Unit, units_of
-from lib.study.choices import Choices
-from lib.study.study import Study
+from ..networks.checkpoints import MissingWeights, WeightsError
+from ..study.choices import Choices
+from ..study.study import Study
+from .kept import read_kept
+from .units import Scorer, Unit, units_of
 
 distributed = lazy_loader.load("distributed")  # its import takes a second
 

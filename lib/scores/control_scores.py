@@ -10,18 +10,18 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lib.base.geometry import DELIVERED_SIZE, Preprocessing
-from lib.maps.forward import enlarge
-from lib.maps.methods import min_max
-from lib.people.clickme import ClickMe
-from lib.people.human_maps import human_maps
-from lib.people.protocols import Protocol
-from lib.people.stored import StoredError
-from lib.scores.agreements import agreement
-from lib.scores.controls import CONTROLS, Shown
-from lib.scores.map_blocks import MapBlock, map_blocks
-from lib.scores.spearman import rank_maps
-from lib.study.study import Study
+from ..base.geometry import DELIVERED_SIZE, Preprocessing
+from ..maps.forward import enlarge
+from ..maps.methods import min_max
+from ..people.clickme import ClickMe
+from ..people.human_maps import human_maps
+from ..people.protocols import Protocol
+from ..people.stored import StoredError
+from ..study.study import Study
+from .agreements import agreement
+from .controls import CONTROLS, Shown
+from .map_blocks import MapBlock, map_blocks
+from .spearman import rank_maps
 
 
 def score_controls(study: Study) -> pd.DataFrame:

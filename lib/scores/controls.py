@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lib.base.geometry import centre_map
-from lib.base.tables import Table
+from ..base.geometry import centre_map
+from ..base.tables import Table
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lib.scores.statistics import holm, mean_p
-from lib.study.rules import RULES
+from ..study.rules import RULES
+from .statistics import holm, mean_p
 
 RISES, FALLS = "rises", "falls"
 RISES_LITTLE, FALLS_LITTLE = "rises, too little to matter", "falls, too little to matter"

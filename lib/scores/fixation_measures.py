@@ -21,10 +21,10 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from lib.base.tables import Table
-from lib.maps.methods import RANDOM_CAM
-from lib.scores.controls import NETWORK
-from lib.scores.statistics import means_by
+from ..base.tables import Table
+from ..maps.methods import RANDOM_CAM
+from .controls import NETWORK
+from .statistics import means_by
 
 BANDWIDTH = 0.1  # of the centre bias's Gaussian: its standard deviation, in shorter sides
 UNIFORM = 0.01  # of a density, what is spread over all pixels alike

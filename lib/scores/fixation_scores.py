@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lib.base.geometry import DELIVERED_SIZE, Preprocessing
-from lib.maps.cam import cam_maps
-from lib.people.clickme import ClickMe, Fixated, Observed
-from lib.people.human_maps import human_maps
-from lib.people.protocols import PROTOCOLS, Protocol
-from lib.people.stored.part import STORED_SIZE
-from lib.scores.control_scores import control_maps
-from lib.scores.controls import CONTROL, NETWORK, PEOPLE
-from lib.scores.fixation_measures import FixationSet, ImageFixations, measure_fixations
-from lib.study.study import Study
+from ..base.geometry import DELIVERED_SIZE, Preprocessing
+from ..maps.cam import cam_maps
+from ..people.clickme import ClickMe, Fixated, Observed
+from ..people.human_maps import human_maps
+from ..people.protocols import PROTOCOLS, Protocol
+from ..people.stored.part import STORED_SIZE
+from ..study.study import Study
+from .control_scores import control_maps
+from .controls import CONTROL, NETWORK, PEOPLE
+from .fixation_measures import FixationSet, ImageFixations, measure_fixations
 
 ONE_AGAINST_REST = "one_against_rest"
 COLUMNS = [

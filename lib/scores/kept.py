@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from lib.base.files import write_atomically
-from lib.base.fingerprint import code_of, fingerprint, sha256_of
-from lib.base.paths import shown
-from lib.networks.backbones import Backbone
-from lib.networks.checkpoints import MissingWeights
-from lib.people.clickme import ClickMe
-from lib.scores.scoring import COLUMNS
-from lib.study.study import Study
+from ..base.files import write_atomically
+from ..base.fingerprint import code_of, fingerprint, sha256_of
+from ..base.paths import shown
+from ..networks.backbones import Backbone
+from ..networks.checkpoints import MissingWeights
+from ..people.clickme import ClickMe
+from ..study.study import Study
+from .scoring import COLUMNS
 
 LEFT_OUT = "left_out"  # in a table's attributes: {picture: why it was not scored}
 # In the file's own metadata: the SHA-256 of the file as it would be with zeros in this place.
@@ -29,22 +29,22 @@ _NO_DIGEST = b"0" * 64
 
 # A change to any of these may change a score, so kept scores depend on their text.
 DETERMINING_CODE = (
-    "lib.base.geometry", "lib.base.loops",
-    "lib.networks.building", "lib.networks.checkpoints", "lib.networks.compiled",
-    "lib.networks.weights_files",
-    "lib.networks.dcls", "lib.networks.loading", "lib.networks.models",
-    "lib.networks.preprocessing", "lib.networks.rewrites", "lib.networks.split",
-    "lib.networks.grids", "lib.networks.taps",
-    "lib.people.clickme", "lib.people.human_maps", "lib.people.listing", "lib.people.pictures",
-    "lib.people.protocols", "lib.people.stored.fit", "lib.people.stored.folders",
-    "lib.people.stored.gaze", "lib.people.stored.part", "lib.people.stored.shards",
-    "lib.people.stored.viewing",
-    "lib.maps.combined", "lib.maps.forward", "lib.maps.head_again", "lib.maps.learned.attention",
-    "lib.maps.methods", "lib.maps.one_pass", "lib.maps.package_cams", "lib.maps.pixel.gradients",
-    "lib.maps.pixel.hidden", "lib.maps.pixel.published", "lib.maps.pixel.rectified",
-    "lib.maps.targets",
-    "lib.study.device", "lib.study.networks",
-    "lib.scores.agreements", "lib.scores.prepared", "lib.scores.scoring", "lib.scores.spearman",
+    "base.geometry", "base.loops",
+    "networks.building", "networks.checkpoints", "networks.compiled",
+    "networks.weights_files",
+    "networks.dcls", "networks.loading", "networks.models",
+    "networks.preprocessing", "networks.rewrites", "networks.split",
+    "networks.grids", "networks.taps",
+    "people.clickme", "people.human_maps", "people.listing", "people.pictures",
+    "people.protocols", "people.stored.fit", "people.stored.folders",
+    "people.stored.gaze", "people.stored.part", "people.stored.shards",
+    "people.stored.viewing",
+    "maps.combined", "maps.forward", "maps.head_again", "maps.learned.attention",
+    "maps.methods", "maps.one_pass", "maps.package_cams", "maps.pixel.gradients",
+    "maps.pixel.hidden", "maps.pixel.published", "maps.pixel.rectified",
+    "maps.targets",
+    "study.device", "study.networks",
+    "scores.agreements", "scores.prepared", "scores.scoring", "scores.spearman",
 )  # fmt: skip
 _DETERMINING_PACKAGES = (
     "torch", "torchvision", "timm", "dcls", "numpy", "numba", "grad-cam", "captum", "scikit-image",

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.people.clickme import ClickMe
-from lib.scores.controls import SEED
+from ..people.clickme import ClickMe
+from .controls import SEED
 
 _BLOCK = 64  # pictures at a time
 

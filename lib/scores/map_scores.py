@@ -15,21 +15,21 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from lib.base.geometry import WHOLE, Preprocessing
-from lib.maps.elsewhere import Maps, MapsError, Match, as_scored, not_finite
-from lib.people.clickme import ClickMe
-from lib.people.human_maps import human_maps
-from lib.people.protocols import PROTOCOLS, Protocol
-from lib.scores.agreements import (
+from ..base.geometry import WHOLE, Preprocessing
+from ..maps.elsewhere import Maps, MapsError, Match, as_scored, not_finite
+from ..people.clickme import ClickMe
+from ..people.human_maps import human_maps
+from ..people.protocols import PROTOCOLS, Protocol
+from .agreements import (
     CONSTANT_HUMAN_MAP,
     CONSTANT_MODEL_MAP,
     NON_FINITE,
     VALID,
     agreement,
 )
-from lib.scores.ceiling import Ceilings
-from lib.scores.map_blocks import MapBlock, map_blocks
-from lib.scores.results import (
+from .ceiling import Ceilings
+from .map_blocks import MapBlock, map_blocks
+from .results import (
     beside,
     controls_by_reading,
     judged,
@@ -37,7 +37,7 @@ from lib.scores.results import (
     mean_score,
     paired_comparison,
 )
-from lib.scores.spearman import rank_maps
+from .spearman import rank_maps
 
 NO_MAP = "no map"
 UNREADABLE = "unreadable map"

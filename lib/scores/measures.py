@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lib.base.tables import Table
-from lib.maps.cam import cam_maps
-from lib.maps.forward import is_constant
-from lib.people.human_maps import human_maps
-from lib.people.protocols import PROTOCOLS
-from lib.scores.spearman import Ranks, between_ranks, rank_maps
-from lib.scores.statistics import means_by
-from lib.study.study import Study
+from ..base.tables import Table
+from ..maps.cam import cam_maps
+from ..maps.forward import is_constant
+from ..people.human_maps import human_maps
+from ..people.protocols import PROTOCOLS
+from ..study.study import Study
+from .spearman import Ranks, between_ranks, rank_maps
+from .statistics import means_by
 
 TOP = 0.1
 _EPSILON = torch.finfo(torch.float64).eps

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lib.base.fingerprint import code_of, fingerprint
-from lib.base.geometry import Preprocessing
-from lib.people.clickme import ClickMe
-from lib.people.human_maps import human_maps
-from lib.people.protocols import PROTOCOLS, Protocol
-from lib.scores.ceiling import (
+from ..base.fingerprint import code_of, fingerprint
+from ..base.geometry import Preprocessing
+from ..people.clickme import ClickMe
+from ..people.human_maps import human_maps
+from ..people.protocols import PROTOCOLS, Protocol
+from ..study.choices import Choices
+from ..study.study import Study
+from .ceiling import (
     GIVEN,
     HUMAN_CEILING,
     PUBLISHED,
@@ -25,10 +27,8 @@ from lib.scores.ceiling import (
     estimated_ceiling,
     withheld,
 )
-from lib.scores.kept import DETERMINING_CODE, read_kept, write_kept
-from lib.scores.spearman import ranks_of_rows
-from lib.study.choices import Choices
-from lib.study.study import Study
+from .kept import DETERMINING_CODE, read_kept, write_kept
+from .spearman import ranks_of_rows
 
 SPLITS = 4  # of a picture's observers into halves, drawn by a fixed seed
 SEED = 20240803
@@ -72,7 +72,7 @@ def people_of(study: Study) -> pd.DataFrame:
             "pictures": [chosen.index for chosen in some.chosen],
             "readings": sorted(_readings(some.protocols, geometries)),
             "scored": {p.key: some.scored(p.key) for p in some.protocols},
-            "code": code_of(*DETERMINING_CODE, "lib.scores.observers"),
+            "code": code_of(*DETERMINING_CODE, "scores.observers"),
         }
         path = study.places.scores / f"people-{some.part.name}-{fingerprint(facts)}.parquet"
         found = read_kept(path, columns=COLUMNS)

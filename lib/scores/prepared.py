@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.base.geometry import Preprocessing
-from lib.networks.preprocessing import resize_pictures
-from lib.people.clickme import ClickMe, ClickMeBatch
-from lib.people.human_maps import human_maps
-from lib.people.protocols import Protocol
-from lib.scores.spearman import Ranks, rank_maps
+from ..base.geometry import Preprocessing
+from ..networks.preprocessing import resize_pictures
+from ..people.clickme import ClickMe, ClickMeBatch
+from ..people.human_maps import human_maps
+from ..people.protocols import Protocol
+from .spearman import Ranks, rank_maps
 
 _BLOCK = 32  # pictures made ready at a time, or a batch if that is larger
 

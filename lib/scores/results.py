@@ -10,22 +10,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.base.paths import shown
-from lib.networks.backbones import THE_EIGHT, Backbone
-from lib.networks.building import parameter_counts
-from lib.people.protocols import PROTOCOLS
-from lib.scores.agreements import CONSTANT_HUMAN_MAP, CONSTANT_MODEL_MAP, NON_FINITE, VALID
-from lib.scores.ceiling import Ceiling, Ceilings
-from lib.scores.controls import OTHER_HUMAN
-from lib.scores.decisions import decisions
-from lib.scores.observers import ceilings_of
-from lib.scores.statistics import effect_size, holm, images_needed, mean_interval, mean_p
-from lib.study.choices import Choices
-from lib.study.inputs import MissingInputs
-from lib.study.outputs import saved_provenance
-from lib.study.places import Places
-from lib.study.rules import RULES
-from lib.study.study import Study
+from ..base.paths import shown
+from ..networks.backbones import THE_EIGHT, Backbone
+from ..networks.building import parameter_counts
+from ..people.protocols import PROTOCOLS
+from ..study.choices import Choices
+from ..study.inputs import MissingInputs
+from ..study.outputs import saved_provenance
+from ..study.places import Places
+from ..study.rules import RULES
+from ..study.study import Study
+from .agreements import CONSTANT_HUMAN_MAP, CONSTANT_MODEL_MAP, NON_FINITE, VALID
+from .ceiling import Ceiling, Ceilings
+from .controls import OTHER_HUMAN
+from .decisions import decisions
+from .observers import ceilings_of
+from .statistics import effect_size, holm, images_needed, mean_interval, mean_p
 
 
 def table_path(places: Places, name: str = "scores") -> Path:

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lib.maps.forward import enlarge, head_pass
-from lib.maps.methods import CamMethod
-from lib.networks.batch_size import BatchSize
-from lib.networks.models import StudyModel
-from lib.people.stored.part import NO_LABEL
-from lib.scores.agreements import MEASURED, Agreement, agreement
-from lib.scores.prepared import Block, PreparedPart
+from ..maps.forward import enlarge, head_pass
+from ..maps.methods import CamMethod
+from ..networks.batch_size import BatchSize
+from ..networks.models import StudyModel
+from ..people.stored.part import NO_LABEL
+from .agreements import MEASURED, Agreement, agreement
+from .prepared import Block, PreparedPart
 
 COLUMNS = ["protocol", "method", "image_id", "label", *MEASURED, "validity", "top1", "top5"]
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.base.loops import STEPS, average_ranks, order_of_bits, weighted_sum
-from lib.base.threads import each
+from ..base.loops import STEPS, average_ranks, order_of_bits, weighted_sum
+from ..base.threads import each
 
 
 @dataclass(frozen=True)

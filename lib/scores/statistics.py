@@ -15,7 +15,7 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
-from lib.study.rules import RULES
+from ..study.rules import RULES
 
 SEED = 0
 _LEAST_EFFECT = 1e-4  # Cohen's d: a thousand million images and more

@@ -7,15 +7,15 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from lib.maps.methods import METHODS
-from lib.networks.backbones import variant_name
-from lib.scores.agreements import NON_FINITE
-from lib.scores.cluster import score_on_cluster
-from lib.scores.kept import LEFT_OUT, read_kept
-from lib.scores.units import Unit, score_here, units_of
-from lib.study.choices import Choices
-from lib.study.inputs import MissingInputs
-from lib.study.study import Study
+from ..maps.methods import METHODS
+from ..networks.backbones import variant_name
+from ..study.choices import Choices
+from ..study.inputs import MissingInputs
+from ..study.study import Study
+from .agreements import NON_FINITE
+from .cluster import score_on_cluster
+from .kept import LEFT_OUT, read_kept
+from .units import Unit, score_here, units_of
 
 
 def score_study(study: Study) -> pd.DataFrame:

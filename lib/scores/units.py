@@ -12,19 +12,19 @@ import psutil
 import torch
 from tqdm import tqdm
 
-from lib.base.threads import reuse_memory
-from lib.maps.forward import head_pass
-from lib.maps.methods import CamMethod
-from lib.networks.backbones import Backbone, variant_name
-from lib.networks.batch_size import BatchSize
-from lib.networks.checkpoints import MissingWeights, WeightsError
-from lib.networks.models import StudyModel
-from lib.people.clickme import ClickMe
-from lib.people.stored import StoredError
-from lib.scores.kept import kept_path, write_kept
-from lib.scores.prepared import PreparedPart
-from lib.scores.scoring import score_part
-from lib.study.study import Study
+from ..base.threads import reuse_memory
+from ..maps.forward import head_pass
+from ..maps.methods import CamMethod
+from ..networks.backbones import Backbone, variant_name
+from ..networks.batch_size import BatchSize
+from ..networks.checkpoints import MissingWeights, WeightsError
+from ..networks.models import StudyModel
+from ..people.clickme import ClickMe
+from ..people.stored import StoredError
+from ..study.study import Study
+from .kept import kept_path, write_kept
+from .prepared import PreparedPart
+from .scoring import score_part
 
 _MODELS_IN_MEMORY = 1.5e9  # bytes; of a GPU's memory a third
 

@@ -1,3 +1,3 @@
 """Door to stored images and human maps, which are in `lib.people.stored`."""
 
-from lib.people.stored import *  # noqa: F403
+from ..people.stored import *  # noqa: F403

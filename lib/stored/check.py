@@ -1,7 +1,7 @@
 """Door: `from lib.stored.check import check`, and `dcls-check FOLDER`."""
 
-from lib.commands.check_pictures import main
-from lib.people.stored.check import Found, check, told
+from ..commands.check_pictures import main
+from ..people.stored.check import Found, check, told
 
 __all__ = ["Found", "check", "told"]
 

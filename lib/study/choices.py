@@ -10,16 +10,16 @@ from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING
 
-from lib.base.tables import unknown_name
-from lib.maps.methods import METHODS, CamMethod
-from lib.networks.backbones import BACKBONES, Backbone, variant_name
-from lib.networks.precision import PRECISIONS
-from lib.people.protocols import DEFAULT_PROTOCOLS, PROTOCOLS
-from lib.people.stored import Read
-from lib.people.stored.fit import CROP
-from lib.people.stored.layouts import LAYOUTS
-from lib.study.profiles import PROFILES, TARGETS, Profile
-from lib.study.rules import RULES, Rules
+from ..base.tables import unknown_name
+from ..maps.methods import METHODS, CamMethod
+from ..networks.backbones import BACKBONES, Backbone, variant_name
+from ..networks.precision import PRECISIONS
+from ..people.protocols import DEFAULT_PROTOCOLS, PROTOCOLS
+from ..people.stored import Read
+from ..people.stored.fit import CROP
+from ..people.stored.layouts import LAYOUTS
+from .profiles import PROFILES, TARGETS, Profile
+from .rules import RULES, Rules
 
 if TYPE_CHECKING:
     import torch

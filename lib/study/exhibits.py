@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from lib.base.geometry import DELIVERED_SIZE
-from lib.base.paths import PHOTOGRAPHS
-from lib.maps.placed import answers
-from lib.networks.models import StudyModel
-from lib.people.clickme import ClickMe, ClickMeBatch
-from lib.people.photographs import photographs
-from lib.people.stored import StoredError
-from lib.people.stored.part import NO_LABEL, STORED_SIZE
-from lib.study.study import Study
+from ..base.geometry import DELIVERED_SIZE
+from ..base.paths import PHOTOGRAPHS
+from ..maps.placed import answers
+from ..networks.models import StudyModel
+from ..people.clickme import ClickMe, ClickMeBatch
+from ..people.photographs import photographs
+from ..people.stored import StoredError
+from ..people.stored.part import NO_LABEL, STORED_SIZE
+from .study import Study
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-from lib.base.fingerprint import sha256_of
-from lib.maps.methods import METHODS
-from lib.networks.backbones import BACKBONES
-from lib.networks.sources import WEIGHTS
-from lib.study.own_files import Tree
+from ..base.fingerprint import sha256_of
+from ..maps.methods import METHODS
+from ..networks.backbones import BACKBONES
+from ..networks.sources import WEIGHTS
+from .own_files import Tree
 
 loaded: dict[Path, str] = {}
 _loading: list[tuple[Path, str]] = []

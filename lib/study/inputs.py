@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from lib.base.fingerprint import sha256_of, size_of
-from lib.base.paths import DATA, OUTPUT, PHOTOGRAPHS, shown
-from lib.networks.backbones import BACKBONES, Backbone, variant_name
-from lib.networks.known_files import KnownFiles
-from lib.networks.sources import (
+from ..base.fingerprint import sha256_of, size_of
+from ..base.paths import DATA, OUTPUT, PHOTOGRAPHS, shown
+from ..networks.backbones import BACKBONES, Backbone, variant_name
+from ..networks.known_files import KnownFiles
+from ..networks.sources import (
     AS_IS,
     SHARDS,
     UNREAD_SHARD,
@@ -19,12 +19,12 @@ from lib.networks.sources import (
     Reading,
     Source,
 )
-from lib.people.listing import Listing
-from lib.people.protocols import PROTOCOLS
-from lib.people.stored import picture_files
-from lib.study.choices import Choices
-from lib.study.extension import extension_files
-from lib.study.profiles import CLASS_NAMES, DEMO_RECIPE
+from ..people.listing import Listing
+from ..people.protocols import PROTOCOLS
+from ..people.stored import picture_files
+from .choices import Choices
+from .extension import extension_files
+from .profiles import CLASS_NAMES, DEMO_RECIPE
 
 L = TypeVar("L", bound=Listing)
 

@@ -12,21 +12,21 @@ import torch
 from timm.data import ImageNetInfo
 from torch import nn
 
-from lib.base.fingerprint import sha256_of
-from lib.maps.learned.attention import load_attention
-from lib.maps.methods import CamMethod
-from lib.networks.backbones import BACKBONES, Backbone, variant_name
-from lib.networks.building import build_network
-from lib.networks.checkpoints import MissingWeights
-from lib.networks.loading import load_model, load_weights_file
-from lib.networks.models import Provenance, StudyModel
-from lib.networks.opened import remarks_on
-from lib.networks.sources import AS_IS, Reading
-from lib.networks.weights_files import WeightsError
-from lib.study.choices import Choices
-from lib.study.device import chosen_device
-from lib.study.inputs import Inputs
-from lib.study.profiles import CLASS_NAMES
+from ..base.fingerprint import sha256_of
+from ..maps.learned.attention import load_attention
+from ..maps.methods import CamMethod
+from ..networks.backbones import BACKBONES, Backbone, variant_name
+from ..networks.building import build_network
+from ..networks.checkpoints import MissingWeights
+from ..networks.loading import load_model, load_weights_file
+from ..networks.models import Provenance, StudyModel
+from ..networks.opened import remarks_on
+from ..networks.sources import AS_IS, Reading
+from ..networks.weights_files import WeightsError
+from .choices import Choices
+from .device import chosen_device
+from .inputs import Inputs
+from .profiles import CLASS_NAMES
 
 
 @cache

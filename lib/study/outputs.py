@@ -12,17 +12,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib.base.files import write_atomically, write_json
-from lib.base.fingerprint import sha256_of
-from lib.base.paths import shown
-from lib.base.spreadsheets import csv_text
-from lib.base.stored_json import TEXT, mapping, of_each, read_json
-from lib.base.versions import commit, environment
+from ..base.files import write_atomically, write_json
+from ..base.fingerprint import sha256_of
+from ..base.paths import shown
+from ..base.spreadsheets import csv_text
+from ..base.stored_json import TEXT, mapping, of_each, read_json
+from ..base.versions import commit, environment
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lib.study.study import Study
+    from .study import Study
 
 _SAVED = mapping({"study": {"type": "object"}, "inputs": of_each(TEXT)})
 STAGING = "DCLS_STAGING"  # the environment variable that names the staging folder

@@ -9,7 +9,7 @@ from importlib.machinery import ModuleSpec
 from importlib.metadata import Distribution
 from pathlib import Path
 
-from lib.base.paths import ROOT
+from ..base.paths import ROOT
 
 INSTALLERS_OWN = {"site-packages", "dist-packages"}  # folders that hold nothing of the reader's
 NOT_SEARCHED = INSTALLERS_OWN | {"node_modules", "__pycache__"}

@@ -17,19 +17,19 @@ from timm.data import resolve_data_config
 from timm.models import is_model, list_models
 from torch import Tensor, nn
 
-from lib.base.geometry import Preprocessing
-from lib.base.shortage import is_out_of_memory
-from lib.base.tables import unknown_name
-from lib.maps.forward import HeadPass
-from lib.maps.methods import METHODS, CamMethod, later
-from lib.maps.targets import Asked
-from lib.networks.backbones import BACKBONES, Backbone, DclsRecipe
-from lib.networks.building import build_network
-from lib.networks.grids import NoMaps
-from lib.networks.layers import tapped
-from lib.networks.models import Provenance, StudyModel
-from lib.networks.sources import WEIGHTS, timm_source
-from lib.study.extension import being_read
+from ..base.geometry import Preprocessing
+from ..base.shortage import is_out_of_memory
+from ..base.tables import unknown_name
+from ..maps.forward import HeadPass
+from ..maps.methods import METHODS, CamMethod, later
+from ..maps.targets import Asked
+from ..networks.backbones import BACKBONES, Backbone, DclsRecipe
+from ..networks.building import build_network
+from ..networks.grids import NoMaps
+from ..networks.layers import tapped
+from ..networks.models import Provenance, StudyModel
+from ..networks.sources import WEIGHTS, timm_source
+from .extension import being_read
 
 # Beside the study's own, of which colour-blind readers can tell them; then they are repeated.
 _COLOURS = ("#332288", "#AA4499", "#117733", "#882255", "#44AA99", "#999933")
@@ -184,7 +184,7 @@ def add_method(
     _refuse_twin(METHODS, "method", label)
     said = f"{label} ({key}), a method of --extend,"
     if cam is not None:
-        whole = guarded(said, partial(later, "lib.maps.package_cams", "of_class", cam, on_pictures))
+        whole = guarded(said, partial(later, ".package_cams", "of_class", cam, on_pictures))
         return METHODS.add(
             CamMethod(key, label, whole_map=whole, forwards=int(on_pictures), plain=on_pictures,
                       origin=digest)

@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.base.fingerprint import fingerprint
-from lib.base.paths import FIGURES, OUTPUT
-from lib.people.stored.fit import CROP
-from lib.study.choices import Choices
+from ..base.fingerprint import fingerprint
+from ..base.paths import FIGURES, OUTPUT
+from ..people.stored.fit import CROP
+from .choices import Choices
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.base.paths import DATA, DEMO
-from lib.base.tables import Table
-from lib.maps.methods import ONE_PASS_METHODS, PUBLISHED_METHODS
-from lib.networks.backbones import BACKBONES, THE_EIGHT, Backbone
-from lib.networks.sources import SHARDS
-from lib.people.protocols import DEFAULT_PROTOCOLS
+from ..base.paths import DATA, DEMO
+from ..base.tables import Table
+from ..maps.methods import ONE_PASS_METHODS, PUBLISHED_METHODS
+from ..networks.backbones import BACKBONES, THE_EIGHT, Backbone
+from ..networks.sources import SHARDS
+from ..people.protocols import DEFAULT_PROTOCOLS
 
 _OF_GAZE = "00"  # the notebook of a question that the study of DCLS does not ask
 TARGETS = ("true", "predicted")  # whose evidence a map shows: the label's, as published, or …

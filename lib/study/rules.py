@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from lib.base.fingerprint import fingerprint
+from ..base.fingerprint import fingerprint
 
 
 @dataclass(frozen=True)

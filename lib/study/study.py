@@ -13,18 +13,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib.base.fingerprint import sha256_of
-from lib.networks.backbones import BACKBONES
-from lib.people.stored import Read, StoredError, gaze_facts, has_gaze, layout_in
-from lib.people.stored.layouts import LAYOUTS
-from lib.study.choices import NAMES, Choices, check_names
-from lib.study.extension import load_extension, placed
-from lib.study.inputs import Inputs, chosen_folder
-from lib.study.places import Places
+from ..base.fingerprint import sha256_of
+from ..networks.backbones import BACKBONES
+from ..people.stored import Read, StoredError, gaze_facts, has_gaze, layout_in
+from ..people.stored.layouts import LAYOUTS
+from .choices import NAMES, Choices, check_names
+from .extension import load_extension, placed
+from .inputs import Inputs, chosen_folder
+from .places import Places
 
 if TYPE_CHECKING:
-    from lib.people.clickme import ClickMe
-    from lib.study.networks import Networks
+    from ..people.clickme import ClickMe
+    from .networks import Networks
 
 
 def _found_in(folder: Path, options: Mapping) -> dict:
@@ -107,14 +107,14 @@ class Study:
     @cached_property
     def networks(self) -> Networks:
         # Imported here because it pulls in torch, which choosing and checking do without.
-        from lib.study.networks import Networks
+        from .networks import Networks
 
         return Networks(self.choices, self.inputs)
 
     def clickme(self, limit: int | None = None) -> ClickMe:
         """The study's pictures, human maps and labels; `limit` overrides its own."""
         # Imported here because it pulls in torch.
-        from lib.people.clickme import ClickMe
+        from ..people.clickme import ClickMe
 
         return self.inputs.listed(ClickMe, limit)
 
@@ -151,7 +151,7 @@ class Study:
     def facts(self) -> dict:
         """The choices as plain values, written beside figures and tables."""
         # Imported here because it pulls in torch.
-        from lib.study.device import chosen_device
+        from .device import chosen_device
 
         return self._made_by() | {
             "viewing": self._viewing,

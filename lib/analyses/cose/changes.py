@@ -21,7 +21,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from lib.base.tables import Table
+from ...base.tables import Table
 
 SEED = 20240803
 DRAWN = 6  # magnitudes of each kind that has any

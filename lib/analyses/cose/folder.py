@@ -13,18 +13,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.analyses.cose.changes import KINDS
-from lib.analyses.cose.pairs import ITSELF, MATCHED, SSIM, ShownPictures
-from lib.analyses.cose.readings import CORRECTED, PUBLISHED
-from lib.analyses.cose.study import BLOCK, EARLIER, RANDOM, Work
-from lib.base.fingerprint import code_of, sha256_of
-from lib.base.geometry import Preprocessing
-from lib.base.threads import each
-from lib.networks.backbones import Backbone, variant_name
-from lib.networks.sources import WEIGHTS_SUFFIXES
-from lib.people.labels import LabelledFolder, LabelledPicture
-from lib.people.picture_folders import PictureFolderError, centre_crop
-from lib.study.study import Study
+from ...base.fingerprint import code_of, sha256_of
+from ...base.geometry import Preprocessing
+from ...base.threads import each
+from ...networks.backbones import Backbone, variant_name
+from ...networks.sources import WEIGHTS_SUFFIXES
+from ...people.labels import LabelledFolder, LabelledPicture
+from ...people.picture_folders import PictureFolderError, centre_crop
+from ...study.study import Study
+from .changes import KINDS
+from .pairs import ITSELF, MATCHED, SSIM, ShownPictures
+from .readings import CORRECTED, PUBLISHED
+from .study import BLOCK, EARLIER, RANDOM, Work
 
 # As the published results call them, in their order; the rest as it is spelled there.
 _NETWORKS = {RANDOM: "random"}
@@ -53,7 +53,7 @@ class FolderBlock:
 
     def facts(self) -> dict:
         of = [(p.name, sha256_of(p.path), p.place, p.label) for p in self.pictures]
-        return {"pictures": of, "reading": code_of("lib.people.picture_folders")}
+        return {"pictures": of, "reading": code_of("people.picture_folders")}
 
     def shown(self, geometry: Preprocessing) -> Iterator[ShownPictures]:
         def read(picture: LabelledPicture) -> np.ndarray | PictureFolderError:

@@ -19,8 +19,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lib.analyses.cose.changes import KINDS, Change, changes_of, undone
-from lib.analyses.cose.readings import (
+from ...base.geometry import Preprocessing
+from ...maps.forward import head_pass, is_constant
+from ...maps.methods import CamMethod
+from ...networks.batch_size import BatchSize
+from ...networks.models import StudyModel
+from ...networks.preprocessing import resize_pictures
+from ...people.clickme import ClickMeBatch
+from ...people.stored.part import NO_LABEL
+from .changes import KINDS, Change, changes_of, undone
+from .readings import (
     CORRECTED,
     PUBLISHED,
     READINGS,
@@ -29,14 +37,6 @@ from lib.analyses.cose.readings import (
     scaled,
     similarities,
 )
-from lib.base.geometry import Preprocessing
-from lib.maps.forward import head_pass, is_constant
-from lib.maps.methods import CamMethod
-from lib.networks.batch_size import BatchSize
-from lib.networks.models import StudyModel
-from lib.networks.preprocessing import resize_pictures
-from lib.people.clickme import ClickMeBatch
-from lib.people.stored.part import NO_LABEL
 
 ITSELF = "itself"
 MODEL = "model"  # the group of changes that are none of the picture

@@ -19,11 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib.analyses.cose.changes import Change, undone
-from lib.analyses.cose.ssim import structural_similarity
-from lib.maps.forward import enlarge, is_constant
-from lib.maps.methods import min_max
-from lib.scores.spearman import rank_maps, spearman_per_image
+from ...maps.forward import enlarge, is_constant
+from ...maps.methods import min_max
+from ...scores.spearman import rank_maps, spearman_per_image
+from .changes import Change, undone
+from .ssim import structural_similarity
 
 PUBLISHED, CORRECTED = "published", "corrected"
 READINGS = (PUBLISHED, CORRECTED)

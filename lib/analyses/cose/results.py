@@ -10,12 +10,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lib.analyses.cose.changes import GEOMETRIC, PHOTOMETRIC, changes_of
-from lib.analyses.cose.pairs import CHANGED, KEPT, MATCHED, MENDED, MODEL, SSIM, WRONG
-from lib.analyses.cose.readings import READINGS, Moves, scaled, similarities
-from lib.maps.methods import METHODS
-from lib.scores.statistics import SEED
-from lib.study.rules import RULES
+from ...maps.methods import METHODS
+from ...scores.statistics import SEED
+from ...study.rules import RULES
+from .changes import GEOMETRIC, PHOTOMETRIC, changes_of
+from .pairs import CHANGED, KEPT, MATCHED, MENDED, MODEL, SSIM, WRONG
+from .readings import READINGS, Moves, scaled, similarities
 
 _RESAMPLES = 2000
 _LEVEL_PICTURES = 8  # whose changes chance and ceiling are worked out on

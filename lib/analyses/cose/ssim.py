@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib.base.loops import mean_ssim
-from lib.base.threads import each
+from ...base.loops import mean_ssim
+from ...base.threads import each
 
 WINDOW = 5
 _K1, _K2 = 0.01, 0.03

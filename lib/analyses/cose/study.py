@@ -11,8 +11,21 @@ from typing import Protocol
 import pandas as pd
 from tqdm import tqdm
 
-from lib.analyses.cose.changes import CHANGES
-from lib.analyses.cose.pairs import (
+from ...base.fingerprint import code_of, fingerprint, sha256_of
+from ...base.geometry import Preprocessing
+from ...base.threads import reuse_memory
+from ...maps.methods import PUBLISHED_METHODS
+from ...networks.backbones import Backbone, variant_name
+from ...networks.batch_size import BatchSize
+from ...networks.checkpoints import WeightsError
+from ...networks.models import StudyModel
+from ...people.clickme import ClickMe
+from ...people.stored import StoredError
+from ...scores.kept import LEFT_OUT, facts_of_maps, read_kept, write_kept
+from ...scores.units import foretell
+from ...study.study import Study
+from .changes import CHANGES
+from .pairs import (
     COLUMNS,
     ITSELF,
     SPEARMAN,
@@ -20,19 +33,6 @@ from lib.analyses.cose.pairs import (
     pairs_of_changed_network,
     pairs_of_changed_pictures,
 )
-from lib.base.fingerprint import code_of, fingerprint, sha256_of
-from lib.base.geometry import Preprocessing
-from lib.base.threads import reuse_memory
-from lib.maps.methods import PUBLISHED_METHODS
-from lib.networks.backbones import Backbone, variant_name
-from lib.networks.batch_size import BatchSize
-from lib.networks.checkpoints import WeightsError
-from lib.networks.models import StudyModel
-from lib.people.clickme import ClickMe
-from lib.people.stored import StoredError
-from lib.scores.kept import LEFT_OUT, facts_of_maps, read_kept, write_kept
-from lib.scores.units import foretell
-from lib.study.study import Study
 
 # Unless others are asked for: the study's two, one that looks elsewhere, and the control.
 COSE_METHODS = (*PUBLISHED_METHODS, "grad_cam_plus_plus", "random_cam")
@@ -41,7 +41,7 @@ RANDOM = "random weights"
 EARLIER = "earlier: "  # begins the name of a network from earlier in a training
 BLOCK = 16  # pictures whose pairs are kept at once
 _OF_MINIATURES = 24  # changed pictures a forward
-_CODE = tuple(f"lib.analyses.cose.{name}" for name in ("changes", "pairs", "readings", "ssim"))
+_CODE = tuple(f"analyses.cose.{name}" for name in ("changes", "pairs", "readings", "ssim"))
 
 
 class Block(Protocol):

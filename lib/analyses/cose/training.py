@@ -19,12 +19,12 @@ from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
 
-from lib.base.files import write_atomically
-from lib.base.geometry import Preprocessing
-from lib.networks.preprocessing import normalised
-from lib.networks.weights_files import WeightsError, read_weights
-from lib.people.labels import LabelledFolder
-from lib.people.picture_folders import FolderPictures, centre_crop
+from ...base.files import write_atomically
+from ...base.geometry import Preprocessing
+from ...networks.preprocessing import normalised
+from ...networks.weights_files import WeightsError, read_weights
+from ...people.labels import LabelledFolder
+from ...people.picture_folders import FolderPictures, centre_crop
 
 FINAL, EARLIER, STATE, HISTORY = "final.safetensors", "earlier", "training.pt", "history.csv"
 

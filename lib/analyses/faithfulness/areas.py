@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lib.maps.combined import blurred
+from ...maps.combined import blurred
 
 STEPS = 8  # of each curve
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from lib.base.tables import Table
+from ...base.tables import Table
 
 SHARES = (1.0, 0.5, 0.15)
 # Mean of the map, per cent: no merit, but who hides less of an image drops less.

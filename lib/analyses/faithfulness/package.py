@@ -21,14 +21,14 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lib.analyses.faithfulness.definitions import ends_of
-from lib.analyses.faithfulness.imputing import imputed
-from lib.analyses.faithfulness.removal import NOISE
-from lib.maps.forward import is_constant
-from lib.maps.methods import min_max
-from lib.networks.split import evaluating
-from lib.networks.taps import answer_of, gradients_kept
-from lib.scores.statistics import means_by
+from ...maps.forward import is_constant
+from ...maps.methods import min_max
+from ...networks.split import evaluating
+from ...networks.taps import answer_of, gradients_kept
+from ...scores.statistics import means_by
+from .definitions import ends_of
+from .imputing import imputed
+from .removal import NOISE
 
 PERCENTILES = (10, 20, 30, 40, 50, 60, 70, 80, 90)
 AUTO = "auto"

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from lib.analyses.faithfulness.imputing import imputed
-from lib.base.tables import unknown_name
+from ...base.tables import unknown_name
+from .imputing import imputed
 
 ROAD_SHARES = (0.2, 0.5, 0.8)
 NOISE = 0.01  # standard deviation, as published

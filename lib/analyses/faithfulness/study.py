@@ -15,24 +15,24 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lib.analyses.faithfulness.areas import curves
-from lib.analyses.faithfulness.definitions import LET_THROUGH, SHARES
-from lib.analyses.faithfulness.drop import (
+from ...base.threads import each
+from ...maps.forward import HeadPass, enlarge, head_pass, is_constant
+from ...maps.methods import CamMethod, min_max
+from ...networks.backbones import Backbone
+from ...networks.models import StudyModel
+from ...networks.preprocessing import resize_pictures
+from ...people.picture_folders import FolderPictures
+from ...study.networks import Networks
+from ...study.study import Study
+from .areas import curves
+from .definitions import LET_THROUGH, SHARES
+from .drop import (
     average_drop,
     in_order,
     increase_in_confidence,
     kept_share,
 )
-from lib.analyses.faithfulness.removal import NOISE_UNITS, road, road_noise
-from lib.base.threads import each
-from lib.maps.forward import HeadPass, enlarge, head_pass, is_constant
-from lib.maps.methods import CamMethod, min_max
-from lib.networks.backbones import Backbone
-from lib.networks.models import StudyModel
-from lib.networks.preprocessing import resize_pictures
-from lib.people.picture_folders import FolderPictures
-from lib.study.networks import Networks
-from lib.study.study import Study
+from .removal import NOISE_UNITS, road, road_noise
 
 SEED = 20240803
 _FORWARD = 16  # pictures at a time

@@ -9,23 +9,23 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib.analyses.faithfulness.definitions import LET_THROUGH
-from lib.analyses.faithfulness.study import COLUMNS, score_faithfulness
-from lib.analyses.lcam.trainings import default_recipe, train_variant
-from lib.maps.cam import cam_maps
-from lib.maps.forward import enlarge
-from lib.maps.learned.training import Trained
-from lib.maps.methods import METHODS, PUBLISHED_METHODS, CamMethod
-from lib.networks.backbones import Backbone
-from lib.networks.preprocessing import resize_pictures
-from lib.people.picture_folders import ArrayPictures
-from lib.people.stored import StoredError
-from lib.scores.agreements import VALID
-from lib.scores.observers import study_ceilings
-from lib.scores.statistics import mean_interval
-from lib.scores.study_scores import score_study
-from lib.study.inputs import Inputs
-from lib.study.study import Study
+from ...maps.cam import cam_maps
+from ...maps.forward import enlarge
+from ...maps.learned.training import Trained
+from ...maps.methods import METHODS, PUBLISHED_METHODS, CamMethod
+from ...networks.backbones import Backbone
+from ...networks.preprocessing import resize_pictures
+from ...people.picture_folders import ArrayPictures
+from ...people.stored import StoredError
+from ...scores.agreements import VALID
+from ...scores.observers import study_ceilings
+from ...scores.statistics import mean_interval
+from ...scores.study_scores import score_study
+from ...study.inputs import Inputs
+from ...study.study import Study
+from ..faithfulness.definitions import LET_THROUGH
+from ..faithfulness.study import COLUMNS, score_faithfulness
+from .trainings import default_recipe, train_variant
 
 # What notebook 08 compares unless others are asked for.
 LCAM_METHODS = (*PUBLISHED_METHODS, "lcam_fm", "lcam_img", "lcam_fm_a", "lcam_img_a", "tame")

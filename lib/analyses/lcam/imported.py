@@ -15,16 +15,16 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from lib.base.fingerprint import sha256_of
-from lib.base.paths import shown
-from lib.base.words import printable, some_of
-from lib.maps.learned.attention import ATTENTIONS, AttentionError, LCam, save_attention
-from lib.maps.learned.training import new_attention
-from lib.maps.methods import METHODS
-from lib.networks.backbones import Backbone
-from lib.networks.checkpoints import MissingWeights
-from lib.networks.weights_files import read_weights
-from lib.study.study import Study
+from ...base.fingerprint import sha256_of
+from ...base.paths import shown
+from ...base.words import printable, some_of
+from ...maps.learned.attention import ATTENTIONS, AttentionError, LCam, save_attention
+from ...maps.learned.training import new_attention
+from ...maps.methods import METHODS
+from ...networks.backbones import Backbone
+from ...networks.checkpoints import MissingWeights
+from ...networks.weights_files import read_weights
+from ...study.study import Study
 
 _MODULE = "attnM.op."
 # VGG's last layers, which torchvision has as linear ones and timm as convolutions.

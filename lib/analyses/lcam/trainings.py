@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from lib.base.files import write_atomically
-from lib.base.fingerprint import fingerprint, sha256_of
-from lib.base.paths import shown
-from lib.maps.learned.attention import ATTENTIONS, MASKINGS, AttentionError, save_attention
-from lib.maps.learned.training import (
+from ...base.files import write_atomically
+from ...base.fingerprint import fingerprint, sha256_of
+from ...base.paths import shown
+from ...maps.learned.attention import ATTENTIONS, MASKINGS, AttentionError, save_attention
+from ...maps.learned.training import (
     RECIPES,
     TRAINING,
     Pictures,
@@ -23,13 +23,13 @@ from lib.maps.learned.training import (
     checkpoint_facts,
     train_attention,
 )
-from lib.networks.backbones import Backbone
-from lib.networks.checkpoints import MissingWeights
-from lib.networks.models import StudyModel
-from lib.networks.rewrites import Form
-from lib.people.picture_folders import FolderPictures, listed_pictures
-from lib.study.profiles import PROFILES
-from lib.study.study import Study
+from ...networks.backbones import Backbone
+from ...networks.checkpoints import MissingWeights
+from ...networks.models import StudyModel
+from ...networks.rewrites import Form
+from ...people.picture_folders import FolderPictures, listed_pictures
+from ...study.profiles import PROFILES
+from ...study.study import Study
 
 
 def folder_pictures(

@@ -22,12 +22,12 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from lib.base.files import write_atomically
-from lib.base.paths import DEMO, shown
-from lib.base.tables import Table, unknown_name
-from lib.maps.forward import HeadPass
-from lib.maps.methods import METHODS, min_max, training_command
-from lib.networks.checkpoints import WeightsError
+from ...base.files import write_atomically
+from ...base.paths import DEMO, shown
+from ...base.tables import Table, unknown_name
+from ...networks.checkpoints import WeightsError
+from ..forward import HeadPass
+from ..methods import METHODS, min_max, training_command
 
 _BIT = 0.0005  # keeps the area term's slope finite at 0
 _AREA_POWER = 0.3

@@ -20,12 +20,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lib.base.files import write_atomically
-from lib.base.paths import shown
-from lib.base.stored_json import parse_json
-from lib.base.tables import Table, unknown_name
-from lib.maps.forward import evaluating
-from lib.maps.learned.attention import (
+from ...base.files import write_atomically
+from ...base.paths import shown
+from ...base.stored_json import parse_json
+from ...base.tables import Table, unknown_name
+from ...networks.taps import frozen
+from ..forward import evaluating
+from ..methods import METHODS, min_max
+from .attention import (
     ATTENTIONS,
     MASKINGS,
     Attention,
@@ -36,8 +38,6 @@ from lib.maps.learned.attention import (
     of_classes,
     read_by,
 )
-from lib.maps.methods import METHODS, min_max
-from lib.networks.taps import frozen
 
 # Counted up when the same choices would end in another module.
 TRAINING = 1

@@ -10,8 +10,8 @@ import torch
 from captum.attr import IntegratedGradients
 from torch import Tensor, nn
 
-from lib.maps.forward import HeadPass
-from lib.maps.pixel.published import CHUNK, SEED, Probability, gradient, published, shown
+from ..forward import HeadPass
+from .published import CHUNK, SEED, Probability, gradient, published, shown
 
 _BLUR_STEP = 0.01  # pixels
 

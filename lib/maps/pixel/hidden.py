@@ -13,9 +13,9 @@ from captum.attr._core.lime import get_exp_kernel_similarity_function
 from skimage.segmentation import quickshift
 from torch import Tensor, nn
 
-from lib.maps.forward import HeadPass, evaluating
-from lib.maps.methods import min_max
-from lib.maps.pixel.published import CHUNK, SEED, Probability, published
+from ..forward import HeadPass, evaluating
+from ..methods import min_max
+from .published import CHUNK, SEED, Probability, published
 
 # Of RISE, for each family of networks as published; the last for all others.
 _MASKS = {"vgg": 4000, "": 8000}

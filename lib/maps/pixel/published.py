@@ -15,9 +15,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from lib.maps.methods import min_max
-from lib.networks.split import evaluating
-from lib.networks.taps import frozen
+from ...networks.split import evaluating
+from ...networks.taps import frozen
+from ..methods import min_max
 
 SEED = 20240803
 CHUNK = 16  # pictures a backward, or a forward of LIME's

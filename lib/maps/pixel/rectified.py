@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from lib.maps.forward import HeadPass
-from lib.maps.pixel.published import gradient, published, shown
+from ..forward import HeadPass
+from .published import gradient, published, shown
 
 
 def guided_gradient(model: nn.Module, x: Tensor, targets: Tensor) -> Tensor:

@@ -13,14 +13,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lib.base.tables import unknown_name
-from lib.people.stored.fit import CROP, FITS, Fit
-from lib.people.stored.folders import LABELS, list_archives, list_folder
-from lib.people.stored.gaze import gaze_file, list_data_set, list_gaze, viewing_of
-from lib.people.stored.layouts import LAYOUTS, Note
-from lib.people.stored.part import Part, StoredError, StoredPicture
-from lib.people.stored.shards import Shard, find_shards
-from lib.people.stored.viewing import read_options
+from ...base.tables import unknown_name
+from .fit import CROP, FITS, Fit
+from .folders import LABELS, list_archives, list_folder
+from .gaze import gaze_file, list_data_set, list_gaze, viewing_of
+from .layouts import LAYOUTS, Note
+from .part import Part, StoredError, StoredPicture
+from .shards import Shard, find_shards
+from .viewing import read_options
 
 __all__ = [
     "Part", "Read", "StoredError", "StoredPicture", "gaze_facts", "has_gaze", "layout_in",

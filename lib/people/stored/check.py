@@ -11,12 +11,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from lib.people.stored import Part, Read, StoredError, StoredPicture, layout_in, list_parts
-from lib.people.stored.folders import LABELS, Files, files_below
-from lib.people.stored.gaze import BLUR, GAZE
-from lib.people.stored.layouts import LAYOUTS, Note
-from lib.people.stored.part import NO_LABEL, STORED_SIZE
-from lib.people.stored.shards import Shard
+from . import Part, Read, StoredError, StoredPicture, layout_in, list_parts
+from .folders import LABELS, Files, files_below
+from .gaze import BLUR, GAZE
+from .layouts import LAYOUTS, Note
+from .part import NO_LABEL, STORED_SIZE
+from .shards import Shard
 
 CLASSES = 1000
 _BATCH = 32  # fewer pictures than that are no whole batch: `published` scores none

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps
 
-from lib.people.stored.part import STORED_SIZE
+from .part import STORED_SIZE
 
 CROP, PAD, STRETCH = "crop", "pad", "stretch"
 FITS = (CROP, PAD, STRETCH)

@@ -20,10 +20,10 @@ import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from lib.base.words import printable
-from lib.people.pictures import open_picture, read_picture, refuse_huge
-from lib.people.stored.fit import Fit
-from lib.people.stored.part import (
+from ...base.words import printable
+from ..pictures import open_picture, read_picture, refuse_huge
+from .fit import Fit
+from .part import (
     NO_LABEL,
     NO_OBSERVERS,
     Part,

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.base.stored_json import DamagedJson, read_json
-from lib.base.words import printable, some_of
-from lib.people.pictures import upright_size
-from lib.people.stored.fit import PAD, Fit
-from lib.people.stored.folders import (
+from ...base.stored_json import DamagedJson, read_json
+from ...base.words import printable, some_of
+from ..pictures import upright_size
+from .fit import PAD, Fit
+from .folders import (
     LABELS,
     LEADS_OUT,
     Files,
@@ -38,8 +38,8 @@ from lib.people.stored.folders import (
     refuse_repeated,
     spelled_once,
 )
-from lib.people.stored.layouts import Layout
-from lib.people.stored.part import (
+from .layouts import Layout
+from .part import (
     NO_LABEL,
     NO_OBSERVERS,
     STORED_SIZE,
@@ -49,7 +49,7 @@ from lib.people.stored.part import (
     StoredPicture,
     refuse_many_observers,
 )
-from lib.people.stored.viewing import (
+from .viewing import (
     DURATIONS,
     EXAMPLE,
     KEEP,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lib.base.fingerprint import sha256_of
+from ...base.fingerprint import sha256_of
 
 STORED_SIZE = 256
 NO_LABEL = -1  # of an image whose class nobody told

@@ -25,9 +25,9 @@ import numpy as np
 import simplejpeg
 from google.protobuf.message import DecodeError
 
-from lib.base.files import write_atomically
-from lib.base.fingerprint import sha256_of
-from lib.people.stored.part import (
+from ...base.files import write_atomically
+from ...base.fingerprint import sha256_of
+from .part import (
     MOST_OBSERVERS,
     NO_OBSERVERS,
     STORED_SIZE,

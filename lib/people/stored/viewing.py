@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.base.tables import unknown_name
-from lib.people.stored.part import NO_LABEL, StoredError
+from ...base.tables import unknown_name
+from .part import NO_LABEL, StoredError
 
 COUNTS, DURATIONS = "counts", "durations"
 REFUSE, LEAVE_OUT, KEEP = "refuse", "leave out", "keep"

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lib.base.tables import Table
-from lib.people.stored.layouts import (
+from ....base.tables import Table
+from ..viewing import COUNTS, LEAVE_OUT, LETTERBOX, Looked, Viewing
+from . import (
     cat2000,
     coco,
     mit1003,
@@ -19,8 +20,7 @@ from lib.people.stored.layouts import (
     salicon,
     toronto,
 )
-from lib.people.stored.layouts.reading import Note
-from lib.people.stored.viewing import COUNTS, LEAVE_OUT, LETTERBOX, Looked, Viewing
+from .reading import Note
 
 __all__ = ["LAYOUTS", "Layout", "Note"]
 

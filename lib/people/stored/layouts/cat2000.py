@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lib.people.stored.layouts.matlab import read_mat
-from lib.people.stored.layouts.reading import (
+from ..part import StoredError
+from ..viewing import Looked
+from .matlab import read_mat
+from .reading import (
     PICTURES,
     files_in,
     first_folder,
@@ -23,8 +25,6 @@ from lib.people.stored.layouts.reading import (
     picture_in,
     told,
 )
-from lib.people.stored.part import StoredError
-from lib.people.stored.viewing import Looked
 
 _PLACES = ("", "trainSet")
 _PICTURES, _MARKS = "Stimuli", "FIXATIONLOCS"

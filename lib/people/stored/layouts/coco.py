@@ -24,7 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from lib.people.stored.layouts.reading import (
+from ..part import StoredError
+from ..viewing import Looked
+from .reading import (
     Trial,
     files_in,
     folders_in,
@@ -35,8 +37,6 @@ from lib.people.stored.layouts.reading import (
     shown,
     told,
 )
-from lib.people.stored.part import StoredError
-from lib.people.stored.viewing import Looked
 
 SCREEN = (1680, 1050)
 _SEARCH = "coco_search18_fixations_*.json"

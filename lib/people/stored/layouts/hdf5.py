@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from lib.people.stored.part import StoredError
+from ..part import StoredError
 
 T = TypeVar("T")
 

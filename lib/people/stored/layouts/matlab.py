@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from lib.people.stored.layouts.hdf5 import array, is_reference, member, text, with_hdf5
-from lib.people.stored.layouts.reading import require_within, shown
-from lib.people.stored.part import StoredError
+from ..part import StoredError
+from .hdf5 import array, is_reference, member, text, with_hdf5
+from .reading import require_within, shown
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _HDF5_AT = 512  # bytes of MATLAB's own before it

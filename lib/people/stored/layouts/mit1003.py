@@ -17,8 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.people.stored.layouts.matlab import numbers, read_mat
-from lib.people.stored.layouts.reading import (
+from ..part import StoredError
+from ..viewing import Looked
+from .matlab import numbers, read_mat
+from .reading import (
     files_in,
     first_folder,
     folders_in,
@@ -26,8 +28,6 @@ from lib.people.stored.layouts.reading import (
     picture_in,
     told,
 )
-from lib.people.stored.part import StoredError
-from lib.people.stored.viewing import Looked
 
 _PICTURES, _DATA = "ALLSTIMULI", "DATA"
 _NO_IMAGES = ("shuff_stimnames", "CalibrationData")  # the order of images, and how well one looked

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.people.stored.layouts.matlab import entry, numbers, read_mat, structs
-from lib.people.stored.layouts.reading import Trial, first_folder, looked_at, picture_in, told
-from lib.people.stored.part import StoredError
-from lib.people.stored.viewing import Looked
+from ..part import StoredError
+from ..viewing import Looked
+from .matlab import entry, numbers, read_mat, structs
+from .reading import Trial, first_folder, looked_at, picture_in, told
 
 _PLACES = ("data", "")
 _EYE, _PICTURES = "eye/fixations.mat", "stimuli"

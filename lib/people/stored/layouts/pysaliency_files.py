@@ -20,8 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from lib.people.stored.layouts.hdf5 import array, member, text, with_hdf5
-from lib.people.stored.layouts.reading import (
+from ..part import StoredError
+from ..viewing import Looked
+from .hdf5 import array, member, text, with_hdf5
+from .reading import (
     file_within,
     files_in,
     looked_at,
@@ -29,8 +31,6 @@ from lib.people.stored.layouts.reading import (
     shown,
     told,
 )
-from lib.people.stored.part import StoredError
-from lib.people.stored.viewing import Looked
 
 _STIMULI, _FIXATIONS = "stimuli", "fixations"
 _TRAINS = {"1.0", "1.1", "1.2", "1.3"}

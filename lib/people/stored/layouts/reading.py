@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from lib.base.words import printable, some_of
-from lib.people.pictures import upright_size
-from lib.people.stored.folders import LEADS_OUT, leads_out
-from lib.people.stored.part import StoredError
-from lib.people.stored.viewing import Looked
+from ....base.words import printable, some_of
+from ...pictures import upright_size
+from ..folders import LEADS_OUT, leads_out
+from ..part import StoredError
+from ..viewing import Looked
 
 PICTURES = (".jpg", ".jpeg", ".png")
 LARGEST_JSON = 2**31  # bytes; the data sets' own files have up to some hundred million

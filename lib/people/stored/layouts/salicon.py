@@ -22,8 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from lib.people.stored.layouts.matlab import numbers, read_mat, structs
-from lib.people.stored.layouts.reading import (
+from ..part import StoredError
+from ..viewing import Looked
+from .matlab import numbers, read_mat, structs
+from .reading import (
     Trial,
     files_in,
     looked_at,
@@ -33,8 +35,6 @@ from lib.people.stored.layouts.reading import (
     shown,
     told,
 )
-from lib.people.stored.part import StoredError
-from lib.people.stored.viewing import Looked
 
 _MATS = ("fixations/train", "fixations/val", "fixations", "train", "val", "")
 _MAT = "COCO_*.mat"

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lib.people.stored.layouts.matlab import read_mat
-from lib.people.stored.layouts.reading import (
+from ..part import StoredError
+from ..viewing import Looked
+from .matlab import read_mat
+from .reading import (
     first_folder,
     looked_at,
     marked_pixels,
     picture_in,
     told,
 )
-from lib.people.stored.part import StoredError
-from lib.people.stored.viewing import Looked
 
 _PLACES = ("", "fixdens", "eyetrackingdata/fixdens")
 _PICTURES, _MARKS = "Original Image Set", "origfixdata.mat"
