@@ -65,6 +65,10 @@ class Backbone:
     build       : makes the network for a number of classes; None is timm's tag
     weights, weights_dcls : files, where they are not the study's own
     origin      : SHA-256 of the reader's file that added it, "" for the study's own
+    named       : the text of --models that makes it anew, "" for a row with a key of its own
+    series      : the training whose checkpoint it is, "" for none
+    stage       : how far that training had come, in epochs; None for none
+    untrained   : its weights are random, and no file
     compared    : part of a whole run; else there for L-CAM's published settings alone
     """
 
@@ -90,6 +94,10 @@ class Backbone:
     weights: str = ""
     weights_dcls: str = ""
     origin: str = ""
+    named: str = ""
+    series: str = ""
+    stage: float | None = None
+    untrained: bool = False
 
     @property
     def forms(self) -> tuple[bool, ...]:
