@@ -169,7 +169,9 @@ class _Maker:
         base, _, place = text.partition("@")
         if base.startswith(_UNTRAINED):
             raise ValueError(f"{text}: untrained weights come from no file")
-        self._check_base(base.removeprefix(_TIMM))
+        self._check_base(base)
+        if not base.startswith(_TIMM) and _of_table(base)[0] is None:
+            base = f"{_TIMM}{base}"
         found = re.fullmatch(r"(.*)#(\d+)", place, re.DOTALL)
         if found and Path(found[1]).expanduser().is_file():
             file = Path(found[1]).expanduser().resolve()
@@ -195,13 +197,13 @@ class _Maker:
         return [self._one_of_file(_Member(base, s.file, s.number, s.word)) for s in stages]
 
     def _one_of_file(self, member: _Member) -> Backbone:
-        base, file = member.base.removeprefix(_TIMM), member.file
+        base, file = member.base, member.file
         number = "" if member.stage is None else f"#{member.stage}"
         text = f"{member.base}@{file}{number}"
         series = file.parent.name if number else ""
         short = f"{series}_{member.stage}" if number else file.name.partition(".")[0]
-        place = hashlib.sha256(str(file).encode()).hexdigest()[:4]
-        key = f"{_as_key(base)}_{_as_key(short)}_{place}{self._suffix(base)}"
+        place = _digest(text)[:4]
+        key = f"{_as_key(base.removeprefix(_TIMM))}_{_as_key(short)}_{place}{self._suffix(base)}"
 
         def made(key: str) -> Backbone:
             row = self._base(base, key)
@@ -226,8 +228,8 @@ class _Maker:
         """A row of this architecture under another key, without weights of its own."""
         row, dcls = _of_table(name)
         if row is None:
-            architecture = name.partition(".")[0]
-            return self._of_timm(key, architecture, name)
+            name = name.removeprefix(_TIMM)
+            return self._of_timm(key, name.partition(".")[0], name)
         mini = self.profile.mini and not row.origin
         own = dict(
             key=key, label=row.titled(dcls) + " mini" * mini, dcls=None, pair_of="",
@@ -244,9 +246,10 @@ class _Maker:
         """Raise UnknownName unless the table, or timm, has this architecture; ValueError for a
         form that it has not."""
         row, dcls = _of_table(name)
+        if row is None and not name.startswith(_TIMM) and not is_model(name):
+            raise _unknown(name)
         if row is None:
-            if not is_model(name):
-                raise _unknown(name)
+            timm_names.check_architecture(name.removeprefix(_TIMM))
         elif dcls and row.dcls is None:
             raise ValueError(f"{row.key} has no DCLS form")
 
