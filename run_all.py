@@ -45,6 +45,7 @@ try:
     from lib.runner import signals
     from lib.runner.faults import FAULTS, RunError, disk_advice
     from lib.study.choices import NAMES
+    from lib.study.comparisons import COMPARISONS
     from lib.study.profiles import PROFILES, TARGETS
     from lib.study.rules import RULES
     from lib.study.study import NamedModels, Study
@@ -153,8 +154,9 @@ def build_parser() -> argparse.ArgumentParser:
            help="difference of scores below which it does not matter (default: "
            f"{RULES.smallest_effect:g})")  # fmt: skip
     judged("--compare", nargs="+", action="extend", type=_names, default=[], metavar="MODEL",
-           help="compare every two of these, on the same pictures: convnext_tiny "
-           "convnext_tiny_dcls, or resnet50:grad_cam (default: all)")  # fmt: skip
+           help=f"what is compared: {', '.join(COMPARISONS)} (default: what the models ask "
+           "for); or models, of which every two are: convnext_tiny convnext_tiny_dcls "
+           "resnet50:grad_cam")  # fmt: skip
     how = parser.add_argument_group("how").add_argument
     how("--device", default="auto", help="auto, cpu, cuda, cuda:<number>, mps (default: auto)")
     how("--batch-size", type=_batch_size, default=0, metavar="N",
@@ -210,7 +212,7 @@ def _print_lists(steps) -> None:
         print(f"  {step.name}\n    reads  {', '.join(step.reads) or 'nothing'}")
         print("\n".join(f"    writes {path}" for path in step.writes))
     for title, table in (("models", BACKBONES), ("methods", METHODS), ("protocols", PROTOCOLS),
-                         ("profile", PROFILES)):  # fmt: skip
+                         ("compare", COMPARISONS), ("profile", PROFILES)):  # fmt: skip
         print(f"\n{title} (--{title})")
         for row in table.values():
             print(f"  {row.key:<20} {row.label}")
@@ -296,7 +298,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         raise RunError("wrong option", "--offline and --download exclude each other")
     if options.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"  # for the notebooks' kernels
-    takes = study.choices.profile.takes
+    takes = study.choices.takes
     chosen = steps.select_steps(known, _flat(options.only), options.first or "", takes)
     steps.check_parameters(chosen, values)
     command = shlex.join(["python", "run_all.py", *arguments])

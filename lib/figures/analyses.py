@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 
 from ..maps.methods import METHODS
 from ..networks.backbones import BACKBONES
@@ -17,12 +17,21 @@ from .style import (
     DCLS_COLOUR,
     MARKS,
     PLAIN_COLOUR,
+    Size,
+    large,
+    lay_out,
     methods_of,
     plot_nothing,
+    row_of,
     score_unit,
     shared_legend,
     span,
+    text_width,
+    thick,
+    width_of,
 )
+
+_IN_CELLS = "xx-small"  # numbers in the cells of a matrix
 
 
 def _present(keys: Sequence[str]) -> list[str]:
@@ -36,9 +45,11 @@ def _models(table: pd.DataFrame) -> list[tuple[str, bool]]:
     return [(k, d) for k in _present(table.backbone) for d in (False, True) if (k, d) in there]
 
 
-def _nothing(title: str) -> Figure:
+def _nothing(title: str, *, size: Size = None, ax: Axes | None = None) -> Figure:
     """In place of a figure that would show no number."""
-    return plot_nothing(f"{title}: nothing to show.\nNo picture has a map that orders anything.")
+    return plot_nothing(
+        f"{title}: nothing to show.\nNo picture has a map that orders anything.", size=size, ax=ax
+    )
 
 
 def _short(table: pd.DataFrame) -> str:
@@ -53,26 +64,38 @@ def _n(values: pd.Series) -> str:
     return f"n = {span(values)}"
 
 
-def plot_paired_differences(paired: pd.DataFrame, differences: pd.DataFrame) -> Figure:
+def plot_paired_differences(
+    paired: pd.DataFrame,
+    differences: pd.DataFrame,
+    *,
+    size: Size = None,
+    fig: FigureBase | None = None,
+) -> Figure:
     """A row per backbone, a panel per method: how the score changes by DCLS.
 
-    paired, differences : `paired_differences` and `per_image_differences` of one protocol
+    paired      : `paired_differences` of one protocol; `backbone, method, protocol, difference,
+                  low, high, n_paired, p_holm, decision, ceiling`
+    differences : `per_image_differences` of the same; `backbone, method, difference`
     """
     if paired.empty:
-        return plot_nothing("none of these models has a DCLS form: there is no pair to compare")
+        return plot_nothing("none of these models has a DCLS form: there is no pair to compare",
+                            size=size)  # fmt: skip
     methods, order = methods_of(paired), _present(paired.backbone)
-    fig, axes = plt.subplots(
-        1, len(methods), figsize=(3.7 * len(methods) + 0.6, 0.34 * len(order) + 1.5),
-        sharey=True, sharex=True, squeeze=False,
-    )  # fmt: skip
-    for ax, method in zip(axes[0], methods, strict=True):
+    stacked = width_of(9, size, fig) / len(methods) < 2.5  # then one panel below the other
+    rows, columns = (len(methods), 1) if stacked else (1, len(methods))
+    high = row_of(0.34) * len(order) + 0.5
+    sheet = lay_out((3.7 * columns + 0.6, high * rows + 1.0), rows, columns, sharey=True,
+                    sharex=True, size=size, fig=fig)  # fmt: skip
+    for ax in sheet.axes[:, 0]:
+        sheet.names_along_y(ax, [BACKBONES[key].label for key in order], row_of(0.34))
+    for ax, method in zip(sheet.axes.flat, methods, strict=True):
         for place, key in enumerate(order):
             row = paired[(paired.method == method) & (paired.backbone == key)].iloc[0]
             images = differences[(differences.method == method) & (differences.backbone == key)]
             if not row.n_paired:
                 continue
             ends = images.difference.quantile([0.25, 0.75])
-            ax.plot(ends, [place, place], color="0.7", lw=1, zorder=1)
+            ax.plot(ends, [place, place], color="0.7", lw=thick(0.7), zorder=1)
             sure = row.p_holm < RULES.alpha
             colour = (
                 "0.6"
@@ -82,56 +105,64 @@ def plot_paired_differences(paired: pd.DataFrame, differences: pd.DataFrame) -> 
             ax.errorbar(
                 row.difference, place,
                 xerr=[[row.difference - row.low], [row.high - row.difference]],
-                fmt="o", color=colour, elinewidth=2.5, capsize=4, ms=4.5,
+                fmt="o", color=colour, elinewidth=thick(1.8), capsize=large(0.67), ms=large(0.75),
                 markerfacecolor=colour if sure else "white", markeredgecolor="0.2",
-                markeredgewidth=0.8, zorder=2,
+                markeredgewidth=thick(0.57), zorder=2,
             )  # fmt: skip
-        ax.axvline(0, color="0.3", lw=0.8, ls="--", zorder=0)
+        ax.axvline(0, color="0.3", lw=thick(0.57), ls="--", zorder=0)
         of_method = paired[paired.method == method]
-        ax.set_title(f"{METHODS[method].label}\n{_n(of_method.n_paired)} pictures, "
-                     f"{of_method.protocol.iloc[0]} protocol")  # fmt: skip
+        sheet.panel_title(ax, f"{METHODS[method].label}\n{_n(of_method.n_paired)} pictures, "
+                              f"{of_method.protocol.iloc[0]} protocol")  # fmt: skip
         ax.grid(axis="x")
-    axes[0, 0].set_yticks(range(len(order)), [BACKBONES[key].label for key in order])
-    axes[0, 0].invert_yaxis()
-    fig.supxlabel(
+    sheet.only.set_ylim(len(order) - 0.5, -0.5)
+    sheet.below(
         f"DCLS minus baseline: change of the score ({score_unit(paired)})\nthick: 95 % interval of "
         "the mean; thin: middle half of pictures; filled: p < 0.05 (by Holm); grey: too little to "
-        "matter",
-        fontsize=8,
+        "matter"
     )
-    return fig
+    return sheet.shown
 
 
-def plot_compared(compared: pd.DataFrame) -> Figure:
-    """Every two models: the row's score less the column's, as `compare_models` makes it of one
-    protocol; with a number where it is decided."""
+def plot_compared(compared: pd.DataFrame, *, size: Size = None, ax: Axes | None = None) -> Figure:
+    """Every two models: the row's score less the column's; with a number where it is decided, a dot
+    where there is no room for numbers.
+
+    compared : as `compare_models` makes it, of one protocol; `first, second, difference, decision,
+               n_paired, protocol, ceiling`
+    """
     if compared.empty or not compared.n_paired.any():
-        return _nothing("Every two models")
+        return _nothing("Every two models", size=size, ax=ax)
     names = list(dict.fromkeys([*compared["first"], *compared["second"]]))
     place = {name: number for number, name in enumerate(names)}
     grid = np.full((len(names), len(names)), np.nan)
     most = compared.difference.abs().max()
-    size = 0.42 * len(names)
-    fig, ax = plt.subplots(figsize=(size + 3.2, size + 1.6))
+    side = 0.42 * len(names)
+    width = width_of(side + 3.2, size, ax=ax)
+    cell = min(0.42, 0.5 * width / len(names)) if size or ax else 0.42
+    roomy = cell > 1.1 * text_width("+0.00", _IN_CELLS)
+    sheet = lay_out((side + 3.2, cell * len(names) + 1.6), size=size, ax=ax)
+    ax = sheet.only
     for row in compared.itertuples():
         first, second = place[row.first], place[row.second]
         grid[second, first], grid[first, second] = row.difference, -row.difference
         if "undecided" in row.decision or "fewer" in row.decision:
             continue
         for y, x, value in ((second, first, row.difference), (first, second, -row.difference)):
-            text = "≈" if "little" in row.decision or row.decision == "equivalent" else ""
+            alike = "little" in row.decision or row.decision == "equivalent"
             dark = abs(value) > 0.6 * most
-            ax.text(x, y, text or f"{value:+.2f}", ha="center", va="center", fontsize=5.5,
+            text = "≈" if alike else f"{value:+.2f}" if roomy else "·"
+            ax.text(x, y, text, ha="center", va="center", fontsize=_IN_CELLS,
                     color="white" if dark else "black")  # fmt: skip
-    image = ax.imshow(grid, cmap="RdBu_r", vmin=-most or -1, vmax=most or 1)
-    ax.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
-    ax.set_yticks(range(len(names)), names, fontsize=6)
-    bar = fig.colorbar(image, ax=ax, shrink=0.8)
-    bar.set_label(f"row's score less column's ({_short(compared)})", fontsize=7)
-    ax.set_title(f"{_n(compared.n_paired)} pictures, {compared.protocol.iloc[0]} protocol\n"
-                 "number: differs (p < 0.05 by Holm over all pairs); ≈: too little to matter; "
-                 "none: undecided", fontsize=7)  # fmt: skip
-    return fig
+    image = ax.imshow(grid, cmap="RdBu_r", vmin=-most or -1, vmax=most or 1,
+                      aspect="equal" if roomy else "auto")  # fmt: skip
+    sheet.names_along_x(ax, names, "x-small", upright=True)
+    sheet.names_along_y(ax, names, cell, "x-small")
+    sheet.scale(image, f"row's score less column's ({_short(compared)})", cell * len(names))
+    mark = "number" if roomy else "dot"
+    sheet.above(f"{_n(compared.n_paired)} pictures, {compared.protocol.iloc[0]} protocol\n"
+                f"{mark}: differs (p < 0.05 by Holm over all pairs); ≈: too little to matter; "
+                "none: undecided", "x-small")  # fmt: skip
+    return sheet.shown
 
 
 def plot_floor_sweep(sweep: pd.DataFrame) -> Figure:

@@ -18,7 +18,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "map_scores": ["Collection", "compare_maps", "score_maps", "summarise_maps"],
     "measures": ["MEASURES", "score_measures", "summarise_measures"],
     "observers": ["ceilings_of", "people_of", "score_observers", "study_ceilings"],
-    "results": ["beside_controls", "compare_models", "load_ceilings", "load_controls",
+    "results": ["arrange", "beside_controls", "compare_models", "load_ceilings", "load_controls",
         "load_scores", "load_table", "paired_differences", "per_image_differences", "power_table",
         "size_correlation", "summarise", "summarise_controls", "table_path"],
     "spearman": ["rank_maps", "spearman_per_image"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from ..networks.backbones import BACKBONES, Backbone, DclsRecipe
 from ..networks.checked import checked
 from ..networks.sources import WEIGHTS
 from ..networks.timm_names import check_architecture, family_of, preprocessing_of, source_of
+from .comparisons import COMPARISONS, Comparison, named_groups
 from .extension import being_read
 
 # Beside the study's own, of which colour-blind readers can tell them; then they are repeated.
@@ -146,6 +147,50 @@ def add_method(
         f"{key}: maps takes (features, gradient) or (model, x, passed), not {count} parameters "
         "without a default"
     )
+
+
+def add_comparison(
+    key: str,
+    groups: Mapping[str, Sequence[str]],
+    *,
+    label: str = "",
+    question: str = "",
+    forms: Sequence[str] = (),
+    change: str = "",
+    rows: str = "model",
+    axis: str = "",
+    at: Mapping[str, float] | None = None,
+) -> Comparison:
+    """Add a comparison to the table; --compare KEY asks for it.
+
+    groups : {label: names of the models that belong together}; the later ones of each are compared
+             with its first. A name is as --compare takes it: "mynet", "resnet50_dcls",
+             "resnet50:grad_cam"; models that a study does not have are passed over
+    forms  : what the models of every group are called by their places, ("before", "after"); then
+             they stand side by side
+    label, question, change, rows : words for tables, figures and the report: what is compared, the
+             report's heading, what a difference is ("after less before"), what a group is called
+    axis, at : what the order is of, with its unit, and {name: number} on it
+    Raises ValueError for what does not fit.
+    """
+    being_read()
+    _check_key(key)
+    if not groups or not all(len(names) > 1 for names in groups.values()):
+        raise ValueError(f"{key}: a comparison needs groups of two models or more")
+    if forms and {len(names) for names in groups.values()} != {len(forms)}:
+        raise ValueError(f"{key}: forms must name every place of every group: {', '.join(forms)}")
+    if bool(axis) != bool(at):
+        raise ValueError(f"{key}: axis, its name, and at, the places on it, belong together")
+    for each in groups.values():
+        if len(set(each)) < len(each):
+            raise ValueError(f"{key}: a group names one model twice: {', '.join(each)}")
+    return COMPARISONS.add(
+        Comparison(
+            key, label or key, question or "Do vision models look where people look?",
+            partial(named_groups, dict(groups), tuple(forms), dict(at or {})), rows,
+            change or "later less first", axis, shared=bool(forms),
+        )
+    )  # fmt: skip
 
 
 def guarded(said: str, maps: Callable[..., Tensor]) -> Callable[..., Tensor]:
