@@ -40,6 +40,13 @@ def check_names(chosen: Iterable[str], known: Iterable[str]) -> None:
             raise unknown_name("choice", name, known)
 
 
+def _in_order(models: Sequence[str]) -> tuple[Backbone, ...]:
+    """Rows in the table's order, those that a name has made after them and as they were asked."""
+    rows = BACKBONES.select(models)
+    asked = dict.fromkeys(BACKBONES[key] for key in models)
+    return (*(r for r in rows if not r.named), *(r for r in asked if r.named))
+
+
 @dataclass(frozen=True)
 class Choices:
     """Everything that can be chosen about a study; make one with `of`.
@@ -122,7 +129,7 @@ class Choices:
                 "models, methods, accept, compare and gaze are lists of names, not one text"
             )
         row = replace(PROFILES[profile], own=tuple(own))
-        chosen = tuple(BACKBONES.select(models)) if models else row.backbones
+        chosen = _in_order(models) if models else row.backbones
         absent = [b.key for b in chosen if b not in row.known]
         if absent:
             raise ValueError(f"the {row.key} profile has no model {', '.join(absent)}")
@@ -256,7 +263,7 @@ class Choices:
         """
         return {
             "profile": self.profile.key,
-            "models": [b.key for b in self.backbones],
+            "models": [b.named or b.key for b in self.backbones],
             "methods": [m.key for m in self.methods],
             "protocols": list(self.protocols),
             "accept": list(self.accept),
