@@ -207,22 +207,27 @@ def plot_score_bars(
     panels, (table, names) = _panels(arranged), slotted(arranged)
     forms = shared_forms(arranged)
     bars = len(names) * max(len(forms), 1) / 2
-    upright = 0.85 * width_of(7.2, size, fig, ax) / bars > row_of(_SLIMMEST)
+    columns = 1 if len(panels) <= _MOST_IN_A_COLUMN else 3
+    rows = -(-len(panels) // columns)
+    upright = 0.85 * width_of(7.2, size, fig, ax) / columns / bars > row_of(_SLIMMEST)
     row = row_of(0.1 * max(len(forms), 2))
     high = 2.3 if upright else row * len(names) + 0.6
-    sheet = lay_out((7.2, high * len(panels) + 1.2), len(panels), sharex=True, sharey=True,
+    sheet = lay_out((7.2, high * rows + 1.2), rows, columns, sharex=True, sharey=True,
                     size=size, fig=fig, ax=ax)  # fmt: skip
-    if upright:
-        sheet.names_along_x(sheet.axes[-1, 0], names)
+    for ax in sheet.axes[-1] if upright else ():
+        sheet.names_along_x(ax, names)
     for ax in sheet.axes[:, 0] if not upright else ():
         sheet.names_along_y(ax, names, row)
+    for ax in sheet.axes.flat[len(panels) :]:
+        ax.set_axis_off()
     lines: list[Line2D] = []
-    for ax, panel in zip(sheet.axes[:, 0], panels, strict=True):
+    for ax, panel in zip(sheet.axes.flat, panels, strict=False):
         shown = table[table.panel == panel]
         _draw_bars(ax, shown, forms, upright)
         ends = (-0.6, len(names) - 0.4)
         ax.set(**{"xlim": ends} if upright else {"ylim": ends[::-1]})
-        sheet.panel_title(ax, f"{panel_name(panel)}  ({_counts(shown)}; bars: 95 % interval)")
+        told = f"  ({_counts(shown)}; bars: 95 % interval)" if columns == 1 else ""
+        sheet.panel_title(ax, panel_name(panel) + told)
         (ax.axhline if upright else ax.axvline)(0, color="0.3", lw=thick(0.45))
         lines = _draw_controls(ax, controls, labels, upright)
         ax.grid(axis="y" if upright else "x")
@@ -234,12 +239,13 @@ def plot_score_bars(
         Rectangle((0, 0), 1, 1, facecolor="0.6", edgecolor="0.25", label=form, **style)
         for form, style in zip(forms, _looks(len(forms)), strict=True)
     ]
-    sheet.legend(
-        [*keys, *lines], f"lines: maps that no network made; bands: their 95 % intervals; {_HOLLOW}"
-    )
+    told = f"lines: maps that no network made; bands: their 95 % intervals; {_HOLLOW}"
+    told = told if columns == 1 else f"{_counts(arranged)}; bars: 95 % interval; {told}"
+    sheet.legend([*keys, *lines], told)
     return sheet.shown
 
 
+_MOST_IN_A_COLUMN = 4  # panels
 _HATCHES = ("", "//", "..", "xx", "\\\\", "++", "--", "oo")
 
 
