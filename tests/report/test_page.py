@@ -18,7 +18,7 @@ from stand_ins import CEILINGS, NO_CONTROLS, made_up_scores
 
 from lib.figures.captions import CAPTIONS
 from lib.report.grids import as_texts
-from lib.report.page import QUESTION, TABLES, write_report
+from lib.report.page import TABLES, write_report
 from lib.report.result_table import results_table
 from lib.runner.outcomes import Outcome, write_run
 from lib.study.study import Study
@@ -146,7 +146,7 @@ def test_everything_that_is_there_is_shown(study):
     assert "ot made in this run" not in page.text
     assert "cannot be read" not in page.text
     for words in (
-        QUESTION, study.choices.profile.label, study.choices.profile.caveat, "Left out", "/long/long",
+        COMPARISONS["dcls"].question, study.choices.profile.label, study.choices.profile.caveat, "Left out", "/long/long",
         "undecided at this n", "mean difference: 0.0123 [-0.500, 12.250]", "They speak of: simulated people",
         "Grad-CAM, protocol published", "Threshold-Grad-CAM, protocol corrected", "CAFormer-S18 mini",
         "40 rows", "1.00e-05", "a column 19", "ResNet-50", "0.143", *TABLES.values(),
@@ -183,7 +183,7 @@ def test_what_is_damaged_is_named_and_the_rest_is_shown(study, garbage):
         if path.name not in ("power.csv", "protocols.png") and path.is_file():
             path.write_bytes(garbage)
     page = Page(study)
-    for name in ("verdicts.csv", "results.csv", "run.json", "figure_4_size.png"):
+    for name in ("verdicts.csv", "results.csv", "run.json", "size.png"):
         assert f"{name} cannot be read" in page.text
     assert "What so many pictures can tell apart" in page.text
     assert len(page.all("img")) == 1

@@ -126,11 +126,11 @@ def test_own_models_and_methods_are_scored_like_the_studys_own(own):
     scores = score_study(study)
     assert len(scores) == 5 * 5 * 5 * len(study.choices.protocols)
     table = results_table(study, scores, NO_CONTROLS, CEILINGS)
-    lone = table[table.backbone == "lone"]
+    lone = table[table.group == "lone"]
     assert lone.score_dcls.isna().all()
     assert lone.difference.isna().all()
-    assert table[table.backbone == "Small"].n_paired.max() > 0
-    assert "ResNet-50 mini" in set(table.backbone)
+    assert table[table.group == "Small"].n_paired.max() > 0
+    assert "ResNet-50 mini" in set(table.model)
     assert len(parameter_table(study.choices)) == 3
 
     model = study.networks.inference_model("small", True)
@@ -176,7 +176,7 @@ def test_other_processes_make_the_same_study_and_kept_scores_know_the_file(own, 
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("x = 1", "adds nothing: it should call add_model or add_method"),
+        ("x = 1", "adds nothing: it should call add_model, add_method or add_comparison"),
         ("import nowhere", "line 1: ModuleNotFoundError: No module named 'nowhere'"),
         ("\nif True\n    pass", "line 2: SyntaxError"),
         (
