@@ -76,12 +76,6 @@ def form_labels(has_dcls: Iterable[bool]) -> dict[bool, str]:
     return {dcls: name for dcls, name in names.items() if dcls in drawn}
 
 
-def shared_legend(fig: Figure, ax: Axes, loc: str, **options) -> None:
-    """One legend for all axes of a figure, made of what one of them shows."""
-    handles, labels = ax.get_legend_handles_labels()
-    fig.legend(handles, labels, loc=loc, **options)
-
-
 def thick(share: float = 1.0) -> float:
     """A line's width in points, as a share of the style's."""
     return share * plt.rcParams["lines.linewidth"]
@@ -353,6 +347,7 @@ def lay_out(
     size: Size = None,
     fig: FigureBase | None = None,
     ax: Axes | None = None,
+    in_shape: bool = False,
     **options: object,
 ) -> Sheet:
     """A figure of its own with so many panels, or somebody's to draw in.
@@ -361,6 +356,7 @@ def lay_out(
     size    : (width, height) in inches; without a height (None) as high as it needs to be
     fig     : Figure or SubFigure in which the panels are made
     ax      : the Axes in which the one panel is drawn
+    in_shape : a size without a height keeps the default's shape, as images want it
     options : of `Figure.subplots`
 
     Raises ValueError where more than one of size, fig and ax is given, where `ax` is to hold
@@ -379,9 +375,10 @@ def lay_out(
             )
         return Sheet(ax.get_figure(), np.array([[ax]]), width_of(0, ax=ax), True, False)
     width = width_of(default[0], size, fig)
-    free = size is None or size[1] is None
+    needed = default[1] * (width / default[0] if in_shape else 1)
+    free = fig is None and (size is None or size[1] is None)
     if fig is None:
-        height = default[1] if free else size[1]
+        height = needed if free else size[1]
         if not (width > 0 and height > 0 and math.isfinite(width * height)):
             raise ValueError(f"size is (width, height) in inches, above 0, got {size}")
         fig = plt.figure(figsize=(width, height), layout="constrained")
@@ -389,7 +386,5 @@ def lay_out(
         raise ValueError(
             'fig has no layout, so that its labels would overlap: make it with layout="constrained"'
         )
-    else:
-        free = False
     axes = fig.subplots(rows, columns, squeeze=False, **options)
-    return Sheet(fig, axes, width, False, free, needed=default[1])
+    return Sheet(fig, axes, width, False, free, needed)
