@@ -9,7 +9,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.patches import Patch
 
-from .style import Size, lay_out
+from .style import Size, lay_out, width_of
 
 # Okabe and Ito's, and further ones that differ in lightness; then they are repeated.
 _COLOURS = (
@@ -49,13 +49,14 @@ def plot_concepts(
     words    : for each concept, such as its likeliest classes
     """
     count = len(pictures)
-    sheet = lay_out((1.9 * count + 2.6, 4.2), 2, count, size=size, fig=fig, in_shape=True)
+    wide = 1.9 * count + 2.6
+    cell = width_of(wide, size, fig) / wide * 1.9
+    sheet = lay_out((wide, 2 * cell + 0.4), 2, count, size=size, fig=fig)
     axes = sheet.axes
     for column, (picture, found) in enumerate(zip(pictures, maps, strict=True)):
         axes[0, column].imshow(picture)
         axes[1, column].imshow(concept_colours(picture, found))
-    for ax, label in zip(axes[:, 0], ("image", "concepts"), strict=True):
-        ax.set_ylabel(label, fontsize="small")
+    sheet.names_of_images(axes[:, 0], ["image", "concepts"], cell)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)

@@ -81,6 +81,18 @@ def plot_consistency_against_sensitivity(
     sheet = lay_out((2.9 * columns + 1.3, 2.8 * rows + 0.8), rows, columns, sharex=True,
                     sharey=True, size=size, fig=fig)  # fmt: skip
     axes = sheet.axes
+    handles = [
+        plt.Line2D([], [], marker=_mark(key), ls="", ms=large(0.83), mfc="white", mec="0.2",
+                   label=BACKBONES[key].label)
+        for key in BACKBONES if key in set(summary.backbone)
+    ]  # fmt: skip
+    colours = {False: PLAIN_COLOUR, True: DCLS_COLOUR}
+    for dcls, label in form_labels(summary.dcls).items():
+        colour = colours[dcls]
+        handles.append(
+            plt.Line2D([], [], marker="s", ls="", ms=large(0.83), color=colour, label=label)
+        )
+    sheet.legend(handles, beside=True)
     shown = summary[["consistency", "sensitivity"]].dropna()
     left = min(0.4, shown.consistency.min() - 0.05) if len(shown) else 0.4
     top = max(1.0, shown.sensitivity.max() + 0.05) if len(shown) else 1.0
@@ -98,24 +110,12 @@ def plot_consistency_against_sensitivity(
     for ax in axes.flat[len(methods) :]:
         ax.set_axis_off()
     sheet.below(
-        "consistency: mean SSIM of explanations where the answer stays right\n"
+        "consistency: mean SSIM of explanations where the answer stays right; "
         f"of {span(summary.n_pictures)} pictures a model has {span(summary.n_right)} right "
-        "before any change; pairs: that stay right + become wrong;\n"
+        "before any change; pairs: that stay right + become wrong; "
         f"{reading} reading; {_bars(summary, 'consistency')}"
     )
     sheet.left("sensitivity: 1 − mean SSIM where it becomes wrong")
-    handles = [
-        plt.Line2D([], [], marker=_mark(key), ls="", ms=large(0.83), mfc="white", mec="0.2",
-                   label=BACKBONES[key].label)
-        for key in BACKBONES if key in set(summary.backbone)
-    ]  # fmt: skip
-    colours = {False: PLAIN_COLOUR, True: DCLS_COLOUR}
-    for dcls, label in form_labels(summary.dcls).items():
-        colour = colours[dcls]
-        handles.append(
-            plt.Line2D([], [], marker="s", ls="", ms=large(0.83), color=colour, label=label)
-        )
-    sheet.legend(handles, beside=True)
     return sheet.shown
 
 
@@ -195,8 +195,8 @@ def plot_cose_by_change(
         sheet.names_along_y(ax, names, row, "small")
     colours = plt.get_cmap("tab10")(np.arange(len(methods)) % 10)
     says = {
-        "consistency": "consistency (mean SSIM where\nthe answer stays right)",
-        "sensitivity": "sensitivity (1 − mean SSIM\nwhere it becomes wrong)",
+        "consistency": "consistency (mean SSIM where the answer stays right)",
+        "sensitivity": "sensitivity (1 − mean SSIM where it becomes wrong)",
     }
     for ax, (score, label) in zip(sheet.axes.flat, says.items(), strict=True):
         for number, method in enumerate(methods):
@@ -211,8 +211,8 @@ def plot_cose_by_change(
         ax.set_xlabel(wrapped(label, sheet.panel, "small"), fontsize="small")
     sheet.only.set_ylim(len(order) - 0.5, -0.5)
     sheet.below(
-        "change of the picture or network (pairs that stay right + become wrong, of all models\n"
-        f"together; a range where methods lost some to constant maps); {reading} reading;\n"
+        "change of the picture or network (pairs that stay right + become wrong, of all models "
+        f"together; a range where methods lost some to constant maps); {reading} reading; "
         f"{_bars(parts, 'consistency')}"
     )
     sheet.legend()
@@ -226,7 +226,9 @@ def plot_followed(
 
     rows : as `lib.analyses.cose.followed` makes them, the unchanged picture first
     """
-    sheet = lay_out((0.95 * len(rows) + 0.7, 3.7), 3, len(rows), size=size, fig=fig, in_shape=True)
+    wide = 0.95 * len(rows) + 0.7
+    cell = max(width_of(wide, size, fig) - 0.7, 0.0) / len(rows)
+    sheet = lay_out((wide, 3 * cell + 0.85), 3, len(rows), size=size, fig=fig)
     axes = sheet.axes
     for column, row in enumerate(rows):
         found, back = overlay(row.picture, row.found), overlay(rows[0].picture, row.back)
@@ -241,8 +243,7 @@ def plot_followed(
             words = f"{words.rstrip()} ({corrected})\n"
         words += row.answer if column == 0 or row.answer != rows[0].answer else "same answer"
         axes[2, column].set_xlabel(wrapped(words, sheet.panel, "xx-small"), fontsize="xx-small")
-    for ax, name in zip(axes[:, 0], ("picture", "explanation", "brought back"), strict=True):
-        ax.set_ylabel(name, fontsize="small")
+    sheet.names_of_images(axes[:, 0], ["picture", "explanation", "brought back"], cell)
     draw_map_scale(sheet.figure, axes[1:], 0.8)
     sheet.above(title, "medium")
     return sheet.shown

@@ -67,15 +67,17 @@ def plot_faithfulness(
                 elinewidth=thick(0.57),
                 color=DCLS_COLOUR if dcls else PLAIN_COLOUR, label=BACKBONES[key].titled(dcls),
             )  # fmt: skip
+        ax.tick_params(axis="x", labelsize="x-small")
+        ax.grid(axis="x")
+    sheet.legend(beside=True)
+    for ax, measure in zip(axes.flat, measures, strict=False):
+        chosen = table[table.measure == measure]
         first = chosen.iloc[0]
         sheet.panel_title(ax, f"{measure}\n{first.definition}", "x-small")
         said = f"{first.unit}; n = {span(chosen.n)}\n{_ARROWS[first.faithful]}"
         ax.set_xlabel(wrapped(said, sheet.panel, "x-small"), fontsize="x-small")
-        ax.tick_params(axis="x", labelsize="x-small")
-        ax.grid(axis="x")
     for ax in axes.flat[len(measures) :]:
         ax.set_axis_off()
     sheet.only.set_ylim(len(methods) - 0.5, -0.5)
     sheet.below("n: images; bars: 95 % intervals; maps of the predicted class")
-    sheet.legend(beside=True)
     return sheet.shown

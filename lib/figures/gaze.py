@@ -21,6 +21,7 @@ from .style import (
     row_of,
     span,
     thick,
+    width_of,
     wrapped,
 )
 
@@ -147,7 +148,8 @@ def plot_scanpaths(
     people   : so many observers an image
     """
     count, sides = len(pictures), pictures.shape[1:3]
-    sheet = lay_out((2.4 * count, 2.8), 1, count, size=size, fig=fig, in_shape=True)
+    high = width_of(2.4 * count, size, fig) / count + 0.4
+    sheet = lay_out((2.4 * count, high), 1, count, size=size, fig=fig)
     mark = large() * min(1.0, sheet.panel / 2)  # a digit fits in
     images = zip(sheet.axes[0], pictures, points, owners, strict=True)
     for ax, picture, of_image, whose in images:

@@ -17,8 +17,12 @@ from .style import (
     Size,
     large,
     lay_out,
+    panels_across,
     plot_nothing,
+    row_of,
     thick,
+    width_of,
+    wrapped,
 )
 
 
@@ -64,8 +68,9 @@ def plot_heatmap_rows(
     """
     count, height = len(pictures), len(rows) + 1
     beside = 2.8 if height > 8 else 1.1  # labels lie there where there are many rows
-    sheet = lay_out((1.15 * count + beside, 1.18 * height + 0.4), height, count, size=size, fig=fig,
-                    in_shape=True)  # fmt: skip
+    wide = 1.15 * count + beside
+    cell = max(width_of(wide, size, fig) - beside, 0.0) / count
+    sheet = lay_out((wide, 1.03 * cell * height + 0.4), height, count, size=size, fig=fig)
     axes = sheet.axes
     for column, picture in enumerate(pictures):
         axes[0, column].imshow(picture)
@@ -78,10 +83,9 @@ def plot_heatmap_rows(
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
-    upright = {"rotation": 0, "ha": "right", "va": "center"} if height > 8 else {}
-    for ax, label in zip(axes[:, 0], ["picture", *rows], strict=True):
-        broken = label.replace("Threshold-", "Threshold-\n").replace(", ", ",\n")
-        ax.set_ylabel(broken, fontsize="small", **upright)
+    names = [name.replace("Threshold-", "Threshold-\n").replace(", ", ",\n")
+             for name in ["picture", *rows]]  # fmt: skip
+    sheet.names_of_images(axes[:, 0], names, 0.0 if height > 8 else cell)
     draw_map_scale(sheet.figure, axes[1:] if len(rows) else axes, min(0.6, 4 / height))
     sheet.above(title)
     return sheet.shown
@@ -117,8 +121,10 @@ def plot_kernels(
     if not kernels:
         return plot_nothing("no DCLS layer: this model has no DCLS form", size=size)
     count = max(len(k) for k in kernels.values())
-    sheet = lay_out((count * 0.62 + 1.6, len(kernels) * 0.72 + 0.6), len(kernels), count, size=size,
-                    fig=fig, in_shape=True)  # fmt: skip
+    wide = count * 0.62 + 1.6
+    cell = max(width_of(wide, size, fig) - 1.6, 0.0) / count
+    high = len(kernels) * max(1.16 * cell, row_of(0.4)) + 0.6
+    sheet = lay_out((wide, high), len(kernels), count, size=size, fig=fig)
     for line, (label, stack) in zip(sheet.axes, kernels.items(), strict=True):
         for ax in line:
             ax.set(xticks=[], yticks=[])
@@ -130,13 +136,15 @@ def plot_kernels(
             image.set_norm(SymLogNorm(reach / 50, vmin=-reach, vmax=reach))
         for ax in line[len(stack) :]:
             ax.set_visible(False)
+        label = wrapped(label, 0.3 * sheet.width, "x-small", name=True)
         line[0].set_ylabel(label, fontsize="x-small", rotation=0, ha="right", va="center")
     scale = plt.cm.ScalarMappable(SymLogNorm(0.02, vmin=-1, vmax=1), cmap=KERNEL_COLOURS)
     bar = sheet.figure.colorbar(
         scale, ax=sheet.axes, shrink=0.6, pad=0.01, ticks=[-1, -0.1, 0, 0.1, 1]
     )
     bar.ax.set_yticklabels(["−1", "−.1", "0", ".1", "1"], fontsize="x-small")
-    bar.set_label("weight ÷ the kernel's largest", fontsize="x-small")
+    said = wrapped("weight ÷ the kernel's largest", 0.6 * high, "x-small")
+    bar.set_label(said, fontsize="x-small")
     sheet.above(title)
     return sheet.shown
 
@@ -154,21 +162,26 @@ def plot_receptive_fields(
     its largest value 1; drawn logarithmically; count : pictures averaged over
     """
     names = list(dict.fromkeys(name for images in fields.values() for name in images))
-    sheet = lay_out((1.35 * len(fields) + 1.2, 1.45 * len(names) + 0.6), len(names), len(fields),
-                    size=size, fig=fig, in_shape=True)  # fmt: skip
+    columns = panels_across(len(fields), 1.35, len(fields), size, fig)
+    bands, wide = -(-len(fields) // columns), 1.35 * columns + 1.2
+    cell = max(width_of(wide, size, fig) - 1.2, 0.0) / columns
+    sheet = lay_out((wide, bands * (1.07 * cell * len(names) + 0.2) + 0.4), bands * len(names),
+                    columns, size=size, fig=fig)  # fmt: skip
     axes = sheet.axes
-    for column, (backbone, images) in enumerate(fields.items()):
-        for ax, name in zip(axes[:, column], names, strict=True):
-            ax.set(xticks=[], yticks=[])
-            if name not in images:  # a model without a DCLS form
-                ax.spines[:].set_visible(False)
-                continue
-            strength = np.log10(np.maximum(images[name], 1e-3))
-            image = ax.imshow(strength, vmin=-3, vmax=0, cmap="magma")
-        sheet.panel_title(axes[0, column], backbone.label, "small", name=True)
-    for ax, name in zip(axes[:, 0], names, strict=True):
-        ax.set_ylabel(name)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+    for number, (backbone, images) in enumerate(fields.items()):
+        band, column = divmod(number, columns)
+        of_model = axes[band * len(names) : (band + 1) * len(names), column]
+        for ax, name in zip(of_model, names, strict=True):
+            if name in images:  # a model without a DCLS form leaves its place empty
+                ax.spines[:].set_visible(True)
+                strength = np.log10(np.maximum(images[name], 1e-3))
+                image = ax.imshow(strength, vmin=-3, vmax=0, cmap="magma")
+        sheet.panel_title(of_model[0], backbone.label, "small", name=True)
+    sheet.names_of_images(axes[:, 0], names * bands, cell)
     bar = sheet.figure.colorbar(image, ax=axes, shrink=0.8, pad=0.01)
-    bar.set_label("log₁₀ of mean\n|gradient|, peak = 0")
+    bar.set_label("log₁₀ of mean\n|gradient|, peak = 0", fontsize="small")
     sheet.above(f"Effective receptive field of the central feature (mean over {count} pictures)")
     return sheet.shown

@@ -130,6 +130,20 @@ def plot_against_grad_cam(
         ax.set_axis_off()
     places = {method: len(methods) - 1 - number for number, method in enumerate(methods)}
     order = {key: number for number, key in enumerate(BACKBONES)}
+    handles = [
+        plt.Line2D([], [], marker=MARKS[order[key] % len(MARKS)], ls="", ms=large(0.67),
+                   mfc="white", mec="0.2", label=BACKBONES[key].label)
+        for key in order if key in set(apart.backbone)
+    ]  # fmt: skip
+    colours = {False: PLAIN_COLOUR, True: DCLS_COLOUR}
+    handles += [
+        *(
+            plt.Line2D([], [], color=colours[dcls], marker="s", ls="", ms=large(0.67), label=label)
+            for dcls, label in form_labels(apart.dcls).items()
+        ),
+        plt.Line2D([], [], color="#d62728", lw=thick(1.4), label="all models,\n95 % interval"),
+    ]
+    sheet.legend(handles, beside=True)
     for ax, (measure, label) in zip(axes, _DRAWN.items(), strict=False):
         ax.axvline(0, color="0.3", lw=thick(0.57))
         for row in apart[apart.measure == measure].itertuples():
@@ -151,19 +165,5 @@ def plot_against_grad_cam(
         ax.set_xlabel(wrapped(f"less Grad-CAM's{side}", sheet.panel, "small"), fontsize="small")
         ax.grid(axis="x")
     axes[0].set_ylim(-0.6, len(methods) - 0.4)
-    handles = [
-        plt.Line2D([], [], marker=MARKS[order[key] % len(MARKS)], ls="", ms=large(0.67),
-                   mfc="white", mec="0.2", label=BACKBONES[key].label)
-        for key in order if key in set(apart.backbone)
-    ]  # fmt: skip
-    colours = {False: PLAIN_COLOUR, True: DCLS_COLOUR}
-    handles += [
-        *(
-            plt.Line2D([], [], color=colours[dcls], marker="s", ls="", ms=large(0.67), label=label)
-            for dcls, label in form_labels(apart.dcls).items()
-        ),
-        plt.Line2D([], [], color="#d62728", lw=thick(1.4), label="all models,\n95 % interval"),
-    ]
-    sheet.legend(handles, beside=True)
     sheet.below(f"n = {span(together.n)} pictures on {int(together.models.max())} models")
     return sheet.shown

@@ -12,7 +12,6 @@ from ..study.outputs import provenance, staged, write_provenance, write_result
 from ..study.study import Study
 from .captions import CAPTIONS
 
-
 # What would tell the time, of each kind of file: without it a run gives the same bytes again.
 _TIMELESS = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
