@@ -12,7 +12,9 @@ from matplotlib.figure import Figure, FigureBase
 
 from ..maps.methods import METHODS
 from ..networks.backbones import BACKBONES
+from ..study.comparisons import Comparison
 from ..study.rules import RULES
+from .scores import panel_name, row_names
 from .style import (
     DCLS_COLOUR,
     MARKS,
@@ -67,41 +69,44 @@ def _n(values: pd.Series) -> str:
 def plot_paired_differences(
     paired: pd.DataFrame,
     differences: pd.DataFrame,
+    comparison: Comparison,
     *,
     size: Size = None,
     fig: FigureBase | None = None,
 ) -> Figure:
-    """A row per backbone, a panel per method: how the score changes by DCLS.
+    """A row per pair, a panel per method: how the score changes from the first model to the later.
 
-    paired      : `paired_differences` of one protocol; `backbone, method, protocol, difference,
-                  low, high, n_paired, p_holm, decision, ceiling`
-    differences : `per_image_differences` of the same; `backbone, method, difference`
+    paired      : `paired_differences` of one protocol; `panel, group, form, backbone, protocol,
+                  difference, low, high, n_paired, p_holm, decision, ceiling`
+    differences : `per_image_differences` of the same; `panel, group, form, difference`
+    Raises ValueError where there is no pair.
     """
     if paired.empty:
-        return plot_nothing("none of these models has a DCLS form: there is no pair to compare",
-                            size=size)  # fmt: skip
-    methods, order = methods_of(paired), _present(paired.backbone)
-    stacked = width_of(9, size, fig) / len(methods) < 2.5  # then one panel below the other
-    rows, columns = (len(methods), 1) if stacked else (1, len(methods))
+        raise ValueError(f"{comparison.label}: there is no pair to compare")
+    panels = [key for key in METHODS if key in set(paired.panel)] or [""]
+    named = (
+        [*paired.group] if comparison.shared and paired.form.nunique() == 1 else row_names(paired)
+    )
+    paired, order = paired.assign(row=named), list(dict.fromkeys(named))
+    stacked = width_of(9, size, fig) / len(panels) < 2.5  # then one panel below the other
+    rows, columns = (len(panels), 1) if stacked else (1, len(panels))
     high = row_of(0.34) * len(order) + 0.5
     sheet = lay_out((3.7 * columns + 0.6, high * rows + 1.0), rows, columns, sharey=True,
                     sharex=True, size=size, fig=fig)  # fmt: skip
     for ax in sheet.axes[:, 0]:
-        sheet.names_along_y(ax, [BACKBONES[key].label for key in order], row_of(0.34))
-    for ax, method in zip(sheet.axes.flat, methods, strict=True):
-        for place, key in enumerate(order):
-            row = paired[(paired.method == method) & (paired.backbone == key)].iloc[0]
-            images = differences[(differences.method == method) & (differences.backbone == key)]
+        sheet.names_along_y(ax, order, row_of(0.34))
+    of = {key: rows.difference for key, rows in differences.groupby(["panel", "group", "form"])}
+    for ax, panel in zip(sheet.axes.flat, panels, strict=True):
+        of_panel = paired[paired.panel == panel]
+        for row in of_panel.itertuples():
             if not row.n_paired:
                 continue
-            ends = images.difference.quantile([0.25, 0.75])
+            place = order.index(row.row)
+            ends = of[panel, row.group, row.form].quantile([0.25, 0.75])
             ax.plot(ends, [place, place], color="0.7", lw=thick(0.7), zorder=1)
             sure = row.p_holm < RULES.alpha
-            colour = (
-                "0.6"
-                if "little" in row.decision or row.decision == "equivalent"
-                else (BACKBONES[key].colour)
-            )
+            small = "little" in row.decision or row.decision == "equivalent"
+            colour = "0.6" if small else BACKBONES[row.backbone].colour
             ax.errorbar(
                 row.difference, place,
                 xerr=[[row.difference - row.low], [row.high - row.difference]],
@@ -110,14 +115,15 @@ def plot_paired_differences(
                 markeredgewidth=thick(0.57), zorder=2,
             )  # fmt: skip
         ax.axvline(0, color="0.3", lw=thick(0.57), ls="--", zorder=0)
-        of_method = paired[paired.method == method]
-        sheet.panel_title(ax, f"{METHODS[method].label}\n{_n(of_method.n_paired)} pictures, "
-                              f"{of_method.protocol.iloc[0]} protocol")  # fmt: skip
+        sheet.panel_title(ax, f"{panel_name(panel)}\n{_n(of_panel.n_paired)} images, "
+                              f"{of_panel.protocol.iloc[0]} protocol")  # fmt: skip
         ax.grid(axis="x")
     sheet.only.set_ylim(len(order) - 0.5, -0.5)
+    first = paired["first"].unique() if "first" in paired else ()
+    change = f"{comparison.change} ({first[0]})" if len(first) == 1 else comparison.change
     sheet.below(
-        f"DCLS minus baseline: change of the score ({score_unit(paired)})\nthick: 95 % interval of "
-        "the mean; thin: middle half of pictures; filled: p < 0.05 (by Holm); grey: too little to "
+        f"{change}: change of the score ({score_unit(paired)})\nthick: 95 % interval of "
+        "the mean; thin: middle half of images; filled: p < 0.05 (by Holm); grey: too little to "
         "matter"
     )
     return sheet.shown

@@ -21,6 +21,7 @@ from ..base.fingerprint import sha256_of
 from ..maps.methods import METHODS
 from ..networks.backbones import BACKBONES
 from ..networks.sources import WEIGHTS
+from .comparisons import COMPARISONS
 from .own_files import Tree
 
 loaded: dict[Path, str] = {}
@@ -138,7 +139,7 @@ def _run(path: Path, digest: str) -> None:
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ExtensionError(f"{path} is no Python file: its name must end in .py")
-    before = len(BACKBONES) + len(METHODS)
+    before = _count_rows()
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # hashing its functions looks their source up there
     _loading.append((path, digest))
@@ -151,13 +152,19 @@ def _run(path: Path, digest: str) -> None:
         raise ExtensionError(f"{path}, line {at}: {type(error).__name__}: {error}") from error
     finally:
         _loading.pop()
-    if len(BACKBONES) + len(METHODS) == before:
-        raise ExtensionError(f"{path} adds nothing: it should call add_model or add_method")
+    if _count_rows() == before:
+        raise ExtensionError(
+            f"{path} adds nothing: it should call add_model, add_method or add_comparison"
+        )
+
+
+def _count_rows() -> int:
+    return sum(map(len, (BACKBONES, METHODS, COMPARISONS)))
 
 
 @contextmanager
 def _taken_back_on_failure():
-    before = [(table, list(table)) for table in (BACKBONES, METHODS, WEIGHTS)]
+    before = [(table, list(table)) for table in (BACKBONES, METHODS, COMPARISONS, WEIGHTS)]
     try:
         yield
     except BaseException:
@@ -182,7 +189,7 @@ def being_read() -> tuple[Path, str]:
     """The file of own rows that is running now, and its hash. Raises ExtensionError for none."""
     if not _loading:
         raise ExtensionError(
-            "add_model and add_method are called by the file that --extend names, or "
-            "Study.from_profile(extend=…)"
+            "add_model, add_method and add_comparison are called by the file that --extend "
+            "names, or Study.from_profile(extend=…)"
         )
     return _loading[-1]
