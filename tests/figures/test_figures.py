@@ -185,7 +185,7 @@ def test_kernel_and_receptive_field_figures_are_drawn():
     rows = list(BACKBONES.values())[:2]
     both = {"without DCLS": field, "with DCLS": np.zeros((32, 32))}
     fig = plot_receptive_fields(dict.fromkeys(rows, both), 4)
-    assert "mean over 4 pictures" in fig.get_suptitle()
+    assert "mean over 4 pictures" in " ".join(fig.get_suptitle().split())
 
 
 def test_saved_figure_carries_caveat_and_provenance(tmp_path, monkeypatch, summary):
@@ -195,7 +195,7 @@ def test_saved_figure_carries_caveat_and_provenance(tmp_path, monkeypatch, summa
     path = save_figure(fig, "figure_x", study)
     assert any("No evidence about DCLS" in t.get_text() for t in fig.texts)
     assert {p.name for p in path.parent.iterdir()} == {
-        f"figure_x.{s}" for s in ("png", "pdf", "json", "txt")
+        f"figure_x.{s}" for s in ("png", "pdf", "svg", "json", "txt")
     }
     assert "No evidence about DCLS" in path.with_suffix(".txt").read_text()
     with Image.open(path) as image:
