@@ -164,7 +164,7 @@ class Sheet:
 
     @property
     def shown(self) -> Figure:
-        """What a function of figures returns. Warns where its height cannot hold what is written."""
+        """What a function of figures returns. Warns where it is too low for what is written."""
         high = self.figure.bbox.height / self.figure.get_dpi()
         if not self.inside and high < _TIGHTEST * self.needed:
             warnings.warn(
@@ -188,10 +188,12 @@ class Sheet:
         if self.free and inches > 0:
             self.figure.set_figheight(self.figure.get_figheight() + inches)
 
-    def panel_title(self, ax: Axes, text: str, size: str | float | None = None) -> None:
+    def panel_title(
+        self, ax: Axes, text: str, size: str | float | None = None, name: bool = False
+    ) -> None:
         """The title of one panel; its height is part of the layout."""
         size = size or plt.rcParams["axes.titlesize"]
-        broken = wrapped(text, self.panel, size)
+        broken = wrapped(text, self.panel, size, name)
         ax.set_title(broken, fontsize=size)
         if ax in self.axes[:, 0]:
             self.grow((broken.count("\n") - text.count("\n")) * _line(size))
@@ -269,10 +271,8 @@ class Sheet:
         made.get_title().set_multialignment("center")
         if columns > 1 or "upper" in side:
             deepest = max(name.count("\n") + 1 for name in names)
-            lines = deepest * math.ceil(len(names) / columns) + bool(title) * (
-                1 + title.count("\n")
-            )
-            self.grow((lines - 2) * _line(size))
+            lines = deepest * math.ceil(len(names) / columns)
+            self.grow((lines + len(title.splitlines()) - 2) * _line(size))
 
     def names_along_x(
         self, ax: Axes, names: Sequence[str], size: str = "medium", upright: bool = False
@@ -335,6 +335,14 @@ def width_of(
     if fig is not None:
         return fig.bbox.width / fig.get_dpi()
     return default if size is None else size[0]
+
+
+def panels_across(
+    count: int, wide: float, most: int, size: Size = None, fig: FigureBase | None = None
+) -> int:
+    """How many of so many panels, about so wide in inches, lie side by side."""
+    room = width_of(wide * most + 0.8, size, fig) - 0.5
+    return max(1, min(most, count, round(room / (0.75 * wide))))
 
 
 def lay_out(

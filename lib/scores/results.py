@@ -461,12 +461,19 @@ def arrange(choices: Choices, summary: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def size_correlation(arranged: pd.DataFrame) -> float:
-    """Rank correlation of size and score over each group's first model, one protocol and panel of
-    what `arrange` makes; fairer pairs of another model and untrained ones do not count. NaN where
-    the scores are all equal."""
-    base = arranged[arranged.place == 0]
-    base = base[[not BACKBONES[k].pair_of and not BACKBONES[k].untrained for k in base.backbone]]
-    if base.score.nunique() < 2:
+def one_of_each(arranged: pd.DataFrame) -> pd.DataFrame:
+    """The rows that stand for a model each, of one protocol and panel of what `arrange` makes: the
+    first of each group whose forms are shared, else all; no fairer pair of another model, no
+    untrained one, and no checkpoint."""
+    rows = [BACKBONES[key] for key in arranged.backbone]
+    plain = np.array([not (b.pair_of or b.untrained or b.series) for b in rows], bool)
+    chosen = arranged[plain & ((arranged.place == 0) | ~arranged.shared)]
+    return chosen.drop_duplicates(["variant", "method"])
+
+
+def size_correlation(models: pd.DataFrame) -> float:
+    """Rank correlation of size and score over models, rows of `one_of_each`; NaN where their
+    scores are all equal."""
+    if models.score.nunique() < 2:
         return float("nan")
-    return float(base.parameters_millions.corr(base.score, method="spearman"))
+    return float(models.parameters_millions.corr(models.score, method="spearman"))
