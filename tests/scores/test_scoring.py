@@ -25,7 +25,7 @@ from stand_ins import (
 
 from lib.base.paths import DEMO, PUBLISHED_SCORES
 from lib.maps.methods import METHODS
-from lib.networks.backbones import BACKBONES
+from lib.networks.backbones import BACKBONES, THE_EIGHT
 from lib.networks.batch_size import BatchSize
 from lib.networks.models import StudyModel
 from lib.people.clickme import ClickMe

@@ -32,7 +32,7 @@ def test_the_papers_comparison_is_the_first_row_and_what_its_models_ask_for():
 
 
 def test_models_without_any_pair_stand_side_by_side():
-    choices = Study.from_profile("paper", ["vgg16", "vgg16_pooled"]).choices
+    choices = Study.from_profile("paper", ["vgg16", "vgg16_pooled", "untrained:resnet18"]).choices
     assert choices.comparison.key == "none"
     assert not pairs_of(choices)
     assert not choices.of_paper

@@ -127,7 +127,7 @@ def test_own_models_and_methods_are_scored_like_the_studys_own(own):
     assert len(scores) == 5 * 5 * 5 * len(study.choices.protocols)
     table = results_table(study, scores, NO_CONTROLS, CEILINGS)
     lone = table[table.group == "lone"]
-    assert lone.score_dcls.isna().all()
+    assert set(lone.place) == {0}
     assert lone.difference.isna().all()
     assert table[table.group == "Small"].n_paired.max() > 0
     assert "ResNet-50 mini" in set(table.model)
