@@ -11,7 +11,7 @@ from pathlib import Path
 # somebody's images with a tqdm.py among them.
 if (
     sys.argv[:1] == ["-m"]
-    and any(a == "-m" and b.startswith("lib.") for a, b in pairwise(sys.orig_argv))
+    and any(a == "-m" and b.startswith(("lib.", "dcls_alignment.")) for a, b in pairwise(sys.orig_argv))
     and not sys.flags.safe_path
     and Path(sys.path[0]) != Path(__file__).parents[1]
 ):

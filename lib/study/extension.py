@@ -18,6 +18,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from ..base.fingerprint import sha256_of
+from ..base.paths import NAME, PACKAGE
 from ..maps.methods import METHODS
 from ..networks.backbones import BACKBONES
 from ..networks.sources import WEIGHTS
@@ -101,7 +102,7 @@ def _imported(file: Path, tree: Tree) -> list[Path]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.add(node.module.split(".")[0])
     files: list[Path] = []
-    for name in sorted(names - {"lib"}):
+    for name in sorted(names - {PACKAGE, NAME}):
         try:
             spec = importlib.util.find_spec(name)
         except (ImportError, ValueError):
@@ -148,7 +149,11 @@ def _run(path: Path, digest: str) -> None:
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__)
                  if f.filename == str(path)]  # fmt: skip
         at = lines[-1] if lines else getattr(error, "lineno", "?")
-        raise ExtensionError(f"{path}, line {at}: {type(error).__name__}: {error}") from error
+        said = f"{type(error).__name__}: {error}"
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == "lib":
+            said += f". The package is installed here, and named {NAME}: write `from {NAME}.extension"
+            said += " import …`, which a checkout understands, too"
+        raise ExtensionError(f"{path}, line {at}: {said}") from error
     finally:
         _loading.pop()
     if len(BACKBONES) + len(METHODS) == before:

@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..base.fingerprint import sha256_of, size_of
-from ..base.paths import DATA, OUTPUT, PHOTOGRAPHS, shown
+from ..base.paths import (
+    DATA,
+    HOME_VARIABLE,
+    IS_CHECKOUT,
+    ONLY_IN_A_CHECKOUT,
+    OUTPUT,
+    PHOTOGRAPHS,
+    shown,
+)
 from ..networks.backbones import BACKBONES, Backbone, variant_name
 from ..networks.known_files import KnownFiles
 from ..networks.sources import (
@@ -52,7 +60,10 @@ def chosen_folder(name: str, folder: str) -> str:
     except OSError as error:  # of a name that is too long
         raise ValueError(f"{name}: {error.strerror}: {str(path)[:100]} …") from None
     if name == "pictures" and OUTPUT.is_relative_to(path):
-        raise ValueError(f"{path} holds this project's results; keep pictures in their own folder")
+        elsewhere = "" if IS_CHECKOUT else f", or results elsewhere, in a folder {HOME_VARIABLE}"
+        raise ValueError(
+            f"{path} holds this project's results; keep pictures in their own folder{elsewhere}"
+        )
     return str(path)
 
 
@@ -252,6 +263,12 @@ class Inputs:
             and any(map(self.has_weights, self.choices.backbones))
         ):
             return
+        if not IS_CHECKOUT and self.choices.profile.mini:
+            raise MissingInputs(
+                f"the files of the {self.choices.profile.key} profile are {ONLY_IN_A_CHECKOUT}. The "
+                "profile gaze is here, and needs no download; the profile paper takes any model "
+                "with images of yours (`pictures`)"
+            )
         sources = {self.data / source.place: source for source in self.sources()}
         listed = "\n".join(_line(path, sources.get(path)) for path in missing)
         raise MissingInputs(

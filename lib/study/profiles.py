@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..base.paths import DATA, DEMO
+from ..base.paths import DATA, DEMO, GAZE
 from ..base.tables import Table
 from ..maps.methods import ONE_PASS_METHODS, PUBLISHED_METHODS
 from ..networks.backbones import BACKBONES, THE_EIGHT, Backbone
@@ -14,7 +14,6 @@ from ..people.protocols import DEFAULT_PROTOCOLS
 
 _OF_GAZE = "00"  # the notebook of a question that the study of DCLS does not ask
 TARGETS = ("true", "predicted")  # whose evidence a map shows: the label's, as published, or …
-GAZE = DATA / "gaze"
 CLASS_NAMES = DEMO / "classes.txt"
 DEMO_RECIPE = "the demo's"
 
