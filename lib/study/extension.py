@@ -151,8 +151,10 @@ def _run(path: Path, digest: str) -> None:
         at = lines[-1] if lines else getattr(error, "lineno", "?")
         said = f"{type(error).__name__}: {error}"
         if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == "lib":
-            said += f". The package is installed here, and named {NAME}: write `from {NAME}.extension"
-            said += " import …`, which a checkout understands, too"
+            said += (
+                f". The package is installed here, and named {NAME}: write `from {NAME}.extension "
+                "import …`, which a checkout understands, too"
+            )
         raise ExtensionError(f"{path}, line {at}: {said}") from error
     finally:
         _loading.pop()

@@ -265,9 +265,9 @@ class Inputs:
             return
         if not IS_CHECKOUT and self.choices.profile.mini:
             raise MissingInputs(
-                f"the files of the {self.choices.profile.key} profile are {ONLY_IN_A_CHECKOUT}. The "
-                "profile gaze is here, and needs no download; the profile paper takes any model "
-                "with images of yours (`pictures`)"
+                f"the files of the {self.choices.profile.key} profile are {ONLY_IN_A_CHECKOUT}. "
+                "The profile gaze is here, and needs no download; the profile paper takes any "
+                "model with images of yours (`pictures`)"
             )
         sources = {self.data / source.place: source for source in self.sources()}
         listed = "\n".join(_line(path, sources.get(path)) for path in missing)
