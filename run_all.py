@@ -15,6 +15,7 @@ import re
 import shlex
 import shutil
 import sys
+import warnings
 from pathlib import Path
 from typing import NoReturn
 
@@ -44,9 +45,10 @@ try:
     from lib.runner import signals
     from lib.runner.faults import FAULTS, RunError, disk_advice
     from lib.study.choices import NAMES
+    from lib.study.comparisons import COMPARISONS
     from lib.study.profiles import PROFILES, TARGETS
     from lib.study.rules import RULES
-    from lib.study.study import Study
+    from lib.study.study import NamedModels, Study
 except ImportError as error:
     print(f"run_all.py: {_lacking(error)}", file=sys.stderr)
     sys.exit(4)  # "not ready"
@@ -68,6 +70,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _names(text: str) -> list[str]:
+    if "@" in text and Path(text.partition("@")[2]).exists():
+        return [text]  # a path may hold commas
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise argparse.ArgumentTypeError(f"{text!r} names nothing; leave the option out for all")
@@ -150,8 +154,9 @@ def build_parser() -> argparse.ArgumentParser:
            help="difference of scores below which it does not matter (default: "
            f"{RULES.smallest_effect:g})")  # fmt: skip
     judged("--compare", nargs="+", action="extend", type=_names, default=[], metavar="MODEL",
-           help="compare every two of these, on the same pictures: convnext_tiny "
-           "convnext_tiny_dcls, or resnet50:grad_cam (default: all)")  # fmt: skip
+           help=f"what is compared: {', '.join(COMPARISONS)} (default: what the models ask "
+           "for); or models, of which every two are: convnext_tiny convnext_tiny_dcls "
+           "resnet50:grad_cam")  # fmt: skip
     how = parser.add_argument_group("how").add_argument
     how("--device", default="auto", help="auto, cpu, cuda, cuda:<number>, mps (default: auto)")
     how("--batch-size", type=_batch_size, default=0, metavar="N",
@@ -207,12 +212,23 @@ def _print_lists(steps) -> None:
         print(f"  {step.name}\n    reads  {', '.join(step.reads) or 'nothing'}")
         print("\n".join(f"    writes {path}" for path in step.writes))
     for title, table in (("models", BACKBONES), ("methods", METHODS), ("protocols", PROTOCOLS),
-                         ("profile", PROFILES)):  # fmt: skip
+                         ("compare", COMPARISONS), ("profile", PROFILES)):  # fmt: skip
         print(f"\n{title} (--{title})")
         for row in table.values():
             print(f"  {row.key:<20} {row.label}")
             if note := getattr(row, "note", ""):
                 print(f"    {note}")
+
+
+def _study(values: dict) -> Study:
+    """The study of these options; what names of models stand for is said."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", NamedModels)
+        study = Study.from_profile(**values)
+    for warning in told:
+        if issubclass(warning.category, NamedModels):
+            print(printable(f"{warning.message}"), flush=True)
+    return study
 
 
 def _here() -> str:
@@ -265,11 +281,13 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         return 0
     values = {name: _given(getattr(options, name)) for name in NAMES}
     try:
-        study = Study.from_profile(**values)
+        study = _study(values)
         # Kernels run in the notebooks' folder: from there a relative path leads elsewhere.
         values |= {
             name: getattr(study.choices, name) for name in ("data_dir", "pictures", "extend")
         }
+        if any(backbone.named for backbone in study.choices.backbones):
+            values["models"] = study.choices.options()["models"]
     except ValueError as error:
         raise RunError("wrong option", str(error)) from None
     if options.only and options.first:
@@ -280,7 +298,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         raise RunError("wrong option", "--offline and --download exclude each other")
     if options.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"  # for the notebooks' kernels
-    takes = study.choices.profile.takes
+    takes = study.choices.takes
     chosen = steps.select_steps(known, _flat(options.only), options.first or "", takes)
     steps.check_parameters(chosen, values)
     command = shlex.join(["python", "run_all.py", *arguments])
@@ -370,14 +388,13 @@ def _download(study: Study, progress, tolerant: bool, unverified: bool) -> None:
     from lib.networks.download import fetch
     from lib.networks.requesting import DownloadError
 
-    sources = [s for s in study.inputs.sources() if not (study.inputs.data / s.place).is_file()]
+    place = study.inputs.downloads
+    sources = [s for s in study.inputs.sources() if not (place / s.place).is_file()]
     needed = sum(source.about_bytes for source in sources)
-    if shutil.disk_usage(existing(study.inputs.data)).free < needed:
-        raise RunError(
-            "disk full", f"{needed / 1e9:.1f} GB are needed; {disk_advice([study.inputs.data])}"
-        )
+    if shutil.disk_usage(existing(place)).free < needed:
+        raise RunError("disk full", f"{needed / 1e9:.1f} GB are needed; {disk_advice([place])}")
     try:
-        fetch(sources, study.inputs.data, progress.say, unverified)
+        fetch(sources, place, progress.say, unverified)
     except DownloadError as error:
         if tolerant:
             progress.say(f"{error}\n")
@@ -387,8 +404,8 @@ def _download(study: Study, progress, tolerant: bool, unverified: bool) -> None:
         raise RunError("changed files", str(error)) from None
     except OSError as error:
         fault = "disk full" if is_disk_full(error) else "not ready"
-        raise RunError(fault, f"{shown(study.inputs.data)} cannot be written: {error}") from None
-    progress.say(f"all {len(study.inputs.sources())} files are in {shown(study.inputs.data)}\n")
+        raise RunError(fault, f"{shown(place)} cannot be written: {error}") from None
+    progress.say(f"all {len(study.inputs.sources())} files are in {shown(place)}\n")
 
 
 def prepared(options, study, known, chosen, values, command, progress):

@@ -30,6 +30,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "scores.spearman": ["spearman_per_image"],
     "scores.study_scores": ["score_study"],
     "study.explaining": ["explain"],
-    "study.own_rows": ["add_method", "add_model"],
+    "study.own_rows": ["add_comparison", "add_method", "add_model"],
     "study.study": ["Study"],
 })  # fmt: skip

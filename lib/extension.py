@@ -1,9 +1,9 @@
-"""Door for files of own rows: `from lib.extension import add_method, add_model`."""
+"""Door for files of own rows: `from lib.extension import add_model`."""
 
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__package__, submod_attrs={
-    "study.own_rows": ["add_method", "add_model"],
+    "study.own_rows": ["add_comparison", "add_method", "add_model"],
     "base.geometry": ["Preprocessing"],
     "networks.backbones": ["DclsRecipe"],
     "study.extension": ["ExtensionError", "load_extension"],

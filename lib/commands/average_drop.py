@@ -82,8 +82,8 @@ def _run(options: argparse.Namespace) -> None:
     paths = listed_pictures(options.images, options.list, options.limit)
     if options.out is not None:
         refuse_as_output(options.out, [options.list] if options.list else [])
-    weights = [study.inputs.weights_path(b.key, dcls) for b, dcls in variants]
-    if missing := [path for path in weights if not path.is_file()]:
+    files = [study.inputs.weights_path(b.key, d) for b, d in variants if not b.untrained]
+    if missing := [path for path in files if not path.is_file()]:
         raise MissingWeights("no weights at " + ", ".join(map(shown, missing)))
     for backbone, dcls in variants:  # before hours of the others
         study.networks.attentions(backbone.key, dcls)

@@ -184,8 +184,10 @@ def _run(options: argparse.Namespace, study: Study) -> int:
     study = study.changed(profile=profile)
     read = [options.list] if options.list else []
     refuse_as_output(out, [*read, *(picture.path for picture in folder.pictures)])
-    weights = [study.inputs.weights_path(b.key, dcls) for b, dcls in study.choices.variants]
-    if missing := [path for path in weights if not path.is_file()]:
+    files = [
+        study.inputs.weights_path(b.key, d) for b, d in study.choices.variants if not b.untrained
+    ]
+    if missing := [path for path in files if not path.is_file()]:
         raise MissingWeights("no weights at " + ", ".join(map(shown, missing)))
     for backbone, dcls in study.choices.variants:
         study.networks.remarks_on(backbone.key, dcls)
@@ -278,7 +280,7 @@ def _facts(
         "networks": {
             variant_name(b.key, dcls): {
                 "weights": str(study.inputs.weights_path(b.key, dcls)),
-                "sha256": sha256_of(study.inputs.weights_path(b.key, dcls)),
+                "sha256": study.inputs.weights_sha256(b.key, dcls),
                 "checkpoints": {path.name: sha256_of(path) for path in files},
             }
             for (b, dcls), files in earlier.items()

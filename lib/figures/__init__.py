@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "analyses": ["plot_alignment_against_faithfulness", "plot_compared", "plot_floor_sweep",
         "plot_measures", "plot_method_ranking", "plot_paired_differences", "plot_randomisation",
         "plot_two_by_two"],
-    "captions": ["CAPTIONS"],
+    "captions": ["CAPTIONS", "caption_of"],
     "concepts": ["plot_concepts"],
     "cose": ["plot_consistency_against_sensitivity", "plot_cose_by_change", "plot_followed"],
     "faithfulness": ["plot_faithfulness"],
@@ -19,7 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "lcam": ["plot_against_grad_cam", "plot_looks", "plot_losses"],
     "map_grids": ["plot_map_grids"],
     "saving": ["save_figure"],
-    "scores": ["plot_dcls_against_baseline", "plot_protocols", "plot_rho_distributions",
+    "scores": ["plot_along", "plot_pairs", "plot_protocols", "plot_rho_distributions",
         "plot_score_bars", "plot_size_against_score"],
     "style": ["plot_nothing", "use_study_style"],
 })  # fmt: skip

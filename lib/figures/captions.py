@@ -1,22 +1,30 @@
 """What each figure shows, in words: printed beside it, and its text for who cannot see it.
 
-The order is that of the report.
+The order is that of the report. What stands in double brackets is said only of a study that has
+pairs with and without DCLS; braces take words from the study's comparison.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from ..base.tables import Table
+from ..study.choices import Choices
+from ..study.comparisons import forms_of
 
 
 @dataclass(frozen=True)
 class Caption:
-    """A row: `key` is the figure's file name without suffix."""
+    """A row: `key` is the figure's file name without suffix.
+
+    number : of the paper's figure that it is, said where the paper's models ran
+    """
 
     key: str
     title: str
     text: str
+    number: str = ""
 
 
 _MAPS = (
@@ -70,48 +78,55 @@ CAPTIONS: Table[Caption] = Table(
             f"study's first reading. {_MAPS}",
         ),
         Caption(
-            "figure_1_clickme", "Figure 1. Human maps and a backbone's maps",
-            "Pictures, human maps, and the maps of one backbone with and without DCLS (ConvNeXt-B "
-            "where it is chosen, else the first), for the class above: the picture's own or, where "
-            "predicted classes are asked for, that of the model without DCLS, while its pair's map "
-            f"is of its own prediction. {_MAPS}",
+            "maps_beside_people", "Human maps and a model's maps",
+"Images, human maps, and the maps of the models of one {rows}: of ConvNeXt-B where it is "
+            "chosen, else of the first. For the class above: the image's own or, where predicted "
+            "classes are asked for, what the first of these models predicts, while each other "
+            f"map is of its model's own prediction. {_MAPS}", "Figure 1",
         ),
         Caption(
-            "figure_2_dcls_against_baseline", "Figure 2. Scores with DCLS against without",
-            "A point per backbone; above the dashed line the model with DCLS agrees more with "
-            f"people. {_SCORE} {_BARS}",
+            "pairs", "Scores of pairs: {second} against {first}",
+            "A point per {rows}; above the dashed line the one {second} agrees more with people. "
+            f"{_SCORE} {_BARS}", "Figure 2",
         ),
         Caption(
-            "figure_3_scores", "Figure 3. Scores without and with DCLS",
+            "scores", "Scores: {label}",
             f"One panel per method. {_SCORE} {_BARS} Lines: control maps that no network made, "
             "scored in the same way: the centred Gaussian, the mean human map of the other "
             "pictures, another picture's human map, random maps. A hollow bar does not surely lie "
             "above the strongest of them: such a model may do no more than look at the centre. "
             "Where the axis says 0.658, the ceiling is ClickMe's, published as a number; if it is "
             "the correlation of two halves of the players, a perfect model reaches 1.35.",
+            "Figure 3",
         ),
         Caption(
-            "figure_4_size", "Figure 4. Size and score",
-            "Learnable parameters and score of the models without DCLS. "
-            f"{_SCORE} {_BARS}",
+            "along", "Scores along the comparison's axis",
+            "Score against {axis}, a line per {rows}; a panel per method. Where few points are "
+            "compared, a line between them is no trend by itself: the table of differences tells "
+            f"what is sure. Lines across: control maps that no network made. {_SCORE} {_BARS}",
         ),
         Caption(
-            "figure_5_resnet", "Figure 5. Every method on one backbone",
-            "Every chosen method on ResNet-50 without DCLS (on the first backbone where that is "
+            "size", "Size and score",
+            "Learnable parameters and score of the first model of each {rows}. "
+            f"{_SCORE} {_BARS}", "Figure 4",
+        ),
+        Caption(
+            "maps_by_method", "Every method on one model",
+            "Every chosen method on ResNet-50[[ without DCLS]] (on the first model where that is "
             "not chosen): for the true class, or for the "
-            f"predicted one on photographs without a label. {_MAPS}",
+            f"predicted one on photographs without a label. {_MAPS}", "Figure 5",
         ),
         Caption(
-            "figure_6_metaformers", "Figure 6. The MetaFormers' maps",
-            "Every chosen method on CAFormer and ConvFormer without DCLS (on the first backbone "
-            "where neither is chosen), whose plain Grad-CAM maps "
-            f"the paper calls random. {_MAPS}",
+            "maps_of_two", "Maps of CAFormer and ConvFormer, or of others",
+            "Every chosen method on CAFormer and ConvFormer without DCLS, whose plain Grad-CAM "
+            "maps the paper calls random; where neither is chosen, on the first model. "
+            f"{_MAPS}", "Figure 6",
         ),
         Caption(
-            "paired_differences", "DCLS minus baseline, picture by picture",
+            "paired_differences", "Differences, picture by picture: {change}",
             "Mean over the pictures valid for both models, in units of the score, one row a "
-            "backbone and method. Thick bars: 95 % intervals; thin ones: the middle half of "
-            "pictures. Filled where p, corrected by Holm over the backbones of its panel, is below "
+            "pair. Thick bars: 95 % intervals; thin ones: the middle half of "
+            "pictures. Filled where p, corrected by Holm over the pairs of its panel, is below "
             "0.05; the intervals are not corrected. Grey where the difference is surely too small "
             "to matter.",
         ),
@@ -123,7 +138,7 @@ CAPTIONS: Table[Caption] = Table(
         ),
         Caption(
             "rho_per_picture", "How the correlation spreads over pictures",
-            "Distribution of Spearman's correlation over valid pictures, without and with DCLS; "
+            "Distribution of Spearman's correlation over valid pictures: {label}; "
             "lines inside: quartiles.",
         ),
         Caption(
@@ -134,7 +149,7 @@ CAPTIONS: Table[Caption] = Table(
         Caption(
             "floor_sweep", "Threshold-Grad-CAM taken apart: the floor",
             "Mean score against the floor, for both orders of ReLU and mean over channels, one "
-            "panel a backbone, without and with DCLS; below, the share of tied pixels. Bands: "
+            "panel a model[[, without and with DCLS]]; below, the share of tied pixels. Bands: "
             "95 % intervals over pictures.",
         ),
         Caption(
@@ -195,7 +210,7 @@ CAPTIONS: Table[Caption] = Table(
         ),
         Caption(
             "cose", "COSE: consistency against sensitivity",
-            "A panel per method; an arrow leads from each backbone to the same with DCLS. "
+            "A panel per method[[; an arrow leads from each model to the same with DCLS]]. "
             "Right: explanations stay the same, where the picture is changed and the answer "
             "stays right; up: they change, where it becomes wrong. Grey: lines of equal COSE. "
             "Chance is what unrelated random maps of this resolution score, the ceiling what maps "
@@ -250,7 +265,26 @@ CAPTIONS: Table[Caption] = Table(
         Caption(
             "receptive_fields", "Receptive fields",
             "How strongly the central feature depends on each input pixel, mean over pictures, "
-            "with and without DCLS.",
+            "[[with and without DCLS]].",
         ),
     ],
 )  # fmt: skip
+
+
+def caption_of(key: str, choices: Choices) -> tuple[str, str] | None:
+    """Title and text of a figure of a study; None for one that has no row."""
+    if key not in CAPTIONS:
+        return None
+    row, comparison = CAPTIONS[key], choices.comparison
+    forms = forms_of(choices)
+    first, second = forms if len(forms) == 2 else ("the first", "the later")
+    number = f"{row.number}. " if row.number and choices.of_paper else ""
+    kept = r"\1" if choices.paired else ""
+    words = {
+        "first": first, "second": second, "rows": comparison.rows, "label": comparison.label,
+        "change": comparison.change, "axis": comparison.axis or "their order",
+    }  # fmt: skip
+    title, text = (
+        re.sub(r"\[\[(.*?)\]\]", kept, some).format(**words) for some in (row.title, row.text)
+    )
+    return number + title, text

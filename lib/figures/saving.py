@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from ..study.outputs import provenance, staged, write_provenance, write_result
 from ..study.study import Study
-from .captions import CAPTIONS
+from .captions import caption_of
 
 
 def save_figure(
@@ -39,8 +39,8 @@ def save_figure(
         with write_result(folder / f"{name}.{suffix}") as partial:
             fig.savefig(partial, format=suffix, metadata=timeless)
     write_provenance(folder / f"{name}.json", provenance(study, drawn_from, of))
-    if name in CAPTIONS and not caption:
-        caption = f"{CAPTIONS[name].title}. {CAPTIONS[name].text}"
+    if not caption and (known := caption_of(name, study.choices)):
+        caption = ". ".join(known)
     people = f"Human maps: {study.reading}." if study.reading else ""
     words = " ".join(filter(None, [caption, f"Data: {profile.label}.", people, profile.caveat]))
     with write_result(folder / f"{name}.txt") as partial:

@@ -1,23 +1,46 @@
-"""The study's figures: each function takes finished data and returns a figure.
+"""Figures of a comparison: each function takes finished data and returns a figure.
 
 Nothing here computes a score, reads a file or writes one; `lib.figures.saving.save_figure`
-writes. Colours and labels come from the tables, the look from `study.mplstyle`.
+writes. Colours and labels come from the tables, fonts and lines from matplotlib's style.
+
+The data is what `lib.scores.results.arrange` makes: a row per model and method at its place in
+the study's comparison (`panel, group, place, form, model, shared, at, backbone, protocol`), with
+its `score, low, high, n, ceiling`. Columns that a figure needs besides stand at the figure.
+
+Every function takes, by name, `size`: (width, height) in inches; without a height (None) the
+figure is as high as it needs to be. Those of one panel take `ax` instead, an Axes to draw in, of
+which nothing outside is touched; those of several take `fig`, a Figure or SubFigure with
+`layout="constrained"`. All return the whole Figure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from ..maps.methods import METHODS
 from ..networks.backbones import BACKBONES
-from .style import DCLS_COLOUR, form_labels, plot_nothing, score_unit, span
+from ..study.comparisons import Comparison
+from .style import (
+    DCLS_COLOUR,
+    MARKS,
+    Size,
+    large,
+    lay_out,
+    row_of,
+    score_unit,
+    span,
+    thick,
+    width_of,
+    wrapped,
+)
 
 _HOLLOW = "hollow: not surely above the strongest of these maps"
 
@@ -32,48 +55,107 @@ def _counts(frame: pd.DataFrame) -> str:
     return f"n = {number} images, {frame.protocol.iloc[0]} protocol"
 
 
-def _variants(summary: pd.DataFrame, method: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The baseline and the DCLS rows of one method, those that there are, in the table's order."""
-    found = []
-    for dcls in (False, True):
-        rows = summary[(summary.method == method) & (summary.dcls == dcls)].set_index("backbone")
-        found.append(rows.loc[[key for key in BACKBONES if key in rows.index]])
-    return tuple(found)
+def _panels(arranged: pd.DataFrame) -> list[str]:
+    """The panels' keys, methods in the order of their table; "" where forms are methods."""
+    there = set(arranged.panel)
+    return [key for key in METHODS if key in there] or [""]
 
 
-def plot_dcls_against_baseline(summary: pd.DataFrame, method: str) -> Figure:
-    """Figure 2: a point per backbone, score without DCLS (x) against with it (y).
+def panel_name(panel: str) -> str:
+    """What a panel is of."""
+    return METHODS[panel].label if panel else "CAM methods"
 
-    summary : as `lib.scores.results.beside_controls` makes it
+
+def shared_forms(arranged: pd.DataFrame) -> list[str]:
+    """The forms that stand side by side in every group, in their order; none where they do not."""
+    several = arranged[arranged.group.isin(arranged.group[arranged.place > 0])]
+    if several.empty or not several.shared.all():
+        return []
+    return list(dict.fromkeys(several.sort_values("place", kind="stable").form))
+
+
+def slotted(arranged: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The table with `slot`, its row's place along an axis of names, and `shift`, how far beside
+    it lies in 1 / slot; and the names. A slot is a group whose forms are shared, else a model."""
+    forms = shared_forms(arranged)
+    if forms:
+        names = list(dict.fromkeys(arranged.group))
+        alone = ~arranged.group.isin(arranged.group[arranged.place > 0])
+        beside = (arranged.place - (len(forms) - 1) / 2) * 0.8 / len(forms)
+        shift = np.where(alone, 0.0, beside)
+        return arranged.assign(slot=arranged.group.map(names.index), shift=shift), names
+    named = row_names(arranged)
+    names = list(dict.fromkeys(named))
+    return arranged.assign(slot=[names.index(name) for name in named], shift=0.0), names
+
+
+def row_names(table: pd.DataFrame) -> list[str]:
+    """What each row is called on an axis of its own: its form, with its group where there are
+    several groups; its group where it is alone."""
+    many = table.groupby("group").form.nunique()
+    several = (many > 1).sum() > 1
+    return [
+        group
+        if not form or (many[group] < 2 and form == group)
+        else f"{group}: {form}"
+        if several
+        else form
+        for group, form in zip(table.group, table.form, strict=True)
+    ]
+
+
+def _colours(arranged: pd.DataFrame) -> list[str]:
+    """Of each row: its group's first model's where forms are shared, else its own."""
+    own = pd.Series([BACKBONES[key].colour for key in arranged.backbone], index=arranged.index)
+    if not shared_forms(arranged):
+        return [*own]
+    first = own[arranged.place == 0].groupby(arranged.group[arranged.place == 0]).first()
+    return [first.get(group, colour) for group, colour in zip(arranged.group, own, strict=True)]
+
+
+def _point(ax: Axes, x: float, y: float, key: str, label: str, **errors: np.ndarray) -> None:
+    """A model's mark with its bars, in its colour, named for the legend."""
+    ax.errorbar(
+        x, y, **errors, fmt="o", ms=large(), color=BACKBONES[key].colour, markeredgecolor="0.2",
+        markeredgewidth=thick(0.35), capsize=large(0.33), elinewidth=thick(0.7), label=label,
+    )  # fmt: skip
+
+
+def plot_pairs(
+    arranged: pd.DataFrame, comparison: Comparison, *, size: Size = None, ax: Axes | None = None
+) -> Figure:
+    """A point per pair: the score of its first model (x) against that of its second (y).
+
+    arranged : of one panel and protocol
+    Raises ValueError where the comparison is not of pairs of the same two forms.
     """
-    base, dcls = _variants(summary, method)
-    if dcls.empty:
-        return plot_nothing("none of these models has a DCLS form: there is no pair to compare")
-    base = base.loc[dcls.index]
-    unit = score_unit(summary)
-    fig, ax = plt.subplots(figsize=(6.8, 4.6))
-    for x, y, x_error, y_error, key in zip(
-        base.score, dcls.score, _errors(base, "score").T, _errors(dcls, "score").T, base.index,
-        strict=True,
-    ):  # fmt: skip
-        row = BACKBONES[key]
-        ax.errorbar(
-            x, y, xerr=x_error[:, None], yerr=y_error[:, None], fmt="o", color=row.colour,
-            markeredgecolor="0.2", markeredgewidth=0.5, capsize=2, elinewidth=1, label=row.label,
-        )  # fmt: skip
+    forms = shared_forms(arranged)
+    if len(forms) != 2:
+        raise ValueError(f"{comparison.label}: these are no pairs of the same two forms")
+    first, second = (arranged[arranged.place == p].set_index("group") for p in (0, 1))
+    first = first.loc[second.index]
+    high = min(4.6, 0.8 * width_of(6.8, size, ax=ax) + 1.2)
+    sheet = lay_out((6.8, high), size=size, ax=ax)
+    ax = sheet.only
+    for group, x_error, y_error in zip(
+        second.index, _errors(first, "score").T, _errors(second, "score").T, strict=True
+    ):
+        _point(ax, first.score[group], second.score[group], first.backbone[group], group,
+               xerr=x_error[:, None], yerr=y_error[:, None])  # fmt: skip
     ends = [*ax.get_xlim(), *ax.get_ylim()]
     limits = (min(ends), max(ends))
-    ax.plot(limits, limits, ls="--", color="0.5", lw=1, zorder=0)
+    ax.plot(limits, limits, ls="--", color="0.5", lw=thick(0.7), zorder=0)
     ax.set(xlim=limits, ylim=limits, aspect="equal")
     ax.locator_params(nbins=5)
-    ax.set_xlabel(f"score without DCLS\n({unit})")
-    ax.set_ylabel(f"score with DCLS\n({unit})")
-    ax.set_title(
-        f"Figure 2. {METHODS[method].label}:\nabove the dashed line DCLS agrees more with people"
+    side, unit = min(sheet.panel, 4.0), score_unit(arranged)
+    ax.set_xlabel(wrapped(f"score {forms[0]}\n({unit})", side))
+    ax.set_ylabel(wrapped(f"score {forms[1]}\n({unit})", side))
+    sheet.title(
+        f"{panel_name(arranged.panel.iloc[0])}:\nabove the dashed line, {forms[1]} agrees more "
+        "with people"
     )
-    ax.legend(title=f"{_counts(base)},\nbars: 95 % interval", title_fontsize=8, loc="center left",
-              bbox_to_anchor=(1.0, 0.5))  # fmt: skip
-    return fig
+    sheet.legend(title=f"{_counts(first)},\nbars: 95 % interval", beside=True)
+    return sheet.shown
 
 
 _CONTROL_LINES = {
@@ -82,170 +164,288 @@ _CONTROL_LINES = {
 }  # fmt: skip
 
 
-def _draw_controls(ax: Axes, controls: pd.DataFrame, labels: Mapping[str, str]) -> None:
+def _draw_controls(
+    ax: Axes, controls: pd.DataFrame, labels: Mapping[str, str], upright: bool
+) -> list[Line2D]:
     """A line per control; a band where backbones are compared with other parts of the maps."""
     known = [key for key in _CONTROL_LINES if key in set(controls.control)]
     new = [key for key in controls.control.unique() if key not in _CONTROL_LINES]
+    band, line = (ax.axhspan, ax.axhline) if upright else (ax.axvspan, ax.axvline)
+    drawn = []
     for number, key in enumerate([*known, *new]):
         colour, style = _CONTROL_LINES.get(key, (f"C{number}", "-"))
         chosen = controls[controls.control == key]
-        ax.axhspan(chosen.low.min(), chosen.high.max(), color=colour, alpha=0.12, lw=0, zorder=0)
-        ax.axhline(chosen.score.mean(), color=colour, ls=style, lw=1, zorder=1,
-                   label=labels.get(key, key))  # fmt: skip
+        band(chosen.low.min(), chosen.high.max(), color=colour, alpha=0.12, lw=0, zorder=0)
+        drawn.append(line(chosen.score.mean(), color=colour, ls=style, lw=thick(0.7), zorder=1,
+                          label=labels.get(key, key)))  # fmt: skip
+    return drawn
+
+
+_SLIMMEST = 0.17  # inches of an upright pair of bars at 9 points; slimmer ones lie
 
 
 def plot_score_bars(
-    summary: pd.DataFrame, controls: pd.DataFrame, labels: Mapping[str, str]
+    arranged: pd.DataFrame,
+    controls: pd.DataFrame,
+    labels: Mapping[str, str],
+    comparison: Comparison,
+    *,
+    size: Size = None,
+    fig: FigureBase | None = None,
+    ax: Axes | None = None,
 ) -> Figure:
-    """Figure 3: bars without and with DCLS per backbone, one panel per method.
+    """A bar per model, one panel per method; the forms of a group side by side where all groups
+    have the same.
 
-    summary  : as `lib.scores.results.beside_controls` makes it
-    controls : of the same protocol, as `summarise_controls` makes them
+    The bars lie where the figure is too narrow for names below upright ones.
+
+    arranged : of one protocol; and `reachable, above_control`
+    controls : of the same protocol, as `summarise_controls` makes them; `control, score, low, high`
     labels   : {control: as it is called in the legend}
+    ax       : for the rows of one panel
     """
-    methods = [m for m in METHODS if m in set(summary.method)]
-    fig, axes = plt.subplots(
-        len(methods), 1, figsize=(7.2, 2.5 * len(methods) + 1.2), sharex=True, sharey=True,
-        squeeze=False,
-    )  # fmt: skip
-    for ax, method in zip(axes[:, 0], methods, strict=True):
-        base, dcls = _variants(summary, method)
-        forms = form_labels(summary.dcls)
-        beside = 0.2 if forms else 0.0  # a bar without a pair stands over its name
-        for frame, shift, hatch, alpha in ((base, -beside, "", 0.45), (dcls, beside, "//", 1.0)):
-            alone = ~frame.index.isin(dcls.index)
-            bars = ax.bar(
-                base.index.get_indexer(frame.index) + np.where(alone, 0, shift), frame.score, 0.38,
-                yerr=_errors(frame, "score"), color=[BACKBONES[key].colour for key in frame.index],
-                alpha=alpha, hatch=hatch, edgecolor="0.25", linewidth=0.5, capsize=2,
-                error_kw={"elinewidth": 1},
-            )  # fmt: skip
-            for bar, key, above in zip(bars, frame.index, frame.above_control, strict=True):
-                if not above:
-                    bar.set(facecolor="none", edgecolor=BACKBONES[key].colour, linewidth=1.2)
-        ax.set_xticks(
-            range(len(base)), [BACKBONES[key].label for key in base.index], rotation=20, ha="right"
-        )
-        ax.set_title(f"{METHODS[method].label}  ({_counts(base)}; bars: 95 % interval)")
-        ax.set_xlim(-0.6, len(base) - 0.4)
-        ax.axhline(0, color="0.3", lw=0.6)
-        _draw_controls(ax, controls, labels)
-        ax.grid(axis="y")
-    reachable = summary.reachable.dropna()
+    panels, (table, names) = _panels(arranged), slotted(arranged)
+    forms = shared_forms(arranged)
+    bars = len(names) * max(len(forms), 1) / 2
+    upright = 0.85 * width_of(7.2, size, fig, ax) / bars > row_of(_SLIMMEST)
+    row = row_of(0.1 * max(len(forms), 2))
+    high = 2.3 if upright else row * len(names) + 0.6
+    sheet = lay_out((7.2, high * len(panels) + 1.2), len(panels), sharex=True, sharey=True,
+                    size=size, fig=fig, ax=ax)  # fmt: skip
+    if upright:
+        sheet.names_along_x(sheet.axes[-1, 0], names)
+    for ax in sheet.axes[:, 0] if not upright else ():
+        sheet.names_along_y(ax, names, row)
+    lines: list[Line2D] = []
+    for ax, panel in zip(sheet.axes[:, 0], panels, strict=True):
+        shown = table[table.panel == panel]
+        _draw_bars(ax, shown, forms, upright)
+        ends = (-0.6, len(names) - 0.4)
+        ax.set(**{"xlim": ends} if upright else {"ylim": ends[::-1]})
+        sheet.panel_title(ax, f"{panel_name(panel)}  ({_counts(shown)}; bars: 95 % interval)")
+        (ax.axhline if upright else ax.axvline)(0, color="0.3", lw=thick(0.45))
+        lines = _draw_controls(ax, controls, labels, upright)
+        ax.grid(axis="y" if upright else "x")
+    reachable = arranged.reachable.dropna()
     bounds = "1: as much as people agree; a perfect model may reach "
     bounds = f";\n{bounds}{reachable.max():.2f}" if len(reachable) else ""
-    fig.supylabel(f"score ({score_unit(summary)}){bounds}", fontsize=8)
+    (sheet.left if upright else sheet.below)(f"score ({score_unit(arranged)}){bounds}")
     keys = [
-        plt.Rectangle((0, 0), 1, 1, facecolor="0.6", edgecolor="0.25", label=label, **style)
-        for dcls, style in ((False, {"alpha": 0.45}), (True, {"hatch": "//"}))
-        for label in [form_labels(summary.dcls).get(dcls)]
-        if label
+        Rectangle((0, 0), 1, 1, facecolor="0.6", edgecolor="0.25", label=form, **style)
+        for form, style in zip(forms, _looks(len(forms)), strict=True)
     ]
-    lines = axes[0, 0].get_legend_handles_labels()[0]
-    fig.legend(handles=[*keys, *lines], ncols=3, loc="outside upper center",
-               title=f"lines: maps that no network made; bands: their 95 % intervals; {_HOLLOW}",
-               title_fontsize=8)  # fmt: skip
-    return fig
+    sheet.legend(
+        [*keys, *lines], f"lines: maps that no network made; bands: their 95 % intervals; {_HOLLOW}"
+    )
+    return sheet.shown
+
+
+_HATCHES = ("", "//", "..", "xx", "\\\\", "++", "--", "oo")
+
+
+def _looks(count: int) -> list[dict]:
+    """How the bars of so many forms of a group look, by their places."""
+    if count < 2:
+        return [{"alpha": 0.8}] * count
+    if count == 2:
+        return [{"alpha": 0.45}, {"alpha": 1.0, "hatch": "//"}]
+    alphas = np.linspace(0.35, 1, count)
+    return [{"alpha": a, "hatch": _HATCHES[i % len(_HATCHES)]} for i, a in enumerate(alphas)]
+
+
+def _draw_bars(ax: Axes, shown: pd.DataFrame, forms: Sequence[str], upright: bool) -> None:
+    """One panel's bars."""
+    draw, across = (ax.bar, "yerr") if upright else (ax.barh, "xerr")
+    wide = 0.76 / max(len(forms), 1) if forms else 0.6
+    looks = _looks(max(len(forms), 1))
+    shown = shown.assign(colour=_colours(shown))
+    for place, frame in shown.groupby("place" if forms else np.zeros(len(shown))):
+        bars = draw(
+            frame.slot + frame["shift"], frame.score, wide,
+            **{across: _errors(frame, "score")}, **looks[int(place)], edgecolor="0.25",
+            color=[*frame.colour], linewidth=thick(0.35), capsize=large(0.33),
+            error_kw={"elinewidth": thick(0.7)},
+        )  # fmt: skip
+        for bar, colour, above in zip(bars, frame.colour, frame.above_control, strict=True):
+            if not above:
+                bar.set(facecolor="none", edgecolor=colour, linewidth=thick(0.85))
+
+
+def plot_along(
+    arranged: pd.DataFrame,
+    controls: pd.DataFrame,
+    labels: Mapping[str, str],
+    comparison: Comparison,
+    *,
+    size: Size = None,
+    fig: FigureBase | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Score along the comparison's axis: a line per group, a panel per method.
+
+    arranged, controls, labels : as for `plot_score_bars`; models without a place on the axis are
+                                 left out
+    """
+    panels, table = _panels(arranged), arranged[arranged["at"].notna()]
+    groups = list(dict.fromkeys(table.group))
+    wide = width_of(7.2, size, fig, ax)
+    stacked = wide / len(panels) < 2.8
+    rows, columns = (len(panels), 1) if stacked else (1, len(panels))
+    sheet = lay_out((3.6 * columns + 0.6, 2.8 * rows + 1.2), rows, columns, sharex=True,
+                    sharey=True, size=size, fig=fig, ax=ax)  # fmt: skip
+    lines: list[Line2D] = []
+    for ax, panel in zip(sheet.axes.flat, panels, strict=True):
+        lines = _draw_controls(ax, controls, labels, upright=True)
+        for number, group in enumerate(groups):
+            some = table[(table.panel == panel) & (table.group == group)].sort_values("at")
+            if some.empty:
+                continue
+            colour = BACKBONES[some.backbone.iloc[0]].colour if len(groups) > 1 else "#0072B2"
+            ax.errorbar(
+                some["at"], some.score, yerr=_errors(some, "score"), color=colour,
+                marker=MARKS[number % len(MARKS)], ms=large(0.75), capsize=large(0.33),
+                elinewidth=thick(0.7), lw=thick(0.9), label=group,
+            )  # fmt: skip
+            if len(some) == len(groups) == 1 or comparison.along == "at":
+                continue
+            for row in some.itertuples():  # each is a model of its own
+                ax.annotate(row.form, (row.at, row.score), xytext=(3, 3), fontsize="x-small",
+                            textcoords="offset points")  # fmt: skip
+        shown = table[table.panel == panel]
+        sheet.panel_title(ax, f"{panel_name(panel)}\n{_counts(shown)}")
+        ax.grid(axis="y")
+    sheet.below(comparison.axis, "medium")
+    sheet.left(f"score ({score_unit(table)}; bars: 95 % interval)")
+    drawn = [h for h in sheet.only.get_legend_handles_labels()[0] if h not in lines]
+    sheet.legend([*(drawn if len(groups) > 1 else []), *lines],
+                 "lines across: maps that no network made; bands: 95 %")  # fmt: skip
+    return sheet.shown
 
 
 _PROTOCOL_MARKS = ("o", "s", "^", "v", "D", "P")
 
 
-def plot_protocols(summary: pd.DataFrame, method: str) -> Figure:
-    """A line per backbone: its score under each reading protocol, without and with DCLS."""
-    forms = form_labels(summary.dcls) or {False: ""}
-    fig, axes = plt.subplots(
-        1, len(forms), figsize=(3.4 * len(forms) + 1.4, 3.6), sharex=True, sharey=True,
-        squeeze=False,
-    )  # fmt: skip
-    axes = axes[0]
-    protocols = list(dict.fromkeys(summary.protocol))
+def plot_protocols(
+    arranged: pd.DataFrame, *, size: Size = None, fig: FigureBase | None = None
+) -> Figure:
+    """A row per group or model: its score under each reading protocol; a panel per form where all
+    groups have the same two.
+
+    arranged : of one panel, of all protocols
+    """
+    protocols = list(dict.fromkeys(arranged.protocol))
+    forms = shared_forms(arranged)
+    panels = forms if len(forms) == 2 else [""]
+    # In panels of their own, forms need no room beside one another.
+    table, names = slotted(arranged if len(forms) != 2 else arranged.assign(place=0))
+    table = table.assign(place=arranged.place.to_numpy())
+    per_row = max(0.31, 0.1 * len(protocols)) * (len(forms) if len(forms) > 2 else 1)
+    high = row_of(per_row) * len(names) + 1.1
+    sheet = lay_out((3.4 * len(panels) + 1.4, max(high, 2.0)), 1, len(panels), sharex=True,
+                    sharey=True, size=size, fig=fig)  # fmt: skip
+    sheet.names_along_y(sheet.only, names, high / max(len(names), 1))
     for index, protocol in enumerate(protocols):
-        pair = _variants(summary[summary.protocol == protocol], method)
-        shift = 0.18 * (index - (len(protocols) - 1) / 2)
-        order = pair[0].index
-        for ax, (dcls, title) in zip(axes, forms.items(), strict=True):
-            frame = pair[dcls]
-            ax.set_title(title)
-            ax.grid(axis="x")
-            ax.set_yticks(range(len(order)), [BACKBONES[key].label for key in order])
+        shift = 0.54 / len(protocols) * (index - (len(protocols) - 1) / 2)
+        for place, ax in enumerate(sheet.axes[0]):
+            frame = table[table.protocol == protocol]
+            if len(panels) == 2:
+                frame = frame[frame.place == place]
             if frame.empty:
                 continue
-            place = order.get_indexer(frame.index)
             ax.errorbar(
-                frame.score, place + shift, xerr=_errors(frame, "score"), ls="none",
-                fmt=_PROTOCOL_MARKS[index], ms=4, capsize=2, elinewidth=1,
+                frame.score, frame.slot + frame["shift"] + shift, xerr=_errors(frame, "score"),
+                ls="none", fmt=_PROTOCOL_MARKS[index % len(_PROTOCOL_MARKS)], ms=large(0.67),
+                capsize=large(0.33), elinewidth=thick(0.7), color=f"C{index}",
                 label=_counts(frame).replace(", ", "\n"),
             )  # fmt: skip
-    axes[0].invert_yaxis()
-    fig.supxlabel(f"score ({score_unit(summary)})", fontsize=9)
-    fig.suptitle(f"{METHODS[method].label}: how much of a score is the protocol? (95 % intervals)")
-    handles, labels = axes[0].get_legend_handles_labels()
-    axes[-1].legend(handles, labels, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return fig
-
-
-def plot_size_against_score(summary: pd.DataFrame, method: str, correlation: float) -> Figure:
-    """Figure 4: number of parameters against the baselines' score.
-
-    correlation : `lib.scores.results.size_correlation`, for the title
-    """
-    fig, ax = plt.subplots(figsize=(6.8, 3.8))
-    base, _ = _variants(summary, method)
-    base = base[[not BACKBONES[key].pair_of for key in base.index]]
-    for row, error in zip(base.reset_index().itertuples(), _errors(base, "score").T, strict=True):
-        backbone = BACKBONES[row.backbone]
-        ax.errorbar(
-            row.parameters_millions, row.score, yerr=error[:, None], fmt="o", capsize=2,
-            color=backbone.colour, markeredgecolor="0.2", markeredgewidth=0.5, elinewidth=1,
-            label=backbone.label,
-        )  # fmt: skip
-    ax.set_xlabel("learnable parameters (millions)")
-    ax.set_ylabel(f"score\n({score_unit(base)})")
-    ax.locator_params(nbins=6)
-    own = [key for key in base.index if BACKBONES[key].origin]
-    told = (
-        f"rank correlation of size and score {correlation:+.2f} over {len(base) - len(own)} models"
+    for ax, title in zip(sheet.axes[0], panels, strict=True):
+        ax.set_title(title)
+        ax.grid(axis="x")
+        ax.locator_params(axis="x", nbins=4 if sheet.panel < 2 else 6)
+    sheet.only.invert_yaxis()
+    sheet.below(f"score ({score_unit(arranged)})", "medium")
+    sheet.above(
+        f"{panel_name(arranged.panel.iloc[0])}: how much of a score is the protocol? "
+        "(95 % intervals)"
     )
-    told += " of the study's" * bool(own)
+    sheet.legend(beside=True)
+    return sheet.shown
+
+
+def plot_size_against_score(
+    models: pd.DataFrame, correlation: float, *, size: Size = None, ax: Axes | None = None
+) -> Figure:
+    """Number of learnable parameters against score, a point per model.
+
+    models      : rows of one panel and protocol, `lib.scores.results.one_of_each`; and
+                  `parameters_millions`
+    correlation : `lib.scores.results.size_correlation`, for the title; NaN if there is none
+    """
+    sheet = lay_out((6.8, 3.8), size=size, ax=ax)
+    ax = sheet.only
+    for row, error in zip(models.itertuples(), _errors(models, "score").T, strict=True):
+        _point(ax, row.parameters_millions, row.score, row.backbone, row.model,
+               yerr=error[:, None])  # fmt: skip
+    ax.set_xlabel(wrapped("learnable parameters (millions)", sheet.panel))
+    ax.set_ylabel(wrapped(f"score\n({score_unit(models)})", min(sheet.panel, 3.4)))
+    ax.locator_params(nbins=6)
+    told = f"rank correlation of size and score {correlation:+.2f} over {len(models)} models"
     if np.isnan(correlation):
         told = "too few models for a rank correlation of size and score"
-    ax.set_title(f"Figure 4. Baselines, {METHODS[method].label}\n{told}")
-    ax.legend(title=f"{_counts(base)},\nbars: 95 % interval", title_fontsize=8, loc="center left",
-              bbox_to_anchor=(1.0, 0.5))  # fmt: skip
+    sheet.title(f"{panel_name(models.panel.iloc[0])}\n{told}")
+    sheet.legend(title=f"{_counts(models)},\nbars: 95 % interval", beside=True)
     ax.grid()
-    return fig
+    return sheet.shown
 
 
-def plot_rho_distributions(scores: pd.DataFrame, method: str) -> Figure:
-    """How the correlation spreads over pictures, per backbone, without and with DCLS.
+def plot_rho_distributions(
+    arranged: pd.DataFrame, scores: pd.DataFrame, *, size: Size = None, ax: Axes | None = None
+) -> Figure:
+    """How the correlation spreads over images: a violin per model, the two of a pair as halves.
 
-    scores : the per-image table of `lib.scores.study_scores.score_study`; invalid maps are left out
+    arranged : of one panel and protocol
+    scores   : the per-image table of `lib.scores.study_scores.score_study`; `variant, method,
+               image_id, rho`, of the same protocol; invalid maps (`rho` missing) are left out
     """
-    of_method = scores[scores.method == method]
-    present = set(of_method.backbone)
-    order = [BACKBONES[key].label for key in BACKBONES if key in present]
-    valid = of_method[of_method.rho.notna()]
+    forms, (table, names) = shared_forms(arranged), slotted(arranged)
+    of = table[["variant", "method", "slot", "form", "place"]]
+    valid = scores.loc[scores.rho.notna(), ["variant", "method", "rho"]]
+    shown = of.merge(valid, on=["variant", "method"])
     shown = pd.DataFrame(
         {
-            "backbone": [BACKBONES[key].label for key in valid.backbone],
-            "rho": valid.rho.to_numpy(),
-            "": np.where(valid.dcls, "with DCLS", "without DCLS"),
+            "name": [names[slot] for slot in shown.slot],
+            "rho": shown.rho.to_numpy(),
+            "": shown.form.where(shown.form != "", forms[0] if forms else "").to_numpy(),
         }
     )
-    forms = [*form_labels(of_method.dcls).values()]
     by_form = {"hue": "", "hue_order": forms, "split": len(forms) == 2, "gap": 0.08}
-    by_form["palette"] = {"without DCLS": "0.8", "with DCLS": DCLS_COLOUR}
-    fig, ax = plt.subplots(figsize=(7.2, 3.4))
+    two = dict(zip(forms, ("0.8", DCLS_COLOUR), strict=False))
+    by_form["palette"] = two if len(forms) == 2 else "colorblind"
+    many = len(names) * max(len(forms) / 2, 1)
+    upright = 0.85 * width_of(7.2, size, ax=ax) / max(many, 1) > row_of(_SLIMMEST)
+    high = 3.4 if upright else row_of(0.3) * many + 1.2
+    sheet = lay_out((7.2, high), size=size, ax=ax)
+    ax = sheet.only
+    places = {"x": "name", "y": "rho"} if upright else {"x": "rho", "y": "name"}
     sns.violinplot(
-        shown, x="backbone", y="rho", order=order, inner="quart", cut=0, density_norm="width",
-        linewidth=0.8, ax=ax, **by_form if forms else {"color": "0.8"},
+        shown, **places, order=names, inner="quart", cut=0, density_norm="width",
+        linewidth=thick(0.57), ax=ax, **by_form if forms else {"color": "0.8"},
     )  # fmt: skip
-    ax.axhline(0, color="0.3", lw=0.6)
-    ax.set(xlabel="", ylabel="Spearman ρ of one picture")
-    ax.tick_params(axis="x", rotation=20)
-    number = span(of_method.groupby("variant").rho.count())
-    ax.set_title(f"{METHODS[method].label}: n = {number} pictures a violin; dashed: quartiles")
-    if ax.get_legend() is not None:  # none where no map is valid
-        sns.move_legend(ax, "lower left", bbox_to_anchor=(0, 1.08), ncols=2)
-    return fig
+    if upright:
+        sheet.names_along_x(ax, names)
+        ax.axhline(0, color="0.3", lw=thick(0.45))
+        ax.set(xlabel="", ylabel="Spearman ρ of one image")
+    else:
+        sheet.names_along_y(ax, names, row_of(0.3))
+        ax.axvline(0, color="0.3", lw=thick(0.45))
+        ax.set(ylabel="", xlabel="Spearman ρ of one image")
+    number = span(table.n)
+    sheet.title(
+        f"{panel_name(arranged.panel.iloc[0])}: n = {number} images a violin; dashed: quartiles"
+    )
+    made = ax.get_legend()
+    if made is not None:  # none where no map is valid
+        handles = made.legend_handles
+        made.remove()
+        sheet.legend(handles)
+    return sheet.shown

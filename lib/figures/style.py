@@ -1,14 +1,27 @@
-"""The look that all figures share: style file, colours, marks."""
+"""The look that all figures share: style file, colours, marks, and where a figure is drawn.
+
+Fonts, lines and marks are shares of matplotlib's own settings, so that a figure looks as whoever
+draws it has styled it. `Sheet` makes what is written as wide as the place for it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure, FigureBase
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 
 from ..maps.methods import METHODS
 
@@ -29,12 +42,13 @@ def use_study_style() -> None:
     plt.style.use(STYLE)
 
 
-def plot_nothing(why: str) -> Figure:
+def plot_nothing(why: str, *, size: Size = None, ax: Axes | None = None) -> Figure:
     """Where there is nothing to draw: why."""
-    fig, ax = plt.subplots(figsize=(5, 0.8))
-    ax.text(0.5, 0.5, why, ha="center", va="center")
-    ax.set_axis_off()
-    return fig
+    sheet = lay_out((5, 0.8), size=size, ax=ax)
+    sheet.only.text(0.5, 0.5, wrapped(why, 0.95 * sheet.width), ha="center", va="center",
+                    transform=sheet.only.transAxes)  # fmt: skip
+    sheet.only.set_axis_off()
+    return sheet.shown
 
 
 def span(numbers: pd.Series) -> str:
@@ -66,3 +80,316 @@ def shared_legend(fig: Figure, ax: Axes, loc: str, **options) -> None:
     """One legend for all axes of a figure, made of what one of them shows."""
     handles, labels = ax.get_legend_handles_labels()
     fig.legend(handles, labels, loc=loc, **options)
+
+
+def thick(share: float = 1.0) -> float:
+    """A line's width in points, as a share of the style's."""
+    return share * plt.rcParams["lines.linewidth"]
+
+
+def large(share: float = 1.0) -> float:
+    """A mark's size in points, as a share of the style's."""
+    return share * plt.rcParams["lines.markersize"]
+
+
+def points_of(size: str | float = "medium") -> float:
+    """A font size in points: "small" and its like are shares of the style's `font.size`."""
+    return FontProperties(size=size).get_size_in_points()
+
+
+def row_of(inches: float) -> float:
+    """The height of a row of text, given in inches for 9 points, at the style's font size."""
+    return inches * points_of() / 9
+
+
+def text_width(text: str, size: str | float = "medium") -> float:
+    """How wide the widest line of a text is, in inches, in the style's font."""
+    font = FontProperties(size=size)
+    widths = [text_to_path.get_text_width_height_descent(line, font, False)[0]
+              for line in text.split("\n") if line]  # fmt: skip
+    return max(widths, default=0.0) / 72
+
+
+# Names of models are one word; they may be broken after these.
+_IN_WORDS, _IN_NAMES = re.compile(r"\S+\s*"), re.compile(r"[^\s_./:@,-]*[\s_./:@,-]+|[^\s_./:@,-]+")
+
+
+def wrapped(text: str, inches: float, size: str | float = "medium", name: bool = False) -> str:
+    """A text in lines no wider than so many inches; its own line breaks stay.
+
+    name : may be broken within words, at `_`, `.` and their like
+    """
+    lines = []
+    for line in text.split("\n"):
+        if text_width(line, size) <= inches:
+            lines.append(line)
+            continue
+        kept = ""
+        for piece in (_IN_NAMES if name else _IN_WORDS).findall(line):
+            if kept and text_width((kept + piece).rstrip(), size) > inches:
+                lines.append(kept.rstrip())
+                kept = ""
+            kept += piece
+        lines.append(kept.rstrip())
+    return "\n".join(lines)
+
+
+Size = tuple[float, float | None] | None
+
+
+@dataclass
+class Sheet:
+    """Where a figure is drawn: one of its own, somebody's figure, or one Axes of theirs.
+
+    figure : holds the axes; of somebody's Axes nothing of it is touched
+    axes   : (rows, columns) of Axes
+    width  : inches for the whole drawing
+    inside : drawn into somebody's Axes
+    free   : the figure may become higher, by as much as what is written takes
+    needed : the height that would do, in inches
+    beside : what the widest name beside the panels takes, in inches
+    """
+
+    figure: FigureBase
+    axes: np.ndarray
+    width: float
+    inside: bool
+    free: bool
+    needed: float = 0.0
+    beside: float = 0.0
+
+    @property
+    def only(self) -> Axes:
+        return self.axes[0, 0]
+
+    @property
+    def shown(self) -> Figure:
+        """What a function of figures returns. Warns where it is too low for what is written."""
+        high = self.figure.bbox.height / self.figure.get_dpi()
+        if not self.inside and high < _TIGHTEST * self.needed:
+            warnings.warn(
+                f"a figure {high:.1f} in high is too low for its labels, which need about "
+                f"{self.needed:.1f}; size=({self.width:g}, None) is as high as it needs to be",
+                stacklevel=3,
+            )
+        return self.figure.get_figure(root=True)
+
+    @property
+    def panel(self) -> float:
+        """About how wide a panel is, in inches."""
+        if self.inside:
+            return self.width
+        numbers = row_of(0.35 if self.beside else 0.7)
+        return max(self.width - self.beside - numbers, 0.3 * self.width) / self.axes.shape[1]
+
+    def grow(self, inches: float) -> None:
+        """Make room for what is written, where the height is not somebody's choice."""
+        self.needed += max(inches, 0.0)
+        if self.free and inches > 0:
+            self.figure.set_figheight(self.figure.get_figheight() + inches)
+
+    def panel_title(
+        self, ax: Axes, text: str, size: str | float | None = None, name: bool = False
+    ) -> None:
+        """The title of one panel; its height is part of the layout."""
+        size = size or plt.rcParams["axes.titlesize"]
+        broken = wrapped(text, self.panel, size, name)
+        ax.set_title(broken, fontsize=size)
+        if ax in self.axes[:, 0]:
+            self.grow((broken.count("\n") - text.count("\n")) * _line(size))
+
+    def title(self, text: str, size: str | float | None = None) -> None:
+        """The title of the one panel."""
+        self.panel_title(self.only, text, size)
+
+    def above(self, text: str, size: str | float | None = None) -> None:
+        """A title of all panels."""
+        if not text:
+            return
+        size = size or plt.rcParams["axes.titlesize"]
+        if self.inside:
+            self.panel_title(self.only, text, size)
+            return
+        text = wrapped(text, 0.96 * self.width, size)
+        self.figure.suptitle(text, fontsize=size)
+        self.grow(text.count("\n") * _line(size))
+
+    def below(self, text: str, size: str | float = "small") -> None:
+        """What the horizontal axis of all panels says."""
+        if self.inside:
+            self.only.set_xlabel(wrapped(text, self.width))
+            return
+        broken = wrapped(text, 0.96 * self.width, size)
+        self.figure.supxlabel(broken, fontsize=size)
+        self.grow((broken.count("\n") - text.count("\n")) * _line(size))
+
+    def left(self, text: str, size: str | float = "small") -> None:
+        """What the vertical axis of all panels says."""
+        high = self.only.bbox.height if self.inside else self.figure.bbox.height
+        broken = wrapped(text, 0.96 * high / self.figure.get_dpi(), size)
+        if self.inside:
+            self.only.set_ylabel(broken)
+        else:
+            self.figure.supylabel(broken, fontsize=size)
+
+    def legend(
+        self, handles: Sequence[Artist] | None = None, title: str = "", columns: int = 3,
+        beside: bool = False,
+    ) -> None:  # fmt: skip
+        """One legend of all panels: above them, or to their right if asked and narrow enough.
+        Within somebody's Axes: where matplotlib finds it best.
+
+        handles : labelled artists; None: those of the first panel
+        columns : at most so many, above
+        """
+        if handles is None:
+            handles = self.only.get_legend_handles_labels()[0]
+        if not handles:
+            return
+        size, em = plt.rcParams["legend.fontsize"], points_of(plt.rcParams["legend.fontsize"]) / 72
+        names = [handle.get_label() for handle in handles]
+        around = 5 * em  # the mark, and the space to the next column
+        if self.inside:
+            room, side, columns = 0.6 * self.width, "best", 1
+        elif beside and max(map(text_width, [*names, title])) + around < 0.42 * self.width:
+            room, side, columns = 0.42 * self.width, "outside right center", 1
+        else:
+            room, side = 0.96 * self.width, "outside upper center"
+        if "upper" in side and self.figure.get_suptitle():  # they would lie on one another
+            title = "\n".join(filter(None, [self.figure.get_suptitle(), title]))
+            self.figure.suptitle("")
+        names = [wrapped(name, room - around, size, name=True) for name in names]
+        widest = max(text_width(name, size) for name in names) + around
+        columns = max(1, min(columns, len(names), int(room / widest)))
+        title = wrapped(title, room, "small")
+        options = {"handles": handles, "labels": names, "title": title or None, "loc": side,
+                   "ncols": columns, "title_fontsize": "small"}  # fmt: skip
+        if self.inside:
+            self.only.legend(**options)
+            return
+        made = self.figure.legend(**options)
+        made.get_title().set_multialignment("center")
+        if columns > 1 or "upper" in side:
+            deepest = max(name.count("\n") + 1 for name in names)
+            lines = deepest * math.ceil(len(names) / columns)
+            self.grow((lines + len(title.splitlines()) - 2) * _line(size))
+
+    def names_along_x(
+        self, ax: Axes, names: Sequence[str], size: str = "medium", upright: bool = False
+    ) -> None:
+        """Names of places 0, 1, … below an axis, turned as far as they need."""
+        slot, line = self.panel / max(len(names), 1), _line(size)
+        names = [wrapped(name, max(12 * line, 0.9 * slot), size, name=True) for name in names]
+        tall = max(name.count("\n") + 1 for name in names) * line
+        wide = max(text_width(name, size) for name in names)
+        turned = 0 if wide < 0.9 * slot and not upright else 90
+        for degrees in () if upright or not turned else (45, 20):
+            angle = math.radians(degrees)
+            if slot * math.sin(angle) > tall and wide * math.cos(angle) < 0.3 * self.width:
+                turned = degrees
+        slanted = {"ha": "right", "rotation_mode": "anchor"} if 0 < turned < 90 else {}
+        ax.set_xticks(range(len(names)), names, fontsize=size, rotation=turned, **slanted)
+        self.grow(wide * math.sin(math.radians(turned)) - row_of(0.35))
+
+    def scale(self, image: ScalarMappable, text: str, high: float) -> None:
+        """The colours of the one panel's numbers, beside it and as part of it; `high` in inches."""
+        place = self.only.inset_axes((1.03, 0.1, 0.04, 0.8))
+        bar = self.figure.colorbar(image, cax=place)
+        bar.set_label(wrapped(text, high, "small"), fontsize="small")
+        bar.ax.tick_params(labelsize="small")
+
+    def names_along_y(
+        self, ax: Axes, names: Sequence[str], row: float, size: str = "medium"
+    ) -> None:
+        """Names of places 0, 1, … beside an axis: smaller, and in two lines, where they are long.
+
+        row : the height that each has, in inches
+        """
+        room = 0.42 * self.width
+        for smaller in (size, "small", "x-small"):
+            broken = [wrapped(name, room, smaller, name=True) for name in names]
+            if points_of(smaller) <= points_of(size):
+                size = smaller
+            if all(name.count("\n") < 2 for name in broken):
+                break
+        ax.set_yticks(range(len(names)), broken, fontsize=size)
+        self.beside = max([self.beside, *(text_width(name, size) for name in broken)])
+        deep = [(name.count("\n") + 1) * _line(size) for name in broken]
+        self.grow(sum(max(0.0, high - row) for high in deep))
+
+
+_TIGHTEST = 0.55  # of the height that would do; below that labels lie on one another
+
+
+def _line(size: str | float) -> float:
+    """The height of a line of text, in inches."""
+    return 1.25 * points_of(size) / 72
+
+
+def width_of(
+    default: float, size: Size = None, fig: FigureBase | None = None, ax: Axes | None = None
+) -> float:
+    """How wide the figure will be that `lay_out` makes of the same, in inches."""
+    if ax is not None:
+        return ax.bbox.width / ax.get_figure().get_dpi()
+    if fig is not None:
+        return fig.bbox.width / fig.get_dpi()
+    return default if size is None else size[0]
+
+
+def panels_across(
+    count: int, wide: float, most: int, size: Size = None, fig: FigureBase | None = None
+) -> int:
+    """How many of so many panels, about so wide in inches, lie side by side."""
+    room = width_of(wide * most + 0.8, size, fig) - 0.5
+    return max(1, min(most, count, round(room / (0.75 * wide))))
+
+
+def lay_out(
+    default: tuple[float, float],
+    rows: int = 1,
+    columns: int = 1,
+    *,
+    size: Size = None,
+    fig: FigureBase | None = None,
+    ax: Axes | None = None,
+    **options: object,
+) -> Sheet:
+    """A figure of its own with so many panels, or somebody's to draw in.
+
+    default : (width, height) in inches, if there is no `size`
+    size    : (width, height) in inches; without a height (None) as high as it needs to be
+    fig     : Figure or SubFigure in which the panels are made
+    ax      : the Axes in which the one panel is drawn
+    options : of `Figure.subplots`
+
+    Raises ValueError where more than one of size, fig and ax is given, where `ax` is to hold
+    several panels, and where a figure has no layout that keeps labels apart.
+    """
+    given = [
+        name for name, value in (("size", size), ("fig", fig), ("ax", ax)) if value is not None
+    ]
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} are given: a figure takes one of them")
+    if ax is not None:
+        if rows * columns > 1:
+            raise ValueError(
+                f"ax is one panel, and this table takes {rows * columns}: give fig (a Figure or "
+                "SubFigure), or the rows of one panel only"
+            )
+        return Sheet(ax.get_figure(), np.array([[ax]]), width_of(0, ax=ax), True, False)
+    width = width_of(default[0], size, fig)
+    free = size is None or size[1] is None
+    if fig is None:
+        height = default[1] if free else size[1]
+        if not (width > 0 and height > 0 and math.isfinite(width * height)):
+            raise ValueError(f"size is (width, height) in inches, above 0, got {size}")
+        fig = plt.figure(figsize=(width, height), layout="constrained")
+    elif fig.get_figure(root=True).get_layout_engine() is None:
+        raise ValueError(
+            'fig has no layout, so that its labels would overlap: make it with layout="constrained"'
+        )
+    else:
+        free = False
+    axes = fig.subplots(rows, columns, squeeze=False, **options)
+    return Sheet(fig, axes, width, False, free, needed=default[1])

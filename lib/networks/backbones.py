@@ -64,8 +64,15 @@ class Backbone:
     arguments   : of timm's function that makes the network, beside its own
     build       : makes the network for a number of classes; None is timm's tag
     weights, weights_dcls : files, where they are not the study's own
-    origin      : SHA-256 of the reader's file that added it, "" for the study's own
+    origin      : SHA-256 of the reader's file that added it, or of what its name stands for; ""
+                  for the study's own
     compared    : part of a whole run; else there for L-CAM's published settings alone
+    named       : the text by which options name it, which makes the same row in another process:
+                  "timm:resnet18.a1_in1k", "untrained:resnet18", "resnet50@/runs/a/epoch_3.pth#3";
+                  "" for a row of the table
+    series      : the training that its weights are a stage of: its folder's name, "" for none
+    stage       : which one, the number in the file's name; None for none
+    untrained   : random weights from a fixed seed, read from no file: a control, no result
     """
 
     key: str
@@ -90,6 +97,10 @@ class Backbone:
     weights: str = ""
     weights_dcls: str = ""
     origin: str = ""
+    named: str = ""
+    series: str = ""
+    stage: int | None = None
+    untrained: bool = False
 
     @property
     def forms(self) -> tuple[bool, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ _FILTERS = {
     "metaformer": metaformer.checkpoint_filter_fn,
     "fastvit": fastvit.checkpoint_filter_fn,
 }
+OF_TIMM = "timm."  # begins the family of a network that is timm's, followed by its module there
 _LONGEST = 100  # characters of a name
 _NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # Positions are added to half a window in float32, whose steps there are eps x size; so far, a
@@ -52,6 +54,9 @@ def in_timms_names(
 
     network : already converted to DCLS, if the weights are
     """
+    if family.startswith(OF_TIMM) and _FILTERS.get(family.removeprefix(OF_TIMM)) is None:
+        return _by_timms_module(state, network, family.removeprefix(OF_TIMM)), []
+    family = family.removeprefix(OF_TIMM)
     rename = _FILTERS.get(family)
     if rename is None:
         return dict(state), []
@@ -73,6 +78,26 @@ def in_timms_names(
         same = {n: _squeezed(t) == _squeezed(tensor) for n, t in found.items()}
         renamed |= {n: t if same[n] else tensor for n, t in found.items()}
     return renamed, unknown
+
+
+def _by_timms_module(
+    state: Mapping[str, Tensor], network: nn.Module, module: str
+) -> dict[str, Tensor]:
+    """The tensors under the network's names; as they are unless timm's filter brings more of them
+    into place, and neither makes nor resizes any."""
+    own = network.state_dict().keys()
+    rename = getattr(import_module(f"timm.models.{module}"), "checkpoint_filter_fn", None)
+    if own == state.keys() or rename is None:
+        return dict(state)
+    try:
+        renamed = rename(dict(state), network)
+    except Exception:  # whatever it makes of strange names: these are told by the comparison
+        return dict(state)
+    numbers = (sum(t.numel() for t in tensors.values()) for tensors in (renamed, state))
+    resized = any(n in state and t.numel() != state[n].numel() for n, t in renamed.items())
+    better = len(own - renamed.keys()) <= len(own - state.keys())
+    made, given = numbers
+    return renamed if better and not resized and made <= given else dict(state)
 
 
 def _squeezed(tensor: Tensor) -> list[int]:
@@ -152,7 +177,7 @@ def _compared(
 
 def _refuse_other_form(stored: Mapping[str, Tensor], path: Path, family: str) -> None:
     folded = [name for name in stored if ".reparam_conv." in name or ".lkb_reparam." in name]
-    if family == "fastvit" and folded:
+    if family.removeprefix(OF_TIMM) == "fastvit" and folded:
         raise WeightsError(
             f"{path} holds FastViT re-parameterised for inference (such as {_shown(folded[0])}): "
             "its branches are folded, and with them the convolutions that DCLS replaces. The study "

@@ -259,7 +259,9 @@ class StudyModel(nn.Module):
         if form is None and self.provenance.architecture == "mini":
             form = MINI_FORM
         elif form is None and origin:
-            side, name = self.backbone.preprocessing.crop, f"{self.variant} {origin[:12]}"
+            side, named = self.backbone.preprocessing.crop, self.backbone.named
+            # Weights do not matter to it: all stages of a training are written alike.
+            name = f"{self.backbone.timm_name if named else self.variant} {origin[:12]}"
             form = remembered_form(folded.network, name, side, forms=LAYOUTS)
         elif form is None and compiled:
             form = form_to_compile(folded.network)

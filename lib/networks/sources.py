@@ -15,7 +15,7 @@ from .backbones import BACKBONES, variant_name
 
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin")
 MIRROR = "DCLS_MIRROR"  # environment variable: a server that has the files, see `address`
-_TIMM = "https://huggingface.co/timm"
+_HUB = "https://huggingface.co"
 _ZENODO = "https://zenodo.org/records"
 _CLICKME = "https://storage.googleapis.com/serrelab/prj_harmonization/dataset/click-me"
 
@@ -45,6 +45,7 @@ _SURPLUS = (
     "*.DCK.IDX", "*.DCK.lim", "*.relative_position_index",
 )  # fmt: skip
 _LACKING = ("*.num_batches_tracked",)
+AS_WRITTEN = Reading("", _SURPLUS, _LACKING)  # what a training wrote, whatever it is called
 
 
 @dataclass(frozen=True)
@@ -98,11 +99,23 @@ _RECIPES = {
 }
 
 
-def timm_source(variant: str, tag: str, millions: float = 0) -> Source:
-    """timm's weights of this tag for a variant; learnable parameters in millions, if known."""
+def timm_source(
+    variant: str,
+    tag: str,
+    millions: float = 0,
+    repository: str = "",
+    file: str = "model.safetensors",
+) -> Source:
+    """timm's weights of this tag for a variant.
+
+    millions   : learnable parameters, if known
+    repository : on the hub, "timm/<tag>" if none is given
+    """
+    address = f"{_HUB}/{repository or f'timm/{tag}'}/resolve/main/{file}"
+    suffix = next(s for s in (*WEIGHTS_SUFFIXES, "") if file.endswith(s))
     licence = "Apple's" if "apple" in tag else "see the hub's page"
     return Source(
-        variant, f"checkpoints/{tag}.safetensors", f"{_TIMM}/{tag}/resolve/main/model.safetensors",
+        variant, f"checkpoints/{tag}{suffix}", address,
         round(millions * 4e6), recipe=_RECIPES.get(tag, "the publisher's"), licence=licence,
     )  # fmt: skip
 

@@ -21,20 +21,20 @@ from ..base.files import is_partial, write_atomically
 from ..base.paths import shown
 from ..base.stored_json import TEXT, DamagedJson, mapping, of_each, read_json
 from ..base.words import clock, in_words
-from ..figures.captions import CAPTIONS
+from ..figures.captions import CAPTIONS, caption_of
 from ..maps.methods import METHODS
 from ..networks.backbones import BACKBONES
 from ..runner.faults import FAULTS
 from ..scores.controls import CONTROLS
+from ..study.comparisons import pairs_of
 from ..study.outputs import of_another_study
 from ..study.places import Places
+from ..study.rules import NOT_ASKED
 from ..study.study import Study
 from .grids import Grid, as_grid, as_texts
 from .in_short import in_sentences
 from .readable import DAGGER, readable_table
 
-QUESTION = "Do convolutions with learnable spacings make vision models look where people look?"
-WITHOUT_DCLS = "Do vision models look where people look?"
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
 # Figures that stand first, beside what notebook 00 found in words.
 _LEADING = ("beside_people", "gaze_sample")
@@ -45,7 +45,7 @@ TABLES = {
     "summary": "Scores: raw, beside the strongest control, with the centre held constant",
     "controls_summary": "Controls: maps that no network made",
     "ceiling": "The human ceiling: how well these people agree",
-    "paired": "DCLS minus baseline, picture by picture",
+    "paired": "Differences, picture by picture: {change}",
     "compared": "Every two models, picture by picture",
     "power": "What so many pictures can tell apart",
     "sanity": "Networks that forget",
@@ -86,11 +86,11 @@ _NOTES = {
     "these.",
     "controls_summary": "strongest: the highest of its protocol and reading. A score that does not "
     "lie above it may come from looking at the centre, or where people look in any picture.",
-    "paired": "difference: DCLS less baseline, mean over pictures in units of the score, with its "
+    "paired": "difference: second less first, mean over pictures in units of the score, with its "
     "95 % interval, not corrected; p of no difference, missing for few pictures; p holm: corrected "
-    "over the backbones of a protocol and method; decision: by p holm and the smallest effect that "
+    "over the pairs of a protocol and panel; decision: by p holm and the smallest effect that "
     "matters; effect: Cohen's d; spread: standard deviation over pictures.",
-    "compared": "difference: second less first, as above; p corrected by Holm over the pairs of a "
+    "compared": "difference: second less first, as above; p corrected by Holm over all pairs of a "
     "protocol.",
     "power": "Pictures for which a paired t test finds a mean difference of that size four times "
     "in five at 0.05 ÷ 8, with the spread seen here.",
@@ -120,11 +120,10 @@ _NOTES = {
     "measures": "rank: among the models under this measure, 1 the best.",
 }
 _NAMES = {"backbone": BACKBONES, "method": METHODS, "control": CONTROLS}
-_FIRST = [
-    "Backbone", "Score [95 %]", "Score with DCLS [95 %]", "Mean ρ [95 %]",
-    "Mean ρ with DCLS [95 %]", "Strongest control", "Difference [95 %]", "p (Holm)", "Decision",
-    "n",
-]  # fmt: skip
+# What the headings of the first columns begin with: a narrow screen shows no others.
+_FIRST = (
+    "Score", "Mean ρ", "Strongest control", "Compared with", "Difference", "p (", "Decision", "n",
+)  # fmt: skip
 _PNG_BEGINS, _PNG_ENDS = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
 
@@ -166,8 +165,8 @@ class Picture:
 def write_report(study: Study) -> Path:
     """Write `report.html` of what the study's folders hold now; returns where it is."""
     tables = study.places.tables
-    paired = study.choices.paired
-    whole = not study.choices.profile.notebooks  # else what is not made is not asked for
+    comparison = study.choices.comparison
+    whole = study.choices.of_paper  # else what is not made is not asked for
     pictures, spoilt = _pictures(study)
     part = functools.partial(_part, study)
     drawn = {path.stem for path in study.places.figures.glob("*.png")}
@@ -176,8 +175,9 @@ def write_report(study: Study) -> Path:
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     page = environment.get_template("report.html.j2").render(
-        question=QUESTION if paired else WITHOUT_DCLS,
-        paired=paired,
+        question=comparison.question,
+        comparison=comparison,
+        differences=bool(pairs_of(study.choices)),
         reading=study.reading,
         short=_in_short(study),
         leading=[p for p in pictures if p.key in _LEADING],
@@ -186,7 +186,10 @@ def write_report(study: Study) -> Path:
         weights=part("Weights", tables / "weights.csv", _weights),
         verdicts=part("Verdicts", tables / "verdicts.csv", _verdicts),
         results=part("Results", tables / "results.csv", _results),
-        tables=[part(title, tables / f"{key}.csv", _plain) for key, title in TABLES.items()],
+        tables=[
+            part(title.format(change=comparison.change), tables / f"{key}.csv", _plain)
+            for key, title in TABLES.items()
+        ],
         pictures=pictures,
         spoilt=spoilt,
         undrawn=[row.title for row in CAPTIONS.values() if whole and row.key not in drawn],
@@ -265,10 +268,13 @@ def _verdicts(path: Path) -> list[Grid]:
     table["found"] = [
         _found(*row) for row in table[["statistic", "value", "low", "high"]].itertuples(index=False)
     ]
+    table = table[table.verdict != NOT_ASKED]
     told = table.reindex(
         columns=["claim", "verdict", "found", "n", "because", "notes", "other_readings", "rules"]
     )
     told = told.rename(columns=lambda name: name.replace("_", " ").capitalize())
+    if told.empty:
+        raise FileNotFoundError  # its models did not run
     speaks_of = "; ".join(map(str, table["speaks_of"].unique()))
     return [as_grid(told.dropna(axis="columns", how="all"), f"They speak of: {speaks_of}")]
 
@@ -281,19 +287,16 @@ def _found(statistic: str, *numbers: float) -> str:
 def _results(path: Path) -> list[Grid]:
     readable = readable_table(pd.read_csv(path))
     dagger = f"({DAGGER}: not surely above the strongest control)"
-    # A narrow screen shows the first columns only.
-    first = [name for name in _FIRST if name in readable]
-    if readable.Backbone.nunique() == 1:  # a row per method, not a table
-        first = ["Method", *(name for name in first if name != "Backbone")]
-        columns = [*first, *readable.columns.drop([*first, "Protocol", "Backbone"])]
-        return [
-            as_grid(rows[columns], f"{rows.Backbone.iloc[0]}, protocol {protocol} {dagger}")
-            for protocol, rows in readable.groupby("Protocol", sort=False)
-        ]
-    columns = [*first, *readable.columns.drop([*first, "Protocol", "Method"])]
+    if "Method" not in readable:  # its forms are methods
+        readable.insert(0, "Method", "CAM methods")
+    model = readable.columns[1]
+    # A row per method of a single model, not a table; else a table per method.
+    row, of = ("Method", model) if readable[model].nunique() == 1 else (model, "Method")
+    first = [row, *(name for begin in _FIRST for name in readable if name.startswith(begin))]
+    columns = [*first, *readable.columns.drop([*first, "Protocol", of])]
     return [
-        as_grid(rows[columns], f"{method}, protocol {protocol} {dagger}")
-        for (protocol, method), rows in readable.groupby(["Protocol", "Method"], sort=False)
+        as_grid(rows[columns], f"{of_one}, protocol {protocol} {dagger}")
+        for (protocol, of_one), rows in readable.groupby(["Protocol", of], sort=False)
     ]
 
 
@@ -310,13 +313,13 @@ def _pictures(study: Study) -> tuple[list[Picture], list[str]]:
             if key in paths and (other := _foreign(study, paths[key])):
                 spoilt.append(f"{shown(paths[key])} is {other}: not shown.")
             elif key in paths:
-                pictures.append(_picture(paths[key]))
+                pictures.append(_picture(study, paths[key]))
         except (OSError, ValueError) as error:
             spoilt.append(f"{shown(paths[key])} cannot be read ({error}).")
     return pictures, spoilt
 
 
-def _picture(path: Path) -> Picture:
+def _picture(study: Study, path: Path) -> Picture:
     data = path.read_bytes()
     if not (data.startswith(_PNG_BEGINS) and data.endswith(_PNG_ENDS) and len(data) > 24):
         raise ValueError("it is no whole PNG")
@@ -325,9 +328,9 @@ def _picture(path: Path) -> Picture:
         words = path.with_suffix(".txt").read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         words = ""
-    row = CAPTIONS.get(path.stem)
-    title = row.title if row else path.stem.replace("_", " ").capitalize()
-    whole = f"{row.title}. {row.text}" if row else words or title
+    known = caption_of(path.stem, study.choices)
+    title, whole = known or (path.stem.replace("_", " ").capitalize(), "")
+    whole = f"{title}. {whole}" if known else words or title
     return Picture(
         path.stem, title, (words or whole).removeprefix(f"{title}."), whole,
         base64.b64encode(data).decode(), width, height, shown(path),

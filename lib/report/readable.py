@@ -8,128 +8,155 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from ..scores.controls import control_labels
+from ..study.comparisons import COMPARISONS
 from ..study.profiles import DEMO_RECIPE
 
-# {column: (heading, digits, factor)}; those without digits are texts, or made below.
-_COLUMNS = {
-    "method": ("Method", None, 1),
-    "backbone": ("Backbone", None, 1),
-    "protocol": ("Protocol", None, 1),
-    "recipe": ("Trained by", None, 1),
-    "recipe_dcls": ("Trained by, with DCLS", None, 1),
-    "params_M": ("Params (M)", 1, 1),
-    "params_M_dcls": ("Params with DCLS", 1, 1),
-    "top1": ("Top-1 (%)", 1, 100),
-    "top1_dcls": ("Top-1 with DCLS", 1, 100),
-    "top1_known": ("Known top-1 (%)", 1, 100),
-    "top1_known_dcls": ("Known, with DCLS", 1, 100),
-    "shown": ("Score [95 %]", None, 1),
-    "shown_dcls": ("Score with DCLS [95 %]", None, 1),
-    "beside": ("Strongest control", None, 1),
-    "entered": ("Published score, as entered", 3, 1),
-    "entered_dcls": ("Published, with DCLS, as entered", 3, 1),
-    "gain": ("Difference [95 %]", None, 1),
-    "p_holm": ("p (Holm)", None, 1),
-    "decision": ("Decision", None, 1),
-    "n_paired": ("n", None, 1),
-    "excluded": ("Invalid maps (without, with)", None, 1),
-}
-# In place of "Score" where no ceiling is known.
-_CORRELATION = {"shown": "Mean ρ [95 %]", "shown_dcls": "Mean ρ with DCLS [95 %]"}
 DAGGER = "†"
-_OF_PAIRS = ("gain", "p_holm", "decision")
-_PAIRS = (["entered", "entered_dcls"], ["top1_known", "top1_known_dcls"])
+# {column: (heading, digits, factor)} of one model; those without digits are made below. Headings
+# of a pair take the form's name in place of the braces.
+_OF_A_MODEL = {
+    "recipe": ("Trained by{}", None, 1),
+    "params_M": ("Params{} (M)", 1, 1),
+    "top1": ("Top-1{} (%)", 1, 100),
+    "top1_known": ("Known top-1{} (%)", 1, 100),
+    "shown": ("Score{} [95 %]", None, 1),
+    "entered": ("Published score{}, as entered", 3, 1),
+}
+_CORRELATION = "Mean ρ{} [95 %]"  # in place of "Score" where no ceiling is known
+_OF_A_PAIR = {"gain": "Difference [95 %]", "p": "p (Holm)", "decision": "Decision"}
+_NONE = "–"
 
 
 def _p_value(p: float) -> str:
-    return "–" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return _NONE if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _count(n: object) -> str:
-    return "–" if pd.isna(n) else f"{n:.0f}"
+    return _NONE if pd.isna(n) else f"{n:.0f}"
 
 
-def _with_interval(results: pd.DataFrame, form: str) -> list[str]:
+def _number(value: float, digits: int) -> str:
+    return _NONE if pd.isna(value) else f"{value:.{digits}f}"
+
+
+def _with_interval(row: dict) -> str:
     """Score, or ρ where there is no ceiling, with its interval, and a dagger where it does not
-    surely lie above the strongest control.
-
-    form : what the columns' names end with: "" or "_dcls"
-    """
-    texts = []
-    for row in results.to_dict("records"):
-        name = "rho" if pd.isna(row["ceiling"]) else "score"
-        value, low, high = (row[f"{name}{end}"] for end in _ends(form))
-        if pd.isna(value):
-            texts.append("–")
-            continue
-        ends = "–" if pd.isna(low) else f"{low:.3f}, {high:.3f}"
-        flagged = row["control"] and row[f"above_control{form}"] is not True
-        flag = f" {DAGGER}" if flagged and not pd.isna(row["control"]) else ""
-        texts.append(f"{value:.3f} [{ends}]{flag}")
-    return texts
+    surely lie above the strongest control."""
+    name = "rho" if pd.isna(row["ceiling"]) else "score"
+    value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
+    if pd.isna(value):
+        return _NONE
+    ends = _NONE if pd.isna(low) else f"{low:.3f}, {high:.3f}"
+    flagged = row["control"] and not pd.isna(row["control"]) and row["above_control"] is not True
+    return f"{value:.3f} [{ends}]{f' {DAGGER}' * flagged}"
 
 
-def _ends(form: str) -> list[str]:
-    """Of the columns' names, for a form: value, low, high."""
-    return [form, f"_low{form}", f"_high{form}"]
+def _gain(row: dict) -> str:
+    value, low, high = (row[f"difference{end}"] for end in ("", "_low", "_high"))
+    if pd.isna(value):
+        return _NONE
+    return f"{value:+.3f} [{_NONE if pd.isna(low) else f'{low:+.3f}, {high:+.3f}'}]"
 
 
-def _control(results: pd.DataFrame) -> list[str]:
-    labels = control_labels()
-    return [
-        "–" if pd.isna(score) else f"{labels.get(key, key)}: {score:.3f}"
-        for key, score in zip(results.control, results.control_score, strict=True)
-    ]
-
-
-def readable_table(results: pd.DataFrame) -> pd.DataFrame:
-    """The results table as a reader wants it: text, rounded, with intervals."""
-
-    small = {"params_M", "params_M_dcls"} if results.params_M.max() < 10 else set()  # miniatures
-    rounded = {
-        name: (results[name] * factor).map(f"{{:.{3 if name in small else digits}f}}".format)
-        for name, (_, digits, factor) in _COLUMNS.items()
+def _told(results: pd.DataFrame) -> pd.DataFrame:
+    """The table with its cells as texts, still a row per model."""
+    few_parameters = results.params_M.max() < 10  # miniatures
+    labels, rows = control_labels(), results.to_dict("records")
+    digits = {
+        name: (3 if name == "params_M" and few_parameters else digits, factor)
+        for name, (_, digits, factor) in _OF_A_MODEL.items()
         if digits is not None
     }
-    text = results.assign(
-        **rounded,
-        gain=[
-            f"{r.difference:+.3f} [{r.difference_low:+.3f}, {r.difference_high:+.3f}]".replace(
-                "[+nan, +nan]", "[–]"
-            )
-            for r in results.itertuples()
+    return results.assign(
+        **{
+            name: [_number(value * factor, some) for value in results[name]]
+            for name, (some, factor) in digits.items()
+        },
+        recipe=results.recipe.fillna(""),
+        shown=[*map(_with_interval, rows)],
+        beside=[
+            _NONE
+            if pd.isna(row["control_score"])
+            else f"{labels.get(row['control'], row['control'])}: {row['control_score']:.3f}"
+            for row in rows
         ],
-        shown=_with_interval(results, ""),
-        shown_dcls=_with_interval(results, "_dcls"),
-        beside=_control(results),
-        p_holm=results.p_holm.map(_p_value),
-        decision=results.decision.fillna("–"),
-        # Of a model without a pair, the pictures of its own score.
-        n_paired=[
+        gain=[*map(_gain, rows)],
+        p=results.p_holm.map(_p_value),
+        decision=results.decision.fillna(_NONE),
+        # Of a model without a pair, the images of its own score.
+        images=[
             _count(n if pd.isna(paired) else paired)
             for paired, n in zip(results.n_paired, results.n, strict=True)
         ],
-        excluded=[
-            f"{_count(without)}, {_count(with_dcls)}"
-            for without, with_dcls in zip(results.invalid, results.invalid_dcls, strict=True)
-        ],
+        invalid=results.invalid.map(_count),
     )
-    unused = [name for pair in _PAIRS if results[pair].isna().all(axis=None) for name in pair]
+
+
+def _headings(results: pd.DataFrame) -> dict[str, str]:
+    """{column of a model: heading}, of those that say anything."""
+    empty = [name for name in ("entered", "top1_known", "top1") if results[name].isna().all()]
     if results.recipe.eq(DEMO_RECIPE).all():
-        unused = [*unused, "recipe", "recipe_dcls"]
-    paired = results.params_M_dcls.notna().any()
-    if not paired:  # nothing here has a DCLS form
-        unused += [name for name in _COLUMNS if name.endswith("_dcls") or name in _OF_PAIRS]
-        text["excluded"] = results.invalid.map(_count)
-    if results.top1.isna().all():  # images without classes
-        unused += ["top1", "top1_dcls"]
-    text = text.replace(to_replace=r"^\+?nan( \[–\])?$", value="–", regex=True)
-    shown = {name: heading for name, (heading, *_) in _COLUMNS.items() if name not in unused}
-    if not paired:
-        shown["excluded"] = "Invalid maps"
-    if results.ceiling.isna().all():
-        shown |= _CORRELATION
-    return text[list(shown)].rename(columns=shown)
+        empty.append("recipe")
+    shown = {name: text for name, (text, *_) in _OF_A_MODEL.items() if name not in empty}
+    return shown | ({"shown": _CORRELATION} if results.ceiling.isna().all() else {})
+
+
+def two_forms(results: pd.DataFrame) -> tuple[str, ...]:
+    """What the two models of a pair are called, where every group of several is a pair of the same
+    two; else nothing."""
+    comparison = COMPARISONS.get(results.comparison.iloc[0])
+    if comparison is None or not comparison.shared:
+        return ()
+    panels = results.assign(panel=results.panel.fillna(""))
+    forms = {tuple(rows.form) for _, rows in panels.groupby(["protocol", "panel", "group"])}
+    (only,) = several if len(several := {f for f in forms if len(f) > 1}) == 1 else ((),)
+    return only if len(only) == 2 else ()
+
+
+def readable_table(results: pd.DataFrame) -> pd.DataFrame:
+    """The results table as a reader wants it: text, rounded, with intervals. Pairs of the same two
+    forms stand in one row; else every model has its own."""
+    forms = two_forms(results)
+    headings, told = _headings(results), _told(results)
+    told["panel"] = told.panel.fillna("")
+    comparison = COMPARISONS.get(results.comparison.iloc[0])
+    row_name = (comparison.rows if comparison and forms else "model").capitalize()
+    whole = ["Method", row_name, "Protocol"]
+    if not forms:
+        text = told.rename(columns={"method": "Method", "model": row_name, "protocol": "Protocol"})
+        columns = {name: heading.format("") for name, heading in headings.items()}
+        columns |= {"beside": "Strongest control"}
+        if results.difference.notna().any():
+            columns |= {"reference": "Compared with"} | _OF_A_PAIR
+            text["reference"] = text.reference.fillna(_NONE)
+        columns |= {"images": "n", "invalid": "Invalid maps"}
+        return text[[*whole, *columns]].rename(columns=columns)
+    index = ["panel", "group", "protocol"]
+    first, second = (told[told.place == place].set_index(index) for place in (0, 1))
+    table = pd.DataFrame(index=first.index)
+    second = second.reindex(first.index)
+    alone = second.form.isna()
+    of_methods = not results.panel.fillna("").any()  # then both are of one model
+    for name, heading in headings.items():
+        if of_methods and name not in ("shown", "entered"):
+            table[heading.format("")] = first[name].fillna(_NONE)
+            continue
+        for form, side in zip(forms, (first, second), strict=True):
+            table[heading.format(f" {form}")] = side[name].fillna(_NONE)
+    beside = first.beside.where(first.beside != _NONE, second.beside).fillna(_NONE)
+    place = next(i for i, name in enumerate(table, 1) if name.startswith(("Score", "Mean ρ"))) + 1
+    table.insert(place, "Strongest control", beside)
+    for name, heading in _OF_A_PAIR.items():
+        table[heading] = second[name].fillna(_NONE)
+    table["n"] = second.images.where(~alone, first.images)
+    table[f"Invalid maps ({', '.join(forms)})"] = [
+        one if only else f"{one}, {two}"
+        for one, two, only in zip(first.invalid, second.invalid, alone, strict=True)
+    ]
+    table = table.reset_index().rename(columns=dict(zip(index, whole, strict=True)))
+    if of_methods:
+        table, whole = table.drop(columns="Method"), whole[1:]
+    return table[[*whole, *table.columns.drop(whole)]]
 
 
 def as_html(table: pd.DataFrame, caption: str = "") -> Styler:

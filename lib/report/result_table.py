@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from ..maps.methods import METHODS
 from ..networks.backbones import BACKBONES
 from ..scores.accuracy import known_top1, remarks_of
 from ..scores.ceiling import Ceilings
-from ..scores.results import beside_controls, paired_differences, summarise
+from ..scores.results import arrange, beside_controls, paired_differences, summarise
 from ..study.choices import Choices
 from ..study.outputs import write_result
 from ..study.rules import RULES
@@ -47,14 +47,18 @@ def entered_scores(path: Path = PUBLISHED_SCORES) -> pd.DataFrame:
 def results_table(
     study: Study, scores: pd.DataFrame, controls: pd.DataFrame, ceilings: Ceilings
 ) -> pd.DataFrame:
-    """The study's results table: one row per method and backbone.
+    """The study's results table: one row per protocol, method and model, at its place in the
+    study's comparison.
 
     scores, controls : per image, as `score_study` and `score_controls` make them
 
-    Parameters (millions), top-1, score and ρ without and with DCLS, each with its 95 % interval
-    and pictures; the strongest control, and whether each score lies above it; the paired
-    difference with its interval and what it decides; invalid maps. `score` is missing where no
-    ceiling is known: `unit` says in what the differences are.
+    comparison, panel, group, place, form : the place (`lib.scores.results.arrange`); the rows of a
+        group are compared with its first, `reference`
+    params_M, top1, score, rho : each with its 95 % interval; `score` is missing where no ceiling is
+        known: `unit` says in what the differences are
+    control, control_score, over_control, above_control : beside the strongest control
+    difference, p_holm, decision, n_paired : less the reference, as `paired_differences` makes them
+    invalid : maps that could not be ranked
     """
     choices = study.choices
     summary = summarise(choices, scores, ceilings).assign(
@@ -63,80 +67,86 @@ def results_table(
     summary = beside_controls(choices, scores, controls, ceilings, summary)
     known = summary.ceiling.notna()
     summary[["score", "low", "high"]] = summary[["score", "low", "high"]].where(known)
-    index = ["backbone", "method", "protocol"]
-    summary = summary.set_index([*index, "dcls"])
-    gains = paired_differences(choices, scores, ceilings).set_index(index)
+    placed = arrange(choices, summary)
+    place = ["protocol", "panel", "group", "form"]
+    gains = paired_differences(choices, scores, ceilings).set_index(place)
     entered = entered_scores()
+    panels, groups = ([*dict.fromkeys(placed[name])] for name in ("panel", "group"))
+    protocols = [*choices.protocols]
+
+    def in_order(row: NamedTuple) -> tuple[int, ...]:
+        place = panels.index(row.panel), groups.index(row.group), protocols.index(row.protocol)
+        return *place, row.place
+
     rows = []
-    for method in study.choices.methods:
-        for backbone, protocol in product(study.choices.backbones, study.choices.protocols):
-            place = (backbone.key, method.key, protocol)
-            ceiling = ceilings.of(protocol, backbone.preprocessing)
-            forms = {"": _row(summary, *place, False), "_dcls": _row(summary, *place, True)}
-            gain = _row(gains, *place)
-
-            def of_both(forms=forms, **columns: str) -> dict[str, float]:
-                """{name, name_dcls: value} of columns of the summary."""
-                return {
-                    name + form: row[column]
-                    for name, column in columns.items() for form, row in forms.items()
-                }  # fmt: skip
-
-            rows.append(
-                {
-                    "data": study.choices.profile.label,
-                    "protocol": protocol,
-                    "method": method.label,
-                    "backbone": backbone.label
-                    + " mini" * (study.choices.profile.mini and not backbone.origin),
-                    "recipe": study.inputs.recipe(backbone.key, False),
-                    "recipe_dcls": study.inputs.recipe(backbone.key, True),
-                    **of_both(params_M="parameters_millions", top1="top1", top1_low="top1_low",
-                              top1_high="top1_high"),
-                    "top1_known": known_top1(study, backbone.key, False),
-                    "top1_known_dcls": known_top1(study, backbone.key, True),
-                    "ceiling": ceiling.value,
-                    "unit": "rho / ceiling" if ceiling.is_known else "rho",
-                    **of_both(score="score", score_low="low", score_high="high", rho="raw",
-                              rho_low="raw_low", rho_high="raw_high", n="n"),
-                    "control": forms[""].control if forms[""].control else forms["_dcls"].control,
-                    "control_score": forms[""].control_score,
-                    **of_both(over_control="over_control", above_control="above_control"),
-                    **_entered(study.choices, entered, backbone.key, method.key, protocol),
-                    "difference": gain.difference,
-                    "difference_low": gain.low,
-                    "difference_high": gain.high,
-                    "p_holm": gain.p_holm,
-                    "decision": gain.decision,
-                    "n_paired": gain.n_paired,
-                    **of_both(invalid="invalid"),
-                    "rules": choices.rules.version,
-                }
-            )  # fmt: skip
+    for row in sorted(placed.itertuples(), key=in_order):
+        backbone, method = BACKBONES[row.backbone], METHODS[row.method]
+        alone = row.place == 0 or (row.protocol, row.panel, row.group, row.form) not in gains.index
+        gain = (
+            pd.Series(np.nan, index=gains.columns)
+            if alone
+            else gains.loc[(row.protocol, row.panel, row.group, row.form)]
+        )
+        mini = " mini" * (choices.profile.mini and not backbone.origin)
+        rows.append(
+            {
+                "data": choices.profile.label,
+                "comparison": row.comparison,
+                "protocol": row.protocol,
+                "method": method.label,
+                "model": backbone.titled(row.dcls) + mini,
+                "variant": row.variant,
+                "panel": METHODS[row.panel].label if row.panel else "",
+                "group": row.group + mini * row.group.startswith(backbone.label),
+                "place": row.place,
+                "form": row.form,
+                "at": row.at,
+                "recipe": study.inputs.recipe(backbone.key, row.dcls),
+                "params_M": row.parameters_millions,
+                "top1": row.top1,
+                "top1_low": row.top1_low,
+                "top1_high": row.top1_high,
+                "top1_known": known_top1(study, backbone.key, row.dcls),
+                "ceiling": row.ceiling,
+                "unit": "rho" if pd.isna(row.ceiling) else "rho / ceiling",
+                "score": row.score,
+                "score_low": row.low,
+                "score_high": row.high,
+                "rho": row.raw,
+                "rho_low": row.raw_low,
+                "rho_high": row.raw_high,
+                "n": row.n,
+                "control": row.control,
+                "control_score": row.control_score,
+                "over_control": row.over_control,
+                "above_control": row.above_control,
+                "entered": _entered(choices, entered, row),
+                "reference": gain["first"],
+                "difference": gain.difference,
+                "difference_low": gain.low,
+                "difference_high": gain.high,
+                "p_holm": gain.p_holm,
+                "decision": gain.decision,
+                "n_paired": gain.n_paired,
+                "invalid": row.invalid,
+                "rules": choices.rules.version,
+            }
+        )
     table = pd.DataFrame(rows)
-    counts = ["n", "n_dcls", "n_paired", "invalid", "invalid_dcls"]
-    return table.astype(dict.fromkeys(counts, "Int64"))
+    return table.astype(dict.fromkeys(["n", "n_paired", "invalid"], "Int64"))
 
 
-def _row(table: pd.DataFrame, *place) -> pd.Series:
-    """The row there; nothing but missing values of a backbone without a DCLS form."""
-    return table.loc[place] if place in table.index else pd.Series(np.nan, index=table.columns)
-
-
-def _entered(
-    choices: Choices, entered: pd.DataFrame, backbone: str, method: str, protocol: str
-) -> dict[str, float]:
+def _entered(choices: Choices, entered: pd.DataFrame, of: NamedTuple) -> float:
     """What a reader has entered for this row; the published table is of one protocol."""
-    row = entered[(entered.backbone == backbone) & (entered.method == method)]
-    if choices.profile.key != "paper" or protocol != "published" or row.empty:
-        return {"entered": np.nan, "entered_dcls": np.nan}
-    return {"entered": row.score.iloc[0], "entered_dcls": row.score_dcls.iloc[0]}
+    row = entered[(entered.backbone == of.backbone) & (entered.method == of.method)]
+    if choices.profile.key != "paper" or of.protocol != "published" or row.empty:
+        return np.nan
+    return row["score_dcls" if of.dcls else "score"].iloc[0]
 
 
 _PAIRED = (
-    "Difference: DCLS minus baseline, paired per image; p corrected by Holm over the backbones; n: "
-    "pictures of the difference, on which both have a map (a score is over all on which its own "
-    "model has one). "
+    "Difference: {change}, paired per image; p corrected by Holm over these; n: pictures of the "
+    "difference, on which both have a map (a score is over all on which its own model has one). "
 )
 
 
@@ -152,14 +162,14 @@ def write_results(
     missed  : what `lib.scores.study_scores.left_out` tells; the caption names it
     weights : as `lib.scores.accuracy.weights_table` makes it; the caption has its remarks
     """
-    choices = study.choices
+    choices, paired = study.choices, results.difference.notna().any()
     subset = f"At most {choices.limit} pictures. " if choices.limit else ""
     caption = (
         f"Score: mean Spearman correlation with human maps over the human ceiling "
         f"({choices.profile.label}, protocols: {', '.join(choices.protocols)}, "
         f"target: {choices.target} class); without a ceiling the correlation itself. Ceiling: "
         f"{ceilings.words}. {DAGGER}: not surely above the strongest map that no network made. "
-        f"{_PAIRED if choices.paired else ''}"
+        f"{_PAIRED.format(change=choices.comparison.change) if paired else ''}"
         f"{f'Human maps: {study.reading}. ' if study.reading else ''}"
         f"Intervals: 95 %, over images. Nothing is decided of "
         f"fewer than {RULES.fewest_images} pictures; a difference below "

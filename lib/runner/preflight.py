@@ -98,12 +98,12 @@ def check_inputs(steps: Sequence[Step], study: Study) -> list[RunError]:
 
 def check_known(study: Study) -> list[RunError]:
     """Downloaded files are what they were at their first use."""
-    if study.choices.profile.mini:
-        return []  # git keeps them
-    published = [study.inputs.data / source.place for source in study.inputs.sources()]
+    published = [study.inputs.downloads / source.place for source in study.inputs.sources()]
     present = [path for path in published if path.is_file()]
+    if not present:
+        return []
     try:
-        changed = KnownFiles(study.inputs.data).check(present)
+        changed = KnownFiles(study.inputs.downloads).check(present)
     except (OSError, ValueError) as error:
         return [trouble("changed files", str(error))]
     if not changed:
@@ -112,8 +112,8 @@ def check_known(study: Study) -> list[RunError]:
         f"not what they were at their first use: {', '.join(changed)}. Fetch them anew, or, if "
         "you mean the change, delete their entries in known_files.json:"
     )
-    mend = "rm " + " ".join(shlex.quote(str(study.inputs.data / name)) for name in changed)
-    return [trouble("changed files", text, f"{mend} && python run_all.py --download-only")]
+    mend = "rm " + " ".join(shlex.quote(str(study.inputs.downloads / name)) for name in changed)
+    return [trouble("changed files", text, f"{mend} && {study.inputs.fetch_command()}")]
 
 
 def _check_pictures(study: Study) -> list[RunError]:

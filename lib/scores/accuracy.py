@@ -9,7 +9,6 @@ from __future__ import annotations
 import pandas as pd
 from scipy.stats import binomtest
 
-from ..base.fingerprint import sha256_of
 from ..base.paths import shown
 from ..networks.backbones import Backbone, variant_name
 from ..study.study import Study
@@ -72,7 +71,7 @@ def weights_table(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
                 "label": backbone.titled(dcls) + mini,
                 "dcls": dcls,
                 "file": shown(path),
-                "sha256": sha256_of(path),
+                "sha256": study.inputs.weights_sha256(backbone.key, dcls),
                 "verified": unverified.get(path, "yes") if published else "",
                 **found,
                 "remarks": "; ".join(filter(None, own)),

@@ -21,7 +21,7 @@ from ..networks.building import parameter_counts
 from ..people.protocols import PROTOCOLS
 from ..study.choices import Choices
 from ..study.inputs import Inputs
-from ..study.rules import RULES
+from ..study.rules import NOT_ASKED, RULES
 from ..study.study import Study
 from .agreements import VALID
 from .ceiling import Ceilings
@@ -37,7 +37,6 @@ TOO_SMALL = "too small to matter"
 NO_DIFFERENCE = "equivalent"
 TOO_FEW_IMAGES = "too few pictures"
 MISSING = "missing"
-NOT_ASKED = "not asked"
 
 _METAFORMERS = ("caformer_s18", "convformer_s18")
 _FASTVITS = ("fastvit_sa24", "fastvit_sa36")

@@ -60,11 +60,11 @@ def facts_of_maps(study: Study, backbone: Backbone, has_dcls: bool) -> dict:
         for m in study.choices.methods
         if m.learned
     }
-    for path in (weights, *learned.values()):
+    for path in (*([] if backbone.untrained else [weights]), *learned.values()):
         if not path.is_file():
             raise MissingWeights(f"no weights at {shown(path)}")
     return {
-        "weights": sha256_of(weights),
+        "weights": study.inputs.weights_sha256(backbone.key, has_dcls),
         "reading": study.inputs.reading(backbone.key, has_dcls),
         # A reader's own recipe is in the file whose hash `origin` is.
         "dcls": has_dcls and (bool(backbone.origin) or backbone.dcls),

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 
 from ..base.paths import shown
-from ..networks.backbones import THE_EIGHT, Backbone
+from ..networks.backbones import BACKBONES, Backbone, variant_name
 from ..networks.building import parameter_counts
 from ..people.protocols import PROTOCOLS
 from ..study.choices import Choices
+from ..study.comparisons import Placed, arranged, forms_of, pairs_of
 from ..study.inputs import MissingInputs
 from ..study.outputs import saved_provenance
 from ..study.places import Places
@@ -138,6 +139,7 @@ def summarise(choices: Choices, scores: pd.DataFrame, ceilings: Ceilings) -> pd.
         top1 = mean_interval(chosen.top1.astype(float), within=(0, 1))
         rows.append(
             {
+                "variant": variant_name(backbone.key, has_dcls),
                 "backbone": backbone.key,
                 "label": backbone.label,
                 "dcls": has_dcls,
@@ -270,17 +272,51 @@ _BESIDE = (
 def per_image_differences(
     choices: Choices, scores: pd.DataFrame, ceilings: Ceilings
 ) -> pd.DataFrame:
-    """DCLS minus baseline for every image valid for both.
+    """The comparison's later models less their group's first, image by image, where both have a
+    map: `protocol, panel, group, form, image_id, rho, difference`, of the correlations, and the
+    same in units of the score.
 
-    `protocol, backbone, method, image_id, rho, difference`: of the correlations, and the same in
-    units of the score
+    Two models that see different parts of the human map (*corrected*) are compared by their
+    correlations, each with its own part, over the first one's ceiling.
     """
-    index = ["protocol", "backbone", "method", "image_id"]
-    wide = scores[scores.validity == VALID].pivot(index=index, columns="dcls", values="rho")
-    wide = wide.reindex(columns=[False, True]).dropna()
-    table = (wide[True] - wide[False]).rename("rho").reset_index()
-    table = table[table.backbone.isin([b.key for b in choices.backbones])]
-    return table.assign(difference=ceilings.scored(table).score)
+    frames = [
+        difference.rename("rho").reset_index().assign(
+            protocol=protocol, panel=later.panel, group=later.group.label, form=later.member.form,
+            difference=difference.to_numpy() / ceiling.divisor,
+        )
+        for protocol, _, later, difference, ceiling in _differences(choices, scores, ceilings)
+    ]  # fmt: skip
+    columns = ["protocol", "panel", "group", "form", "image_id", "rho", "difference"]
+    return pd.concat(frames or [pd.DataFrame(columns=columns)])[columns]
+
+
+def _differences(
+    choices: Choices, scores: pd.DataFrame, ceilings: Ceilings
+) -> Iterator[tuple[str, Placed, Placed, pd.Series, Ceiling]]:
+    """Of each protocol and pair of the comparison: first, later, the differences of their
+    correlations by `image_id`, and the ceiling that they are divided by."""
+    of = _rho_of(scores)
+    pairs = pairs_of(choices)
+    nothing = pd.Series(dtype=float, index=pd.Index([], name="image_id", dtype=str))
+    for protocol in choices.protocols:
+        for first, later in pairs:
+            rho, other = (
+                of.get((p.member.variant, p.method.key, protocol), nothing) for p in (first, later)
+            )
+            difference = (other - rho).dropna().rename_axis("image_id")
+            ceiling = ceilings.of(protocol, first.member.backbone.preprocessing)
+            yield protocol, first, later, difference, ceiling
+
+
+def _rho_of(scores: pd.DataFrame) -> dict[tuple[str, str, str], pd.Series]:
+    """{(variant, method, protocol): rho by image_id} of the valid rows."""
+    valid = scores[scores.validity == VALID]
+    return {
+        (variant_name(backbone, dcls), method, protocol): rows.set_index("image_id").rho
+        for (backbone, dcls, method, protocol), rows in valid.groupby(
+            ["backbone", "dcls", "method", "protocol"]
+        )
+    }
 
 
 def paired_comparison(rho: pd.Series, ceiling: Ceiling) -> dict[str, float]:
@@ -311,47 +347,51 @@ def judged(rows: list[dict], samples: Sequence[pd.Series], smallest: float) -> l
 
 
 def paired_differences(choices: Choices, scores: pd.DataFrame, ceilings: Ceilings) -> pd.DataFrame:
-    """DCLS minus baseline, paired per image on the images valid for both; a row per protocol,
-    method and backbone that has a DCLS form.
+    """The comparison's later models less their group's first, paired per image on the images
+    valid for both; a row per protocol, panel and later model.
 
+    comparison, panel, group, form : as `lib.study.comparisons` has them
+    first, second         : the two models, by their labels
+    backbone, dcls, method : of the second
     difference, low, high : mean in units of the score, and its 95 % interval
     median                : far from the mean where a few pictures make the difference
     n_paired              : images in the comparison
-    p, p_holm             : of the mean's being 0; corrected over the study's backbones of the
-                            same protocol and method, and over a reader's own apart from these;
-                            a fairer pair of one of them is a family of its own. Missing for
-                            fewer images than decide anything
+    p, p_holm             : of the mean's being 0; corrected over all pairs of the same protocol,
+                            panel and family of groups. Missing for fewer images than decide
+                            anything
     effect                : Cohen's d
     spread                : standard deviation over images
     images_needed         : for a paired t test to find this effect four times in five
     decision              : by p_holm and the smallest effect, see `lib.scores.decisions`
     """
-    by_pair = per_image_differences(choices, scores, ceilings).groupby(
-        ["protocol", "method", "backbone"]
-    )
-    differences = {pair: rows.set_index("image_id") for pair, rows in by_pair}
-    empty = pd.DataFrame({"rho": [], "difference": []}, dtype=float)
-    rows = []
-    for protocol, method in product(choices.protocols, choices.methods):
-        pairs = [b for b in choices.backbones if b.dcls is not None]
-        families = [
-            [b for b in pairs if not b.origin and not b.pair_of],
-            [b for b in pairs if b.origin and not b.pair_of],
-            *([b] for b in pairs if b.pair_of),
-        ]
-        found: dict[str, dict] = {}
-        for family in families:
-            chosen = [differences.get((protocol, method.key, b.key), empty) for b in family]
-            compared = [
-                {"protocol": protocol, "backbone": b.key, "method": method.key}
-                | paired_comparison(some.rho, ceilings.of(protocol, b.preprocessing))
-                for b, some in zip(family, chosen, strict=True)
-            ]
-            samples = [some.difference for some in chosen]
-            family_rows = judged(compared, samples, choices.smallest_effect)
-            found |= {row["backbone"]: row for row in family_rows}
-        rows += [found[b.key] for b in pairs]
-    return pd.DataFrame(rows, columns=["protocol", "backbone", "method", *_COMPARED])
+    rows: list[dict] = []
+    families: dict[tuple[str, str, str], list[tuple[int, pd.Series]]] = {}
+    for protocol, first, later, difference, ceiling in _differences(choices, scores, ceilings):
+        family = families.setdefault((protocol, later.panel, later.group.family), [])
+        family.append((len(rows), difference / ceiling.divisor))
+        rows.append(
+            {
+                "comparison": choices.comparison.key, "protocol": protocol, "panel": later.panel,
+                "group": later.group.label, "form": later.member.form,
+                "first": first.member.label, "second": later.member.label,
+                "backbone": later.member.backbone.key, "dcls": later.member.dcls,
+                "method": later.method.key,
+            }
+            | paired_comparison(difference, ceiling)
+        )  # fmt: skip
+    for family in families.values():
+        places = [place for place, _ in family]
+        samples = [sample for _, sample in family]
+        found = judged([rows[place] for place in places], samples, choices.smallest_effect)
+        for place, row in zip(places, found, strict=True):
+            rows[place] = row
+    return pd.DataFrame(rows, columns=[*_OF_A_PAIR, *_COMPARED])
+
+
+_OF_A_PAIR = [
+    "comparison", "protocol", "panel", "group", "form", "first", "second", "backbone", "dcls",
+    "method",
+]  # fmt: skip
 
 
 def compare_models(choices: Choices, scores: pd.DataFrame, ceilings: Ceilings) -> pd.DataFrame:
@@ -363,19 +403,14 @@ def compare_models(choices: Choices, scores: pd.DataFrame, ceilings: Ceilings) -
     different parts of the human map (*corrected*) are compared by their correlations, each with
     its own part, over the first one's ceiling.
     """
-    valid = scores[scores.validity == VALID]
-    of = {
-        key: rows.set_index("image_id").rho
-        for key, rows in valid.groupby(["backbone", "dcls", "method", "protocol"])
-    }
+    of = _rho_of(scores)
     nothing = pd.Series(dtype=float)
     rows = []
     for protocol in choices.protocols:
         compared, samples = [], []
         for first, second in combinations(choices.compared, 2):
             rho, other = (
-                of.get((m.backbone.key, m.dcls, m.method.key, protocol), nothing)
-                for m in (first, second)
+                of.get((m.variant, m.method.key, protocol), nothing) for m in (first, second)
             )
             difference = (other - rho).dropna()
             ceiling = ceilings.of(protocol, first.backbone.preprocessing)
@@ -397,15 +432,48 @@ def power_table(paired: pd.DataFrame, differences: tuple[float, ...]) -> pd.Data
         ]
         for difference in differences
     }
-    names = ["protocol", "method", "backbone", "n_paired", "spread"]
+    names = ["protocol", "panel", "group", "form", "n_paired", "spread"]
     return paired[names].assign(**columns)
 
 
-def size_correlation(summary: pd.DataFrame, method: str) -> float:
-    """Rank correlation of size and score over the eight's baselines under one method; NaN where
-    their scores are all equal."""
-    eight = summary.backbone.isin([b.key for b in THE_EIGHT])
-    base = summary[eight & ~summary.dcls & (summary.method == method)]
-    if base.score.nunique() < 2:
+def arrange(choices: Choices, summary: pd.DataFrame) -> pd.DataFrame:
+    """The summary with each row at its place in the study's comparison; a row twice where its
+    model is in two groups.
+
+    comparison, panel, group, place, form : as `lib.study.comparisons` has them, and `model`, the
+              label of the model, with its method where that sets it apart
+    at      : the place on the comparison's axis, missing where it has none
+    shared  : all groups of several models have the same forms
+    """
+    comparison, shared = choices.comparison, bool(forms_of(choices))
+    rows = [
+        {
+            "variant": each.member.variant, "method": each.method.key,
+            "comparison": comparison.key, "panel": each.panel, "group": each.group.label,
+            "place": each.place, "form": each.member.form, "model": each.member.label,
+            "at": np.nan if each.member.at is None else each.member.at, "shared": shared,
+        }
+        for each in arranged(choices)
+    ]  # fmt: skip
+    table = pd.DataFrame(rows).merge(summary, on=["variant", "method"], how="left", sort=False)
+    if comparison.along != "at":
+        table["at"] = table[comparison.along]
+    return table
+
+
+def one_of_each(arranged: pd.DataFrame) -> pd.DataFrame:
+    """The rows that stand for a model each, of one protocol and panel of what `arrange` makes: the
+    first of each group whose forms are shared, else all; no fairer pair of another model, no
+    untrained one, and no checkpoint."""
+    rows = [BACKBONES[key] for key in arranged.backbone]
+    plain = np.array([not (b.pair_of or b.untrained or b.series) for b in rows], bool)
+    chosen = arranged[plain & ((arranged.place == 0) | ~arranged.shared)]
+    return chosen.drop_duplicates(["variant", "method"])
+
+
+def size_correlation(models: pd.DataFrame) -> float:
+    """Rank correlation of size and score over models, rows of `one_of_each`; NaN where their
+    scores are all equal."""
+    if models.score.nunique() < 2:
         return float("nan")
-    return float(base.parameters_millions.corr(base.score, method="spearman"))
+    return float(models.parameters_millions.corr(models.score, method="spearman"))

@@ -8,13 +8,14 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "choices": ["Choices"],
+    "comparisons": ["COMPARISONS", "Comparison", "forms_of", "groups_of"],
     "exhibits": ["Exhibit", "Looks", "evidence_titles", "exhibit", "held_out", "looks",
         "picture_titles"],
     "explaining": ["explain"],
     "extension": ["ExtensionError", "load_extension"],
     "inputs": ["Inputs", "MissingInputs"],
     "outputs": ["provenance", "saved_provenance", "save_table", "write_result"],
-    "own_rows": ["add_method", "add_model"],
+    "own_rows": ["add_comparison", "add_method", "add_model"],
     "places": ["Places"],
     "profiles": ["PROFILES", "Profile", "TARGETS"],
     "study": ["Study"],

@@ -12,18 +12,21 @@ from typing import TYPE_CHECKING
 
 from ..base.tables import unknown_name
 from ..maps.methods import METHODS, CamMethod
-from ..networks.backbones import BACKBONES, Backbone, variant_name
+from ..networks.backbones import BACKBONES, THE_EIGHT, Backbone, variant_name
 from ..networks.precision import PRECISIONS
 from ..people.protocols import DEFAULT_PROTOCOLS, PROTOCOLS
 from ..people.stored import Read
 from ..people.stored.fit import CROP
 from ..people.stored.layouts import LAYOUTS
+from .comparisons import COMPARISONS, Comparison, Member, comparison_of
 from .profiles import PROFILES, TARGETS, Profile
 from .rules import RULES, Rules
 
 if TYPE_CHECKING:
     import torch
 
+# Notebooks of one question: where people look, what DCLS replaces, what differs between models.
+_OF_GAZE, _OF_DCLS, _OF_COMPARISONS = "00", "02", ("05", "05b")
 _COMPILERS = (os.environ.get("CXX") or "g++", "clang++", "c++", "cl")  # torch.compile's
 _OF_THE_CLUSTER = ("workers", "scheduler")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
@@ -37,14 +40,11 @@ def check_names(chosen: Iterable[str], known: Iterable[str]) -> None:
             raise unknown_name("choice", name, known)
 
 
-@dataclass(frozen=True)
-class Compared:
-    """A model with the method that makes its maps, and its name in `Choices.compare`."""
-
-    name: str
-    backbone: Backbone
-    dcls: bool
-    method: CamMethod
+def _in_order(models: Sequence[str]) -> tuple[Backbone, ...]:
+    """Rows in the table's order, those that a name has made after them and as they were asked."""
+    rows = BACKBONES.select(models)
+    asked = dict.fromkeys(BACKBONES[key] for key in models)
+    return (*(r for r in rows if not r.named), *(r for r in asked if r.named))
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ class Choices:
                  their network's
     ceiling    : the human ceiling, in 0-1, for who knows that of the human maps; 0 for none
     smallest_effect : difference of scores below which it does not matter
-    compare    : models of which every two are compared, see `compared`; empty for all
+    compare    : a key of COMPARISONS; or models of which every two are compared, see `compared`;
+                 empty for what the models ask for
     """
 
     profile: Profile
@@ -128,7 +129,7 @@ class Choices:
                 "models, methods, accept, compare and gaze are lists of names, not one text"
             )
         row = replace(PROFILES[profile], own=tuple(own))
-        chosen = tuple(BACKBONES.select(models)) if models else row.backbones
+        chosen = _in_order(models) if models else row.backbones
         absent = [b.key for b in chosen if b not in row.known]
         if absent:
             raise ValueError(f"the {row.key} profile has no model {', '.join(absent)}")
@@ -150,6 +151,7 @@ class Choices:
             target=target or row.target,
             **options,
         )
+        made.comparison.groups(made)  # or UnknownName, ValueError
         models = [(m.backbone.key, m.dcls, m.method.key) for m in made.compared]  # or UnknownName
         if len(set(models)) < len(models):
             raise ValueError(f"compare names one model twice: {', '.join(compare)}")
@@ -212,9 +214,11 @@ class Choices:
                 f"ceiling {self.ceiling:g}: people who agree by less than {RULES.least_ceiling:g} "
                 "are no yardstick; 0 is for a ceiling that you do not know"
             )
-        if len(self.compare) == 1 or len(set(self.compare)) < len(self.compare):
+        one = len(self.compare) == 1 and self.compare[0] not in COMPARISONS
+        if one or len(set(self.compare)) < len(self.compare):
             raise ValueError(
-                f"compare takes two different models or more, got {', '.join(self.compare)}"
+                f"compare takes one of {', '.join(COMPARISONS)}, or two different models or more; "
+                f"got {', '.join(self.compare)}"
             )
 
     @property
@@ -228,22 +232,29 @@ class Choices:
         return replace(RULES, smallest_effect=self.smallest_effect)
 
     @property
-    def compared(self) -> list[Compared]:
+    def comparison(self) -> Comparison:
+        """The row of COMPARISONS that `compare` names, or that these models ask for."""
+        return comparison_of(self)
+
+    @property
+    def compared(self) -> list[Member]:
         """The models of which every two are compared: those that `compare` names, or all variants.
 
         A name is a variant's, such as "resnet50_dcls", with a method of the study's behind a
         colon where that is not the preferred one. Raises UnknownName.
         """
-        preferred = self.prefer_method()
+        named = self.compare[1:] and self.compare
+        return [*map(self.member, named or (variant_name(b.key, d) for b, d in self.variants))]
+
+    def member(self, name: str) -> Member:
+        """One of the study's models by such a name. Raises UnknownName."""
         variants = {variant_name(b.key, dcls): (b, dcls) for b, dcls in self.variants}
         methods = {method.key: method for method in self.methods}
-        found = []
-        for name in self.compare or variants:
-            variant, colon, method = name.partition(":")
-            check_names([variant], variants)
-            check_names([method] if colon else [], methods)
-            found.append(Compared(name, *variants[variant], methods.get(method, preferred)))
-        return found
+        variant, colon, method = name.partition(":")
+        check_names([variant], variants)
+        check_names([method] if colon else [], methods)
+        backbone, dcls = variants[variant]
+        return Member(backbone, dcls, methods.get(method, self.prefer_method()), name=name)
 
     def options(self) -> dict:
         """What `Study.from_profile` makes the same choices from, in another process.
@@ -252,7 +263,7 @@ class Choices:
         """
         return {
             "profile": self.profile.key,
-            "models": [b.key for b in self.backbones],
+            "models": [b.named or b.key for b in self.backbones],
             "methods": [m.key for m in self.methods],
             "protocols": list(self.protocols),
             "accept": list(self.accept),
@@ -270,6 +281,21 @@ class Choices:
     def paired(self) -> bool:
         """Some backbone has both forms, without DCLS and with it."""
         return any(backbone.dcls for backbone in self.backbones)
+
+    def takes(self, number: str) -> bool:
+        """Whether a whole run has the notebook of this number, such as "04b"."""
+        if number in _OF_COMPARISONS and len(self.variants) > 1:
+            return True
+        if number == _OF_DCLS and not self.paired:
+            return False
+        own = self.profile.notebooks
+        return number in own if own else number != _OF_GAZE
+
+    @property
+    def of_paper(self) -> bool:
+        """It asks the paper's question of some of the paper's models, so that its figures and
+        claims are meant."""
+        return self.comparison.key == "dcls" and any(b in THE_EIGHT for b in self.backbones)
 
     @property
     def predicted(self) -> bool:

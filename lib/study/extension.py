@@ -22,6 +22,7 @@ from ..base.paths import NAME, PACKAGE
 from ..maps.methods import METHODS
 from ..networks.backbones import BACKBONES
 from ..networks.sources import WEIGHTS
+from .comparisons import COMPARISONS
 from .own_files import Tree
 
 loaded: dict[Path, str] = {}
@@ -139,7 +140,7 @@ def _run(path: Path, digest: str) -> None:
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ExtensionError(f"{path} is no Python file: its name must end in .py")
-    before = len(BACKBONES) + len(METHODS)
+    before = _count_rows()
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # hashing its functions looks their source up there
     _loading.append((path, digest))
@@ -158,13 +159,19 @@ def _run(path: Path, digest: str) -> None:
         raise ExtensionError(f"{path}, line {at}: {said}") from error
     finally:
         _loading.pop()
-    if len(BACKBONES) + len(METHODS) == before:
-        raise ExtensionError(f"{path} adds nothing: it should call add_model or add_method")
+    if _count_rows() == before:
+        raise ExtensionError(
+            f"{path} adds nothing: it should call add_model, add_method or add_comparison"
+        )
+
+
+def _count_rows() -> int:
+    return sum(map(len, (BACKBONES, METHODS, COMPARISONS)))
 
 
 @contextmanager
 def _taken_back_on_failure():
-    before = [(table, list(table)) for table in (BACKBONES, METHODS, WEIGHTS)]
+    before = [(table, list(table)) for table in (BACKBONES, METHODS, COMPARISONS, WEIGHTS)]
     try:
         yield
     except BaseException:
@@ -189,7 +196,7 @@ def being_read() -> tuple[Path, str]:
     """The file of own rows that is running now, and its hash. Raises ExtensionError for none."""
     if not _loading:
         raise ExtensionError(
-            "add_model and add_method are called by the file that --extend names, or "
-            "Study.from_profile(extend=…)"
+            "add_model, add_method and add_comparison are called by the file that --extend "
+            "names, or Study.from_profile(extend=…)"
         )
     return _loading[-1]

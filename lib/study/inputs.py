@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +23,7 @@ from ..networks.backbones import BACKBONES, Backbone, variant_name
 from ..networks.known_files import KnownFiles
 from ..networks.sources import (
     AS_IS,
+    AS_WRITTEN,
     SHARDS,
     UNREAD_SHARD,
     WEIGHTS,
@@ -35,6 +39,8 @@ from .extension import extension_files
 from .profiles import CLASS_NAMES, DEMO_RECIPE
 
 L = TypeVar("L", bound=Listing)
+UNTRAINED_SEED = 0
+NO_FILE = Path(f"random weights (seed {UNTRAINED_SEED})")  # in the place of a file
 
 
 class MissingInputs(FileNotFoundError):
@@ -80,6 +86,13 @@ class Inputs:
             return self.choices.profile.data
         return Path(self.choices.data_dir) if self.choices.data_dir else DATA
 
+    @property
+    def downloads(self) -> Path:
+        """Folder of what is fetched: of a profile that comes with its own files, the user's."""
+        if not self.choices.profile.is_embedded:
+            return self.data
+        return Path(self.choices.data_dir) if self.choices.data_dir else DATA
+
     # --- pictures -----------------------------------------------------------------------------
 
     def picture_paths(self) -> list[Path]:
@@ -114,14 +127,25 @@ class Inputs:
         return variant_name((dcls and BACKBONES[key].pair_of) or key, dcls)
 
     def weights_path(self, key: str, dcls: bool) -> Path:
-        """A variant's weights: `<variant>.safetensors` if it is there, else as published."""
+        """A variant's weights: `<variant>.safetensors` if it is there, else as published. No file
+        of an untrained one."""
         row = BACKBONES[key]
+        if row.untrained:
+            return NO_FILE
         if named := row.weights_dcls if dcls else row.weights:
             return Path(named)
         own, source = self._own_weights(key, dcls), self._published_weights(key, dcls)
-        if self.choices.profile.mini or source is None or own.is_file():
+        mini = self.choices.profile.mini and not row.origin
+        if mini or source is None or own.is_file():
             return own
-        return self.data / source.place
+        return self.downloads / source.place
+
+    def weights_sha256(self, key: str, dcls: bool) -> str:
+        """The SHA-256 of a variant's weights file; of random weights, of what determines them
+        beside the network. Raises OSError for a file that is not there."""
+        if BACKBONES[key].untrained:
+            return hashlib.sha256(str(NO_FILE).encode()).hexdigest()
+        return sha256_of(self.weights_path(key, dcls))
 
     def _own_weights(self, key: str, dcls: bool) -> Path:
         return self.data / "checkpoints" / f"{self.weights_name(key, dcls)}.safetensors"
@@ -134,31 +158,40 @@ class Inputs:
         """The published file that a variant's weights are read from, None if from another."""
         source = self._published_weights(key, dcls)
         path = self.weights_path(key, dcls)
-        return source if source and path == self.data / source.place else None
+        return source if source and path == self.downloads / source.place else None
 
     def unverified(self) -> dict[Path, str]:
         """{published file that this study reads: why no publisher's checksum verified it}."""
-        places = [self.data / source.place for source in self.sources()]
+        places = [self.downloads / source.place for source in self.sources()]
         try:
-            known = KnownFiles(self.data).unverified([path for path in places if path.is_file()])
+            known = KnownFiles(self.downloads).unverified(
+                [path for path in places if path.is_file()]
+            )
         except ValueError as error:  # the preflight refuses it
             return {path: str(error) for path in places if path.is_file()}
-        return {self.data / name: why for name, why in known.items()}
+        return {self.downloads / name: why for name, why in known.items()}
 
     def reading(self, key: str, dcls: bool) -> Reading:
         """How a variant's weights file is read."""
-        source = self.published(key, dcls)
-        return replace(source.reading if source else AS_IS, accepted=self.choices.accept)
+        row, source = BACKBONES[key], self.published(key, dcls)
+        found = source.reading if source else AS_IS
+        if row.named and row.weights:  # a training's own notes beside the weights
+            found = AS_WRITTEN
+        return replace(found, accepted=self.choices.accept)
 
     def recipe(self, key: str, dcls: bool) -> str:
         """How a variant's weights were trained."""
+        if BACKBONES[key].untrained:
+            return "untrained"
+        source = self.published(key, dcls)
+        if source and BACKBONES[key].named:
+            return source.recipe
         if BACKBONES[key].origin:
             return "own" if dcls in BACKBONES[key].forms else ""
         if self.choices.profile.mini:
             return DEMO_RECIPE
         if BACKBONES[key].embedded:
             return "its authors"
-        source = self.published(key, dcls)
         return source.recipe if source else "unknown"
 
     def attention_path(self, key: str, dcls: bool, method: str) -> Path:
@@ -172,7 +205,7 @@ class Inputs:
             path
             for dcls in backbone.forms
             for path in (
-                self.weights_path(backbone.key, dcls),
+                *([] if backbone.untrained else [self.weights_path(backbone.key, dcls)]),
                 *(self.attention_path(backbone.key, dcls, method) for method in learned),
             )
         ]
@@ -236,16 +269,22 @@ class Inputs:
         return {shown(path): sha256_of(path) for path in paths if path.exists()}
 
     def sources(self) -> list[Source]:
-        """The published files that this study reads; none for the embedded example."""
-        if self.choices.profile.is_embedded:
-            return []
+        """The published files that this study reads; of a profile that comes with its own files,
+        those of further models."""
+        embedded = self.choices.profile.is_embedded
         weights = [
             source
             for b, dcls in self.choices.variants
             if (source := self._published_weights(b.key, dcls))
+            and (b.origin or not embedded)
+            and not b.weights
             and not self._own_weights(b.key, dcls).is_file()
         ]
-        shards = [] if self.choices.pictures else [SHARDS[p.stem] for p in self.picture_paths()]
+        shards = (
+            []
+            if embedded or self.choices.pictures
+            else [SHARDS[p.stem] for p in self.picture_paths()]
+        )
         return list(dict.fromkeys([*weights, *shards]))
 
     def require(self) -> None:
@@ -269,14 +308,14 @@ class Inputs:
                 "The profile gaze is here, and needs no download; the profile paper takes any "
                 "model with images of yours (`pictures`)"
             )
-        sources = {self.data / source.place: source for source in self.sources()}
+        sources = {self.downloads / source.place: source for source in self.sources()}
         listed = "\n".join(_line(path, sources.get(path)) for path in missing)
         raise MissingInputs(
             f"the {self.choices.profile.key} profile lacks {len(missing)} files:\n{listed}\n"
-            f"{self._mend(missing)}"
+            f"{self._mend(missing, sources)}"
         )
 
-    def _mend(self, missing: list[Path]) -> str:
+    def _mend(self, missing: list[Path], sources: Mapping[Path, Source]) -> str:
         """What to do about missing files."""
         choices = self.choices
         learned = [m.key for m in choices.methods if m.learned]
@@ -288,8 +327,8 @@ class Inputs:
             )
             return (
                 f"Learned methods are trained beside each network first: `{command}"
-                + (f" --extend {choices.extend}" if choices.extend else "")
-                + f" --models {' '.join(b.key for b in choices.backbones)} "
+                + (f" --extend {shlex.quote(choices.extend)}" if choices.extend else "")
+                + f" --models {_typed(choices.backbones)} "
                 f"--methods {' '.join(learned)}`, see docs/lcam.md."
             )
         named = {name for b in choices.profile.own for name in (b.weights, b.weights_dcls)}
@@ -300,13 +339,34 @@ class Inputs:
             )
         if choices.pictures and not Path(choices.pictures).exists():
             return "The folder of --pictures is not there."
+        if choices.profile.is_embedded and any(path in sources for path in missing):
+            return f"Fetch them: `{self.fetch_command()}`, or put them there by hand."
         if choices.profile.is_embedded:
             return "Restore them with `git checkout -- data/demo`, or make them: `make demo-data`."
         return (
-            "Fetch them: `python run_all.py --download-only`, or put them there by hand. "
+            f"Fetch them: `{self.fetch_command()}`, or put them there by hand. "
             "`--data-dir FOLDER` reads them from elsewhere.\nThe embedded example needs none: "
             "`python run_all.py --profile demo`."
         )
+
+    def fetch_command(self) -> str:
+        """The command that fetches what this study lacks."""
+        choices = self.choices
+        own = any(b.origin for b in choices.backbones)
+        given = {
+            "--profile": choices.profile.key * choices.profile.is_embedded,
+            "--data-dir": choices.data_dir,
+            "--extend": choices.extend,
+            "--pictures": choices.pictures,
+        }
+        parts = [f"{name} {shlex.quote(value)}" for name, value in given.items() if value]
+        models = [f"--models {_typed(choices.backbones)}"] if own else []
+        return " ".join(["python run_all.py", *parts, *models, "--download-only"])
+
+
+def _typed(backbones: Sequence[Backbone]) -> str:
+    """Models as a command line names them."""
+    return " ".join(shlex.quote(b.named or b.key) for b in backbones)
 
 
 def _files_in(folder: Path) -> list[Path]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from timm.data import ImageNetInfo
@@ -18,6 +19,7 @@ from ..maps.methods import CamMethod
 from ..networks.backbones import BACKBONES, Backbone, variant_name
 from ..networks.building import build_network
 from ..networks.checkpoints import MissingWeights
+from ..networks.class_counts import stored_classes
 from ..networks.loading import load_model, load_weights_file
 from ..networks.models import Provenance, StudyModel
 from ..networks.opened import remarks_on
@@ -25,8 +27,10 @@ from ..networks.sources import AS_IS, Reading
 from ..networks.weights_files import WeightsError
 from .choices import Choices
 from .device import chosen_device
-from .inputs import Inputs
+from .inputs import UNTRAINED_SEED, Inputs
 from .profiles import CLASS_NAMES
+
+R = TypeVar("R")
 
 
 @cache
@@ -39,6 +43,18 @@ def _loads(networks: Networks, key: str, *hashes: str) -> bool:
     except WeightsError:
         return False
     return True
+
+
+@cache
+def _own_classes(
+    row: Backbone, dcls: bool, path: Path, reading: Reading, usual: int, sha256: str
+) -> int:
+    """By how many classes the file of these weights answers: the usual ones if it fits them."""
+    try:
+        remarks_on(row, dcls, path, reading, False, usual)
+    except WeightsError:
+        return stored_classes(row, dcls, path, reading) or usual
+    return usual
 
 
 @dataclass(frozen=True)
@@ -73,12 +89,18 @@ class Networks:
 
     def load_model(self, key: str, dcls: bool, weights: Path | None = None) -> StudyModel:
         """A variant with this profile's weights, or other ones, on the study's device."""
+        row = BACKBONES[key]
+        if row.untrained and weights is None:
+            return self.untrained_model(key, dcls, UNTRAINED_SEED)
         path, reading, mini, classes = self._read_as(key, dcls, weights)
         if mini and weights is None:
             model = load_model(key, dcls, "demo", accept=reading.accepted)
         else:
-            model = load_weights_file(key, dcls, path, reading, mini, classes)
-        if BACKBONES[key].origin:
+            model = self._read(
+                row, dcls, path, reading,
+                lambda: load_weights_file(key, dcls, path, reading, mini, classes),
+            )  # fmt: skip
+        if row.origin and not row.named:
             self._check_classes(model)
         return model.to(self.device())
 
@@ -93,12 +115,43 @@ class Networks:
             path, reading = self.inputs.weights_path(key, dcls), self.inputs.reading(key, dcls)
         else:
             path, reading = weights, replace(AS_IS, accepted=self.choices.accept)
-        return path, reading, mini, profile.classes
+        return path, reading, mini, self._classes(key, dcls, path, reading)
+
+    def _classes(self, key: str, dcls: bool, path: Path, reading: Reading) -> int:
+        """By how many classes a variant answers: the profile's, or, where each model's own answer
+        is explained, as many as the file of a model by name is of."""
+        count, row = self.choices.profile.classes, BACKBONES[key]
+        if row.named and self.choices.predicted and path.is_file():
+            return _own_classes(row, dcls, path, reading, count, sha256_of(path))
+        return count
+
+    def _read(
+        self, row: Backbone, dcls: bool, path: Path, reading: Reading, read: Callable[[], R]
+    ) -> R:
+        """What reading a model's file gives; where it is of other classes, that is said first."""
+        try:
+            return read()
+        except WeightsError as error:
+            count = stored_classes(row, dcls, path, reading) if row.named else None
+            if count in (None, self.choices.profile.classes) or self.choices.predicted:
+                raise
+            raise WeightsError(
+                f"{path} is of {count} classes, and the {self.choices.profile.key} profile has "
+                f"{self.choices.profile.classes}: --target predicted explains what each model "
+                "predicts, of whatever classes"
+            ) from error
 
     def remarks_on(self, key: str, dcls: bool, weights: Path | None = None) -> list[str]:
         """What a reader of results must know of a variant's weights, or of other ones: their file
         is opened and compared with the network. Raises MissingWeights, WeightsError."""
-        return remarks_on(BACKBONES[key], dcls, *self._read_as(key, dcls, weights))
+        row = BACKBONES[key]
+        if row.untrained and weights is None:
+            return []
+        path, reading, mini, classes = self._read_as(key, dcls, weights)
+        return self._read(
+            row, dcls, path, reading,
+            lambda: remarks_on(row, dcls, path, reading, mini, classes),
+        )  # fmt: skip
 
     def remarks(self) -> dict[str, list[str]]:
         """{variant: what a reader must know of its weights}, of those with any remark."""
@@ -151,7 +204,7 @@ class Networks:
         if not learned:
             return {}
         name = self.inputs.weights_name(key, dcls)
-        weights = sha256_of(self.inputs.weights_path(key, dcls))
+        weights = self.inputs.weights_sha256(key, dcls)
         return {
             method: load_attention(
                 self.inputs.attention_path(key, dcls, method), method, name, weights

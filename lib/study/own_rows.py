@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import timm
-import torch
-from timm.data import resolve_data_config
-from timm.models import is_model, list_models
 from torch import Tensor, nn
 
 from ..base.geometry import Preprocessing
 from ..base.shortage import is_out_of_memory
-from ..base.tables import unknown_name
 from ..maps.forward import HeadPass
 from ..maps.methods import METHODS, CamMethod, later
 from ..maps.targets import Asked
 from ..networks.backbones import BACKBONES, Backbone, DclsRecipe
-from ..networks.building import build_network
-from ..networks.grids import NoMaps
-from ..networks.layers import tapped
-from ..networks.models import Provenance, StudyModel
-from ..networks.sources import WEIGHTS, timm_source
+from ..networks.checked import checked
+from ..networks.sources import WEIGHTS
+from ..networks.timm_names import check_architecture, family_of, preprocessing_of, source_of
+from .comparisons import COMPARISONS, Comparison, named_groups
 from .extension import being_read
 
 # Beside the study's own, of which colour-blind readers can tell them; then they are repeated.
@@ -78,34 +71,23 @@ def add_model(
         raise ValueError(f"{key}: give either timm's name or a function that builds the network")
     if (dcls is None) != (not weights_dcls):
         raise ValueError(f"{key}: dcls, the recipe, and weights_dcls, the file, belong together")
-    if timm and not is_model(timm):
-        near = difflib.get_close_matches(timm, list_models(), n=8, cutoff=0.3)
-        raise unknown_name("timm model", timm, near or list_models()[:5])
+    if timm:
+        check_architecture(timm)
     if not weights and (build is not None or "." not in timm):
         raise ValueError(f"{key}: weights, a file, are needed without a tag of timm")
     own = [b for b in BACKBONES.values() if b.origin]
     row = Backbone(
-        key, label or key, "own", timm, dcls,
-        preprocessing or _preprocessing(timm),
+        key, label or key, family_of(timm) if timm else "own", timm, dcls,
+        preprocessing or (preprocessing_of(timm) if timm else Preprocessing(256, 224)),
         colour or _COLOURS[len(own) % len(_COLOURS)],
         layer=layer, reshape=reshape, build=build, weights=_place(weights),
         weights_dcls=_place(weights_dcls), origin=digest,
     )  # fmt: skip
     _refuse_twin(BACKBONES, "model", row.label)
-    BACKBONES.add(_checked(row))
+    BACKBONES.add(checked(row))
     if not weights:
-        WEIGHTS.add(timm_source(key, timm))
+        WEIGHTS.add(source_of(key, timm))
     return BACKBONES[key]
-
-
-def _preprocessing(timm_name: str) -> Preprocessing:
-    if not timm_name:
-        return Preprocessing(resize=256, crop=224)
-    found = resolve_data_config({}, pretrained_cfg=timm.get_pretrained_cfg(timm_name).to_dict())
-    crop = found["input_size"][-1]
-    return Preprocessing(
-        round(crop / found["crop_pct"]), crop, tuple(found["mean"]), tuple(found["std"])
-    )
 
 
 def _check_key(key: str) -> None:
@@ -120,41 +102,6 @@ def _refuse_twin(table: Mapping[str, Backbone | CamMethod], kind: str, label: st
     for row in table.values():
         if row.label == label:
             raise ValueError(f"two rows of the {kind} table, {row.key} one, have the label {label}")
-
-
-def _checked(row: Backbone) -> Backbone:
-    """The row tapped where its maps are made (`lib.networks.layers.tapped`), after a forward."""
-    geometry, key = row.preprocessing, row.key
-    if not 0 < geometry.crop <= geometry.resize:
-        raise ValueError(
-            f"{key}: a crop of {geometry.crop} pixels does not fit into {geometry.resize}"
-        )
-    side = geometry.crop
-    network = build_network(row, False).eval()
-    device = next(iter(network.parameters()), torch.empty(0)).device
-    pictures = torch.zeros(2, 3, side, side, device=device)
-    try:
-        row = tapped(row, network, pictures)
-        model = StudyModel(network, row, Provenance(key, "random", "full"))
-        with torch.inference_mode():
-            features, logits = model.features(pictures), model(pictures)
-    except NoMaps as error:
-        raise ValueError(f"{key}: {error}") from error
-    except Exception as error:  # whatever the reader's own forward raises
-        raise ValueError(
-            f"{key}: a forward of two pictures, (2, 3, {side}, {side}), fails: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    if not (features.isfinite().all() and logits.isfinite().all()):
-        raise ValueError(
-            f"{key}: the network's features or logits of a grey picture are not finite"
-        )
-    if logits.ndim != 2 or len(logits) != 2 or logits.shape[1] < 2:
-        raise ValueError(
-            f"{key}: the network gives {tuple(logits.shape)} for two pictures, and must give "
-            "logits (image, class) of two classes or more"
-        )
-    return row
 
 
 def add_method(
@@ -200,6 +147,50 @@ def add_method(
         f"{key}: maps takes (features, gradient) or (model, x, passed), not {count} parameters "
         "without a default"
     )
+
+
+def add_comparison(
+    key: str,
+    groups: Mapping[str, Sequence[str]],
+    *,
+    label: str = "",
+    question: str = "",
+    forms: Sequence[str] = (),
+    change: str = "",
+    rows: str = "model",
+    axis: str = "",
+    at: Mapping[str, float] | None = None,
+) -> Comparison:
+    """Add a comparison to the table; --compare KEY asks for it.
+
+    groups : {label: names of the models that belong together}; the later ones of each are compared
+             with its first. A name is as --compare takes it: "mynet", "resnet50_dcls",
+             "resnet50:grad_cam"; models that a study does not have are passed over
+    forms  : what the models of every group are called by their places, ("before", "after"); then
+             they stand side by side
+    label, question, change, rows : words for tables, figures and the report: what is compared, the
+             report's heading, what a difference is ("after less before"), what a group is called
+    axis, at : what the order is of, with its unit, and {name: number} on it
+    Raises ValueError for what does not fit.
+    """
+    being_read()
+    _check_key(key)
+    if not groups or not all(len(names) > 1 for names in groups.values()):
+        raise ValueError(f"{key}: a comparison needs groups of two models or more")
+    if forms and {len(names) for names in groups.values()} != {len(forms)}:
+        raise ValueError(f"{key}: forms must name every place of every group: {', '.join(forms)}")
+    if bool(axis) != bool(at):
+        raise ValueError(f"{key}: axis, its name, and at, the places on it, belong together")
+    for each in groups.values():
+        if len(set(each)) < len(each):
+            raise ValueError(f"{key}: a group names one model twice: {', '.join(each)}")
+    return COMPARISONS.add(
+        Comparison(
+            key, label or key, question or "Do vision models look where people look?",
+            partial(named_groups, dict(groups), tuple(forms), dict(at or {})), rows,
+            change or "later less first", axis, shared=bool(forms),
+        )
+    )  # fmt: skip
 
 
 def guarded(said: str, maps: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -12,7 +12,6 @@ from ..networks.backbones import BACKBONES, THE_EIGHT, Backbone
 from ..networks.sources import SHARDS
 from ..people.protocols import DEFAULT_PROTOCOLS
 
-_OF_GAZE = "00"  # the notebook of a question that the study of DCLS does not ask
 TARGETS = ("true", "predicted")  # whose evidence a map shows: the label's, as published, or …
 CLASS_NAMES = DEMO / "classes.txt"
 DEMO_RECIPE = "the demo's"
@@ -26,7 +25,7 @@ class Profile:
     pictures    : folder of pictures and gaze in place of shards
     models      : keys of its own backbones, where these are not the study's
     methods, protocols, target : what is taken where nothing is chosen
-    notebooks   : numbers of those that a whole run takes; () for all that study DCLS
+    notebooks   : numbers of those that a whole run takes; () for all but that of gaze
     shard_names : every shard that a whole run needs, in reading order
     mini        : the weights are the embedded example's miniatures
     classes     : number of classes; labels lie below it
@@ -69,10 +68,6 @@ class Profile:
         if self.models:
             return tuple(BACKBONES[key] for key in self.models) + self.own
         return tuple(b for b in BACKBONES.values() if b in self.own or not (b.origin or b.embedded))
-
-    def takes(self, number: str) -> bool:
-        """Whether a whole run has the notebook of this number, such as "04b"."""
-        return number in self.notebooks if self.notebooks else number != _OF_GAZE
 
     @property
     def is_embedded(self) -> bool:

@@ -56,3 +56,4 @@ class Rules:
 
 
 RULES = Rules()
+NOT_ASKED = "not asked"  # of a claim whose models were not chosen

@@ -6,6 +6,7 @@ Everything a user chooses is checked here, before any work, for notebooks and
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.fingerprint import sha256_of
-from ..networks.backbones import BACKBONES
+from ..networks.backbones import BACKBONES, Backbone
 from ..people.stored import Read, StoredError, gaze_facts, has_gaze, layout_in
 from ..people.stored.layouts import LAYOUTS
 from .choices import NAMES, Choices, check_names
 from .extension import load_extension, placed
 from .inputs import Inputs, chosen_folder
 from .places import Places
+from .profiles import PROFILES, Profile
 
 if TYPE_CHECKING:
     from ..people.clickme import ClickMe
@@ -35,6 +37,29 @@ def _found_in(folder: Path, options: Mapping) -> dict:
         found = layout_in(folder, read)
         return {"layout": found if found in LAYOUTS else read.layout, "gazed": has_gaze(found)}
     return {}
+
+
+def _by_name(
+    models: Sequence[str], profile: Profile, target: str
+) -> tuple[Sequence[str | Backbone], list[Backbone]]:
+    """Keys of the models that were asked for, and those of them that a name has made. What a short
+    name stands for, and what was left out, is warned of."""
+    texts = [] if isinstance(models, str) else [m for m in models if isinstance(m, str)]
+    if all(text in BACKBONES and not BACKBONES[text].named for text in texts):
+        return models, []
+    # Imported here because it pulls in torch and timm.
+    from .named_models import named_rows
+
+    made = named_rows(texts, profile, (target or profile.target) == "predicted")
+    for note in made.notes:
+        warnings.warn(note, NamedModels, stacklevel=3)
+    rows = [m for m in models if not isinstance(m, str)]
+    named = [row for row in made.rows if row.named]
+    return ([*made.rows, *rows] if rows else [row.key for row in made.rows]), named
+
+
+class NamedModels(UserWarning):
+    """What a name of models stands for, and what of it was left out."""
 
 
 # The choices on which results depend, beside profile, models and methods.
@@ -67,7 +92,8 @@ class Study:
     ) -> Study:
         """Check every choice and bind it to a profile's data.
 
-        models, methods : keys; empty takes all models and the published methods
+        models, methods : keys; empty takes all models and the published methods. Models also as
+                  "timm:NAME", "untrained:NAME" and "NAME@PATH", see `lib.study.named_models`
         limit   : so many of the pictures, 0 for all
         options : the other fields of `Choices` by name: device, batch_size, pictures, …
         Raises ValueError (UnknownName for a name) saying what is wrong, the nearest
@@ -78,17 +104,21 @@ class Study:
         if extend := options.get("extend"):
             path = placed(Path(extend))
             origin = load_extension(path)
-            own = [b for b in BACKBONES.values() if b.origin == origin]
+            own = [b for b in BACKBONES.values() if b.origin == origin and not b.named]
             options |= {"extend": str(path)}
         for name in ("pictures", "data_dir"):
             if name in options:
                 options[name] = chosen_folder(name, options[name])
         if options.get("pictures"):
             options |= _found_in(Path(options["pictures"]), options)
-        return cls(Choices.of(profile, models, methods, own, limit=limit, **options))
+        models, named = _by_name(models, PROFILES[profile], options.get("target", ""))
+        return cls(Choices.of(profile, models, methods, own + named, limit=limit, **options))
 
     def changed(self, **changes) -> Study:
         """The same study with other choices, fields of `Choices` by name."""
+        if "models" in changes:
+            target = changes.get("target", self.choices.target)
+            changes["models"], _ = _by_name(changes["models"], self.choices.profile, target)
         return Study(self.choices.changed(**changes))
 
     def sampled(self, **changes) -> Study:

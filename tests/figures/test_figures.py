@@ -65,12 +65,12 @@ def summary() -> pd.DataFrame:
 
 
 def test_figure_2_places_each_backbone_at_its_two_scores(summary):
-    (ax, *_) = plot_dcls_against_baseline(summary, "threshold_grad_cam").axes
+    fig = plot_dcls_against_baseline(summary, "threshold_grad_cam")
+    (ax,), (legend,) = fig.axes, fig.legends
     points = [c.lines[0].get_xydata()[0] for c in ax.containers]
     expected = [(0.3 + 0.05 * i, 0.4 + 0.05 * i) for i in range(8)]
     np.testing.assert_allclose(points, expected)
     assert ax.get_xlim() == ax.get_ylim()
-    legend = ax.get_legend()
     assert [t.get_text() for t in legend.get_texts()] == [b.label for b in THE_EIGHT]
     assert "n = 224 images" in legend.get_title().get_text()
     assert "95 %" in legend.get_title().get_text()

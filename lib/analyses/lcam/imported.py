@@ -47,14 +47,14 @@ def import_snapshot(study: Study, backbone: Backbone, key: str, file: Path) -> s
     if row.module is not LCam:
         raise AttentionError(f"{METHODS[key].label} is no L-CAM: only these are imported")
     weights = study.inputs.weights_path(backbone.key, False)
-    if not weights.is_file():
+    if not backbone.untrained and not weights.is_file():
         raise MissingWeights(f"no weights at {shown(weights)}")
     if not file.is_file():
         raise AttentionError(f"there is no file {file} to import")
     save_to = study.inputs.attention_path(backbone.key, False, key)
     facts = {
         "attention": key, "variant": study.inputs.weights_name(backbone.key, False),
-        "weights": sha256_of(weights),
+        "weights": study.inputs.weights_sha256(backbone.key, False),
         "imported": f"imported from {printable(file.name)}, sha256 {sha256_of(file)}",
     }  # fmt: skip
     if save_to.exists():

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 
 from ...base.files import write_atomically
-from ...base.fingerprint import fingerprint, sha256_of
+from ...base.fingerprint import fingerprint
 from ...base.paths import shown
 from ...maps.learned.attention import ATTENTIONS, MASKINGS, AttentionError, save_attention
 from ...maps.learned.training import (
@@ -91,11 +91,12 @@ def train_variant(
     Raises MissingWeights, WeightsError (AttentionError), PictureFolderError, OSError.
     """
     weights = study.inputs.weights_path(backbone.key, dcls)
-    if not weights.is_file():
+    if not backbone.untrained and not weights.is_file():
         raise MissingWeights(f"no weights at {shown(weights)}")
     facts = {
         "attention": key, "variant": study.inputs.weights_name(backbone.key, dcls),
-        "weights": sha256_of(weights), "masking": masking, "seed": str(seed),
+        "weights": study.inputs.weights_sha256(backbone.key, dcls),
+        "masking": masking, "seed": str(seed),
         "recipe": json.dumps(vars(recipe) | {"decays": list(recipe.decays)}),
         "precision": study.choices.precision,
         "pictures": json.dumps(pictures.facts()),

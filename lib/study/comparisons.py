@@ -1,0 +1,343 @@
+"""Comparisons: which models belong together, in which order, and what the difference is called.
+
+One row a comparison. Tables, figures, tests and wording follow from the row; the paper's question,
+with DCLS against without, is the first one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from ..base.tables import Table, UnknownName
+from ..maps.methods import CamMethod
+from ..networks.backbones import Backbone, variant_name
+
+if TYPE_CHECKING:
+    from .choices import Choices
+
+
+@dataclass(frozen=True)
+class Member:
+    """A model in a comparison, with one method or with each of the study's.
+
+    method : None for each of the study's
+    form   : what sets it apart from the others of its group: "with DCLS"; "" for one alone
+    at     : its place on the comparison's axis, if it has one
+    name   : as `Choices.compare` names it
+    """
+
+    backbone: Backbone
+    dcls: bool
+    method: CamMethod | None = None
+    form: str = ""
+    at: float | None = None
+    name: str = ""
+
+    @property
+    def variant(self) -> str:
+        return variant_name(self.backbone.key, self.dcls)
+
+    @property
+    def label(self) -> str:
+        """The model's own, with its method where that is not each of the study's."""
+        model = self.backbone.titled(self.dcls)
+        return f"{model}, {self.method.label}" if self.method else model
+
+
+@dataclass(frozen=True)
+class Group:
+    """Models that belong together, in their order; the others are compared with the first.
+
+    label  : unique within the comparison
+    family : p values are corrected over all groups of the same family
+    """
+
+    label: str
+    members: tuple[Member, ...]
+    family: str = ""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A model and a method with their place in the comparison.
+
+    panel : the method's key where each of the study's has a panel of its own, else ""
+    place : 0 for the group's first
+    """
+
+    panel: str
+    group: Group
+    place: int
+    member: Member
+    method: CamMethod
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A row of the table.
+
+    label    : what is compared, in a few words
+    question : the report's heading
+    groups   : of the models that were chosen; those in no group stand alone
+    rows     : what a group is called, in the singular
+    change   : what a difference is: "with DCLS less without"
+    axis     : what the order is of, with its unit; "" for an order without one
+    along    : the summary's column with the place on the axis
+    shared   : groups have the same forms, so that two of them can stand side by side
+    applies  : whether it is meant where nobody names a comparison
+    """
+
+    key: str
+    label: str
+    question: str
+    groups: Callable[[Choices], list[Group]] = field(repr=False)
+    rows: str = "model"
+    change: str = "difference"
+    axis: str = ""
+    along: str = "at"
+    shared: bool = False
+    applies: Callable[[Choices], bool] = field(repr=False, default=lambda choices: False)
+
+
+def _by_dcls(choices: Choices) -> list[Group]:
+    """p values of the study's own are corrected together, a reader's own apart from them, and a
+    fairer pair of one of the study's by itself."""
+    found = []
+    for b in choices.backbones:
+        if b.dcls is None:
+            continue
+        family = b.key if b.pair_of else "own" if b.origin else ""
+        members = tuple(Member(b, dcls, form=b.form_name(dcls)) for dcls in (False, True))
+        found.append(Group(b.label, members, family))
+    return found
+
+
+def _by_training(choices: Choices) -> list[Group]:
+    groups = _together(choices, lambda b: b.series)
+    return [
+        replace(group, members=tuple(
+            replace(m, form=f"epoch {m.at:g}") for m in sorted(group.members, key=lambda m: m.at)
+        ))
+        for group in groups
+    ]  # fmt: skip
+
+
+def _by_method(choices: Choices) -> list[Group]:
+    return [
+        Group(
+            backbone.titled(dcls),
+            tuple(Member(backbone, dcls, method, method.label) for method in choices.methods),
+        )
+        for backbone, dcls in choices.variants
+    ]
+
+
+def _by_learning(choices: Choices) -> list[Group]:
+    """Random weights first."""
+    groups = _together(choices, lambda b: b.timm_name if not b.series else "")
+    found = []
+    for group in groups:
+        random = [m for m in group.members if m.backbone.untrained]
+        learned = [m for m in group.members if not m.backbone.untrained]
+        if len(random) == 1 and len(learned) == 1:
+            forms = ("untrained", "trained")
+            members = (replace(random[0], form=forms[0]), replace(learned[0], form=forms[1]))
+            found.append(replace(group, members=members))
+    return found
+
+
+def _by_tuning(choices: Choices) -> list[Group]:
+    """An architecture with the weights that it is published with first, then those of files."""
+    found = []
+    for group in _together(choices, lambda b: b.timm_name):
+        before = [m for m in group.members if "@" not in m.backbone.named]
+        after = [m for m in group.members if "@" in m.backbone.named]
+        if len(before) == 1 and after:
+            forms = ["before", "after"] if len(after) == 1 else [m.label for m in before + after]
+            members = [replace(m, form=form) for m, form in zip(before + after, forms, strict=True)]
+            found.append(replace(group, members=tuple(members)))
+    return found
+
+
+def _by_recipe(choices: Choices) -> list[Group]:
+    return _together(choices, lambda b: b.timm_name)
+
+
+def _by_size(choices: Choices) -> list[Group]:
+    return [Group("models", tuple(_plain_forms(choices)))]
+
+
+def _plain_forms(choices: Choices) -> Iterator[Member]:
+    for b in choices.backbones:
+        yield Member(b, False, form=b.label, at=b.stage)
+
+
+def _together(choices: Choices, named: Callable[[Backbone], str]) -> list[Group]:
+    """Models without DCLS by what they have in common, where that is not "" and several have it."""
+    found: dict[str, list[Member]] = {}
+    for member in _plain_forms(choices):
+        if name := named(member.backbone):
+            found.setdefault(name, []).append(member)
+    return [Group(name, tuple(some)) for name, some in found.items() if len(some) > 1]
+
+
+def _chosen(choices: Choices) -> list[Group]:
+    """The models that `compare` names, in their order."""
+    members = [replace(m, form=m.label) for m in choices.compared]
+    methods = {m.method for m in members}
+    if len(methods) == 1 and not any(":" in m.name for m in members):
+        members = [replace(m, method=None, form=m.backbone.titled(m.dcls)) for m in members]
+    return [Group("models", tuple(members))]
+
+
+def _none(choices: Choices) -> list[Group]:
+    return []
+
+
+_HUMAN = "look where people look?"
+COMPARISONS: Table[Comparison] = Table(
+    "comparison",
+    [
+        Comparison(
+            "dcls", "with and without DCLS",
+            f"Do convolutions with learnable spacings make vision models {_HUMAN}",
+            _by_dcls, "backbone", "with DCLS less without", shared=True,
+            applies=lambda choices: choices.paired,
+        ),
+        Comparison(
+            "training", "checkpoints over a training",
+            f"Does a network, while it is trained, come to {_HUMAN}",
+            _by_training, "training", "later less first checkpoint", "epoch",
+            applies=lambda choices: bool(_by_training(choices)),
+        ),
+        Comparison(
+            "learning", "trained and untrained",
+            f"Is it training that makes networks {_HUMAN}",
+            _by_learning, "architecture", "trained less untrained", shared=True,
+            applies=lambda choices: bool(_by_learning(choices)),
+        ),
+        Comparison(
+            "tuning", "before and after fine-tuning",
+            f"Does fine-tuning make networks {_HUMAN}",
+            _by_tuning, "architecture", "after less before", shared=True,
+            applies=lambda choices: bool(_by_tuning(choices)),
+        ),
+        Comparison(
+            "recipes", "training recipes of one architecture",
+            f"Does the recipe of its training make a network {_HUMAN}",
+            _by_recipe, "architecture", "each less the first",
+        ),
+        Comparison(
+            "sizes", "models by their size",
+            f"Do larger models {_HUMAN}",
+            _by_size, "model", "each less the first", "learnable parameters (millions)",
+            "parameters_millions",
+        ),
+        Comparison(
+            "methods", "CAM methods on each model",
+            "Which CAM method's heatmaps lie where people look?",
+            _by_method, "model", "each method less the first", shared=True,
+        ),
+        Comparison(
+            "models", "the models that are named, with the first of them",
+            f"Which of these models {_HUMAN}",
+            _chosen, "model", "each less the first",
+            applies=lambda choices: len(choices.compared) == 2 or len(choices.compare) > 1,
+        ),
+        Comparison("none", "models side by side", f"Do vision models {_HUMAN}", _none),
+    ],
+)  # fmt: skip
+_ORDER = ("training", "dcls", "learning", "tuning", "models")
+
+
+def named_groups(
+    groups: Mapping[str, Sequence[str]],
+    forms: Sequence[str],
+    at: Mapping[str, float],
+    choices: Choices,
+) -> list[Group]:
+    """A reader's own groups of models by their names: those models that were chosen.
+
+    groups : {label: names as `Choices.compare` has them}
+    forms  : of the models of every group, by their places; empty for the models' labels
+    at     : {name: place on the axis}
+    Raises ValueError where no group has two of the chosen models.
+    """
+    found = []
+    for label, names in groups.items():
+        members = []
+        for place, name in enumerate(names):
+            try:
+                member = choices.member(name)
+            except UnknownName:
+                continue  # of the comparison, not of this study
+            form = forms[place] if forms else member.backbone.titled(member.dcls)
+            method = member.method if ":" in name else None
+            members.append(replace(member, method=method, form=form, at=at.get(name, member.at)))
+        if len(members) > 1:
+            found.append(Group(label, tuple(members)))
+    if not found:
+        raise ValueError(
+            "no group of this comparison has two of the study's models; its models are "
+            f"{', '.join(name for names in groups.values() for name in names)}"
+        )
+    return found
+
+
+def comparison_of(choices: Choices) -> Comparison:
+    """The row that `compare` names, or the first that the chosen models ask for."""
+    if len(choices.compare) == 1:
+        return COMPARISONS[choices.compare[0]]
+    if choices.compare:
+        return COMPARISONS["models"]
+    return next((COMPARISONS[k] for k in _ORDER if COMPARISONS[k].applies(choices)),
+                COMPARISONS["none"])  # fmt: skip
+
+
+def groups_of(choices: Choices) -> list[Group]:
+    """The groups of the study's comparison, then every other model as a group of its own."""
+    groups = comparison_of(choices).groups(choices)
+    there = {member.variant for group in groups for member in group.members}
+    taken = {group.label for group in groups}
+    for backbone, dcls in choices.variants:
+        alone = Member(backbone, dcls, at=backbone.stage)
+        if alone.variant not in there:
+            label = alone.label if alone.label not in taken else f"{alone.label} alone"
+            groups.append(Group(label, (alone,)))
+    return groups
+
+
+def arranged(choices: Choices) -> list[Placed]:
+    """Every model of the study with every method, at its place in the comparison; several times
+    where it is in several groups."""
+    found = []
+    for group in groups_of(choices):
+        for place, member in enumerate(group.members):
+            if member.method:
+                found.append(Placed("", group, place, member, member.method))
+                continue
+            found += [Placed(m.key, group, place, member, m) for m in choices.methods]
+    return found
+
+
+def pairs_of(choices: Choices) -> list[tuple[Placed, Placed]]:
+    """(first, later) of every group and panel."""
+    first: dict[tuple[str, str], Placed] = {}
+    found = []
+    for each in arranged(choices):
+        key = each.panel, each.group.label
+        if each.place:
+            found.append((first[key], each))
+        else:
+            first[key] = each
+    return found
+
+
+def forms_of(choices: Choices) -> tuple[str, ...]:
+    """What the models of a group are called, where all groups have the same forms; else nothing."""
+    if not comparison_of(choices).shared:
+        return ()
+    forms = {tuple(m.form for m in g.members) for g in groups_of(choices) if len(g.members) > 1}
+    return forms.pop() if len(forms) == 1 else ()
