@@ -34,6 +34,7 @@ from ..networks.sources import (
 from ..people.listing import Listing
 from ..people.protocols import PROTOCOLS
 from ..people.stored import picture_files
+from . import plug_ins
 from .choices import Choices
 from .extension import extension_files
 from .profiles import CLASS_NAMES, DEMO_RECIPE
@@ -228,11 +229,12 @@ class Inputs:
         variants = [(b.key, dcls) for b, dcls in self.choices.variants]
         own = self.choices.profile.photographs == "photographs" and PHOTOGRAPHS.is_dir()
         weights = [path for b in self.choices.backbones for path in self.weights(b)]
-        extend = self.choices.extend
+        choices, extend = self.choices, self.choices.extend
         return {
             "pictures": self.picture_paths() + [CLASS_NAMES] * self.choices.profile.mini,
             "weights": list(dict.fromkeys(weights)),
-            "extension": extension_files(Path(extend)) if extend else [],
+            "extension": (extension_files(Path(extend)) if extend else [])
+            + plug_ins.files(choices.rows),
             "photographs": sorted(p for p in PHOTOGRAPHS.iterdir() if p.is_file()) if own else [],
             "attention weights": [
                 path
@@ -334,7 +336,7 @@ class Inputs:
         named = {name for b in choices.profile.own for name in (b.weights, b.weights_dcls)}
         if own := [path.name for path in missing if str(path) in named]:
             return (
-                f"{choices.extend} names {', '.join(own)} there: put the files there, "
+                f"{choices.extend or 'A plug-in'} names {', '.join(own)} there: put them there, "
                 "or name others."
             )
         if choices.pictures and not Path(choices.pictures).exists():
