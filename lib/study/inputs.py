@@ -34,9 +34,9 @@ from ..networks.sources import (
 from ..people.listing import Listing
 from ..people.protocols import PROTOCOLS
 from ..people.stored import picture_files
-from . import plug_ins
 from .choices import Choices
 from .extension import extension_files
+from .plug_ins import plug_in_files
 from .profiles import CLASS_NAMES, DEMO_RECIPE
 
 L = TypeVar("L", bound=Listing)
@@ -234,7 +234,7 @@ class Inputs:
             "pictures": self.picture_paths() + [CLASS_NAMES] * self.choices.profile.mini,
             "weights": list(dict.fromkeys(weights)),
             "extension": (extension_files(Path(extend)) if extend else [])
-            + plug_ins.files(choices.rows),
+            + plug_in_files(choices.rows),
             "photographs": sorted(p for p in PHOTOGRAPHS.iterdir() if p.is_file()) if own else [],
             "attention weights": [
                 path

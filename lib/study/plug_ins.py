@@ -68,30 +68,35 @@ def load_asked(models: Iterable = (), methods: Iterable = (), layout: str | None
 
     layout : how a folder of images lies, "" to find out; None for no folder
     """
-    if any(isinstance(name, str) and _is_unknown(name) for name in models):
+    if any(map(_is_unknown, _texts(models))):
         load_plug_ins(MODELS)
-    if any(isinstance(name, str) and name not in METHODS for name in methods):
+    if any(name not in METHODS for name in _texts(methods)):
         load_plug_ins(METHODS_)
     if layout is not None and layout not in (*PLAIN, *LAYOUTS):
         load_plug_ins(DATA_SETS)
 
 
-def origins(rows: Iterable) -> set[str]:
+def plug_in_origins(rows: Iterable) -> set[str]:
     """The origins of those rows that plug-ins added."""
     return {getattr(row, "origin", "") for row in rows} & set(loaded.values())
 
 
-def used(rows: Iterable) -> Mapping[str, str]:
+def plug_ins_used(rows: Iterable) -> Mapping[str, str]:
     """{package: version} of the plug-ins that added these rows."""
-    asked = origins(rows)
+    asked = plug_in_origins(rows)
     return dict(_package(point) for point, origin in loaded.items() if origin in asked)
 
 
-def files(rows: Iterable) -> list[Path]:
+def plug_in_files(rows: Iterable) -> list[Path]:
     """The Python files of plug-ins that added these rows, and of all that add measures."""
-    asked = origins(rows)
+    asked = plug_in_origins(rows)
     points = [point for point, origin in loaded.items() if origin in asked]
     return sorted({file for point in (*points, *found(MEASURES)) for file in _files(point)})
+
+
+def _texts(names: Iterable) -> list[str]:
+    """Those that are names, not rows; of one text in place of a list none, which is refused."""
+    return [] if isinstance(names, str) else [name for name in names if isinstance(name, str)]
 
 
 def _is_unknown(name: str) -> bool:

@@ -18,12 +18,11 @@ from ..base.fingerprint import sha256_of
 from ..networks.backbones import BACKBONES, Backbone
 from ..people.stored import Read, StoredError, gaze_facts, has_gaze, layout_in
 from ..people.stored.layouts import LAYOUTS
-from . import plug_ins
 from .choices import NAMES, Choices, check_names
 from .extension import load_extension, placed
 from .inputs import Inputs, chosen_folder
 from .places import Places
-from .plug_ins import load_asked
+from .plug_ins import load_asked, plug_in_origins, plug_ins_used
 from .profiles import PROFILES, Profile
 
 if TYPE_CHECKING:
@@ -116,8 +115,8 @@ class Study:
         if options.get("pictures"):
             options |= _found_in(Path(options["pictures"]), options)
         models, named = _by_name(models, PROFILES[profile], options.get("target", ""))
-        asked = [BACKBONES[name] for name in models if isinstance(name, str)]
-        named += [b for b in asked if plug_ins.origins([b]) and b not in own + named]
+        rows = [BACKBONES[name] for name in models if name in BACKBONES]
+        named += [row for row in rows if plug_in_origins([row]) and row not in own + named]
         return cls(Choices.of(profile, models, methods, own + named, limit=limit, **options))
 
     def changed(self, **changes) -> Study:
@@ -166,7 +165,7 @@ class Study:
     def _made_by(self) -> dict:
         """The choices on which results depend."""
         options, extend = self.choices.options(), self.choices.extend
-        used = plug_ins.used(self.choices.rows)
+        used = plug_ins_used(self.choices.rows)
         return {
             **{name: options[name] for name in ("profile", "models", "methods")},
             **{name: options[name] for name in _RESULTS_DEPEND_ON},

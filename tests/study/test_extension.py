@@ -176,7 +176,7 @@ def test_other_processes_make_the_same_study_and_kept_scores_know_the_file(own, 
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("x = 1", "adds nothing: it should call add_model or add_method"),
+        ("x = 1", "adds nothing: it should call add_model, add_method"),
         ("import nowhere", "line 1: ModuleNotFoundError: No module named 'nowhere'"),
         ("\nif True\n    pass", "line 2: SyntaxError"),
         (
