@@ -15,9 +15,11 @@ from timm.data import resolve_data_config
 from torch import Tensor, nn
 
 from ..base.geometry import Preprocessing
+from ..base.paths import shown
 from ..maps.live import LiveModel, live_maps
 from ..maps.methods import METHODS, CamMethod, min_max
 from ..maps.placed import heatmaps
+from ..networks.checkpoints import MissingWeights
 from ..networks.models import StudyModel
 from ..networks.preprocessing import prepare_pixels, resize_pictures
 from ..people.pictures import read_picture
@@ -43,8 +45,9 @@ def explain(
 ) -> np.ndarray | list[np.ndarray]:
     """Maps of what a model looks at in pictures, each of its picture's own size.
 
-    model    : a name as `Study.from_profile` takes it ("resnet50", "resnet50_dcls", …), with its
-               published weights; what `load_model` returns; or any network in memory
+    model    : a name as `Study.from_profile` takes it ("resnet50", "resnet50_dcls", "timm:NAME"),
+               with its published weights, which `dcls-fetch NAME` fetches; what `load_model`
+               returns; or any network in memory
     pictures : (image, h, w, 3) uint8, or one or several of: (h, w, 3) uint8, PIL's images, files
     method   : a key of METHODS, or a row of one's own
     target   : the class that is explained, one or one per picture; None is the predicted one. Of
@@ -179,10 +182,13 @@ def _named(name: str, row: CamMethod) -> StudyModel:
     """A model by its name, with its weights. Raises UnknownName, MissingWeights."""
     key = name.removesuffix("_dcls")
     profile = "gaze" if key in PROFILES["gaze"].models else "paper"
-    study = Study.from_profile(profile, [key])
+    study = Study.from_profile(profile, [key], target="predicted")
     if len(study.choices.backbones) != 1:
         raise ValueError(f"{name!r} names {len(study.choices.backbones)} models: name one")
     backbone = study.choices.backbones[0]
     if key != name and backbone.dcls is None:
         raise ValueError(f"{key} has no DCLS form")
+    path = study.inputs.weights_path(backbone.key, key != name)
+    if not (backbone.untrained or path.is_file()):
+        raise MissingWeights(f"no weights at {shown(path)}; fetch them: `dcls-fetch {key}`")
     return study.networks.inference_model(backbone.key, key != name, (row,))

@@ -354,6 +354,11 @@ class Inputs:
     def fetch_command(self) -> str:
         """The command that fetches what this study lacks."""
         choices = self.choices
+        if not IS_CHECKOUT:
+            given = {"--data-dir": choices.data_dir, "--extend": choices.extend}
+            parts = [f"{name} {shlex.quote(value)}" for name, value in given.items() if value]
+            parts += ["--clickme"] * (not choices.pictures)
+            return " ".join(["dcls-fetch", _typed(choices.backbones), *parts])
         own = any(b.origin for b in choices.backbones)
         given = {
             "--profile": choices.profile.key * choices.profile.is_embedded,
