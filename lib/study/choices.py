@@ -17,7 +17,7 @@ from ..networks.precision import PRECISIONS
 from ..people.protocols import DEFAULT_PROTOCOLS, PROTOCOLS
 from ..people.stored import Read
 from ..people.stored.fit import CROP
-from ..people.stored.layouts import LAYOUTS
+from ..people.stored.layouts import LAYOUTS, Layout
 from .comparisons import COMPARISONS, Comparison, Member, comparison_of
 from .profiles import PROFILES, TARGETS, Profile
 from .rules import RULES, Rules
@@ -220,6 +220,12 @@ class Choices:
                 f"compare takes one of {', '.join(COMPARISONS)}, or two different models or more; "
                 f"got {', '.join(self.compare)}"
             )
+
+    @property
+    def rows(self) -> list[Backbone | CamMethod | Layout]:
+        """The models, methods and data set that were chosen."""
+        data_set = [LAYOUTS[self.layout]] if self.layout in LAYOUTS else []
+        return [*self.backbones, *self.methods, *data_set]
 
     @property
     def read(self) -> Read:

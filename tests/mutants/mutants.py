@@ -387,7 +387,7 @@ MUTANTS = [
            "if found.min() == found.max():", "if False:",
            (ELSEWHERE + "::test_a_constant_map_stays_constant",)),
     Mutant("map_with_nan_is_constant", "lib/maps/elsewhere.py",
-           "DELIVERED_SIZE), torch.nan, dtype", "DELIVERED_SIZE), 0.0, dtype",
+           "full(sides, torch.nan, dtype", "full(sides, 0.0, dtype",
            (ELSEWHERE + "::test_a_bad_file_is_told_before_anything_is_scored_or_left_out",)),
     Mutant("stack_in_order_of_names", "lib/maps/elsewhere.py",
            "enumerate(self.names)}", "enumerate(sorted(self.names))}",

@@ -367,7 +367,7 @@ WITHOUT_A_PART = {
     "lib.networks.backbones", "lib.networks.precision", "lib.networks.sources",
     # how many images a forward takes; which images, weights and device there are: hashed
     "lib.networks.batch_size", "lib.study.choices", "lib.study.extension", "lib.study.inputs",
-    "lib.study.own_files", "lib.study.profiles", "lib.study.rules",
+    "lib.study.own_files", "lib.study.plug_ins", "lib.study.profiles", "lib.study.rules",
 }  # fmt: skip
 
 

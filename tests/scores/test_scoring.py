@@ -41,7 +41,7 @@ from lib.scores.agreements import (
     CONSTANT_MODEL_MAP,
     NON_FINITE,
     VALID,
-    agreement,
+    agreements_of,
 )
 from lib.scores.ceiling import HUMAN_CEILING
 from lib.scores.prepared import PreparedPart
@@ -117,7 +117,7 @@ def test_agreement_is_scipys_of_each_protocols_ranks():
         {"published": False, "corrected": True}, {"published+ties": True, "published+blur": False}
     ):  # fmt: skip
         human = {key: rank_maps(people, settle) for key, settle in settles.items()}
-        found = agreement(torch.from_numpy(ours), human)
+        found = agreements_of(torch.from_numpy(ours), human)
         for key, settle in settles.items():
             for method, image in np.ndindex(2, 3):
                 pair = ours[method, image], people[image]
@@ -137,7 +137,7 @@ def test_why_a_map_has_no_score():
     maps, people = torch.rand(1, 5, 6, 6), torch.rand(5, 6, 6)
     maps[0, 1], maps[0, 2, 0, 0] = 0.5, torch.nan
     people[3], people[4, 0, 0] = 0.5, torch.inf
-    found = agreement(maps, {"published": rank_maps(people)})
+    found = agreements_of(maps, {"published": rank_maps(people)})
     expected = [VALID, CONSTANT_MODEL_MAP, NON_FINITE, CONSTANT_HUMAN_MAP, NON_FINITE]
     assert found.validity(0, "published").tolist() == expected
     assert found.measured["published"][0, 0].isnan().tolist() == [e != VALID for e in expected]

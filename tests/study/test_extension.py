@@ -176,7 +176,7 @@ def test_other_processes_make_the_same_study_and_kept_scores_know_the_file(own, 
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("x = 1", "adds nothing: it should call add_model, add_method or add_comparison"),
+        ("x = 1", "adds nothing: it should call add_model, add_method"),
         ("import nowhere", "line 1: ModuleNotFoundError: No module named 'nowhere'"),
         ("\nif True\n    pass", "line 2: SyntaxError"),
         (
@@ -396,7 +396,7 @@ def test_python_and_this_project_are_not_own_where_they_lie_in_the_files_tree(
     assert own_files(tmp_path, "ours", "pack", "room") == found
     paths = sysconfig.get_paths() | {"stdlib": str(tmp_path / "python")}
     monkeypatch.setattr(sysconfig, "get_paths", lambda: paths)
-    monkeypatch.setattr(own_files_module, "ROOT", tmp_path / "study")
+    monkeypatch.setattr(own_files_module, "CODE", tmp_path / "study" / "lib")
     assert own_files(tmp_path, "ours", "pack", "room") == []
 
 
