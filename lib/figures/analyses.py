@@ -20,6 +20,7 @@ from .style import (
     MARKS,
     PLAIN_COLOUR,
     Size,
+    colour_of,
     large,
     lay_out,
     methods_of,
@@ -106,7 +107,7 @@ def plot_paired_differences(
             ax.plot(ends, [place, place], color="0.7", lw=thick(0.7), zorder=1)
             sure = row.p_holm < RULES.alpha
             small = "little" in row.decision or row.decision == "equivalent"
-            colour = "0.6" if small else BACKBONES[row.backbone].colour
+            colour = "0.6" if small else colour_of(row.backbone)
             ax.errorbar(
                 row.difference, place,
                 xerr=[[row.difference - row.low], [row.high - row.difference]],

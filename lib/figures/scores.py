@@ -26,12 +26,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from ..maps.methods import METHODS
-from ..networks.backbones import BACKBONES
 from ..study.comparisons import Comparison
 from .style import (
     DCLS_COLOUR,
     MARKS,
     Size,
+    colour_of,
     large,
     lay_out,
     row_of,
@@ -106,7 +106,7 @@ def row_names(table: pd.DataFrame) -> list[str]:
 
 def _colours(arranged: pd.DataFrame) -> list[str]:
     """Of each row: its group's first model's where forms are shared, else its own."""
-    own = pd.Series([BACKBONES[key].colour for key in arranged.backbone], index=arranged.index)
+    own = pd.Series([colour_of(key) for key in arranged.backbone], index=arranged.index)
     if not shared_forms(arranged):
         return [*own]
     first = own[arranged.place == 0].groupby(arranged.group[arranged.place == 0]).first()
@@ -116,7 +116,7 @@ def _colours(arranged: pd.DataFrame) -> list[str]:
 def _point(ax: Axes, x: float, y: float, key: str, label: str, **errors: np.ndarray) -> None:
     """A model's mark with its bars, in its colour, named for the legend."""
     ax.errorbar(
-        x, y, **errors, fmt="o", ms=large(), color=BACKBONES[key].colour, markeredgecolor="0.2",
+        x, y, **errors, fmt="o", ms=large(), color=colour_of(key), markeredgecolor="0.2",
         markeredgewidth=thick(0.35), capsize=large(0.33), elinewidth=thick(0.7), label=label,
     )  # fmt: skip
 
@@ -306,7 +306,7 @@ def plot_along(
             some = table[(table.panel == panel) & (table.group == group)].sort_values("at")
             if some.empty:
                 continue
-            colour = BACKBONES[some.backbone.iloc[0]].colour if len(groups) > 1 else "#0072B2"
+            colour = colour_of(some.backbone.iloc[0]) if len(groups) > 1 else "#0072B2"
             ax.errorbar(
                 some["at"], some.score, yerr=_errors(some, "score"), color=colour,
                 marker=MARKS[number % len(MARKS)], ms=large(0.75), capsize=large(0.33),

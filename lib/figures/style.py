@@ -9,9 +9,12 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,16 +22,46 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.colors import is_color_like
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
 from ..maps.methods import METHODS
+from ..networks.backbones import BACKBONES
 
 STYLE = Path(__file__).with_name("study.mplstyle")
 HEATMAP_COLOURS, KERNEL_COLOURS = "viridis", "RdBu_r"
 PLAIN_COLOUR, DCLS_COLOUR = "0.45", "#0072B2"  # of models without and with DCLS
 MARKS = "osD^v<>PX*hp"
+
+
+_own_colours: ContextVar[Mapping[str, str]] = ContextVar(
+    "_own_colours", default=MappingProxyType({})
+)
+
+
+def colour_of(backbone: str) -> str:
+    """A model's colour: the one asked for by `model_colours`, else its row's."""
+    return _own_colours.get().get(backbone) or BACKBONES[backbone].colour
+
+
+@contextmanager
+def model_colours(colours: Mapping[str, str]) -> Iterator[None]:
+    """Colours of one's own for models, in all figures drawn within this `with` block.
+
+    colours : {key of a model: any colour of matplotlib's}
+    Raises UnknownName for a model and ValueError for a colour that there is not.
+    """
+    for key, colour in colours.items():
+        label = BACKBONES[key].label
+        if not is_color_like(colour):
+            raise ValueError(f"{colour!r}, for {label}, is no colour of matplotlib's")
+    token = _own_colours.set({**_own_colours.get(), **colours})
+    try:
+        yield
+    finally:
+        _own_colours.reset(token)
 
 
 def methods_of(frame: pd.DataFrame) -> list[str]:
