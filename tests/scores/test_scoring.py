@@ -34,7 +34,7 @@ from lib.people.protocols import PROTOCOLS
 from lib.people.stored.shards import Record, write_shard
 from lib.report.readable import readable_table
 from lib.report.result_table import entered_scores, results_table, write_results
-from lib.scores import kept, units
+from lib.scores import units
 from lib.scores.accuracy import weights_table
 from lib.scores.agreements import (
     CONSTANT_HUMAN_MAP,
@@ -211,7 +211,7 @@ def test_scores_of_several_shards_are_kept_shard_by_shard(tmp_path, monkeypatch)
 def test_other_weights_are_scored_anew(tmp_path, monkeypatch):
     score_study(tiny_study(tmp_path, monkeypatch))
     monkeypatch.setattr(units, "score_part", lambda *_: 1 / 0)
-    monkeypatch.setattr(kept, "sha256_of", lambda path: "another")
+    monkeypatch.setattr("lib.study.inputs.sha256_of", lambda path: "another")
     with pytest.raises(ZeroDivisionError):
         score_study(tiny_study(tmp_path, monkeypatch))
 
