@@ -397,11 +397,11 @@ _OF_A_PAIR = [
 def compare_models(choices: Choices, scores: pd.DataFrame, ceilings: Ceilings) -> pd.DataFrame:
     """Every two of the compared models, paired per image on the images valid for both.
 
-    `protocol, first, second`, these by their labels, and of second minus first the columns of `paired_differences`;
-    p corrected by Holm over the pairs of a protocol. `choices.compared` names them: variants,
-    with a method behind a colon where that is not the preferred one. Two models that see
-    different parts of the human map (*corrected*) are compared by their correlations, each with
-    its own part, over the first one's ceiling.
+    `protocol, first, second`, the same by their labels, and of second minus first the columns of
+    `paired_differences`; p corrected by Holm over the pairs of a protocol. `choices.compared` names
+    them: variants, with a method behind a colon where that is not the preferred one. Two models
+    that see different parts of the human map (*corrected*) are compared by their correlations, each
+    with its own part, over the first one's ceiling.
     """
     of = _rho_of(scores)
     nothing = pd.Series(dtype=float)
