@@ -28,6 +28,6 @@ class Editable(editable_wheel):
 setup(
     packages=["dcls_alignment" + name.removeprefix("lib") for name in HERE] + [*EXAMPLE],
     package_dir={"dcls_alignment": "lib"} | EXAMPLE,
-    package_data={"": ["*.mplstyle", "*.j2"]} | {name: ["*"] for name in EXAMPLE},
+    package_data={"": ["*.mplstyle", "*.j2", "*.csv"]} | {name: ["*"] for name in EXAMPLE},
     cmdclass={"editable_wheel": Editable},
 )

@@ -47,7 +47,9 @@ INSIDE_FUNCTIONS = {
     "lib.people.stored.layouts.hdf5": {"h5py"},  # of data sets of gaze alone, as scipy.io
     "lib.people.stored.layouts.matlab": {"scipy.io"},
     "lib.people.stored.shards": {"tfrecord"},  # which takes torch along
-    "lib.study.study": {"lib.study.networks", "lib.people.clickme", "lib.study.device"},
+    "lib.study.study": {
+        "lib.study.networks", "lib.people.clickme", "lib.study.device", "lib.study.named_models"
+    },
     "lib.runner.within": {"lib", "lib.base.versions", "lib.study.device", "lib.study.study", "torch"},
 }  # fmt: skip
 

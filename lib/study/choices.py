@@ -11,7 +11,7 @@ from shutil import which
 from typing import TYPE_CHECKING
 
 from ..base.tables import unknown_name
-from ..maps.methods import METHODS, CamMethod
+from ..maps.methods import METHODS, PUBLISHED_METHODS, CamMethod
 from ..networks.backbones import BACKBONES, THE_EIGHT, Backbone, variant_name
 from ..networks.precision import PRECISIONS
 from ..people.protocols import DEFAULT_PROTOCOLS, PROTOCOLS
@@ -117,7 +117,7 @@ class Choices:
         """Names become rows, and every choice is checked.
 
         models, methods, protocols, target : keys; empty takes the profile's: all models, and most
-                  often the published methods
+                  often the published methods, as always where models are named
         own     : models that the file `extend` has added
         gazed   : the folder `pictures` holds gaze points
         options : the other fields by name
@@ -143,7 +143,7 @@ class Choices:
         made = cls(
             row,
             chosen,
-            tuple(METHODS.select(methods or row.methods)),
+            tuple(METHODS.select(methods or (PUBLISHED_METHODS if models else row.methods))),
             protocols=tuple(p.key for p in PROTOCOLS.select(protocols or row.protocols)),
             accept=tuple(accept),
             compare=tuple(compare),

@@ -126,11 +126,11 @@ def test_own_models_and_methods_are_scored_like_the_studys_own(own):
     scores = score_study(study)
     assert len(scores) == 5 * 5 * 5 * len(study.choices.protocols)
     table = results_table(study, scores, NO_CONTROLS, CEILINGS)
-    lone = table[table.backbone == "lone"]
-    assert lone.score_dcls.isna().all()
+    lone = table[table.group == "lone"]
+    assert set(lone.place) == {0}
     assert lone.difference.isna().all()
-    assert table[table.backbone == "Small"].n_paired.max() > 0
-    assert "ResNet-50 mini" in set(table.backbone)
+    assert table[table.group == "Small"].n_paired.max() > 0
+    assert "ResNet-50 mini" in set(table.model)
     assert len(parameter_table(study.choices)) == 3
 
     model = study.networks.inference_model("small", True)
