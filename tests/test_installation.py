@@ -139,6 +139,11 @@ def test_a_wheel_brings_the_package_under_its_own_name_alone(tmp_path):
     here = tmp_path / "here"
     here.mkdir()
     files = {path for path in site.glob("dcls_alignment/**/*") if "__pycache__" not in path.parts}
+    tracked = subprocess.run(
+        ["git", "ls-files", "lib"], cwd=source, capture_output=True, text=True, check=True
+    )
+    carried = {path.relative_to(site / "dcls_alignment").as_posix() for path in files}
+    assert {name.removeprefix("lib/") for name in tracked.stdout.splitlines()} <= carried
     code = three_lines("dcls_alignment", "gaze", "mobilenetv2_100") + (
         "import sys\nassert 'lib' not in sys.modules\n"
         "from dcls_alignment.figures.style import use_study_style\nuse_study_style()\n"
