@@ -1,7 +1,7 @@
 """One small member of each of timm's families: where its maps are made, and whether they lie where
 the picture does.
 
-`python tests/networks/timm_families.py [FAMILY …]` tries them and writes docs/timm-families.md.
+`python tests/timm_families.py [FAMILY …]` tries them and writes docs/timm-families.md.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lib.networks.building import build_network, draw_zeros
 from lib.networks.checked import at_its_layer, found_of
 from lib.networks.models import Provenance, StudyModel
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "timm-families.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "timm-families.md"
 ROW = re.compile(
     r"\| (\w+) \| (\w+) \| (.+?) \| (\d+) x (\d+) x (\d+) \| (cut|watched) \| (.*?) \|"
 )
@@ -33,7 +33,7 @@ and threshold-Grad-CAM make finite maps of more than one cell, and the maps lie 
 does. "cut": what follows the layer is run alone. "watched": something goes around the layer, or the
 forward cannot be followed, so that it is watched by a hook (see [own models](own-models.md)).
 
-This table is written by `python tests/networks/timm_families.py`.
+This table is written by `python tests/timm_families.py`.
 
 | family | member tried | layer | maps x cells | | what changes there |
 |---|---|---|---|---|---|
