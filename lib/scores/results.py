@@ -45,8 +45,10 @@ def load_table(study: Study, name: str, notebook: str) -> pd.DataFrame:
     try:
         saved = saved_provenance(path)
         scores = pd.read_parquet(path)
+    except FileNotFoundError:
+        raise MissingInputs(f"{shown(path)} is not there: {mend}") from None
     except (OSError, ValueError) as error:
-        raise MissingInputs(f"there is no table in {shown(path)}; {mend} ({error})") from None
+        raise MissingInputs(f"{shown(path)} cannot be read: {mend} ({error})") from None
     other = study.unlike(saved["study"])
     other += [
         f"{name} has changed"

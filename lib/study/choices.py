@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # Notebooks of one question: where people look, what DCLS replaces, what differs between models.
 _OF_GAZE, _OF_DCLS, _OF_COMPARISONS = "00", "02", ("05", "05b")
+_FEW = 4  # models; notebook 00 shows maps of each, and asks each again about every image
 _COMPILERS = (os.environ.get("CXX") or "g++", "clang++", "c++", "cl")  # torch.compile's
 _OF_THE_CLUSTER = ("workers", "scheduler")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
@@ -301,6 +302,8 @@ class Choices:
         if number in _OF_COMPARISONS and len(self.variants) > 1:
             return True
         if number == _OF_DCLS and not self.paired:
+            return False
+        if number == _OF_GAZE and len(self.variants) > _FEW:
             return False
         own = self.profile.notebooks
         return number in own if own else number != _OF_GAZE

@@ -47,6 +47,10 @@ NO_FILE = Path(f"random weights (seed {UNTRAINED_SEED})")  # in the place of a f
 class MissingInputs(FileNotFoundError):
     """Files a profile needs are not there; the message lists each and what to do."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: where the code stood helps nobody to find a file."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 def chosen_folder(name: str, folder: str) -> str:
     """A chosen folder as an absolute path, "" for none.
