@@ -201,9 +201,12 @@ def _given(value: object) -> object:
 
 def _with_own_rows(file: str) -> None:
     from lib.study.extension import load_extension
+    from lib.study.plug_ins import load_plug_ins
 
     try:
-        load_extension(Path(file))
+        load_plug_ins("models", "methods")
+        if file:
+            load_extension(Path(file))
     except ValueError as error:
         raise RunError("wrong option", str(error)) from None
 
@@ -287,8 +290,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
     known = steps.find_steps()
     values = {name: _given(getattr(options, name)) for name in NAMES}
     if options.list:
-        if options.extend:
-            _with_own_rows(options.extend)
+        _with_own_rows(options.extend)
         if options.models:
             try:
                 _study(values)

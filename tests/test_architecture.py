@@ -102,7 +102,7 @@ def test_a_door_opens_and_holds_no_code_of_its_own(door):
 COMMANDS = {
     "lib.cam": "dcls-cam", "lib.lcam": "dcls-lcam", "lib.score_maps": "dcls-score-maps",
     "lib.average_drop": "dcls-average-drop", "lib.stored.check": "dcls-check",
-    "lib.cose": "dcls-cose", "lib.cose_train": "dcls-cose-train",
+    "lib.cose": "dcls-cose", "lib.cose_train": "dcls-cose-train", "lib.fetch": "dcls-fetch",
 }  # fmt: skip
 
 

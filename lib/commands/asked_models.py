@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from ..base.paths import shown
+from ..base.paths import IS_CHECKOUT, ONLY_IN_A_CHECKOUT, shown
 from ..base.shortage import is_out_of_memory
 from ..base.tables import unknown_name
 from ..maps.methods import CamMethod
@@ -113,6 +113,11 @@ class AskedModel:
             raise ValueError(
                 f"timm has no weights of {self.name}: a function builds it. Leave --weights out, "
                 "and its own file is taken"
+            )
+        if self.on_the_demo and not IS_CHECKOUT:
+            raise MissingInputs(
+                f"the miniatures of --weights demo are {ONLY_IN_A_CHECKOUT}. Name others of "
+                f"{self.name}: --weights timm fetches them, where timm has some, or give a file"
             )
         study = self.study()
         if self.kind in ("own", "paper") and not self.backbone.untrained:

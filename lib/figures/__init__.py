@@ -21,5 +21,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "saving": ["save_figure"],
     "scores": ["plot_along", "plot_pairs", "plot_protocols", "plot_rho_distributions",
         "plot_score_bars", "plot_size_against_score"],
-    "style": ["plot_nothing", "use_study_style"],
+    "style": ["model_colours", "plot_nothing", "use_study_style"],
 })  # fmt: skip

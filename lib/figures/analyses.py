@@ -20,6 +20,7 @@ from .style import (
     MARKS,
     PLAIN_COLOUR,
     Size,
+    colour_of,
     large,
     lay_out,
     methods_of,
@@ -106,7 +107,7 @@ def plot_paired_differences(
             ax.plot(ends, [place, place], color="0.7", lw=thick(0.7), zorder=1)
             sure = row.p_holm < RULES.alpha
             small = "little" in row.decision or row.decision == "equivalent"
-            colour = "0.6" if small else BACKBONES[row.backbone].colour
+            colour = "0.6" if small else colour_of(row.backbone)
             ax.errorbar(
                 row.difference, place,
                 xerr=[[row.difference - row.low], [row.high - row.difference]],
@@ -264,28 +265,33 @@ def plot_measures(
         return _nothing("Measures of agreement", size=size)
     methods, models = methods_of(measured), _models(measured)
     rows = list(measured.label.unique())
-    row, width = row_of(0.3), 0.42 * len(models) + 2.6
-    sheet = lay_out((width, (row * len(rows) + 0.5) * len(methods) + 1.4), len(methods), 1,
+    labels = [BACKBONES[key].titled(dcls) for key, dcls in models]
+    width = 0.42 * len(models) + 2.6
+    # Models lie side by side where each has room for its name, else one below the other.
+    beside = 0.6 * width_of(width, size, fig) / len(models) > row_of(0.17)
+    row = row_of(0.3) if beside else row_of(0.2)
+    down, across = (rows, labels) if beside else (labels, rows)
+    sheet = lay_out((width, (row * len(down) + 0.5) * len(methods) + 1.4), len(methods), 1,
                     sharex=True, size=size, fig=fig)  # fmt: skip
-    sheet.names_along_y(sheet.only, rows, row)
-    cell = 0.8 * sheet.panel / len(models)
+    for ax in sheet.axes[:, 0]:
+        sheet.names_along_y(ax, down, row)
+    cell = 0.8 * sheet.panel / len(across)
     written = next((s for s in ("small", "xx-small") if cell > text_width("00.5", s)), None)
     for ax, method in zip(sheet.axes[:, 0], methods, strict=True):
         wide = measured[measured.method == method].pivot(
             index="label", columns=["backbone", "dcls"], values="rank"
         )
         ranks = wide.reindex(index=rows, columns=pd.MultiIndex.from_tuples(models)).to_numpy()
+        ranks = ranks if beside else ranks.T
         image = ax.imshow(ranks, cmap="viridis_r", vmin=1, vmax=len(models), aspect="auto")
         for (line, column), rank in np.ndenumerate(ranks):
             if np.isfinite(rank) and written:
                 dark = rank > 0.55 * len(models)
                 ax.text(column, line, f"{rank:g}", ha="center", va="center", fontsize=written,
                         color="white" if dark else "black")  # fmt: skip
-        sheet.names_along_y(ax, rows, row)
-        ax.set_title(METHODS[method].label)
+        sheet.panel_title(ax, METHODS[method].label)
         ax.tick_params(length=0)
-    labels = [BACKBONES[key].titled(dcls) for key, dcls in models]
-    sheet.names_along_x(sheet.axes[-1, 0], labels)
+    sheet.names_along_x(sheet.axes[-1, 0], across)
     bar = sheet.figure.colorbar(image, ax=sheet.axes[:, 0], shrink=0.7, pad=0.01)
     bar.set_label(f"rank among the {len(models)} models\n(1: agrees most)", fontsize="small")
     bar.ax.invert_yaxis()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.patches import Patch
+
+from .style import Size, lay_out, width_of
 
 # Okabe and Ito's, and further ones that differ in lightness; then they are repeated.
 _COLOURS = (
@@ -33,7 +34,13 @@ def concept_colours(picture: np.ndarray, maps: np.ndarray) -> np.ndarray:
 
 
 def plot_concepts(
-    pictures: Sequence[np.ndarray], maps: np.ndarray, words: Sequence[str], title: str = ""
+    pictures: Sequence[np.ndarray],
+    maps: np.ndarray,
+    words: Sequence[str],
+    title: str = "",
+    *,
+    size: Size = None,
+    fig: FigureBase | None = None,
 ) -> Figure:
     """Pictures above, their concepts below, and what the network answers to each concept alone.
 
@@ -42,12 +49,14 @@ def plot_concepts(
     words    : for each concept, such as its likeliest classes
     """
     count = len(pictures)
-    fig, axes = plt.subplots(2, count, figsize=(1.9 * count + 2.6, 4.2), squeeze=False)
+    wide = 1.9 * count + 2.6
+    cell = width_of(wide, size, fig) / wide * 1.9
+    sheet = lay_out((wide, 2 * cell + 0.4), 2, count, size=size, fig=fig)
+    axes = sheet.axes
     for column, (picture, found) in enumerate(zip(pictures, maps, strict=True)):
         axes[0, column].imshow(picture)
         axes[1, column].imshow(concept_colours(picture, found))
-    for ax, label in zip(axes[:, 0], ("image", "concepts"), strict=True):
-        ax.set_ylabel(label, fontsize=8)
+    sheet.names_of_images(axes[:, 0], ["image", "concepts"], cell)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
@@ -55,9 +64,6 @@ def plot_concepts(
         Patch(color=_COLOURS[n % len(_COLOURS)], label=f"{n + 1}: {text}")
         for n, text in enumerate(words)
     ]
-    fig.legend(
-        handles=patches, loc="outside right center", fontsize=7, frameon=False,
-        title="answer, were the concept\neverywhere", title_fontsize=8,
-    )  # fmt: skip
-    fig.suptitle(title)
-    return fig
+    sheet.above(title)
+    sheet.legend(patches, "answer, were the concept\neverywhere", columns=2, beside=True)
+    return sheet.shown

@@ -7,11 +7,23 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, FigureBase
 
 from ..study.rules import RULES
 from .heatmaps import draw_points
-from .style import plot_nothing, span
+from .style import (
+    Size,
+    large,
+    lay_out,
+    panels_across,
+    plot_nothing,
+    row_of,
+    span,
+    thick,
+    width_of,
+    wrapped,
+)
 
 # Okabe and Ito's, and grey for what no network and no person made.
 _KINDS = {
@@ -22,30 +34,37 @@ _KINDS = {
 _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 
 
-def plot_beside_people(table: pd.DataFrame, title: str = "") -> Figure:
+def plot_beside_people(
+    table: pd.DataFrame, title: str = "", *, size: Size = None, ax: Axes | None = None
+) -> Figure:
     """Mean agreement of people, networks and controls, the highest above.
 
-    table : as `lib.scores.beside_people` makes it, of one protocol and reading
+    table : as `lib.scores.beside_people` makes it, of one protocol and reading; `label, kind, rho,
+            low, high, n`, the kind "people", "network" or "control"
     """
     if table.empty:
-        return plot_nothing("no model, control or observer has a score")
+        return plot_nothing("no model, control or observer has a score", size=size, ax=ax)
     rows, few = table.sort_values("rho", kind="stable"), RULES.fewest_images
-    fig, ax = plt.subplots(figsize=(7.2, 0.24 * len(rows) + 1.3))
+    high = row_of(0.24)
+    sheet = lay_out((7.2, high * len(rows) + 1.3), size=size, ax=ax)
+    ax = sheet.only
     for number, row in enumerate(rows.itertuples()):
         colour, _ = _KINDS[row.kind]
-        ax.plot([row.low, row.high], [number, number], color=colour, lw=1.4, solid_capstyle="butt")
-        ax.plot(row.rho, number, "o", color=colour, ms=5)
+        ax.plot([row.low, row.high], [number, number], color=colour, lw=thick(),
+                solid_capstyle="butt")  # fmt: skip
+        ax.plot(row.rho, number, "o", color=colour, ms=large(0.83))
     strongest = rows[rows.kind == "control"].rho.max()
     if not np.isnan(strongest):
-        ax.axvline(strongest, color=_KINDS["control"][0], lw=0.8, ls="--", zorder=0)
-    ax.axvline(0, color="0.3", lw=0.6, zorder=0)
-    ax.set_yticks(range(len(rows)), rows.label, fontsize=8)
+        ax.axvline(strongest, color=_KINDS["control"][0], lw=thick(0.57), ls="--", zorder=0)
+    ax.axvline(0, color="0.3", lw=thick(0.43), zorder=0)
+    sheet.names_along_y(ax, list(rows.label), high, "small")
     for tick, kind in zip(ax.get_yticklabels(), rows.kind, strict=True):
         tick.set_color(_KINDS[kind][0])
     ax.set_ylim(-0.7, len(rows) - 0.3)
-    ax.set_xlabel(
+    sheet.below(
         f"mean Spearman ρ with people's map (n = {span(rows.n)} images; lines: 95 % interval"
-        + (f",\ncautious because of fewer than {few} images)" if rows.n.min() < few else ")")
+        + (f",\ncautious because of fewer than {few} images)" if rows.n.min() < few else ")"),
+        "medium",
     )
     ax.grid(axis="x")
     keys = [
@@ -53,54 +72,62 @@ def plot_beside_people(table: pd.DataFrame, title: str = "") -> Figure:
         for kind, (colour, words) in _KINDS.items()
         if kind in set(rows.kind)
     ]
-    fig.legend(handles=keys, loc="outside upper center", ncols=3, fontsize=8)
-    if title:
-        ax.set_title(title)
-    return fig
+    sheet.title(title)
+    sheet.legend(keys)
+    return sheet.shown
 
 
 def plot_fixation_measures(
-    table: pd.DataFrame, labels: Mapping[str, str], chance: Mapping[str, float], title: str = ""
+    table: pd.DataFrame,
+    labels: Mapping[str, str],
+    chance: Mapping[str, float],
+    title: str = "",
+    *,
+    size: Size = None,
+    fig: FigureBase | None = None,
 ) -> Figure:
     """Mean of each measure at fixations, a panel each; people, network and controls as rows.
 
-    table  : of one reading and model, as `lib.scores.summarise_fixations` makes it
+    table  : of one reading and model, as `lib.scores.summarise_fixations` makes it; `method, kind,
+             measure, label, unit, value, low, high, n`
     labels : {method, control or "one_against_rest": what a row is called}
     chance : {measure: its value of a map that says nothing}
     """
     if table.empty:
-        return plot_nothing("no fixation could be measured")
+        return plot_nothing("no fixation could be measured", size=size)
     measures = list(dict.fromkeys(table.measure))
     of = {key: table[table.measure == key].set_index("method") for key in measures}
     order = of[measures[0]].sort_values("value").index
-    fig, axes = plt.subplots(
-        1, len(measures), figsize=(2.1 * len(measures) + 1.8, 0.22 * len(order) + 1.4),
-        sharey=True, squeeze=False,
-    )  # fmt: skip
-    for ax, key in zip(axes[0], measures, strict=True):
+    columns = panels_across(len(measures), 2.1, len(measures), size, fig)
+    lines, high = -(-len(measures) // columns), row_of(0.22)
+    sheet = lay_out((2.1 * columns + 1.8, (high * len(order) + 0.8) * lines + 0.6), lines, columns,
+                    sharey=True, size=size, fig=fig)  # fmt: skip
+    axes, names = sheet.axes, [labels.get(name, name) for name in order]
+    for ax in axes[:, 0]:
+        sheet.names_along_y(ax, names, high, "small")
+        for tick, name in zip(ax.get_yticklabels(), order, strict=True):
+            tick.set_color(_KINDS[of[measures[0]].kind[name]][0])
+    for ax in axes.flat[len(measures) :]:
+        ax.set_axis_off()
+    for ax, key in zip(axes.flat, measures, strict=False):
         rows = of[key]
         for number, name in enumerate(order):
             if name in rows.index and not np.isnan(rows.value[name]):
                 colour, _ = _KINDS[rows.kind[name]]
                 ends = [rows.low[name], rows.high[name]]
-                ax.plot(ends, [number, number], color=colour, lw=1.4, solid_capstyle="butt")
-                ax.plot(rows.value[name], number, "o", color=colour, ms=4)
-        ax.axvline(chance[key], color="0.3", lw=0.8, ls=":", zorder=0)
-        ax.set_title(rows.label.iloc[0], fontsize=9)
-        ax.set_xlabel(rows.unit.iloc[0], fontsize=8)
+                ax.plot(ends, [number, number], color=colour, lw=thick(), solid_capstyle="butt")
+                ax.plot(rows.value[name], number, "o", color=colour, ms=large(0.67))
+        ax.axvline(chance[key], color="0.3", lw=thick(0.57), ls=":", zorder=0)
+        sheet.panel_title(ax, rows.label.iloc[0], "medium")
+        ax.set_xlabel(wrapped(rows.unit.iloc[0], sheet.panel, "small"), fontsize="small")
         ax.locator_params(axis="x", nbins=4)
         ax.grid(axis="x")
-    axes[0, 0].set_yticks(range(len(order)), [labels.get(name, name) for name in order], fontsize=7)
-    for tick, name in zip(axes[0, 0].get_yticklabels(), order, strict=True):
-        tick.set_color(_KINDS[of[measures[0]].kind[name]][0])
-    fig.supxlabel(
+    sheet.below(
         f"n = {span(table.n)} images; lines: 95 % intervals; dotted: chance, and for information "
-        "gain the centre bias",
-        fontsize=8,
+        "gain the centre bias"
     )
-    if title:
-        fig.suptitle(title, fontsize=10)
-    return fig
+    sheet.above(title)
+    return sheet.shown
 
 
 def plot_scanpaths(
@@ -109,6 +136,9 @@ def plot_scanpaths(
     owners: Sequence[np.ndarray],
     title: str = "",
     people: int = 3,
+    *,
+    size: Size = None,
+    fig: FigureBase | None = None,
 ) -> Figure:
     """Where the first few observers looked, one after another: a colour each, fixations numbered.
 
@@ -118,17 +148,20 @@ def plot_scanpaths(
     people   : so many observers an image
     """
     count, sides = len(pictures), pictures.shape[1:3]
-    fig, axes = plt.subplots(1, count, figsize=(2.4 * count, 2.8), squeeze=False)
-    for ax, picture, of_image, whose in zip(axes[0], pictures, points, owners, strict=True):
+    high = width_of(2.4 * count, size, fig) / count + 0.4
+    sheet = lay_out((2.4 * count, high), 1, count, size=size, fig=fig)
+    mark = large() * min(1.0, sheet.panel / 2)  # a digit fits in
+    images = zip(sheet.axes[0], pictures, points, owners, strict=True)
+    for ax, picture, of_image, whose in images:
         ax.imshow(picture)
         for number, who in enumerate(np.unique(whose)[:people]):
             path, colour = of_image[whose == who], _COLOURS[number % len(_COLOURS)]
-            ax.plot(*(path.T - 0.5), color=colour, lw=1, clip_on=True)
-            draw_points(ax, path, sides, s=42, c=colour, edgecolors="black", linewidths=0.4)
+            ax.plot(*(path.T - 0.5), color=colour, lw=thick(0.7), clip_on=True)
+            draw_points(ax, path, sides, s=(1.08 * mark) ** 2, c=colour, linewidths=thick(0.28))
             for place, (x, y) in enumerate(path, 1):
                 if 0 <= x <= sides[1] and 0 <= y <= sides[0]:
-                    ax.text(x - 0.5, y - 0.5, place, fontsize=5, ha="center", va="center")
+                    ax.text(x - 0.5, y - 0.5, place, fontsize=0.83 * mark, ha="center", va="center")
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
-    fig.suptitle(title)
-    return fig
+    sheet.above(title)
+    return sheet.shown

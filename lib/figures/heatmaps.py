@@ -8,10 +8,22 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import SymLogNorm
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 
 from ..networks.backbones import Backbone
-from .style import HEATMAP_COLOURS, KERNEL_COLOURS, plot_nothing
+from .style import (
+    HEATMAP_COLOURS,
+    KERNEL_COLOURS,
+    Size,
+    large,
+    lay_out,
+    panels_across,
+    plot_nothing,
+    row_of,
+    thick,
+    width_of,
+    wrapped,
+)
 
 
 def _grey(picture: np.ndarray) -> np.ndarray:
@@ -43,6 +55,9 @@ def plot_heatmap_rows(
     column_titles: Sequence[str] = (),
     title: str = "",
     points: Sequence[np.ndarray] = (),
+    *,
+    size: Size = None,
+    fig: FigureBase | None = None,
 ) -> Figure:
     """Pictures in the first row, then one row of overlaid maps per entry.
 
@@ -53,13 +68,14 @@ def plot_heatmap_rows(
     """
     count, height = len(pictures), len(rows) + 1
     beside = 2.8 if height > 8 else 1.1  # labels lie there where there are many rows
-    fig, axes = plt.subplots(
-        height, count, figsize=(1.15 * count + beside, 1.18 * height + 0.4), squeeze=False
-    )
+    wide = 1.15 * count + beside
+    cell = max(width_of(wide, size, fig) - beside, 0.0) / count
+    sheet = lay_out((wide, 1.03 * cell * height + 0.4), height, count, size=size, fig=fig)
+    axes = sheet.axes
     for column, picture in enumerate(pictures):
         axes[0, column].imshow(picture)
         if len(column_titles):
-            axes[0, column].set_title(column_titles[column], fontsize=7)
+            sheet.panel_title(axes[0, column], column_titles[column], "x-small")
         if len(points):
             draw_points(axes[0, column], points[column], picture.shape[:2])
         for line, maps in enumerate(rows.values(), 1):
@@ -67,13 +83,12 @@ def plot_heatmap_rows(
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
-    upright = {"rotation": 0, "ha": "right", "va": "center"} if height > 8 else {}
-    for ax, label in zip(axes[:, 0], ["picture", *rows], strict=True):
-        broken = label.replace("Threshold-", "Threshold-\n").replace(", ", ",\n")
-        ax.set_ylabel(broken, fontsize=8, **upright)
-    draw_map_scale(fig, axes[1:] if len(rows) else axes, min(0.6, 4 / height))
-    fig.suptitle(title)
-    return fig
+    names = [name.replace("Threshold-", "Threshold-\n").replace(", ", ",\n")
+             for name in ["picture", *rows]]  # fmt: skip
+    sheet.names_of_images(axes[:, 0], names, 0.0 if height > 8 else cell)
+    draw_map_scale(sheet.figure, axes[1:] if len(rows) else axes, min(0.6, 4 / height))
+    sheet.above(title)
+    return sheet.shown
 
 
 def draw_points(ax: Axes, points: np.ndarray, sides: tuple[int, int], **marks: object) -> None:
@@ -81,29 +96,36 @@ def draw_points(ax: Axes, points: np.ndarray, sides: tuple[int, int], **marks: o
     height, width = sides
     within = ((points >= 0) & (points <= (width, height))).all(axis=1)
     x, y = points[within].T - 0.5  # the centre of the first pixel is (0.5, 0.5), drawn at (0, 0)
-    marks = {"s": 5, "c": "#E69F00", "edgecolors": "black", "linewidths": 0.3} | marks
-    ax.scatter(x, y, **marks)
+    usual = {"s": large(0.37) ** 2, "c": "#E69F00", "edgecolors": "black", "linewidths": thick(0.2)}
+    ax.scatter(x, y, **usual | marks)
     ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
 
 
-def draw_map_scale(fig: Figure, axes: np.ndarray, share: float) -> None:
+def draw_map_scale(fig: FigureBase, axes: np.ndarray, share: float) -> None:
     """The colours of overlaid maps, beside these axes and so much of their height."""
     scale = plt.cm.ScalarMappable(cmap=HEATMAP_COLOURS)
     bar = fig.colorbar(
         scale, ax=axes, ticks=[0, 1], shrink=share, pad=0.01, fraction=0.05, aspect=25
     )
-    bar.ax.set_yticklabels(["map's\nminimum", "map's\nmaximum"], fontsize=7)
+    bar.ax.set_yticklabels(["map's\nminimum", "map's\nmaximum"], fontsize="x-small")
 
 
-def plot_kernels(kernels: Mapping[str, np.ndarray], title: str = "") -> Figure:
+def plot_kernels(
+    kernels: Mapping[str, np.ndarray],
+    title: str = "",
+    *,
+    size: Size = None,
+    fig: FigureBase | None = None,
+) -> Figure:
     """Learned kernels, a row per layer: (kernel, size, size) each, each on its own scale."""
     if not kernels:
-        return plot_nothing("no DCLS layer: this model has no DCLS form")
+        return plot_nothing("no DCLS layer: this model has no DCLS form", size=size)
     count = max(len(k) for k in kernels.values())
-    fig, axes = plt.subplots(
-        len(kernels), count, figsize=(count * 0.62 + 1.6, len(kernels) * 0.72 + 0.6), squeeze=False
-    )
-    for line, (label, stack) in zip(axes, kernels.items(), strict=True):
+    wide = count * 0.62 + 1.6
+    cell = max(width_of(wide, size, fig) - 1.6, 0.0) / count
+    high = len(kernels) * max(1.16 * cell, row_of(0.4)) + 0.6
+    sheet = lay_out((wide, high), len(kernels), count, size=size, fig=fig)
+    for line, (label, stack) in zip(sheet.axes, kernels.items(), strict=True):
         for ax in line:
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(True)
@@ -114,17 +136,25 @@ def plot_kernels(kernels: Mapping[str, np.ndarray], title: str = "") -> Figure:
             image.set_norm(SymLogNorm(reach / 50, vmin=-reach, vmax=reach))
         for ax in line[len(stack) :]:
             ax.set_visible(False)
-        line[0].set_ylabel(label, fontsize=7, rotation=0, ha="right", va="center")
+        label = wrapped(label, 0.3 * sheet.width, "x-small", name=True)
+        line[0].set_ylabel(label, fontsize="x-small", rotation=0, ha="right", va="center")
     scale = plt.cm.ScalarMappable(SymLogNorm(0.02, vmin=-1, vmax=1), cmap=KERNEL_COLOURS)
-    bar = fig.colorbar(scale, ax=axes, shrink=0.6, pad=0.01, ticks=[-1, -0.1, 0, 0.1, 1])
-    bar.ax.set_yticklabels(["−1", "−.1", "0", ".1", "1"], fontsize=7)
-    bar.set_label("weight ÷ the kernel's largest", fontsize=7)
-    fig.suptitle(title)
-    return fig
+    bar = sheet.figure.colorbar(
+        scale, ax=sheet.axes, shrink=0.6, pad=0.01, ticks=[-1, -0.1, 0, 0.1, 1]
+    )
+    bar.ax.set_yticklabels(["−1", "−.1", "0", ".1", "1"], fontsize="x-small")
+    said = wrapped("weight ÷ the kernel's largest", 0.6 * high, "x-small")
+    bar.set_label(said, fontsize="x-small")
+    sheet.above(title)
+    return sheet.shown
 
 
 def plot_receptive_fields(
-    fields: Mapping[Backbone, Mapping[str, np.ndarray]], count: int
+    fields: Mapping[Backbone, Mapping[str, np.ndarray]],
+    count: int,
+    *,
+    size: Size = None,
+    fig: FigureBase | None = None,
 ) -> Figure:
     """Effective receptive fields without and with DCLS, a column per backbone.
 
@@ -132,21 +162,26 @@ def plot_receptive_fields(
     its largest value 1; drawn logarithmically; count : pictures averaged over
     """
     names = list(dict.fromkeys(name for images in fields.values() for name in images))
-    fig, axes = plt.subplots(
-        len(names), len(fields), figsize=(1.35 * len(fields) + 1.2, 1.45 * len(names) + 0.6),
-        squeeze=False,
-    )  # fmt: skip
-    for column, (backbone, images) in enumerate(fields.items()):
-        for ax, name in zip(axes[:, column], names, strict=True):
-            ax.set(xticks=[], yticks=[])
-            if name not in images:  # a model without a DCLS form
-                ax.spines[:].set_visible(False)
-                continue
-            strength = np.log10(np.maximum(images[name], 1e-3))
-            image = ax.imshow(strength, vmin=-3, vmax=0, cmap="magma")
-        axes[0, column].set_title(backbone.label, fontsize=8)
-    for ax, name in zip(axes[:, 0], names, strict=True):
-        ax.set_ylabel(name)
-    fig.colorbar(image, ax=axes, shrink=0.8, pad=0.01, label="log₁₀ of mean\n|gradient|, peak = 0")
-    fig.suptitle(f"Effective receptive field of the central feature (mean over {count} pictures)")
-    return fig
+    columns = panels_across(len(fields), 1.35, len(fields), size, fig)
+    bands, wide = -(-len(fields) // columns), 1.35 * columns + 1.2
+    cell = max(width_of(wide, size, fig) - 1.2, 0.0) / columns
+    sheet = lay_out((wide, bands * (1.07 * cell * len(names) + 0.2) + 0.4), bands * len(names),
+                    columns, size=size, fig=fig)  # fmt: skip
+    axes = sheet.axes
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+    for number, (backbone, images) in enumerate(fields.items()):
+        band, column = divmod(number, columns)
+        of_model = axes[band * len(names) : (band + 1) * len(names), column]
+        for ax, name in zip(of_model, names, strict=True):
+            if name in images:  # a model without a DCLS form leaves its place empty
+                ax.spines[:].set_visible(True)
+                strength = np.log10(np.maximum(images[name], 1e-3))
+                image = ax.imshow(strength, vmin=-3, vmax=0, cmap="magma")
+        sheet.panel_title(of_model[0], backbone.label, "small", name=True)
+    sheet.names_of_images(axes[:, 0], names * bands, cell)
+    bar = sheet.figure.colorbar(image, ax=axes, shrink=0.8, pad=0.01)
+    bar.set_label("log₁₀ of mean\n|gradient|, peak = 0", fontsize="small")
+    sheet.above(f"Effective receptive field of the central feature (mean over {count} pictures)")
+    return sheet.shown

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 
 from ..maps.methods import METHODS
 from ..networks.backbones import BACKBONES
@@ -16,11 +16,17 @@ from .style import (
     DCLS_COLOUR,
     MARKS,
     PLAIN_COLOUR,
+    Size,
     form_labels,
+    large,
+    lay_out,
     methods_of,
+    panels_across,
     plot_nothing,
-    shared_legend,
+    row_of,
     span,
+    thick,
+    wrapped,
 )
 
 _TERMS = {
@@ -31,36 +37,56 @@ _TERMS = {
 }
 
 
-def plot_looks(pictures: np.ndarray, maps: Mapping[str, np.ndarray], title: str = "") -> Figure:
+def plot_looks(
+    pictures: np.ndarray,
+    maps: Mapping[str, np.ndarray],
+    title: str = "",
+    *,
+    size: Size = None,
+    fig: FigureBase | None = None,
+) -> Figure:
     """Maps while they are trained, a row each; as `plot_heatmap_rows`."""
     if not maps:
-        return plot_nothing("training was not watched: only the embedded example's is")
-    return plot_heatmap_rows(pictures, maps, title=title)
+        return plot_nothing("training was not watched: only the embedded example's is", size=size)
+    return plot_heatmap_rows(pictures, maps, title=title, size=size, fig=fig)
 
 
-def plot_losses(histories: Mapping[str, pd.DataFrame], title: str = "") -> Figure:
+def plot_losses(
+    histories: Mapping[str, pd.DataFrame],
+    title: str = "",
+    *,
+    size: Size = None,
+    fig: FigureBase | None = None,
+) -> Figure:
     """The loss's terms step by step; the thick line is the mean of five steps.
 
-    histories : label -> `lib.maps.learned.training.Trained.history`
+    histories : label -> `lib.maps.learned.training.Trained.history`; `step, cross_entropy, area,
+                variation, same_class`
     """
     if not histories:
-        return plot_nothing("no training is recorded: train modules first, see docs/lcam.md")
-    fig, axes = plt.subplots(1, len(_TERMS), figsize=(2.3 * len(_TERMS) + 1, 2.4))
+        return plot_nothing(
+            "no training is recorded: train modules first, see docs/lcam.md", size=size
+        )
+    columns = panels_across(len(_TERMS), 2.3, len(_TERMS), size, fig)
+    columns = {3: 2}.get(columns, columns)  # four panels leave no gap
+    rows = -(-len(_TERMS) // columns)
+    sheet = lay_out((2.3 * columns + 1, 2.4 * rows), rows, columns, size=size, fig=fig)
+    axes = sheet.axes.ravel()
     colours = plt.get_cmap("tab10")
     for number, (label, history) in enumerate(histories.items()):
         for ax, term in zip(axes, _TERMS, strict=True):
             smooth = history[term].rolling(5, center=True, min_periods=1).mean()
-            ax.plot(history.step, history[term], color=colours(number), lw=0.5, alpha=0.4)
-            ax.plot(history.step, smooth, color=colours(number), lw=1.4, label=label)
+            ax.plot(history.step, history[term], color=colours(number), lw=thick(0.36), alpha=0.4)
+            ax.plot(history.step, smooth, color=colours(number), lw=thick(), label=label)
     for ax, label in zip(axes, _TERMS.values(), strict=True):
-        ax.set_title(label, fontsize=8)
-        ax.set_xlabel("step", fontsize=8)
+        sheet.panel_title(ax, label, "small")
+        ax.set_xlabel("step", fontsize="small")
         ax.set_ylim(bottom=0)
         ax.grid()
     axes[-1].set_ylim(0, 1.02)
-    shared_legend(fig, axes[0], "outside right upper", fontsize=7)
-    fig.suptitle(title)
-    return fig
+    sheet.above(title)
+    sheet.legend(beside=True)
+    return sheet.shown
 
 
 # What is compared, of `lib.analyses.faithfulness` and of agreement: measure -> what it is.
@@ -73,57 +99,71 @@ _DRAWN = {
 }
 
 
-def plot_against_grad_cam(together: pd.DataFrame, apart: pd.DataFrame) -> Figure:
+def plot_against_grad_cam(
+    together: pd.DataFrame,
+    apart: pd.DataFrame,
+    *,
+    size: Size = None,
+    fig: FigureBase | None = None,
+) -> Figure:
     """A panel per measure, a row per method: its difference to Grad-CAM on every model, and over
     all of them with its interval.
 
-    together, apart : as `lib.analyses.lcam.comparison.against_grad_cam` gives them
+    together, apart : as `lib.analyses.lcam.comparison.against_grad_cam` gives them; `method,
+                      measure, difference, low, high, n, models` and `backbone, dcls, method,
+                      measure, difference`; differences are in percentage points or of the score
     """
     if together.empty:
         return plot_nothing(
-            "no method to compare with Grad-CAM: train modules first, see docs/lcam.md"
+            "no method to compare with Grad-CAM: train modules first, see docs/lcam.md", size=size
         )
     methods = methods_of(together)
-    fig, axes = plt.subplots(
-        1, len(_DRAWN), figsize=(2.0 * len(_DRAWN) + 1.8, 0.42 * len(methods) + 1.6),
-        sharey=True,
-    )  # fmt: skip
+    columns = panels_across(len(_DRAWN), 2.0, len(_DRAWN), size, fig)
+    rows, high = -(-len(_DRAWN) // columns), row_of(0.42)
+    sheet = lay_out((2.0 * columns + 1.8, (high * len(methods) + 1.1) * rows + 0.5), rows, columns,
+                    sharey=True, size=size, fig=fig)  # fmt: skip
+    axes = sheet.axes.ravel()
+    for ax in sheet.axes[:, 0]:
+        names = [METHODS[method].label for method in reversed(methods)]
+        sheet.names_along_y(ax, names, high, "small")
+    for ax in axes[len(_DRAWN) :]:
+        ax.set_axis_off()
     places = {method: len(methods) - 1 - number for number, method in enumerate(methods)}
     order = {key: number for number, key in enumerate(BACKBONES)}
-    for ax, (measure, label) in zip(axes, _DRAWN.items(), strict=True):
-        ax.axvline(0, color="0.3", lw=0.8)
-        for row in apart[apart.measure == measure].itertuples():
-            number = order[row.backbone]
-            shift = (2 * number + row.dcls) / (2 * len(order)) - 0.5
-            ax.plot(row.difference, places[row.method] + 0.5 * shift, MARKS[number % len(MARKS)],
-                    ms=3, alpha=0.7, color=DCLS_COLOUR if row.dcls else PLAIN_COLOUR)  # fmt: skip
-        for row in together[together.measure == measure].itertuples():
-            ax.plot([row.low, row.high], [places[row.method]] * 2, color="#d62728", lw=1.8)
-            ax.plot(row.difference, places[row.method], "|", color="#d62728", ms=11, mew=2.2)
-        left, right = ax.get_xlim()
-        side = "; ← better" if "drop" in measure else "; better →"
-        side = "" if measure == "let_through" else side
-        ax.set_xlim(min(left, -0.05 * (right - left)), max(right, 0.05 * (right - left)))
-        ax.set_title(label, fontsize=8)
-        ax.set_xlabel(f"less Grad-CAM's{side}", fontsize=8)
-        ax.grid(axis="x")
-    axes[0].set_yticks(list(places.values()), [METHODS[m].label for m in places], fontsize=8)
-    axes[0].set_ylim(-0.6, len(methods) - 0.4)
     handles = [
-        plt.Line2D([], [], marker=MARKS[order[key] % len(MARKS)], ls="", ms=4, mfc="white",
-                   mec="0.2", label=BACKBONES[key].label)
+        plt.Line2D([], [], marker=MARKS[order[key] % len(MARKS)], ls="", ms=large(0.67),
+                   mfc="white", mec="0.2", label=BACKBONES[key].label)
         for key in order if key in set(apart.backbone)
     ]  # fmt: skip
     colours = {False: PLAIN_COLOUR, True: DCLS_COLOUR}
     handles += [
         *(
-            plt.Line2D([], [], color=colours[dcls], marker="s", ls="", ms=4, label=label)
+            plt.Line2D([], [], color=colours[dcls], marker="s", ls="", ms=large(0.67), label=label)
             for dcls, label in form_labels(apart.dcls).items()
         ),
-        plt.Line2D([], [], color="#d62728", lw=2, label="all models,\n95 % interval"),
+        plt.Line2D([], [], color="#d62728", lw=thick(1.4), label="all models,\n95 % interval"),
     ]
-    fig.legend(handles=handles, loc="outside right upper", fontsize=7)
-    fig.supxlabel(
-        f"n = {span(together.n)} pictures on {int(together.models.max())} models", fontsize=8
-    )
-    return fig
+    sheet.legend(handles, beside=True)
+    for ax, (measure, label) in zip(axes, _DRAWN.items(), strict=False):
+        ax.axvline(0, color="0.3", lw=thick(0.57))
+        for row in apart[apart.measure == measure].itertuples():
+            number = order[row.backbone]
+            shift = (2 * number + row.dcls) / (2 * len(order)) - 0.5
+            ax.plot(
+                row.difference, places[row.method] + 0.5 * shift, MARKS[number % len(MARKS)],
+                ms=large(0.5), alpha=0.7, color=DCLS_COLOUR if row.dcls else PLAIN_COLOUR,
+            )  # fmt: skip
+        for row in together[together.measure == measure].itertuples():
+            place = places[row.method]
+            ax.plot([row.low, row.high], [place] * 2, color="#d62728", lw=thick(1.3))
+            ax.plot(row.difference, place, "|", color="#d62728", ms=large(1.8), mew=thick(1.6))
+        left, right = ax.get_xlim()
+        side = "; ← better" if "drop" in measure else "; better →"
+        side = "" if measure == "let_through" else side
+        ax.set_xlim(min(left, -0.05 * (right - left)), max(right, 0.05 * (right - left)))
+        sheet.panel_title(ax, label, "small")
+        ax.set_xlabel(wrapped(f"less Grad-CAM's{side}", sheet.panel, "small"), fontsize="small")
+        ax.grid(axis="x")
+    axes[0].set_ylim(-0.6, len(methods) - 0.4)
+    sheet.below(f"n = {span(together.n)} pictures on {int(together.models.max())} models")
+    return sheet.shown

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .heatmaps import draw_map_scale, overlay
+from .style import lay_out, points_of, row_of
 
 MOST_COLUMNS, MOST_ROWS = 8, 12  # of one figure, its row of images not counted
 _FLOWING = 6  # columns of one image's and one model's maps
@@ -126,9 +126,10 @@ def _plot(rows: Sequence[Row], title: str, note: str) -> Figure:
     labels = ["\n".join(map(_wrapped, text.splitlines())) for text, _ in rows]
     beside = 1.5 if any(labels) else 0.1
     # The layout makes all cells as large as the tightest allows: there is room for each's words.
-    height = sum(_CELL + 0.14 + 0.12 * max(map(_lines, cells)) for _, cells in rows)
+    height = sum(_CELL + 0.14 + row_of(0.12) * max(map(_lines, cells)) for _, cells in rows)
     size = _CELL * count + beside + 0.7, height + 0.4 + 0.25 * bool(title)
-    fig, axes = plt.subplots(len(rows), count, squeeze=False, figsize=size)
+    sheet = lay_out(size, len(rows), count)
+    fig, axes = sheet.figure, sheet.axes
     for line, label, (_, cells) in zip(axes, labels, rows, strict=True):
         for ax in line:
             ax.set(xticks=[], yticks=[])
@@ -137,14 +138,14 @@ def _plot(rows: Sequence[Row], title: str, note: str) -> Figure:
             ax.set_visible(False)
         for ax, cell in zip(line, cells, strict=False):
             _draw(ax, cell)
-        line[0].set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center",
+        line[0].set_ylabel(label, fontsize="small", rotation=0, ha="right", va="center",
                            parse_math=False)  # fmt: skip
     draw_map_scale(fig, axes, min(0.6, 4 / height))
     fig.suptitle(title, parse_math=False)
-    fig.supxlabel(_COLOURS_SAY, fontsize=6.5, color="0.4")
+    fig.supxlabel(_COLOURS_SAY, fontsize="x-small", color="0.4")
     # Below what the layout fills; the saved picture is as large as it takes.
-    fig.text(0.5, -0.05 / size[1], note, ha="center", va="top", fontsize=7, color=_WARNING)
-    return fig
+    fig.text(0.5, -0.05 / size[1], note, ha="center", va="top", fontsize="x-small", color=_WARNING)
+    return sheet.shown
 
 
 def _lines(cell: Cell) -> int:
@@ -156,9 +157,9 @@ def _draw(ax: Axes, cell: Cell) -> None:
         ax.imshow(cell.picture)
     else:
         ax.imshow(overlay(cell.picture, cell.heatmap))
-    size = 7.5 if cell.heatmap is None else 7
-    gap = 3 + 8.5 * bool(cell.remark)
+    size = "small" if cell.heatmap is None else "x-small"
+    gap = 3 + 1.3 * points_of("x-small") * bool(cell.remark)
     ax.set_title(cell.words, fontsize=size, pad=gap, parse_math=False)
     if cell.remark:
         ax.annotate(cell.remark, (0.5, 1), (0, 3), xycoords="axes fraction", ha="center",
-                    textcoords="offset points", fontsize=7, color=_WARNING)  # fmt: skip
+                    textcoords="offset points", fontsize="x-small", color=_WARNING)  # fmt: skip

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from ..study.outputs import provenance, staged, write_provenance, write_result
 from ..study.study import Study
 from .captions import caption_of
+
+# What would tell the time, of each kind of file: without it a run gives the same bytes again.
+_TIMELESS = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
 
 def save_figure(
@@ -20,7 +24,7 @@ def save_figure(
     caption: str = "",
     of: Mapping[str, object] | None = None,
 ) -> Path:
-    """Write a figure as PNG and PDF, its provenance as JSON, its caption as text.
+    """Write a figure as PNG, PDF and SVG, its provenance as JSON, its caption as text.
 
     The profile's caveat is printed at the figure's foot, so it travels with it.
 
@@ -33,10 +37,13 @@ def save_figure(
     if profile.caveat:
         fig.draw_without_rendering()
         lowest = min(0.0, fig.get_tightbbox().y0 / fig.get_figheight())
-        fig.text(0.5, lowest - 0.02, profile.caveat, ha="center", va="top", fontsize=8,
-                 color="#a00000")  # fmt: skip
-    for suffix, timeless in (("png", {}), ("pdf", {"CreationDate": None})):
-        with write_result(folder / f"{name}.{suffix}") as partial:
+        fig.text(0.5, lowest - 0.02, profile.caveat, ha="center", va="top",
+                 fontsize="small", color="#a00000")  # fmt: skip
+    for suffix, timeless in _TIMELESS.items():
+        with (
+            plt.rc_context({"svg.hashsalt": name}),
+            write_result(folder / f"{name}.{suffix}") as partial,
+        ):
             fig.savefig(partial, format=suffix, metadata=timeless)
     write_provenance(folder / f"{name}.json", provenance(study, drawn_from, of))
     if not caption and (known := caption_of(name, study.choices)):

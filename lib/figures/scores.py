@@ -26,12 +26,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from ..maps.methods import METHODS
-from ..networks.backbones import BACKBONES
 from ..study.comparisons import Comparison
 from .style import (
     DCLS_COLOUR,
     MARKS,
     Size,
+    colour_of,
     large,
     lay_out,
     row_of,
@@ -106,7 +106,7 @@ def row_names(table: pd.DataFrame) -> list[str]:
 
 def _colours(arranged: pd.DataFrame) -> list[str]:
     """Of each row: its group's first model's where forms are shared, else its own."""
-    own = pd.Series([BACKBONES[key].colour for key in arranged.backbone], index=arranged.index)
+    own = pd.Series([colour_of(key) for key in arranged.backbone], index=arranged.index)
     if not shared_forms(arranged):
         return [*own]
     first = own[arranged.place == 0].groupby(arranged.group[arranged.place == 0]).first()
@@ -116,7 +116,7 @@ def _colours(arranged: pd.DataFrame) -> list[str]:
 def _point(ax: Axes, x: float, y: float, key: str, label: str, **errors: np.ndarray) -> None:
     """A model's mark with its bars, in its colour, named for the legend."""
     ax.errorbar(
-        x, y, **errors, fmt="o", ms=large(), color=BACKBONES[key].colour, markeredgecolor="0.2",
+        x, y, **errors, fmt="o", ms=large(), color=colour_of(key), markeredgecolor="0.2",
         markeredgewidth=thick(0.35), capsize=large(0.33), elinewidth=thick(0.7), label=label,
     )  # fmt: skip
 
@@ -207,22 +207,27 @@ def plot_score_bars(
     panels, (table, names) = _panels(arranged), slotted(arranged)
     forms = shared_forms(arranged)
     bars = len(names) * max(len(forms), 1) / 2
-    upright = 0.85 * width_of(7.2, size, fig, ax) / bars > row_of(_SLIMMEST)
+    columns = 1 if len(panels) <= _MOST_IN_A_COLUMN else 3
+    rows = -(-len(panels) // columns)
+    upright = 0.85 * width_of(7.2, size, fig, ax) / columns / bars > row_of(_SLIMMEST)
     row = row_of(0.1 * max(len(forms), 2))
     high = 2.3 if upright else row * len(names) + 0.6
-    sheet = lay_out((7.2, high * len(panels) + 1.2), len(panels), sharex=True, sharey=True,
+    sheet = lay_out((7.2, high * rows + 1.2), rows, columns, sharex=True, sharey=True,
                     size=size, fig=fig, ax=ax)  # fmt: skip
-    if upright:
-        sheet.names_along_x(sheet.axes[-1, 0], names)
+    for ax in sheet.axes[-1] if upright else ():
+        sheet.names_along_x(ax, names)
     for ax in sheet.axes[:, 0] if not upright else ():
         sheet.names_along_y(ax, names, row)
+    for ax in sheet.axes.flat[len(panels) :]:
+        ax.set_axis_off()
     lines: list[Line2D] = []
-    for ax, panel in zip(sheet.axes[:, 0], panels, strict=True):
+    for ax, panel in zip(sheet.axes.flat, panels, strict=False):
         shown = table[table.panel == panel]
         _draw_bars(ax, shown, forms, upright)
         ends = (-0.6, len(names) - 0.4)
         ax.set(**{"xlim": ends} if upright else {"ylim": ends[::-1]})
-        sheet.panel_title(ax, f"{panel_name(panel)}  ({_counts(shown)}; bars: 95 % interval)")
+        told = f"  ({_counts(shown)}; bars: 95 % interval)" if columns == 1 else ""
+        sheet.panel_title(ax, panel_name(panel) + told)
         (ax.axhline if upright else ax.axvline)(0, color="0.3", lw=thick(0.45))
         lines = _draw_controls(ax, controls, labels, upright)
         ax.grid(axis="y" if upright else "x")
@@ -234,12 +239,13 @@ def plot_score_bars(
         Rectangle((0, 0), 1, 1, facecolor="0.6", edgecolor="0.25", label=form, **style)
         for form, style in zip(forms, _looks(len(forms)), strict=True)
     ]
-    sheet.legend(
-        [*keys, *lines], f"lines: maps that no network made; bands: their 95 % intervals; {_HOLLOW}"
-    )
+    told = f"lines: maps that no network made; bands: their 95 % intervals; {_HOLLOW}"
+    told = told if columns == 1 else f"{_counts(arranged)}; bars: 95 % interval; {told}"
+    sheet.legend([*keys, *lines], told)
     return sheet.shown
 
 
+_MOST_IN_A_COLUMN = 4  # panels
 _HATCHES = ("", "//", "..", "xx", "\\\\", "++", "--", "oo")
 
 
@@ -300,7 +306,7 @@ def plot_along(
             some = table[(table.panel == panel) & (table.group == group)].sort_values("at")
             if some.empty:
                 continue
-            colour = BACKBONES[some.backbone.iloc[0]].colour if len(groups) > 1 else "#0072B2"
+            colour = colour_of(some.backbone.iloc[0]) if len(groups) > 1 else "#0072B2"
             ax.errorbar(
                 some["at"], some.score, yerr=_errors(some, "score"), color=colour,
                 marker=MARKS[number % len(MARKS)], ms=large(0.75), capsize=large(0.33),

@@ -9,9 +9,12 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,16 +22,46 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.colors import is_color_like
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
 from ..maps.methods import METHODS
+from ..networks.backbones import BACKBONES
 
 STYLE = Path(__file__).with_name("study.mplstyle")
 HEATMAP_COLOURS, KERNEL_COLOURS = "viridis", "RdBu_r"
 PLAIN_COLOUR, DCLS_COLOUR = "0.45", "#0072B2"  # of models without and with DCLS
 MARKS = "osD^v<>PX*hp"
+
+
+_own_colours: ContextVar[Mapping[str, str]] = ContextVar(
+    "_own_colours", default=MappingProxyType({})
+)
+
+
+def colour_of(backbone: str) -> str:
+    """A model's colour: the one asked for by `model_colours`, else its row's."""
+    return _own_colours.get().get(backbone) or BACKBONES[backbone].colour
+
+
+@contextmanager
+def model_colours(colours: Mapping[str, str]) -> Iterator[None]:
+    """Colours of one's own for models, in all figures drawn within this `with` block.
+
+    colours : {key of a model: any colour of matplotlib's}
+    Raises UnknownName for a model and ValueError for a colour that there is not.
+    """
+    for key, colour in colours.items():
+        label = BACKBONES[key].label
+        if not is_color_like(colour):
+            raise ValueError(f"{colour!r}, for {label}, is no colour of matplotlib's")
+    token = _own_colours.set({**_own_colours.get(), **colours})
+    try:
+        yield
+    finally:
+        _own_colours.reset(token)
 
 
 def methods_of(frame: pd.DataFrame) -> list[str]:
@@ -74,12 +107,6 @@ def form_labels(has_dcls: Iterable[bool]) -> dict[bool, str]:
         return {}
     names = {False: "without DCLS", True: "with DCLS"}
     return {dcls: name for dcls, name in names.items() if dcls in drawn}
-
-
-def shared_legend(fig: Figure, ax: Axes, loc: str, **options) -> None:
-    """One legend for all axes of a figure, made of what one of them shows."""
-    handles, labels = ax.get_legend_handles_labels()
-    fig.legend(handles, labels, loc=loc, **options)
 
 
 def thick(share: float = 1.0) -> float:
@@ -147,7 +174,7 @@ class Sheet:
     inside : drawn into somebody's Axes
     free   : the figure may become higher, by as much as what is written takes
     needed : the height that would do, in inches
-    beside : what the widest name beside the panels takes, in inches
+    named, keyed : what names and a legend beside the panels take, in inches
     """
 
     figure: FigureBase
@@ -156,7 +183,8 @@ class Sheet:
     inside: bool
     free: bool
     needed: float = 0.0
-    beside: float = 0.0
+    named: float = 0.0
+    keyed: float = 0.0
 
     @property
     def only(self) -> Axes:
@@ -179,8 +207,14 @@ class Sheet:
         """About how wide a panel is, in inches."""
         if self.inside:
             return self.width
-        numbers = row_of(0.35 if self.beside else 0.7)
-        return max(self.width - self.beside - numbers, 0.3 * self.width) / self.axes.shape[1]
+        numbers = row_of(0.35 if self.named else 0.7)
+        columns = self.axes.shape[1]
+        between = 1 if columns == 1 else 0.93
+        return (
+            between
+            * max(self.width - self.named - self.keyed - numbers, 0.3 * self.width)
+            / columns
+        )
 
     def grow(self, inches: float) -> None:
         """Make room for what is written, where the height is not somebody's choice."""
@@ -251,7 +285,7 @@ class Sheet:
         around = 5 * em  # the mark, and the space to the next column
         if self.inside:
             room, side, columns = 0.6 * self.width, "best", 1
-        elif beside and max(map(text_width, [*names, title])) + around < 0.42 * self.width:
+        elif beside and self._leaves_room(max(map(text_width, [*names, title])) + around):
             room, side, columns = 0.42 * self.width, "outside right center", 1
         else:
             room, side = 0.96 * self.width, "outside upper center"
@@ -269,10 +303,19 @@ class Sheet:
             return
         made = self.figure.legend(**options)
         made.get_title().set_multialignment("center")
-        if columns > 1 or "upper" in side:
-            deepest = max(name.count("\n") + 1 for name in names)
-            lines = deepest * math.ceil(len(names) / columns)
-            self.grow((lines + len(title.splitlines()) - 2) * _line(size))
+        deepest = max(name.count("\n") + 1 for name in names)
+        entries = math.ceil(len(names) / columns)
+        high = (deepest * entries + len(title.splitlines())) * _line(size) + 0.5 * em * entries
+        if "upper" in side:
+            self.grow(high - 2 * _line(size))
+        else:
+            self.keyed = max(widest, text_width(title, "small"))
+            self.grow(high + em - self.figure.bbox.height / self.figure.get_dpi())
+
+    def _leaves_room(self, wide: float) -> bool:
+        """Whether the panels stay wide enough beside a legend of so many inches."""
+        narrowest = (self.width - wide) / self.axes.shape[1]
+        return wide < 0.42 * self.width and narrowest > row_of(1.4)
 
     def names_along_x(
         self, ax: Axes, names: Sequence[str], size: str = "medium", upright: bool = False
@@ -313,9 +356,19 @@ class Sheet:
             if all(name.count("\n") < 2 for name in broken):
                 break
         ax.set_yticks(range(len(names)), broken, fontsize=size)
-        self.beside = max([self.beside, *(text_width(name, size) for name in broken)])
+        self.named = max([self.named, *(text_width(name, size) for name in broken)])
         deep = [(name.count("\n") + 1) * _line(size) for name in broken]
-        self.grow(sum(max(0.0, high - row) for high in deep))
+        self.grow(len(names) * max(0.0, max(deep, default=0.0) - row))
+
+    def names_of_images(self, axes: Iterable[Axes], names: Sequence[str], cell: float) -> None:
+        """Names of rows of images so many inches high: along them where they fit."""
+        lying = max(text_width(name, "small") for name in names) > 1.05 * cell
+        turned = {"rotation": 0, "ha": "right", "va": "center"} if lying else {}
+        if lying:
+            names = [wrapped(name, 0.25 * self.width, "small", name=True) for name in names]
+            self.named = max(text_width(name, "small") for name in names)
+        for ax, name in zip(axes, names, strict=True):
+            ax.set_ylabel(name, fontsize="small", **turned)
 
 
 _TIGHTEST = 0.55  # of the height that would do; below that labels lie on one another
@@ -379,7 +432,8 @@ def lay_out(
             )
         return Sheet(ax.get_figure(), np.array([[ax]]), width_of(0, ax=ax), True, False)
     width = width_of(default[0], size, fig)
-    free = size is None or size[1] is None
+    needed = default[1]
+    free = fig is None and (size is None or size[1] is None)
     if fig is None:
         height = default[1] if free else size[1]
         if not (width > 0 and height > 0 and math.isfinite(width * height)):
@@ -389,7 +443,5 @@ def lay_out(
         raise ValueError(
             'fig has no layout, so that its labels would overlap: make it with layout="constrained"'
         )
-    else:
-        free = False
     axes = fig.subplots(rows, columns, squeeze=False, **options)
-    return Sheet(fig, axes, width, False, free, needed=default[1])
+    return Sheet(fig, axes, width, False, free, needed)

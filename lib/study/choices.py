@@ -11,13 +11,13 @@ from shutil import which
 from typing import TYPE_CHECKING
 
 from ..base.tables import unknown_name
-from ..maps.methods import METHODS, CamMethod
+from ..maps.methods import METHODS, PUBLISHED_METHODS, CamMethod
 from ..networks.backbones import BACKBONES, THE_EIGHT, Backbone, variant_name
 from ..networks.precision import PRECISIONS
 from ..people.protocols import DEFAULT_PROTOCOLS, PROTOCOLS
 from ..people.stored import Read
 from ..people.stored.fit import CROP
-from ..people.stored.layouts import LAYOUTS
+from ..people.stored.layouts import LAYOUTS, Layout
 from .comparisons import COMPARISONS, Comparison, Member, comparison_of
 from .profiles import PROFILES, TARGETS, Profile
 from .rules import RULES, Rules
@@ -117,7 +117,7 @@ class Choices:
         """Names become rows, and every choice is checked.
 
         models, methods, protocols, target : keys; empty takes the profile's: all models, and most
-                  often the published methods
+                  often the published methods, as always where models are named
         own     : models that the file `extend` has added
         gazed   : the folder `pictures` holds gaze points
         options : the other fields by name
@@ -143,7 +143,7 @@ class Choices:
         made = cls(
             row,
             chosen,
-            tuple(METHODS.select(methods or row.methods)),
+            tuple(METHODS.select(methods or (PUBLISHED_METHODS if models else row.methods))),
             protocols=tuple(p.key for p in PROTOCOLS.select(protocols or row.protocols)),
             accept=tuple(accept),
             compare=tuple(compare),
@@ -220,6 +220,12 @@ class Choices:
                 f"compare takes one of {', '.join(COMPARISONS)}, or two different models or more; "
                 f"got {', '.join(self.compare)}"
             )
+
+    @property
+    def rows(self) -> list[Backbone | CamMethod | Layout]:
+        """The models, methods and data set that were chosen."""
+        data_set = [LAYOUTS[self.layout]] if self.layout in LAYOUTS else []
+        return [*self.backbones, *self.methods, *data_set]
 
     @property
     def read(self) -> Read:

@@ -144,7 +144,7 @@ def _by_learning(choices: Choices) -> list[Group]:
         if len(random) == 1 and len(learned) == 1:
             forms = ("untrained", "trained")
             members = (replace(random[0], form=forms[0]), replace(learned[0], form=forms[1]))
-            found.append(replace(group, members=members))
+            found.append(Group(learned[0].label, members))
     return found
 
 
@@ -157,7 +157,7 @@ def _by_tuning(choices: Choices) -> list[Group]:
         if len(before) == 1 and after:
             forms = ["before", "after"] if len(after) == 1 else [m.label for m in before + after]
             members = [replace(m, form=form) for m, form in zip(before + after, forms, strict=True)]
-            found.append(replace(group, members=tuple(members)))
+            found.append(Group(before[0].label, tuple(members)))
     return found
 
 
