@@ -169,6 +169,9 @@ def build_parser() -> argparse.ArgumentParser:
     how("--workers", type=int, default=0, metavar="N", help="score by N processes at once (Dask)")
     how("--scheduler", default="", metavar="ADDRESS",
         help="score on the workers of this Dask scheduler (tcp://host:8786)")  # fmt: skip
+    how("--name", default="", metavar="NAME",
+        help="of the folders of results, PROFILE_NAME; else another run on a part of the data "
+        "replaces these")  # fmt: skip
     how("--keep-going", action="store_true",
         help="leave out what is missing or cannot be read, and say so in the results")  # fmt: skip
     how("--timeout", type=duration, metavar="TIME",

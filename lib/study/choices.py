@@ -71,6 +71,7 @@ class Choices:
                  their network's
     ceiling    : the human ceiling, in 0-1, for who knows that of the human maps; 0 for none
     smallest_effect : difference of scores below which it does not matter
+    name       : of the folders of results, in place of what the choices are called; "" for that
     compare    : a key of COMPARISONS; or models of which every two are compared, see `compared`;
                  empty for what the models ask for
     """
@@ -98,6 +99,7 @@ class Choices:
     ceiling: float = 0.0
     smallest_effect: float = RULES.smallest_effect
     compare: tuple[str, ...] = ()
+    name: str = ""
 
     @classmethod
     def of(
@@ -213,6 +215,12 @@ class Choices:
             raise ValueError(
                 f"ceiling {self.ceiling:g}: people who agree by less than {RULES.least_ceiling:g} "
                 "are no yardstick; 0 is for a ceiling that you do not know"
+            )
+        if not isinstance(self.name, str) or not re.fullmatch(
+            r"([A-Za-z0-9][\w-]{0,59})?", self.name
+        ):
+            raise ValueError(
+                f"name {self.name!r} names no folder: letters, digits, _ and -, 60 at most"
             )
         one = len(self.compare) == 1 and self.compare[0] not in COMPARISONS
         if one or len(set(self.compare)) < len(self.compare):
