@@ -11,7 +11,9 @@ from pathlib import Path
 # somebody's images with a tqdm.py among them.
 if (
     sys.argv[:1] == ["-m"]
-    and any(a == "-m" and b.startswith("lib.") for a, b in pairwise(sys.orig_argv))
+    and any(
+        a == "-m" and b.startswith(("lib.", "dcls_alignment.")) for a, b in pairwise(sys.orig_argv)
+    )
     and not sys.flags.safe_path
     and Path(sys.path[0]) != Path(__file__).parents[1]
 ):
@@ -24,8 +26,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "maps.live": ["live_maps"],
     "networks.dcls": ["convert_to_dcls", "fold_dcls"],
     "networks.loading": ["load_model"],
+    "scores.in_memory": ["agreement"],
     "scores.spearman": ["spearman_per_image"],
     "scores.study_scores": ["score_study"],
+    "study.explaining": ["explain"],
     "study.own_rows": ["add_comparison", "add_method", "add_model"],
     "study.study": ["Study"],
 })  # fmt: skip

@@ -47,7 +47,7 @@ from lib.people.clickme import ClickMe
 from lib.people.human_maps import published_human_maps
 from lib.people.protocols import DEFAULT_PROTOCOLS
 from lib.people.stored.shards import write_shard
-from lib.scores.agreements import agreement
+from lib.scores.agreements import agreements_of
 from lib.scores.prepared import PreparedPart
 from lib.scores.scoring import score_part
 from lib.scores.spearman import correlate, rank_maps, spearman_per_image
@@ -239,7 +239,7 @@ def further_methods(
         return enlarge(method.small_map(passed.features, passed.gradient))
 
     def cost(method):
-        return agreement(only_map(method)[None], block.human)
+        return agreements_of(only_map(method)[None], block.human)
 
     contenders = {f"{m.label}, map": lambda m=m: only_map(m) for m in _FURTHER}
     contenders |= {f"{m.label}, map and scores": lambda m=m: cost(m) for m in _FURTHER}

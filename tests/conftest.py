@@ -29,6 +29,7 @@ from lib.networks.backbones import BACKBONES
 from lib.networks.sources import WEIGHTS
 from lib.people.stored.shards import write_shard
 from lib.study import extension
+from lib.study.comparisons import COMPARISONS
 from lib.study.profiles import PROFILES
 
 
@@ -48,7 +49,7 @@ def _seeded():
 @pytest.fixture
 def tables(monkeypatch):
     """The tables, and what can be imported, are as before afterwards."""
-    kept = [(table, list(table)) for table in (BACKBONES, METHODS, WEIGHTS)]
+    kept = [(table, list(table)) for table in (BACKBONES, METHODS, COMPARISONS, WEIGHTS)]
     modules = set(sys.modules)
     monkeypatch.setattr(extension, "loaded", {})
     monkeypatch.setattr(sys, "path", [*sys.path])

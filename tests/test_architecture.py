@@ -47,7 +47,9 @@ INSIDE_FUNCTIONS = {
     "lib.people.stored.layouts.hdf5": {"h5py"},  # of data sets of gaze alone, as scipy.io
     "lib.people.stored.layouts.matlab": {"scipy.io"},
     "lib.people.stored.shards": {"tfrecord"},  # which takes torch along
-    "lib.study.study": {"lib.study.networks", "lib.people.clickme", "lib.study.device"},
+    "lib.study.study": {
+        "lib.study.networks", "lib.people.clickme", "lib.study.device", "lib.study.named_models"
+    },
     "lib.runner.within": {"lib", "lib.base.versions", "lib.study.device", "lib.study.study", "torch"},
 }  # fmt: skip
 
@@ -100,7 +102,7 @@ def test_a_door_opens_and_holds_no_code_of_its_own(door):
 COMMANDS = {
     "lib.cam": "dcls-cam", "lib.lcam": "dcls-lcam", "lib.score_maps": "dcls-score-maps",
     "lib.average_drop": "dcls-average-drop", "lib.stored.check": "dcls-check",
-    "lib.cose": "dcls-cose", "lib.cose_train": "dcls-cose-train",
+    "lib.cose": "dcls-cose", "lib.cose_train": "dcls-cose-train", "lib.fetch": "dcls-fetch",
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
 
@@ -33,6 +34,20 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownName:
     return UnknownName(f"unknown {kind} {name!r}.{hint} Known: {', '.join(known)}.")
 
 
+_noting: list[list[tuple[Table, str]]] = []
+
+
+@contextmanager
+def rows_noted() -> Iterator[list[tuple[Table, str]]]:
+    """The rows that are added meanwhile, to whatever table, as (table, key)."""
+    noted: list[tuple[Table, str]] = []
+    _noting.append(noted)
+    try:
+        yield noted
+    finally:
+        _noting.pop()
+
+
 class Table(Mapping[str, R], Generic[R]):
     """An ordered mapping from key to row; rows can be added, not changed.
 
@@ -52,12 +67,18 @@ class Table(Mapping[str, R], Generic[R]):
         if row.key in self._rows:
             raise ValueError(f"two rows of the {self.kind} table have the key {row.key!r}")
         self._rows[row.key] = row
+        for noted in _noting:
+            noted.append((self, row.key))
         return row
 
     def keep(self, keys: Iterable[str]) -> None:
         """Take back rows that were added and are not among these."""
         wanted = set(keys)
         self._rows = {key: row for key, row in self._rows.items() if key in wanted}
+
+    def take_back(self, key: str) -> None:
+        """Take back one row that was added."""
+        del self._rows[key]
 
     def __getitem__(self, key: str) -> R:
         try:

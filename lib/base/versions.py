@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
 import subprocess
 from functools import cache
-from importlib.metadata import requires, version
+from importlib.metadata import distribution, requires, version
 from pathlib import Path
 
-from .paths import ROOT
+from .paths import IS_CHECKOUT, ROOT
 
 PACKAGE = "dcls-alignment"
 
 
 def commit() -> str:
     """This checkout's commit now, "-dirty" if it holds anything else; "unknown" outside git, and
-    for a copy within another repository, whose commit says nothing of it."""
+    for a copy within another repository, whose commit says nothing of it. An installation's is the
+    one that pip was given."""
+    if not IS_CHECKOUT:
+        told = json.loads(distribution(PACKAGE).read_text("direct_url.json") or "{}")
+        return told.get("vcs_info", {}).get("commit_id", "unknown")[:12]
 
     def git(*words: str) -> str:
         return subprocess.run(

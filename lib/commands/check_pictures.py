@@ -10,6 +10,7 @@ from ..base.words import printable
 from ..people.stored import Read
 from ..people.stored.check import CLASSES, check, told
 from ..people.stored.layouts import Note
+from ..study.plug_ins import load_asked
 from .reading import add_reading, read_as
 from .running import run
 
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    load_asked(layout=options.layout)
     found = check(options.folder, options.classes, Read(**read_as(options)))
     print(printable(told(options.folder, found)))
     return 2 if any(not isinstance(problem, Note) for problem in found.problems) else 0

@@ -36,6 +36,7 @@ from ..networks.models import StudyModel
 from ..people.photographs import load_square
 from ..study.extension import load_extension, placed
 from ..study.inputs import chosen_folder
+from ..study.plug_ins import load_asked
 from ..study.profiles import PROFILES
 from .asked_models import WEIGHTS, AskedModel, class_count, variants
 from .class_words import class_meant, class_names, in_words, read_class_names
@@ -120,6 +121,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.extend:
         with _no_bytecode():
             load_extension(Path(options.extend))
+    load_asked(_flat(options.model), _flat(options.method))
     methods = [METHODS[name] for name in _names(options, "method", METHODS, "threshold_grad_cam")]
     if options.eigen_smooth or options.aug_smooth:
         smooth = {"eigen": options.eigen_smooth, "aug": options.aug_smooth}
@@ -174,11 +176,17 @@ def _names(
     takes for one more name, becomes a picture again."""
     names: list[str] = []
     for text in getattr(options, option):
-        if text.removesuffix("_dcls") not in known and Path(text).is_file():
+        if option == "model" and "@" in text and Path(text.partition("@")[2]).exists():
+            names.append(text)  # a path may hold commas
+        elif text.removesuffix("_dcls") not in known and Path(text).is_file():
             options.pictures.append(Path(text))
         else:
-            names += [name.strip() for name in text.split(",") if name.strip()]
+            names += _flat([text])
     return list(dict.fromkeys(names)) or [default]
+
+
+def _flat(texts: Sequence[str]) -> list[str]:
+    return [name.strip() for text in texts for name in text.split(",") if name.strip()]
 
 
 def _refuse_too_many(pictures: int, models: Sequence[AskedModel], methods: int) -> None:

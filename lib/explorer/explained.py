@@ -28,7 +28,7 @@ from ..people.human_maps import human_maps
 from ..people.photographs import load_square
 from ..people.protocols import PROTOCOLS, Protocol
 from ..people.stored.part import NO_LABEL
-from ..scores.agreements import VALID, agreement
+from ..scores.agreements import VALID, agreements_of
 from ..scores.spearman import Ranks, rank_maps
 from ..study.choices import Choices
 from ..study.exhibits import held_out, picture_titles
@@ -285,7 +285,7 @@ class Explainer:
     def _agreement(self, maps: Tensor, picture: Seen, geometry: Preprocessing) -> tuple[float, str]:
         if picture.stored_map is None:
             return float("nan"), "no human map"
-        found = agreement(maps[None], {self.protocol.key: self._ranks(picture, geometry)})
+        found = agreements_of(maps[None], {self.protocol.key: self._ranks(picture, geometry)})
         validity = found.validity(0, self.protocol.key)[0]
         if validity != VALID:
             return float("nan"), str(validity)

@@ -304,17 +304,19 @@ def not_finite(found: np.ndarray) -> str:
     return f"{bad} of {found.size} values are not finite ({nan} NaN)" if bad else ""
 
 
-def as_scored(found: np.ndarray) -> Tensor:
-    """(height, width) -> (224, 224), enlarged as the study's own maps; of that size as it is.
+def as_scored(
+    found: np.ndarray, sides: tuple[int, int] = (DELIVERED_SIZE, DELIVERED_SIZE)
+) -> Tensor:
+    """(height, width) -> `sides`, enlarged as the study's own maps; of that size as it is.
 
     Bilinear; larger maps are sampled by the same rule, without averaging. A constant map stays
     one, where rounding would make an ordering of it; so does one with values that are not finite.
     """
     whole = torch.from_numpy(found)
-    if tuple(whole.shape) == (DELIVERED_SIZE, DELIVERED_SIZE):
+    if tuple(whole.shape) == sides:
         return whole
     if not np.isfinite(found).all():
-        return torch.full((DELIVERED_SIZE, DELIVERED_SIZE), torch.nan, dtype=whole.dtype)
+        return torch.full(sides, torch.nan, dtype=whole.dtype)
     if found.min() == found.max():
-        return torch.zeros(DELIVERED_SIZE, DELIVERED_SIZE, dtype=whole.dtype)
-    return enlarge(whole[None])[0]
+        return torch.zeros(sides, dtype=whole.dtype)
+    return enlarge(whole[None], sides)[0]

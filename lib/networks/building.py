@@ -57,6 +57,17 @@ def finished(network: nn.Module, backbone: Backbone, dcls: bool) -> nn.Module:
     return convert_to_dcls(network, backbone.dcls) if dcls else network
 
 
+def draw_zeros(network: nn.Module) -> nn.Module:
+    """The network with weights drawn in place where it begins with nothing but zeros, so that all
+    of it bears on the answer; the same ones every time."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.ndim > 1 and not parameter.any():
+                parameter += 0.02 * torch.randn(parameter.shape, generator=generator).to(parameter)
+    return network
+
+
 def weightless(backbone: Backbone) -> torch.device:
     """Where a network is built to be counted only. A reader's own function makes a real one:
     it may ask for a number."""

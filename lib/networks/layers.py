@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr
 from dataclasses import replace
+from io import StringIO
 
 import torch
 from torch import Tensor, nn
 
+from ..base.shortage import is_out_of_memory
 from .backbones import Backbone
+from .building import draw_zeros
 from .grids import CHANNELS_LAST, Grid, NoMaps, grid_of
 from .split import evaluating, split_at
 from .taps import answer_of, frozen, gives_channels_last, same_answer
@@ -27,7 +31,7 @@ def found_layer(network: nn.Module, x: Tensor) -> str:
     Raises NoMaps if there is none.
     """
     # Some networks begin with an end of zeros, so that nothing bears on the answer yet.
-    usable = _usable(network, x) or _usable(_without_zeros(network), x)
+    usable = _usable(network, x) or _usable(draw_zeros(copy.deepcopy(network)), x)
     if not usable:
         raise NoMaps(
             "no layer serves for maps: none has an output (image, channel, h, w), or tokens, of "
@@ -89,25 +93,21 @@ def _met_at(
     """How maps lie where two halves meet; None where these are no maps but tokens or the like, or
     where the halves are another function than the network."""
     with evaluating(network):
-        raw = halves[0](pictures)
+        try:
+            with redirect_stderr(StringIO()):  # torch.fx would print a failure as well
+                raw = halves[0](pictures)
+        except Exception as error:  # followed, a forward may be another than when it is run
+            if is_out_of_memory(error):
+                raise
+            return None
         if not isinstance(raw, Tensor) or raw.ndim != 4:
             return None
-        if not same_answer(network, halves, pictures):
+        if not same_answer(network, halves, pictures, raw):
             return None
     try:
         return grid_of(raw.shape, pictures.shape[-2:], None, channels_last)
     except NoMaps:
         return None
-
-
-def _without_zeros(network: nn.Module) -> nn.Module:
-    network = copy.deepcopy(network)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if parameter.ndim > 1 and not parameter.any():
-                parameter += 0.02 * torch.randn(parameter.shape, generator=generator).to(parameter)
-    return network
 
 
 def _usable(network: nn.Module, x: Tensor) -> list[tuple[str, bool]]:
@@ -116,16 +116,21 @@ def _usable(network: nn.Module, x: Tensor) -> list[tuple[str, bool]]:
     seen: list[tuple[str, Tensor]] = []
     modules = dict(network.named_modules())
 
-    def note(name: str, module: nn.Module, output: object) -> None:
-        raw = output[0] if isinstance(output, tuple) and output else output
-        if not isinstance(raw, Tensor) or not raw.requires_grad:
-            return
+    def note(name: str, module: nn.Module, given: tuple, output: object) -> None:
+        several = isinstance(output, tuple) and output
+        raw = output[0] if several else output
+        if not isinstance(raw, Tensor) or not raw.requires_grad or len(raw) != len(x):
+            return  # of windows, for example
+        if several and any(raw is one for one in given):
+            return  # handed through, beside what it makes
         whole = any(True for _ in module.children()) or "norm" in type(module).__name__.lower()
         if raw.ndim == 4 or (raw.ndim == 3 and whole):
             seen.append((name, raw))
 
     handles = [
-        module.register_forward_hook(lambda m, _, output, name=name: note(name, m, output))
+        module.register_forward_hook(
+            lambda m, given, output, name=name: note(name, m, given, output)
+        )
         for name, module in network.named_modules() if name
     ]  # fmt: skip
     try:
@@ -141,6 +146,10 @@ def _usable(network: nn.Module, x: Tensor) -> list[tuple[str, bool]]:
             f"the network returns a {type(answer).__name__}, so that no layer can be looked for: "
             "name one"
         )
+    # As many rows and columns as there are tokens: how tokens attend to tokens.
+    counts = {raw.shape[1] for _, raw in seen if raw.ndim == 3}
+    seen = [s for s in seen if s[1].ndim == 3 or s[1].shape[2] != s[1].shape[3]
+            or s[1].shape[2] not in counts]  # fmt: skip
     prefix = getattr(network, "num_prefix_tokens", None)
     hints = {name: gives_channels_last(modules[name]) for name, _ in seen}
     bearing = _bearing_on(answer, seen, x.shape[-2:], prefix, hints)

@@ -11,13 +11,15 @@ Neither runs a backward through what leads up to the layer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from ..base.shortage import is_out_of_memory
 from .grids import CHANNELS_FIRST, Grid, NoMaps, grid_by, grid_of
 from .split import split_at
 
@@ -37,15 +39,28 @@ def answer_of(output: Any) -> Any:
     return output
 
 
-def same_answer(network: nn.Module, cut: tuple[Callable, Callable], x: Tensor) -> bool:
-    """Whether both halves together answer as the network does, and meet at a tensor. They may not:
-    what a forward asks of its inputs' types, for example, is answered while it is followed."""
+def same_answer(
+    network: nn.Module,
+    cut: tuple[Callable, Callable],
+    x: Tensor,
+    reached: Tensor | None = None,
+) -> bool:
+    """Whether both halves together answer as the network does, and meet at a tensor. They may not,
+    or may fail: what a forward asks of its inputs, say, is answered while it is followed.
+
+    reached : what the first half gives, if it is known
+    """
     before, after = cut
     with torch.no_grad():
-        reached = before(x)
-        if not isinstance(reached, Tensor):
+        whole = answer_of(network(x))
+        try:
+            with redirect_stderr(StringIO()):  # torch.fx would print a failure as well
+                reached = before(x) if reached is None else reached
+                found = answer_of(after(reached.clone())) if isinstance(reached, Tensor) else None
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
             return False
-        found, whole = answer_of(after(reached.clone())), answer_of(network(x))
     return (
         isinstance(found, Tensor)
         and isinstance(whole, Tensor)

@@ -192,7 +192,9 @@ def write_report(study: Study) -> Path:
         ],
         pictures=pictures,
         spoilt=spoilt,
-        undrawn=[row.title for row in CAPTIONS.values() if whole and row.key not in drawn],
+        undrawn=[
+            caption_of(key, study.choices)[0] for key in CAPTIONS if whole and key not in drawn
+        ],
         whole=whole,
         run=part("The last run", study.places.output / "run.json", _run),
         origin=part(
@@ -268,13 +270,13 @@ def _verdicts(path: Path) -> list[Grid]:
     table["found"] = [
         _found(*row) for row in table[["statistic", "value", "low", "high"]].itertuples(index=False)
     ]
-    table = table[table.verdict != NOT_ASKED]
+    claims, table = table, table[table.verdict != NOT_ASKED]
     told = table.reindex(
         columns=["claim", "verdict", "found", "n", "because", "notes", "other_readings", "rules"]
     )
     told = told.rename(columns=lambda name: name.replace("_", " ").capitalize())
-    if told.empty:
-        raise FileNotFoundError  # its models did not run
+    if len(claims) and told.empty:
+        raise FileNotFoundError  # their models did not run
     speaks_of = "; ".join(map(str, table["speaks_of"].unique()))
     return [as_grid(told.dropna(axis="columns", how="all"), f"They speak of: {speaks_of}")]
 

@@ -47,8 +47,9 @@ def _with_interval(row: dict) -> str:
     if pd.isna(value):
         return _NONE
     ends = _NONE if pd.isna(low) else f"{low:.3f}, {high:.3f}"
-    flagged = row["control"] and not pd.isna(row["control"]) and row["above_control"] is not True
-    return f"{value:.3f} [{ends}]{f' {DAGGER}' * flagged}"
+    compared = not pd.isna(row["control"]) and row["control"] != ""
+    flag = f" {DAGGER}" if compared and row["above_control"] is not True else ""
+    return f"{value:.3f} [{ends}]{flag}"
 
 
 def _gain(row: dict) -> str:

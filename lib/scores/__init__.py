@@ -7,7 +7,7 @@ Public names: those below, imported on first use. `score_study` is the entrance 
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    "agreements": ["VALID", "agreement"],
+    "agreements": ["VALID"],
     "beside_people": ["score_beside_people", "scores_beside_people"],
     "ceiling": ["Ceiling", "Ceilings", "HUMAN_CEILING", "SPEARMAN_BROWN"],
     "control_scores": ["score_controls"],
@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "fixation_measures": ["FIXATION_MEASURES", "FixationSet", "measure_fixations", "of_one_model",
         "summarise_fixations"],
     "fixation_scores": ["placed_fixations", "score_fixations"],
+    "in_memory": ["agreement"],
     "map_scores": ["Collection", "compare_maps", "score_maps", "summarise_maps"],
     "measures": ["MEASURES", "score_measures", "summarise_measures"],
     "observers": ["ceilings_of", "people_of", "score_observers", "study_ceilings"],

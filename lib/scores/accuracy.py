@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 
 from ..base.paths import shown
 from ..networks.backbones import Backbone, variant_name
+from ..networks.published_top1 import published_top1
 from ..study.study import Study
 
 ALARM = 0.001  # the chance at which a gap is told: sixteen models are compared
@@ -25,11 +26,25 @@ COLUMNS = [
 
 def known_top1(study: Study, key: str, dcls: bool) -> float:
     """ImageNet's top-1 (0-1) that is known of a variant's weights; missing where it is not, where
-    the file is not the published one, or the pictures are a reader's own."""
-    if study.choices.pictures or study.inputs.published(key, dcls) is None:
-        return float("nan")
-    known = _in_table(study, key).top1[dcls]
-    return float("nan") if known is None else known / 100
+    the file is not the published one, or the images are not ImageNet's.
+
+    It is what the model's row states, else what timm publishes of its own weights: of images of
+    the size that this model takes; if there is no such row, at timm's evaluation size."""
+    return _known(study, key, dcls)[0]
+
+
+def _known(study: Study, key: str, dcls: bool) -> tuple[float, bool]:
+    """`known_top1`, and whether it holds for images of the size that this model takes."""
+    source = study.inputs.published(key, dcls)
+    if study.choices.pictures or study.choices.profile.is_embedded or source is None:
+        return float("nan"), False
+    row = _in_table(study, key)
+    known, same_size = row.top1[dcls], True
+    if known is None and not dcls and row.timm_tag and row.timm_tag in source.place:
+        known = published_top1(row.timm_tag, row.preprocessing.crop)
+        if known is None:
+            known, same_size = published_top1(row.timm_tag), False
+    return (float("nan"), False) if known is None else (known / 100, same_size)
 
 
 def _of_its_baseline(study: Study, key: str) -> float:
@@ -51,7 +66,8 @@ def weights_table(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
     verified     : "yes" by the publisher's checksum, or why not; "" for no published file
     n, top1      : pictures, and the share of them that it classifies correctly
     top1_known   : of these weights on ImageNet's validation pictures, see `known_top1`
-    p            : of a gap as wide or wider by chance (exact binomial test, two-sided)
+    p            : of a gap as wide or wider by chance (exact binomial test, two-sided); missing
+                   where top1_known is of images of another size
     remarks      : what a reader must know, in words, "" for nothing
     """
     remarks, unverified = study.networks.remarks(), study.inputs.unverified()
@@ -84,11 +100,12 @@ def _accuracy(study: Study, backbone: Backbone, dcls: bool, scores: pd.DataFrame
     """`n, top1, top1_known, p, remark` of a variant."""
     pictures = scores.drop_duplicates("image_id").dropna(subset=["top1"])  # of a known class
     n, right = len(pictures), int(pictures.top1.sum())
-    known, p, remark = known_top1(study, backbone.key, dcls), float("nan"), ""
+    (known, same_size), p, remark = _known(study, backbone.key, dcls), float("nan"), ""
     if not n:
         return {"n": 0, "top1": p, "top1_known": known, "p": p, "remark": remark}
     if not pd.isna(known):
-        p = binomtest(right, n, known).pvalue
+        if same_size:
+            p = binomtest(right, n, known).pvalue
         if p < ALARM:
             remark = _gap(right / n, n, known)
     elif dcls and study.inputs.published(backbone.key, dcls) and not study.choices.pictures:

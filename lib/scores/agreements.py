@@ -45,7 +45,7 @@ class Agreement:
         )
 
 
-def agreement(maps: Tensor, human: Mapping[str, Ranks]) -> Agreement:
+def agreements_of(maps: Tensor, human: Mapping[str, Ranks]) -> Agreement:
     """Compare (method, image, height, width) maps with ranked human maps, {protocol: ranks}.
 
     Pixels are sorted once for all protocols, and for the centre, on which depends how much

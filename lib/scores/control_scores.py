@@ -18,7 +18,7 @@ from ..people.human_maps import human_maps
 from ..people.protocols import Protocol
 from ..people.stored import StoredError
 from ..study.study import Study
-from .agreements import agreement
+from .agreements import agreements_of
 from .controls import CONTROLS, Shown
 from .map_blocks import MapBlock, map_blocks
 from .spearman import rank_maps
@@ -115,7 +115,7 @@ def _compared(
     ranks = {protocol.key: rank_maps(human, protocol.settles)}
     frames = []
     for control, of_control in maps.items():
-        found = agreement(of_control[None], ranks)
+        found = agreements_of(of_control[None], ranks)
         rho, partial, *_ = found.measured[protocol.key][:, 0]
         frames.append(
             pd.DataFrame({"control": control, "image_id": image_ids, "rho": rho.numpy(),

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..base.tables import Table
 from ..maps.methods import RANDOM_CAM
+from ..study.plug_ins import load_plug_ins
 from .controls import NETWORK
 from .statistics import means_by
 
@@ -243,6 +244,7 @@ def summarise_fixations(values: pd.DataFrame) -> pd.DataFrame:
     values : `lib.scores.fixation_scores.score_fixations`' table
     `kind, reading, backbone, dcls, method, protocol, measure, value, low, high, n, label, unit`
     """
+    load_plug_ins("measures")
     by = ["measure", "kind", "reading", "backbone", "dcls", "method", "protocol"]
     table = means_by(
         values, by, "value", "value", within=lambda key: FIXATION_MEASURES[key[0]].within

@@ -17,6 +17,7 @@ from ..people.clickme import ClickMe, Fixated, Observed
 from ..people.human_maps import human_maps
 from ..people.protocols import PROTOCOLS, Protocol
 from ..people.stored.part import STORED_SIZE
+from ..study.plug_ins import load_plug_ins
 from ..study.study import Study
 from .control_scores import control_maps
 from .controls import CONTROL, NETWORK, PEOPLE
@@ -99,6 +100,7 @@ def score_fixations(study: Study) -> pd.DataFrame:
     The maps' target is the study's. Images without fixations are left out; there are no rows where
     only maps are stored. Raises StoredError, WeightsError.
     """
+    load_plug_ins("measures")
     protocol = PROTOCOLS[study.choices.protocols[0]]
     clickme = study.clickme()
     fixated = [

@@ -30,7 +30,7 @@ _NO_DIGEST = b"0" * 64
 # A change to any of these may change a score, so kept scores depend on their text.
 DETERMINING_CODE = (
     "base.geometry", "base.loops",
-    "networks.building", "networks.checkpoints", "networks.compiled",
+    "networks.building", "networks.checkpoints", "networks.class_counts", "networks.compiled",
     "networks.weights_files",
     "networks.dcls", "networks.loading", "networks.models",
     "networks.preprocessing", "networks.rewrites", "networks.split",

@@ -25,7 +25,7 @@ from .agreements import (
     CONSTANT_MODEL_MAP,
     NON_FINITE,
     VALID,
-    agreement,
+    agreements_of,
 )
 from .ceiling import Ceilings
 from .map_blocks import MapBlock, map_blocks
@@ -121,7 +121,7 @@ def _scored(
         *(_read(c, block.image_ids, unreadable[c.name]) for c in collections), strict=True
     )
     kind = torch.float64 if any(m.dtype == torch.float64 for m in maps) else torch.float32
-    found = agreement(torch.stack([m.to(kind) for m in maps]), ranks)
+    found = agreements_of(torch.stack([m.to(kind) for m in maps]), ranks)
     frames = []
     for number, collection in enumerate(collections):
         for protocol in clickme.protocols:

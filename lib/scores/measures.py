@@ -24,6 +24,7 @@ from ..maps.cam import cam_maps
 from ..maps.forward import is_constant
 from ..people.human_maps import human_maps
 from ..people.protocols import PROTOCOLS
+from ..study.plug_ins import load_plug_ins
 from ..study.study import Study
 from .spearman import Ranks, between_ranks, rank_maps
 from .statistics import means_by
@@ -167,6 +168,7 @@ def score_measures(study: Study) -> pd.DataFrame:
     the study's. Images whose map, or human map, is constant are left out of all.
     Raises StoredError, WeightsError.
     """
+    load_plug_ins("measures")
     protocol = PROTOCOLS[study.choices.protocols[0]]
     clickme = study.clickme()
     rows: list[tuple] = []
@@ -201,6 +203,7 @@ def summarise_measures(values: pd.DataFrame) -> pd.DataFrame:
 
     `backbone, dcls, method, measure, label, value, low, high, n, rank`
     """
+    load_plug_ins("measures")
     table = means_by(values, ["backbone", "dcls", "method", "measure"], "value", "value")
     better = table.value * table.measure.map(lambda key: MEASURES[key].best)
     ranks = better.groupby([table.method, table.measure]).rank(ascending=False, method="min")

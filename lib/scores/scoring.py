@@ -16,7 +16,7 @@ from ..maps.methods import CamMethod
 from ..networks.batch_size import BatchSize
 from ..networks.models import StudyModel
 from ..people.stored.part import NO_LABEL
-from .agreements import MEASURED, Agreement, agreement
+from .agreements import MEASURED, Agreement, agreements_of
 from .prepared import Block, PreparedPart
 
 COLUMNS = ["protocol", "method", "image_id", "label", *MEASURED, "validity", "top1", "top5"]
@@ -44,7 +44,7 @@ class Scores:
         best = passed.logits.topk(min(5, passed.logits.shape[1]), dim=1).indices
         hits = best == block.labels.to(best.device, non_blocking=True)[:, None]
         maps = torch.stack([enlarge(m.maps(model, x, passed)) for m in self.methods])
-        self._blocks.append((block, hits, agreement(maps, block.human)))
+        self._blocks.append((block, hits, agreements_of(maps, block.human)))
 
     def table(self, is_scored: Callable[[str, np.ndarray], np.ndarray]) -> pd.DataFrame:
         """A row per method, protocol and image, whatever the batches were.

@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "comparisons": ["COMPARISONS", "Comparison", "forms_of", "groups_of"],
     "exhibits": ["Exhibit", "Looks", "evidence_titles", "exhibit", "held_out", "looks",
         "picture_titles"],
+    "explaining": ["explain"],
     "extension": ["ExtensionError", "load_extension"],
     "inputs": ["Inputs", "MissingInputs"],
     "outputs": ["provenance", "saved_provenance", "save_table", "write_result"],

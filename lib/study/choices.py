@@ -17,7 +17,7 @@ from ..networks.precision import PRECISIONS
 from ..people.protocols import DEFAULT_PROTOCOLS, PROTOCOLS
 from ..people.stored import Read
 from ..people.stored.fit import CROP
-from ..people.stored.layouts import LAYOUTS
+from ..people.stored.layouts import LAYOUTS, Layout
 from .comparisons import COMPARISONS, Comparison, Member, comparison_of
 from .profiles import PROFILES, TARGETS, Profile
 from .rules import RULES, Rules
@@ -71,6 +71,7 @@ class Choices:
                  their network's
     ceiling    : the human ceiling, in 0-1, for who knows that of the human maps; 0 for none
     smallest_effect : difference of scores below which it does not matter
+    name       : of the folders of results, in place of what the choices are called; "" for that
     compare    : a key of COMPARISONS; or models of which every two are compared, see `compared`;
                  empty for what the models ask for
     """
@@ -98,6 +99,7 @@ class Choices:
     ceiling: float = 0.0
     smallest_effect: float = RULES.smallest_effect
     compare: tuple[str, ...] = ()
+    name: str = ""
 
     @classmethod
     def of(
@@ -214,12 +216,24 @@ class Choices:
                 f"ceiling {self.ceiling:g}: people who agree by less than {RULES.least_ceiling:g} "
                 "are no yardstick; 0 is for a ceiling that you do not know"
             )
+        if not isinstance(self.name, str) or not re.fullmatch(
+            r"([A-Za-z0-9][\w-]{0,59})?", self.name
+        ):
+            raise ValueError(
+                f"name {self.name!r} names no folder: letters, digits, _ and -, 60 at most"
+            )
         one = len(self.compare) == 1 and self.compare[0] not in COMPARISONS
         if one or len(set(self.compare)) < len(self.compare):
             raise ValueError(
                 f"compare takes one of {', '.join(COMPARISONS)}, or two different models or more; "
                 f"got {', '.join(self.compare)}"
             )
+
+    @property
+    def rows(self) -> list[Backbone | CamMethod | Layout]:
+        """The models, methods and data set that were chosen."""
+        data_set = [LAYOUTS[self.layout]] if self.layout in LAYOUTS else []
+        return [*self.backbones, *self.methods, *data_set]
 
     @property
     def read(self) -> Read:

@@ -18,10 +18,8 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from ..base.fingerprint import sha256_of
-from ..maps.methods import METHODS
-from ..networks.backbones import BACKBONES
-from ..networks.sources import WEIGHTS
-from .comparisons import COMPARISONS
+from ..base.paths import NAME, PACKAGE
+from ..base.tables import Table, rows_noted
 from .own_files import Tree
 
 loaded: dict[Path, str] = {}
@@ -62,8 +60,13 @@ def load_extension(path: Path) -> str:
                 "restart it (in JupyterLab, the kernel)"
             )
         return digest
-    with _taken_back_on_failure():
+    with _taken_back_on_failure() as added:
         _run(path, digest)
+        if not added:
+            raise ExtensionError(
+                f"{path} adds nothing: it should call add_model, add_method, add_comparison, "
+                "add_layout or add_measure"
+            )
     loaded[path] = digest
     return digest
 
@@ -102,7 +105,7 @@ def _imported(file: Path, tree: Tree) -> list[Path]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.add(node.module.split(".")[0])
     files: list[Path] = []
-    for name in sorted(names - {"lib"}):
+    for name in sorted(names - {PACKAGE, NAME}):
         try:
             spec = importlib.util.find_spec(name)
         except (ImportError, ValueError):
@@ -139,7 +142,6 @@ def _run(path: Path, digest: str) -> None:
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ExtensionError(f"{path} is no Python file: its name must end in .py")
-    before = _count_rows()
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # hashing its functions looks their source up there
     _loading.append((path, digest))
@@ -149,38 +151,36 @@ def _run(path: Path, digest: str) -> None:
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__)
                  if f.filename == str(path)]  # fmt: skip
         at = lines[-1] if lines else getattr(error, "lineno", "?")
-        raise ExtensionError(f"{path}, line {at}: {type(error).__name__}: {error}") from error
+        said = f"{type(error).__name__}: {error}"
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == "lib":
+            said += (
+                f". The package is installed here, and named {NAME}: write `from {NAME}.extension "
+                "import …`, which a checkout understands, too"
+            )
+        raise ExtensionError(f"{path}, line {at}: {said}") from error
     finally:
         _loading.pop()
-    if _count_rows() == before:
-        raise ExtensionError(
-            f"{path} adds nothing: it should call add_model, add_method or add_comparison"
-        )
-
-
-def _count_rows() -> int:
-    return sum(map(len, (BACKBONES, METHODS, COMPARISONS)))
 
 
 @contextmanager
-def _taken_back_on_failure():
-    before = [(table, list(table)) for table in (BACKBONES, METHODS, COMPARISONS, WEIGHTS)]
-    try:
-        yield
-    except BaseException:
-        for table, keys in before:
-            table.keep(keys)
-        raise
+def _taken_back_on_failure() -> Iterator[list[tuple[Table, str]]]:
+    with rows_noted() as added:
+        try:
+            yield added
+        except BaseException:
+            for table, key in added:
+                table.take_back(key)
+            raise
 
 
 @contextmanager
-def rows_added_by(path: Path, digest: str) -> Iterator[None]:
+def rows_added_by(path: Path, digest: str) -> Iterator[list[tuple[Table, str]]]:
     """Rows that are added meanwhile are a command's own: paths start at this path's folder, and
     `digest` is their origin. Those of a failure are taken back."""
     _loading.append((path, digest))
     try:
-        with _taken_back_on_failure():
-            yield
+        with _taken_back_on_failure() as added:
+            yield added
     finally:
         _loading.pop()
 
@@ -189,7 +189,7 @@ def being_read() -> tuple[Path, str]:
     """The file of own rows that is running now, and its hash. Raises ExtensionError for none."""
     if not _loading:
         raise ExtensionError(
-            "add_model, add_method and add_comparison are called by the file that --extend "
-            "names, or Study.from_profile(extend=…)"
+            "add_model, add_method and the like are called by the file that --extend names, or "
+            "Study.from_profile(extend=…), or by a plug-in"
         )
     return _loading[-1]

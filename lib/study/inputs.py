@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..base.fingerprint import sha256_of, size_of
-from ..base.paths import DATA, OUTPUT, PHOTOGRAPHS, shown
+from ..base.paths import (
+    DATA,
+    HOME_VARIABLE,
+    IS_CHECKOUT,
+    ONLY_IN_A_CHECKOUT,
+    OUTPUT,
+    PHOTOGRAPHS,
+    shown,
+)
 from ..networks.backbones import BACKBONES, Backbone, variant_name
 from ..networks.known_files import KnownFiles
 from ..networks.sources import (
@@ -28,6 +36,7 @@ from ..people.protocols import PROTOCOLS
 from ..people.stored import picture_files
 from .choices import Choices
 from .extension import extension_files
+from .plug_ins import plug_in_files
 from .profiles import CLASS_NAMES, DEMO_RECIPE
 
 L = TypeVar("L", bound=Listing)
@@ -58,7 +67,11 @@ def chosen_folder(name: str, folder: str) -> str:
     except OSError as error:  # of a name that is too long
         raise ValueError(f"{name}: {error.strerror}: {str(path)[:100]} …") from None
     if name == "pictures" and OUTPUT.is_relative_to(path):
-        raise ValueError(f"{path} holds this project's results; keep pictures in their own folder")
+        elsewhere = f": start in another one, or name one for results by {HOME_VARIABLE}"
+        raise ValueError(
+            f"{path} holds this project's results; keep pictures in their own folder"
+            + elsewhere * (not IS_CHECKOUT)
+        )
     return str(path)
 
 
@@ -217,11 +230,12 @@ class Inputs:
         variants = [(b.key, dcls) for b, dcls in self.choices.variants]
         own = self.choices.profile.photographs == "photographs" and PHOTOGRAPHS.is_dir()
         weights = [path for b in self.choices.backbones for path in self.weights(b)]
-        extend = self.choices.extend
+        choices, extend = self.choices, self.choices.extend
         return {
             "pictures": self.picture_paths() + [CLASS_NAMES] * self.choices.profile.mini,
             "weights": list(dict.fromkeys(weights)),
-            "extension": extension_files(Path(extend)) if extend else [],
+            "extension": (extension_files(Path(extend)) if extend else [])
+            + plug_in_files(choices.rows),
             "photographs": sorted(p for p in PHOTOGRAPHS.iterdir() if p.is_file()) if own else [],
             "attention weights": [
                 path
@@ -291,6 +305,12 @@ class Inputs:
             and any(map(self.has_weights, self.choices.backbones))
         ):
             return
+        if not IS_CHECKOUT and self.choices.profile.mini:
+            raise MissingInputs(
+                f"the files of the {self.choices.profile.key} profile are {ONLY_IN_A_CHECKOUT}. "
+                "The profile gaze is here, and needs no download; the profile paper takes any "
+                "model with images of yours (`pictures`)"
+            )
         sources = {self.downloads / source.place: source for source in self.sources()}
         listed = "\n".join(_line(path, sources.get(path)) for path in missing)
         raise MissingInputs(
@@ -317,7 +337,7 @@ class Inputs:
         named = {name for b in choices.profile.own for name in (b.weights, b.weights_dcls)}
         if own := [path.name for path in missing if str(path) in named]:
             return (
-                f"{choices.extend} names {', '.join(own)} there: put the files there, "
+                f"{choices.extend or 'A plug-in'} names {', '.join(own)} there: put them there, "
                 "or name others."
             )
         if choices.pictures and not Path(choices.pictures).exists():
@@ -335,6 +355,11 @@ class Inputs:
     def fetch_command(self) -> str:
         """The command that fetches what this study lacks."""
         choices = self.choices
+        if not IS_CHECKOUT:
+            given = {"--data-dir": choices.data_dir, "--extend": choices.extend}
+            parts = [f"{name} {shlex.quote(value)}" for name, value in given.items() if value]
+            parts += ["--clickme"] * (not choices.pictures)
+            return " ".join(["dcls-fetch", _typed(choices.backbones), *parts])
         own = any(b.origin for b in choices.backbones)
         given = {
             "--profile": choices.profile.key * choices.profile.is_embedded,

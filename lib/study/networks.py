@@ -17,7 +17,7 @@ from ..base.fingerprint import sha256_of
 from ..maps.learned.attention import load_attention
 from ..maps.methods import CamMethod
 from ..networks.backbones import BACKBONES, Backbone, variant_name
-from ..networks.building import build_network
+from ..networks.building import build_network, draw_zeros
 from ..networks.checkpoints import MissingWeights
 from ..networks.class_counts import stored_classes
 from ..networks.loading import load_model, load_weights_file
@@ -235,6 +235,8 @@ class Networks:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = build_network(backbone, dcls, mini=profile.mini, num_classes=profile.classes)
+        if backbone.untrained:  # an end of zeros would give maps without any evidence
+            network = draw_zeros(network)
         size = "mini" if profile.mini and not backbone.origin else "full"
         provenance = Provenance(variant_name(key, dcls), "random", size, note=f"seed {seed}")
         return StudyModel(network, backbone, provenance).eval().to(self.device())

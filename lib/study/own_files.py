@@ -9,7 +9,7 @@ from importlib.machinery import ModuleSpec
 from importlib.metadata import Distribution
 from pathlib import Path
 
-from ..base.paths import ROOT
+from ..base.paths import CODE
 
 INSTALLERS_OWN = {"site-packages", "dist-packages"}  # folders that hold nothing of the reader's
 NOT_SEARCHED = INSTALLERS_OWN | {"node_modules", "__pycache__"}
@@ -27,7 +27,7 @@ class Tree:
         self.folder = folder
         paths = sysconfig.get_paths()
         names = ("stdlib", "platstdlib", "purelib", "platlib")
-        self._foreign = {ROOT / "lib", *(Path(paths[name]).resolve() for name in names)}
+        self._foreign = {CODE, *(Path(paths[name]).resolve() for name in names)}
         self._claims: dict[Path, set[str]] = {}
 
     def own_files(self, spec: ModuleSpec) -> list[Path]:

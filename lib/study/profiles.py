@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..base.paths import DATA, DEMO
+from ..base.paths import DATA, DEMO, GAZE
 from ..base.tables import Table
 from ..maps.methods import ONE_PASS_METHODS, PUBLISHED_METHODS
 from ..networks.backbones import BACKBONES, THE_EIGHT, Backbone
@@ -13,7 +13,6 @@ from ..networks.sources import SHARDS
 from ..people.protocols import DEFAULT_PROTOCOLS
 
 TARGETS = ("true", "predicted")  # whose evidence a map shows: the label's, as published, or …
-GAZE = DATA / "gaze"
 CLASS_NAMES = DEMO / "classes.txt"
 DEMO_RECIPE = "the demo's"
 

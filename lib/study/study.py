@@ -22,6 +22,7 @@ from .choices import NAMES, Choices, check_names
 from .extension import load_extension, placed
 from .inputs import Inputs, chosen_folder
 from .places import Places
+from .plug_ins import load_asked, plug_in_origins, plug_ins_used
 from .profiles import PROFILES, Profile
 
 if TYPE_CHECKING:
@@ -100,22 +101,27 @@ class Study:
         name, and what is allowed.
         """
         check_names(options, NAMES)
+        layout = options.get("layout", "") if options.get("pictures") else None
         own = []
         if extend := options.get("extend"):
             path = placed(Path(extend))
             origin = load_extension(path)
             own = [b for b in BACKBONES.values() if b.origin == origin and not b.named]
             options |= {"extend": str(path)}
+        load_asked(models, methods, layout)
         for name in ("pictures", "data_dir"):
             if name in options:
                 options[name] = chosen_folder(name, options[name])
         if options.get("pictures"):
             options |= _found_in(Path(options["pictures"]), options)
         models, named = _by_name(models, PROFILES[profile], options.get("target", ""))
+        rows = [BACKBONES[name] for name in models if name in BACKBONES]
+        named += [row for row in rows if plug_in_origins([row]) and row not in own + named]
         return cls(Choices.of(profile, models, methods, own + named, limit=limit, **options))
 
     def changed(self, **changes) -> Study:
         """The same study with other choices, fields of `Choices` by name."""
+        load_asked(changes.get("models", ()), changes.get("methods", ()))
         if "models" in changes:
             target = changes.get("target", self.choices.target)
             changes["models"], _ = _by_name(changes["models"], self.choices.profile, target)
@@ -159,10 +165,12 @@ class Study:
     def _made_by(self) -> dict:
         """The choices on which results depend."""
         options, extend = self.choices.options(), self.choices.extend
+        used = plug_ins_used(self.choices.rows)
         return {
             **{name: options[name] for name in ("profile", "models", "methods")},
             **{name: options[name] for name in _RESULTS_DEPEND_ON},
             "extend": sha256_of(Path(extend)) if extend else "",
+            **({"plug_ins": dict(used)} if used else {}),
         }
 
     @property

@@ -21,7 +21,8 @@ from lib.figures.analyses import plot_randomisation
 from lib.figures.heatmaps import overlay, plot_heatmap_rows, plot_kernels, plot_receptive_fields
 from lib.figures.saving import save_figure
 from lib.figures.scores import (
-    plot_dcls_against_baseline,
+    plot_along,
+    plot_pairs,
     plot_protocols,
     plot_rho_distributions,
     plot_score_bars,
@@ -30,6 +31,7 @@ from lib.figures.scores import (
 from lib.figures.style import use_study_style
 from lib.networks.backbones import BACKBONES, THE_EIGHT
 from lib.scores.controls import CONTROLS, control_labels
+from lib.study.comparisons import COMPARISONS
 from lib.study.outputs import save_table
 from lib.study.study import Study
 
@@ -50,14 +52,27 @@ def _closed():
     plt.close("all")
 
 
+FORMS = ("without DCLS", "with DCLS")
+OF_DCLS = COMPARISONS["dcls"]
+
+
+def apart(summary: pd.DataFrame) -> pd.DataFrame:
+    """The same models, none of which has a pair: each a group of its own."""
+    return summary.assign(group=summary.model, place=0, form="", shared=False)
+
+
 @pytest.fixture
 def summary() -> pd.DataFrame:
+    """As `arrange` makes it of the eight pairs."""
     rows = []
     for i, backbone in enumerate(THE_EIGHT):
         for dcls in (False, True):
             for method in ("grad_cam", "threshold_grad_cam"):
                 score = 0.3 + 0.05 * i + 0.1 * dcls
                 rows.append({"backbone": backbone.key, "protocol": "published", "dcls": dcls, "method": method,
+                             "variant": backbone.key + "_dcls" * dcls, "panel": method,
+                             "group": backbone.label, "place": int(dcls), "form": FORMS[dcls],
+                             "model": backbone.titled(dcls), "at": np.nan, "shared": True,
                              "parameters_millions": 20.0 + i, "score": score,
                              "low": score - 0.02, "high": score + 0.03, "n": 224, "ceiling": 0.65753,
                              "reachable": 1.35, "above_control": i > 0})  # fmt: skip
@@ -65,7 +80,8 @@ def summary() -> pd.DataFrame:
 
 
 def test_figure_2_places_each_backbone_at_its_two_scores(summary):
-    fig = plot_dcls_against_baseline(summary, "threshold_grad_cam")
+    one = summary[summary.panel == "threshold_grad_cam"]
+    fig = plot_pairs(one, OF_DCLS)
     (ax,), (legend,) = fig.axes, fig.legends
     points = [c.lines[0].get_xydata()[0] for c in ax.containers]
     expected = [(0.3 + 0.05 * i, 0.4 + 0.05 * i) for i in range(8)]
@@ -77,7 +93,7 @@ def test_figure_2_places_each_backbone_at_its_two_scores(summary):
 
 
 def test_figure_3_has_a_panel_per_method_and_intervals(summary):
-    fig = plot_score_bars(summary, CONTROL_SCORES, control_labels())
+    fig = plot_score_bars(summary, CONTROL_SCORES, control_labels(), OF_DCLS)
     assert [ax.get_title().split("  ")[0] for ax in fig.axes] == ["Grad-CAM", "Threshold-Grad-CAM"]
     bars = [c for c in fig.axes[0].containers if hasattr(c, "patches")]
     np.testing.assert_allclose([p.get_height() for p in bars[1]], 0.4 + 0.05 * np.arange(8))
@@ -85,8 +101,9 @@ def test_figure_3_has_a_panel_per_method_and_intervals(summary):
         assert "n = 224 images" in ax.get_title()
 
 
-def test_figure_4_shows_baselines_only(summary):
-    (ax,) = plot_size_against_score(summary, "threshold_grad_cam", 0.5).axes
+def test_figure_4_shows_a_point_per_model(summary):
+    one = summary[(summary.panel == "threshold_grad_cam") & (summary.place == 0)]
+    (ax,) = plot_size_against_score(one, 0.5).axes
     assert len(ax.containers) == 8
     assert ax.get_xlabel() == "learnable parameters (millions)"
     assert "+0.50 over 8 models" in ax.get_title()
@@ -95,28 +112,58 @@ def test_figure_4_shows_baselines_only(summary):
 @pytest.mark.parametrize("models", [["resnet50"], ["fastvit_sa36", "convnext_base"]])
 def test_score_figures_draw_any_choice_of_models_and_methods(models, summary):
     part = summary[summary.backbone.isin(models) & (summary.method == "grad_cam")]
-    plot_dcls_against_baseline(part, "grad_cam")
-    (ax,) = plot_size_against_score(part, "grad_cam", float("nan")).axes
+    plot_pairs(part, OF_DCLS)
+    (ax,) = plot_size_against_score(part[part.place == 0], float("nan")).axes
     assert "too few models" in ax.get_title()
-    assert len(plot_score_bars(part, CONTROL_SCORES, control_labels()).axes) == 1
+    assert len(plot_score_bars(part, CONTROL_SCORES, control_labels(), OF_DCLS).axes) == 1
 
 
-def test_a_model_without_a_dcls_form_leaves_its_place_empty(summary):
+def test_a_model_without_a_pair_stands_at_its_own_name(summary):
     lone = summary[(summary.backbone != "convnext_tiny") | ~summary.dcls]
-    (ax, *_) = plot_dcls_against_baseline(lone, "grad_cam").axes
+    one = lone[lone.panel == "grad_cam"]
+    (ax, *_) = plot_pairs(one, OF_DCLS).axes
     assert len(ax.containers) == 7
-    bars = plot_score_bars(lone, CONTROL_SCORES, control_labels()).axes[0].containers
+    bars = plot_score_bars(lone, CONTROL_SCORES, control_labels(), OF_DCLS).axes[0].containers
     plain, with_dcls = (c for c in bars if hasattr(c, "patches"))
-    keys = list(dict.fromkeys(summary.backbone))
-    places = {round(p.get_x() + p.get_width() / 2 - 0.2) for p in with_dcls.patches}
-    assert places == set(range(8)) - {keys.index("convnext_tiny")}
+    names = list(dict.fromkeys(summary.group))
+    lone_place = names.index("ConvNeXt-T")
+    middles = [p.get_x() + p.get_width() / 2 for p in plain.patches]
+    assert lone_place in np.round(middles, 6)  # not to the left, where its pair would leave room
     assert len(plain.patches) == 8
-    plain_ax, dcls_ax = plot_protocols(lone, "grad_cam").axes
+    places = {round(p.get_x() + p.get_width() / 2 - 0.2) for p in with_dcls.patches}
+    assert places == set(range(8)) - {lone_place}
+    plain_ax, dcls_ax = plot_protocols(one).axes
     assert [len(ax.containers[0].lines[0].get_xdata()) for ax in (plain_ax, dcls_ax)] == [8, 7]
-    nothing = plot_dcls_against_baseline(summary[~summary.dcls], "grad_cam").axes[0]
-    assert "no pair to compare" in nothing.texts[0].get_text()
-    plot_protocols(summary[~summary.dcls], "grad_cam")
-    plot_score_bars(summary[~summary.dcls], CONTROL_SCORES, control_labels())
+
+
+def test_models_without_any_pair_have_a_bar_each_and_no_form_is_named(summary):
+    alone = apart(summary)
+    fig = plot_score_bars(alone, CONTROL_SCORES, control_labels(), COMPARISONS["none"])
+    (bars,) = (c for c in fig.axes[0].containers if hasattr(c, "patches"))
+    assert len(bars.patches) == 16
+    names = [t.get_text().replace("\n", " ") for t in fig.axes[-1].get_xticklabels()]
+    assert names[:2] == ["ResNet-50", "ResNet-50 + DCLS"]
+    told = " ".join(t.get_text() for t in fig.legends[0].get_texts())
+    assert "DCLS" not in told
+    one = alone[alone.panel == "grad_cam"]
+    assert len(plot_protocols(one).axes) == 1
+    with pytest.raises(ValueError, match="no pairs of the same two forms"):
+        plot_pairs(one, COMPARISONS["none"])
+
+
+def test_a_curve_has_a_line_per_training_and_its_points_in_order(summary):
+    """Two trainings of four checkpoints each, given out of order."""
+    trained = summary[summary.panel == "grad_cam"].iloc[[0, 2, 4, 6, 8, 10, 12, 14]].assign(
+        group=["a", "b"] * 4, at=[3, 3, 1, 1, 2, 2, 0, 0], shared=False, place=[0, 0, 1, 1, 2, 2, 3, 3],
+    )  # fmt: skip
+    fig = plot_along(trained, CONTROL_SCORES, control_labels(), COMPARISONS["training"])
+    lines = [c.lines[0].get_xydata() for c in fig.axes[0].containers]
+    np.testing.assert_allclose(lines[0][:, 0], [0, 1, 2, 3])
+    of_a = trained[trained.group == "a"].sort_values("at")
+    np.testing.assert_allclose(lines[0][:, 1], of_a.score)
+    assert len(lines) == 2
+    assert fig.get_supxlabel() == "epoch"
+    assert {"a", "b"} <= {t.get_text() for t in fig.legends[0].get_texts()}
 
 
 def test_parts_that_forget_differ_between_networks():
@@ -155,12 +202,20 @@ def test_overlay_leaves_what_the_network_did_not_see_uncovered():
 @pytest.mark.parametrize("valid", [0, 1, 5])
 def test_distributions_are_drawn_however_few_maps_are_valid(valid):
     rows = [
-        {"variant": f"resnet50{dcls}", "backbone": "resnet50", "dcls": dcls, "method": "grad_cam",
+        {"variant": "resnet50" + "_dcls" * dcls, "method": "grad_cam",
          "rho": i / 10 if i < valid and not dcls else np.nan}
         for dcls in (False, True) for i in range(6)
     ]  # fmt: skip
-    (ax,) = plot_rho_distributions(pd.DataFrame(rows), "grad_cam").axes
-    assert ("n = 0 pictures" if not valid else f"n = 0–{valid} pictures") in ax.get_title()
+    placed = pd.DataFrame(
+        [
+            {"variant": "resnet50" + "_dcls" * d, "method": "grad_cam", "panel": "grad_cam",
+             "group": "ResNet-50", "place": int(d), "form": FORMS[d], "shared": True,
+             "n": valid * (not d)}
+            for d in (False, True)
+        ]
+    )  # fmt: skip
+    (ax,) = plot_rho_distributions(placed, pd.DataFrame(rows)).axes
+    assert ("n = 0 images" if not valid else f"n = 0–{valid} images") in ax.get_title()
 
 
 def test_overlay_of_a_constant_map_is_its_minimum_everywhere():
@@ -191,7 +246,7 @@ def test_kernel_and_receptive_field_figures_are_drawn():
 def test_saved_figure_carries_caveat_and_provenance(tmp_path, monkeypatch, summary):
     monkeypatch.setattr("lib.study.places.FIGURES", tmp_path)
     study = Study.from_profile("demo")
-    fig = plot_score_bars(summary, CONTROL_SCORES, control_labels())
+    fig = plot_score_bars(summary, CONTROL_SCORES, control_labels(), OF_DCLS)
     path = save_figure(fig, "figure_x", study)
     assert any("No evidence about DCLS" in t.get_text() for t in fig.texts)
     assert {p.name for p in path.parent.iterdir()} == {
@@ -216,7 +271,7 @@ def test_a_figure_drawn_from_a_table_tells_what_the_table_was_made_from(
     beside = table.with_suffix(".json")
     beside.write_text(beside.read_text().replace("34d5ad03", "00000000"))  # then, another shard
     path = save_figure(
-        plot_score_bars(summary, CONTROL_SCORES, control_labels()),
+        plot_score_bars(summary, CONTROL_SCORES, control_labels(), OF_DCLS),
         "figure_x",
         study,
         drawn_from=table,
@@ -228,7 +283,7 @@ def test_a_figure_drawn_from_a_table_tells_what_the_table_was_made_from(
 
 def test_a_paper_figure_carries_no_caveat(tmp_path, monkeypatch, summary):
     monkeypatch.setattr("lib.study.places.FIGURES", tmp_path)
-    fig = plot_size_against_score(summary, "grad_cam", 0.1)
+    fig = plot_size_against_score(summary[summary.panel == "grad_cam"], 0.1)
     save_figure(fig, "figure_x", Study.from_profile("paper"))
     assert not fig.texts
 

@@ -16,11 +16,12 @@ import pytest
 from PIL import Image
 from stand_ins import CEILINGS, NO_CONTROLS, made_up_scores
 
-from lib.figures.captions import CAPTIONS
+from lib.figures.captions import CAPTIONS, caption_of
 from lib.report.grids import as_texts
-from lib.report.page import QUESTION, TABLES, write_report
+from lib.report.page import TABLES, write_report
 from lib.report.result_table import results_table
 from lib.runner.outcomes import Outcome, write_run
+from lib.study.comparisons import COMPARISONS
 from lib.study.study import Study
 
 EVIL = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>&amp;"
@@ -146,18 +147,19 @@ def test_everything_that_is_there_is_shown(study):
     assert "ot made in this run" not in page.text
     assert "cannot be read" not in page.text
     for words in (
-        QUESTION, study.choices.profile.label, study.choices.profile.caveat, "Left out", "/long/long",
+        COMPARISONS["dcls"].question, study.choices.profile.label, study.choices.profile.caveat, "Left out", "/long/long",
         "undecided at this n", "mean difference: 0.0123 [-0.500, 12.250]", "They speak of: simulated people",
         "Grad-CAM, protocol published", "Threshold-Grad-CAM, protocol corrected", "CAFormer-S18 mini",
-        "40 rows", "1.00e-05", "a column 19", "ResNet-50", "0.143", *TABLES.values(),
-        *(c.title for c in CAPTIONS.values()), "My own", "What my_own shows.",
+        "40 rows", "1.00e-05", "a column 19", "ResNet-50", "0.143",
+        *(title.format(change="with DCLS less without") for title in TABLES.values()),
+        *(caption_of(key, study.choices)[0] for key in CAPTIONS), "My own", "What my_own shows.",
         "made at commit 0123456789ab", "python run_all.py", "01_setup", "1:15", "1.0 GiB",
         "KeyError: 'a' in cell 2", "1: a notebook's cell raised an error",
         "torch", "2.15.0", "data/demo/classes.txt", "ab" * 32,
     ):  # fmt: skip
         assert words in page.text
     images = page.all("img")
-    alts = [f"{c.title}. {c.text}" for c in CAPTIONS.values()]
+    alts = [". ".join(caption_of(key, study.choices)) for key in CAPTIONS]
     assert [image["alt"] for image in images] == [
         *alts,
         "What my_own shows. Data: embedded example.",
@@ -168,9 +170,9 @@ def test_everything_that_is_there_is_shown(study):
 def test_what_is_not_there_is_named_as_not_made(study):
     page = Page(study)
     assert page.text.count("Not made in this run.") == 4  # verdicts, results, run, origin
-    unmade = "; ".join(TABLES.values())
+    unmade = "; ".join(TABLES.values()).format(change="with DCLS less without")
     assert f"Not made in this run: {unmade}." in page.text
-    assert next(iter(CAPTIONS.values())).title in page.text
+    assert caption_of(next(iter(CAPTIONS)), study.choices)[0] in page.text
     assert "Left out" not in page.text
     assert not page.all("img", "table")
     assert study.choices.profile.caveat in page.text
@@ -183,7 +185,7 @@ def test_what_is_damaged_is_named_and_the_rest_is_shown(study, garbage):
         if path.name not in ("power.csv", "protocols.png") and path.is_file():
             path.write_bytes(garbage)
     page = Page(study)
-    for name in ("verdicts.csv", "results.csv", "run.json", "figure_4_size.png"):
+    for name in ("verdicts.csv", "results.csv", "run.json", "size.png"):
         assert f"{name} cannot be read" in page.text
     assert "What so many pictures can tell apart" in page.text
     assert len(page.all("img")) == 1

@@ -127,6 +127,34 @@ def test_weights_without_a_known_accuracy_and_a_readers_pictures_are_not_compare
     assert remarks_of(weights_table(study, scored(study, {"resnet50": 0}))) == []
 
 
+def of_vgg(study: Study, right: int) -> pd.DataFrame:
+    """VGG-16's row of the table of weights, so many of 200 images classified correctly."""
+    scores = scored(study, {"resnet50": right})
+    scores = scores[(scores.backbone == "resnet50") & ~scores.dcls]
+    chosen = study.changed(models=["vgg16"])
+    return weights_table(chosen, scores.assign(variant="vgg16", backbone="vgg16")).iloc[0]
+
+
+def test_timms_own_table_tells_what_a_models_row_does_not(study, tmp_path):
+    """71.600 % is timm's of vgg16.tv_in1k at 224 pixels."""
+    row = of_vgg(study, 100)
+    assert row.top1_known == pytest.approx(0.716)
+    assert row.p == pytest.approx(exact_p(100, 200, 0.716), rel=1e-6)
+    assert "its published accuracy is 71.6 %" in row.remarks
+    (tmp_path / "checkpoints" / "vgg16.safetensors").write_text("a reader's own file")
+    assert math.isnan(of_vgg(study, 100).top1_known)
+
+
+def test_an_accuracy_at_another_size_is_shown_and_not_compared(study, monkeypatch):
+    monkeypatch.setattr(
+        "lib.scores.accuracy.published_top1", lambda _, size=None: None if size == 224 else 71.6
+    )
+    row = of_vgg(study, 0)
+    assert row.top1_known == pytest.approx(0.716)
+    assert math.isnan(row.p)
+    assert row.remarks == ""
+
+
 def test_remarks_stand_in_every_form_of_the_results_table_and_in_its_origin(study, monkeypatch):
     monkeypatch.setattr(
         Networks, "remarks_on",
@@ -141,7 +169,7 @@ def test_remarks_stand_in_every_form_of_the_results_table_and_in_its_origin(stud
         text = (study.places.tables / name).read_text().replace("\\", "")
         assert "ResNet-50: top-1 is 0.0 % on 200 pictures; its published accuracy is 80.4 %" in text
         assert "CAFormer-S18 + DCLS: not read: 24 (total_ops)" in text
-        assert "Known top-1 (%)" in text
+        assert "Known top-1 without DCLS (%)" in text
     assert results.top1_known.tolist()[:2] == pytest.approx([0.8038, 0.821])
     origin = json.loads(json.dumps(provenance(study)))
     assert origin["weights"] == {"caformer_s18_dcls": ["not read: 24 (total_ops)"]}

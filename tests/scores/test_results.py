@@ -163,12 +163,11 @@ def test_without_a_ceiling_the_score_is_the_correlation(study):
     assert without.ceiling.isna().all()
     results = results_table(study, scores, NO_CONTROLS, Ceilings())
     assert results.score.isna().all()
-    assert results.score_dcls.isna().all()
     assert set(results.unit) == {"rho"}
     shown = readable_table(results)
-    assert "Mean ρ [95 %]" in shown
     assert not [name for name in shown if name.startswith("Score")]
-    assert shown["Mean ρ [95 %]"][0].startswith(f"{results.rho[0]:.3f} [")
+    assert shown["Mean ρ without DCLS [95 %]"][0].startswith(f"{results.rho[0]:.3f} [")
+    assert shown["Mean ρ with DCLS [95 %]"][0].startswith(f"{results.rho[1]:.3f} [")
 
 
 def test_the_results_table_has_every_number_in_its_place(study):
@@ -178,24 +177,38 @@ def test_the_results_table_has_every_number_in_its_place(study):
     other = scores.assign(protocol="corrected", rho=scores.rho - np.where(scores.dcls, 0.05, 0.15))
     both = study.changed(protocols=("published", "corrected"))
     table = results_table(both, pd.concat([scores, other]), NO_CONTROLS, CEILINGS)
+    assert len(table) == 2 * 2 * 2 * 9  # protocols, methods, forms, backbones
+    shown = readable_table(table)
+    assert len(shown) == len(table) / 2
     for row in table.itertuples():
-        shift = 0.15 * (row.protocol == "corrected")
-        key = next(b.key for b in study.choices.backbones if b.label == row.backbone)
+        has_dcls = row.variant.endswith("_dcls")
+        shift = (0.05 if has_dcls else 0.15) * (row.protocol == "corrected")
+        key = row.variant.removesuffix("_dcls")
         method = next(m.key for m in study.choices.methods if m.label == row.method)
         chosen = scores[(scores.backbone == key) & (scores.method == method)]
         plain, dcls = (chosen[chosen.dcls == d] for d in (False, True))
-        assert row.rho == pytest.approx(plain.rho.mean() - shift)
-        assert row.rho_dcls == pytest.approx(dcls.rho.mean() - shift / 3)
+        own = dcls if has_dcls else plain
+        assert row.model == BACKBONES[key].label + " + DCLS" * has_dcls
+        assert (row.place, row.form) == (has_dcls, "with DCLS" if has_dcls else "without DCLS")
+        assert row.rho == pytest.approx(own.rho.mean() - shift)
         assert row.score == pytest.approx(row.rho / HUMAN_CEILING)
-        assert row.score_dcls == pytest.approx(row.rho_dcls / HUMAN_CEILING)
-        assert (row.n, row.n_dcls, row.n_paired) == (59, 59, 58)
-        gain = (dcls.set_index("image_id").rho - plain.set_index("image_id").rho).dropna()
-        assert row.difference == pytest.approx((gain.mean() + shift * 2 / 3) / HUMAN_CEILING)
-        assert row.difference_low < row.difference < row.difference_high
-        assert (row.top1, row.top1_dcls) == (plain.top1.mean(), dcls.top1.mean())
-        ends = proportion_confint(plain.top1.sum(), len(plain), method="wilson")
+        assert row.n == 59
+        assert row.top1 == own.top1.mean()
+        ends = proportion_confint(own.top1.sum(), len(own), method="wilson")
         assert (row.top1_low, row.top1_high) == pytest.approx(ends)
-        assert row.score_low_dcls < row.score_dcls < row.score_high_dcls
+        assert row.score_low < row.score < row.score_high
+        if not has_dcls:
+            assert np.isnan(row.difference)
+            continue
+        gain = (dcls.set_index("image_id").rho - plain.set_index("image_id").rho).dropna()
+        more = 0.1 * (row.protocol == "corrected")
+        assert row.difference == pytest.approx((gain.mean() + more) / HUMAN_CEILING)
+        assert row.difference_low < row.difference < row.difference_high
+        assert (row.n_paired, row.reference) == (58, BACKBONES[key].label)
+        (line,) = shown[(shown.Method == row.method) & (shown.Protocol == row.protocol)
+                        & (shown.Backbone == row.group)].to_dict("records")  # fmt: skip
+        assert line["Score with DCLS [95 %]"].startswith(f"{row.score:.3f} [")
+        assert line["Difference [95 %]"].startswith(f"{row.difference:+.3f} [")
 
 
 def test_correct_is_over_correctly_classified_pictures_and_partial_is_its_own(study):

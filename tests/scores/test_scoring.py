@@ -25,7 +25,7 @@ from stand_ins import (
 
 from lib.base.paths import DEMO, PUBLISHED_SCORES
 from lib.maps.methods import METHODS
-from lib.networks.backbones import BACKBONES
+from lib.networks.backbones import BACKBONES, THE_EIGHT
 from lib.networks.batch_size import BatchSize
 from lib.networks.models import StudyModel
 from lib.people.clickme import ClickMe
@@ -34,18 +34,25 @@ from lib.people.protocols import PROTOCOLS
 from lib.people.stored.shards import Record, write_shard
 from lib.report.readable import readable_table
 from lib.report.result_table import entered_scores, results_table, write_results
-from lib.scores import kept, units
+from lib.scores import units
 from lib.scores.accuracy import weights_table
 from lib.scores.agreements import (
     CONSTANT_HUMAN_MAP,
     CONSTANT_MODEL_MAP,
     NON_FINITE,
     VALID,
-    agreement,
+    agreements_of,
 )
 from lib.scores.ceiling import HUMAN_CEILING
 from lib.scores.prepared import PreparedPart
-from lib.scores.results import load_scores, paired_differences, size_correlation, summarise
+from lib.scores.results import (
+    arrange,
+    load_scores,
+    one_of_each,
+    paired_differences,
+    size_correlation,
+    summarise,
+)
 from lib.scores.scoring import score_part
 from lib.scores.spearman import rank_maps
 from lib.scores.statistics import mean_interval
@@ -110,7 +117,7 @@ def test_agreement_is_scipys_of_each_protocols_ranks():
         {"published": False, "corrected": True}, {"published+ties": True, "published+blur": False}
     ):  # fmt: skip
         human = {key: rank_maps(people, settle) for key, settle in settles.items()}
-        found = agreement(torch.from_numpy(ours), human)
+        found = agreements_of(torch.from_numpy(ours), human)
         for key, settle in settles.items():
             for method, image in np.ndindex(2, 3):
                 pair = ours[method, image], people[image]
@@ -130,7 +137,7 @@ def test_why_a_map_has_no_score():
     maps, people = torch.rand(1, 5, 6, 6), torch.rand(5, 6, 6)
     maps[0, 1], maps[0, 2, 0, 0] = 0.5, torch.nan
     people[3], people[4, 0, 0] = 0.5, torch.inf
-    found = agreement(maps, {"published": rank_maps(people)})
+    found = agreements_of(maps, {"published": rank_maps(people)})
     expected = [VALID, CONSTANT_MODEL_MAP, NON_FINITE, CONSTANT_HUMAN_MAP, NON_FINITE]
     assert found.validity(0, "published").tolist() == expected
     assert found.measured["published"][0, 0].isnan().tolist() == [e != VALID for e in expected]
@@ -204,7 +211,7 @@ def test_scores_of_several_shards_are_kept_shard_by_shard(tmp_path, monkeypatch)
 def test_other_weights_are_scored_anew(tmp_path, monkeypatch):
     score_study(tiny_study(tmp_path, monkeypatch))
     monkeypatch.setattr(units, "score_part", lambda *_: 1 / 0)
-    monkeypatch.setattr(kept, "sha256_of", lambda path: "another")
+    monkeypatch.setattr("lib.study.inputs.sha256_of", lambda path: "another")
     with pytest.raises(ZeroDivisionError):
         score_study(tiny_study(tmp_path, monkeypatch))
 
@@ -344,7 +351,7 @@ def test_no_image_valid_for_both_leaves_the_difference_missing():
     assert difference.n_paired == 0
     assert np.isnan(difference.difference)
     table = results_table(study, scores, NO_CONTROLS, CEILINGS)
-    assert table.invalid_dcls.tolist() == [10, 10]
+    assert table.invalid[table.form == "with DCLS"].tolist() == [10, 10]
     readable_table(table)
 
 
@@ -368,7 +375,7 @@ def test_results_are_written_in_three_forms_and_say_what_they_are(tmp_path, monk
     folder = study.places.output / "tables"
     assert {p.name for p in folder.iterdir()} == {"results.csv", "results.md", "results.tex"}
     read = pd.read_csv(folder / "results.csv")
-    assert len(read) == 16
+    assert len(read) == 32
     assert (read.data == "embedded example").all()
     np.testing.assert_allclose(read.score, results.score)
     for name in ("results.md", "results.tex"):
@@ -389,9 +396,9 @@ def test_a_published_table_that_a_reader_enters_stands_beside_the_paper_profiles
     monkeypatch.setattr("lib.report.result_table.entered_scores", lambda: entered_scores(path))
     paper = published().changed(profile=PROFILES["paper"])
     table = results_table(paper, made_up_scores(paper), NO_CONTROLS, CEILINGS)
-    assert (table.entered[0], table.entered_dcls[0]) == (0.5, 0.625)
-    assert table.entered.notna().sum() == 1
-    assert readable_table(table)["Published, with DCLS, as entered"][0] == "0.625"
+    assert table.entered[:2].tolist() == [0.5, 0.625]
+    assert table.entered.notna().sum() == 2
+    assert readable_table(table)["Published score with DCLS, as entered"][0] == "0.625"
     demo = results_table(published(), made_up_scores(published()), NO_CONTROLS, CEILINGS)
     assert not any("Published" in column for column in readable_table(demo))
 
@@ -423,7 +430,10 @@ def test_size_correlation_is_scipys_over_the_baselines():
     summary["score"] = np.random.default_rng(0).random(len(summary))
     base = summary[~summary.dcls & (summary.method == "grad_cam")]
     expected = spearmanr(base.parameters_millions, base.score).statistic
-    assert size_correlation(summary, "grad_cam") == pytest.approx(expected)
+    placed = arrange(study.choices, summary)
+    models = one_of_each(placed[placed.panel == "grad_cam"])
+    assert list(models.variant) == [b.key for b in THE_EIGHT]
+    assert size_correlation(models) == pytest.approx(expected)
 
 
 def test_interval_is_close_to_the_normal_one():

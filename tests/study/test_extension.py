@@ -126,11 +126,11 @@ def test_own_models_and_methods_are_scored_like_the_studys_own(own):
     scores = score_study(study)
     assert len(scores) == 5 * 5 * 5 * len(study.choices.protocols)
     table = results_table(study, scores, NO_CONTROLS, CEILINGS)
-    lone = table[table.backbone == "lone"]
-    assert lone.score_dcls.isna().all()
+    lone = table[table.group == "lone"]
+    assert set(lone.place) == {0}
     assert lone.difference.isna().all()
-    assert table[table.backbone == "Small"].n_paired.max() > 0
-    assert "ResNet-50 mini" in set(table.backbone)
+    assert table[table.group == "Small"].n_paired.max() > 0
+    assert "ResNet-50 mini" in set(table.model)
     assert len(parameter_table(study.choices)) == 3
 
     model = study.networks.inference_model("small", True)
@@ -176,7 +176,7 @@ def test_other_processes_make_the_same_study_and_kept_scores_know_the_file(own, 
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("x = 1", "adds nothing: it should call add_model or add_method"),
+        ("x = 1", "adds nothing: it should call add_model, add_method"),
         ("import nowhere", "line 1: ModuleNotFoundError: No module named 'nowhere'"),
         ("\nif True\n    pass", "line 2: SyntaxError"),
         (
@@ -396,7 +396,7 @@ def test_python_and_this_project_are_not_own_where_they_lie_in_the_files_tree(
     assert own_files(tmp_path, "ours", "pack", "room") == found
     paths = sysconfig.get_paths() | {"stdlib": str(tmp_path / "python")}
     monkeypatch.setattr(sysconfig, "get_paths", lambda: paths)
-    monkeypatch.setattr(own_files_module, "ROOT", tmp_path / "study")
+    monkeypatch.setattr(own_files_module, "CODE", tmp_path / "study" / "lib")
     assert own_files(tmp_path, "ours", "pack", "room") == []
 
 

@@ -36,6 +36,7 @@ class Layout:
     read    : the images that have fixations, and what is wrong, each with file and place, a `Note`
               where that stops nothing; raises StoredError for what concerns all
     viewing : the values that its authors, or most who use it, take
+    origin  : of a row that a reader's file or a plug-in adds, its hash
     """
 
     key: str
@@ -44,6 +45,7 @@ class Layout:
     holds: Callable[[Path], bool]
     read: Callable[[Path], tuple[list[Looked], list[str]]]
     viewing: Viewing
+    origin: str = ""
 
 
 # Every data set's authors, or those who compute with it, make binary maps: fixations count alike.

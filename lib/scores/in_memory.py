@@ -1,0 +1,85 @@
+"""Agreement of maps in memory: no study, no file, no protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..maps.elsewhere import as_scored
+from .spearman import spearman_per_image
+
+Maps = Tensor | np.ndarray | Sequence[Tensor | np.ndarray]
+
+
+def agreement(maps: Maps, human_maps: Maps) -> float | np.ndarray:
+    """Spearman's ρ between maps and human maps, image by image: 1 the same order of pixels, 0
+    none in common, -1 the reverse.
+
+    maps       : (image, h, w), or (h, w) of one image, of any real type and scale; images of
+                 several sizes as a list of (h, w)
+    human_maps : the same number of them. A map of another size is brought to its human map's,
+                 bilinearly, as scoring does
+    Returns (image,) float64, of one image a float; NaN where either map has one value only, which
+    orders nothing. Nothing is blurred or rounded before: equal values share their ranks.
+    Raises ValueError for other shapes, for numbers of images that differ, for none, and for values
+    that are not finite.
+    """
+    ours, alone = _listed(maps, "maps")
+    theirs, theirs_alone = _listed(human_maps, "human_maps")
+    if len(ours) != len(theirs) or alone != theirs_alone:
+        raise ValueError(
+            f"each map needs a human map of its own: {_counted(ours, alone)} and "
+            f"{_counted(theirs, theirs_alone)} as human_maps"
+        )
+    found = [
+        spearman_per_image(as_scored(a, b.shape)[None], torch.from_numpy(b)[None]).item()
+        for a, b in zip(ours, theirs, strict=True)
+    ]
+    return found[0] if alone else np.array(found)
+
+
+def _counted(maps: list[np.ndarray], alone: bool) -> str:
+    return "one map (h, w)" if alone else f"{len(maps)} of them (image, h, w)"
+
+
+def _listed(given: Maps, name: str) -> tuple[list[np.ndarray], bool]:
+    """(h, w) float32 or float64 each, and whether it was one without an axis of images."""
+    if hasattr(given, "__len__") and not len(given):
+        raise ValueError(f"{name} is empty: give one map or more")
+    if isinstance(given, list | tuple) and not all(np.isscalar(one) for one in given):
+        arrays = [_array(one, f"{name}[{number}]") for number, one in enumerate(given)]
+        if arrays and all(one.ndim == 1 for one in arrays):  # one map as lists of numbers
+            arrays, alone = [_array(given, name)], True
+        else:
+            alone = False
+    else:
+        whole = _array(given, name)
+        alone = whole.ndim == 2
+        if whole.ndim not in (2, 3):
+            raise ValueError(f"{name} must be (image, h, w) or (h, w), and is {whole.shape}")
+        arrays = [whole] if alone else list(whole)
+    for number, one in enumerate(arrays):
+        where = name if alone else f"{name}[{number}]"
+        if one.ndim != 2 or not one.size:
+            raise ValueError(f"{where} must be (h, w), and is {one.shape}")
+        if bad := int((~np.isfinite(one)).sum()):
+            raise ValueError(f"{where} has {bad} values that are not finite (NaN or infinite)")
+    return arrays, alone
+
+
+def _array(given: object, name: str) -> np.ndarray:
+    """float32 where that holds its values, else float64."""
+    if isinstance(given, Tensor):
+        given = given.detach().cpu()
+        given = (given.float() if given.dtype == torch.bfloat16 else given).numpy()
+    try:
+        found = np.asarray(given)
+    except ValueError:
+        raise ValueError(f"{name}: its rows are of different lengths") from None
+    if found.dtype.kind not in "biuf":
+        raise ValueError(f"{name} must hold real numbers, and holds {found.dtype}")
+    kind = np.float32 if found.dtype.kind == "f" and found.dtype.itemsize <= 4 else np.float64
+    return np.ascontiguousarray(found, kind)

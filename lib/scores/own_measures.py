@@ -1,0 +1,87 @@
+"""What a file of own rows, or a plug-in, calls for a measure of agreement: `add_measure`."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..study.extension import being_read
+from .fixation_measures import FIXATION_MEASURES, FixationMeasure, FixationSet, Viewed
+from .measures import MEASURES, Compared, Measure
+
+
+def add_measure(
+    key: str,
+    of: Callable,
+    *,
+    label: str = "",
+    best: int = 1,
+    fixations: bool = False,
+    unit: str = "",
+    chance: float = math.nan,
+    within: tuple[float, float] = (-math.inf, math.inf),
+) -> Measure | FixationMeasure:
+    """Add a measure of agreement to the table; it is tried on two small maps at once.
+
+    of     : (maps, human_maps) -> (image,), both (image, h, w) float64 tensors; NaN where the
+             measure is undefined
+    best   : 1 where larger is more agreement, -1 where smaller is
+    fixations : it asks where people looked instead: (seen, looked) -> a float, of one image;
+             `seen.flat` is its map, (pixel,) float64, and `looked.pixels` which of these each
+             fixation lies in (`lib.scores.fixation_measures`)
+    unit, chance, within : of such a measure: in words, its mean for maps at random, and its least
+             and its largest value
+    Raises ValueError naming what does not fit.
+    """
+    being_read()
+    table = FIXATION_MEASURES if fixations else MEASURES
+    if not isinstance(key, str) or not re.fullmatch(r"\w+", key):
+        raise ValueError(f"the key {key!r} must be a text of letters, digits and _")
+    if best not in (1, -1):
+        raise ValueError(f"{key}: best is 1 or -1, and not {best!r}")
+    label = label or key
+    if any(row.label == label for row in table.values()):
+        raise ValueError(f"another row of the {table.kind} table has the label {label}")
+    random = np.random.default_rng(0)
+    if fixations:
+        guarded = _of_one(key, of)
+        looked = FixationSet({"a": random.random((5, 2)) * 16, "b": np.ones((2, 2))}, 16, 16)
+        guarded(Viewed(random.random((16, 16))), looked.of("a"))
+        row = FixationMeasure(key, label, guarded, unit, chance, within)
+    else:
+        guarded = _of_maps(key, of)
+        guarded(*(Compared(torch.from_numpy(random.random((2, 16, 16)))) for _ in range(2)))
+        row = Measure(key, label, guarded, best)
+    return table.add(row)
+
+
+def _of_maps(key: str, of: Callable) -> Callable[[Compared, Compared], Tensor]:
+    def guarded(ours: Compared, theirs: Compared) -> Tensor:
+        try:
+            # Copies: what it changes in place would change the measures after it.
+            found = torch.as_tensor(of(ours.maps.double().clone(), theirs.maps.double().clone()))
+        except Exception as error:  # whatever a reader's own function raises
+            raise ValueError(f"the measure {key} fails: {type(error).__name__}: {error}") from error
+        if found.shape != ours.flat.shape[:1] or found.is_complex():
+            raise ValueError(
+                f"the measure {key} must return one real number per image, here "
+                f"{len(ours.flat)}, and returned {found.dtype} {tuple(found.shape)}"
+            )
+        return found.double()
+
+    return guarded
+
+
+def _of_one(key: str, of: Callable) -> Callable:
+    def guarded(seen: Viewed, looked: object) -> float:
+        try:
+            return float(of(seen, looked))
+        except Exception as error:  # whatever a reader's own function raises
+            raise ValueError(f"the measure {key} fails: {type(error).__name__}: {error}") from error
+
+    return guarded

@@ -1,0 +1,194 @@
+"""Maps of any model for any pictures, by one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data import resolve_data_config
+from torch import Tensor, nn
+
+from ..base.geometry import Preprocessing
+from ..base.paths import shown
+from ..maps.live import LiveModel, live_maps
+from ..maps.methods import METHODS, CamMethod, min_max
+from ..maps.placed import heatmaps
+from ..networks.checkpoints import MissingWeights
+from ..networks.models import StudyModel
+from ..networks.preprocessing import prepare_pixels, resize_pictures
+from ..people.pictures import read_picture
+from .profiles import PROFILES
+from .study import Study
+
+_BATCH = 16
+_BY_DEFAULT = Preprocessing(resize=256, crop=224)
+
+Picture = np.ndarray | Image.Image | str | Path
+# Squares (image, side, side, 3) and their targets -> (image, size, size) of the part that is seen.
+Explained = Callable[[np.ndarray, Any, int], np.ndarray]
+
+
+def explain(
+    model: nn.Module | str,
+    pictures: Picture | Sequence[Picture],
+    method: str | CamMethod = "grad_cam",
+    target: Any = None,
+    *,
+    layer: str | nn.Module | Sequence[str | nn.Module] = "",
+    preprocessing: Preprocessing | None = None,
+) -> np.ndarray | list[np.ndarray]:
+    """Maps of what a model looks at in pictures, each of its picture's own size.
+
+    model    : a name as `Study.from_profile` takes it ("resnet50", "resnet50_dcls", "timm:NAME"),
+               with its published weights, which `dcls-fetch NAME` fetches; what `load_model`
+               returns; or any network in memory
+    pictures : (image, h, w, 3) uint8, or one or several of: (h, w, 3) uint8, PIL's images, files
+    method   : a key of METHODS, or a row of one's own
+    target   : the class that is explained, one or one per picture; None is the predicted one. Of
+               a network in memory also a function of its answer (`lib.maps.targets`)
+    layer    : of a network in memory, whose output maps are made of; "" is found
+    preprocessing : of a network in memory, how pictures become inputs; by default what timm's
+               `pretrained_cfg` of the network says, else 256 pixels, 224 of them cropped, with
+               ImageNet's mean and deviation
+    Returns (image, h, w) float32, each map from 0 to 1; of one picture (h, w), of pictures of
+    several sizes a list of such. The network sees the centred square of a picture, less what its
+    crop cuts off; beside that a map is 0. A map without any evidence is 0 everywhere.
+    Raises ValueError, UnknownName, and MissingWeights for weights that are not there.
+    """
+    row = METHODS[method] if isinstance(method, str) else method
+    given, alone = _read(pictures)
+    targets = _targets(target, len(given))
+    if isinstance(model, str):
+        model = _named(model, row)
+    if isinstance(model, StudyModel):
+        if layer != "" or preprocessing is not None:
+            raise ValueError(f"{model.variant} has its layer and preprocessing: leave them out")
+        geometry, explained = model.backbone.preprocessing, _of_study(model, row)
+    elif isinstance(model, nn.Module):
+        network = model.network if isinstance(model, LiveModel) else model
+        geometry = preprocessing or _of_timm(network)
+        explained = _in_memory(model, row, layer, geometry)
+    else:
+        raise ValueError(f"model is a name or a network, and not {type(model).__name__}")
+    maps: list[np.ndarray] = []
+    for some, asked in _batches(given, targets):
+        maps += _placed(some, asked, geometry, explained)
+    if alone:
+        return maps[0]
+    return np.stack(maps) if len({one.shape for one in maps}) == 1 else maps
+
+
+# --- what is given ----------------------------------------------------------------------------
+
+
+def _read(pictures: Picture | Sequence[Picture]) -> tuple[list[np.ndarray], bool]:
+    """(h, w, 3) uint8 each, and whether there was one without an axis of images."""
+    alone = isinstance(pictures, str | Path | Image.Image) or getattr(pictures, "ndim", 0) == 3
+    given = [pictures] if alone else list(pictures)
+    if not given:
+        raise ValueError("pictures is empty: give one or more")
+    return [_pixels(one, number) for number, one in enumerate(given)], alone
+
+
+def _pixels(picture: Picture, number: int) -> np.ndarray:
+    if isinstance(picture, str | Path):
+        if not Path(picture).is_file():
+            raise ValueError(f"there is no file {picture}")
+        picture = read_picture(Path(picture))
+    if isinstance(picture, Image.Image):
+        return np.asarray(picture.convert("RGB"))
+    pixels = np.asarray(picture)
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
+        raise ValueError(
+            f"picture {number} must be (h, w, 3) uint8, an image of PIL's, or a file, and is "
+            f"{pixels.dtype} {pixels.shape}"
+        )
+    return pixels
+
+
+def _targets(target: Any, images: int) -> Any:
+    if target is None or (callable(target) and not isinstance(target, Tensor)):
+        return target
+    if isinstance(target, Integral):
+        return [int(target)] * images
+    if len(target) != images:
+        raise ValueError(f"need one target per picture: {images} pictures, {len(target)} targets")
+    return [one if callable(one) and not isinstance(one, Tensor) else int(one) for one in target]
+
+
+def _batches(given: list[np.ndarray], targets: Any) -> Iterator[tuple[list[np.ndarray], Any]]:
+    """Neighbours of one size together."""
+    for _, group in groupby(range(len(given)), key=lambda number: given[number].shape):
+        numbers = list(group)
+        for start in range(0, len(numbers), _BATCH):
+            some = slice(numbers[start], numbers[start : start + _BATCH][-1] + 1)
+            yield given[some], targets[some] if isinstance(targets, list) else targets
+
+
+# --- what is made -----------------------------------------------------------------------------
+
+
+def _placed(
+    pictures: list[np.ndarray], targets: Any, geometry: Preprocessing, explained: Explained
+) -> list[np.ndarray]:
+    """Maps of pictures of one size, where in them the network looked."""
+    height, width = pictures[0].shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    squares = np.stack([one[top : top + side, left : left + side] for one in pictures])
+    window = geometry.window(side)
+    canvas = np.zeros((len(pictures), height, width), np.float32)
+    seen = canvas[:, top : top + side, left : left + side][:, window, window]
+    seen[:] = explained(squares, targets, seen.shape[-1])
+    return list(canvas)
+
+
+def _of_study(model: StudyModel, row: CamMethod) -> Explained:
+    def explained(squares: np.ndarray, targets: Any, size: int) -> np.ndarray:
+        asked = torch.tensor(targets) if isinstance(targets, list) else targets
+        found = torch.from_numpy(heatmaps(model, squares, asked, (row,))[row.label])
+        window = model.backbone.preprocessing.window(squares.shape[1])
+        return min_max(found[:, window, window]).numpy()
+
+    return explained
+
+
+def _in_memory(model: nn.Module, row: CamMethod, layer: Any, geometry: Preprocessing) -> Explained:
+    def explained(squares: np.ndarray, targets: Any, size: int) -> np.ndarray:
+        x = prepare_pixels(torch.from_numpy(resize_pictures(squares, geometry)), geometry)
+        return live_maps(model, x, row, targets=targets, layer=layer, size=size).cpu().numpy()
+
+    return explained
+
+
+def _of_timm(network: nn.Module) -> Preprocessing:
+    """What timm says of one of its networks, else ImageNet's usual."""
+    if not (told := getattr(network, "pretrained_cfg", None)):
+        return _BY_DEFAULT
+    found = resolve_data_config({}, pretrained_cfg=told)
+    crop = found["input_size"][-1]
+    return Preprocessing(
+        round(crop / found["crop_pct"]), crop, tuple(found["mean"]), tuple(found["std"])
+    )
+
+
+def _named(name: str, row: CamMethod) -> StudyModel:
+    """A model by its name, with its weights. Raises UnknownName, MissingWeights."""
+    key = name.removesuffix("_dcls")
+    profile = "gaze" if key in PROFILES["gaze"].models else "paper"
+    study = Study.from_profile(profile, [key], target="predicted")
+    if len(study.choices.backbones) != 1:
+        raise ValueError(f"{name!r} names {len(study.choices.backbones)} models: name one")
+    backbone = study.choices.backbones[0]
+    if key != name and backbone.dcls is None:
+        raise ValueError(f"{key} has no DCLS form")
+    path = study.inputs.weights_path(backbone.key, key != name)
+    if not (backbone.untrained or path.is_file()):
+        raise MissingWeights(f"no weights at {shown(path)}; fetch them: `dcls-fetch {key}`")
+    return study.networks.inference_model(backbone.key, key != name, (row,))
