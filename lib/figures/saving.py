@@ -34,17 +34,20 @@ def save_figure(
     Returns where the PNG is.
     """
     profile, folder = study.choices.profile, study.places.figures
+    fig.draw_without_rendering()
     if profile.caveat:
-        fig.draw_without_rendering()
         lowest = min(0.0, fig.get_tightbbox().y0 / fig.get_figheight())
         fig.text(0.5, lowest - 0.02, profile.caveat, ha="center", va="top",
                  fontsize="small", color="#a00000")  # fmt: skip
-    for suffix, timeless in _TIMELESS.items():
-        with (
-            plt.rc_context({"svg.hashsalt": name}),
-            write_result(folder / f"{name}.{suffix}") as partial,
-        ):
-            fig.savefig(partial, format=suffix, metadata=timeless)
+    layout = fig.get_layout_engine()
+    if layout:  # all has its place, which takes long to find for each file again
+        fig.set_layout_engine("none")
+    with plt.rc_context({"svg.hashsalt": name}):
+        for suffix, timeless in _TIMELESS.items():
+            with write_result(folder / f"{name}.{suffix}") as partial:
+                fig.savefig(partial, format=suffix, metadata=timeless)
+    if layout:
+        fig.set_layout_engine(layout)
     write_provenance(folder / f"{name}.json", provenance(study, drawn_from, of))
     if not caption and (known := caption_of(name, study.choices)):
         caption = ". ".join(known)

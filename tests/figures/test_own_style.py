@@ -74,9 +74,10 @@ def overlaps(texts: list[Text]) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("names", [["one"], [LONG] * 2, [f"{LONG}_{n}" for n in range(30)]])
 @pytest.mark.parametrize("draw", [lambda n, s: plot_method_ranking(ranking(n), size=s),
                                   lambda n, s: plot_beside_people(people(n), size=s)])  # fmt: skip
-def test_nothing_overflows_or_overlaps_at_column_width(draw, names):
-    fig = draw(names, (3.3, None))
-    assert fig.get_figwidth() == 3.3
+@pytest.mark.parametrize("width", [3.3, 2.4])
+def test_nothing_overflows_or_overlaps_at_column_width(draw, names, width):
+    fig = draw(names, (width, None))
+    assert fig.get_figwidth() == width
     assert overflow(fig) < 0.02
     assert not overlaps(fig.axes[0].get_yticklabels())
 
