@@ -12,7 +12,7 @@ import yaml
 from stand_ins import mini
 from torch import nn
 
-from lib.base.paths import NOTEBOOKS, ROOT
+from lib.base.paths import DATA, NOTEBOOKS, ROOT
 from lib.runner.faults import FAULTS
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -107,13 +107,14 @@ def test_readmes_links_and_pictures_exist():
 
 
 def test_readmes_code_runs():
-    example, live = _examples("README.md")
-    scope: dict = {}
+    (example,) = _examples("README.md")
+    photographs = sorted((DATA / "gaze" / "pictures").glob("*.jpg"))[:2]
+    scope: dict = {"photographs": photographs, "human_maps": torch.rand(2, 64, 64)}
     exec(compile(example, "README.md", "exec"), scope)
-    assert scope["maps"]["threshold_grad_cam"].shape == (2, 224, 224)
-    given = {"network": mini("resnet50"), "x": torch.rand(2, 3, 64, 64)}
-    exec(compile(live, "README.md", "exec"), given)
-    assert given["maps"].shape == (2, 64, 64)
+    assert set(scope["scores"].backbone) == {"mobilenetv2_100"}
+    assert scope["scores"].image_id.nunique() == 4
+    assert scope["maps"].shape == (2, 256, 256)
+    assert scope["rho"].shape == (2,)
 
 
 def test_the_code_of_the_page_on_networks_in_memory_runs():

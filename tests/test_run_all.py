@@ -492,7 +492,7 @@ def test_the_tour_runs_by_the_command_line(study_copy):
     assert re.search(r"09_your_own +ok", printed)
     tables = study_copy.folder / "data" / "output" / "demo_tour_rows_subset" / "tables"
     models, maps = (pd.read_csv(tables / f"tour_{name}.csv") for name in ("models", "maps"))
-    assert set(models.backbone) == {"ResNet-50 mini", "SmallNet"}
+    assert set(models.group) == {"ResNet-50 mini", "SmallNet"}
     assert set(models.method) == {"Grad-CAM", "Evidence"}
     assert models[["score", "score_dcls", "difference"]].notna().all(axis=None)
     assert maps.n.tolist() == [8]

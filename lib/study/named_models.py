@@ -219,8 +219,8 @@ class _Maker:
             of_series = [o for o in before if Path(o.weights).parent == file.parent]
             colour = of_series[0].colour if of_series else row.colour  # one for a training
             return replace(
-                row, colour=colour, label=next((label for label in labels if label not in taken), key),
-                named=text, series=series, stage=member.stage, weights=str(file),
+                row, label=next((label for label in labels if label not in taken), key),
+                colour=colour, named=text, series=series, stage=member.stage, weights=str(file),
             )  # fmt: skip
 
         return self._added(key, text, made)

@@ -533,8 +533,8 @@ def test_changed_code_of_the_package_is_told(runner, monkeypatch, tmp_path):
     (copy / "lib" / "figures" / "study.mplstyle").write_bytes(
         (ROOT / "lib" / "figures" / "study.mplstyle").read_bytes()
     )
-    for module in ("lib.runner.manifest", "lib.base.paths"):
-        monkeypatch.setattr(f"{module}.ROOT", copy)
+    for place in ("lib.runner.manifest.ROOT", "lib.base.paths.ROOT", "lib.base.paths._WORKING"):
+        monkeypatch.setattr(place, copy)
     session = runner.session()
     assert session.why_run(session.steps[0]) == "lib/maps/cam.py changed"
 

@@ -177,7 +177,7 @@ def test_the_figures_of_people_draw_what_the_table_says(beside):
     (ax,) = plot_beside_people(beside, "a title").axes
     labels = [tick.get_text() for tick in ax.get_yticklabels()]
     assert labels == [*beside.sort_values("rho", kind="stable").label]
-    assert "n = 24 images" in ax.get_xlabel()
+    assert "n = 24 images" in ax.get_xlabel() + ax.figure.get_supxlabel()
     found = looks(Study.from_profile("gaze"), 2)
     fig = plot_scanpaths(found.batch.pictures, found.points, found.owners, people=2)
     first = found.points[0][found.owners[0] == 0]
