@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     import torch
 
 # Notebooks of one question: where people look, what DCLS replaces, what differs between models.
-_OF_GAZE, _OF_DCLS, _OF_COMPARISONS = "00", "02", ("05", "05b")
+_OF_GAZE, _OF_DCLS, _OF_COMPARISONS = "00", "02", ("05", "05b", "05c")
+_OF_SEVERAL = "05c"  # a leaderboard of one model would say nothing
 _COMPILERS = (os.environ.get("CXX") or "g++", "clang++", "c++", "cl")  # torch.compile's
 _OF_THE_CLUSTER = ("workers", "scheduler")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
@@ -292,7 +293,7 @@ class Choices:
         """Whether a whole run has the notebook of this number, such as "04b"."""
         if number in _OF_COMPARISONS and len(self.variants) > 1:
             return True
-        if number == _OF_DCLS and not self.paired:
+        if number == _OF_SEVERAL or (number == _OF_DCLS and not self.paired):
             return False
         own = self.profile.notebooks
         return number in own if own else number != _OF_GAZE
