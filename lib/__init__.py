@@ -27,6 +27,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "networks.dcls": ["convert_to_dcls", "fold_dcls"],
     "networks.loading": ["load_model"],
     "scores.in_memory": ["agreement"],
+    "scores.leaderboard": ["leaderboard"],
     "scores.spearman": ["spearman_per_image"],
     "scores.study_scores": ["score_study"],
     "study.explaining": ["explain"],

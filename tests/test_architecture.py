@@ -103,6 +103,7 @@ COMMANDS = {
     "lib.cam": "dcls-cam", "lib.lcam": "dcls-lcam", "lib.score_maps": "dcls-score-maps",
     "lib.average_drop": "dcls-average-drop", "lib.stored.check": "dcls-check",
     "lib.cose": "dcls-cose", "lib.cose_train": "dcls-cose-train", "lib.fetch": "dcls-fetch",
+    "lib.leaderboards": "dcls-leaderboard",
 }  # fmt: skip
 
 

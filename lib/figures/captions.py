@@ -111,6 +111,20 @@ CAPTIONS: Table[Caption] = Table(
             f"{_SCORE} {_BARS}", "Figure 4",
         ),
         Caption(
+            "leaderboard", "Leaderboard",
+            f"Every model of the run, best first. {_SCORE} Bars and bands: 95 % intervals over "
+            "pictures. Lines: control maps that no network made; hollow: not surely above the "
+            "strongest of them. Neighbours may not differ: two models on the same pictures are "
+            "compared by their paired difference.",
+        ),
+        Caption(
+            "accuracy", "Accuracy and agreement",
+            "ImageNet's top-1 as published, of ImageNet's own validation images, against the score "
+            "of each model whose accuracy is known; the others are named. Numbers: places on the "
+            f"leaderboard. {_SCORE} {_BARS} Few points make a weak rank correlation whatever its "
+            "value; below five models none is given.",
+        ),
+        Caption(
             "maps_by_method", "Every method on one model",
             "Every chosen method on ResNet-50[[ without DCLS]] (on the first model where that is "
             "not chosen): for the true class, or for the "

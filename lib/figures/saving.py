@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from ..base.files import write_atomically
 from ..study.outputs import provenance, staged, write_provenance, write_result
 from ..study.study import Study
 from .captions import caption_of
 
 # What would tell the time, of each kind of file: without it a run gives the same bytes again.
 _TIMELESS = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
+
+
+def draw_files(
+    fig: Figure,
+    folder: Path,
+    name: str,
+    write: Callable[[Path], AbstractContextManager[Path]] = write_atomically,
+) -> list[Path]:
+    """Write a figure as NAME.png, NAME.pdf and NAME.svg, each whole or not at all; returns where.
+
+    write : opens a place for writing
+    """
+    places = [folder / f"{name}.{suffix}" for suffix in _TIMELESS]
+    fig.draw_without_rendering()
+    layout = fig.get_layout_engine()
+    if layout:  # all has its place, which takes long to find for each file again
+        fig.set_layout_engine("none")
+    for path, (suffix, timeless) in zip(places, _TIMELESS.items(), strict=True):
+        with plt.rc_context({"svg.hashsalt": name}), write(path) as partial:
+            fig.savefig(partial, format=suffix, metadata=timeless)
+    if layout:
+        fig.set_layout_engine(layout)
+    return places
 
 
 def save_figure(
@@ -39,15 +64,7 @@ def save_figure(
         lowest = min(0.0, fig.get_tightbbox().y0 / fig.get_figheight())
         fig.text(0.5, lowest - 0.02, profile.caveat, ha="center", va="top",
                  fontsize="small", color="#a00000")  # fmt: skip
-    layout = fig.get_layout_engine()
-    if layout:  # all has its place, which takes long to find for each file again
-        fig.set_layout_engine("none")
-    with plt.rc_context({"svg.hashsalt": name}):
-        for suffix, timeless in _TIMELESS.items():
-            with write_result(folder / f"{name}.{suffix}") as partial:
-                fig.savefig(partial, format=suffix, metadata=timeless)
-    if layout:
-        fig.set_layout_engine(layout)
+    draw_files(fig, folder, name, write_result)
     write_provenance(folder / f"{name}.json", provenance(study, drawn_from, of))
     if not caption and (known := caption_of(name, study.choices)):
         caption = ". ".join(known)

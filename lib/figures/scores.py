@@ -164,7 +164,7 @@ _CONTROL_LINES = {
 }  # fmt: skip
 
 
-def _draw_controls(
+def draw_controls(
     ax: Axes, controls: pd.DataFrame, labels: Mapping[str, str], upright: bool
 ) -> list[Line2D]:
     """A line per control; a band where backbones are compared with other parts of the maps."""
@@ -229,7 +229,7 @@ def plot_score_bars(
         told = f"  ({_counts(shown)}; bars: 95 % interval)" if columns == 1 else ""
         sheet.panel_title(ax, panel_name(panel) + told)
         (ax.axhline if upright else ax.axvline)(0, color="0.3", lw=thick(0.45))
-        lines = _draw_controls(ax, controls, labels, upright)
+        lines = draw_controls(ax, controls, labels, upright)
         ax.grid(axis="y" if upright else "x")
     reachable = arranged.reachable.dropna()
     bounds = "1: as much as people agree; a perfect model may reach "
@@ -301,7 +301,7 @@ def plot_along(
                     sharey=True, size=size, fig=fig, ax=ax)  # fmt: skip
     lines: list[Line2D] = []
     for ax, panel in zip(sheet.axes.flat, panels, strict=True):
-        lines = _draw_controls(ax, controls, labels, upright=True)
+        lines = draw_controls(ax, controls, labels, upright=True)
         for number, group in enumerate(groups):
             some = table[(table.panel == panel) & (table.group == group)].sort_values("at")
             if some.empty:

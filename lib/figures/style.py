@@ -43,7 +43,12 @@ _own_colours: ContextVar[Mapping[str, str]] = ContextVar(
 
 def colour_of(backbone: str) -> str:
     """A model's colour: the one asked for by `model_colours`, else its row's."""
-    return _own_colours.get().get(backbone) or BACKBONES[backbone].colour
+    return asked_colour(backbone, "") or BACKBONES[backbone].colour
+
+
+def asked_colour(backbone: str, otherwise: str) -> str:
+    """The colour asked for by `model_colours`, else another; the model may be of another run."""
+    return _own_colours.get().get(backbone, otherwise)
 
 
 @contextmanager

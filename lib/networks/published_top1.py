@@ -33,6 +33,11 @@ def published_top1(
     return sizes.get(max(sizes) if image_size is None else image_size)
 
 
+def evaluated_at(name: str) -> list[int]:
+    """The sides, in pixels, at which the table has these weights' accuracy, largest first."""
+    return sorted(_read(_OWN).get(name, ()), reverse=True)
+
+
 @cache
 def _read(path: Path) -> dict[str, dict[int, float]]:
     """{name: {image size: top-1 in percent}}"""

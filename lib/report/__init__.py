@@ -9,6 +9,6 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "page": ["write_report"],
     "in_short": ["in_sentences"],
-    "readable": ["as_html", "readable_table"],
+    "readable": ["as_html", "readable_leaderboard", "readable_table"],
     "result_table": ["results_table", "write_results"],
 })  # fmt: skip

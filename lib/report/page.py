@@ -33,7 +33,7 @@ from ..study.rules import NOT_ASKED
 from ..study.study import Study
 from .grids import Grid, as_grid, as_texts
 from .in_short import in_sentences
-from .readable import DAGGER, readable_table
+from .readable import DAGGER, readable_leaderboard, readable_table
 
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
 # Figures that stand first, beside what notebook 00 found in words.
@@ -186,6 +186,8 @@ def write_report(study: Study) -> Path:
         weights=part("Weights", tables / "weights.csv", _weights),
         verdicts=part("Verdicts", tables / "verdicts.csv", _verdicts),
         results=part("Results", tables / "results.csv", _results),
+        dagger=DAGGER,
+        board=part("Leaderboard", tables / "leaderboard.csv", _leaderboard),
         tables=[
             part(title.format(change=comparison.change), tables / f"{key}.csv", _plain)
             for key, title in TABLES.items()
@@ -299,6 +301,17 @@ def _results(path: Path) -> list[Grid]:
     return [
         as_grid(rows[columns], f"{of_one}, protocol {protocol} {dagger}")
         for (protocol, of_one), rows in readable.groupby(["Protocol", of], sort=False)
+    ]
+
+
+def _leaderboard(path: Path) -> list[Grid]:
+    readable = readable_leaderboard(pd.read_csv(path))
+    return [
+        as_grid(
+            rows[["Model", *rows.columns.drop(["Model", "Method", "Protocol"])]],
+            f"{method}, protocol {protocol}",
+        )
+        for (protocol, method), rows in readable.groupby(["Protocol", "Method"], sort=False)
     ]
 
 

@@ -160,6 +160,42 @@ def readable_table(results: pd.DataFrame) -> pd.DataFrame:
     return table[[*whole, *table.columns.drop(whole)]]
 
 
+def readable_leaderboard(board: pd.DataFrame) -> pd.DataFrame:
+    """A leaderboard as a reader wants it: text, rounded, best first as it stands."""
+    labels, rows = control_labels(), board.to_dict("records")
+    few_parameters = board.parameters_millions.max() < 10  # miniatures
+    by_score = board.ranked_by.eq("score").all()
+    told = {
+        "Method": board.method_label, "Protocol": board.protocol, "Rank": board["rank"].map(_count),
+        "Model": board.label,
+        "Score [95 %]" if by_score else "Mean ρ [95 %]": [_ranked_by(row) for row in rows],
+        "Strongest control": [
+            f"{labels.get(row['control'], row['control'])}: {row['control_score']:.3f}"
+            if not pd.isna(row["control_score"]) else _NONE
+            for row in rows
+        ],
+        "Less the control [95 %]": [
+            _gain({"difference" + end: row["over_control" + end] for end in ("", "_low", "_high")})
+            for row in rows
+        ],
+        "n": board.n.map(_count),
+        "Params (M)": [_number(v, 3 if few_parameters else 1) for v in board.parameters_millions],
+        "Top-1 here (%)": [_number(100 * v, 1) for v in board.top1],
+        "ImageNet top-1 (%)": [_number(v, 1) for v in board.imagenet_top1],
+        "ImageNet top-1 from": board.imagenet_top1_source.fillna("").replace("", _NONE),
+        "Weights": board.weights,
+        "Run": board.run,
+    }  # fmt: skip
+    text = pd.DataFrame(told).reset_index(drop=True)
+    empty = [name for name in text if name not in ("Rank", "Model") and text[name].eq(_NONE).all()]
+    return text.drop(columns=empty + ["Run"] * (board.run.nunique() < 2))
+
+
+def _ranked_by(row: dict) -> str:
+    """Score, or ρ where that ranks the row, with its interval and its dagger."""
+    return _with_interval(row | {"ceiling": 1.0 if row["ranked_by"] == "score" else float("nan")})
+
+
 def as_html(table: pd.DataFrame, caption: str = "") -> Styler:
     """A table as notebooks show it. Names of files, of folders and of a reader's own rows stand in
     it, so all of its text is escaped."""

@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "summarise_fixations"],
     "fixation_scores": ["placed_fixations", "score_fixations"],
     "in_memory": ["agreement"],
+    "leaderboard": ["accuracy_correlation", "boards", "leaderboard_of"],
     "map_scores": ["Collection", "compare_maps", "score_maps", "summarise_maps"],
     "measures": ["MEASURES", "score_measures", "summarise_measures"],
     "observers": ["ceilings_of", "people_of", "score_observers", "study_ceilings"],

@@ -11,7 +11,8 @@ from scipy.stats import binomtest
 
 from ..base.paths import shown
 from ..networks.backbones import Backbone, variant_name
-from ..networks.published_top1 import published_top1
+from ..networks.published_top1 import evaluated_at, published_top1
+from ..networks.sources import Source
 from ..study.study import Study
 
 ALARM = 0.001  # the chance at which a gap is told: sixteen models are compared
@@ -35,16 +36,40 @@ def known_top1(study: Study, key: str, dcls: bool) -> float:
 
 def _known(study: Study, key: str, dcls: bool) -> tuple[float, bool]:
     """`known_top1`, and whether it holds for images of the size that this model takes."""
-    source = study.inputs.published(key, dcls)
-    if study.choices.pictures or study.choices.profile.is_embedded or source is None:
+    if study.choices.pictures or study.choices.profile.is_embedded:
         return float("nan"), False
-    row = _in_table(study, key)
-    known, same_size = row.top1[dcls], True
-    if known is None and not dcls and row.timm_tag and row.timm_tag in source.place:
-        known = published_top1(row.timm_tag, row.preprocessing.crop)
-        if known is None:
-            known, same_size = published_top1(row.timm_tag), False
-    return (float("nan"), False) if known is None else (known / 100, same_size)
+    row, source = _in_table(study, key), study.inputs.published(key, dcls)
+    if source is None:
+        return float("nan"), False
+    if row.top1[dcls] is not None:
+        return row.top1[dcls] / 100, True
+    known, side = _of_timm(row, source, dcls)
+    return known / 100, side == row.preprocessing.crop
+
+
+def imagenet_top1(study: Study, key: str, dcls: bool) -> tuple[float, str]:
+    """ImageNet's top-1 in percent (0-100) that is published of a variant's weights, and where:
+    by timm, so that models are measured alike, else by their authors. Missing and "" where nothing
+    is published, or the file is not the published one. Whatever images the study has: the number
+    is the weights' own."""
+    row, source = _in_table(study, key), study.inputs.published(key, dcls)
+    if source is None:
+        return float("nan"), ""
+    known, side = _of_timm(row, source, dcls)
+    if side:
+        return known, f"timm, images of {side} px"
+    stated = row.top1[dcls]
+    return (known, "") if stated is None else (stated, "published with the weights")
+
+
+def _of_timm(row: Backbone, source: Source, dcls: bool) -> tuple[float, int]:
+    """Top-1 in percent that timm publishes of its weights, and the side of the images: the model's
+    own, else timm's evaluation size. Missing and 0 where they are not timm's."""
+    sides = evaluated_at(row.timm_tag)
+    if dcls or not sides or row.timm_tag not in source.place:
+        return float("nan"), 0
+    side = row.preprocessing.crop if row.preprocessing.crop in sides else sides[0]
+    return published_top1(row.timm_tag, side), side
 
 
 def _of_its_baseline(study: Study, key: str) -> float:

@@ -80,8 +80,13 @@ def facts_of_maps(study: Study, backbone: Backbone, has_dcls: bool) -> dict:
         "precision": study.choices.precision,
         "compile": study.choices.compile,
         "code": code_of(*DETERMINING_CODE),
-        "packages": {name: version(name) for name in _DETERMINING_PACKAGES},
+        "packages": determining_versions(),
     }
+
+
+def determining_versions() -> dict[str, str]:
+    """The versions of the packages that compute scores."""
+    return {name: version(name) for name in _DETERMINING_PACKAGES}
 
 
 def kept_path(study: Study, backbone: Backbone, has_dcls: bool, some: ClickMe) -> Path:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     import torch
 
 # Notebooks of one question: where people look, what DCLS replaces, what differs between models.
-_OF_GAZE, _OF_DCLS, _OF_COMPARISONS = "00", "02", ("05", "05b")
+_OF_GAZE, _OF_DCLS, _OF_COMPARISONS = "00", "02", ("05", "05b", "05c")
+_OF_SEVERAL = "05c"  # a leaderboard of one model would say nothing
 _FEW = 4  # models; notebook 00 shows maps of each, and asks each again about every image
 _COMPILERS = (os.environ.get("CXX") or "g++", "clang++", "c++", "cl")  # torch.compile's
 _OF_THE_CLUSTER = ("workers", "scheduler")
@@ -301,7 +302,7 @@ class Choices:
         """Whether a whole run has the notebook of this number, such as "04b"."""
         if number in _OF_COMPARISONS and len(self.variants) > 1:
             return True
-        if number == _OF_DCLS and not self.paired:
+        if number == _OF_SEVERAL or (number == _OF_DCLS and not self.paired):
             return False
         if number == _OF_GAZE and len(self.variants) > _FEW:
             return False

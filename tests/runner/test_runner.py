@@ -594,7 +594,8 @@ def test_the_studys_notebooks_declare_parameters_inputs_and_outputs():
     steps = find_steps()
     assert [s.name for s in steps] == [
         "00_real_people", "01_setup", "02_dcls_conversion", "03_heatmaps", "04_scoring", "04b_controls",
-        "04c_threshold", "04d_sanity", "05_figures", "05b_verdicts", "06_methods",
+        "04c_threshold", "04d_sanity", "05_figures", "05b_verdicts",
+        "05c_leaderboard", "06_methods",
         "07_cose", "08_lcam", "09_your_own",
     ]  # fmt: skip
     study = Study.from_profile("demo")

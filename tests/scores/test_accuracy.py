@@ -146,9 +146,8 @@ def test_timms_own_table_tells_what_a_models_row_does_not(study, tmp_path):
 
 
 def test_an_accuracy_at_another_size_is_shown_and_not_compared(study, monkeypatch):
-    monkeypatch.setattr(
-        "lib.scores.accuracy.published_top1", lambda _, size=None: None if size == 224 else 71.6
-    )
+    for name, found in (("evaluated_at", [288, 256]), ("published_top1", 71.6)):
+        monkeypatch.setattr(f"lib.scores.accuracy.{name}", lambda *_, found=found: found)
     row = of_vgg(study, 0)
     assert row.top1_known == pytest.approx(0.716)
     assert math.isnan(row.p)
