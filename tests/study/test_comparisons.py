@@ -65,7 +65,7 @@ def test_models_that_are_named_are_compared_with_the_first_of_them():
     ]  # fmt: skip
 
 
-def test_untrained_and_trained_are_a_pair_whatever_order_they_come_in():
+def test_untrained_and_trained_are_a_pair_whatever_order_they_come_in(tables):
     names = ["mobilenetv2_100", "untrained:mobilenetv2_100", "untrained:resnet18"]
     choices = Study.from_profile("gaze", names).choices
     assert choices.comparison.key == "learning"
@@ -75,7 +75,7 @@ def test_untrained_and_trained_are_a_pair_whatever_order_they_come_in():
     assert [len(members) for _, members in others] == [1]
 
 
-def test_checkpoints_stand_in_the_order_of_their_epochs(tmp_path):
+def test_checkpoints_stand_in_the_order_of_their_epochs(tmp_path, tables):
     from safetensors.torch import save_file
     from timm import create_model
 
