@@ -82,7 +82,7 @@ PROFILES: Table[Profile] = Table(
             "gaze", "OSIE photographs, gaze of 15 people", GAZE, (),
             mini=False, classes=1000, photographs="held-out",
             caveat="15 people looked freely at scenes; in ClickMe people click on what shows the "
-            "class. Nothing here has DCLS.",
+            "class.",
             sample=48, pictures=GAZE, models=("mobilenetv2_100",), methods=ONE_PASS_METHODS,
             protocols=("gaze",), target="predicted", notebooks=("00", "04", "04b"),
         ),
