@@ -116,8 +116,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     what = parser.add_argument_group("what is studied").add_argument
     what("--profile", default="paper", help=f"which data: {', '.join(PROFILES)} (default: paper)")
-    what("--models", nargs="+", action="extend", type=_names, default=[], metavar="KEY",
-         help="these backbones only (spaces or commas), plain and with DCLS")  # fmt: skip
+    what("--models", nargs="+", action="extend", type=_names, default=[], metavar="MODEL",
+         help="these models only (spaces or commas): keys of the table, timm:NAME (published "
+         "weights; 'timm:resnet*' takes several), untrained:NAME (random weights), NAME@FILE (your "
+         "weights) or NAME@FOLDER (checkpoints of a training); see docs/own-models.md")  # fmt: skip
     what("--methods", nargs="+", action="extend", type=_names, default=[], metavar="KEY",
          help=f"these CAM methods (default: {' '.join(PUBLISHED_METHODS)}; "
          "--list shows all)")  # fmt: skip
@@ -167,6 +169,9 @@ def build_parser() -> argparse.ArgumentParser:
     how("--workers", type=int, default=0, metavar="N", help="score by N processes at once (Dask)")
     how("--scheduler", default="", metavar="ADDRESS",
         help="score on the workers of this Dask scheduler (tcp://host:8786)")  # fmt: skip
+    how("--name", default="", metavar="NAME",
+        help="of the folders of results, PROFILE_NAME; else another run on a part of the data "
+        "replaces these")  # fmt: skip
     how("--keep-going", action="store_true",
         help="leave out what is missing or cannot be read, and say so in the results")  # fmt: skip
     how("--timeout", type=duration, metavar="TIME",
@@ -221,6 +226,8 @@ def _print_lists(steps) -> None:
             print(f"  {row.key:<20} {row.label}")
             if note := getattr(row, "note", ""):
                 print(f"    {note}")
+            if getattr(row, "named", ""):
+                print(f"    {row.named}; {_layer(row)}")
 
 
 def _study(values: dict) -> Study:
@@ -232,6 +239,13 @@ def _study(values: dict) -> Study:
         if issubclass(warning.category, NamedModels):
             print(printable(f"{warning.message}"), flush=True)
     return study
+
+
+def _layer(backbone) -> str:
+    """Where the maps of a model by name are made."""
+    from lib.networks.checked import where  # here, as above: it pulls in torch
+
+    return f"layer: {where(backbone)}"
 
 
 def _here() -> str:
@@ -277,11 +291,16 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         os.chdir(ROOT)  # the folder that this was started in has been deleted
 
     known = steps.find_steps()
+    values = {name: _given(getattr(options, name)) for name in NAMES}
     if options.list:
         _with_own_rows(options.extend)
+        if options.models:
+            try:
+                _study(values)
+            except ValueError as error:
+                raise RunError("wrong option", str(error)) from None
         _print_lists(known)
         return 0
-    values = {name: _given(getattr(options, name)) for name in NAMES}
     try:
         study = _study(values)
         # Kernels run in the notebooks' folder: from there a relative path leads elsewhere.
@@ -421,6 +440,9 @@ def prepared(options, study, known, chosen, values, command, progress):
         raise RunError(found.problems[0].fault.key, "\n\n".join(map(str, found.problems)))
     for variant, remarks in found.remarks.items():
         progress.say(f"about the weights of {variant}: {'; '.join(remarks)}")
+    for backbone in study.choices.backbones:
+        if backbone.named:
+            progress.say(f"{backbone.label}: {_layer(backbone)}")
     for why in found.left_out:
         progress.say(f"will be left out: {why}")
     session = Session(

@@ -20,7 +20,6 @@ def run(code: str, folder: Path, *paths: Path, python: str = sys.executable, **m
     script = folder / "script.py"
     script.write_text(code)
     env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))} | more
-    env.pop("DCLS_ALIGNMENT_HOME", None) if not more else None
     done = subprocess.run(
         [python, script], cwd=folder, env=env, capture_output=True, text=True, check=False
     )
@@ -58,7 +57,7 @@ def test_three_lines_from_another_folder_keep_their_scores_in_the_checkout(tmp_p
         "assert importlib.reload(words) is sys.modules['lib.base.words']\n"
     )
     scores = ROOT / "data" / "output" / "demo" / "scores"
-    assert run(code, tmp_path, ROOT) == f"4 True (40, 60) {scores}"
+    assert run(code, tmp_path, ROOT) == f"8 True (40, 60) {scores}"
     assert [path.name for path in tmp_path.iterdir()] == ["script.py"]
 
 
@@ -88,8 +87,10 @@ def test_an_installation_writes_to_the_working_folder_and_says_what_it_lacks(tmp
     (tmp_path / "lib").rename(tmp_path / "dcls_alignment")
     here = tmp_path / "here"
     here.mkdir()
+    (tmp_path / "pictures").mkdir()
     (here / "rows.py").write_text("import os\nfrom lib.extension import add_method\n")
     code = (
+        "import sys\nsys.modules['lib'] = None  # of the checkout that the tests run in\n"
         "from dcls_alignment import Study\n"
         "from dcls_alignment.base.paths import DATA, FIGURES, GAZE, OUTPUT, shown\n"
         "print(*map(shown, (DATA, FIGURES, OUTPUT)), GAZE.parent.name, sep='\\n')\n"
@@ -97,7 +98,7 @@ def test_an_installation_writes_to_the_working_folder_and_says_what_it_lacks(tmp
         "             lambda: Study.from_profile('gaze', extend='rows.py')):\n"
         "    try: call()\n"
         "    except (OSError, ValueError) as error: print(error)\n"
-        "paper = Study.from_profile('paper', ['resnet50'], pictures='.')\n"
+        "paper = Study.from_profile('paper', ['resnet50'], pictures='../pictures')\n"
         "print(paper.inputs.fetch_command())\n"
     )
     *places, lacks, rows, command = run(code, here, tmp_path, DCLS_ALIGNMENT_HOME="").splitlines()
@@ -138,6 +139,11 @@ def test_a_wheel_brings_the_package_under_its_own_name_alone(tmp_path):
     here = tmp_path / "here"
     here.mkdir()
     files = {path for path in site.glob("dcls_alignment/**/*") if "__pycache__" not in path.parts}
+    tracked = subprocess.run(
+        ["git", "ls-files", "lib"], cwd=source, capture_output=True, text=True, check=True
+    )
+    carried = {path.relative_to(site / "dcls_alignment").as_posix() for path in files}
+    assert {name.removeprefix("lib/") for name in tracked.stdout.splitlines()} <= carried
     code = three_lines("dcls_alignment", "gaze", "mobilenetv2_100") + (
         "import sys\nassert 'lib' not in sys.modules\n"
         "from dcls_alignment.figures.style import use_study_style\nuse_study_style()\n"

@@ -19,6 +19,7 @@ from ..networks.loading import load_model
 from ..networks.models import StudyModel
 from ..networks.sources import AS_IS
 from ..study.inputs import MissingInputs
+from ..study.named_models import named_rows
 from ..study.profiles import PROFILES
 from ..study.study import Study
 
@@ -26,13 +27,18 @@ WEIGHTS = ("demo", "paper", "timm", "random")
 
 
 def variants(names: Sequence[str], dcls: bool, both: bool) -> list[tuple[Backbone, bool]]:
-    """(backbone, dcls) of each name: a model's key, or a variant's such as "resnet50_dcls".
+    """(backbone, dcls) of each name: a model's key, a variant's such as "resnet50_dcls", or what
+    `lib.study.named_models` makes a model of.
 
     dcls, both : every one with DCLS, or without and with it
     Raises UnknownName, and ValueError for a model that has no DCLS form.
     """
     found: list[tuple[Backbone, bool]] = []
     for name in names:
+        if name not in BACKBONES and any(sign in name for sign in ":@"):
+            profile = PROFILES["paper"]  # whose networks are of full size
+            found += [(row, False) for row in named_rows([name], profile, True).rows]
+            continue
         key = name.removesuffix("_dcls")
         backbone = BACKBONES[key]
         forms = (False, True) if both else (dcls or name != key,)
@@ -96,7 +102,8 @@ class AskedModel:
 
     def study(self, profile: str = "") -> Study:
         profile = profile or ("demo" if self.on_the_demo else "paper")
-        return Study.from_profile(profile, [self.backbone.key], **self.options)
+        target = {"target": "predicted"} if self.backbone.named else {}  # of whatever classes
+        return Study.from_profile(profile, [self.backbone.key], **self.options, **target)
 
     def check(self, methods: Sequence[CamMethod]) -> None:
         """Raise before any work what can be known by then: MissingInputs, ValueError."""
@@ -113,7 +120,7 @@ class AskedModel:
                 f"{self.name}: --weights timm fetches them, where timm has some, or give a file"
             )
         study = self.study()
-        if self.kind in ("own", "paper"):
+        if self.kind in ("own", "paper") and not self.backbone.untrained:
             path = study.inputs.weights_path(self.backbone.key, self.dcls)
             if not path.is_file():
                 raise MissingInputs(f"no weights at {shown(path)}{self._mend(study, path)}")
@@ -129,6 +136,9 @@ class AskedModel:
     def _mend(self, study: Study, path: Path) -> str:
         """What to do about weights that are not there."""
         key, extend = self.backbone.key, self.options["extend"]
+        if self.backbone.named and study.inputs.published(key, self.dcls):
+            study = self.study("gaze")  # whose images come with the project: no others are fetched
+            return f"; fetch them by `{study.inputs.fetch_command()}`"
         if str(path) in (self.backbone.weights, self.backbone.weights_dcls):
             return f", which {extend} names for {key}: put the file there, or name another"
         source = study.inputs.published(key, self.dcls)
@@ -159,7 +169,8 @@ class AskedModel:
             raise MissingInputs(
                 f"{', '.join(m.label for m in missing)}: not trained beside {self.name}, for there "
                 f"is no {', '.join(shown(paths[m]) for m in missing)}. Train by `{command} "
-                f"--models {key} --methods {' '.join(m.key for m in missing)}"
+                f"--models {shlex.quote(self.backbone.named or key)} "
+                f"--methods {' '.join(m.key for m in missing)}"
                 f"{self._more_options()}`{'' if mini else ', FOLDER being images to train on'}; "
                 "see docs/lcam.md"
             )
@@ -171,7 +182,7 @@ class AskedModel:
         """
         key, study = self.backbone.key, self.study()
         accept = study.choices.accept
-        if self.kind in ("demo", "paper"):
+        if self.kind in ("demo", "paper") or self.backbone.untrained:
             model = study.networks.load_model(key, self.dcls)
         elif self.kind == "own":
             path, reading = (

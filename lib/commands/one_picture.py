@@ -176,7 +176,9 @@ def _names(
     takes for one more name, becomes a picture again."""
     names: list[str] = []
     for text in getattr(options, option):
-        if text.removesuffix("_dcls") not in known and Path(text).is_file():
+        if option == "model" and "@" in text and Path(text.partition("@")[2]).exists():
+            names.append(text)  # a path may hold commas
+        elif text.removesuffix("_dcls") not in known and Path(text).is_file():
             options.pictures.append(Path(text))
         else:
             names += _flat([text])

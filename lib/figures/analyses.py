@@ -134,13 +134,15 @@ def plot_compared(compared: pd.DataFrame, *, size: Size = None, ax: Axes | None 
     """Every two models: the row's score less the column's; with a number where it is decided, a dot
     where there is no room for numbers.
 
-    compared : as `compare_models` makes it, of one protocol; `first, second, difference, decision,
-               n_paired, protocol, ceiling`
+    compared : as `compare_models` makes it, of one protocol; `first, second, first_label,
+               second_label, difference, decision, n_paired, protocol, ceiling`
     """
     if compared.empty or not compared.n_paired.any():
         return _nothing("Every two models", size=size, ax=ax)
-    names = list(dict.fromkeys([*compared["first"], *compared["second"]]))
-    place = {name: number for number, name in enumerate(names)}
+    labels = dict(zip(compared["first"], compared.first_label, strict=True))
+    labels |= dict(zip(compared["second"], compared.second_label, strict=True))
+    place = {name: number for number, name in enumerate(labels)}
+    names = [*labels.values()]
     grid = np.full((len(names), len(names)), np.nan)
     most = compared.difference.abs().max()
     side = 0.42 * len(names)

@@ -151,8 +151,8 @@ def plot_pairs(
     ax.set_xlabel(wrapped(f"score {forms[0]}\n({unit})", side))
     ax.set_ylabel(wrapped(f"score {forms[1]}\n({unit})", side))
     sheet.title(
-        f"{panel_name(arranged.panel.iloc[0])}:\nabove the dashed line, {forms[1]} agrees more "
-        "with people"
+        f"{panel_name(arranged.panel.iloc[0])}:\nabove the dashed line the score is higher "
+        f"{forms[1]}"
     )
     sheet.legend(title=f"{_counts(first)},\nbars: 95 % interval", beside=True)
     return sheet.shown

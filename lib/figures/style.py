@@ -362,8 +362,10 @@ class Sheet:
                 break
         ax.set_yticks(range(len(names)), broken, fontsize=size)
         self.named = max([self.named, *(text_width(name, size) for name in broken)])
-        deep = [(name.count("\n") + 1) * _line(size) for name in broken]
-        self.grow(len(names) * max(0.0, max(deep, default=0.0) - row))
+        deepest = max((name.count("\n") + 1 for name in broken), default=0) * _line(size)
+        margins = 1 if len(names) < 2 else 1.2  # an axis goes beyond its outer places
+        if deepest > row:
+            self.grow((len(names) + 1) * (margins * deepest - row))
 
     def names_of_images(self, axes: Iterable[Axes], names: Sequence[str], cell: float) -> None:
         """Names of rows of images so many inches high: along them where they fit."""

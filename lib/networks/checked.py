@@ -18,11 +18,13 @@ from ..base.paths import OUTPUT
 from ..base.stored_json import TEXT, DamagedJson, mapping, of_each, read_json
 from .backbones import Backbone
 from .building import build_network, count_parameters
+from .checkpoints import OF_TIMM
 from .grids import NoMaps
 from .layers import tapped
 from .models import Provenance, StudyModel
 
 LAYERS = OUTPUT / "layers.json"
+_END = "the end of timm's forward_features"
 _REMEMBERED = 2000  # architectures
 _FOUND_BY = (
     "networks.building", "networks.checked", "networks.grids", "networks.layers",
@@ -54,7 +56,7 @@ class Found:
 
     @property
     def in_words(self) -> str:
-        name = self.layer or "the end of timm's forward_features"
+        name = self.layer or _END
         how = ", watched" if self.around else ""
         return f"{name}, {self.channels} maps of {self.height} x {self.width} cells{how}"
 
@@ -72,6 +74,13 @@ def found_of(row: Backbone, classes: int = 1000) -> Found:
             write_json(LAYERS, dict(entries[-_REMEMBERED:]))
         return found
     return Found(**known[key])
+
+
+def where(row: Backbone) -> str:
+    """Where the maps of a row of the table are made, in words."""
+    if row.named and row.build is None and row.family.startswith(OF_TIMM):
+        return found_of(replace(row, layer="", around=False, channels_last=False)).in_words
+    return (row.layer or _END) + ", watched" * row.around
 
 
 def checked(row: Backbone, classes: int = 1000) -> Backbone:
@@ -111,7 +120,8 @@ def _tried(row: Backbone, classes: int) -> Found:
         row = tapped(row, network, pictures)
         model = StudyModel(network, row, Provenance(key, "random", "full"))
         with torch.inference_mode():
-            features, logits = model.features(pictures), model(pictures)
+            features = model.features(pictures)
+            logits = model(pictures) if row.around else model.head(features.clone())
     except NoMaps as error:
         raise ValueError(f"{key}: {error}") from error
     except Exception as error:  # whatever the reader's own forward raises

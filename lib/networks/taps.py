@@ -39,15 +39,23 @@ def answer_of(output: Any) -> Any:
     return output
 
 
-def same_answer(network: nn.Module, cut: tuple[Callable, Callable], x: Tensor) -> bool:
+def same_answer(
+    network: nn.Module,
+    cut: tuple[Callable, Callable],
+    x: Tensor,
+    reached: Tensor | None = None,
+) -> bool:
     """Whether both halves together answer as the network does, and meet at a tensor. They may not,
-    or may fail: what a forward asks of its inputs, say, is answered while it is followed."""
+    or may fail: what a forward asks of its inputs, say, is answered while it is followed.
+
+    reached : what the first half gives, if it is known
+    """
     before, after = cut
     with torch.no_grad():
         whole = answer_of(network(x))
         try:
             with redirect_stderr(StringIO()):  # torch.fx would print a failure as well
-                reached = before(x)
+                reached = before(x) if reached is None else reached
                 found = answer_of(after(reached.clone())) if isinstance(reached, Tensor) else None
         except Exception as error:
             if is_out_of_memory(error):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import difflib
 from fnmatch import fnmatchcase
+from functools import cache
 
 import timm
 from timm.data import resolve_data_config
@@ -25,6 +26,16 @@ _FILE = "model.safetensors"  # of timm's own repositories
 # Lengths of the features that CLIP's networks give where others give classes.
 _WIDTHS = (512, 640, 768, 1024, 1152, 1280)
 WILD = "*?["  # a name with any of these is a pattern
+
+
+@cache
+def _tags() -> dict[str, list[str]]:
+    """{architecture: tags of its published weights}."""
+    found: dict[str, list[str]] = {}
+    for name in list_pretrained():
+        architecture, _, tag = name.partition(".")
+        found.setdefault(architecture, []).append(tag)
+    return found
 
 
 def check_architecture(name: str) -> None:
@@ -54,7 +65,7 @@ def with_tag(name: str) -> str:
     check_architecture(architecture)
     if not dot:
         tag = get_pretrained_cfg(architecture).tag or ""
-    known = [n.partition(".")[2] for n in list_pretrained(f"{architecture}.*")]
+    known = _tags().get(architecture, [])
     if not known:
         raise ValueError(
             f"timm publishes no weights of {architecture}: untrained:{architecture} takes random "
@@ -72,8 +83,7 @@ def published(pattern: str) -> list[str]:
     if "." in pattern:
         found = [name for name in list_pretrained() if fnmatchcase(name, pattern)]
     else:
-        some = {name.partition(".")[0] for name in list_pretrained()}
-        found = [with_tag(n) for n in list_models() if n in some and fnmatchcase(n, pattern)]
+        found = [with_tag(n) for n in list_models() if n in _tags() and fnmatchcase(n, pattern)]
     if not found:
         near = list_pretrained(f"{pattern[:3]}*")[:8]
         raise unknown_name("pretrained timm model", pattern, near)

@@ -103,7 +103,8 @@ def _differences(kind: str, old: Mapping, new: Mapping) -> list[str]:
 
 
 def _shown(value: object) -> str:
-    return "none" if value is None or value == "" else str(value)
+    text = "none" if value is None or value == "" else str(value)
+    return text if len(text) < 80 else f"{text[:60]} … ({len(text)} characters)"
 
 
 def _summary(words: Sequence[str]) -> str:

@@ -45,8 +45,10 @@ def load_table(study: Study, name: str, notebook: str) -> pd.DataFrame:
     try:
         saved = saved_provenance(path)
         scores = pd.read_parquet(path)
+    except FileNotFoundError:
+        raise MissingInputs(f"{shown(path)} is not there: {mend}") from None
     except (OSError, ValueError) as error:
-        raise MissingInputs(f"there is no table in {shown(path)}; {mend} ({error})") from None
+        raise MissingInputs(f"{shown(path)} cannot be read: {mend} ({error})") from None
     other = study.unlike(saved["study"])
     other += [
         f"{name} has changed"
@@ -397,15 +399,18 @@ _OF_A_PAIR = [
 def compare_models(choices: Choices, scores: pd.DataFrame, ceilings: Ceilings) -> pd.DataFrame:
     """Every two of the compared models, paired per image on the images valid for both.
 
-    `protocol, first, second`, and of second minus first the columns of `paired_differences`;
-    p corrected by Holm over the pairs of a protocol. `choices.compared` names them: variants,
-    with a method behind a colon where that is not the preferred one. Two models that see
-    different parts of the human map (*corrected*) are compared by their correlations, each with
-    its own part, over the first one's ceiling.
+    `protocol, first, second`, the same by their labels, and of second minus first the columns of
+    `paired_differences`; p corrected by Holm over the pairs of a protocol. `choices.compared` names
+    them: variants, with a method behind a colon where that is not the preferred one. Two models
+    that see different parts of the human map (*corrected*) are compared by their correlations, each
+    with its own part, over the first one's ceiling.
     """
     of = _rho_of(scores)
     nothing = pd.Series(dtype=float)
     rows = []
+    labels = {
+        m.name: m.label if ":" in m.name else m.backbone.titled(m.dcls) for m in choices.compared
+    }
     for protocol in choices.protocols:
         compared, samples = [], []
         for first, second in combinations(choices.compared, 2):
@@ -415,12 +420,19 @@ def compare_models(choices: Choices, scores: pd.DataFrame, ceilings: Ceilings) -
             difference = (other - rho).dropna()
             ceiling = ceilings.of(protocol, first.backbone.preprocessing)
             compared.append(
-                {"protocol": protocol, "first": first.name, "second": second.name}
+                {
+                    "protocol": protocol,
+                    "first": first.name,
+                    "second": second.name,
+                    "first_label": labels[first.name],
+                    "second_label": labels[second.name],
+                }
                 | paired_comparison(difference, ceiling)
             )
             samples.append(difference / ceiling.divisor)
         rows += judged(compared, samples, choices.smallest_effect)
-    return pd.DataFrame(rows, columns=["protocol", "first", "second", *_COMPARED])
+    names = ["protocol", "first", "second", "first_label", "second_label"]
+    return pd.DataFrame(rows, columns=[*names, *_COMPARED])
 
 
 def power_table(paired: pd.DataFrame, differences: tuple[float, ...]) -> pd.DataFrame:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # Notebooks of one question: where people look, what DCLS replaces, what differs between models.
 _OF_GAZE, _OF_DCLS, _OF_COMPARISONS = "00", "02", ("05", "05b", "05c")
 _OF_SEVERAL = "05c"  # a leaderboard of one model would say nothing
+_FEW = 4  # models; notebook 00 shows maps of each, and asks each again about every image
 _COMPILERS = (os.environ.get("CXX") or "g++", "clang++", "c++", "cl")  # torch.compile's
 _OF_THE_CLUSTER = ("workers", "scheduler")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
@@ -72,6 +73,7 @@ class Choices:
                  their network's
     ceiling    : the human ceiling, in 0-1, for who knows that of the human maps; 0 for none
     smallest_effect : difference of scores below which it does not matter
+    name       : of the folders of results, in place of what the choices are called; "" for that
     compare    : a key of COMPARISONS; or models of which every two are compared, see `compared`;
                  empty for what the models ask for
     """
@@ -99,6 +101,7 @@ class Choices:
     ceiling: float = 0.0
     smallest_effect: float = RULES.smallest_effect
     compare: tuple[str, ...] = ()
+    name: str = ""
 
     @classmethod
     def of(
@@ -215,6 +218,12 @@ class Choices:
                 f"ceiling {self.ceiling:g}: people who agree by less than {RULES.least_ceiling:g} "
                 "are no yardstick; 0 is for a ceiling that you do not know"
             )
+        if not isinstance(self.name, str) or not re.fullmatch(
+            r"([A-Za-z0-9][\w-]{0,59})?", self.name
+        ):
+            raise ValueError(
+                f"name {self.name!r} names no folder: letters, digits, _ and -, 60 at most"
+            )
         one = len(self.compare) == 1 and self.compare[0] not in COMPARISONS
         if one or len(set(self.compare)) < len(self.compare):
             raise ValueError(
@@ -294,6 +303,8 @@ class Choices:
         if number in _OF_COMPARISONS and len(self.variants) > 1:
             return True
         if number == _OF_SEVERAL or (number == _OF_DCLS and not self.paired):
+            return False
+        if number == _OF_GAZE and len(self.variants) > _FEW:
             return False
         own = self.profile.notebooks
         return number in own if own else number != _OF_GAZE

@@ -118,7 +118,8 @@ def _by_training(choices: Choices) -> list[Group]:
     groups = _together(choices, lambda b: b.series)
     return [
         replace(group, members=tuple(
-            replace(m, form=f"epoch {m.at:g}") for m in sorted(group.members, key=lambda m: m.at)
+            replace(m, form=m.form.rpartition(", ")[2])  # "epoch 3" of "resnet18, epoch 3"
+            for m in sorted(group.members, key=lambda m: m.at)
         ))
         for group in groups
     ]  # fmt: skip
@@ -209,7 +210,8 @@ COMPARISONS: Table[Comparison] = Table(
         Comparison(
             "training", "checkpoints over a training",
             f"Does a network, while it is trained, come to {_HUMAN}",
-            _by_training, "training", "later less first checkpoint", "epoch",
+            _by_training, "training", "later less first checkpoint",
+            "stage of the training, as its files are numbered",
             applies=lambda choices: bool(_by_training(choices)),
         ),
         Comparison(

@@ -47,6 +47,10 @@ NO_FILE = Path(f"random weights (seed {UNTRAINED_SEED})")  # in the place of a f
 class MissingInputs(FileNotFoundError):
     """Files a profile needs are not there; the message lists each and what to do."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: where the code stood helps nobody to find a file."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 def chosen_folder(name: str, folder: str) -> str:
     """A chosen folder as an absolute path, "" for none.
@@ -67,9 +71,10 @@ def chosen_folder(name: str, folder: str) -> str:
     except OSError as error:  # of a name that is too long
         raise ValueError(f"{name}: {error.strerror}: {str(path)[:100]} …") from None
     if name == "pictures" and OUTPUT.is_relative_to(path):
-        elsewhere = "" if IS_CHECKOUT else f", or results elsewhere, in a folder {HOME_VARIABLE}"
+        elsewhere = f": start in another one, or name one for results by {HOME_VARIABLE}"
         raise ValueError(
-            f"{path} holds this project's results; keep pictures in their own folder{elsewhere}"
+            f"{path} holds this project's results; keep pictures in their own folder"
+            + elsewhere * (not IS_CHECKOUT)
         )
     return str(path)
 

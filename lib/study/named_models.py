@@ -215,8 +215,11 @@ class _Maker:
                 f"{row.label} ({file.parent.parent.name}/{file.parent.name}), {said}",
             )
             taken = {other.label for other in BACKBONES.values()}
+            before = [o for o in BACKBONES.values() if series and o.weights]
+            of_series = [o for o in before if Path(o.weights).parent == file.parent]
+            colour = of_series[0].colour if of_series else row.colour  # one for a training
             return replace(
-                row, label=next((label for label in labels if label not in taken), key),
+                row, colour=colour, label=next((label for label in labels if label not in taken), key),
                 named=text, series=series, stage=member.stage, weights=str(file),
             )  # fmt: skip
 

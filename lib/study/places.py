@@ -24,9 +24,11 @@ class Places:
 
         So a quick look at two models never replaces the whole study's figures, nor do
         results on other pictures, or on the same read otherwise ("paper_gaze_1a2b" for a folder
-        `gaze`).
+        `gaze`). A name that is chosen takes the place of all that.
         """
         name = self.choices.profile.key
+        if self.choices.name:
+            return f"{name}_{self.choices.name}"
         if pictures := self.choices.pictures:
             # With a hash, for folders of one name in different places.
             place = re.sub(r"[^\w-]+", "_", Path(pictures).name)[:40]

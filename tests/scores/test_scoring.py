@@ -367,6 +367,14 @@ def test_figures_take_the_scores_of_just_this_study(tmp_path, monkeypatch):
     load_scores(study.changed(batch_size=7))
 
 
+def test_a_notebook_says_what_it_lacks_in_one_line(capsys):
+    from IPython.core.interactiveshell import InteractiveShell
+
+    cell = "from lib.study import MissingInputs\nraise MissingInputs('no scores: run notebook 04')"
+    InteractiveShell().run_cell(cell)
+    assert capsys.readouterr().out.splitlines() == ["MissingInputs: no scores: run notebook 04"]
+
+
 def test_results_are_written_in_three_forms_and_say_what_they_are(tmp_path, monkeypatch):
     study = tiny_study(tmp_path, monkeypatch, models=[])
     scores = made_up_scores(study)

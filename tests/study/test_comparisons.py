@@ -86,7 +86,6 @@ def test_checkpoints_stand_in_the_order_of_their_epochs(tmp_path):
         save_file(weights, folder / f"epoch_{epoch}.safetensors")
     choices = Study.from_profile("gaze", [f"timm:test_resnet@{folder}"]).choices
     assert choices.comparison.key == "training"
-    assert choices.comparison.axis == "epoch"
     (group,) = groups_of(choices)
     assert group.label == "my_training"
     assert [m.at for m in group.members] == [1, 2, 10]

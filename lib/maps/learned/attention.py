@@ -12,6 +12,7 @@ networks", ISM 2022.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from ...base.files import write_atomically
 from ...base.paths import DEMO, shown
 from ...base.tables import Table, unknown_name
+from ...networks.backbones import BACKBONES
 from ...networks.checkpoints import WeightsError
 from ..forward import HeadPass
 from ..methods import METHODS, min_max, training_command
@@ -295,7 +297,10 @@ def load_attention(path: Path, key: str, variant: str, weights: str) -> nn.Modul
             facts = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
-        command = training_command(variant.removesuffix("_dcls"), key, path.is_relative_to(DEMO))
+        model = variant.removesuffix("_dcls")
+        if model in BACKBONES:
+            model = shlex.quote(BACKBONES[model].named or model)
+        command = training_command(model, key, path.is_relative_to(DEMO))
         raise AttentionError(
             f"no attention weights at {shown(path)}: `{command}`, see docs/lcam.md"
         ) from None
