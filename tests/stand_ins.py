@@ -21,6 +21,7 @@ from lib.networks.taps import Halves
 from lib.people.stored.shards import Record, encode_jpeg
 from lib.scores.agreements import CONSTANT_MODEL_MAP, VALID
 from lib.scores.ceiling import HUMAN_CEILING, SPEARMAN_BROWN, Ceiling, Ceilings
+from lib.scores.leaderboard import COLUMNS, SCHEMA
 from lib.study.study import Study
 
 EIGHT = [b.key for b in THE_EIGHT]
@@ -198,3 +199,30 @@ CEILINGS = Ceilings(Ceiling(HUMAN_CEILING, "published", most=SPEARMAN_BROWN))
 NO_CONTROLS = pd.DataFrame(
     columns=["protocol", "reading", "control", "image_id", "rho", "partial", "validity"]
 )
+
+_OF_A_BOARD = {
+    "rank": pd.NA, "model": "m", "timm_name": "resnet18", "weights": "w", "untrained": False,
+    "parameters_millions": 1.0, "method": "grad_cam", "method_label": "Grad-CAM",
+    "protocol": "gaze", "reading": "whole", "target": "true", "ranked_by": "", "n": 60,
+    "ceiling": 0.5, "ceiling_origin": "given", "reachable": 1.2, "control": "centre",
+    "control_score": 0.2, "above_control": True, "over_control": 0.1, "over_control_low": 0.0,
+    "over_control_high": 0.2, "top1": 0.5, "n_top1": 60, "imagenet_top1": np.nan,
+    "imagenet_top1_source": "", "data": "people", "images": 60, "images_sha256": "i" * 64,
+    "scored_sha256": "s" * 64, "human_maps": "blurred by 1°", "human_maps_id": "h",
+    "rules": "1-abc", "method_id": "f", "attention_sha256": "", "code_id": "c",
+    "precision": "float32", "device": "cpu", "versions": "torch 2.1, timm 1.0",
+    "commit": "0123", "schema": SCHEMA,
+}  # fmt: skip
+
+
+def board(rho: dict[str, float], run: str = "runs/a", **more) -> pd.DataFrame:
+    """A leaderboard's rows: one per model, each of weights of its own; a score is twice its ρ."""
+    rows = []
+    for name, value in rho.items():
+        ends = {"low": value - 0.1, "high": value + 0.1}
+        own = {"label": name, "model_id": name, "weights_sha256": name * 4, "run": run}
+        own |= {"rho": value, "score": 2 * value}
+        own |= {f"rho_{end}": v for end, v in ends.items()}
+        own |= {f"score_{end}": 2 * v for end, v in ends.items()}
+        rows.append(_OF_A_BOARD | own | more)
+    return pd.DataFrame(rows)[[*COLUMNS]]

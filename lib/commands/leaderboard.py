@@ -25,7 +25,7 @@ from ..scores.leaderboard import NAME, accuracy_correlation, board_file, boards,
 from .running import run
 
 _SUFFIXES = (".csv", ".parquet")
-_PRINTED = ("Params (M)", "Top-1 here (%)", "ImageNet top-1 from", "Weights")  # are not: too wide
+_TOO_WIDE = ("Params (M)", "Top-1 here (%)", "ImageNet top-1 from")  # to be printed
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -99,7 +99,7 @@ def _draw(board: pd.DataFrame, out: Path) -> None:
 def _as_text(board: pd.DataFrame) -> str:
     parts = []
     readable = readable_leaderboard(board)
-    shown = readable.columns.difference(["Method", "Protocol", *_PRINTED], sort=False)
+    shown = readable.columns.difference(["Method", "Protocol", *_TOO_WIDE], sort=False)
     for (protocol, method), rows in readable.groupby(["Protocol", "Method"], sort=False):
         table = rows[shown].to_markdown(index=False, disable_numparse=True, tablefmt="simple")
         parts.append(f"{method}, protocol {protocol}\n\n{table}")

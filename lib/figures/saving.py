@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
 
 from ..base.files import write_atomically
 from ..study.outputs import provenance, staged, write_provenance, write_result
@@ -23,22 +24,29 @@ def draw_files(
     folder: Path,
     name: str,
     write: Callable[[Path], AbstractContextManager[Path]] = write_atomically,
-) -> list[Path]:
-    """Write a figure as NAME.png, NAME.pdf and NAME.svg, each whole or not at all; returns where.
+) -> None:
+    """Write a figure as NAME.png, NAME.pdf and NAME.svg, each whole or not at all.
 
     write : opens a place for writing
     """
-    places = [folder / f"{name}.{suffix}" for suffix in _TIMELESS]
-    fig.draw_without_rendering()
+    with _placed(fig), plt.rc_context({"svg.hashsalt": name}):
+        for suffix, timeless in _TIMELESS.items():
+            with write(folder / f"{name}.{suffix}") as partial:
+                fig.savefig(partial, format=suffix, metadata=timeless)
+
+
+@contextmanager
+def _placed(fig: Figure) -> Iterator[None]:
+    """Meanwhile all of a figure has its place, which takes long to find for each file again."""
     layout = fig.get_layout_engine()
-    if layout:  # all has its place, which takes long to find for each file again
-        fig.set_layout_engine("none")
-    for path, (suffix, timeless) in zip(places, _TIMELESS.items(), strict=True):
-        with plt.rc_context({"svg.hashsalt": name}), write(path) as partial:
-            fig.savefig(partial, format=suffix, metadata=timeless)
-    if layout:
+    if isinstance(layout, PlaceHolderLayoutEngine):  # it has
+        yield
+        return
+    fig.draw_without_rendering()
+    fig.set_layout_engine("none")
+    yield
+    if layout is not None:
         fig.set_layout_engine(layout)
-    return places
 
 
 def save_figure(
@@ -59,12 +67,12 @@ def save_figure(
     Returns where the PNG is.
     """
     profile, folder = study.choices.profile, study.places.figures
-    fig.draw_without_rendering()
-    if profile.caveat:
-        lowest = min(0.0, fig.get_tightbbox().y0 / fig.get_figheight())
-        fig.text(0.5, lowest - 0.02, profile.caveat, ha="center", va="top",
-                 fontsize="small", color="#a00000")  # fmt: skip
-    draw_files(fig, folder, name, write_result)
+    with _placed(fig):
+        if profile.caveat:
+            lowest = min(0.0, fig.get_tightbbox().y0 / fig.get_figheight())
+            fig.text(0.5, lowest - 0.02, profile.caveat, ha="center", va="top",
+                     fontsize="small", color="#a00000")  # fmt: skip
+        draw_files(fig, folder, name, write_result)
     write_provenance(folder / f"{name}.json", provenance(study, drawn_from, of))
     if not caption and (known := caption_of(name, study.choices)):
         caption = ". ".join(known)

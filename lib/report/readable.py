@@ -182,8 +182,10 @@ def readable_leaderboard(board: pd.DataFrame) -> pd.DataFrame:
         "Params (M)": [_number(v, 3 if few_parameters else 1) for v in board.parameters_millions],
         "Top-1 here (%)": [_number(100 * v, 1) for v in board.top1],
         "ImageNet top-1 (%)": [_number(v, 1) for v in board.imagenet_top1],
-        "ImageNet top-1 from": board.imagenet_top1_source.fillna("").replace("", _NONE),
-        "Weights": board.weights,
+        "ImageNet top-1 from": [
+            source if isinstance(source, str) and source else _NONE
+            for source in board.imagenet_top1_source
+        ],
         "Run": board.run,
     }  # fmt: skip
     text = pd.DataFrame(told).reset_index(drop=True)

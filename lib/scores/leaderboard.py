@@ -143,18 +143,16 @@ def _of_a_model(study: Study, backbone: Backbone, dcls: bool) -> dict[str, objec
     known, source = imagenet_top1(study, backbone.key, dcls)
     published = inputs.published(backbone.key, dcls)
     path = inputs.weights_path(backbone.key, dcls)
-    of_file = f"{path.name} of {path.parent.name}/"
     mini = " mini" * (choices.profile.mini and not backbone.origin)
-    tagged = published is not None and backbone.timm_tag in published.place
+    by_timm = published and backbone.timm_tag and backbone.timm_tag in published.place
+    weights = published.url if published else f"{path.parent.name}/{path.name}"
+    sha256 = "" if backbone.untrained else inputs.weights_sha256(backbone.key, dcls)
     return {
         "label": backbone.titled(dcls) + mini, "model": variant_name(backbone.key, dcls),
-        "timm_name": backbone.timm_tag if tagged else backbone.timm_name,
-        "weights": f"random, seed {UNTRAINED_SEED}"
-        if backbone.untrained
-        else published.url if published else of_file,
-        "weights_sha256": "" if backbone.untrained
-        else inputs.weights_sha256(backbone.key, dcls),
-        "untrained": backbone.untrained, "imagenet_top1": known, "imagenet_top1_source": source,
+        "timm_name": backbone.timm_tag if by_timm else backbone.timm_name,
+        "weights": f"random, seed {UNTRAINED_SEED}" if backbone.untrained else weights,
+        "weights_sha256": sha256, "untrained": backbone.untrained,
+        "imagenet_top1": known, "imagenet_top1_source": source,
         "model_id": fingerprint(_facts(study, backbone, dcls)),
     }  # fmt: skip
 
@@ -279,7 +277,12 @@ def _checked(board: pd.DataFrame, name: str) -> pd.DataFrame:
 
 # What must be equal: (column, of rows with the same …, what it means, the columns that are told).
 _MUST = (
-    ("human_maps_id", "protocol", "its human maps are made otherwise", ("human_maps",)),
+    (
+        "human_maps_id",
+        "protocol",
+        "its human maps are made otherwise",
+        ("human_maps", "human_maps_id"),
+    ),
     ("images_sha256", "", "its images or human maps are other files", ("data", "images_sha256")),
     ("scored_sha256", "protocol", "other images were scored", ("images", "scored_sha256")),
     ("target", "", "its maps are of another class", ("target",)),
@@ -329,7 +332,8 @@ def _pairs(table: pd.DataFrame, column: str, of: str) -> Iterator[tuple[pd.Serie
 
 def _words(row: pd.Series, columns: Sequence[str]) -> str:
     named = {"images": "images", "images_sha256": "SHA-256", "scored_sha256": "names' SHA-256",
-             "commit": "commit", "code_id": "code", "method_id": "formula"}  # fmt: skip
+             "commit": "commit", "code_id": "code", "method_id": "formula",
+             "human_maps_id": "in all"}  # fmt: skip
     return ", ".join(
         f"{named[name]} {str(row[name])[:12]}" if name in named else str(row[name])
         for name in columns
@@ -397,8 +401,8 @@ def _once(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
             raise ValueError(
                 f"{row.label} has two scores of {row.method}, protocol {row.protocol}: mean ρ "
                 f"{one.rho:.6f} over {one.n} images in {one.run}, {row.rho:.6f} over {row.n} in "
-                f"{row.run}; the weights are the same, so one of them is wrong: score it anew, or "
-                "leave one run out"
+                f"{row.run}. It is one model with the same weights: score it anew in one of the "
+                "runs, or leave one out"
             )
         other = f"in {row.run}" if row.run != one.run else "there twice"
         name = f" as {row.label}" if row.label != one.label else ""

@@ -27,6 +27,7 @@ SPEARMAN = "tests/scores/test_spearman.py"
 STORED = "tests/people/stored/test_stored.py"
 CLAIMS = "tests/scores/test_claims.py"
 OBSERVERS = "tests/scores/test_observers.py"
+LEADERBOARD = "tests/scores/test_leaderboard.py"
 RESULTS = "tests/scores/test_results.py"
 STATISTICS = "tests/scores/test_statistics.py"
 
@@ -452,6 +453,11 @@ MUTANTS = [
     Mutant("difference_of_the_other_protocol", _TABLE, "else gains.loc[(row.protocol, row.panel, row.group, row.form)]", "else gains.loc[(choices.protocols[0], row.panel, row.group, row.form)]", (RESULTS,)),
     Mutant("pair_sides_exchanged", "lib/report/readable.py", "told[told.place == place].set_index(index) for place in (0, 1))", "told[told.place == place].set_index(index) for place in (1, 0))", (RESULTS,)),
     Mutant("a_score_without_a_ceiling", _TABLE, ".where(known)", "", (RESULTS,)),
+    # the leaderboard
+    Mutant("the_worst_comes_first", "lib/scores/leaderboard.py", "ascending=[False, True]", "ascending=[True, True]", (LEADERBOARD,)),
+    Mutant("scores_with_and_without_a_ceiling_in_one_order", "lib/scores/leaderboard.py", 'known = table.ceiling.notna().groupby(table.protocol).transform("all")', "known = table.ceiling.notna()", (LEADERBOARD,)),
+    Mutant("one_model_with_two_scores", "lib/scores/leaderboard.py", "SAME = 1e-4", "SAME = 1e-3", (LEADERBOARD,)),
+    Mutant("other_images_are_merged", "lib/scores/leaderboard.py", '    ("scored_sha256", "protocol", "other images were scored", ("images", "scored_sha256")),\n', "", (LEADERBOARD,)),
     # faithfulness
     Mutant("roads_noise_of_the_other_unit", _FAITHFULNESS + "removal.py", 'if unit == "normalised" else', 'if unit == "picture" else', (FAITHFULNESS,)),
     Mutant("road_combined_the_other_way", _FAITHFULNESS + "removal.py", 'found["road_lerf"] - found["road_morf"]', 'found["road_morf"] - found["road_lerf"]', (FAITHFULNESS,)),

@@ -14,7 +14,7 @@ from stand_ins import ALL_VARIANTS, CEILINGS, NO_CONTROLS, VARIANT_IDS
 from lib.networks.backbones import BACKBONES, THE_EIGHT
 from lib.networks.sources import SHARDS, WEIGHTS
 from lib.report.result_table import results_table, write_results
-from lib.scores.accuracy import remarks_of, weights_table
+from lib.scores.accuracy import imagenet_top1, remarks_of, weights_table
 from lib.scores.study_scores import left_out
 from lib.study.networks import Networks
 from lib.study.outputs import provenance
@@ -143,6 +143,21 @@ def test_timms_own_table_tells_what_a_models_row_does_not(study, tmp_path):
     assert "its published accuracy is 71.6 %" in row.remarks
     (tmp_path / "checkpoints" / "vgg16.safetensors").write_text("a reader's own file")
     assert math.isnan(of_vgg(study, 100).top1_known)
+
+
+def test_a_leaderboard_has_the_published_accuracy_of_the_weights_whatever_the_images(
+    study, tmp_path
+):
+    """timm's of resnet50.a1_in1k at 224 pixels is 80.382 %, of vgg16.tv_in1k 71.600 %; of
+    ConvNeXt-T with DCLS its authors say 82.5 %."""
+    timm = "timm, images of 224 px"
+    chosen = study.changed(models=["resnet50", "convnext_tiny", "vgg16"], pictures=str(tmp_path))
+    assert imagenet_top1(chosen, "resnet50", False) == (80.382, timm)
+    assert imagenet_top1(chosen, "vgg16", False) == (71.6, timm)
+    assert imagenet_top1(chosen, "convnext_tiny", True) == (82.5, "published with the weights")
+    assert math.isnan(imagenet_top1(chosen, "resnet50", True)[0])
+    (tmp_path / "checkpoints" / "vgg16.safetensors").write_text("a reader's own file")
+    assert math.isnan(imagenet_top1(chosen, "vgg16", False)[0])
 
 
 def test_an_accuracy_at_another_size_is_shown_and_not_compared(study, monkeypatch):

@@ -236,12 +236,12 @@ def test_the_original_photographs_make_the_same_map(tmp_path):
 
 
 def test_a_whole_run_takes_the_notebooks_of_its_question():
-    numbers = ["00", "01", "02", "04", "04b", "05"]
+    numbers = ["00", "01", "02", "04", "04b", "05", "05c"]
     study, demo = Study.from_profile("gaze"), Study.from_profile("demo")
     assert [n for n in numbers if study.choices.takes(n)] == ["00", "04", "04b"]
     assert [n for n in numbers if demo.choices.takes(n)] == numbers[1:]
     two = Study.from_profile("gaze", ["mobilenetv2_100", "untrained:mobilenetv2_100"])
-    assert [n for n in numbers if two.choices.takes(n)] == ["00", "04", "04b", "05"]
+    assert [n for n in numbers if two.choices.takes(n)] == ["00", "04", "04b", "05", "05c"]
     plain = Study.from_profile("paper", ["vgg16"])
     assert [n for n in numbers if plain.choices.takes(n)] == ["01", "04", "04b", "05"]
     assert study.choices.is_whole
