@@ -37,6 +37,7 @@ from .style import (
     row_of,
     score_unit,
     span,
+    text_width,
     thick,
     width_of,
     wrapped,
@@ -209,7 +210,7 @@ def plot_score_bars(
     bars = len(names) * max(len(forms), 1) / 2
     columns = 1 if len(panels) <= _MOST_IN_A_COLUMN else 3
     rows = -(-len(panels) // columns)
-    upright = 0.85 * width_of(7.2, size, fig, ax) / columns / bars > row_of(_SLIMMEST)
+    upright = _stand(names, bars, 0.85 * width_of(7.2, size, fig, ax) / columns)
     row = row_of(0.1 * max(len(forms), 2))
     high = 2.3 if upright else row * len(names) + 0.6
     sheet = lay_out((7.2, high * rows + 1.2), rows, columns, sharex=True, sharey=True,
@@ -243,6 +244,16 @@ def plot_score_bars(
     told = told if columns == 1 else f"{_counts(arranged)}; bars: 95 % interval; {told}"
     sheet.legend([*keys, *lines], told)
     return sheet.shown
+
+
+def _stand(names: Sequence[str], bars: float, width: float) -> bool:
+    """Whether so many pairs of bars can stand over these names, at 45° at most, in such a width;
+    long names take two lines."""
+    line = row_of(0.16)
+    lines = 2 if max(map(text_width, names), default=0) > 12 * line else 1
+    roomy = 0.7 * width / max(len(names), 1) > lines * line
+    fit = max(map(text_width, names), default=0) < 0.9 * width / max(len(names), 1)
+    return width / bars > row_of(_SLIMMEST) and (roomy or fit)
 
 
 _MOST_IN_A_COLUMN = 4  # panels
@@ -428,7 +439,7 @@ def plot_rho_distributions(
     two = dict(zip(forms, ("0.8", DCLS_COLOUR), strict=False))
     by_form["palette"] = two if len(forms) == 2 else "colorblind"
     many = len(names) * max(len(forms) / 2, 1)
-    upright = 0.85 * width_of(7.2, size, ax=ax) / max(many, 1) > row_of(_SLIMMEST)
+    upright = _stand(names, max(many, 1), 0.85 * width_of(7.2, size, ax=ax))
     high = 3.4 if upright else row_of(0.3) * many + 1.2
     sheet = lay_out((7.2, high), size=size, ax=ax)
     ax = sheet.only
