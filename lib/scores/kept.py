@@ -16,6 +16,7 @@ from tqdm import tqdm
 from ..base.files import write_atomically
 from ..base.fingerprint import code_of, fingerprint, sha256_of
 from ..base.paths import shown
+from ..maps.methods import CamMethod
 from ..networks.backbones import Backbone
 from ..networks.checkpoints import MissingWeights
 from ..people.clickme import ClickMe
@@ -64,16 +65,8 @@ def facts_of_maps(study: Study, backbone: Backbone, has_dcls: bool) -> dict:
         if not path.is_file():
             raise MissingWeights(f"no weights at {shown(path)}")
     return {
-        "weights": study.inputs.weights_sha256(backbone.key, has_dcls),
-        "reading": study.inputs.reading(backbone.key, has_dcls),
-        # A reader's own recipe is in the file whose hash `origin` is.
-        "dcls": has_dcls and (bool(backbone.origin) or backbone.dcls),
-        "preprocessing": backbone.preprocessing,
-        "head_norm_eps": backbone.head_norm_eps,
-        "methods": {
-            m.key: m.origin or (m.small_map, m.whole_map, m.products) for m in study.choices.methods
-        },
-        "layer": (backbone.layer, backbone.around),
+        **facts_of_model(study, backbone, has_dcls),
+        "methods": {m.key: formula_of(m) for m in study.choices.methods},
         "origin": backbone.origin,
         "attentions": {key: sha256_of(path) for key, path in learned.items()},
         "device": study.networks.device().type,
@@ -87,6 +80,24 @@ def facts_of_maps(study: Study, backbone: Backbone, has_dcls: bool) -> dict:
 def determining_versions() -> dict[str, str]:
     """The versions of the packages that compute scores."""
     return {name: version(name) for name in _DETERMINING_PACKAGES}
+
+
+def facts_of_model(study: Study, backbone: Backbone, has_dcls: bool) -> dict:
+    """What makes a variant the same in any run, whatever file of rows it came from."""
+    return {
+        "weights": study.inputs.weights_sha256(backbone.key, has_dcls),
+        "reading": study.inputs.reading(backbone.key, has_dcls),
+        # A reader's own recipe is in the file whose hash `origin` is.
+        "dcls": has_dcls and (bool(backbone.origin) or backbone.dcls),
+        "preprocessing": backbone.preprocessing,
+        "head_norm_eps": backbone.head_norm_eps,
+        "layer": (backbone.layer, backbone.around),
+    }
+
+
+def formula_of(method: CamMethod) -> object:
+    """What a method computes, for a fingerprint."""
+    return method.origin or (method.small_map, method.whole_map, method.products)
 
 
 def kept_path(study: Study, backbone: Backbone, has_dcls: bool, some: ClickMe) -> Path:

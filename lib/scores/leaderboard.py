@@ -25,7 +25,7 @@ from ..study.study import Study
 from .accuracy import imagenet_top1
 from .ceiling import Ceilings
 from .control_scores import score_controls
-from .kept import DETERMINING_CODE, determining_versions
+from .kept import DETERMINING_CODE, determining_versions, facts_of_model, formula_of
 from .observers import study_ceilings
 from .results import beside_controls, summarise, summarise_controls
 from .study_scores import score_study
@@ -153,27 +153,16 @@ def _of_a_model(study: Study, backbone: Backbone, dcls: bool) -> dict[str, objec
         "weights": f"random, seed {UNTRAINED_SEED}" if backbone.untrained else weights,
         "weights_sha256": sha256, "untrained": backbone.untrained,
         "imagenet_top1": known, "imagenet_top1_source": source,
-        "model_id": fingerprint(_facts(study, backbone, dcls)),
+        # Weights tell which network they are of; random ones do not.
+        "model_id": fingerprint(
+            facts_of_model(study, backbone, dcls)
+            | {"network": (backbone.timm_name, backbone.origin) if backbone.untrained else ""}
+        ),
     }  # fmt: skip
 
 
-def _facts(study: Study, backbone: Backbone, dcls: bool) -> dict[str, object]:
-    """What makes a model the same in any run. Weights tell which network they are of; random ones
-    do not."""
-    return {
-        "weights": study.inputs.weights_sha256(backbone.key, dcls),
-        "reading": study.inputs.reading(backbone.key, dcls),
-        "dcls": dcls and (bool(backbone.origin) or backbone.dcls),
-        "preprocessing": backbone.preprocessing,
-        "head_norm_eps": backbone.head_norm_eps,
-        "layer": (backbone.layer, backbone.around),
-        "network": (backbone.timm_name, backbone.origin) if backbone.untrained else "",
-    }
-
-
 def _method_id(method: CamMethod) -> str:
-    formula = method.origin or (method.small_map, method.whole_map, method.products)
-    return fingerprint({"formula": formula})
+    return fingerprint({"formula": formula_of(method)})
 
 
 def _attention(study: Study, backbone: Backbone, dcls: bool, method: CamMethod) -> str:
