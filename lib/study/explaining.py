@@ -117,6 +117,11 @@ def _targets(target: Any, images: int) -> Any:
         return target
     if isinstance(target, Integral):
         return [int(target)] * images
+    if isinstance(target, str):
+        raise ValueError(
+            f"target {target!r} is a text: give the class as a number, one or one per picture, or "
+            "None for the predicted one (`dcls-cam --target` takes names)"
+        )
     if len(target) != images:
         raise ValueError(f"need one target per picture: {images} pictures, {len(target)} targets")
     return [one if callable(one) and not isinstance(one, Tensor) else int(one) for one in target]

@@ -362,7 +362,8 @@ class Inputs:
         if not IS_CHECKOUT:
             given = {"--data-dir": choices.data_dir, "--extend": choices.extend}
             parts = [f"{name} {shlex.quote(value)}" for name, value in given.items() if value]
-            parts += ["--clickme"] * (not choices.pictures)
+            asks = not choices.pictures and choices.profile.published_ceiling
+            parts += ["--clickme"] * asks
             return " ".join(["dcls-fetch", _typed(choices.backbones), *parts])
         own = any(b.origin for b in choices.backbones)
         given = {

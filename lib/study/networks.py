@@ -100,7 +100,7 @@ class Networks:
                 row, dcls, path, reading,
                 lambda: load_weights_file(key, dcls, path, reading, mini, classes),
             )  # fmt: skip
-        if row.origin and not row.named:
+        if row.origin and not row.named and not self.choices.predicted:
             self._check_classes(model)
         return model.to(self.device())
 
@@ -119,9 +119,10 @@ class Networks:
 
     def _classes(self, key: str, dcls: bool, path: Path, reading: Reading) -> int:
         """By how many classes a variant answers: the profile's, or, where each model's own answer
-        is explained, as many as the file of a model by name is of."""
+        is explained, as many as the file of a model by name, or of a reader's own, is of."""
         count, row = self.choices.profile.classes, BACKBONES[key]
-        if row.named and self.choices.predicted and path.is_file():
+        own = row.named or row.origin
+        if own and self.choices.predicted and path.is_file():
             return _own_classes(row, dcls, path, reading, count, sha256_of(path))
         return count
 
