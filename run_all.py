@@ -255,6 +255,11 @@ def _here() -> str:
         return ""
 
 
+def _from_here(path: Path) -> str:
+    """A path that can be pasted into the terminal: from the project's folder on only there."""
+    return shown(path) if _here() == str(ROOT) else str(path)
+
+
 def _complain(text: object) -> None:
     print(printable(f"run_all.py: {text}"), file=sys.stderr, flush=True)
 
@@ -377,7 +382,7 @@ def _closing(
     study: Study, table: str, missed: list[str], told: list[str], status: int, again: str
 ) -> str:
     advice = _ADVICE.get(status, "go on with")
-    where = f"{shown(study.places.output)}/manifest.json, run.json; run.log"
+    where = f"{_from_here(study.places.output)}/manifest.json, run.json; run.log"
     lines = ["", table, "", f"With hashes and versions: {where}"]
     if missed:
         more = f"\n  … and {len(missed) - 10} more, see left_out.csv" if len(missed) > 10 else ""
@@ -398,7 +403,7 @@ def _reported(study: Study) -> str:
     from lib.report.page import write_report  # here, as above
 
     try:
-        return f"All of it on one page: {shown(write_report(study))}"
+        return f"All of it on one page: {_from_here(write_report(study))}"
     except Exception as error:  # the results are there, whatever keeps them from one page
         return f"The report could not be written: {type(error).__name__}: {error}"
 
@@ -459,8 +464,8 @@ def prepared(options, study, known, chosen, values, command, progress):
         found.environment["device"],
     ]
     progress.say(
-        f"{', '.join(chosen)}; results go to {shown(study.places.figures)} and "
-        f"{shown(study.places.output)}\n"
+        f"{', '.join(chosen)}; results go to {_from_here(study.places.figures)} and "
+        f"{_from_here(study.places.output)}\n"
         f"{session.plan()}\n"
     )
     return session

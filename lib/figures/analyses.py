@@ -14,12 +14,13 @@ from ..maps.methods import METHODS
 from ..networks.backbones import BACKBONES
 from ..study.comparisons import Comparison
 from ..study.rules import RULES
-from .scores import panel_name, row_names
+from .scores import panel_name, row_names, subject
 from .style import (
     DCLS_COLOUR,
     MARKS,
     PLAIN_COLOUR,
     Size,
+    cautious,
     colour_of,
     large,
     lay_out,
@@ -116,7 +117,9 @@ def plot_paired_differences(
                 markeredgewidth=thick(0.57), zorder=2,
             )  # fmt: skip
         ax.axvline(0, color="0.3", lw=thick(0.57), ls="--", zorder=0)
-        sheet.panel_title(ax, f"{panel_name(panel)}\n{_n(of_panel.n_paired)} images, "
+        few = cautious(of_panel.n_paired.min())
+        sheet.panel_title(ax, f"{subject(paired)}{panel_name(panel)}\n"
+                              f"{_n(of_panel.n_paired)} images{few}, "
                               f"{of_panel.protocol.iloc[0]} protocol")  # fmt: skip
         ax.grid(axis="x")
     sheet.only.set_ylim(len(order) - 0.5, -0.5)
@@ -135,7 +138,7 @@ def plot_compared(compared: pd.DataFrame, *, size: Size = None, ax: Axes | None 
     where there is no room for numbers.
 
     compared : as `compare_models` makes it, of one protocol; `first, second, first_label,
-               second_label, difference, decision, n_paired, protocol, ceiling`
+               second_label, methods, difference, decision, n_paired, protocol, ceiling`
     """
     if compared.empty or not compared.n_paired.any():
         return _nothing("Every two models", size=size, ax=ax)
@@ -168,7 +171,8 @@ def plot_compared(compared: pd.DataFrame, *, size: Size = None, ax: Axes | None 
     sheet.names_along_y(ax, names, cell, "x-small")
     sheet.scale(image, f"row's score less column's ({_short(compared)})", cell * len(names))
     mark = "number" if roomy else "dot"
-    sheet.above(f"{_n(compared.n_paired)} pictures, {compared.protocol.iloc[0]} protocol\n"
+    methods = ", ".join(compared.methods.unique())
+    sheet.above(f"{methods}: {_n(compared.n_paired)} images, {compared.protocol.iloc[0]} protocol\n"
                 f"{mark}: differs (p < 0.05 by Holm over all pairs); ≈: too little to matter; "
                 "none: undecided", "x-small")  # fmt: skip
     return sheet.shown

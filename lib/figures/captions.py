@@ -37,6 +37,11 @@ _SCORE = (
     "human ceiling, how well these people agree, where it is known; the axis says by what."
 )
 
+_CLICKME = (
+    "Where the axis says 0.658, the ceiling is ClickMe's, published as a number; if it is the "
+    "correlation of two halves of the players, a perfect model reaches 1.35."
+)
+
 CAPTIONS: Table[Caption] = Table(
     "figure",
     [
@@ -86,17 +91,16 @@ CAPTIONS: Table[Caption] = Table(
         ),
         Caption(
             "pairs", "Scores of pairs: {second} against {first}",
-            "A point per {rows}; above the dashed line the one {second} agrees more with people. "
+            "A point per {rows}; above the dashed line {second} scores higher. "
             f"{_SCORE} {_BARS}", "Figure 2",
         ),
         Caption(
             "scores", "Scores: {label}",
-            f"One panel per method. {_SCORE} {_BARS} Lines: control maps that no network made, "
+            f"{{panels}} {_SCORE} {_BARS} Lines: control maps that no network made, "
             "scored in the same way: the centred Gaussian, the mean human map of the other "
             "pictures, another picture's human map, random maps. A hollow bar does not surely lie "
             "above the strongest of them: such a model may do no more than look at the centre. "
-            "Where the axis says 0.658, the ceiling is ClickMe's, published as a number; if it is "
-            "the correlation of two halves of the players, a perfect model reaches 1.35.",
+            "{clickme}",
             "Figure 3",
         ),
         Caption(
@@ -297,8 +301,10 @@ def caption_of(key: str, choices: Choices) -> tuple[str, str] | None:
     words = {
         "first": first, "second": second, "rows": comparison.rows, "label": comparison.label,
         "change": comparison.change, "axis": comparison.axis or "their order",
+        "panels": "" if comparison.key == "methods" else "One panel per method.",
+        "clickme": _CLICKME if choices.profile.published_ceiling else "",
     }  # fmt: skip
     title, text = (
         re.sub(r"\[\[(.*?)\]\]", kept, some).format(**words) for some in (row.title, row.text)
     )
-    return number + title, text
+    return number + title, " ".join(text.split())

@@ -31,6 +31,7 @@ from .style import (
     DCLS_COLOUR,
     MARKS,
     Size,
+    cautious,
     colour_of,
     large,
     lay_out,
@@ -53,7 +54,7 @@ def _errors(frame: pd.DataFrame, column: str) -> np.ndarray:
 def _counts(frame: pd.DataFrame) -> str:
     low, high = frame.n.min(), frame.n.max()
     number = f"{low}" if low == high else f"{low}–{high}"
-    return f"n = {number} images, {frame.protocol.iloc[0]} protocol"
+    return f"n = {number} images{cautious(low)}, {frame.protocol.iloc[0]} protocol"
 
 
 def _panels(arranged: pd.DataFrame) -> list[str]:
@@ -65,6 +66,13 @@ def _panels(arranged: pd.DataFrame) -> list[str]:
 def panel_name(panel: str) -> str:
     """What a panel is of."""
     return METHODS[panel].label if panel else "CAM methods"
+
+
+def subject(table: pd.DataFrame) -> str:
+    """The group that all rows are of, to begin a title with, where rows are named by their forms
+    alone; else nothing."""
+    groups = table.group.unique()
+    return f"{groups[0]}: " if len(groups) == 1 and (table.form != "").all() else ""
 
 
 def shared_forms(arranged: pd.DataFrame) -> list[str]:
@@ -152,8 +160,7 @@ def plot_pairs(
     ax.set_xlabel(wrapped(f"score {forms[0]}\n({unit})", side))
     ax.set_ylabel(wrapped(f"score {forms[1]}\n({unit})", side))
     sheet.title(
-        f"{panel_name(arranged.panel.iloc[0])}:\nabove the dashed line the score is higher "
-        f"{forms[1]}"
+        f"{panel_name(arranged.panel.iloc[0])}:\nabove the dashed line: {forms[1]} scores higher"
     )
     sheet.legend(title=f"{_counts(first)},\nbars: 95 % interval", beside=True)
     return sheet.shown
@@ -228,7 +235,7 @@ def plot_score_bars(
         ends = (-0.6, len(names) - 0.4)
         ax.set(**{"xlim": ends} if upright else {"ylim": ends[::-1]})
         told = f"  ({_counts(shown)}; bars: 95 % interval)" if columns == 1 else ""
-        sheet.panel_title(ax, panel_name(panel) + told)
+        sheet.panel_title(ax, subject(arranged) + panel_name(panel) + told)
         (ax.axhline if upright else ax.axvline)(0, color="0.3", lw=thick(0.45))
         lines = draw_controls(ax, controls, labels, upright)
         ax.grid(axis="y" if upright else "x")
@@ -329,7 +336,7 @@ def plot_along(
                 ax.annotate(row.form, (row.at, row.score), xytext=(3, 3), fontsize="x-small",
                             textcoords="offset points")  # fmt: skip
         shown = table[table.panel == panel]
-        sheet.panel_title(ax, f"{panel_name(panel)}\n{_counts(shown)}")
+        sheet.panel_title(ax, f"{subject(table)}{panel_name(panel)}\n{_counts(shown)}")
         ax.grid(axis="y")
     sheet.below(comparison.axis, "medium")
     sheet.left(f"score ({score_unit(table)}; bars: 95 % interval)")
@@ -458,7 +465,8 @@ def plot_rho_distributions(
         ax.set(ylabel="", xlabel="Spearman ρ of one image")
     number = span(table.n)
     sheet.title(
-        f"{panel_name(arranged.panel.iloc[0])}: n = {number} images a violin; dashed: quartiles"
+        f"{subject(arranged)}{panel_name(arranged.panel.iloc[0])}: n = {number} images a violin; "
+        "dashed: quartiles"
     )
     made = ax.get_legend()
     if made is not None:  # none where no map is valid

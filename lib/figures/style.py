@@ -29,6 +29,7 @@ from matplotlib.textpath import text_to_path
 
 from ..maps.methods import METHODS
 from ..networks.backbones import BACKBONES
+from ..study.rules import RULES
 
 STYLE = Path(__file__).with_name("study.mplstyle")
 HEATMAP_COLOURS, KERNEL_COLOURS = "viridis", "RdBu_r"
@@ -87,6 +88,12 @@ def plot_nothing(why: str, *, size: Size = None, ax: Axes | None = None) -> Figu
                     transform=sheet.only.transAxes)  # fmt: skip
     sheet.only.set_axis_off()
     return sheet.shown
+
+
+def cautious(fewest: float) -> str:
+    """What is said behind a number of images of which intervals allow for unseen ones."""
+    few = f" (fewer than {RULES.fewest_images}: cautious intervals)"
+    return few if fewest < RULES.fewest_images else ""
 
 
 def span(numbers: pd.Series) -> str:

@@ -53,7 +53,8 @@ def architectures(pattern: str) -> list[str]:
         return [name]
     if found := [name for name in list_models() if fnmatchcase(name, pattern)]:
         return found
-    raise unknown_name("timm model", pattern, list_models(f"{pattern[:3]}*")[:8])
+    near = list_models(f"{pattern[:3]}*")[:8] or ["resnet*", "vit_*", "convnext*"]
+    raise unknown_name("timm model", pattern, near)
 
 
 def with_tag(name: str) -> str:

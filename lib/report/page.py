@@ -255,6 +255,8 @@ def _plain(path: Path) -> list[Grid]:
     for name, rows in _NAMES.items():
         if name in table:
             table[name] = [rows[key].label if key in rows else key for key in table[name]]
+    if "dcls" in table and not table["dcls"].any():
+        table = table.drop(columns="dcls")
     if "label" in table and table["label"].equals(table.get("backbone")):
         table = table.drop(columns="label")
     return [as_grid(table)]

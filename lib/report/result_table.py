@@ -183,14 +183,21 @@ def write_results(
         .format_index(escape="latex", axis="columns")
         .to_latex(caption=_latex_text(caption), hrules=True, label="tab:results")
     )
+    markdown = _in_cells(table).to_markdown(index=False, disable_numparse=True)
     texts = {
         "results.csv": csv_text(results),
-        "results.md": f"{table.to_markdown(index=False, disable_numparse=True)}\n\n{caption}\n",
+        "results.md": f"{markdown}\n\n{caption}\n",
         "results.tex": latex,
     }
     for name, text in texts.items():
         with write_result(study.places.tables / name) as partial:
             partial.write_text(text, encoding="utf-8")
+
+
+def _in_cells(table: pd.DataFrame) -> pd.DataFrame:
+    """As Markdown wants it: a bar ends a cell."""
+    texts = table.map(lambda cell: str(cell).replace("|", "\\|"))
+    return texts.rename(columns=lambda name: name.replace("|", "\\|"))
 
 
 def _in_words(missed: pd.DataFrame) -> str:

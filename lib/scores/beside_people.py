@@ -46,7 +46,7 @@ def scores_beside_people(
         }
         place = {"protocol": protocol, "reading": reading}
         here = summary[(summary.protocol == protocol) & summary.backbone.isin(read)]
-        several = here.groupby(["backbone", "dcls"]).ngroups > 1
+        several = len(choices.variants) > 1
         for row in here.itertuples():
             if row.method == RANDOM_CAM:
                 continue

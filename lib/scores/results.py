@@ -399,11 +399,11 @@ _OF_A_PAIR = [
 def compare_models(choices: Choices, scores: pd.DataFrame, ceilings: Ceilings) -> pd.DataFrame:
     """Every two of the compared models, paired per image on the images valid for both.
 
-    `protocol, first, second`, the same by their labels, and of second minus first the columns of
-    `paired_differences`; p corrected by Holm over the pairs of a protocol. `choices.compared` names
-    them: variants, with a method behind a colon where that is not the preferred one. Two models
-    that see different parts of the human map (*corrected*) are compared by their correlations, each
-    with its own part, over the first one's ceiling.
+    `protocol, first, second`, the same by their labels, `methods`, whose maps they are, and of
+    second minus first the columns of `paired_differences`; p corrected by Holm over the pairs of a
+    protocol. `choices.compared` names them: variants, with a method behind a colon where that is
+    not the preferred one. Two models that see different parts of the human map (*corrected*) are
+    compared by their correlations, each with its own part, over the first one's ceiling.
     """
     of = _rho_of(scores)
     nothing = pd.Series(dtype=float)
@@ -426,12 +426,15 @@ def compare_models(choices: Choices, scores: pd.DataFrame, ceilings: Ceilings) -
                     "second": second.name,
                     "first_label": labels[first.name],
                     "second_label": labels[second.name],
+                    "methods": first.method.label
+                    if first.method == second.method
+                    else f"{first.method.label}, {second.method.label}",
                 }
                 | paired_comparison(difference, ceiling)
             )
             samples.append(difference / ceiling.divisor)
         rows += judged(compared, samples, choices.smallest_effect)
-    names = ["protocol", "first", "second", "first_label", "second_label"]
+    names = ["protocol", "first", "second", "first_label", "second_label", "methods"]
     return pd.DataFrame(rows, columns=[*names, *_COMPARED])
 
 

@@ -18,7 +18,7 @@ from ..people.protocols import DEFAULT_PROTOCOLS, PROTOCOLS
 from ..people.stored import Read
 from ..people.stored.fit import CROP
 from ..people.stored.layouts import LAYOUTS, Layout
-from .comparisons import COMPARISONS, Comparison, Member, comparison_of
+from .comparisons import COMPARISONS, Comparison, Member, check_compared, comparison_of
 from .profiles import PROFILES, TARGETS, Profile
 from .rules import RULES, Rules
 
@@ -155,7 +155,7 @@ class Choices:
             target=target or row.target,
             **options,
         )
-        made.comparison.groups(made)  # or UnknownName, ValueError
+        check_compared(made)
         models = [(m.backbone.key, m.dcls, m.method.key) for m in made.compared]  # or UnknownName
         if len(set(models)) < len(models):
             raise ValueError(f"compare names one model twice: {', '.join(compare)}")
@@ -218,6 +218,8 @@ class Choices:
                 f"ceiling {self.ceiling:g}: people who agree by less than {RULES.least_ceiling:g} "
                 "are no yardstick; 0 is for a ceiling that you do not know"
             )
+        if self.name == "subset":
+            raise ValueError("name 'subset' is that of runs without one: choose another")
         if not isinstance(self.name, str) or not re.fullmatch(
             r"([A-Za-z0-9][\w-]{0,59})?", self.name
         ):
@@ -266,7 +268,11 @@ class Choices:
         """One of the study's models by such a name. Raises UnknownName."""
         variants = {variant_name(b.key, dcls): (b, dcls) for b, dcls in self.variants}
         methods = {method.key: method for method in self.methods}
+        named = {b.named: b.key for b in self.backbones if b.named}
         variant, colon, method = name.partition(":")
+        for text, key in named.items():  # as --models takes it, which may have colons itself
+            if name == text or name.startswith(f"{text}:"):
+                variant, colon, method = key, *name[len(text) :].partition(":")[1:]
         check_names([variant], variants)
         check_names([method] if colon else [], methods)
         backbone, dcls = variants[variant]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.tables import Table, UnknownName
@@ -115,14 +116,44 @@ def _by_dcls(choices: Choices) -> list[Group]:
 
 
 def _by_training(choices: Choices) -> list[Group]:
-    groups = _together(choices, lambda b: b.series)
+    """The checkpoints of one folder are a training."""
+    groups = _together(choices, lambda b: f"{_base(b)}@{_folder(b)}" if b.series else "")
     return [
-        replace(group, members=tuple(
-            replace(m, form=m.form.rpartition(", ")[2])  # "epoch 3" of "resnet18, epoch 3"
-            for m in sorted(group.members, key=lambda m: m.at)
-        ))
+        Group(
+            _of_training(group, groups),
+            tuple(
+                replace(m, form=m.form.rpartition(", ")[2])  # "epoch 3" of "resnet18, epoch 3"
+                for m in sorted(group.members, key=lambda m: m.at)
+            ),
+        )
         for group in groups
-    ]  # fmt: skip
+    ]
+
+
+def _base(backbone: Backbone) -> str:
+    """The name of which `NAME@PATH` made a row."""
+    return backbone.named.partition("@")[0]
+
+
+def _folder(backbone: Backbone) -> Path:
+    return Path(backbone.weights).parent
+
+
+def _of_training(group: Group, groups: Sequence[Group]) -> str:
+    """What is trained: "resnet18" of "resnet18, epoch 3"; with as much of the folder as it takes
+    to tell trainings apart."""
+
+    def told(one: Group, parts: int) -> str:
+        first = one.members[0].backbone
+        name = first.label.rpartition(", ")[0].partition(" (")[0]
+        return f"{name} ({'/'.join(_folder(first).parts[-parts:])})" if parts else name
+
+    longest = max(len(_folder(one.members[0].backbone).parts) for one in groups)
+    for parts in range(longest + 1):
+        label = told(group, parts)
+        if [told(one, parts) for one in groups].count(label) == 1:
+            return label
+    return group.label
 
 
 def _by_method(choices: Choices) -> list[Group]:
@@ -135,26 +166,35 @@ def _by_method(choices: Choices) -> list[Group]:
     ]
 
 
+def _published(backbone: Backbone) -> bool:
+    """Its weights are those that its architecture is published with: not random, no file's."""
+    return not backbone.untrained and not backbone.weights
+
+
+def _architecture(backbone: Backbone) -> str:
+    """timm's name; "" where the network is another one, as with DCLS."""
+    with_dcls = _base(backbone).endswith(variant_name("", True))
+    return "" if with_dcls else backbone.timm_name
+
+
 def _by_learning(choices: Choices) -> list[Group]:
     """Random weights first."""
-    groups = _together(choices, lambda b: b.timm_name if not b.series else "")
     found = []
-    for group in groups:
+    for group in _together(choices, _architecture):
         random = [m for m in group.members if m.backbone.untrained]
-        learned = [m for m in group.members if not m.backbone.untrained]
-        if len(random) == 1 and len(learned) == 1:
-            forms = ("untrained", "trained")
-            members = (replace(random[0], form=forms[0]), replace(learned[0], form=forms[1]))
-            found.append(Group(learned[0].label, members))
+        learned = [m for m in group.members if _published(m.backbone)]
+        if len(random) == len(learned) == 1:
+            pair = replace(random[0], form="untrained"), replace(learned[0], form="trained")
+            found.append(Group(learned[0].label, pair))
     return found
 
 
 def _by_tuning(choices: Choices) -> list[Group]:
     """An architecture with the weights that it is published with first, then those of files."""
     found = []
-    for group in _together(choices, lambda b: b.timm_name):
-        before = [m for m in group.members if "@" not in m.backbone.named]
-        after = [m for m in group.members if "@" in m.backbone.named]
+    for group in _together(choices, _architecture):
+        before = [m for m in group.members if _published(m.backbone)]
+        after = [m for m in group.members if "@" in m.backbone.named and not m.backbone.series]
         if len(before) == 1 and after:
             forms = ["before", "after"] if len(after) == 1 else [m.label for m in before + after]
             members = [replace(m, form=form) for m, form in zip(before + after, forms, strict=True)]
@@ -163,7 +203,7 @@ def _by_tuning(choices: Choices) -> list[Group]:
 
 
 def _by_recipe(choices: Choices) -> list[Group]:
-    return _together(choices, lambda b: b.timm_name)
+    return _together(choices, lambda b: _architecture(b) if _published(b) else "")
 
 
 def _by_size(choices: Choices) -> list[Group]:
@@ -268,6 +308,7 @@ def named_groups(
     Raises ValueError where no group has two of the chosen models.
     """
     found = []
+    of_methods = any(":" in name for names in groups.values() for name in names)
     for label, names in groups.items():
         members = []
         for place, name in enumerate(names):
@@ -275,9 +316,9 @@ def named_groups(
                 member = choices.member(name)
             except UnknownName:
                 continue  # of the comparison, not of this study
-            form = forms[place] if forms else member.backbone.titled(member.dcls)
-            method = member.method if ":" in name else None
-            members.append(replace(member, method=method, form=form, at=at.get(name, member.at)))
+            member = member if of_methods else replace(member, method=None)
+            form = forms[place] if forms else member.label
+            members.append(replace(member, form=form, at=at.get(name, member.at)))
         if len(members) > 1:
             found.append(Group(label, tuple(members)))
     if not found:
@@ -286,6 +327,17 @@ def named_groups(
             f"{', '.join(name for names in groups.values() for name in names)}"
         )
     return found
+
+
+def check_compared(choices: Choices) -> None:
+    """Raise UnknownName, or ValueError where a comparison that is asked for compares nothing."""
+    comparison = comparison_of(choices)
+    groups = comparison.groups(choices)
+    if choices.compare and comparison.key != "none" and not any(g.members[1:] for g in groups):
+        raise ValueError(
+            f"--compare {comparison.key} ({comparison.label}): these models and methods have "
+            "nothing of that kind to compare, see docs/comparisons.md"
+        )
 
 
 def comparison_of(choices: Choices) -> Comparison:
@@ -306,7 +358,10 @@ def groups_of(choices: Choices) -> list[Group]:
     for backbone, dcls in choices.variants:
         alone = Member(backbone, dcls, at=backbone.stage)
         if alone.variant not in there:
-            label = alone.label if alone.label not in taken else f"{alone.label} alone"
+            label = alone.label
+            while label in taken:
+                label += " alone"
+            taken.add(label)
             groups.append(Group(label, (alone,)))
     return groups
 

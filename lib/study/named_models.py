@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +18,7 @@ from functools import partial
 from glob import glob
 from pathlib import Path
 
-from timm.models import is_model
+from timm.models import is_model, list_models
 from torch import nn
 
 from ..base.fingerprint import fingerprint
@@ -322,10 +323,19 @@ def _is_timms(text: str) -> bool:
 def _unknown(text: str) -> ValueError:
     """The error for a text that names nothing, with what may have been meant."""
     error = unknown_name("model", text, BACKBONES)
+    prefix, _, name = text.rpartition(":")
+    near = difflib.get_close_matches(name, {*BACKBONES, *list_models()}, n=3, cutoff=0.5)
+    if near and prefix in ("", _TIMM[:-1], _UNTRAINED[:-1]) and not is_model(name):
+        return type(error)(
+            f"unknown model {text!r}. Did you mean {' or '.join(map(repr, near))}? `python run_all.py --list` "
+            "shows the study's models; timm's are timm:NAME, or untrained:NAME"
+        )
     if is_model(text.partition("@")[0]):
         more = f"timm has it: timm:{text}, or untrained:{text} with random weights."
         return type(error)(f"unknown model {text!r}. {more}")
-    prefix = text.partition(":")[0]
+    prefix, _, name = text.partition(":")
+    if f"{prefix}:" in (_TIMM, _UNTRAINED):
+        timm_names.check_architecture(name)
     if ":" in text:
         return type(error)(
             f"unknown model {text!r}: {prefix}: is no way to name one; there are timm:NAME, "

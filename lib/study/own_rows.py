@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -179,8 +180,15 @@ def add_comparison(
         raise ValueError(f"{key}: a comparison needs groups of two models or more")
     if forms and {len(names) for names in groups.values()} != {len(forms)}:
         raise ValueError(f"{key}: forms must name every place of every group: {', '.join(forms)}")
+    if len(set(forms)) < len(forms):
+        raise ValueError(f"{key}: forms must differ: {', '.join(forms)}")
     if bool(axis) != bool(at):
         raise ValueError(f"{key}: axis, its name, and at, the places on it, belong together")
+    for name in (name for names in groups.values() for name in names) if at else ():
+        place = at.get(name)
+        plain = isinstance(place, int | float) and not isinstance(place, bool)
+        if not plain or not math.isfinite(place):
+            raise ValueError(f"{key}: at must have a number for {name}, got {place!r}")
     for each in groups.values():
         if len(set(each)) < len(each):
             raise ValueError(f"{key}: a group names one model twice: {', '.join(each)}")

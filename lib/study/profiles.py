@@ -81,8 +81,7 @@ PROFILES: Table[Profile] = Table(
         Profile(
             "gaze", "OSIE photographs, gaze of 15 people", GAZE, (),
             mini=False, classes=1000, photographs="held-out",
-            caveat="15 people looked freely at scenes; in ClickMe people click on what shows the "
-            "class.",
+            caveat="15 people looked freely at scenes, without a task.",
             sample=48, pictures=GAZE, models=("mobilenetv2_100",), methods=ONE_PASS_METHODS,
             protocols=("gaze",), target="predicted", notebooks=("00", "04", "04b"),
         ),

@@ -75,26 +75,69 @@ def test_untrained_and_trained_are_a_pair_whatever_order_they_come_in(tables):
     assert [len(members) for _, members in others] == [1]
 
 
-def test_checkpoints_stand_in_the_order_of_their_epochs(tmp_path, tables):
+def write_checkpoints(folder, epochs) -> None:
     from safetensors.torch import save_file
     from timm import create_model
 
-    folder = tmp_path / "my_training"
-    folder.mkdir()
-    for epoch in (10, 2, 1):
+    folder.mkdir(parents=True, exist_ok=True)
+    for epoch in epochs:
+        name = "weights" if epoch is None else f"epoch_{epoch}"
         weights = create_model("test_resnet", num_classes=1000).state_dict()
-        save_file(weights, folder / f"epoch_{epoch}.safetensors")
+        save_file(weights, folder / f"{name}.safetensors")
+
+
+def test_checkpoints_stand_in_the_order_of_their_epochs(tmp_path, tables):
+    folder = tmp_path / "my_training"
+    write_checkpoints(folder, (10, 2, 1))
     choices = Study.from_profile("gaze", [f"timm:test_resnet@{folder}"]).choices
     assert choices.comparison.key == "training"
     (group,) = groups_of(choices)
-    assert group.label == "my_training"
+    assert group.label == "test_resnet"
     assert [m.at for m in group.members] == [1, 2, 10]
     assert [m.form for m in group.members] == ["epoch 1", "epoch 2", "epoch 10"]
+
+
+def test_trainings_of_folders_of_one_name_stay_apart(tmp_path, tables):
+    folders = [tmp_path / run / "checkpoints" for run in ("a", "b")]
+    for folder, epochs in zip(folders, ((1, 2), (3, 4)), strict=True):
+        write_checkpoints(folder, epochs)
+    choices = Study.from_profile("gaze", [f"timm:test_resnet@{f}" for f in folders]).choices
+    found = {g.label: [m.at for m in g.members] for g in groups_of(choices)}
+    assert found == {
+        "test_resnet (a/checkpoints)": [1, 2], "test_resnet (b/checkpoints)": [3, 4],
+    }  # fmt: skip
+
+
+def test_random_weights_and_files_are_no_published_ones(tmp_path, tables):
+    write_checkpoints(tmp_path, (None,))
+    file = f"timm:test_resnet@{tmp_path}/weights.safetensors"
+    choices = Study.from_profile("gaze", ["untrained:test_resnet", file]).choices
+    assert choices.comparison.key == "models"  # nothing is from before fine-tuning
+    for key in ("tuning", "learning", "recipes", "training", "methods"):
+        with pytest.raises(ValueError, match=f"--compare {key} .* nothing of that kind"):
+            Study.from_profile("gaze", ["untrained:test_resnet", file], ["grad_cam"], compare=[key])
+
+
+def test_a_network_with_dcls_is_no_pair_of_one_without(tables):
+    choices = Study.from_profile("demo", ["convnext_tiny", "untrained:convnext_tiny_dcls"]).choices
+    assert COMPARISONS["learning"].groups(choices) == []
+
+
+def test_models_are_compared_by_the_names_that_made_them(tables):
+    names = ["untrained:test_resnet", "untrained:test_convnext:grad_cam"]
+    models = [name.removesuffix(":grad_cam") for name in names]
+    choices = Study.from_profile("gaze", models, compare=names).choices
+    assert [(m.backbone.named, m.method.key) for m in choices.compared] == [
+        ("untrained:test_resnet", "threshold_grad_cam"), ("untrained:test_convnext", "grad_cam"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        ("{'A': ['small', 'lone']}, forms=('a', 'a')", "forms must differ"),
+        ("{'A': ['small', 'lone']}, axis='x', at={'small': 1}", "a number for lone, got None"),
+        ("{'A': ['small', 'lone']}, axis='x', at={'small': 1, 'lone': 'b'}", "for lone, got 'b'"),
         ("{'A': ['small']}, label='x'", "groups of two models or more"),
         ("{'A': ['small', 'small']}", "names one model twice: small, small"),
         ("{'A': ['small', 'lone']}, forms=('before',)", "must name every place"),
@@ -125,3 +168,17 @@ def test_a_readers_own_comparison(tmp_path, tables, words, message):
     assert forms_of(choices) == ("a", "b")
     with pytest.raises(ValueError, match=r"no group .* two of the study's models"):
         Study.from_profile("demo", ["small"], **asked)
+
+
+def test_a_name_with_a_method_gives_every_model_of_the_comparison_one(tmp_path, tables):
+    file = tmp_path / "rows.py"
+    file.write_text(
+        "from lib.extension import add_comparison\n"
+        "add_comparison('mixed', {'A': ['resnet50:grad_cam', 'resnet50'],\n"
+        "                         'B': ['resnet50', 'caformer_s18']})\n"
+    )
+    choices = Study.from_profile("demo", _TWO, extend=str(file), compare=["mixed"]).choices
+    assert {each.panel for each in arranged(choices) if each.group.label in "AB"} == {""}
+    assert [m.form for m in groups_of(choices)[0].members] == [
+        "ResNet-50, Grad-CAM", "ResNet-50, Threshold-Grad-CAM",
+    ]  # fmt: skip
