@@ -327,8 +327,9 @@ def _unknown(text: str) -> ValueError:
     near = difflib.get_close_matches(name, {*BACKBONES, *list_models()}, n=3, cutoff=0.5)
     if near and prefix in ("", _TIMM[:-1], _UNTRAINED[:-1]) and not is_model(name):
         return type(error)(
-            f"unknown model {text!r}. Did you mean {' or '.join(map(repr, near))}? `python run_all.py --list` "
-            "shows the study's models; timm's are timm:NAME, or untrained:NAME"
+            f"unknown model {text!r}. Did you mean {' or '.join(map(repr, near))}? "
+            "`python run_all.py --list` shows the study's models; timm's are timm:NAME, or "
+            "untrained:NAME"
         )
     if is_model(text.partition("@")[0]):
         more = f"timm has it: timm:{text}, or untrained:{text} with random weights."
