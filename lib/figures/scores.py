@@ -360,9 +360,9 @@ def plot_protocols(
     protocols = list(dict.fromkeys(arranged.protocol))
     forms = shared_forms(arranged)
     panels = forms if len(forms) == 2 else [""]
-    # In panels of their own, forms need no room beside one another.
-    table, names = slotted(arranged if len(forms) != 2 else arranged.assign(place=0))
-    table = table.assign(place=arranged.place.to_numpy())
+    table, names = slotted(arranged)
+    if len(panels) == 2:  # in panels of their own, forms need no room beside one another
+        table["shift"] = 0.0
     per_row = max(0.31, 0.1 * len(protocols)) * (len(forms) if len(forms) > 2 else 1)
     high = row_of(per_row) * len(names) + 1.1
     sheet = lay_out((3.4 * len(panels) + 1.4, max(high, 2.0)), 1, len(panels), sharex=True,
