@@ -92,7 +92,8 @@ def slotted(arranged: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         alone = ~arranged.group.isin(arranged.group[arranged.place > 0])
         beside = (arranged.place - (len(forms) - 1) / 2) * 0.8 / len(forms)
         shift = np.where(alone, 0.0, beside)
-        return arranged.assign(slot=arranged.group.map(names.index), shift=shift), names
+        slots = [names.index(group) for group in arranged.group]
+        return arranged.assign(slot=slots, shift=shift), names
     named = row_names(arranged)
     names = list(dict.fromkeys(named))
     return arranged.assign(slot=[names.index(name) for name in named], shift=0.0), names
