@@ -164,11 +164,16 @@ def readable_leaderboard(board: pd.DataFrame) -> pd.DataFrame:
     """A leaderboard as a reader wants it: text, rounded, best first as it stands."""
     labels, rows = control_labels(), board.to_dict("records")
     few_parameters = board.parameters_millions.max() < 10  # miniatures
-    by_score = board.ranked_by.eq("score").all()
+    # Where protocols are ranked by one and by the other, each has its own column.
+    units = {"score": "Score [95 %]", "rho": "Mean ρ [95 %]"}
     told = {
         "Method": board.method_label, "Protocol": board.protocol, "Rank": board["rank"].map(_count),
         "Model": board.label,
-        "Score [95 %]" if by_score else "Mean ρ [95 %]": [_ranked_by(row) for row in rows],
+        **{
+            heading: [_ranked_by(row) if row["ranked_by"] == unit else _NONE for row in rows]
+            for unit, heading in units.items()
+            if board.ranked_by.eq(unit).any()
+        },
         "Strongest control": [
             f"{labels.get(row['control'], row['control'])}: {row['control_score']:.3f}"
             if not pd.isna(row["control_score"]) else _NONE

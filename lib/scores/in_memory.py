@@ -24,8 +24,8 @@ def agreement(maps: Maps, human_maps: Maps) -> float | np.ndarray:
                  bilinearly, as scoring does
     Returns (image,) float64, of one image a float; NaN where either map has one value only, which
     orders nothing. Nothing is blurred or rounded before: equal values share their ranks.
-    Raises ValueError for other shapes, for numbers of images that differ, for none, and for values
-    that are not finite.
+    Raises ValueError for other shapes, for numbers of images that differ, for none, for masked
+    arrays, and for values that are not finite.
     """
     ours, alone = _listed(maps, "maps")
     theirs, theirs_alone = _listed(human_maps, "human_maps")
@@ -36,6 +36,8 @@ def agreement(maps: Maps, human_maps: Maps) -> float | np.ndarray:
         )
     found = [
         spearman_per_image(as_scored(a, b.shape)[None], torch.from_numpy(b)[None]).item()
+        if b.size > 1
+        else float("nan")
         for a, b in zip(ours, theirs, strict=True)
     ]
     return found[0] if alone else np.array(found)
@@ -47,6 +49,12 @@ def _counted(maps: list[np.ndarray], alone: bool) -> str:
 
 def _listed(given: Maps, name: str) -> tuple[list[np.ndarray], bool]:
     """(h, w) float32 or float64 each, and whether it was one without an axis of images."""
+    several = given if isinstance(given, list | tuple) else [given]
+    if any(isinstance(one, np.ma.MaskedArray) for one in several):
+        raise ValueError(
+            f"{name} is masked, and every pixel of a map counts: crop both maps to what is wanted, "
+            "or fill what is masked (`.filled(0)`)"
+        )
     if hasattr(given, "__len__") and not len(given):
         raise ValueError(f"{name} is empty: give one map or more")
     if isinstance(given, list | tuple) and not all(np.isscalar(one) for one in given):

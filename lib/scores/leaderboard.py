@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..base.fingerprint import code_of, fingerprint, sha256_of
-from ..base.paths import shown
+from ..base.paths import IS_CHECKOUT, ROOT, shown
 from ..base.versions import commit
 from ..base.words import some_of
 from ..maps.methods import CamMethod
@@ -30,9 +30,9 @@ from .observers import study_ceilings
 from .results import beside_controls, summarise, summarise_controls
 from .study_scores import score_study
 
-SCHEMA = 1  # raised whenever a column changes its meaning, comes or goes
+SCHEMA = 2  # raised whenever a column changes its meaning, comes or goes
 NAME = "leaderboard"  # of the table below tables/, and of what a table's attributes hold
-SAME = 1e-4  # mean ρ of one model in two runs: closer is the same number
+SAME = 1e-4  # mean ρ, or score, of one model in two runs: closer is the same number
 FEWEST = 5  # models, for a rank correlation
 _TEXT, _NUMBER, _COUNT, _YES = "str", "float64", "Int64", "bool"
 COLUMNS = {
@@ -52,6 +52,17 @@ COLUMNS = {
     "code_id": _TEXT, "precision": _TEXT, "device": _TEXT, "versions": _TEXT,
     "run": _TEXT, "commit": _TEXT, "schema": _COUNT,
 }  # fmt: skip
+# What values there can be; of every other number, any that is finite. A ceiling divides: never 0.
+_WITHIN = {
+    "rho": (-1, 1), "rho_low": (-1, 1), "rho_high": (-1, 1), "ceiling": (1e-6, 1),
+    "n": (0, np.inf), "n_top1": (0, np.inf), "images": (0, np.inf),
+    "parameters_millions": (0, np.inf), "top1": (0, 1), "imagenet_top1": (0, 100),
+}  # fmt: skip
+_COUNTED = ("n", "n_top1", "images")  # never missing
+_ROUNDED = 1e-6  # what a mean may lie beside its range
+_YES_OR_NO = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+# In the unit by which the row is ranked.
+_OF_THE_CONTROL = ("control_score", "over_control", "over_control_low", "over_control_high")
 # How scores become a row, beside what determines them.
 _CODE = (
     *DETERMINING_CODE, "scores.ceiling", "scores.control_scores", "scores.controls",
@@ -193,22 +204,45 @@ def leaderboard(
     the merging is in `.attrs["leaderboard"]["notes"]`.
 
     Raises ValueError, naming the runs and what differs, where scores cannot be compared: other
-    images, human maps, target, formulas, ceilings, rules or code; and where one model has two
-    scores. Raises MissingInputs for a folder without a leaderboard.
+    images, human maps, target, formulas, ceilings, rules or code; where one model has two scores;
+    and for a table without rows or with a number that cannot be. Raises MissingInputs for a folder
+    without a leaderboard.
     """
     if not runs:
         raise ValueError("leaderboard takes one run or more: a Study, a folder, or a table")
+    runs, twice = _given_once(runs)
     boards = [_board_of(run, number) for number, run in enumerate(runs, 1)]
-    controls = [controls_of_board(board) for board in boards]
-    notes = [note for board in boards for note in _kept_with(board)["notes"]]
+    notes = [*twice, *(note for board in boards for note in _kept_with(board)["notes"])]
     for name, wanted in (("method", method), ("protocol", protocol)):
         there = sorted({key for board in boards for key in board[name]})
         if wanted and wanted not in there:
             raise ValueError(f"no run has the {name} {wanted!r}; there are {', '.join(there)}")
         boards = [board[board[name] == wanted] if wanted else board for board in boards]
     boards = [board for board in boards if len(board)]
+    controls = [controls_of_board(board) for board in boards]
     _refuse_what_differs(boards, across_versions)
     return _finished(boards, controls, [*notes, *_told(boards)])
+
+
+def _given_once(
+    runs: Sequence[Study | pd.DataFrame | str | Path],
+) -> tuple[list[Study | pd.DataFrame | str | Path], list[str]]:
+    """The runs with every file once, and what was left out for it."""
+    first: dict[Path, str | Path] = {}
+    kept, notes = [], []
+    for run in runs:
+        if not isinstance(run, str | Path):
+            kept.append(run)
+            continue
+        file = board_file(run).resolve()
+        if file not in first:
+            first[file] = run
+            kept.append(run)
+            continue
+        one = first[file]
+        same = f"{run} is" if str(one) == str(run) else f"{one}, also named {run}, is"
+        notes.append(f"{same} given twice: it counts once.")
+    return kept, notes
 
 
 def _board_of(run: Study | pd.DataFrame | str | Path, number: int) -> pd.DataFrame:
@@ -216,7 +250,7 @@ def _board_of(run: Study | pd.DataFrame | str | Path, number: int) -> pd.DataFra
         return leaderboard_of(run, score_study(run), score_controls(run), study_ceilings(run))
     if isinstance(run, pd.DataFrame):
         return _checked(run, f"table {number}")
-    path, file = Path(run).expanduser(), board_file(run)
+    place, file = _place_of(run), board_file(run)
     try:
         board = pd.read_parquet(file)
     except Exception as error:  # whatever a reader makes of bytes that are no Parquet
@@ -225,12 +259,28 @@ def _board_of(run: Study | pd.DataFrame | str | Path, number: int) -> pd.DataFra
             f"{file} cannot be read ({told}): a leaderboard is read from Parquet"
         ) from None
     board = _checked(board, str(file))
-    return board if file == path else board.assign(run=str(run))
+    if file == place:
+        return board
+    return board.assign(run=str(Path(run).parent if _is_page(Path(run)) else run))
+
+
+def _is_page(path: Path) -> bool:
+    """Whether it is a report, which lies in a run's folder of results."""
+    return path.suffix == ".html"
+
+
+def _place_of(run: str | Path) -> Path:
+    """The folder or file that is meant. A path that is not in the working folder may be told from
+    the checkout's folder on, as runs print it; a report stands for its folder."""
+    path = Path(run).expanduser()
+    if IS_CHECKOUT and not path.exists() and (ROOT / path).exists():
+        path = ROOT / path
+    return path.parent if _is_page(path) and path.is_file() else path
 
 
 def board_file(run: str | Path) -> Path:
     """The Parquet file of a folder of results, or the file itself. Raises MissingInputs."""
-    path = Path(run).expanduser()
+    path = _place_of(run)
     places = (path, path / "tables" / f"{NAME}.parquet", path / f"{NAME}.parquet")
     file = next((place for place in places if place.is_file()), None)
     if file is None:
@@ -253,15 +303,68 @@ def _checked(board: pd.DataFrame, name: str) -> pd.DataFrame:
         )
     if lacking := [column for column in COLUMNS if column not in board]:
         raise ValueError(f"{name} is no leaderboard: it lacks {some_of(lacking)}")
-    attrs = board.attrs
+    if not len(board):
+        raise ValueError(f"{name} has no rows: no model of it has a score")
+    attrs, board = board.attrs, board[[*COLUMNS]].reset_index(drop=True)
+    for column in ("untrained", "above_control"):
+        board[column] = _yes_or_no(board[column], board.label, name)
     try:
-        board = board[[*COLUMNS]].astype(COLUMNS)
+        board = board.astype(COLUMNS)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} is no leaderboard: {error}") from None
     texts = [column for column, kind in COLUMNS.items() if kind == _TEXT]
     board[texts] = board[texts].astype(object).where(board[texts].notna(), "").astype(str)
+    _refuse_what_cannot_be(board, name)
     board.attrs = attrs
     return board
+
+
+def _yes_or_no(column: pd.Series, labels: pd.Series, name: str) -> pd.Series:
+    """True or False. What is neither is not above the control; whether weights are random must be
+    told. Raises ValueError."""
+    found = [_YES_OR_NO.get(str(value).lower()) for value in column]
+    if column.name == "untrained" and None in found:
+        row = found.index(None)
+        raise ValueError(
+            f"{name}, row {row + 1} ({labels[row]}): untrained must be True or False, and is "
+            f"{'missing' if pd.isna(column[row]) else repr(column[row])}"
+        )
+    return pd.Series([value is True for value in found], dtype=bool)
+
+
+def _refuse_what_cannot_be(board: pd.DataFrame, name: str) -> None:
+    """Raise ValueError naming the first number that no run can have, and its row."""
+
+    def refuse(wrong: np.ndarray, column: str, must: str) -> None:
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            value = board[column][row]
+            found = "missing" if pd.isna(value) else f"{value:g}"
+            raise ValueError(
+                f"{name}, row {row + 1} ({board.label[row]}): {column} must be {must}, and is "
+                f"{found}"
+            )
+
+    for column, kind in COLUMNS.items():
+        if kind not in (_NUMBER, _COUNT):
+            continue
+        values = board[column].astype("Float64").to_numpy(float, na_value=np.nan)
+        low, high = _WITHIN.get(column, (-np.inf, np.inf))
+        refuse(np.isinf(values), column, "finite")
+        must = f"{low:g} or more" if high == np.inf else f"from {low:g} to {high:g}"
+        if column == "ceiling":
+            must = "above 0 and at most 1"
+        beside = 0 if column == "ceiling" else _ROUNDED
+        refuse((values < low - beside) | (values > high + beside), column, must)
+        if column in _COUNTED:
+            refuse(np.isnan(values), column, "a number of images")
+    known = board.ranked_by.isin(["", "score", "rho"])
+    if not known.all():
+        row = int(np.argmin(known))
+        raise ValueError(
+            f"{name}, row {row + 1} ({board.label[row]}): ranked_by must be score or rho, and is "
+            f"{board.ranked_by[row]!r}"
+        )
 
 
 # What must be equal: (column, of rows with the same …, what it means, the columns that are told).
@@ -298,6 +401,15 @@ def _refuse_what_differs(boards: Sequence[pd.DataFrame], across_versions: bool) 
                     f"{other.run} cannot be merged with {one.run}: {means}{where}: "
                     f"{_words(other, told)}, there {_words(one, told)}; {mend}"
                 )
+    for (protocol, reading), rows in together.groupby(["protocol", "reading"], sort=False):
+        without = rows.ceiling.isna()
+        if without.any() and not without.all():
+            one, other = rows[~without].iloc[0], rows[without].iloc[0]
+            raise ValueError(
+                f"{other.run} cannot be merged with {one.run}: it has no human ceiling (protocol "
+                f"{protocol}, {reading}), there {one.ceiling:.4f} {one.ceiling_origin}; it is the "
+                "same data: give both runs the same --ceiling"
+            )
     known = together[together.ceiling.notna()]
     for (protocol, reading), rows in known.groupby(["protocol", "reading"], sort=False):
         apart = rows[(rows.ceiling - rows.ceiling.iloc[0]).abs() > SAME]
@@ -339,13 +451,19 @@ def _told(boards: Sequence[pd.DataFrame]) -> list[str]:
             said = "; ".join(f"{r[column]} ({r.run})" for _, r in of.iterrows())
             notes.append(f"The runs differ in {words}: {said}.")
     of = together.drop_duplicates("versions")
-    packages = [dict(part.rsplit(" ", 1) for part in text.split(", ")) for text in of.versions]
+    packages = [_packages(text) for text in of.versions]
     for name in dict.fromkeys(name for found in packages for name in found):
-        versions = [found.get(name, "none") for found in packages]
+        versions = [found.get(name, "not told") for found in packages]
         if len(set(versions)) > 1:
             said = "; ".join(f"{v} ({run})" for v, run in zip(versions, of.run, strict=True))
             notes.append(f"The runs differ in {name}: {said}.")
     return notes
+
+
+def _packages(versions: str) -> dict[str, str]:
+    """{package: version} of such as "torch 2.1, timm 1.0"; nothing of what is not told so."""
+    parts = (part.rpartition(" ") for part in versions.split(", "))
+    return {name: version for name, _, version in parts if name}
 
 
 # --- of all ---------------------------------------------------------------------------------
@@ -361,12 +479,10 @@ def _finished(
     table = _told_apart(table)
     found = [frame for frame in controls if len(frame)]
     beside = pd.concat(found or [*controls][:1], ignore_index=True)
-    names = ["protocol", "reading", "control"]
-    beside = beside.drop_duplicates([name for name in names if name in beside])
     table = _ranked(table)
     table.attrs[NAME] = {
         "schema": SCHEMA,
-        "controls": _plain(beside[[c for c in _OF_A_CONTROL if c in beside]]),
+        "controls": _plain(_in_the_unit_of(table, beside.reindex(columns=[*_OF_A_CONTROL]))),
         "notes": list(dict.fromkeys([*notes, *twice])),
     }
     return table
@@ -386,6 +502,12 @@ def _once(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         if one is row:
             continue
         equal = np.isclose(one.rho, row.rho, rtol=0, atol=SAME, equal_nan=True)
+        if equal and one.n == row.n and not _same_score(one, row):
+            raise ValueError(
+                f"{row.label} has two scores of {row.method}, protocol {row.protocol}: "
+                f"{one.score:.6f} in {one.run} and {row.score:.6f} in {row.run}, of the same mean "
+                f"ρ {one.rho:.6f}. One of the tables was changed: score it anew, or leave one out"
+            )
         if not equal or one.n != row.n:
             raise ValueError(
                 f"{row.label} has two scores of {row.method}, protocol {row.protocol}: mean ρ "
@@ -399,6 +521,14 @@ def _once(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     return table[np.array(kept, bool)].reset_index(drop=True), notes
 
 
+def _same_score(one: tuple, other: tuple) -> bool:
+    """Whether scores differ by no more than their mean ρ and ceilings, which may lie a little
+    apart."""
+    apart = [row.score - (0 if pd.isna(row.ceiling) else row.rho / row.ceiling)
+             for row in (one, other)]  # fmt: skip
+    return bool(np.isclose(*apart, rtol=0, atol=SAME, equal_nan=True))
+
+
 def _told_apart(table: pd.DataFrame) -> pd.DataFrame:
     """Where models of one label are different, each has a part of its hash behind it."""
     several = table.groupby("label").model_id.transform("nunique") > 1
@@ -408,9 +538,14 @@ def _told_apart(table: pd.DataFrame) -> pd.DataFrame:
 
 def _ranked(table: pd.DataFrame) -> pd.DataFrame:
     """Best first within each method and protocol; by ρ where a model of the protocol has no
-    ceiling, since scores with one and without are not comparable."""
+    ceiling, since scores with one and without are not comparable. What is said of controls is then
+    in ρ too."""
+    in_rho = table.ranked_by == "rho"  # as it was read
     known = table.ceiling.notna().groupby(table.protocol).transform("all")
     table = table.assign(ranked_by=np.where(known, "score", "rho"))
+    ceiling = table.ceiling.fillna(1.0)
+    factor = np.select([~known & ~in_rho, known & in_rho], [ceiling, 1 / ceiling], 1.0)
+    table[[*_OF_THE_CONTROL]] = table[[*_OF_THE_CONTROL]].mul(factor, axis=0)
     frames = []
     for _, rows in table.groupby(["protocol", "method"], sort=False):
         by = rows.ranked_by.iloc[0]
@@ -422,6 +557,22 @@ def _ranked(table: pd.DataFrame) -> pd.DataFrame:
 _OF_A_CONTROL = (
     "protocol", "reading", "control", "score", "low", "high", "raw", "raw_low", "raw_high", "n",
 )  # fmt: skip
+
+
+def _in_the_unit_of(table: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
+    """The controls of the readings that stand in a leaderboard, each once, with `score, low, high`
+    in the unit by which their protocol is ranked."""
+    names = ["protocol", "reading"]
+    units = table.groupby(names, as_index=False).agg({"ranked_by": "first", "ceiling": "max"})
+    found = controls.drop_duplicates([*names, "control"]).merge(units, on=names)
+    raw = found[["raw", "raw_low", "raw_high"]].astype("float64").to_numpy()
+    scaled = raw / np.where(found.ranked_by == "score", found.ceiling, 1.0)[:, None]
+    score = found.score.astype("float64")
+    # As the run has it, its interval carries the ceiling's own uncertainty.
+    kept = np.isclose(score, scaled[:, 0], rtol=0, atol=SAME) & (found.ranked_by == "score")
+    ends = ["score", "low", "high"]
+    found[ends] = np.where(kept.to_numpy()[:, None], found[ends].astype("float64"), scaled)
+    return found[[*_OF_A_CONTROL]]
 
 
 def _plain(table: pd.DataFrame) -> list[dict]:
@@ -445,7 +596,8 @@ def _kept_with(board: pd.DataFrame) -> Mapping:
 
 def controls_of_board(board: pd.DataFrame) -> pd.DataFrame:
     """The controls' scores that a leaderboard carries: `protocol, reading, control, score, low,
-    high, raw, raw_low, raw_high, n`; raw as mean ρ. No rows where it carries none."""
+    high, raw, raw_low, raw_high, n`; raw as mean ρ, score as the protocol is ranked. No rows where
+    it carries none."""
     rows = [row for row in _kept_with(board)["controls"] if isinstance(row, dict)]
     table = pd.DataFrame(rows, columns=[*_OF_A_CONTROL])
     texts, numbers = _OF_A_CONTROL[:3], _OF_A_CONTROL[3:]
@@ -463,10 +615,7 @@ def boards(board: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
         by = rows.ranked_by.iloc[0]
         ends = {"value": rows[by], "low": rows[f"{by}_low"], "high": rows[f"{by}_high"]}
         there = controls[controls.protocol == protocol]
-        there = there[there.reading.isin(set(rows.reading))]
-        if by == "rho":
-            there = there.assign(score=there.raw, low=there.raw_low, high=there.raw_high)
-        yield rows.assign(**ends), there
+        yield rows.assign(**ends), there[there.reading.isin(set(rows.reading))]
 
 
 def accuracy_correlation(rows: pd.DataFrame) -> tuple[float, int]:

@@ -34,6 +34,7 @@ Picture = np.ndarray | Image.Image | str | Path
 Explained = Callable[[np.ndarray, Any, int], np.ndarray]
 
 
+@torch.inference_mode(False)  # gradients are needed, wherever it is called from
 def explain(
     model: nn.Module | str,
     pictures: Picture | Sequence[Picture],
@@ -59,13 +60,15 @@ def explain(
     Returns (image, h, w) float32, each map from 0 to 1; of one picture (h, w), of pictures of
     several sizes a list of such. The network sees the centred square of a picture, less what its
     crop cuts off; beside that a map is 0. A map without any evidence is 0 everywhere.
-    Raises ValueError, UnknownName, and MissingWeights for weights that are not there.
+    Raises ValueError, also for a map that is not finite; UnknownName; and MissingWeights for
+    weights that are not there.
     """
     row = METHODS[method] if isinstance(method, str) else method
-    given, alone = _read(pictures)
+    given, names, alone = _read(pictures)
     targets = _targets(target, len(given))
     if isinstance(model, str):
         model = _named(model, row)
+    _refuse_inferring(model)
     if isinstance(model, StudyModel):
         if layer != "" or preprocessing is not None:
             raise ValueError(f"{model.variant} has its layer and preprocessing: leave them out")
@@ -78,7 +81,7 @@ def explain(
         raise ValueError(f"model is a name or a network, and not {type(model).__name__}")
     maps: list[np.ndarray] = []
     for some, asked in _batches(given, targets):
-        maps += _placed(some, asked, geometry, explained)
+        maps += _placed(some, asked, geometry, explained, names[len(maps) :])
     if alone:
         return maps[0]
     return np.stack(maps) if len({one.shape for one in maps}) == 1 else maps
@@ -87,13 +90,16 @@ def explain(
 # --- what is given ----------------------------------------------------------------------------
 
 
-def _read(pictures: Picture | Sequence[Picture]) -> tuple[list[np.ndarray], bool]:
-    """(h, w, 3) uint8 each, and whether there was one without an axis of images."""
+def _read(pictures: Picture | Sequence[Picture]) -> tuple[list[np.ndarray], list[str], bool]:
+    """(h, w, 3) uint8 each, what it is called, and whether there was one without an axis of
+    images."""
     alone = isinstance(pictures, str | Path | Image.Image) or getattr(pictures, "ndim", 0) == 3
     given = [pictures] if alone else list(pictures)
     if not given:
         raise ValueError("pictures is empty: give one or more")
-    return [_pixels(one, number) for number, one in enumerate(given)], alone
+    names = [f"picture {number}" + f" ({one})" * isinstance(one, str | Path)
+             for number, one in enumerate(given)]  # fmt: skip
+    return [_pixels(one, number) for number, one in enumerate(given)], names, alone
 
 
 def _pixels(picture: Picture, number: int) -> np.ndarray:
@@ -115,6 +121,8 @@ def _pixels(picture: Picture, number: int) -> np.ndarray:
 def _targets(target: Any, images: int) -> Any:
     if target is None or (callable(target) and not isinstance(target, Tensor)):
         return target
+    if getattr(target, "ndim", None) == 0:  # a number of torch's or NumPy's
+        target = target.item()
     if isinstance(target, Integral):
         return [int(target)] * images
     if isinstance(target, str):
@@ -122,9 +130,38 @@ def _targets(target: Any, images: int) -> Any:
             f"target {target!r} is a text: give the class as a number, one or one per picture, or "
             "None for the predicted one (`dcls-cam --target` takes names)"
         )
+    if not hasattr(target, "__len__"):
+        raise ValueError(_no_target(target))
     if len(target) != images:
         raise ValueError(f"need one target per picture: {images} pictures, {len(target)} targets")
-    return [one if callable(one) and not isinstance(one, Tensor) else int(one) for one in target]
+    return [_target(one) for one in target]
+
+
+def _target(one: Any) -> Any:
+    if callable(one) and not isinstance(one, Tensor):
+        return one
+    found = one.item() if getattr(one, "ndim", None) == 0 else one
+    if not isinstance(found, Integral):
+        raise ValueError(_no_target(found))
+    return int(found)
+
+
+def _no_target(given: Any) -> str:
+    return (
+        f"target {given!r} is no class: give the class as a whole number, one or one per picture, "
+        "or None for the predicted one"
+    )
+
+
+def _refuse_inferring(model: Any) -> None:
+    """Raise ValueError for a network of which no gradient can be had."""
+    if isinstance(model, nn.Module) and any(
+        one.is_inference() for one in (*model.parameters(), *model.buffers())
+    ):
+        raise ValueError(
+            "the network's weights were made under torch.inference_mode, so that it has no "
+            "gradients: make or load it outside"
+        )
 
 
 def _batches(given: list[np.ndarray], targets: Any) -> Iterator[tuple[list[np.ndarray], Any]]:
@@ -140,9 +177,11 @@ def _batches(given: list[np.ndarray], targets: Any) -> Iterator[tuple[list[np.nd
 
 
 def _placed(
-    pictures: list[np.ndarray], targets: Any, geometry: Preprocessing, explained: Explained
-) -> list[np.ndarray]:
-    """Maps of pictures of one size, where in them the network looked."""
+    pictures: list[np.ndarray], targets: Any, geometry: Preprocessing, explained: Explained,
+    names: Sequence[str],
+) -> list[np.ndarray]:  # fmt: skip
+    """Maps of pictures of one size, where in them the network looked. Raises ValueError, with the
+    picture's name, for one that is not finite."""
     height, width = pictures[0].shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
@@ -151,6 +190,12 @@ def _placed(
     canvas = np.zeros((len(pictures), height, width), np.float32)
     seen = canvas[:, top : top + side, left : left + side][:, window, window]
     seen[:] = explained(squares, targets, seen.shape[-1])
+    for one, name in zip(seen, names, strict=False):
+        if not np.isfinite(one).all():
+            raise ValueError(
+                f"{name} has no map: the network's answer to it, or the gradient of that, is not "
+                "finite (NaN or infinite)"
+            )
     return list(canvas)
 
 

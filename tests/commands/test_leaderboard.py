@@ -40,8 +40,24 @@ def test_two_folders_make_one_table_in_the_working_folder(folders, tmp_path, cap
     assert table.run.tolist() == ["b", "a", "a"]
     pd.testing.assert_frame_equal(leaderboard("leaderboard.parquet"), leaderboard(*folders))
     facts = json.loads((tmp_path / "leaderboard.json").read_text())
-    assert facts["schema"] == 1
+    assert facts["schema"] == 2
     assert [*facts["runs"]] == folders
+
+
+def test_a_path_as_a_run_prints_it_is_found_from_any_folder(folders, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("lib.scores.leaderboard.ROOT", tmp_path)
+    (tmp_path / "a" / "report.html").touch()
+    (tmp_path / "far" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "far")
+    assert main(["a/report.html", "a", "--no-figures"]) == 0
+    (note,) = capsys.readouterr().err.splitlines()
+    assert note == "note: a/report.html, also named a, is given twice: it counts once."
+    assert {*pd.read_csv("leaderboard.csv").run} == {"a"}
+    assert main(["b", "--no-figures"]) == 2  # the one in the working folder comes first
+    assert "b holds no leaderboard" in capsys.readouterr().err
+    monkeypatch.setattr("lib.scores.leaderboard.IS_CHECKOUT", False)
+    assert main(["a", "--no-figures"]) == 2
+    assert "there is no folder of results" in capsys.readouterr().err
 
 
 def test_what_is_wrong_is_one_line_and_nothing_is_written(folders, tmp_path, capsys):

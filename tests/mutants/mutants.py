@@ -458,6 +458,8 @@ MUTANTS = [
     Mutant("scores_with_and_without_a_ceiling_in_one_order", "lib/scores/leaderboard.py", 'known = table.ceiling.notna().groupby(table.protocol).transform("all")', "known = table.ceiling.notna()", (LEADERBOARD,)),
     Mutant("one_model_with_two_scores", "lib/scores/leaderboard.py", "SAME = 1e-4", "SAME = 1e-3", (LEADERBOARD,)),
     Mutant("other_images_are_merged", "lib/scores/leaderboard.py", '    ("scored_sha256", "protocol", "other images were scored", ("images", "scored_sha256")),\n', "", (LEADERBOARD,)),
+    Mutant("controls_in_another_unit_than_rho", "lib/scores/leaderboard.py", "[~known & ~in_rho, known & in_rho], [ceiling, 1 / ceiling], 1.0", "[known & in_rho], [1 / ceiling], 1.0", (LEADERBOARD,)),
+    Mutant("a_missing_ceiling_beside_a_known_one", "lib/scores/leaderboard.py", "if without.any() and not without.all():", "if False:", (LEADERBOARD,)),
     # faithfulness
     Mutant("roads_noise_of_the_other_unit", _FAITHFULNESS + "removal.py", 'if unit == "normalised" else', 'if unit == "picture" else', (FAITHFULNESS,)),
     Mutant("road_combined_the_other_way", _FAITHFULNESS + "removal.py", 'found["road_lerf"] - found["road_morf"]', 'found["road_morf"] - found["road_lerf"]', (FAITHFULNESS,)),

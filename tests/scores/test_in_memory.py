@@ -56,6 +56,8 @@ def test_a_map_of_one_value_orders_nothing():
     assert np.isnan(agreement(maps, THEIRS)).tolist() == [False, True, False]
     assert np.isnan(agreement(np.full((3, 3), 0.1, np.float32), THEIRS[0]))
     assert np.isnan(agreement(OURS[0], np.zeros((7, 7), bool)))
+    assert np.isnan(agreement([[1.0]], [[2.0]]))  # a single pixel
+    assert np.isnan(agreement(OURS, np.ones((3, 1, 1)))).all()
 
 
 @pytest.mark.parametrize(
@@ -69,6 +71,8 @@ def test_a_map_of_one_value_orders_nothing():
         (OURS, THEIRS[:0], "human_maps is empty"),
         (OURS[:, :0], THEIRS, r"maps\[0\] .*\(0, 16\)"),
         (OURS, [*THEIRS[:2], np.where(THEIRS[2] > 7, np.nan, 1)], r"human_maps\[2\] has \d+ values"),
+        (np.ma.masked_less(OURS, 0.5), THEIRS, "maps is masked"),
+        (OURS[0], [np.ma.array(row) for row in THEIRS[0]], "human_maps is masked"),
         (OURS * 1j, THEIRS, "real numbers, and holds complex"),
         (OURS[0], [["a", "b"]], "real numbers"),
         (OURS[0], [[1, 2], [3]], "different lengths"),

@@ -13,6 +13,7 @@ from stand_ins import CEILINGS, NO_CONTROLS, board, made_up_scores
 
 from lib import leaderboard
 from lib.base.paths import ROOT
+from lib.report import readable_leaderboard
 from lib.scores.leaderboard import (
     COLUMNS,
     SCHEMA,
@@ -65,6 +66,70 @@ def test_where_a_model_has_no_ceiling_all_of_its_protocol_are_ranked_by_rho():
     assert shown.value.tolist() == [0.3, 0.2]
 
 
+CONTROL = {"control": "centre", "score": 0.2, "low": 0.15, "high": 0.26, "raw": 0.1, "raw_low": 0.08,
+           "raw_high": 0.12, "n": 60, "protocol": "gaze"}  # fmt: skip
+OF_THE_CONTROL = ["control_score", "over_control", "over_control_low", "over_control_high"]
+
+
+def with_control(table: pd.DataFrame, **more) -> pd.DataFrame:
+    table.attrs["leaderboard"] = {"controls": [CONTROL | more]}
+    return table
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_by_rho_every_number_of_a_row_is_in_rho_whichever_run_comes_first(first):
+    """A ceiling of 0.5 halves what is said of the control; without one nothing changes."""
+    known = with_control(board({"a": 0.2}, over_control=0.4, over_control_low=0.3,
+                               over_control_high=0.5), reading="whole")  # fmt: skip
+    unknown = {"score": np.nan, "ceiling": np.nan, "reading": "centre", "control_score": 0.1}
+    unknown = with_control(board({"b": 0.3}, "runs/b", **unknown), reading="centre", score=0.1)
+    runs = [known, unknown]
+    table = leaderboard(runs[first], runs[1 - first])
+    for _ in range(2):  # merged again, they stay
+        rows = table.set_index("label")
+        assert rows.loc["a", OF_THE_CONTROL].tolist() == pytest.approx([0.1, 0.2, 0.15, 0.25])
+        assert rows.loc["b", OF_THE_CONTROL].tolist() == pytest.approx([0.1, 0.1, 0.0, 0.2])
+        _, controls = next(boards(table))
+        assert controls[["score", "low", "high"]].to_numpy() == pytest.approx(
+            np.array([[0.1, 0.08, 0.12]] * 2)
+        )
+        table = leaderboard(table)
+    alone = leaderboard(table[table.label == "a"])  # without the other, scores again
+    assert alone[OF_THE_CONTROL].iloc[0].tolist() == pytest.approx([0.2, 0.4, 0.3, 0.5])
+
+
+def test_scores_keep_the_controls_intervals_and_another_datas_controls_are_not_taken():
+    table = leaderboard(
+        with_control(
+            board({"b": 0.3}, method="other", images_sha256="x"), reading="whole", raw=0.4
+        ),
+        with_control(board({"a": 0.2}), reading="whole"),
+        method="grad_cam",
+    )
+    (control,) = controls_of_board(table).itertuples()
+    assert (control.raw, control.score, control.low, control.high) == (0.1, 0.2, 0.15, 0.26)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_known_and_an_unknown_ceiling_of_one_reading_are_refused(first):
+    runs = [board({"a": 0.2}), board({"b": 0.3}, "runs/b", score=np.nan, ceiling=np.nan)]
+    with pytest.raises(
+        ValueError,
+        match="^runs/b cannot be merged with runs/a: it has no human "
+        r"ceiling \(protocol gaze, whole\), there 0\.5000 given; .* same --ceiling$",
+    ):
+        leaderboard(runs[first], runs[1 - first])
+
+
+def test_a_readable_table_keeps_scores_and_rho_in_columns_of_their_own():
+    table = leaderboard(
+        board({"a": 0.2}), board({"a": 0.2}, protocol="none", score=np.nan, ceiling=np.nan)
+    )
+    text = readable_leaderboard(table)
+    assert text["Score [95 %]"].tolist() == ["0.400 [0.200, 0.600]", "–"]
+    assert text["Mean ρ [95 %]"].tolist() == ["–", "0.200 [0.100, 0.300]"]
+
+
 # --- merging ----------------------------------------------------------------------------------
 
 
@@ -81,6 +146,49 @@ def test_two_halves_are_the_whole_and_a_model_of_both_is_there_once():
 def test_one_model_with_two_scores_is_refused_with_both(other):
     with pytest.raises(ValueError, match=r"b has two scores .* 0\.300000 over 60 images in runs/a"):
         leaderboard(board({"b": 0.3}), board({"b": 0.3}, "runs/b").assign(**other))
+
+
+def test_the_same_rho_with_another_score_is_refused():
+    with pytest.raises(
+        ValueError, match=r"two scores .* 0\.600000 in runs/a and 0\.600200 in runs/b"
+    ):
+        leaderboard(board({"b": 0.3}), board({"b": 0.3}, "runs/b", score=0.6002))
+
+
+@pytest.mark.parametrize("value", [np.nan, None, "False", False, "no", 0.0])
+def test_only_a_yes_lies_above_the_control(value):
+    assert not leaderboard(board({"a": 0.2}).assign(above_control=value)).above_control.any()
+    assert leaderboard(board({"a": 0.2}).assign(above_control="True")).above_control.all()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "told"),
+    [
+        ("rho", np.inf, "rho must be finite, and is inf"),
+        ("rho", 7, "rho must be from -1 to 1, and is 7"),
+        ("n", -3, "n must be 0 or more, and is -3"),
+        ("n", pd.NA, "n must be a number of images, and is missing"),
+        ("ceiling", 0, "ceiling must be above 0 and at most 1, and is 0"),
+        ("over_control", -np.inf, "over_control must be finite, and is -inf"),
+        ("untrained", np.nan, "untrained must be True or False, and is missing"),
+        ("ranked_by", "x", "ranked_by must be score or rho, and is 'x'"),
+    ],
+)
+def test_what_no_run_can_have_is_refused_with_file_and_row(column, value, told, tmp_path):
+    table = board({"a": 0.1, "b": 0.3})
+    table[column] = [table[column][0], value]
+    if column == "n":
+        table["n"] = table.n.astype("Int64")
+    table.to_parquet(tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match=re.escape(f"x.parquet, row 2 (b): {told}")):
+        leaderboard(tmp_path / "x.parquet")
+
+
+def test_tables_without_rows_are_refused_and_versions_may_lack():
+    with pytest.raises(ValueError, match="table 2 has no rows"):
+        leaderboard(board({"a": 0.1}), board({"a": 0.1})[:0])
+    table = leaderboard(board({"a": 0.1}), board({"b": 0.1}, "runs/b", versions=""))
+    assert notes(table)[0] == "The runs differ in torch: 2.1 (runs/a); not told (runs/b)."
 
 
 @pytest.mark.parametrize(
@@ -133,6 +241,8 @@ def test_folders_and_files_are_read_and_what_is_none_is_named(tmp_path):
     file = tmp_path / "b" / "tables" / "leaderboard.parquet"
     leaderboard(board({"b": 0.3}, "far/away")).to_parquet(file)
     assert leaderboard(tmp_path / "b").run.tolist() == [str(tmp_path / "b")]
+    twice = leaderboard(tmp_path / "b", tmp_path / "b")
+    assert notes(twice) == [f"{tmp_path / 'b'} is given twice: it counts once."]
     assert leaderboard(file, board({"a": 0.1})).run.tolist() == ["far/away", "runs/a"]
     with pytest.raises(MissingInputs, match="holds no leaderboard .* run notebook 05c"):
         leaderboard(tmp_path)

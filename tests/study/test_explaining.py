@@ -74,6 +74,37 @@ def test_maps_of_a_studys_model_are_the_studys(pictures):
     np.testing.assert_allclose(found, np.nan_to_num((seen - low) / (high - low)), atol=1e-6)
 
 
+def test_an_answer_that_is_not_finite_names_its_picture(network, pictures, tmp_path):
+    black = np.zeros_like(pictures[0])
+    Image.fromarray(black).save(tmp_path / "black.png")
+    plain = Preprocessing(64, 64, (0, 0, 0), (1, 1, 1))
+    given = [*pictures[:2], tmp_path / "black.png"]
+    with pytest.raises(ValueError, match=r"picture 2 \(.*black\.png\) has no map: .* not finite"):
+        explain(ByLight(network), given, target=1, layer="network.0", preprocessing=plain)
+
+
+class ByLight(nn.Module):
+    """Has no answer to a black picture: 0 over 0."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        light = x.sum(dim=(1, 2, 3))
+        return self.network(x) * (light / light)[:, None]
+
+
+def test_it_works_under_inference_mode_but_for_networks_made_there(network, pictures):
+    given = {"pictures": pictures, "target": torch.tensor(1), "preprocessing": WHOLE}
+    expected = explain(network, **given)
+    with torch.inference_mode():
+        np.testing.assert_array_equal(explain(network, **given), expected)
+        made = nn.Sequential(nn.Conv2d(3, 4, 9, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(ValueError, match="made under torch.inference_mode"):
+        explain(made, **given)
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
@@ -84,6 +115,10 @@ def test_maps_of_a_studys_model_are_the_studys(pictures):
         ({"method": "grad_can"}, "Did you mean 'grad_cam'"),
         ({"target": [1, 2]}, "4 pictures, 2 targets"),
         ({"target": 9}, "0 … 3"),
+        ({"target": 1.5}, "target 1.5 is no class"),
+        ({"target": "tabby"}, "'tabby' is a text: .* or None"),
+        ({"target": [1, 2.5, 0, 0]}, "target 2.5 is no class"),
+        ({"target": ["tabby"] * 4}, "target 'tabby' is no class"),
         ({"layer": "nowhere"}, "no layer 'nowhere'"),
         ({"model": "resnet5"}, "Did you mean 'resnet50'"),
         ({"model": 3}, "a name or a network, and not int"),
