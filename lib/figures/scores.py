@@ -24,6 +24,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from ..maps.methods import METHODS
 from ..study.comparisons import Comparison
@@ -338,10 +339,14 @@ def plot_along(
                             textcoords="offset points")  # fmt: skip
         shown = table[table.panel == panel]
         sheet.panel_title(ax, f"{subject(table)}{panel_name(panel)}\n{_counts(shown)}")
+        if (table["at"] % 1 == 0).all():
+            ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         ax.grid(axis="y")
     sheet.below(comparison.axis, "medium")
     sheet.left(f"score ({score_unit(table)}; bars: 95 % interval)")
-    drawn = [h for h in sheet.only.get_legend_handles_labels()[0] if h not in lines]
+    across = {line.get_label() for line in lines}
+    handles, names = sheet.only.get_legend_handles_labels()
+    drawn = [h for h, name in zip(handles, names, strict=True) if name not in across]
     sheet.legend([*(drawn if len(groups) > 1 else []), *lines],
                  "lines across: maps that no network made; bands: 95 %")  # fmt: skip
     return sheet.shown

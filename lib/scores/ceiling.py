@@ -102,10 +102,17 @@ class Ceiling:
             text += f" ({number} a picture, {self.pictures} pictures)"
         return text
 
-    def interval(self, rho: pd.Series) -> Interval:
-        """The score's interval. rho : by image_id, without missing values"""
+    def interval(self, rho: pd.Series, most: float = np.inf) -> Interval:
+        """The score's interval.
+
+        rho  : by image_id, without missing values
+        most : the largest absolute value that ρ can have; it bounds the interval unless the ceiling
+               is an estimate, which is uncertain itself
+        """
         pictures = len(rho) if self.halves.empty else min(len(rho), self.pictures)
-        return replace(mean_interval(self.scaled(rho), images=pictures), n=len(rho))
+        bound = most / self.divisor if self.halves.empty else np.inf
+        found = mean_interval(self.scaled(rho), within=(-bound, bound), images=pictures)
+        return replace(found, n=len(rho))
 
     def scaled(self, rho: pd.Series) -> pd.Series:
         """Values by image whose mean is the score, and which spread as the score is uncertain.

@@ -96,7 +96,7 @@ def mean_score(valid: pd.DataFrame, ceiling: Ceiling) -> dict[str, float]:
     valid : `image_id, rho`, an image once
     """
     rho = valid.set_index("image_id").rho
-    found, raw = ceiling.interval(rho), mean_interval(rho, within=(-1, 1))
+    found, raw = ceiling.interval(rho, most=1), mean_interval(rho, within=(-1, 1))
     if len(rho) < 2:  # one image's ceiling has no interval either
         found = replace(found, low=np.nan, high=np.nan)
     return {

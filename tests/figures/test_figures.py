@@ -166,7 +166,9 @@ def test_a_curve_has_a_line_per_training_and_its_points_in_order(summary):
     np.testing.assert_allclose(lines[0][:, 1], of_a.score)
     assert len(lines) == 2
     assert fig.get_supxlabel().startswith("stage of the training")
-    assert {"a", "b"} <= {t.get_text() for t in fig.legends[0].get_texts()}
+    told = [t.get_text() for t in fig.legends[0].get_texts()]
+    assert {"a", "b"} <= set(told)
+    assert len(set(told)) == len(told)
 
 
 def test_parts_that_forget_differ_between_networks():

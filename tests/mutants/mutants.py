@@ -443,6 +443,7 @@ MUTANTS = [
     Mutant("rescaled_by_the_whole_ceiling", _RESULTS, "span = 1 - control.mean", "span = 1.0", (RESULTS,)),
     Mutant("rescaled_beyond_the_ceiling", _RESULTS, "if not 1 - control.high >= RULES.least_span:", "if False:", (RESULTS,)),
     Mutant("first_minus_later", _RESULTS, '(other - rho).dropna().rename_axis("image_id")', '(rho - other).dropna().rename_axis("image_id")', (RESULTS,)),
+    Mutant("a_score_beyond_any_correlation", _RESULTS, "ceiling.interval(rho, most=1)", "ceiling.interval(rho)", (RESULTS,)),
     Mutant("comparisons_turned_round", _RESULTS, "difference = (other - rho).dropna()\n            ceiling = ceilings.of(protocol, first.backbone", "difference = (rho - other).dropna()\n            ceiling = ceilings.of(protocol, first.backbone", (RESULTS,)),
     Mutant("comparisons_unpaired_images", _RESULTS, '(other - rho).dropna().rename_axis("image_id")', '(other - rho).fillna(0).rename_axis("image_id")', (RESULTS,)),
     Mutant("all_pairs_are_one_family", _RESULTS, "families.setdefault((protocol, later.panel, later.group.family), [])", 'families.setdefault((protocol, later.panel, ""), [])', (RESULTS,)),

@@ -170,6 +170,16 @@ def test_without_a_ceiling_the_score_is_the_correlation(study):
     assert shown["Mean ρ with DCLS [95 %]"][0].startswith(f"{results.rho[1]:.3f} [")
 
 
+@pytest.mark.parametrize("ceilings", [Ceilings(), Ceilings(Ceiling(0.8, "given"))])
+def test_a_score_of_few_images_stays_within_what_a_correlation_can_be(study, ceilings):
+    scores = per_image(study, 0.0, n=4)
+    scores.loc[scores.image_id == "3", "rho"] = -0.99
+    table = summarise(study.choices, scores, ceilings)
+    least = -1 if np.isnan(table.ceiling[0]) else -1 / 0.8
+    assert (table.low >= least).all()
+    assert table.low.min() == pytest.approx(least, abs=0.1)  # it would be far below
+
+
 def test_the_results_table_has_every_number_in_its_place(study):
     """Without and with DCLS, of this protocol and method: each by hand."""
     rng = np.random.default_rng(0)
