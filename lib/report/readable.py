@@ -139,7 +139,8 @@ def readable_table(results: pd.DataFrame) -> pd.DataFrame:
     alone = second.form.isna()
     of_methods = not results.panel.fillna("").any()  # then both are of one model
     for name, heading in headings.items():
-        if of_methods and name not in ("shown", "entered"):
+        alike = name != "shown" and (first[name] == second[name])[~alone].all()
+        if alike or (of_methods and name not in ("shown", "entered")):
             table[heading.format("")] = first[name].fillna(_NONE)
             continue
         for form, side in zip(forms, (first, second), strict=True):
