@@ -486,6 +486,7 @@ def study_copy(tmp_path) -> Project:
     return project
 
 
+@pytest.mark.slow
 def test_the_tour_runs_by_the_command_line(study_copy):
     status, printed, error = study_copy.run("--only", "09")
     assert status == 0, printed + error

@@ -80,6 +80,7 @@ def same(one: Path, other: Path) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_two_workers_one_of_them_killed_make_the_single_processs_table(
     project, pictures, tmp_path, monkeypatch
 ):
