@@ -14,7 +14,7 @@ from ..maps.methods import METHODS
 from ..networks.backbones import BACKBONES
 from ..study.comparisons import Comparison
 from ..study.rules import RULES
-from .scores import panel_name, row_names, subject
+from .scores import panel_name, panels_of, row_names, subject
 from .style import (
     DCLS_COLOUR,
     MARKS,
@@ -85,7 +85,7 @@ def plot_paired_differences(
     """
     if paired.empty:
         raise ValueError(f"{comparison.label}: there is no pair to compare")
-    panels = [key for key in METHODS if key in set(paired.panel)] or [""]
+    panels = panels_of(paired)
     named = (
         [*paired.group] if comparison.shared and paired.form.nunique() == 1 else row_names(paired)
     )

@@ -58,7 +58,7 @@ def _counts(frame: pd.DataFrame) -> str:
     return f"n = {number} images{cautious(low)}, {frame.protocol.iloc[0]} protocol"
 
 
-def _panels(arranged: pd.DataFrame) -> list[str]:
+def panels_of(arranged: pd.DataFrame) -> list[str]:
     """The panels' keys, methods in the order of their table; "" where forms are methods."""
     there = set(arranged.panel)
     return [key for key in METHODS if key in there] or [""]
@@ -214,7 +214,7 @@ def plot_score_bars(
     labels   : {control: as it is called in the legend}
     ax       : for the rows of one panel
     """
-    panels, (table, names) = _panels(arranged), slotted(arranged)
+    panels, (table, names) = panels_of(arranged), slotted(arranged)
     forms = shared_forms(arranged)
     bars = len(names) * max(len(forms), 1) / 2
     columns = 1 if len(panels) <= _MOST_IN_A_COLUMN else 3
@@ -312,7 +312,7 @@ def plot_along(
     arranged, controls, labels : as for `plot_score_bars`; models without a place on the axis are
                                  left out
     """
-    panels, table = _panels(arranged), arranged[arranged["at"].notna()]
+    panels, table = panels_of(arranged), arranged[arranged["at"].notna()]
     groups = list(dict.fromkeys(table.group))
     wide = width_of(7.2, size, fig, ax)
     stacked = wide / len(panels) < 2.8

@@ -162,6 +162,10 @@ class Picture:
     commit: str
 
 
+class _NothingToShow(Exception):
+    """A table is there and says nothing about this study; says why."""
+
+
 def write_report(study: Study) -> Path:
     """Write `report.html` of what the study's folders hold now; returns where it is."""
     tables = study.places.tables
@@ -240,6 +244,8 @@ def _part(study: Study, title: str, path: Path, read: Callable[[Path], list[Grid
         grids = [grid for grid in read(path) if grid.rows]
     except FileNotFoundError:
         return Section(key, title, source, lack="Not made in this run.")
+    except _NothingToShow as why:
+        return Section(key, title, source, lack=str(why))
     except _UNREADABLE as error:
         words = f"{source} cannot be read ({type(error).__name__}: {error})."
         return Section(key, title, source, damage=words)
@@ -280,7 +286,7 @@ def _verdicts(path: Path) -> list[Grid]:
     )
     told = told.rename(columns=lambda name: name.replace("_", " ").capitalize())
     if len(claims) and told.empty:
-        raise FileNotFoundError  # their models did not run
+        raise _NothingToShow("None of the paper's claims is about these models alone.")
     speaks_of = "; ".join(map(str, table["speaks_of"].unique()))
     return [as_grid(told.dropna(axis="columns", how="all"), f"They speak of: {speaks_of}")]
 

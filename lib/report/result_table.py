@@ -70,6 +70,7 @@ def results_table(
     placed = arrange(choices, summary)
     place = ["protocol", "panel", "group", "form"]
     gains = paired_differences(choices, scores, ceilings).set_index(place)
+    nothing = pd.Series(np.nan, index=gains.columns)
     entered = entered_scores()
     panels, groups = ([*dict.fromkeys(placed[name])] for name in ("panel", "group"))
     protocols = [*choices.protocols]
@@ -81,12 +82,8 @@ def results_table(
     rows = []
     for row in sorted(placed.itertuples(), key=in_order):
         backbone, method = BACKBONES[row.backbone], METHODS[row.method]
-        alone = row.place == 0 or (row.protocol, row.panel, row.group, row.form) not in gains.index
-        gain = (
-            pd.Series(np.nan, index=gains.columns)
-            if alone
-            else gains.loc[(row.protocol, row.panel, row.group, row.form)]
-        )
+        pair = row.protocol, row.panel, row.group, row.form
+        gain = gains.loc[pair] if pair in gains.index else nothing  # of a group's first
         mini = " mini" * (choices.profile.mini and not backbone.origin)
         rows.append(
             {

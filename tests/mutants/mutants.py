@@ -451,7 +451,7 @@ MUTANTS = [
     Mutant("a_fairer_pair_in_the_studys_family", "lib/study/comparisons.py", 'family = b.key if b.pair_of else "own"', 'family = "" if b.pair_of else "own"', (RESULTS,)),
     Mutant("checkpoints_out_of_order", "lib/study/comparisons.py", "sorted(group.members, key=lambda m: m.at)", "sorted(group.members, key=lambda m: -m.at)", ("tests/study/test_comparisons.py",)),
     Mutant("trained_before_untrained", "lib/study/comparisons.py", 'pair = replace(random[0], form="untrained"), replace(learned[0], form="trained")', 'pair = replace(learned[0], form="untrained"), replace(random[0], form="trained")', ("tests/study/test_comparisons.py",)),
-    Mutant("difference_of_the_other_protocol", _TABLE, "else gains.loc[(row.protocol, row.panel, row.group, row.form)]", "else gains.loc[(choices.protocols[0], row.panel, row.group, row.form)]", (RESULTS,)),
+    Mutant("difference_of_the_other_protocol", _TABLE, "pair = row.protocol, row.panel, row.group, row.form", "pair = choices.protocols[0], row.panel, row.group, row.form", (RESULTS,)),
     Mutant("pair_sides_exchanged", "lib/report/readable.py", "told[told.place == place].set_index(index) for place in (0, 1))", "told[told.place == place].set_index(index) for place in (1, 0))", (RESULTS,)),
     Mutant("a_score_without_a_ceiling", _TABLE, ".where(known)", "", (RESULTS,)),
     # the leaderboard
