@@ -1,5 +1,5 @@
 """One small member of each of timm's families: where its maps are made, and whether they lie where
-the picture does.
+the image does.
 
 `python tests/timm_families.py [FAMILY …]` tries them and writes docs/timm-families.md.
 """
@@ -68,7 +68,7 @@ def model_of(row: Backbone) -> StudyModel:
     return StudyModel(network, row, Provenance("tried", "random", "full")).eval()
 
 
-def pictures(side: int) -> torch.Tensor:
+def images(side: int) -> torch.Tensor:
     return torch.randn(3, 3, side, side, generator=torch.Generator().manual_seed(3))
 
 
@@ -79,7 +79,7 @@ def maps_of(model: StudyModel, x: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def changed_place(model: StudyModel, x: torch.Tensor) -> str:
-    """Whether cells change most where the picture changes: a ninth of it, off its centre."""
+    """Whether cells change most where the image changes: a ninth of it, off its centre."""
     side = x.shape[-1]
     with torch.no_grad():
         plain = model.features(x)
@@ -100,10 +100,10 @@ def tried(family: str, name: str) -> str:
     """A line of the table. Raises AssertionError for maps that are no maps."""
     row = row_of(name)
     model = model_of(row)
-    x = pictures(row.preprocessing.crop)
+    x = images(row.preprocessing.crop)
     features = model.features(x)
     for key, maps in maps_of(model, x).items():
-        # Of a picture whose every cell speaks against its class, a map is 0 everywhere.
+        # Of an image whose every cell speaks against its class, a map is 0 everywhere.
         whole = bool(maps.isfinite().all()) and bool((maps.flatten(1).std(1) > 0).any())
         assert whole, f"{name}: {key} is no map"
     sizes = " x ".join(map(str, features.shape[1:]))
