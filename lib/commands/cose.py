@@ -270,7 +270,7 @@ def _facts(
 ) -> dict:
     """What stands beside the pairs: what they were made from, and what they come to."""
     return {
-        "images": str(options.images.absolute()),
+        "folder": str(options.images.absolute()),
         "pictures": len(folder.pictures),
         "classes": folder.classes or study.choices.profile.classes,
         "classes_told_by": folder.layout,

@@ -29,7 +29,7 @@ from .study import Study
 _BATCH = 16
 _BY_DEFAULT = Preprocessing(resize=256, crop=224)
 
-Picture = np.ndarray | Image.Image | str | Path
+Seen = np.ndarray | Image.Image | str | Path
 # Squares (image, side, side, 3) and their targets -> (image, size, size) of the part that is seen.
 Explained = Callable[[np.ndarray, Any, int], np.ndarray]
 
@@ -37,7 +37,7 @@ Explained = Callable[[np.ndarray, Any, int], np.ndarray]
 @torch.inference_mode(False)  # gradients are needed, wherever it is called from
 def explain(
     model: nn.Module | str,
-    pictures: Picture | Sequence[Picture],
+    pictures: Seen | Sequence[Seen],
     method: str | CamMethod = "grad_cam",
     target: Any = None,
     *,
@@ -90,7 +90,7 @@ def explain(
 # --- what is given ----------------------------------------------------------------------------
 
 
-def _read(pictures: Picture | Sequence[Picture]) -> tuple[list[np.ndarray], list[str], bool]:
+def _read(pictures: Seen | Sequence[Seen]) -> tuple[list[np.ndarray], list[str], bool]:
     """(h, w, 3) uint8 each, what it is called, and whether there was one without an axis of
     images."""
     alone = isinstance(pictures, str | Path | Image.Image) or getattr(pictures, "ndim", 0) == 3
@@ -102,7 +102,7 @@ def _read(pictures: Picture | Sequence[Picture]) -> tuple[list[np.ndarray], list
     return [_pixels(one, number) for number, one in enumerate(given)], names, alone
 
 
-def _pixels(picture: Picture, number: int) -> np.ndarray:
+def _pixels(picture: Seen, number: int) -> np.ndarray:
     if isinstance(picture, str | Path):
         if not Path(picture).is_file():
             raise ValueError(f"there is no file {picture}")

@@ -265,7 +265,7 @@ class Gazed(Files):
         seen = self._seen(index)
         image = read_listed_picture(self.files[index][0])
         human = self._blurred(gaze_map, index, seen)
-        return StoredPicture(self.fit.picture(image), human, self.labels[index])
+        return StoredPicture(self.fit.squared(image), human, self.labels[index])
 
     def by_observer(self, index: int) -> np.ndarray:
         seen = self._seen(index)

@@ -43,11 +43,11 @@ def read(folder: Path) -> tuple[list[Looked], list[str]]:
             if image is None:
                 raise ValueError("is empty")
             name = entry(image, "img")
-            picture = picture_in(folder, [root / _PICTURES], name)
-            if picture is None:
+            file = picture_in(folder, [root / _PICTURES], name)
+            if file is None:
                 absent.append(f"{_PICTURES}/{name}")
                 continue
-            found.append(looked_at(folder, picture, _trials(image)))
+            found.append(looked_at(folder, file, _trials(image)))
         except ValueError as error:
             problems.append(f"{path}, fixations{{{number}}}: {error}")
     return told(found, problems, absent, path)
