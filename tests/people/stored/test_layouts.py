@@ -62,8 +62,8 @@ def read(key: str, folder: Path) -> dict[str, list[tuple]]:
     found, problems = LAYOUTS[key].read(folder)
     assert problems == []
     for each in found:
-        assert each.picture == folder / each.name
-        assert each.picture.is_file()
+        assert each.image == folder / each.name
+        assert each.image.is_file()
         assert each.label == -1
         assert each.points.dtype == np.float64
     return {each.name: seen(each) for each in found}
@@ -471,7 +471,7 @@ def test_the_newer_forms_of_scanpaths(within, tmp_path):
 
 def test_paths_saved_on_windows(tmp_path):
     write_pysaliency(tmp_path)
-    names = np.array(["pictures\\a.png", "pictures\\b.png"], object)
+    names = np.array(["images\\a.png", "images\\b.png"], object)
     rewrite(tmp_path / "stimuli.hdf5", filenames=names)
     assert read("pysaliency", tmp_path) == PYSALIENCY
 
@@ -760,7 +760,7 @@ def test_links_out_of_the_folder_are_refused(key, tmp_path):
     assert any("leads out of the folder" in said for said in wrong(key, folder))
     (folder / MAIN[key]).unlink()
     away.rename(folder / MAIN[key])
-    image = LAYOUTS[key].read(folder)[0][0].picture
+    image = LAYOUTS[key].read(folder)[0][0].image
     image.rename(tmp_path / "image")
     image.symlink_to(tmp_path / "image")
     assert any("leads out of the folder" in said for said in wrong(key, folder))
