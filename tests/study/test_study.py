@@ -79,7 +79,7 @@ def test_each_reading_of_a_folder_has_a_place_of_its_own(tmp_path):
     assert len({study.places.name for study in studies}) == len(readings)
     assert studies[3].facts()["viewing"]["weigh"] == "counts"
     assert studies[0].reading == (
-        "each fixation blurred by a Gaussian of σ = 10 pixels, weighed by duration; "
+        "each fixation blurred by a Gaussian of σ = 10 pixels, weighted by duration; "
         "the centred square of each image"
     )
     with pytest.raises(ValueError, match="how the folder of `images` is read: give one"):
