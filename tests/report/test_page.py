@@ -155,7 +155,7 @@ def test_everything_that_is_there_is_shown(study):
         "undecided at this n", "mean difference: 0.0123 [-0.500, 12.250]", "They speak of: simulated people",
         "Grad-CAM, protocol published", "Threshold-Grad-CAM, protocol corrected", "CAFormer-S18 mini",
         "40 rows", "1.00e-05", "a column 19", "ResNet-50", "0.143",
-        *(title.format(change="with DCLS less without") for title in TABLES.values()),
+        *(title.format(change="with DCLS minus without") for title in TABLES.values()),
         *(caption_of(key, study.choices)[0] for key in CAPTIONS), "My own", "What my_own shows.",
         "made at commit 0123456789ab", "python run_all.py", "01_setup", "1:15", "1.0 GiB",
         "KeyError: 'a' in cell 2", "1: a notebook's cell raised an error",
@@ -174,7 +174,7 @@ def test_everything_that_is_there_is_shown(study):
 def test_what_is_not_there_is_named_as_not_made(study):
     page = Page(study)
     assert page.text.count("Not made in this run.") == 4  # verdicts, results, run, origin
-    unmade = "; ".join(TABLES.values()).format(change="with DCLS less without")
+    unmade = "; ".join(TABLES.values()).format(change="with DCLS minus without")
     assert f"Not made in this run: {unmade}." in page.text
     assert caption_of(next(iter(CAPTIONS)), study.choices)[0] in page.text
     assert "Left out" not in page.text
