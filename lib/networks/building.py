@@ -1,4 +1,4 @@
-"""A variant's network with fresh random weights, and how many parameters it has."""
+"""A variant's network with new random weights, and its number of parameters."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .dcls import convert_to_dcls
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Learnable parameters, each shared tensor counted once."""
+    """Return the number of learnable parameters, with each shared tensor counted once."""
     return sum(p.numel() for p in model.parameters())
 
 
 def _metaformer_mini(mini: Mapping[str, Any], num_classes: int) -> nn.Module:
-    # timm's entry points fix depth and width of MetaFormers: only the class takes them.
+    # timm's entry points fix depth and width of MetaFormers; only the class accepts them.
     layers = {k: [getattr(metaformer, n) for n in mini[k]] for k in ("token_mixers", "norm_layers")}
     return metaformer.MetaFormer(**{**mini, **layers}, num_classes=num_classes)
 
@@ -29,7 +29,7 @@ def _metaformer_mini(mini: Mapping[str, Any], num_classes: int) -> nn.Module:
 def build_network(
     backbone: Backbone, dcls: bool, *, mini: bool = False, num_classes: int = 1000, **options
 ) -> nn.Module:
-    """A variant's network with fresh random weights, from torch's global generator.
+    """Build a variant's network with random weights from torch's global generator.
 
     options : passed on to timm's model
     """
@@ -49,17 +49,19 @@ def build_network(
 
 
 def finished(network: nn.Module, backbone: Backbone, dcls: bool) -> nn.Module:
-    """Set what timm's architecture does otherwise than the original's; convert."""
+    """Adapt timm's architecture where the original differs, and convert it."""
     if dcls and backbone.dcls is None:
-        raise ValueError(f"{backbone.label} has no DCLS form")
+        raise ValueError(f"{backbone.label} has no DCLS form: use it without DCLS")
     if backbone.head_norm_eps is not None:
         network.head.fc.norm.eps = backbone.head_norm_eps
     return convert_to_dcls(network, backbone.dcls) if dcls else network
 
 
 def draw_zeros(network: nn.Module) -> nn.Module:
-    """The network with weights drawn in place where it begins with nothing but zeros, so that all
-    of it bears on the answer; the same ones every time."""
+    """Draw weights in place for layers that start with only zeros, and return the network.
+
+    All layers then affect the answer; the weights are the same every time.
+    """
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -69,14 +71,14 @@ def draw_zeros(network: nn.Module) -> nn.Module:
 
 
 def weightless(backbone: Backbone) -> torch.device:
-    """Where a network is built to be counted only. A reader's own function makes a real one:
-    it may ask for a number."""
+    """Return where to build a network whose parameters are only counted. A user's own function
+    builds a real one, because it may need values."""
     return torch.device("cpu" if backbone.build else "meta")
 
 
 @cache
 def parameter_counts(backbone: Backbone, *, mini: bool, classes: int) -> dict[bool, int]:
-    """{dcls: learnable parameters}, shared positions counted once; makes no weights."""
+    """Return {dcls: learnable parameters}, shared positions counted once, without any weights."""
     with weightless(backbone):
         return {
             dcls: count_parameters(build_network(backbone, dcls, mini=mini, num_classes=classes))

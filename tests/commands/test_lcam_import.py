@@ -170,11 +170,11 @@ def _wrong(kind: str, file) -> str:
         return "tensors are missing (layer4.0.bn1.running_mean)"
     if kind == "no state":
         torch.save({"epoch": 3, "arch": "resnet"}, file)
-        return "holds no weights under 'state_dict'; it holds: epoch, arch"
+        return "contains no weights under 'state_dict'; it contains: epoch, arch"
     if kind == "cut short":
         snapshot(file, whole)
         file.write_bytes(file.read_bytes()[:-2000])
-        return "is no readable checkpoint, or is cut short"
+        return "is not a readable checkpoint, or is truncated"
     if kind == "runs code":
         torch.save({"state_dict": whole, "optimizer": Evil()}, file)
         return "is refused: it would run code"

@@ -381,7 +381,7 @@ def test_layers_are_found(vit, swin, x):
     unborn = Net()
     nn.init.zeros_(unborn.end.weight)
     assert found_layer(unborn, x[:1]) in ("a", "b")
-    with pytest.raises(ValueError, match="no layer serves"):
+    with pytest.raises(ValueError, match="no layer is suitable"):
         found_layer(nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 48, 5)), x[:1])
 
 
@@ -401,7 +401,7 @@ def test_layers_that_cannot_be_are_refused(x):
     ):
         with pytest.raises(ValueError, match=why):
             live_maps(of, x, "grad_cam", layer=layer)
-    with pytest.raises(ValueError, match="must give maps"):
+    with pytest.raises(ValueError, match="must return maps"):
         live_maps(network, x, "grad_cam", layer="c", reshape=lambda raw: raw.flatten(1))
     with pytest.raises(ValueError, match="more than arrange"):
         live_maps(network, x, "ablation_cam", layer="c", reshape=lambda raw: raw.float() * 2)

@@ -622,7 +622,7 @@ def test_links_are_followed_and_what_leads_nowhere_is_no_image(imagenet, tmp_pat
     notes.write_text("\ufeffdeeper/../one.JPEG\nfish/n01440764_1.JPEG\n", encoding="utf-8")
     assert listed_images(farm, notes) == [found[2], found[1]]
     notes.write_text("one 3\nfish/n01440764_1.JPEG\ndeeper/../one.JPEG\n")
-    with pytest.raises(ImageFolderError, match="line 3: deeper/../one.JPEG is there twice"):
+    with pytest.raises(ImageFolderError, match="line 3: deeper/../one.JPEG is listed twice"):
         listed_images(farm, notes)
     notes.write_text(f"{farm / 'one.JPEG'} 3\n")
     assert listed_images(farm, notes) == [found[2]]
