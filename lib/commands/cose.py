@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--images", type=Path, required=True, metavar="FOLDER",
-        help="folder of images, either directly in it or in a subfolder per class")  # fmt: skip
+        help="images directly in FOLDER, or in a subfolder per class")  # fmt: skip
     add("--labels", default=AUTO, metavar="HOW",
         help=f"source of the classes: {', '.join(LAYOUTS)} (default: automatic)")  # fmt: skip
     add("--list", type=Path, metavar="FILE",

@@ -80,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="one or more, see below (default: threshold_grad_cam)")  # fmt: skip
     add("--weights", default="", metavar="WHICH",
         help=f"{listed(WEIGHTS)}, or a file; demo: miniatures with twelve invented classes, "
-        "paper: the published files in data/ (default: the own weights of a model of --extend, "
+        "paper: the published files in data/ (default: a model's own if --extend adds it, "
         "otherwise demo, or paper for models without a miniature)")  # fmt: skip
     add("--target", default="", metavar="CLASS",
         help="a class's number, name, or a part of the name (default: the class that each model "

@@ -206,8 +206,8 @@ def test_what_is_wrong_with_a_snapshot_is_said(demo, tmp_path, capsys, monkeypat
         (["--methods", "lcam_fm", "lcam_img"], "--import takes one module"),
         (["--models", "resnet50", "convnext_tiny"], "--import takes one module"),
         (["--models", "convnext_tiny"], "does not fit this network's layer"),
-        (["--images", "."], "--import trains nothing: leave --images out"),
-        (["--resume"], "--import trains nothing: leave --resume out"),
+        (["--images", "."], "--import trains nothing: omit --images"),
+        (["--resume"], "--import trains nothing: omit --resume"),
     ],
 )
 def test_what_is_asked_wrongly_of_an_import_is_said(demo, tmp_path, capsys, words, why):

@@ -151,7 +151,7 @@ def test_maps_that_are_constant_or_not_finite_are_told(tmp_path, capsys, tables)
     for name in ("flat", "none"):
         assert main([*options, name]) == 0
     said = capsys.readouterr().out
-    assert "the map is constant" in said
+    assert "the heatmap is constant" in said
     assert "the map is not finite" in said
 
 
@@ -242,7 +242,7 @@ def test_what_an_own_model_lacks_is_said_with_what_to_do(own, tmp_path, no_real_
     for more, words in (
         (["--model", "gone"], f"gone.pth does not exist, but {rows} names it for gone: put the file there"),
         (["--model", "tagged"],
-         "resnet10t.c3_in1k.safetensors; fetch them, with the images they are scored on, by "
+         "resnet10t.c3_in1k.safetensors does not exist: fetch it, with the images for scoring, by "
          f"`python run_all.py --download-only --models tagged --extend {rows}`"),
         (["--model", "tagged", "--data-dir", str(tmp_path)], f"--data-dir {tmp_path}`"),
         (["--model", "n12", "--weights", "timm"], "a function builds it"),

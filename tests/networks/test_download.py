@@ -475,7 +475,7 @@ def test_pages_and_nothing_are_refused_even_if_they_are_published(
 ):
     server.content = page
     server.replies["HEAD .tfrecords"] = [Reply(headers=BARE)] * (99 * unverified)
-    refused([BUCKET], tmp_path, "HTML|empty", unverified)
+    refused([BUCKET], tmp_path, "web page|empty", unverified)
     assert files_in(tmp_path) == []
 
 

@@ -72,7 +72,9 @@ def test_what_cannot_be_cut_is_said():
         split_at(_Twice(), "a")
     with pytest.raises(ValueError, match="layer 'c' does not exist; the network's parts are a, b"):
         split_at(_Dropping(), "c")
-    with pytest.raises(ValueError, match=r"cannot be cut at 'a'.*test_split.py, line \d+\).*Take"):
+    with pytest.raises(
+        ValueError, match=r"cannot be cut at 'a'.*test_split.py, line \d+\).*Remove"
+    ):
         split_at(_Branching(), "a")
 
 
