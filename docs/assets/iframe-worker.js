@@ -7,6 +7,7 @@ if (location.protocol === "file:") {
 
     constructor(address) {
       super();
+      const own = new URL(address, document.baseURI);
       const frame = document.createElement("iframe");
       frame.hidden = true;
       frame.title = "search";
@@ -15,14 +16,14 @@ if (location.protocol === "file:") {
       const load = (source) =>
         new Promise((loaded, failed) => {
           const script = inside.document.createElement("script");
-          script.src = new URL(source, address);
+          script.src = new URL(source, own); // a worker's scripts lie beside it
           script.onload = loaded;
           script.onerror = failed;
           inside.document.head.append(script);
         });
       inside.importScripts = (...sources) => Promise.all(sources.map(load));
       inside.postMessage = (data) => this.dispatchEvent(new MessageEvent("message", { data }));
-      load(address).then(() => {
+      load(own).then(() => {
         this.#inside = inside;
         this.#asked.splice(0).forEach((data) => this.postMessage(data));
       });

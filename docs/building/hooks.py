@@ -33,7 +33,7 @@ def on_files(files, config):
     for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
         page = page_of(notebook.stem, ROOT / "data" / "output")
         made[f"tutorials/{notebook.stem}.md"] = page.text
-        made |= {f"tutorials/{name}": data for name, data in page.images.items()}
+        made |= {f"files/notebooks/{name}": data for name, data in page.images.items()}
     try:
         told = commands_told()
     except RuntimeError as error:
