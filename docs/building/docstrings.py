@@ -8,21 +8,35 @@ from pathlib import Path
 
 import griffe
 
-sys.path.insert(0, str(Path(__file__).parent))  # this file is loaded by its path
+sys.path.insert(0, str(Path(__file__).parents[1]))  # this file is loaded by its path
 
-from faces import all_names
-from prose import to_markdown
+from building.faces import all_names
+from building.prose import to_markdown
+
+_SHORT = 60  # letters of a value that says more than it takes
 
 
 class Docstrings(griffe.Extension):
     """Rewrites each docstring once it is read."""
 
     def on_object(self, *, obj: griffe.Object, **kwargs) -> None:
-        if obj.is_attribute and obj.docstring is None and (words := _comment_above(obj)):
-            obj.docstring = griffe.Docstring(words, parent=obj)
+        if obj.is_attribute:
+            if obj.docstring is None and (words := _comment_above(obj)):
+                obj.docstring = griffe.Docstring(words, parent=obj)
+            if len(str(obj.value)) > _SHORT:
+                obj.value = None
         if obj.docstring is not None:
-            others = {name: full for name, full in all_names().items() if full != obj.path}
-            obj.docstring.value = to_markdown(obj.docstring.value, others)
+            obj.docstring.value = to_markdown(obj.docstring.value, _linked_from(obj))
+
+
+def _linked_from(obj: griffe.Object) -> dict[str, str]:
+    """The public names that are not meant otherwise in the object's module, and not its own."""
+    module = obj.module
+    return {
+        name: full
+        for name, full in all_names().items()
+        if full != obj.path and (name not in module.members or full == f"{module.path}.{name}")
+    }
 
 
 def _comment_above(obj: griffe.Object) -> str:

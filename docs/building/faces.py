@@ -6,7 +6,7 @@ import ast
 from functools import cache
 from pathlib import Path
 
-from layout import ROOT
+from building.layout import ROOT
 
 ROOMS = (
     "study", "scores", "maps", "networks", "people", "analyses", "figures", "report",
@@ -14,7 +14,7 @@ ROOMS = (
 )  # fmt: skip
 INNER = (
     "analyses.faithfulness", "analyses.cose", "analyses.lcam", "maps.learned", "maps.pixel",
-    "people.stored",
+    "people.stored", "people.stored.layouts",
 )  # fmt: skip
 DOORS = (
     "backbones", "cam", "clickme", "dcls", "extension", "outputs", "spearman", "stored",
@@ -60,7 +60,7 @@ def _lazy(module: str) -> dict[str, str]:
         own = _text(node.args[0], {"__name__": module, "__package__": _package(module)})
         (rows,) = [word.value for word in node.keywords if word.arg == "submod_attrs"]
         for submodule, names in ast.literal_eval(rows).items():
-            found |= {name: f"{own}.{submodule}" for name in names}
+            found |= dict.fromkeys(names, f"{own}.{submodule}")
     return found
 
 

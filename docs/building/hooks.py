@@ -3,28 +3,62 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
-from diagram import drawn
-from faces import ROOMS
-from layout import IMAGES, ROOT, linked, lists_apart, place_in_site, relinked, source_of
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
-from notebooks import page_of
-from reference import (
-    commands_page, commands_told, doors_page, room_page, run_all_page, statuses_page,
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # this file is loaded by its path
+
+from building.diagram import drawn
+from building.faces import ROOMS
+from building.layout import (
+    ELSEWHERE,
+    IMAGES,
+    ROOT,
+    linked,
+    lists_apart,
+    place_in_site,
+    relinked,
+    source_of,
+)  # fmt: skip
+from building.notebooks import page_of
+from building.reference import (
+    commands_page,
+    commands_told,
+    doors_page,
+    room_page,
+    run_all_page,
+    statuses_page,
 )  # fmt: skip
 
-_GALLERY = ROOT / "docs" / "gallery.md"
+# Pages that are drawn or written apart from the rest.
+OPTIONAL = ("gallery.md", "notebooks.md")
+_OPENING = re.compile(r"^<!-- README.*-->$", re.M)
 _MERMAID = re.compile(r"^```mermaid\n(.*?)^```$", re.M | re.S)
 
 
 def on_config(config):
-    """Leave out pages that this checkout has not: the gallery is drawn from a run."""
-    config.nav = [
-        entry for entry in config.nav if "gallery.md" not in entry.values() or _GALLERY.is_file()
-    ]
+    """Leave pages out of the navigation that not every checkout has."""
+    config.nav = _there(config.nav)
     return config
+
+
+def _there(entries: list) -> list:
+    found = []
+    for entry in entries:
+        if isinstance(entry, dict):
+            ((title, inside),) = entry.items()
+            if isinstance(inside, list):
+                found.append({title: _there(inside)})
+                continue
+            file = inside
+        else:
+            file = entry
+        if file not in OPTIONAL or (ROOT / "docs" / file).is_file():
+            found.append(entry)
+    return found
 
 
 def on_files(files, config):
@@ -40,12 +74,14 @@ def on_files(files, config):
         raise PluginError(str(error)) from None
     made |= {f"reference/{room}.md": room_page(room) for room in ROOMS}
     made["reference/doors.md"] = doors_page()
-    made["reference/commands.md"] = commands_page(told["helps"])
-    made["reference/run_all.md"] = run_all_page(told["helps"])
+    made["reference/commands.md"] = commands_page(told["commands"])
+    made["reference/run_all.md"] = run_all_page(told["commands"])
     made["reference/exit-statuses.md"] = statuses_page(told["statuses"])
     pages = {f"docs/{file.src_uri}": file.content_string for file in files.documentation_pages()}
-    for path in _pages_elsewhere():
-        made[place_in_site(path)] = pages[path] = (ROOT / path).read_text(encoding="utf-8")
+    for path, place in ELSEWHERE.items():
+        pages[path] = (ROOT / path).read_text(encoding="utf-8")
+        if place != "index.md":  # which begins with README, and goes on
+            made[place] = pages[path]
     for source, text in pages.items():
         for path in linked(text, source):
             place = place_in_site(path)
@@ -56,12 +92,17 @@ def on_files(files, config):
     return files
 
 
-def _pages_elsewhere() -> list[str]:
-    return [path for path in ("data/README.md", "data/bench/bench.md") if Path(ROOT, path).is_file()]
+def _beginning() -> str:
+    """README up to its second heading: the question, the image, the commands."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    first, second, *_ = re.split(r"^(?=## )", text, flags=re.M)
+    return relinked(first + second, "README.md", "index.md")
 
 
 def on_page_markdown(markdown, page, config, files):
     """Links as they are in the site, lists and diagrams as Python's Markdown wants them."""
     place = page.file.src_uri
+    if place == "index.md":
+        markdown = _OPENING.sub(lambda _: _beginning(), markdown, count=1)
     text = _MERMAID.sub(lambda found: drawn(found[1], page.title), markdown)
     return lists_apart(relinked(text, source_of(place), place))

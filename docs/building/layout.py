@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os.path
+import posixpath
 import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -50,9 +50,9 @@ def source_of(place: str) -> str:
 
 def linked(text: str, source: str) -> list[str]:
     """Paths, from the project's folder on, that a page's relative links lead to."""
-    folder = os.path.dirname(source)
+    folder = posixpath.dirname(source)
     return [
-        os.path.normpath(os.path.join(folder, target))
+        posixpath.normpath(posixpath.join(folder, target))
         for _, target, _ in _LINK.findall(text)
         if not re.match(r"[a-z]+:", target)
     ]
@@ -65,16 +65,16 @@ def relinked(text: str, source: str, place: str) -> str:
     place  : the page's own path in the site
     Links to what the site does not hold stay as they are, and the build refuses them.
     """
-    folder = os.path.dirname(source)
+    folder = posixpath.dirname(source)
 
     def moved(found: re.Match) -> str:
         before, target, after = found.groups()
         if re.match(r"[a-z]+:", target):
             return found.group()
-        there = place_in_site(os.path.normpath(os.path.join(folder, target)))
+        there = place_in_site(posixpath.normpath(posixpath.join(folder, target)))
         if there is None:
             return found.group()
-        return before + os.path.relpath(there, os.path.dirname(place) or ".") + after
+        return before + posixpath.relpath(there, posixpath.dirname(place) or ".") + after
 
     return outside_code(text, lambda line: _LINK.sub(moved, line))
 

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from layout import ROOT
+from building.layout import ROOT
 
 # Where `make demo` leaves executed notebooks; the first that has one is taken.
 RUNS = ("gaze", "demo")
@@ -32,7 +32,7 @@ def page_of(name: str, output: Path) -> Page:
     the notebook is shown without results, and the page says so.
     """
     plain = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
-    older = ""
+    why = "This notebook has not been executed here."
     for run in RUNS:
         path = output / run / "notebooks" / f"{name}.ipynb"
         if not path.is_file():
@@ -40,9 +40,9 @@ def page_of(name: str, output: Path) -> Page:
         executed = json.loads(path.read_text(encoding="utf-8"))
         if _cells(executed) == _cells(plain):
             return _made(name, executed, _ran(run))
-        older = f" The run `{run}` executed an earlier version of it."
+        why = f"The run `{run}` executed an earlier version of this notebook."
     note = (
-        f'!!! note "Shown without results"\n    This notebook has not been executed here.{older} '
+        f'!!! note "Shown without results"\n    {why} '
         "`make demo`, then `make docs`, shows it with its results."
     )
     return _made(name, plain, note)
@@ -68,19 +68,32 @@ def _cells(notebook: dict) -> list[tuple[str, str]]:
 
 def _made(name: str, notebook: dict, note: str) -> Page:
     page, parts, before = Page(""), [], name
+    opening: list[str] | None = []  # parameters and imports, folded: the reading begins after them
     for cell in notebook["cells"]:
         source = _joined(cell["source"]).rstrip()
+        if not source or "injected-parameters" in cell["metadata"].get("tags", []):
+            continue
         if cell["cell_type"] == "markdown":
+            if opening:
+                parts.append(_folded("Parameters and imports", opening))
+                opening = None
             parts.append(source)
             before = source
             if len(parts) == 1:
                 parts.append(note)
-        elif cell["cell_type"] == "code" and source:
-            parts.append(_fenced(source, "python"))
-            for output in cell.get("outputs", []):
-                parts.append(_answer(output, before, name, page))
-    page.text = "\n\n".join(part for part in parts if part) + "\n"
+        elif cell["cell_type"] == "code":
+            answers = [_answer(one, before, name, page) for one in cell.get("outputs", [])]
+            if opening is not None and not any(answers):
+                opening.append(_fenced(source, "python"))
+            else:
+                parts += [_fenced(source, "python"), *answers]
+    page.text = "\n\n".join(part for part in [*parts, *(opening or [])] if part) + "\n"
     return page
+
+
+def _folded(title: str, parts: list[str]) -> str:
+    inside = "\n\n".join(parts).splitlines()
+    return "\n".join([f'??? example "{title}"', *(f"    {line}".rstrip() for line in inside)])
 
 
 def _answer(output: dict, before: str, name: str, page: Page) -> str:
