@@ -18,7 +18,6 @@ from rehearsal import write_stand_in
 from stand_ins import CEILINGS, NO_CONTROLS, imports_of, make_record, module_of
 
 from lib.base.paths import DEMO, ROOT
-from lib.networks import models, rewrites
 from lib.networks.backbones import BACKBONES
 from lib.networks.building import build_network
 from lib.networks.checkpoints import MissingWeights, WeightsError
@@ -297,22 +296,19 @@ def test_missing_weights_without_keep_going_are_named(make, monkeypatch):
 def test_the_matched_resnet_shares_its_dcls_model_and_its_scores(tmp_path, monkeypatch):
     """ResNet-50 (A3) is a row of the paper profile; its DCLS scores are computed once."""
     monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path / "output")
-    # The faster of two forms is measured on one picture, once, and remembered for this test only.
-    monkeypatch.setattr(rewrites, "candidates", lambda _: [rewrites.PLAIN, rewrites.Form()])
-    monkeypatch.setattr(rewrites, "PROBED_BATCH", 1)
-    monkeypatch.setattr(rewrites, "ROUNDS", 1)
-    monkeypatch.setattr(
-        models, "remembered_form",
-        partial(rewrites.remembered_form, remembered=tmp_path / "forms.json"),
-    )  # fmt: skip
+    # Small networks of the same layers: which are read and scored is all that matters here.
+    small = partial(build_network, num_classes=1000, mini=True)
+    for reads in ("loading", "opened"):
+        monkeypatch.setattr(
+            f"lib.networks.{reads}.build_network", lambda row, dcls, **_: small(row, dcls)
+        )
     assert [b.key for b in PROFILES["paper"].backbones if b.pair_of] == ["resnet50_a3"]
     data = tmp_path / "data"
     write_shard(data / "clickme/val/val-0.tfrecords", (make_record(i, label=i) for i in range(3)))
     for name in ("resnet50", "resnet50_a3", "resnet50_dcls"):
         source = WEIGHTS[name]
-        write_stand_in(
-            build_network(BACKBONES[source.variant[0]], source.variant[1]), "resnet", source, data
-        )
+        network = small(BACKBONES[source.variant[0]], source.variant[1])
+        write_stand_in(network, "resnet", source, data)
     study = Study.from_profile(
         "paper", models=["resnet50", "resnet50_a3"], protocols=["corrected"],
         methods=["grad_cam"], pictures=str(data / "clickme" / "val"), data_dir=str(data),
