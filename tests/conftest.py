@@ -82,7 +82,7 @@ def browser():
 
 
 @pytest.fixture
-def pictures() -> np.ndarray:
+def images() -> np.ndarray:
     """(4, 224, 224, 3) uint8 with structure at several scales."""
     import numpy as np
 
