@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,22 @@ def _signals_are_heard():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forms_are_chosen_quickly(tmp_path_factory):
+    """By one round of one image, and remembered for these tests alone: a run's own choice is made of
+    eight, while nothing else is at work."""
+    from lib.networks import models, rewrites
+
+    chosen = partial(
+        rewrites.remembered_form, remembered=tmp_path_factory.mktemp("forms") / "forms.json"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rewrites, "PROBED_BATCH", 1)
+        patch.setattr(rewrites, "ROUNDS", 1)
+        patch.setattr(models, "remembered_form", chosen)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,7 @@ import pytest
 from rehearsal import write_stand_in
 from stand_ins import CEILINGS, NO_CONTROLS, imports_of, make_record, module_of
 
+from lib.base.files import partial_name
 from lib.base.paths import DEMO, ROOT
 from lib.networks.backbones import BACKBONES
 from lib.networks.building import build_network
@@ -100,6 +101,33 @@ def kept(output: Path) -> dict[str, tuple[int, int]]:
     return {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in output.rglob("[!.]*.parquet")}
 
 
+def test_what_a_killed_process_leaves_is_kept_where_it_is_whole(make, monkeypatch):
+    """As a kill leaves it: two finished files, and a part of a third under its temporary name."""
+    study, whole, done = make(), units.score_part, []
+    expected = score_study(study)
+
+    def killed(*arguments):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(arguments)
+        return whole(*arguments)
+
+    monkeypatch.setattr("lib.study.places.OUTPUT", study.places.output / "killed")
+    with monkeypatch.context() as patched:
+        patched.setattr(units, "score_part", killed)
+        with pytest.raises(KeyboardInterrupt):
+            score_study(study)
+    before = kept(study.places.scores)
+    assert len(before) == 2
+    one = next(study.places.scores.iterdir())
+    partial_name(one).write_bytes(one.read_bytes()[:-10])
+    pd.testing.assert_frame_equal(score_study(study), expected)
+    after = kept(study.places.scores)
+    assert len(after) == SHARDS * 2
+    assert {name: after[name] for name in before} == before
+
+
+@pytest.mark.slow  # of which the test above is the quick form
 def test_scoring_killed_at_any_moment_and_resumed_ends_as_if_it_had_not_been(data, tmp_path):
     expected = tmp_path / "expected.csv"
     assert status(start(data, tmp_path / "once", expected)) == 0
