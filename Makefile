@@ -15,10 +15,10 @@ demo: $(READY)
 	$(BIN)/python run_all.py --profile demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=10
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=10 --durations-min=1
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --durations=10
 
 # TensorFlow wants other versions than the study: it gets an environment of its own.
 test-tensorflow:
