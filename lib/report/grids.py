@@ -22,6 +22,10 @@ class Grid:
     numeric: list[bool]
     rows: list[list[str]]
 
+    @property
+    def size(self) -> int:
+        return len(self.rows)
+
 
 def as_grid(table: pd.DataFrame, caption: str = "") -> Grid:
     """Every cell as text; underscores in the columns' names as spaces."""
