@@ -29,7 +29,7 @@ QUESTIONS: Table[Question] = Table(
         Question("claims", "Which of the paper's claims hold?", tables=("verdicts",)),
         Question(
             "agreement", "How well do the heatmaps agree with where people look?",
-            ("beside_people", "scores", "leaderboard", "accuracy", "rho_per_picture"),
+            ("beside_people", "scores", "leaderboard", "accuracy", "rho_per_image"),
             ("results", "leaderboard", "beside_people", "summary", "controls_summary", "ceiling"),
         ),
         Question(
