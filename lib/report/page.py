@@ -185,20 +185,25 @@ def _table(study: Study, key: str) -> Section:
 
 
 def _summary(study: Study) -> Summary:
-    """What the first screen says; nothing where a table that it rests on is damaged."""
+    """What the first screen says; of the results alone where another table is damaged."""
     names = ("results", "controls_summary", "ceiling", "verdicts", "beside_people")
-    found = []
-    for name in names:
-        path = study.places.tables / f"{name}.csv"
-        there = path.is_file() and not _foreign(study, path)
+    found = [_frame(study, study.places.tables / f"{name}.csv") for name in names]
+    for tables in (found, found[:1]):
         try:
-            found.append(pd.read_csv(path) if there else None)
+            return summary_of(study.choices.comparison.change, *tables)
         except _UNREADABLE:
-            found.append(None)
+            continue
+    return Summary([])
+
+
+def _frame(study: Study, path: Path) -> pd.DataFrame | None:
+    """A table of this study; None where it is missing, damaged or another study's."""
+    if _foreign(study, path):
+        return None
     try:
-        return summary_of(study.choices.comparison.change, *found)
-    except (*_UNREADABLE, IndexError):
-        return Summary([])
+        return pd.read_csv(path)
+    except _UNREADABLE:
+        return None
 
 
 def _trouble(study: Study) -> list[str]:

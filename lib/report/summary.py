@@ -137,8 +137,14 @@ def summary_of(
     chosen = _chosen(results)
     if chosen.rows.empty:
         return Summary([*claims, "No heatmap has a valid score."])
-    said = [*claims, *_of_differences(results, change), *_beside_the_floor(chosen)]
-    return Summary(said, _scale(chosen, controls, two_forms(results)), _people(chosen, ceilings))
+    compared, (reached, *floor) = _of_differences(results, change), _beside_the_floor(chosen)
+    # What the study asks comes first, unless the run cannot tell.
+    told = compared if results.decision.dropna().ne(TOO_FEW).any() else [reached, *compared]
+    return Summary(
+        [*claims, *told, *floor],
+        _scale(chosen, controls, two_forms(results)),
+        _people(chosen, ceilings),
+    )
 
 
 def _first_of(table: pd.DataFrame) -> pd.DataFrame:
@@ -170,11 +176,12 @@ def _of_claims(verdicts: pd.DataFrame | None) -> list[str]:
 
 
 def _of_differences(results: pd.DataFrame, change: str) -> list[str]:
-    """A sentence for each of the first two methods, of the first protocol."""
+    """A sentence for each of the first two methods, of the first protocol; one in all where the
+    images are too few."""
     first = results[results.protocol == results.protocol.iloc[0]].dropna(subset="decision")
-    if first.decision.eq(TOO_FEW).all():
-        few = f"fewer than {RULES.fewest_images} images decide no comparison"
-        return [f"The run compares models ({change}), but {few}."] if len(first) else []
+    if len(first) and first.decision.eq(TOO_FEW).all():
+        few = f"at least {RULES.fewest_images} images are needed"
+        return [f"The comparison ({change}) is not decided: {few}."]
     said = []
     for method, rows in [*first.groupby("method", sort=False)][:2]:
         counts = rows.decision.value_counts(sort=False)
@@ -217,11 +224,11 @@ def _beside_the_floor(chosen: _Chosen) -> list[str]:
     if len(rows) == 1:
         surely = "It surely lies" if above else "It does not surely lie"
         said.append(f"{surely} above the floor.")
-    elif above:
-        lie = "lies" if above == 1 else "lie"
-        said.append(f"Of {chosen.many}, {above} surely {lie} above the floor.")
+    elif above == len(rows):
+        said.append(f"All {chosen.many} surely lie above the floor.")
     else:
-        said.append(f"None of {chosen.many} surely lies above the floor.")
+        lie = "lie" if above > 1 else "lies"
+        said.append(f"Of {chosen.many}, {above or 'none'} surely {lie} above the floor.")
     return said
 
 
