@@ -22,6 +22,7 @@ from ..base.files import is_partial, write_atomically
 from ..base.paths import shown
 from ..base.stored_json import TEXT, DamagedJson, mapping, of_each, read_json
 from ..base.words import clock, counted, in_words
+from ..figures import captions
 from ..figures.captions import CAPTIONS, caption_of
 from ..maps.methods import METHODS
 from ..networks.backbones import BACKBONES
@@ -284,7 +285,9 @@ def _verdicts(path: Path) -> list[Grid]:
     if len(claims) and told.empty:
         raise _NothingToShow("None of the paper's claims is about these models alone.")
     speaks_of = "; ".join(map(str, table["speaks_of"].unique()))
-    return [as_grid(told.dropna(axis="columns", how="all"), f"They speak of: {speaks_of}")]
+    return [
+        as_grid(told.dropna(axis="columns", how="all"), f"These verdicts are about: {speaks_of}")
+    ]
 
 
 def _found(statistic: str, *numbers: float) -> str:
@@ -363,12 +366,22 @@ def _figure(study: Study, path: Path) -> Figure:
     if known and key != row:
         more = key.removeprefix(f"{row}_")
         title += f": {METHODS[more].label if more in METHODS else more.replace('_', ' ')}"
-    first_sentence = re.split(r"(?<=[.!?])\s", caption, maxsplit=1)[0]
     return Figure(
-        key, title, caption or title, f"{title}. {first_sentence}".strip(),
+        key, title, caption or title, _alt(study, key) or f"{title}. {_sentence(caption)}".strip(),
         base64.b64encode(data).decode(), width, height, shown(path),
         hashlib.sha256(data).hexdigest(), str(_facts(path.with_suffix(".json")).get("commit", "")),
     )  # fmt: skip
+
+
+def _alt(study: Study, key: str) -> str:
+    """The caption table's own words for those who cannot see the figure, where it has any."""
+    of_table = getattr(captions, "alt_text_of", None)
+    return of_table(key, study.choices) if of_table else ""
+
+
+def _sentence(text: str) -> str:
+    """The first one."""
+    return re.split(r"(?<=[.!?])\s", text, maxsplit=1)[0]
 
 
 # --- origin ---------------------------------------------------------------------------------

@@ -185,7 +185,10 @@ def _of_differences(results: pd.DataFrame, change: str) -> list[str]:
     said = []
     for method, rows in [*first.groupby("method", sort=False)][:2]:
         counts = rows.decision.value_counts(sort=False)
-        words = [DECISIONS.get(word, f"“{word}”: {{}}").format(n) for word, n in counts.items()]
+        words = [DECISIONS.get(word, f"“{word}” in {{}}").format(n) for word, n in counts.items()]
+        if len(words) == 1:
+            every = " in all" if len(rows) > 1 else ""
+            words = [words[0].replace(f" in {len(rows)}", every)]
         many = counted(len(rows), "comparison")
         said.append(f"In {many} by {method} ({change}), the score {_joined(words)}.")
     return said

@@ -96,7 +96,7 @@ def test_differences_are_counted_by_their_decision_for_each_method():
         "In 3 comparisons by Grad-CAM (with DCLS less without), the score rises in 2 and falls in 1."
     )
     assert found.sentences[1] == (
-        "In 1 comparison by Other (with DCLS less without), the score is undecided in 1."
+        "In 1 comparison by Other (with DCLS less without), the score is undecided."
     )
     assert [line.label for line in found.scale.lines][1:4] == ["A", "B", "C"]
     assert [line.told for line in found.scale.lines][1:4] == [
