@@ -50,7 +50,7 @@ lock:
 mutants: $(READY)
 	$(BIN)/python tests/mutants/run.py
 
-# The full study on stand-ins (random weights, generated pictures), from the download on.
+# The full study on stand-ins (random weights, generated images), from the download on.
 rehearsal: $(READY)
 	$(BIN)/python tests/rehearsal.py
 

@@ -93,7 +93,7 @@ def _batch_size(text: str) -> int:
     if text == "auto":
         return 0
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a number of pictures")
+        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a number of images")
     return int(text)
 
 
@@ -124,7 +124,7 @@ def build_parser() -> argparse.ArgumentParser:
          help=f"these CAM methods (default: {' '.join(PUBLISHED_METHODS)}; "
          "--list shows all)")  # fmt: skip
     what("--limit", type=int, default=0, metavar="N",
-         help="a fixed subset of N pictures (default: all)")  # fmt: skip
+         help="a fixed subset of N images (default: all)")  # fmt: skip
     data = parser.add_argument_group("downloads (paper profile)").add_argument
     data("--data-dir", type=_folder, metavar="FOLDER",
          help="where downloaded files are (default: data)")  # fmt: skip
@@ -136,9 +136,9 @@ def build_parser() -> argparse.ArgumentParser:
     what("--protocols", nargs="+", action="extend", type=_names, default=[], metavar="KEY",
          help="how human maps are read (default: published corrected; published needs 17 shards "
          "of 18)")  # fmt: skip
-    what("--pictures", type=_folder, metavar="FOLDER",
-         help="score these pictures and human maps in place of the profile's: a data set of gaze, "
-         "shards, .npz files, or pictures with maps or gaze points (docs/own-data.md)")  # fmt: skip
+    what("--images", type=_folder, metavar="FOLDER",
+         help="score these images and human maps in place of the profile's: a data set of gaze, "
+         "shards, .npz files, or images with maps or gaze points (docs/own-data.md)")  # fmt: skip
     add_reading(what)
     what("--extend", type=_folder, metavar="FILE.py",
          help="a file that adds models and methods of yours (see docs/own-models.md)")  # fmt: skip
@@ -147,7 +147,7 @@ def build_parser() -> argparse.ArgumentParser:
          "pattern ('*.total_ops'); results say so")  # fmt: skip
     what("--target", default="", metavar="CLASS",
          help=f"whose evidence maps show: {' or '.join(TARGETS)} (default: the profile's, most "
-         f"often {TARGETS[0]}, the picture's label)")  # fmt: skip
+         f"often {TARGETS[0]}, the image's label)")  # fmt: skip
     judged = parser.add_argument_group("how results are judged (docs/statistics.md)").add_argument
     judged("--ceiling", type=float, default=0.0, metavar="RHO",
            help="how well these people agree, where you know it (default: ClickMe's own; of other "
@@ -162,7 +162,7 @@ def build_parser() -> argparse.ArgumentParser:
     how = parser.add_argument_group("how").add_argument
     how("--device", default="auto", help="auto, cpu, cuda, cuda:<number>, mps (default: auto)")
     how("--batch-size", type=_batch_size, default=0, metavar="N",
-        help="pictures per forward; auto (default) halves it where memory is short")  # fmt: skip
+        help="images per forward; auto (default) halves it where memory is short")  # fmt: skip
     how("--precision", default="float32",
         help=f"of the networks' features: {', '.join(PRECISIONS)} (default: float32)")  # fmt: skip
     how("--compile", action="store_true", help="compile networks first: 5-40 s each")
@@ -309,9 +309,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
     try:
         study = _study(values)
         # Kernels run in the notebooks' folder: from there a relative path leads elsewhere.
-        values |= {
-            name: getattr(study.choices, name) for name in ("data_dir", "pictures", "extend")
-        }
+        values |= {name: getattr(study.choices, name) for name in ("data_dir", "images", "extend")}
         if any(backbone.named for backbone in study.choices.backbones):
             values["models"] = study.choices.options()["models"]
     except ValueError as error:
@@ -460,7 +458,7 @@ def prepared(options, study, known, chosen, values, command, progress):
             counted(len(study.choices.variants), "model"),
             counted(len(study.choices.methods), "method"),
         ),
-        *([counted(study.choices.limit, "picture")] if study.choices.limit else []),
+        *([counted(study.choices.limit, "image")] if study.choices.limit else []),
         found.environment["device"],
     ]
     progress.say(

@@ -18,6 +18,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(f"{__package__}.maps", submod
 })  # fmt: skip
 
 if __name__ == "__main__":
-    from .commands.one_picture import main
+    from .commands.one_image import main
 
     raise SystemExit(main())

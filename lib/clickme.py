@@ -4,5 +4,5 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(f"{__package__}.people", submod_attrs={
     "protocols": ["PROTOCOLS"],
-    "clickme": ["ClickMe", "ClickMeBatch", "deliver_pictures"],
+    "clickme": ["ClickMe", "ClickMeBatch", "deliver_images"],
 })  # fmt: skip

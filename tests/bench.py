@@ -2,7 +2,7 @@
 
     python tests/bench.py [--quick] [--models KEY ...] [--batch-size N] [--rounds N]
 
-Full-size networks with random weights, generated pictures. Contenders take turns, round by
+Full-size networks with random weights, generated images. Contenders take turns, round by
 round, and medians are told, as multiples of the floor: one plain `inference_mode` forward of
 the folded network on tensors that are ready. Writes `data/bench/bench.json` and `bench.md`.
 """
@@ -41,7 +41,7 @@ from lib.networks.batch_size import BatchSize
 from lib.networks.building import build_network
 from lib.networks.dcls import dcls_layers
 from lib.networks.models import Provenance, StudyModel
-from lib.networks.preprocessing import resize_pictures
+from lib.networks.preprocessing import resize_images
 from lib.networks.rewrites import Form, fastest_form, processor
 from lib.people.clickme import ClickMe
 from lib.people.human_maps import published_human_maps
@@ -101,7 +101,7 @@ def published_way(
     model: StudyModel, x: torch.Tensor, labels: torch.Tensor, maps: np.ndarray
 ) -> list:
     """As the study was published: a full backward per method, kernels built at every forward,
-    scipy picture by picture."""
+    scipy image by image."""
     scores = []
     for method in _PUBLISHED:
         model.zero_grad()
@@ -119,7 +119,7 @@ def published_way(
 
 
 def _others(model: StudyModel, x: torch.Tensor, labels: torch.Tensor) -> _Contenders:
-    """One plain Grad-CAM map a picture, no score, by other packages; networks folded."""
+    """One plain Grad-CAM map an image, no score, by other packages; networks folded."""
     from captum.attr import LayerGradCam
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -159,7 +159,7 @@ def bench_variant(
     device: torch.device,
     compiled: bool = True,
 ) -> dict:
-    """Seconds per picture of every contender, and how scores change in other numbers.
+    """Seconds per image of every contender, and how scores change in other numbers.
 
     compiled : the study on a compiled network is one of them
     """
@@ -176,11 +176,11 @@ def bench_variant(
     people = published_human_maps(next(clickme.batches(batch)).stored_maps).numpy()
     last = x.contiguous(memory_format=torch.channels_last)
     folded_last = plain.for_inference(form=Form())
-    pictures = len(clickme)
+    images = len(clickme)
 
     @torch.inference_mode()
     def forward(model: StudyModel, x: torch.Tensor) -> None:
-        for _ in range(pictures // batch):
+        for _ in range(images // batch):
             model(x)
 
     def study(model: StudyModel, part: PreparedPart | None = None) -> pd.DataFrame:
@@ -209,16 +209,16 @@ def bench_variant(
             fast_contenders["study, compiled"] = lambda: study(packed)
             fast_contenders["forward, compiled"] = lambda: forward(packed, last)
     seconds = in_turns(fast_contenders, rounds, device)
-    per_picture = {name: value / pictures for name, value in seconds.items()}
+    per_image = {name: value / images for name, value in seconds.items()}
     contenders = {"published way": lambda: published_way(plain, x, labels, people)}
     contenders |= _others(folded, x, labels)
     slow = in_turns(contenders, max(1, rounds // 2), device)
-    per_picture |= {name: seconds / batch for name, seconds in slow.items()}
+    per_image |= {name: seconds / batch for name, seconds in slow.items()}
     changes = {name: (table.rho - scores.rho).abs() for name, table in changed.items()}
     return {
         "variant": plain.variant,
         "form": vars(fast.form) | {},
-        "seconds_per_picture": per_picture,
+        "seconds_per_image": per_image,
         "change_of_rho": {
             name: {"mean": float(change.mean()), "max": float(change.max())}
             for name, change in changes.items()
@@ -231,7 +231,7 @@ def bench_variant(
 def further_methods(
     model: StudyModel, block, device: torch.device, rounds: int
 ) -> dict[str, float]:
-    """Seconds per picture that each further map and its scores cost, the pass being made."""
+    """Seconds per image that each further map and its scores cost, the pass being made."""
     x = model.prepare_pixels(block.pixels)
     passed = head_pass(model, x, block.labels)
 
@@ -278,19 +278,19 @@ def bench_spearman(rounds: int, device: torch.device, count: int = 8) -> dict[st
 
 
 def bench_reader(shard: Path, batch: int, rounds: int) -> dict[str, float]:
-    """Seconds per picture of reading alone."""
+    """Seconds per image of reading alone."""
     clickme = ClickMe([shard], DEFAULT_PROTOCOLS, limit=2 * batch)
-    pictures = next(clickme.batches(8)).pictures
+    images = next(clickme.batches(8)).images
     stored = next(clickme.batches(8)).stored_maps
     here = torch.device("cpu")
 
     def resized(resize: int, crop: int):
-        return resize_pictures(pictures, Preprocessing(resize, crop))
+        return resize_images(images, Preprocessing(resize, crop))
 
     found = in_turns(
         {
             "decode, checksum, deliver": lambda: list(clickme.batches(8)),
-            "resize to 256 (8 pictures)": lambda: resized(256, 224),
+            "resize to 256 (8 images)": lambda: resized(256, 224),
             "rank human maps, one reading (8)": lambda: rank_maps(published_human_maps(stored)),
         },
         3 * rounds,
@@ -301,7 +301,7 @@ def bench_reader(shard: Path, batch: int, rounds: int) -> dict[str, float]:
 
 
 def bench_growth(counts: Sequence[int], batch: int) -> list[dict]:
-    """Time and peak memory of scoring so many pictures, each in a process of its own.
+    """Time and peak memory of scoring so many images, each in a process of its own.
 
     In shards of 64, so that memory is that of the loop and not of one growing shard.
     """
@@ -337,7 +337,7 @@ def _grow(count: int, batch: int) -> dict:
         for some in parts:
             score_part(model, _PUBLISHED, PreparedPart(some, device, batch), size)
         seconds = time.perf_counter() - started
-    return {"pictures": count, "seconds": seconds, "peak_memory_bytes": _peak_memory()}
+    return {"images": count, "seconds": seconds, "peak_memory_bytes": _peak_memory()}
 
 
 def _peak_memory() -> int:
@@ -372,7 +372,7 @@ def run(
         for dcls in (False, True)
         if not models or variant_name(backbone.key, dcls) in models
     ]
-    pictures = 2 * batch  # of a shard with one whole batch of the published protocol
+    images = 2 * batch  # of a shard with one whole batch of the published protocol
     packages = ("torch", "timm", "numpy", "scipy", "numba", "grad-cam", "torchcam", "captum",
                 "torchmetrics")  # fmt: skip
     facts = {
@@ -381,11 +381,11 @@ def run(
         "packages": {name: version(name) for name in packages},
         "batch": batch,
         "rounds": rounds,
-        "pictures": pictures,
+        "images": images,
     }
     with tempfile.TemporaryDirectory() as folder:
         shard = Path(folder) / "val-0.tfrecords"
-        write_shard(shard, islice(generated_records(0), max(32, pictures)))
+        write_shard(shard, islice(generated_records(0), max(32, images)))
         results = facts | {
             "spearman": bench_spearman(rounds, device),
             "reader": bench_reader(shard, batch, rounds),
@@ -401,7 +401,7 @@ def run(
 
 def floor_of(row: Mapping) -> float:
     """Seconds of the plain forward in the better of the two layouts."""
-    times = row["seconds_per_picture"]
+    times = row["seconds_per_image"]
     return min(times["forward, contiguous"], times["forward, channels-last"])
 
 
@@ -420,7 +420,7 @@ _COLUMNS = {
 
 
 _RATES = {
-    "study, from the shard on": "pictures/s ÷ floor's",
+    "study, from the shard on": "images/s ÷ floor's",
     "study, compiled": "the same, compiled",
 }
 
@@ -429,7 +429,7 @@ def markdown(results: Mapping) -> str:
     """The tables, for readers."""
     rows = []
     for row in results["variants"]:
-        floor, times = floor_of(row), row["seconds_per_picture"]
+        floor, times = floor_of(row), row["seconds_per_image"]
         line = {"variant": row["variant"], "floor (ms)": f"{1e3 * floor:.1f}"}
         line |= {
             label: f"{times[name] / floor:.2f}" for name, label in _COLUMNS.items() if name in times
@@ -451,8 +451,8 @@ def markdown(results: Mapping) -> str:
     )
     grown = pd.DataFrame(
         {
-            "pictures": row["pictures"],
-            "ms a picture": f"{1e3 * row['seconds'] / row['pictures']:.1f}",
+            "images": row["images"],
+            "ms an image": f"{1e3 * row['seconds'] / row['images']:.1f}",
             "peak memory (MiB)": f"{row['peak_memory_bytes'] / 2**20:.0f}",
         }
         for row in results["growth"]
@@ -469,9 +469,9 @@ def markdown(results: Mapping) -> str:
         f"# Benchmark\n\n{results['machine']}; {results['system']}; "
         + ", ".join(f"{name} {number}" for name, number in results["packages"].items())
         + f". Batch {results['batch']}, float32 unless said otherwise, random weights, "
-        f"{results['pictures']} generated pictures; medians of {results['rounds']} rounds in which "
+        f"{results['images']} generated images; medians of {results['rounds']} rounds in which "
         "contenders take turns (half as many for other packages). Made by `make bench`.",
-        "## Time per picture, as a multiple of the floor\n\n"
+        "## Time per image, as a multiple of the floor\n\n"
         "Floor: one plain `inference_mode` forward of the folded network on ready tensors, in the "
         "faster of two layouts. Study: Grad-CAM and Threshold-Grad-CAM, both protocols, from the "
         "encoded record to the score; *part ready*: decoding and human ranks shared with other "
@@ -482,10 +482,10 @@ def markdown(results: Mapping) -> str:
         "## A further method, as a share of the floor",
         table(further),
         f"## Spearman alone, a map of 50,176 pixels\n\n{listing(results['spearman'])}",
-        f"## Reading alone, per picture\n\n{listing(results['reader'])}",
-        "## Time and memory against the number of pictures\n\nConvNeXt-T, one protocol, shards of "
-        "at most 64 pictures; a shard's pictures and ranks are held while it is scored "
-        f"(0.6 MB a picture).\n\n{table(grown)}",
+        f"## Reading alone, per image\n\n{listing(results['reader'])}",
+        "## Time and memory against the number of images\n\nConvNeXt-T, one protocol, shards of "
+        "at most 64 images; a shard's images and ranks are held while it is scored "
+        f"(0.6 MB an image).\n\n{table(grown)}",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -74,7 +74,7 @@ def browser():
 
 
 @pytest.fixture
-def pictures() -> np.ndarray:
+def images() -> np.ndarray:
     """(4, 224, 224, 3) uint8 with structure at several scales."""
     rng = np.random.default_rng(0)
     small = rng.integers(0, 256, (4, 14, 14, 3)).repeat(16, axis=1).repeat(16, axis=2)

@@ -3,7 +3,7 @@
     python tests/rehearsal.py [options of run_all.py]
 
 makes full-size networks with random weights, stored in the published containers under the
-original repositories' names, and shards of ClickMe's format with 1,024 generated pictures
+original repositories' names, and shards of ClickMe's format with 1,024 generated images
 each; serves them on this machine; and runs the study on them from the download on. Nothing
 measured on them says anything about any model, and every figure says so.
 """
@@ -158,15 +158,15 @@ def make_weights() -> None:
 
 
 def generated_records(shard: int) -> Iterator[Record]:
-    """Generated pictures, some dozens of them repeated under other labels."""
+    """Generated images, some dozens of them repeated under other labels."""
     rng = np.random.default_rng(shard)
     pairs = []
     for _ in range(_DISTINCT):
-        picture = rng.integers(0, 256, (16, 16, 3)).repeat(16, 0).repeat(16, 1).astype(np.uint8)
+        image = rng.integers(0, 256, (16, 16, 3)).repeat(16, 0).repeat(16, 1).astype(np.uint8)
         heatmap = np.zeros((256, 256), np.uint8)
         row, column = rng.integers(0, 180, 2)
         heatmap[row : row + 70, column : column + 60] = rng.integers(100, 255)
-        pairs.append((encode_jpeg(picture, 90), encode_jpeg(heatmap, 90)))
+        pairs.append((encode_jpeg(image, 90), encode_jpeg(heatmap, 90)))
     for index in range(_PER_SHARD):
         yield Record(*pairs[index % _DISTINCT], int(rng.integers(0, 1000)))
 

@@ -81,18 +81,18 @@ def jpeg(pixels: np.ndarray, quality: int = 90) -> bytes:
 
 def make_record(index: int, label: int = 3, side: int = 256) -> Record:
     rng = np.random.default_rng(index)
-    picture = rng.integers(0, 256, (8, 8, 3)).repeat(side // 8, 0).repeat(side // 8, 1)
+    image = rng.integers(0, 256, (8, 8, 3)).repeat(side // 8, 0).repeat(side // 8, 1)
     heatmap = np.zeros((side, side), dtype=np.uint8)
     row, column = rng.integers(30, side - 60, 2)
     heatmap[row : row + 40, column : column + 50] = rng.integers(100, 255)
-    return Record(jpeg(picture.astype(np.uint8)), jpeg(heatmap), label)
+    return Record(jpeg(image.astype(np.uint8)), jpeg(heatmap), label)
 
 
 def write_plateaus(folder: Path, count: int) -> Path:
-    """Pictures whose human maps are two plateaus each, of values that differ by a millionth: ties
+    """Images whose human maps are two plateaus each, of values that differ by a millionth: ties
     for a protocol that settles them, and an ordering for the others."""
     folder.mkdir()
-    rng, rows = np.random.default_rng(0), ["picture,map,label"]
+    rng, rows = np.random.default_rng(0), ["image,map,label"]
     for index in range(count):
         human = 1e-6 * rng.random((64, 64))
         row, column = rng.integers(0, 40, 2)

@@ -42,7 +42,7 @@ def test_commands_of_pages_have_their_options():
     from lib.commands.cose import build_parser as cose
     from lib.commands.cose_train import build_parser as cose_train
     from lib.commands.lcam import build_parser as lcam
-    from lib.commands.one_picture import build_parser as cam
+    from lib.commands.one_image import build_parser as cam
     from run_all import build_parser as run_all
 
     parsers = {

@@ -32,8 +32,8 @@ import numpy as np
 from PACKAGE import Study, agreement, explain, score_study
 study = Study.from_profile(PROFILE, [MODEL], ["grad_cam"], limit=2)
 scores = score_study(study)
-picture = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-maps = explain(study.networks.load_model(MODEL, False), picture)
+image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+maps = explain(study.networks.load_model(MODEL, False), image)
 print(len(scores), agreement(maps, maps) > 0.999, maps.shape, study.places.scores)
 """
 
@@ -77,7 +77,7 @@ def test_the_other_name_serves_beside_somebodys_lib(tmp_path):
     done = subprocess.run(
         command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False
     )
-    assert (done.returncode, "holds no pictures" in done.stdout) == (2, True)
+    assert (done.returncode, "holds no images" in done.stdout) == (2, True)
     assert not (tmp_path / "ran").exists()
 
 
@@ -98,7 +98,7 @@ def test_an_installation_writes_to_the_working_folder_and_says_what_it_lacks(tmp
         "             lambda: Study.from_profile('gaze', extend='rows.py')):\n"
         "    try: call()\n"
         "    except (OSError, ValueError) as error: print(error)\n"
-        "paper = Study.from_profile('paper', ['resnet50'], pictures='../pictures')\n"
+        "paper = Study.from_profile('paper', ['resnet50'], images='../images')\n"
         "print(paper.inputs.fetch_command())\n"
     )
     *places, lacks, rows, command = run(code, here, tmp_path, DCLS_ALIGNMENT_HOME="").splitlines()

@@ -98,7 +98,7 @@ def test_the_page_on_running_lists_every_exit_status():
     assert listed == {0} | {fault.exit_status for fault in FAULTS.values()}
 
 
-def test_readmes_links_and_pictures_exist():
+def test_readmes_links_and_images_exist():
     for name in ("README.md", "data/README.md"):
         path = ROOT / name
         for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", path.read_text()):
@@ -108,7 +108,7 @@ def test_readmes_links_and_pictures_exist():
 
 def test_readmes_code_runs():
     (example,) = _examples("README.md")
-    photographs = sorted((DATA / "gaze" / "pictures").glob("*.jpg"))[:2]
+    photographs = sorted((DATA / "gaze" / "images").glob("*.jpg"))[:2]
     scope: dict = {"photographs": photographs, "human_maps": torch.rand(2, 64, 64)}
     exec(compile(example, "README.md", "exec"), scope)
     assert set(scope["scores"].backbone) == {"mobilenetv2_100"}

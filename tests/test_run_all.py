@@ -410,11 +410,11 @@ def test_a_python_without_the_packages_is_told_the_mend(project, tmp_path):
         ),
         (["--profile", "demo", "--limit", "-3"], "limit must be a whole number of 0 or more"),
         (["--profile", "demo", "--limit", "many"], "invalid int value: 'many'"),
-        (["--profile", "demo", "--pictures", ""], "an empty text names no folder"),
-        (["--profile", "demo", "--pictures", "run_all.py"], "must be a folder"),
+        (["--profile", "demo", "--images", ""], "an empty text names no folder"),
+        (["--profile", "demo", "--images", "run_all.py"], "must be a folder"),
         (["--profile", "demo", "--precision", "fp8"], "unknown precision 'fp8'"),
         (["--profile", "demo", "--workers", "-1"], "workers must be a whole number"),
-        (["--profile", "demo", "--batch-size", "0"], "neither auto nor a number of pictures"),
+        (["--profile", "demo", "--batch-size", "0"], "neither auto nor a number of images"),
         (["--profile", "demo", "--device", "tpu"], "device 'tpu' is none of"),
         (["--profile", "demo", "--only", "12"], "unknown notebook '12'"),
         (["--profile", "demo", "--from", "12"], "unknown notebook '12'"),
@@ -456,7 +456,7 @@ def test_the_paper_profile_without_data_says_what_is_missing(
 def test_list_names_everything(capsys):
     assert run_all.main(["--list"]) == 0
     printed = capsys.readouterr().out
-    for name in ("05_figures", "fastvit_sa36", "threshold_grad_cam", "paper", "reads  pictures"):
+    for name in ("05_figures", "fastvit_sa36", "threshold_grad_cam", "paper", "reads  images"):
         assert name in printed
 
 
@@ -513,15 +513,15 @@ def test_the_whole_demo_writes_everything_it_declares(study_copy):
 
 @pytest.fixture
 def evil(tmp_path) -> tuple[Path, Path]:
-    """A folder of pictures and a file of own rows; whatever can have a name has an evil one."""
+    """A folder of images and a file of own rows; whatever can have a name has an evil one."""
     folder, rows = tmp_path / EVIL, tmp_path / "rows"
     folder.mkdir()
-    lines = ["picture,map,label"]
+    lines = ["image,map,label"]
     shard = Shard(DEMO / "clickme" / "val" / "val-0.tfrecords")
     for index, (_, record) in zip(range(36), shard.records(), strict=False):
-        for kind, content in (("picture", record.image), ("map", record.heatmap)):
+        for kind, content in (("image", record.image), ("map", record.heatmap)):
             (folder / f"{index} {kind} {EVIL}.jpg").write_bytes(content)
-        lines.append(f"{index} picture {EVIL}.jpg,{index} map {EVIL}.jpg,{record.label}")
+        lines.append(f"{index} image {EVIL}.jpg,{index} map {EVIL}.jpg,{record.label}")
     (folder / "labels.csv").write_text("\n".join(lines))
     shutil.copytree(DEMO / "tour", rows)
     text = (rows / "tour_rows.py").read_text()
@@ -535,12 +535,10 @@ def evil(tmp_path) -> tuple[Path, Path]:
 
 @pytest.mark.slow
 def test_no_name_runs_in_a_browser_as_a_script(study_copy, evil, browser, tmp_path):
-    """Every notebook, and the report, of pictures and models with evil names."""
+    """Every notebook, and the report, of images and models with evil names."""
     folder, rows = evil
     models = ["--models", "resnet50", "smallnet", "--methods", "grad_cam", "evidence"]
-    status, printed, error = study_copy.run(
-        "--pictures", str(folder), "--extend", str(rows), *models
-    )
+    status, printed, error = study_copy.run("--images", str(folder), "--extend", str(rows), *models)
     assert status == 0, printed + error
     pages = list((study_copy.folder / "data" / "output").glob("*/report.html"))
     for path in sorted((pages[0].parent / "notebooks").glob("*.ipynb")):
@@ -599,15 +597,15 @@ with write_result(OUTPUT / profile / "tables" / "left_out.csv") as partial:
     assert status == 0
 
 
-def test_unreadable_pictures_are_told_before_any_work(tmp_path, capsys, monkeypatch):
+def test_unreadable_images_are_told_before_any_work(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(preflight, "check_kernel", lambda *_: preflight.Findings())
     (tmp_path / "val-0.tfrecords").write_text("<html>404</html>")
-    arguments = ["--profile", "demo", "--pictures", str(tmp_path), "--dry-run"]
+    arguments = ["--profile", "demo", "--images", str(tmp_path), "--dry-run"]
     assert run_all.main(arguments) == FAULTS["unreadable files"].exit_status == 13
     assert "val-0.tfrecords, record 0 at byte 0" in capsys.readouterr().err
     missing = str(tmp_path / "nowhere")
-    assert run_all.main(["--profile", "demo", "--pictures", missing, "--dry-run"]) == 3
-    assert "The folder of --pictures is not there" in capsys.readouterr().err
-    few = ["--profile", "demo", "--pictures", str(DEMO / "tour" / "gaze"), "--dry-run"]
+    assert run_all.main(["--profile", "demo", "--images", missing, "--dry-run"]) == 3
+    assert "The folder of --images is not there" in capsys.readouterr().err
+    few = ["--profile", "demo", "--images", str(DEMO / "tour" / "gaze"), "--dry-run"]
     assert run_all.main([*few, "--protocols", "published"]) == 2
     assert "fewer than the one whole batch of 32" in capsys.readouterr().err

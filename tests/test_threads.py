@@ -32,14 +32,14 @@ def test_work_is_handed_out_where_there_are_threads_and_comes_back_in_order(set_
         each(lambda number: 1 // number, range(3))
 
 
-def test_pictures_maps_and_correlations_are_the_same_by_two_threads(shard, set_threads):
+def test_images_maps_and_correlations_are_the_same_by_two_threads(shard, set_threads):
     model = mini("resnet50").for_inference()
     found = []
     for count in (1, 2):
         set_threads(count)
         batch = next(ClickMe([shard]).batches(12))
-        x = model.prepare(batch.pictures)
+        x = model.prepare(batch.images)
         rho = spearman_per_image(x.mean(1), batch.human_maps)
-        found.append((torch.from_numpy(batch.pictures), batch.human_maps, x, rho))
+        found.append((torch.from_numpy(batch.images), batch.human_maps, x, rho))
     for one, other in zip(*found, strict=True):
         assert torch.equal(one, other)

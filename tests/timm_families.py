@@ -1,5 +1,5 @@
 """One small member of each of timm's families: where its maps are made, and whether they lie where
-the picture does.
+the image does.
 
 `python tests/timm_families.py [FAMILY …]` tries them and writes docs/timm-families.md.
 """
@@ -29,7 +29,7 @@ TOP = """# timm's families
 
 `timm:NAME` and `untrained:NAME` take any architecture of timm's ([own models](own-models.md)). The
 slow tests try the smallest member of every family with random weights: the layer is found, Grad-CAM
-and threshold-Grad-CAM make finite maps of more than one cell, and the maps lie where the picture
+and threshold-Grad-CAM make finite maps of more than one cell, and the maps lie where the image
 does. "cut": what follows the layer is run alone. "watched": something goes around the layer, or the
 forward cannot be followed, so that it is watched by a hook (see [own models](own-models.md)).
 
@@ -41,7 +41,7 @@ This table is written by `python tests/timm_families.py`.
 END = """
 Not tried, because no member is small: {}. Families that serve for no maps: none.
 
-"where the picture does": a square of the picture is changed, and of all cells those of that place
+"where the image does": a square of the image is changed, and of all cells those of that place
 change most. "everywhere": the network mixes all places so much that other cells change more.
 """
 TOO_LARGE = ("deepseek_vit", "gemma4_vit", "qwen3_vit")
@@ -61,7 +61,7 @@ def model_of(row: Backbone) -> StudyModel:
     return StudyModel(network, row, Provenance("tried", "random", "full")).eval()
 
 
-def pictures(side: int) -> torch.Tensor:
+def images(side: int) -> torch.Tensor:
     return torch.randn(3, 3, side, side, generator=torch.Generator().manual_seed(3))
 
 
@@ -72,7 +72,7 @@ def maps_of(model: StudyModel, x: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def changed_place(model: StudyModel, x: torch.Tensor) -> str:
-    """Whether cells change most where the picture changes: a ninth of it, off its centre."""
+    """Whether cells change most where the image changes: a ninth of it, off its centre."""
     side = x.shape[-1]
     with torch.no_grad():
         plain = model.features(x)
@@ -86,17 +86,17 @@ def changed_place(model: StudyModel, x: torch.Tensor) -> str:
             place = (top // width + 0.5) / height * 3, (top % width + 0.5) / width * 3
             if max(abs(place[0] - down - 0.5), abs(place[1] - right - 0.5)) > 1:
                 return "everywhere"
-    return "where the picture does"
+    return "where the image does"
 
 
 def tried(family: str, name: str) -> str:
     """A line of the table. Raises AssertionError for maps that are no maps."""
     row = row_of(name)
     model = model_of(row)
-    x = pictures(row.preprocessing.crop)
+    x = images(row.preprocessing.crop)
     features = model.features(x)
     for key, maps in maps_of(model, x).items():
-        # Of a picture whose every cell speaks against its class, a map is 0 everywhere.
+        # Of an image whose every cell speaks against its class, a map is 0 everywhere.
         whole = bool(maps.isfinite().all()) and bool((maps.flatten(1).std(1) > 0).any())
         assert whole, f"{name}: {key} is no map"
     sizes = " x ".join(map(str, features.shape[1:]))

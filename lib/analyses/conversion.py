@@ -92,7 +92,7 @@ def effective_receptive_field(model: StudyModel, x: Tensor, batch_size: int = 8)
     """Mean absolute gradient of the central feature with respect to the input.
 
     The central cell of the study's layer, summed over channels, is differentiated
-    for every picture; absolute gradients are averaged over pictures and colours.
+    for every image; absolute gradients are averaged over images and colours.
 
     x : (image, 3, side, side), differentiated `batch_size` at a time: a full-size network's
         activations are kept meanwhile. Returns (side, side), its largest value 1.
@@ -110,26 +110,26 @@ def effective_receptive_field(model: StudyModel, x: Tensor, batch_size: int = 8)
 
 
 def receptive_fields(study: Study, count: int) -> tuple[dict[Backbone, dict[str, np.ndarray]], int]:
-    """Effective receptive fields of the chosen variants over some pictures.
+    """Effective receptive fields of the chosen variants over some images.
 
-    Returns ({backbone: {"without DCLS": (side, side), "with DCLS": …}}, pictures used).
+    Returns ({backbone: {"without DCLS": (side, side), "with DCLS": …}}, images used).
     """
-    pictures = held_out(study, count).pictures
+    images = held_out(study, count).images
     fields: dict[Backbone, dict[str, np.ndarray]] = {}
     for backbone, dcls in study.networks.there():
         model = study.networks.load_model(backbone.key, dcls).folded()
         field = effective_receptive_field(
-            model, model.prepare(pictures), min(study.choices.batch_size or 8, 8)
+            model, model.prepare(images), min(study.choices.batch_size or 8, 8)
         )
         name = "with DCLS" if dcls else "without DCLS"
         fields.setdefault(backbone, {})[name] = field.cpu().numpy()
-    return fields, len(pictures)
+    return fields, len(images)
 
 
 @torch.no_grad()
 def fold_difference(study: Study, backbone: Backbone) -> float:
     """Largest change of a logit when kernels are folded, as a share of the largest logit."""
     model = study.networks.load_model(backbone.key, backbone.dcls is not None)
-    x = model.prepare(held_out(study, 4).pictures)
+    x = model.prepare(held_out(study, 4).images)
     logits = model(x)
     return float((logits - model.folded()(x)).abs().max() / logits.abs().max())

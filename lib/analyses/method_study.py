@@ -45,11 +45,11 @@ def quick(methods: Sequence[CamMethod]) -> tuple[CamMethod, ...]:
 def method_costs(
     study: Study, backbone: Backbone, methods: Sequence[CamMethod], count: int = 4
 ) -> pd.DataFrame:
-    """Of each method: `method, ms, in_forwards`, a picture's time beyond the one forward and head
+    """Of each method: `method, ms, in_forwards`, an image's time beyond the one forward and head
     gradient that all share, and that as a multiple of the network's plain forward."""
     batch = held_out(study, count)
     model = study.networks.inference_model(backbone.key, False, methods)
-    x = model.prepare(batch.pictures)
+    x = model.prepare(batch.images)
 
     def timed(work: Callable[[], object]) -> float:
         started = time.perf_counter()
@@ -69,7 +69,7 @@ def method_costs(
     )
     rows = []
     for method in methods:
-        if method.forwards:  # many: once, on one picture
+        if method.forwards:  # many: once, on one image
             seconds = timed(lambda m=method: enlarge(m.maps(model, x[:1], alone)))
         else:
             seconds = typical(lambda m=method: enlarge(m.maps(model, x, passed)))
@@ -77,9 +77,9 @@ def method_costs(
     return pd.DataFrame(rows)
 
 
-def estimate(costs: pd.DataFrame, methods: Sequence[CamMethod], pictures: int) -> str:
-    """In words: how long maps of so many pictures will take, forwards left out."""
-    seconds = costs.set_index("method").ms[[m.key for m in methods]].sum() * pictures / 1e3
+def estimate(costs: pd.DataFrame, methods: Sequence[CamMethod], images: int) -> str:
+    """In words: how long maps of so many images will take, forwards left out."""
+    seconds = costs.set_index("method").ms[[m.key for m in methods]].sum() * images / 1e3
     return f"about {seconds:.0f} s" if seconds < 120 else f"about {seconds / 60:.0f} min"
 
 
@@ -184,10 +184,10 @@ def concepts_of(
     """
     batch = held_out(study, images)
     model = study.networks.inference_model(backbone.key, False, ())
-    side = batch.pictures.shape[1]
+    side = batch.images.shape[1]
     window = backbone.preprocessing.window(side)
-    found = factorised(model, model.prepare(batch.pictures), count, window.stop - window.start)
-    maps = np.full((len(batch.pictures), count, side, side), np.nan, np.float32)
+    found = factorised(model, model.prepare(batch.images), count, window.stop - window.start)
+    maps = np.full((len(batch.images), count, side, side), np.nan, np.float32)
     maps[..., window, window] = found.maps.cpu().numpy()
     names = study.networks.class_names()
     shares = found.answers.float().softmax(dim=1).topk(2)
@@ -195,13 +195,13 @@ def concepts_of(
         ", ".join(f"{names[c]} {p:.2f}" for c, p in zip(classes, ps, strict=True))
         for classes, ps in zip(shares.indices.tolist(), shares.values.tolist(), strict=True)
     ]
-    return batch.pictures, maps, words, f"Concepts of {backbone.titled(False)}"
+    return batch.images, maps, words, f"Concepts of {backbone.titled(False)}"
 
 
 def map_grid(
     study: Study, methods: Sequence[CamMethod], variants: Sequence[tuple[Backbone, bool]]
 ) -> tuple[dict[str, np.ndarray], np.ndarray, list[str]]:
-    """One picture's maps, for drawing: {method label: (variant, side, side)}, picture, names.
+    """One image's maps, for drawing: {method label: (variant, side, side)}, image, names.
 
     Each lies where the network looked; NaN outside of that, and wherever it is constant.
     """
@@ -210,9 +210,9 @@ def map_grid(
     for backbone, dcls in variants:
         model = study.networks.inference_model(backbone.key, dcls, methods)
         asked = study.choices.asked(batch.labels)
-        placed = heatmaps(model, batch.pictures, asked, tuple(methods))
-        for label, (of_picture,) in placed.items():
-            constant = np.nanmin(of_picture) == np.nanmax(of_picture)
-            rows[label].append(np.full_like(of_picture, np.nan) if constant else of_picture)
+        placed = heatmaps(model, batch.images, asked, tuple(methods))
+        for label, (of_image,) in placed.items():
+            constant = np.nanmin(of_image) == np.nanmax(of_image)
+            rows[label].append(np.full_like(of_image, np.nan) if constant else of_image)
     names = [backbone.titled(dcls) for backbone, dcls in variants]
-    return {label: np.stack(maps) for label, maps in rows.items()}, batch.pictures[0], names
+    return {label: np.stack(maps) for label, maps in rows.items()}, batch.images[0], names

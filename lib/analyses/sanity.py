@@ -114,14 +114,14 @@ def score_forgetting(study: Study, count: int) -> pd.DataFrame:
         whole.attentions = study.networks.attentions(backbone.key, dcls)
         labels = study.choices.asked(batch.labels)
         if labels is None:  # what the trained network predicts, whatever it forgets
-            labels = _predicted(whole.for_inference(form=Form()), batch.pictures)
+            labels = _predicted(whole.for_inference(form=Form()), batch.images)
         for part, model in forgetting(
             whole, study.choices.profile.mini, study.choices.profile.classes
         ):
             fast = model.for_inference(form=Form(), keep_plain=plain)
             found = [
-                cam_maps(fast, fast.prepare(pictures), target, study.choices.methods)
-                for pictures, target in zip(_pieces(batch.pictures), _pieces(labels), strict=True)
+                cam_maps(fast, fast.prepare(images), target, study.choices.methods)
+                for images, target in zip(_pieces(batch.images), _pieces(labels), strict=True)
             ]
             for method in study.choices.methods:
                 maps = torch.cat([maps[method.key] for maps in found]).cpu()
@@ -136,8 +136,8 @@ def score_forgetting(study: Study, count: int) -> pd.DataFrame:
 
 
 @torch.inference_mode()
-def _predicted(model: StudyModel, pictures: np.ndarray) -> torch.Tensor:
-    found = [model(model.prepare(some)).argmax(dim=1) for some in _pieces(pictures)]
+def _predicted(model: StudyModel, images: np.ndarray) -> torch.Tensor:
+    found = [model(model.prepare(some)).argmax(dim=1) for some in _pieces(images)]
     return torch.cat(found).cpu()
 
 
@@ -151,7 +151,7 @@ def summarise_forgetting(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def compare_targets(study: Study) -> pd.DataFrame:
-    """Score by the class whose evidence is asked for, on the profile's sample of pictures.
+    """Score by the class whose evidence is asked for, on the profile's sample of images.
 
     `backbone, dcls, method, top1, true, predicted, difference, low, high, n`: the difference,
     predicted less true, is paired per image; it is 0 wherever the model is right. Without rows

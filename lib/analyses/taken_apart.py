@@ -25,7 +25,7 @@ CHANGES = {
 
 
 def score_family(study: Study) -> pd.DataFrame:
-    """The per-image table of all orders and floors, on the profile's sample of pictures."""
+    """The per-image table of all orders and floors, on the profile's sample of images."""
     keys = [family_key(order, floor) for order, floor in product(ORDERS, FLOORS)]
     methods = tuple(METHODS[key] for key in keys)
     return score_study(study.sampled(methods=methods, protocols=study.choices.protocols[:1]))

@@ -13,7 +13,7 @@ DELIVERED_SIZE = 224  # the side, in pixels, of images and of all maps that are 
 class Preprocessing:
     """Geometry of a backbone's input: bicubic resize to a square, centre crop.
 
-    Both sides are in pixels and start from the 224x224 picture that the ClickMe
+    Both sides are in pixels and start from the 224x224 image that the ClickMe
     reader delivers; all eight backbones share ImageNet's mean and deviation.
     """
 
@@ -23,9 +23,9 @@ class Preprocessing:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     def window(self, side: int) -> slice:
-        """The rows (and columns) of a picture of this side that the crop keeps.
+        """The rows (and columns) of an image of this side that the crop keeps.
 
-        ConvNeXt and ResNet-50 do not see a picture's border: 14 and 5 or 6 of 224 pixels.
+        ConvNeXt and ResNet-50 do not see an image's border: 14 and 5 or 6 of 224 pixels.
         """
         start = round((self.resize - self.crop) / 2)
         return slice(
@@ -33,7 +33,7 @@ class Preprocessing:
         )
 
 
-WHOLE = Preprocessing(resize=224, crop=224)  # nothing of the picture is cut off
+WHOLE = Preprocessing(resize=224, crop=224)  # nothing of the image is cut off
 
 
 def centre_map(height: int, width: int) -> np.ndarray:

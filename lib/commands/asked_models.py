@@ -1,4 +1,4 @@
-"""The models that a command for single pictures is asked for, and where their weights are."""
+"""The models that a command for single images is asked for, and where their weights are."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Average drop, increase in confidence and ROAD on a folder of pictures: `dcls-average-drop`.
+"""Average drop, increase in confidence and ROAD on a folder of images: `dcls-average-drop`.
 
-As L-CAM's study takes them: pictures of ImageNet's validation folder, their shorter side resized
+As L-CAM's study takes them: images of ImageNet's validation folder, their shorter side resized
 to 256 and the centre cut out, each map that of the class which the network predicts. No human
 maps are needed.
 """
@@ -22,40 +22,40 @@ from ..base.paths import shown
 from ..base.spreadsheets import csv_text
 from ..maps.methods import METHODS
 from ..networks.checkpoints import MissingWeights
-from ..people.picture_folders import listed_pictures
+from ..people.image_folders import listed_images
 from ..scores.statistics import means_by
 from ..study.profiles import PROFILES
 from ..study.study import Study
 from .running import ACCEPT, accepted, print_remarks, run
 
-PICTURES = 2000  # of the published study
+IMAGES = 2000  # of the published study
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dcls-average-drop",
-        description="Average drop and increase in confidence on a folder of pictures; with "
+        description="Average drop and increase in confidence on a folder of images; with "
         "--curves also ROAD, insertion and deletion.",
         epilog=f"methods: {', '.join(METHODS)}",
         allow_abbrev=False,
     )
     add = parser.add_argument
     add("--images", type=Path, required=True, metavar="FOLDER",
-        help="pictures, such as ILSVRC2012_img_val")  # fmt: skip
+        help="images, such as ILSVRC2012_img_val")  # fmt: skip
     add("--list", type=Path, metavar="FILE",
-        help="a text file, one picture of FOLDER at the start of each line")  # fmt: skip
-    add("--limit", type=int, default=PICTURES, metavar="N",
-        help=f"so many of the pictures; 0: all (default: {PICTURES}, as published)")  # fmt: skip
+        help="a text file, one image of FOLDER at the start of each line")  # fmt: skip
+    add("--limit", type=int, default=IMAGES, metavar="N",
+        help=f"so many of the images; 0: all (default: {IMAGES}, as published)")  # fmt: skip
     add("--models", nargs="+", default=[], metavar="KEY", help="default: all, plain and DCLS")
     add("--methods", nargs="+", default=["grad_cam", "threshold_grad_cam"], metavar="KEY")
     add("--curves", action="store_true",
         help="also ROAD (most and least relevant first, combined), insertion and deletion: some "
-        "forty forwards more a picture")  # fmt: skip
+        "forty forwards more an image")  # fmt: skip
     add("--road-noise", choices=NOISE_UNITS, default=NOISE_UNITS[0],
-        help="ROAD's noise is 0.01 of the normalised picture, as in pytorch-grad-cam (default), or "
-        "of the 0-1 picture, as earlier here")  # fmt: skip
+        help="ROAD's noise is 0.01 of the normalised image, as in pytorch-grad-cam (default), or "
+        "of the 0-1 image, as earlier here")  # fmt: skip
     add("--profile", default="paper", help=f"{', '.join(PROFILES)} (default: paper)")
-    add("--out", type=Path, metavar="FILE.csv", help="a row per picture and measure, too")
+    add("--out", type=Path, metavar="FILE.csv", help="a row per image and measure, too")
     add("--device", default="auto")
     add("--data-dir", default="")
     add("--accept", **ACCEPT)
@@ -79,7 +79,7 @@ def _run(options: argparse.Namespace) -> None:
     )  # fmt: skip
     print_remarks(study.networks.remarks())
     methods, variants = study.choices.methods, study.choices.variants
-    paths = listed_pictures(options.images, options.list, options.limit)
+    paths = listed_images(options.images, options.list, options.limit)
     if options.out is not None:
         refuse_as_output(options.out, [options.list] if options.list else [])
     files = [study.inputs.weights_path(b.key, d) for b, d in variants if not b.untrained]
@@ -109,7 +109,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def means_in_words(table: pd.DataFrame, name: str) -> str:
     """A variant's means, a row per measure with its unit, a column per method, and of how many
-    pictures they are; `faithful` says whether less or more is more faithful."""
+    images they are; `faithful` says whether less or more is more faithful."""
     by = ["method", "measure"]
     means = means_by(table, by, "value", "value", lambda key: ends_of(key[-1]))
     digits = [1 if ends_of(key)[1] == 100 else 3 for key in means.measure]  # per cent, probability
@@ -121,9 +121,9 @@ def means_in_words(table: pd.DataFrame, name: str) -> str:
     wide = wide.reindex(index=means.measure.unique(), columns=means.method.unique())
     # A map that is constant, or not finite, shows nothing, and is not counted.
     covered = table.dropna(subset="value").groupby("method").image_id.nunique()
-    covered = covered.reindex(wide.columns, fill_value=0).rename("pictures with a map")
+    covered = covered.reindex(wide.columns, fill_value=0).rename("images with a map")
     wide = pd.concat([covered.to_frame().T, wide])
     defined = define_measures(table).set_index("measure")[["unit", "faithful"]]
     wide = defined.reindex(wide.index, fill_value="").join(wide)
-    pictures = table.image_id.nunique()
-    return f"{name}, {pictures} pictures, means with 95 % intervals\n{wide.to_string()}"
+    images = table.image_id.nunique()
+    return f"{name}, {images} images, means with 95 % intervals\n{wide.to_string()}"

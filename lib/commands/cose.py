@@ -1,4 +1,4 @@
-"""COSE on a folder of pictures, for any network: `dcls-cose`. No human maps are needed.
+"""COSE on a folder of images, for any network: `dcls-cose`. No human maps are needed.
 
 Every pair goes to a CSV with the published columns, the scores to `…_summary.csv`,
 `…_parts.csv` and `….json` beside it. See docs/cose.md.
@@ -32,9 +32,9 @@ from ..base.words import in_lines, printable
 from ..maps.methods import METHODS
 from ..networks.backbones import BACKBONES, Backbone, variant_name
 from ..networks.checkpoints import MissingWeights
-from ..people.labels import AUTO, LAYOUTS, NONE, LabelledFolder, labelled_pictures
-from ..people.picture_folders import PictureFolderError
-from ..people.pictures import open_picture
+from ..people.labels import AUTO, LAYOUTS, NONE, LabelledFolder, labelled_images
+from ..people.image_folders import ImageFolderError
+from ..people.images import open_image
 from ..study.choices import Choices
 from ..study.extension import rows_added_by
 from ..study.inputs import chosen_folder
@@ -43,7 +43,7 @@ from ..study.profiles import PROFILES
 from ..study.study import Study
 from .running import ACCEPT, accepted, print_remarks, run
 
-PICTURES = 500  # of the published study; 50 for its slower explainers
+IMAGES = 500  # of the published study; 50 for its slower explainers
 _LEFT_OUT = 14  # the exit status, as of run_all.py
 _IMAGENET = 1000
 
@@ -51,21 +51,21 @@ _IMAGENET = 1000
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dcls-cose",
-        description="COSE of networks on a folder of pictures, pair by pair and in all; see "
+        description="COSE of networks on a folder of images, pair by pair and in all; see "
         "docs/cose.md.",
         epilog=f"methods: {', '.join(METHODS)}",
         allow_abbrev=False,
     )
     add = parser.add_argument
     add("--images", type=Path, required=True, metavar="FOLDER",
-        help="a folder per class, or pictures in one folder")  # fmt: skip
+        help="a folder per class, or images in one folder")  # fmt: skip
     add("--labels", default=AUTO, metavar="HOW",
         help=f"how their classes are told: {', '.join(LAYOUTS)} (default: found out)")  # fmt: skip
     add("--list", type=Path, metavar="FILE",
-        help="a text file, one picture of FOLDER at the start of each line, and its class after "
+        help="a text file, one image of FOLDER at the start of each line, and its class after "
         "it, if folders do not tell that")  # fmt: skip
-    add("--limit", type=int, default=PICTURES, metavar="N",
-        help=f"so many of the pictures; 0: all (default: {PICTURES}, as published)")  # fmt: skip
+    add("--limit", type=int, default=IMAGES, metavar="N",
+        help=f"so many of the images; 0: all (default: {IMAGES}, as published)")  # fmt: skip
     add("--models", nargs="+", default=[], metavar="KEY",
         help="networks of the study, or of --extend")  # fmt: skip
     add("--timm", default="", metavar="NAME", help="instead: a network of timm's, from --weights")
@@ -166,24 +166,24 @@ def _earlier(options: argparse.Namespace, study: Study) -> dict[tuple[Backbone, 
     return found
 
 
-def _refuse_what_is_no_picture(folder: LabelledFolder) -> None:
-    for picture in folder.pictures:
+def _refuse_what_is_no_image(folder: LabelledFolder) -> None:
+    for image in folder.images:
         try:
-            open_picture(picture.path).close()
+            open_image(image.path).close()
         except (OSError, ValueError, SyntaxError) as error:
-            raise PictureFolderError(
-                f"{picture.path} is no readable picture: {error} (--keep-going leaves it out)"
+            raise ImageFolderError(
+                f"{image.path} is no readable image: {error} (--keep-going leaves it out)"
             ) from None
 
 
 def _run(options: argparse.Namespace, study: Study) -> int:
     out = options.out
     classes = options.classes if options.timm else study.choices.profile.classes
-    folder = labelled_pictures(options.images, options.labels, options.list, classes, options.limit)
+    folder = labelled_images(options.images, options.labels, options.list, classes, options.limit)
     profile = replace(study.choices.profile, classes=folder.classes or classes or _IMAGENET)
     study = study.changed(profile=profile)
     read = [options.list] if options.list else []
-    refuse_as_output(out, [*read, *(picture.path for picture in folder.pictures)])
+    refuse_as_output(out, [*read, *(image.path for image in folder.images)])
     files = [
         study.inputs.weights_path(b.key, d) for b, d in study.choices.variants if not b.untrained
     ]
@@ -194,7 +194,7 @@ def _run(options: argparse.Namespace, study: Study) -> int:
         study.networks.attentions(backbone.key, dcls)
     print_remarks(study.networks.remarks())
     if not options.keep_going:
-        _refuse_what_is_no_picture(folder)
+        _refuse_what_is_no_image(folder)
     earlier = _earlier(options, study)
     print(printable(_asked(options, folder, earlier)))
     work = work_on_folder(study, folder, options.images.absolute().name, earlier)
@@ -202,7 +202,7 @@ def _run(options: argparse.Namespace, study: Study) -> int:
     tables: list[pd.DataFrame] = []
     for table in work.tables():
         if table.empty:
-            raise PictureFolderError(in_lines([*work.missed.values()]) or "nothing can be read")
+            raise ImageFolderError(in_lines([*work.missed.values()]) or "nothing can be read")
         tables.append(table)
         pairs = pd.concat(tables, ignore_index=True)
         summary = summarise(pairs)
@@ -244,11 +244,11 @@ def _asked(
     earlier: Mapping[tuple[Backbone, bool], Sequence[Path]],
 ) -> str:
     """What is scored, before it is."""
-    said = f"{len(folder.pictures)} pictures of {options.images}; classes: {folder.layout}"
+    said = f"{len(folder.images)} images of {options.images}; classes: {folder.layout}"
     if folder.layout == NONE:
         said += (
             " (nothing tells the classes: the one that a network predicts for the unchanged "
-            "picture counts as the right one)"
+            "image counts as the right one)"
         )
     elif folder.classes:
         said += f", {folder.classes}"
@@ -271,10 +271,10 @@ def _facts(
     """What stands beside the pairs: what they were made from, and what they come to."""
     return {
         "images": str(options.images.absolute()),
-        "pictures": len(folder.pictures),
+        "images": len(folder.images),
         "classes": folder.classes or study.choices.profile.classes,
         "classes_told_by": folder.layout,
-        "right_answer": "the class predicted for the unchanged picture"
+        "right_answer": "the class predicted for the unchanged image"
         if folder.layout == NONE
         else "the label",
         "networks": {
@@ -289,7 +289,7 @@ def _facts(
         "readings": {
             "published": "each map scaled to 0-1; scikit-image's full SSIM map within the "
             "published mask",
-            "corrected": "where part of the picture left it, scaled within what stayed, whole "
+            "corrected": "where part of the image left it, scaled within what stayed, whole "
             "windows alone",
         },
         "summary": json.loads(summary.to_json(orient="records", double_precision=15)),
@@ -315,7 +315,7 @@ def told(summary: pd.DataFrame) -> str:
         "kept": summary.n_kept,
         "changed": summary.n_changed,
         "no SSIM": summary.n_undefined,
-        "right": [f"{row.n_right} of {row.n_pictures}" for row in summary.itertuples()],
+        "right": [f"{row.n_right} of {row.n_images}" for row in summary.itertuples()],
     }
     table = pd.DataFrame(named).to_string(index=False, float_format="{:.3f}".format)
     why = [
@@ -325,8 +325,8 @@ def told(summary: pd.DataFrame) -> str:
     ]
     return "\n".join(
         ["published reading, chance and ceiling too: for comparison with published tables; the",
-         "corrected COSE has fewer artefacts. low, high: 95 % interval over pictures, from twelve",
-         "pictures on; kept, changed: pairs whose answer stays right, becomes wrong; no SSIM:",
-         "pairs left out; right: pictures right before any change, the only ones that count",
+         "corrected COSE has fewer artefacts. low, high: 95 % interval over images, from twelve",
+         "images on; kept, changed: pairs whose answer stays right, becomes wrong; no SSIM:",
+         "pairs left out; right: images right before any change, the only ones that count",
          table, *why]
     )  # fmt: skip

@@ -14,8 +14,8 @@ from ..analyses.cose.training import EARLIER, FINAL, Recipe, begin_with, train
 from ..base.fingerprint import sha256_of
 from ..networks.building import build_network
 from ..networks.weights_files import WeightsError
-from ..people.labels import AUTO, LAYOUTS, labelled_pictures
-from ..people.picture_folders import FolderPictures, PictureFolderError
+from ..people.labels import AUTO, LAYOUTS, labelled_images
+from ..people.image_folders import FolderImages, ImageFolderError
 from ..study.device import chosen_device
 from .cose import timm_network
 from .running import run
@@ -31,7 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     add, recipe = parser.add_argument, Recipe()
     add("--images", type=Path, required=True, metavar="FOLDER", help="a folder per class")
     add("--labels", default=AUTO, metavar="HOW", help=f"{', '.join(LAYOUTS)} (default: {AUTO})")
-    add("--list", type=Path, metavar="FILE", help="pictures of FOLDER, as for dcls-cose")
+    add("--list", type=Path, metavar="FILE", help="images of FOLDER, as for dcls-cose")
     add("--held-out", type=Path, metavar="FOLDER", help="tell the accuracy on these, each epoch")
     add("--timm", required=True, metavar="NAME")
     add("--classes", type=int, default=0, metavar="N", help="default: the folder's")
@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--lr", type=float, default=recipe.lr)
     add("--weight-decay", type=float, default=recipe.weight_decay)
     add("--seed", type=int, default=recipe.seed)
-    add("--readers", type=int, default=2, help="processes that read pictures (default: 2)")
+    add("--readers", type=int, default=2, help="processes that read images (default: 2)")
     add("--device", default="auto")
     return parser
 
@@ -76,22 +76,22 @@ def _recipe(options: argparse.Namespace) -> Recipe:
 
 def _run(options: argparse.Namespace) -> None:
     recipe, device = _recipe(options), chosen_device(options.device)
-    folder = labelled_pictures(options.images, options.labels, options.list, options.classes)
+    folder = labelled_images(options.images, options.labels, options.list, options.classes)
     held_out = None
     if options.held_out:
-        held_out = labelled_pictures(options.held_out, classes=folder.classes)
-    if any(not found.classes or found.pictures[0].label is None
+        held_out = labelled_images(options.held_out, classes=folder.classes)
+    if any(not found.classes or found.images[0].label is None
            for found in (folder, held_out) if found):  # fmt: skip
-        raise PictureFolderError("nothing tells the classes of the pictures, or their number")
+        raise ImageFolderError("nothing tells the classes of the images, or their number")
     if held_out is not None and held_out.names != folder.names:
-        raise PictureFolderError(
+        raise ImageFolderError(
             f"{options.held_out} has other classes than {options.images}: the folders of both must "
             "have the same names"
         )
     if options.out.exists() and not options.out.is_dir():
-        raise PictureFolderError(f"--out {options.out} is a file: name a folder")
-    if len(folder.pictures) < 2:
-        raise PictureFolderError(f"{options.images} holds one picture: too few to train on")
+        raise ImageFolderError(f"--out {options.out} is a file: name a folder")
+    if len(folder.images) < 2:
+        raise ImageFolderError(f"{options.images} holds one image: too few to train on")
     with timm_network(options.timm, str(options.out / FINAL)) as row:
         pass  # all that is wanted is its row
     torch.manual_seed(recipe.seed)
@@ -101,17 +101,17 @@ def _run(options: argparse.Namespace) -> None:
             raise WeightsError(f"no weights at {options.start}")
         anew = begin_with(network, options.start)
         print(f"begins with {options.start}" + f", drawn anew: {', '.join(anew)}" * bool(anew))
-    paths = [picture.path for picture in folder.pictures]
+    paths = [image.path for image in folder.images]
     side = row.preprocessing.crop
-    pictures = FolderPictures(paths, side, options.readers, options.images)
-    facts = pictures.facts() | {
+    images = FolderImages(paths, side, options.readers, options.images)
+    facts = images.facts() | {
         "timm": options.timm,
         "classes": [folder.classes, *folder.names],
-        "labels": [picture.label for picture in folder.pictures],
+        "labels": [image.label for image in folder.images],
         "start": sha256_of(options.start) if options.start else "",
     }
-    labels = np.array([picture.label for picture in folder.pictures])
-    train(network.to(device), row.preprocessing, pictures, labels, recipe, options.out, facts,
+    labels = np.array([image.label for image in folder.images])
+    train(network.to(device), row.preprocessing, images, labels, recipe, options.out, facts,
           held_out)  # fmt: skip
     print(
         f"trained: {options.out / FINAL}; score it by\n  dcls-cose --images FOLDER --timm "

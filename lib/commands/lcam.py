@@ -25,7 +25,7 @@ from ..analyses.lcam.trainings import (
     DRAWN_LOSSES,
     DRAWN_MAPS,
     default_recipe,
-    folder_pictures,
+    folder_images,
     train_variant,
     unfinished,
 )
@@ -35,7 +35,7 @@ from ..base.tables import unknown_name
 from ..figures.lcam import plot_looks, plot_losses
 from ..figures.style import use_study_style
 from ..maps.learned.attention import ATTENTIONS, MASKINGS
-from ..maps.learned.training import RECIPES, Pictures, Recipe
+from ..maps.learned.training import RECIPES, Images, Recipe
 from ..maps.methods import LEARNED_METHODS, METHODS
 from ..networks.backbones import Backbone
 from ..study.choices import Choices
@@ -43,7 +43,7 @@ from ..study.profiles import PROFILES
 from ..study.study import Study
 from .running import ACCEPT, accepted, print_remarks, run
 
-_LOOKED_AT = 6  # pictures
+_LOOKED_AT = 6  # images
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -61,11 +61,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--models", nargs="+", default=[], metavar="KEY", help="default: all, plain and DCLS")
     add("--methods", nargs="+", default=["lcam_fm", "lcam_img"], metavar="KEY")
     add("--images", type=Path, metavar="FOLDER",
-        help="pictures to train on: ILSVRC2012_img_train, or any folder of pictures in folders; "
+        help="images to train on: ILSVRC2012_img_train, or any folder of images in folders; "
         "not for the demo, which makes its own")  # fmt: skip
     add("--list", type=Path, metavar="FILE",
-        help="a text file, one picture of FOLDER at the start of each line")  # fmt: skip
-    add("--limit", type=int, default=0, metavar="N", help="so many of the pictures (default: all)")
+        help="a text file, one image of FOLDER at the start of each line")  # fmt: skip
+    add("--limit", type=int, default=0, metavar="N", help="so many of the images (default: all)")
     add("--recipe", default="", help="default: as published, or ours, see docs/lcam.md")
     add("--epochs", type=int, help="default: the recipe's; so are the next two")
     add("--lr", type=float)
@@ -76,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="train nothing: take the module of a snapshot of L-CAM's published code, for one "
         "model and one method")  # fmt: skip
     add("--resume", action="store_true", help="go on with a training that did not end")
-    add("--readers", type=int, default=2, help="processes that read pictures (default: 2)")
+    add("--readers", type=int, default=2, help="processes that read images (default: 2)")
     add("--precision", default="float32", help="float32 or bf16")
     add("--device", default="auto")
     add("--data-dir", default="")
@@ -101,9 +101,9 @@ def _recipe(options: argparse.Namespace, backbone: Backbone, key: str) -> Recipe
     return chosen
 
 
-def _chosen_pictures(
+def _chosen_images(
     options: argparse.Namespace, choices: Choices, made: Callable | None
-) -> Callable[[Backbone], Pictures]:
+) -> Callable[[Backbone], Images]:
     if choices.profile.mini and made is None:
         raise ValueError("the demo's modules are trained by `python -m lib.demo.attention`")
     if choices.profile.mini:
@@ -111,17 +111,17 @@ def _chosen_pictures(
             raise ValueError("the demo trains on its own scenes: leave --images and --list out")
         return made(options.limit)
     if options.images is None:
-        raise ValueError("--images FOLDER is needed: the pictures to train on")
-    return folder_pictures(options.images, options.list, options.limit, options.readers)
+        raise ValueError("--images FOLDER is needed: the images to train on")
+    return folder_images(options.images, options.list, options.limit, options.readers)
 
 
 def main(
     arguments: Sequence[str] | None = None,
-    made: Callable[[int], Callable[[Backbone], Pictures]] | None = None,
+    made: Callable[[int], Callable[[Backbone], Images]] | None = None,
 ) -> int:
     """The command line; returns the exit status, 2 for what is wrong with what was asked.
 
-    made : so many pictures that need no folder, for each backbone
+    made : so many images that need no folder, for each backbone
     """
     options = build_parser().parse_args(arguments)
     matplotlib.use("agg")
@@ -153,8 +153,8 @@ def _run(options: argparse.Namespace, made: Callable | None) -> None:
             raise ValueError(f"--{name} must be 0 or more, got {getattr(options, name)}")
     if options.masking not in MASKINGS:
         raise unknown_name("masking", options.masking, MASKINGS)
-    pictures = _chosen_pictures(options, study.choices, made)
-    for line in _trained(study, keys, recipes, pictures, options):
+    images = _chosen_images(options, study.choices, made)
+    for line in _trained(study, keys, recipes, images, options):
         tqdm.write(line)
 
 
@@ -172,10 +172,10 @@ def _imported(study: Study, keys: Sequence[str], options: argparse.Namespace) ->
 
 
 def draw_early(
-    path: Path, pictures: Tensor, label: str, history: pd.DataFrame, looks: Mapping[int, Tensor]
+    path: Path, images: Tensor, label: str, history: pd.DataFrame, looks: Mapping[int, Tensor]
 ) -> None:
-    """Maps so far, and losses, as pictures beside the module to be: for an early look."""
-    shown = (pictures.permute(0, 2, 3, 1) * 255).byte().numpy()
+    """Maps so far, and losses, as images beside the module to be: for an early look."""
+    shown = (images.permute(0, 2, 3, 1) * 255).byte().numpy()
     maps = looked_at(looks, label, shown.shape[1])
     figures = {DRAWN_MAPS: plot_looks(shown, maps, path.parent.name)}
     if len(history):
@@ -190,7 +190,7 @@ def _trained(
     study: Study,
     keys: Sequence[str],
     recipes: dict[tuple[str, str], Recipe],
-    pictures: Callable[[Backbone], Pictures],
+    images: Callable[[Backbone], Images],
     options: argparse.Namespace,
 ) -> Iterable[str]:
     """What is to be said of each training, when it has ended."""
@@ -202,7 +202,7 @@ def _trained(
         done.add(name)
         for key in keys:
             path = study.inputs.attention_path(backbone.key, dcls, key)
-            taken = pictures(backbone)
+            taken = images(backbone)
             early = taken.some(_LOOKED_AT)
             found = train_variant(
                 study, backbone, dcls, key, taken, recipes[backbone.key, key],

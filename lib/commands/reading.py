@@ -1,4 +1,4 @@
-"""The options that say how a folder of pictures and human maps is read."""
+"""The options that say how a folder of images and human maps is read."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ..people.stored.layouts import LAYOUTS
 def add_reading(add: Callable[..., object]) -> None:
     """Add them. add : `add_argument` of a parser or group"""
     add("--layout", default="", metavar="NAME",
-        help="how --pictures lie there, where that is not found out: "
+        help="how --images lie there, where that is not found out: "
         f"{', '.join((*PLAIN, *LAYOUTS))}")  # fmt: skip
     add("--fit", default=CROP, metavar="HOW",
-        help=f"how pictures that are no squares become such, human maps alike: {', '.join(FITS)} "
+        help=f"how images that are no squares become such, human maps alike: {', '.join(FITS)} "
         f"(default: {CROP}, the centred square)")  # fmt: skip
     add("--gaze", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
         help="how gaze becomes maps: sigma_degrees=1 pixels_per_degree=35 weigh=counts "

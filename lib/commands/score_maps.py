@@ -1,6 +1,6 @@
 """Heatmaps made elsewhere, scored against human maps without any model: `dcls-score-maps`.
 
-Each map is taken to cover the whole picture as the study shows it (its centred square), and is
+Each map is taken to cover the whole image as the study shows it (its centred square), and is
 compared with the human map as a network's is: same readings, same ranks, same intervals.
 """
 
@@ -48,40 +48,40 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dcls-score-maps",
         description="Score heatmaps that were made elsewhere against human maps. A map is taken "
-        "to cover the whole picture as the study shows it, its centred square. See "
+        "to cover the whole image as the study shows it, its centred square. See "
         "docs/own-data.md.",
         epilog=f"protocols: {', '.join(PROTOCOLS)}",
         allow_abbrev=False,
     )
     add = parser.add_argument
     add("maps", type=Path, nargs="+", metavar="MAPS",
-        help="a folder with a map per picture (.npy, .npz, .png, .jpg), an .npz with an entry "
-        "per picture, or an .npy of (image, height, width) with ids.txt beside it; of several "
+        help="a folder with a map per image (.npy, .npz, .png, .jpg), an .npz with an entry "
+        "per image, or an .npy of (image, height, width) with ids.txt beside it; of several "
         "models one after another, which are then compared")  # fmt: skip
     add("--name", nargs="+", default=[], metavar="NAME",
         help="of each MAPS in their order (default: the folder's or file's)")  # fmt: skip
     add("--ids", type=Path, metavar="FILE",
         help="names of the maps in an .npy, a line each (default: ids.txt beside it)")  # fmt: skip
-    add("--pictures", default="", metavar="FOLDER",
-        help="your own pictures and human maps (default: the profile's)")  # fmt: skip
+    add("--images", default="", metavar="FOLDER",
+        help="your own images and human maps (default: the profile's)")  # fmt: skip
     add_reading(add)
     add("--profile", default="paper", help=f"{', '.join(PROFILES)} (default: paper)")
     add("--protocols", nargs="+", default=[], metavar="KEY",
         help="how human maps are read (default: published corrected)")  # fmt: skip
     add("--geometry", default="", metavar="MODEL",
         help="the maps cover what this network's crop keeps, such as resnet50: where human maps "
-        "are cropped (corrected), they are cropped alike (default: the whole picture)")  # fmt: skip
+        "are cropped (corrected), they are cropped alike (default: the whole image)")  # fmt: skip
     add("--ceiling", type=float, default=0.0, metavar="RHO",
         help="how well these people agree, where you know it (default: ClickMe's own; of other "
         "data estimated from their observers, or none)")  # fmt: skip
     add("--smallest-effect", type=float, default=RULES.smallest_effect, metavar="SCORE",
         help="difference of scores below which it does not matter (default: "
         f"{RULES.smallest_effect:g})")  # fmt: skip
-    add("--limit", type=int, default=0, metavar="N", help="so many of the pictures; 0: all")
+    add("--limit", type=int, default=0, metavar="N", help="so many of the images; 0: all")
     add("--out", type=Path, metavar="FILE.csv",
-        help="a row per picture and protocol, and FILE.json: numbers and their origin")  # fmt: skip
+        help="a row per image and protocol, and FILE.json: numbers and their origin")  # fmt: skip
     add("--keep-going", action="store_true",
-        help="leave out maps and pictures that cannot be read, and name them")  # fmt: skip
+        help="leave out maps and images that cannot be read, and name them")  # fmt: skip
     add("--data-dir", default="")
     return parser
 
@@ -111,32 +111,32 @@ def _named(place: Path) -> str:
 def _study(options: argparse.Namespace) -> Study:
     study = Study.from_profile(
         options.profile, limit=options.limit, device="cpu", data_dir=options.data_dir,
-        protocols=options.protocols, pictures=options.pictures, keep_going=options.keep_going,
+        protocols=options.protocols, images=options.images, keep_going=options.keep_going,
         ceiling=options.ceiling, smallest_effect=options.smallest_effect, target="predicted",
         **read_as(options),
     )  # fmt: skip
-    missing = [path for path in study.inputs.picture_paths() if not path.exists()]
-    if missing and not (options.keep_going and len(missing) < len(study.inputs.picture_paths())):
+    missing = [path for path in study.inputs.image_paths() if not path.exists()]
+    if missing and not (options.keep_going and len(missing) < len(study.inputs.image_paths())):
         raise MissingInputs(
-            f"no pictures and human maps at {', '.join(map(shown, missing))}: --pictures FOLDER "
+            f"no images and human maps at {', '.join(map(shown, missing))}: --images FOLDER "
             "takes your own, --profile demo the embedded example's"
         )
-    # No network classifies the pictures: their labels may be any.
+    # No network classifies the images: their labels may be any.
     return study.changed(profile=replace(study.choices.profile, classes=sys.maxsize))
 
 
 def _run(options: argparse.Namespace) -> int:
     if options.out is not None:
-        lists = [Path(options.pictures or ".") / name for name in (LABELS, *GAZE)]
+        lists = [Path(options.images or ".") / name for name in (LABELS, *GAZE)]
         ids = [options.ids] if options.ids else []
         refuse_as_output(options.out, [*lists, *ids, *options.maps])
     geometry = BACKBONES[options.geometry].preprocessing if options.geometry else WHOLE
     study = _study(options)
     clickme = study.clickme()
     choices = study.choices
-    parts = open_parts(study.inputs.picture_paths(), choices.keep_going, choices.read)
+    parts = open_parts(study.inputs.image_paths(), choices.keep_going, choices.read)
     every = [part.image_id(index) for part in parts for index in range(len(part))]
-    chosen = [picture.image_id for picture in clickme.chosen]
+    chosen = [image.image_id for image in clickme.chosen]
     collections = _collections(options, every)
     unreadable, problems = {}, []
     for collection in collections:
@@ -170,7 +170,7 @@ def _run(options: argparse.Namespace) -> int:
             partial.write_text(csv_text(beside), encoding="utf-8", newline="")
         write_json(options.out.with_suffix(".json"), facts)
     print(_told(collections, chosen, ceilings, summary, compared))
-    if study.choices.profile.caveat and not options.pictures:
+    if study.choices.profile.caveat and not options.images:
         print(study.choices.profile.caveat)
     if left_out:
         print(f"left out:\n{in_lines(left_out)}", file=sys.stderr)
@@ -178,7 +178,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _with_controls(scores: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
-    """The scores with each control's rho on the same picture, a column each."""
+    """The scores with each control's rho on the same image, a column each."""
     of_each = controls.assign(rho=controls.rho.where(controls.validity == VALID)).pivot(
         index=["protocol", "image_id"], columns="control", values="rho"
     )
@@ -202,22 +202,22 @@ def _facts(
                 "sha256": sha256_of(c.maps.place),
                 **({"ids_sha256": sha256_of(c.maps.ids)} if c.maps.ids else {}),
                 "maps": len(c.maps.names),
-                "without_picture": c.match.without_picture,
+                "without_image": c.match.without_image,
             }
             for c in collections
         },
         "study": {
             "profile": study.choices.profile.key,
-            "pictures": study.choices.pictures,
+            "images": study.choices.images,
             "protocols": list(study.choices.protocols),
             "limit": study.choices.limit,
-            "geometry": options.geometry or "whole picture",
+            "geometry": options.geometry or "whole image",
             "keep_going": study.choices.keep_going,
             "human_ceiling": ceilings.words,
             "smallest_effect": study.choices.smallest_effect,
             "rules": study.choices.rules.version,
         },
-        "inputs": study.inputs.hashes("pictures"),
+        "inputs": study.inputs.hashes("images"),
         "summary": _records(summary),
         "ceilings": _records(ceilings.table()),
         "compared": _records(compared),
@@ -242,9 +242,9 @@ def _told(
     lines = []
     for c in collections:
         there = sum(image_id in c.match.of for image_id in chosen)
-        without = c.match.without_picture
-        lines.append(f"{c.name}: {there} of {len(chosen)} pictures have a map; "
-                     f"{len(without)} maps without a picture"
+        without = c.match.without_image
+        lines.append(f"{c.name}: {there} of {len(chosen)} images have a map; "
+                     f"{len(without)} maps without an image"
                      + f" ({some_of(without)})" * bool(without))  # fmt: skip
     summary = summary.copy()
     counts = [name for name in summary.columns if name.startswith("n_") and summary[name].any()]
@@ -258,13 +258,13 @@ def _told(
     lines += [
         f"human ceiling: {ceilings.words}",
         "",
-        f"{unit}, with its 95 % interval; other_human: another picture's human map",
+        f"{unit}, with its 95 % interval; other_human: another image's human map",
         _as_text(text.rename(columns={"raw_low": "low", "raw_high": "high"})),
         "",
         *_beside_controls(summary),
     ]
     if len(compared):
-        lines += ["", "differences of scores, paired by picture", _as_text(compared)]
+        lines += ["", "differences of scores, paired by image", _as_text(compared)]
     return "\n".join(lines)
 
 
@@ -278,7 +278,7 @@ def _beside_controls(summary: pd.DataFrame) -> list[str]:
             continue
         told = "lies above" if row.above_control else "DOES NOT SURELY LIE ABOVE"
         if row.n < RULES.fewest_images:
-            told = f"too few pictures ({row.n}) to say whether it lies above"
+            told = f"too few images ({row.n}) to say whether it lies above"
         lines.append(
             f"{row.maps}, {row.protocol}: {told} the strongest map that no network made, the "
             f"{labels[row.control]} ({row.control_score:.3f}); difference {row.over_control:+.3f} "

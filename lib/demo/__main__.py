@@ -2,8 +2,8 @@
 
 Writes the held-out ClickMe-format shard, what each simulated player painted on it, the class
 names, and the sixteen miniatures' weights, at the end of their training and earlier, below
-`data/demo/`. On two CPU cores the pictures take about a minute and the models about forty
-minutes. Pictures and what was painted come out the same on every machine; weights do so up to
+`data/demo/`. On two CPU cores the images take about a minute and the models about forty
+minutes. Images and what was painted come out the same on every machine; weights do so up to
 the order of floating-point sums.
 """
 
@@ -20,12 +20,12 @@ from ..base.paths import DEMO
 from ..networks.backbones import BACKBONES, THE_EIGHT, variant_name
 from ..networks.loading import demo_weights_path, save_weights
 from ..people.stored.shards import Record, encode_jpeg, write_observers, write_shard
-from .delivered import HELD_OUT, PICTURE_QUALITY, SEED, TRAINING, delivered
+from .delivered import HELD_OUT, IMAGE_QUALITY, SEED, TRAINING, delivered
 from .players import human_map, painted
 from .scenes import CLASSES, Scene, make_scene
 from .training import accuracy, shown_steps, train
 
-TRAINING_PICTURES, HELD_OUT_PICTURES = 2800, 240
+TRAINING_IMAGES, HELD_OUT_IMAGES = 2800, 240
 MAP_QUALITY = 90
 REQUIRED_ACCURACY = 0.9
 EARLIER = (0.1, 0.3)  # shares of the training whose networks are kept, for COSE
@@ -34,7 +34,7 @@ EARLIER = (0.1, 0.3)  # shares of the training whose networks are kept, for COSE
 def as_record(scene: Scene, index: int) -> Record:
     people = human_map(scene, SEED, index)
     return Record(
-        encode_jpeg(scene.picture, PICTURE_QUALITY), encode_jpeg(people, MAP_QUALITY), scene.label
+        encode_jpeg(scene.image, IMAGE_QUALITY), encode_jpeg(people, MAP_QUALITY), scene.label
     )
 
 
@@ -44,22 +44,22 @@ def earlier_weights_path(variant: str, share: float) -> Path:
 
 
 def make_held_out_shard(path: Path) -> None:
-    numbers = tqdm(range(HELD_OUT_PICTURES), desc="held-out pictures and simulated people")
+    numbers = tqdm(range(HELD_OUT_IMAGES), desc="held-out images and simulated people")
     write_shard(path, (as_record(make_scene(SEED, HELD_OUT, i), i) for i in numbers))
     (DEMO / "classes.txt").write_text("".join(f"{c.name}\n" for c in CLASSES))
 
 
 def make_observers(shard: Path) -> None:
     """The players behind the shard's human maps, one by one."""
-    numbers = tqdm(range(HELD_OUT_PICTURES), desc="simulated people")
+    numbers = tqdm(range(HELD_OUT_IMAGES), desc="simulated people")
     masks = (painted(make_scene(SEED, HELD_OUT, i), SEED, i) for i in numbers)
     write_observers(shard, masks, side=64)  # for the size of the repository
 
 
 def make_models(keys: list[str]) -> None:
-    """Train, round to float16, check on the held-out pictures, and save."""
-    pictures, labels, shown = delivered(TRAINING, TRAINING_PICTURES)
-    held_out, held_out_labels, _ = delivered(HELD_OUT, HELD_OUT_PICTURES)
+    """Train, round to float16, check on the held-out images, and save."""
+    images, labels, shown = delivered(TRAINING, TRAINING_IMAGES)
+    held_out, held_out_labels, _ = delivered(HELD_OUT, HELD_OUT_IMAGES)
     short: list[str] = []
     for backbone in [b for b in BACKBONES.select(keys) if b in THE_EIGHT]:
         for dcls in (False, True):
@@ -75,7 +75,7 @@ def make_models(keys: list[str]) -> None:
                         save_weights(network, path, {"step": f"{step} of {steps}"})
 
                 network = train(
-                    backbone, dcls, pictures, labels, shown,
+                    backbone, dcls, images, labels, shown,
                     num_classes=len(CLASSES), seed=seed, report=report, keep=keep,
                 )  # fmt: skip
             network.half().float()
@@ -94,14 +94,14 @@ def make_models(keys: list[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m lib.demo", description=__doc__)
     parser.add_argument(
-        "--only", choices=("pictures", "observers", "models"),
-        help="make one part only; pictures makes the observers too",
+        "--only", choices=("images", "observers", "models"),
+        help="make one part only; images makes the observers too",
     )  # fmt: skip
     parser.add_argument("--models", nargs="*", default=[], help="train these backbones only")
     options = parser.parse_args()
     torch.use_deterministic_algorithms(True, warn_only=True)
     shard = DEMO / "clickme" / "val" / "val-0.tfrecords"
-    if options.only in (None, "pictures"):
+    if options.only in (None, "images"):
         make_held_out_shard(shard)
     if options.only != "models":
         make_observers(shard)

@@ -9,27 +9,27 @@ import sys
 from collections.abc import Callable, Sequence
 
 from ..commands import lcam
-from ..maps.learned.training import Pictures
+from ..maps.learned.training import Images
 from ..networks.backbones import Backbone
-from ..networks.preprocessing import resize_pictures
-from ..people.picture_folders import ArrayPictures
+from ..networks.preprocessing import resize_images
+from ..people.image_folders import ArrayImages
 from .delivered import TRAINING, delivered
 
-PICTURES = 256
+IMAGES = 256
 
 
-def demo_pictures(count: int = 0) -> Callable[[Backbone], Pictures]:
-    """The first training scenes, as each backbone sees them; 0 for `PICTURES` of them."""
-    pictures, _, _ = delivered(TRAINING, count or PICTURES, empty=False)
-    return lambda backbone: ArrayPictures(
-        resize_pictures(pictures, backbone.preprocessing), "embedded example, training scenes"
+def demo_images(count: int = 0) -> Callable[[Backbone], Images]:
+    """The first training scenes, as each backbone sees them; 0 for `IMAGES` of them."""
+    images, _, _ = delivered(TRAINING, count or IMAGES, empty=False)
+    return lambda backbone: ArrayImages(
+        resize_images(images, backbone.preprocessing), "embedded example, training scenes"
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     words = sys.argv[1:] if arguments is None else arguments
-    return lcam.main(["--profile", "demo", *words], demo_pictures)
+    return lcam.main(["--profile", "demo", *words], demo_images)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import numpy as np
 from ..base.files import write_atomically
 from ..people.stored import Read, list_parts
 from ..people.stored.fit import Fit
-from ..people.stored.folders import read_listed_picture
+from ..people.stored.folders import read_listed_image
 from ..people.stored.gaze import BLUR, Gazed
 from ..people.stored.part import STORED_SIZE
 from ..people.stored.shards import encode_jpeg
@@ -41,7 +41,7 @@ def names() -> list[str]:
 
 
 def make(originals: Path, folder: Path) -> None:
-    """Write pictures, `gaze.csv` and `gaze.json`.
+    """Write images, `gaze.csv` and `gaze.json`.
 
     originals : a folder with the 48 photographs and their fixations
     Raises ValueError for one that lacks any of them.
@@ -63,11 +63,11 @@ def make(originals: Path, folder: Path) -> None:
     writer.writerow(["file", "x", "y", "duration", "observer"])
     scales = []
     for name in names():
-        image = read_listed_picture(found[name].picture)
+        image = read_listed_image(found[name].image)
         times, plus = Fit().place(*image.size)
         scales.append(times[0])
         with write_atomically(folder / "pictures" / name) as partial:
-            partial.write_bytes(encode_jpeg(Fit().picture(image), QUALITY))
+            partial.write_bytes(encode_jpeg(Fit().image(image), QUALITY))
         writer.writerows(_rows(name, found[name], times, plus))
     with write_atomically(folder / "gaze.csv") as partial:
         partial.write_text(rows.getvalue(), encoding="utf-8")

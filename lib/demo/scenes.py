@@ -1,4 +1,4 @@
-"""Procedural pictures: a coloured creature, off-centre, in a muted cluttered scene.
+"""Procedural images: a coloured creature, off-centre, in a muted cluttered scene.
 
 Three cues show the class and always agree: a hue, a coarse texture, and the outline of
 the head. The hue tints the whole body faintly; head and a few marks carry all cues.
@@ -41,14 +41,14 @@ EMPTY = len(CLASSES)  # stands for no class: a scene without a creature
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and what is needed to simulate people looking at it.
+    """An image and what is needed to simulate people looking at it.
 
-    picture : (256, 256, 3) uint8
+    image : (256, 256, 3) uint8
     label   : index into `CLASSES`, or EMPTY
     diagnosticity : (256, 256) float32 in 0-1, how telling each place is
     """
 
-    picture: np.ndarray
+    image: np.ndarray
     label: int
     diagnosticity: np.ndarray
 
@@ -89,7 +89,7 @@ def _pattern(kind: str, u: np.ndarray, v: np.ndarray, wavelength: float) -> np.n
 class _Canvas:
     def __init__(self, rng: np.random.Generator):
         self.rng = rng
-        self.picture = self._background()
+        self.image = self._background()
         self.diagnosticity = np.zeros((SIDE, SIDE), dtype=np.float32)
 
     def _background(self) -> np.ndarray:
@@ -99,8 +99,8 @@ class _Canvas:
         )
         mix = 0.6 * _noise(rng, 4) + 0.25 * _noise(rng, 16) + 0.15 * _noise(rng, 48)
         mix = np.clip((mix - 0.5) * 2.5 + 0.5, 0, 1)[..., None]
-        picture = first * mix + second * (1 - mix)
-        return picture + rng.normal(0, 0.02, picture.shape).astype(np.float32)
+        image = first * mix + second * (1 - mix)
+        return image + rng.normal(0, 0.02, image.shape).astype(np.float32)
 
     def part(
         self,
@@ -136,7 +136,7 @@ class _Canvas:
         shade = 1 + 0.18 * (x * np.cos(light) + y * np.sin(light)) / radius
         colour = (tones[0] * texel + tones[1] * (1 - texel)) * shade[..., None]
         window = np.s_[y0:y1, x0:x1]
-        self.picture[window] += mask[..., None] * (colour - self.picture[window])
+        self.image[window] += mask[..., None] * (colour - self.image[window])
         # A nearer part hides what a farther one had to tell.
         told = self.diagnosticity[window]
         told += mask * (diagnosticity - told)
@@ -176,9 +176,9 @@ class _Canvas:
 
 
 def make_scene(seed: int, split: int, index: int, empty: bool = False) -> Scene:
-    """The scene of this number, always the same; splits share no picture.
+    """The scene of this number, always the same; splits share no image.
 
-    The creature's centre lies 50-74 px from the picture's, its body's radius is
+    The creature's centre lies 50-74 px from the image's, its body's radius is
     32-50 px.
     """
     rng = np.random.default_rng([seed, split, index])
@@ -195,5 +195,5 @@ def make_scene(seed: int, split: int, index: int, empty: bool = False) -> Scene:
             canvas.creature(place, rng.uniform(18, 36), decoy, vivid=False)
     if not empty:
         canvas.creature(centre, rng.uniform(32, 50), CLASSES[label], vivid=True)
-    pixels = np.clip(canvas.picture * 255 + 0.5, 0, 255).astype(np.uint8)
+    pixels = np.clip(canvas.image * 255 + 0.5, 0, 255).astype(np.uint8)
     return Scene(pixels, label, canvas.diagnosticity)

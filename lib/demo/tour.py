@@ -1,7 +1,7 @@
 """The guided tour's data, `data/demo/tour`: `python -m lib.demo.tour`, some minutes.
 
 From `tour_rows.py` there a small network, plain and with DCLS, trained as the miniatures are;
-pictures with simulated gaze points; and heatmaps that no network made.
+images with simulated gaze points; and heatmaps that no network made.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from .training import accuracy, shown_steps, train
 
 TOUR = DEMO / "tour"
 ROWS = TOUR / "tour_rows.py"
-_SPLIT = 3  # of the scenes: no picture of the tour is another's
+_SPLIT = 3  # of the scenes: no image of the tour is another's
 _GAZED_AT, _OBSERVERS, _SIGMA = 8, 5, 20
-_QUALITY = 70  # of the pictures, that the folder stays small
+_QUALITY = 70  # of the images, that the folder stays small
 _TRAINED_ON, _HELD_OUT = 1200, 240
 
 
@@ -33,12 +33,12 @@ def train_models() -> None:
     """The tour's own network, plain and with DCLS."""
     load_extension(ROWS)
     backbone = BACKBONES["smallnet"]
-    pictures, labels, shown = delivered(TRAINING, _TRAINED_ON)
+    images, labels, shown = delivered(TRAINING, _TRAINED_ON)
     held_out, held_out_labels, _ = delivered(HELD_OUT, _HELD_OUT)
     for dcls, path in ((False, backbone.weights), (True, backbone.weights_dcls)):
         with shown_steps(f"{backbone.key}{' + DCLS' * dcls}") as report:
             network = train(
-                backbone, dcls, pictures, labels, shown,
+                backbone, dcls, images, labels, shown,
                 num_classes=len(CLASSES), seed=SEED, report=report,
             )  # fmt: skip
         network.half().float()
@@ -65,25 +65,25 @@ def _gaze(scene: Scene, index: int) -> list[tuple[float, float, int, str]]:
 
 
 def write_gaze() -> None:
-    """Pictures, their classes, gaze points, and the blur that makes maps of them."""
+    """Images, their classes, gaze points, and the blur that makes maps of them."""
     folder = TOUR / "gaze"
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     rows, points, maps = [], [], {}
     for index in range(_GAZED_AT):
         scene, name = make_scene(SEED, _SPLIT, index), f"pictures/{index:02}.jpg"
-        (folder / name).write_bytes(encode_jpeg(scene.picture, _QUALITY))
+        (folder / name).write_bytes(encode_jpeg(scene.image, _QUALITY))
         rows.append((name, scene.label))
         points += [(name, *point) for point in _gaze(scene, index)]
-        maps[name] = _saturation(scene.picture)
-    _write(folder / "labels.csv", ("picture", "label"), rows)
+        maps[name] = _saturation(scene.image)
+    _write(folder / "labels.csv", ("image", "label"), rows)
     _write(folder / "gaze.csv", ("file", "x", "y", "duration", "observer"), points)
     (folder / "gaze.json").write_text(json.dumps({"sigma_pixels": _SIGMA}) + "\n")
     np.savez_compressed(TOUR / "saturation.npz", **maps)
 
 
-def _saturation(picture: np.ndarray) -> np.ndarray:
+def _saturation(image: np.ndarray) -> np.ndarray:
     """How colourful each of 16 x 16 cells is: what an explanation without a network may be."""
-    high, low = picture.max(axis=2).astype(float), picture.min(axis=2).astype(float)
+    high, low = image.max(axis=2).astype(float), image.min(axis=2).astype(float)
     cells = ((high - low) / np.maximum(high, 1)).reshape(16, SIDE // 16, 16, SIDE // 16)
     return cells.mean(axis=(1, 3)).astype(np.float32)
 

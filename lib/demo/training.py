@@ -1,13 +1,13 @@
 """Training of the embedded example's miniatures, fast enough for two CPU cores.
 
 Plain and DCLS of one backbone get the same recipe, the same seed and the same
-pictures in the same order. Families differ in steps and learning rate.
+images in the same order. Families differ in steps and learning rate.
 
-The loss asks how much of what is seen belongs to each class: of the whole picture
+The loss asks how much of what is seen belongs to each class: of the whole image
 (the root of the share of it that the creature fills) and of single cells of the last
 map (the classifier applied to each), by binary cross-entropy. Trials with class labels
 alone gave networks that were right and whose evidence lay anywhere but on the creature;
-with all-or-nothing labels for the whole picture, the MetaFormers' plain Grad-CAM turned
+with all-or-nothing labels for the whole image, the MetaFormers' plain Grad-CAM turned
 inside out as training went on (rho .63 after 300 steps, .09 after 500), which the graded
 label mended (.77).
 """
@@ -29,7 +29,7 @@ from ..base.geometry import Preprocessing
 from ..networks.backbones import Backbone
 from ..networks.building import build_network
 from ..networks.dcls import clamp_positions, dcls_layers, use_fast_kernels
-from ..networks.preprocessing import prepare_pixels, resize_pictures
+from ..networks.preprocessing import prepare_pixels, resize_images
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Recipe:
     lr : its peak
     positive_weight : of the one right class among twelve in the loss; above 1 the
         first hundreds of steps do not go by learning "none of them"
-    layout : of weights and pictures in memory, whichever trains fastest; FastViT's
+    layout : of weights and images in memory, whichever trains fastest; FastViT's
         training crashes in channels-last
     """
 
@@ -155,7 +155,7 @@ def shown_steps(title: str) -> Iterator[Callable[[int, int, float], None]]:
 def train(
     backbone: Backbone,
     dcls: bool,
-    pictures: np.ndarray,
+    images: np.ndarray,
     labels: np.ndarray,
     shown: np.ndarray,
     *,
@@ -166,9 +166,9 @@ def train(
 ) -> nn.Module:
     """Train one miniature from scratch; returns it in eval mode.
 
-    pictures : (image, 224, 224, 3) uint8, as the ClickMe reader delivers them
+    images : (image, 224, 224, 3) uint8, as the ClickMe reader delivers them
     labels   : (image,) class indices; `num_classes` for a scene of no class
-    shown    : (image, side, side) in 0-1, where each picture shows its creature
+    shown    : (image, side, side) in 0-1, where each image shows its creature
     report   : called with step, steps, and the running loss
     keep     : called with step, steps, and the network as it then is
     """
@@ -185,7 +185,7 @@ def train(
         total_steps=recipe.steps,
         pct_start=0.2,
     )
-    resized = torch.from_numpy(resize_pictures(pictures, backbone.preprocessing))
+    resized = torch.from_numpy(resize_images(images, backbone.preprocessing))
     # A scene without a creature has the label past the last class: no class at all.
     targets = F.one_hot(torch.from_numpy(labels), num_classes + 1)[:, :-1].float()
     coverage = _cropped(torch.from_numpy(shown), backbone.preprocessing)
@@ -217,14 +217,14 @@ def train(
 
 
 @torch.inference_mode()
-def accuracy(network: nn.Module, backbone: Backbone, pictures: np.ndarray, labels) -> float:
-    """Share of the pictures whose most probable class is the label, 0-1."""
+def accuracy(network: nn.Module, backbone: Backbone, images: np.ndarray, labels) -> float:
+    """Share of the images whose most probable class is the label, 0-1."""
     hits = 0
-    for start in range(0, len(pictures), 32):
+    for start in range(0, len(images), 32):
         part = slice(start, start + 32)
         x = prepare_pixels(
-            torch.from_numpy(resize_pictures(pictures[part], backbone.preprocessing)),
+            torch.from_numpy(resize_images(images[part], backbone.preprocessing)),
             backbone.preprocessing,
         )
         hits += int((network(x).argmax(1).numpy() == labels[part]).sum())
-    return hits / len(pictures)
+    return hits / len(images)

@@ -1,4 +1,4 @@
-"""One picture and one backbone, with and without DCLS: maps, classes, agreement, kernels.
+"""One image and one backbone, with and without DCLS: maps, classes, agreement, kernels.
 
 What the explorer of notebook 03 shows. Networks, their forwards and small maps are kept, so
 that another method, floor or opacity costs no forward. Nothing here draws.
@@ -31,10 +31,10 @@ from ..people.stored.part import NO_LABEL
 from ..scores.agreements import VALID, agreements_of
 from ..scores.spearman import Ranks, rank_maps
 from ..study.choices import Choices
-from ..study.exhibits import held_out, picture_titles
+from ..study.exhibits import held_out, image_titles
 from ..study.study import Study
 
-OFFERED_PICTURES = 24
+OFFERED_IMAGES = 24
 KERNELS_SHOWN = 8
 _TOP = 5
 _FULL_SIZE_IN_MEMORY = 4  # networks; of miniatures all
@@ -43,7 +43,7 @@ _FORWARDS_KEPT, _MAPS_KEPT = 128, 1024
 
 @dataclass(frozen=True, eq=False)  # one is itself, so that it can name what is kept of it
 class Seen:
-    """A picture that can be looked at.
+    """An image that can be looked at.
 
     title  : what to call it
     pixels : (224, 224, 3) uint8
@@ -59,10 +59,10 @@ class Seen:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What one network makes of a picture.
+    """What one network makes of an image.
 
     dcls     : with DCLS
-    heatmap  : (224, 224) over the picture, any scale, NaN where the network does not look
+    heatmap  : (224, 224) over the image, any scale, NaN where the network does not look
     constant : the map has one value only, so it orders nothing
     rho      : Spearman's correlation with the human map as the study scores it; NaN without
     why      : why there is no rho, "" where there is one
@@ -86,8 +86,8 @@ class View:
     method    : the method's name, with its floor where that is not its own
     protocol  : the reading in which rho is made
     predicted : maps show the evidence for each network's own answer, not for the label
-    truth     : the picture's class, "" where nobody told
-    human_map : (224, 224) float32 over the picture, None where there is none
+    truth     : the image's class, "" where nobody told
+    human_map : (224, 224) float32 over the image, None where there is none
     explanations : without DCLS, and with it where the backbone has such a form
     """
 
@@ -96,7 +96,7 @@ class View:
     protocol: Protocol
     predicted: bool
     truth: str
-    picture: Seen
+    image: Seen
     human_map: np.ndarray | None
     explanations: tuple[Explanation, ...]
 
@@ -136,15 +136,15 @@ def offered_methods(choices: Choices) -> list[CamMethod]:
 
 
 class Explainer:
-    """Answers for one study what its networks make of a picture.
+    """Answers for one study what its networks make of an image.
 
     backbones : those of the study, by key; with `keep_going` those that can be read
     methods   : `offered_methods`, by key
-    pictures  : the first of the study's held-out pictures
-    Raises StoredError where no picture can be read.
+    images  : the first of the study's held-out images
+    Raises StoredError where no image can be read.
     """
 
-    def __init__(self, study: Study, pictures: int = OFFERED_PICTURES):
+    def __init__(self, study: Study, images: int = OFFERED_IMAGES):
         self.study = study
         self.backbones = {backbone.key: backbone for backbone, _ in study.networks.there()}
         self.methods = {method.key: method for method in offered_methods(study.choices)}
@@ -152,12 +152,12 @@ class Explainer:
         # As published where the study scores so, else its first reading.
         keys = study.choices.protocols
         self.protocol = PROTOCOLS["published" if "published" in keys else keys[0]]
-        batch = held_out(study, min(study.choices.limit or pictures, pictures))
-        titles = picture_titles(study, batch)
-        self.pictures = [
+        batch = held_out(study, min(study.choices.limit or images, images))
+        titles = image_titles(study, batch)
+        self.images = [
             Seen(f"{number}: {title}", pixels, None if label == NO_LABEL else int(label), stored)
             for number, (title, pixels, label, stored) in enumerate(
-                zip(titles, batch.pictures, batch.labels, batch.stored_maps, strict=True), 1
+                zip(titles, batch.images, batch.labels, batch.stored_maps, strict=True), 1
             )
         ]
         networks = None if study.choices.profile.mini else _FULL_SIZE_IN_MEMORY
@@ -168,17 +168,17 @@ class Explainer:
 
     def prepare(self, key: str) -> None:
         """Load a backbone's networks where all are kept in memory: choosing it then takes no
-        longer than another picture. Those that cannot be loaded say so when they are chosen."""
+        longer than another image. Those that cannot be loaded say so when they are chosen."""
         if self.study.choices.profile.mini:
             with self._threads(), suppress(WeightsError, OSError):
                 for dcls in self.backbones[key].forms:
                     self._network(key, dcls)
 
     def uploaded(self, content: BinaryIO, name: str) -> Seen:
-        """A reader's own picture file. Raises ValueError naming it if it is no picture."""
+        """A reader's own image file. Raises ValueError naming it if it is no image."""
         return Seen(f"{name} (yours)", load_square(content, name))
 
-    def view(self, backbone: str, method: str, floor: float, picture: Seen) -> View:
+    def view(self, backbone: str, method: str, floor: float, image: Seen) -> View:
         """Maps, classes and agreement of a backbone's forms.
 
         backbone, method : keys of what is offered
@@ -188,15 +188,13 @@ class Explainer:
         chosen = self._known("model", self.backbones, backbone)
         row = with_floor(self._known("method", self.methods, method), floor)
         people = None
-        if picture.stored_map is not None:
-            people = human_maps(picture.stored_map[None], self.protocol, WHOLE)[0].numpy()
+        if image.stored_map is not None:
+            people = human_maps(image.stored_map[None], self.protocol, WHOLE)[0].numpy()
         with self._threads():
-            found = [self._explain(chosen, dcls, row, method, picture) for dcls in chosen.forms]
-        predicted = picture.label is None or self.study.choices.predicted
-        truth = "" if picture.label is None else self._names[picture.label]
-        return View(
-            chosen, row.label, self.protocol, predicted, truth, picture, people, tuple(found)
-        )
+            found = [self._explain(chosen, dcls, row, method, image) for dcls in chosen.forms]
+        predicted = image.label is None or self.study.choices.predicted
+        truth = "" if image.label is None else self._names[image.label]
+        return View(chosen, row.label, self.protocol, predicted, truth, image, people, tuple(found))
 
     def layers(self, backbone: str) -> list[str]:
         """Layers whose kernels can be seen: those that DCLS replaces; else all wider than 1."""
@@ -248,32 +246,32 @@ class Explainer:
         kernels = kernels_of(folded.network, layers, KERNELS_SHOWN)
         return self.study.networks.made_ready(folded, list(self.methods.values())), kernels
 
-    def _forward(self, key: str, dcls: bool, picture: Seen) -> tuple[Tensor, HeadPass]:
+    def _forward(self, key: str, dcls: bool, image: Seen) -> tuple[Tensor, HeadPass]:
         model, _ = self._network(key, dcls)
-        x = model.prepare(picture.pixels[None])
-        label = None if picture.label is None else torch.tensor([picture.label])
+        x = model.prepare(image.pixels[None])
+        label = None if image.label is None else torch.tensor([image.label])
         return x, head_pass(model, x, None if label is None else self.study.choices.asked(label))
 
-    def _small_map(self, key: str, dcls: bool, picture: Seen, method: str, floor: float) -> Tensor:
-        x, passed = self.passed(key, dcls, picture)
+    def _small_map(self, key: str, dcls: bool, image: Seen, method: str, floor: float) -> Tensor:
+        x, passed = self.passed(key, dcls, image)
         row = with_floor(self.methods[method], floor)
         return row.maps(self._network(key, dcls)[0], x, passed)
 
-    def _ranked(self, picture: Seen, geometry: Preprocessing) -> Ranks:
-        maps = human_maps(picture.stored_map[None], self.protocol, geometry)
+    def _ranked(self, image: Seen, geometry: Preprocessing) -> Ranks:
+        maps = human_maps(image.stored_map[None], self.protocol, geometry)
         return rank_maps(maps.to(self.study.networks.device()), self.protocol.settles)
 
     def _explain(
-        self, backbone: Backbone, dcls: bool, row: CamMethod, method: str, picture: Seen
+        self, backbone: Backbone, dcls: bool, row: CamMethod, method: str, image: Seen
     ) -> Explanation:
         key = backbone.key
-        small = self.small(key, dcls, picture, method, row.floor)
-        _, passed = self.passed(key, dcls, picture)
-        # Drawn where the network looked, scored stretched over the picture, as published.
+        small = self.small(key, dcls, image, method, row.floor)
+        _, passed = self.passed(key, dcls, image)
+        # Drawn where the network looked, scored stretched over the image, as published.
         window = backbone.preprocessing.window(DELIVERED_SIZE)
         canvas = np.full((DELIVERED_SIZE, DELIVERED_SIZE), np.nan)
         canvas[window, window] = enlarge(small, window.stop - window.start)[0].cpu().numpy()
-        rho, why = self._agreement(enlarge(small), picture, backbone.preprocessing)
+        rho, why = self._agreement(enlarge(small), image, backbone.preprocessing)
         shares = passed.logits.float().softmax(dim=1)[0].topk(min(_TOP, len(self._names)))
         top = zip(shares.indices.tolist(), shares.values.tolist(), strict=True)
         return Explanation(
@@ -282,10 +280,10 @@ class Explainer:
             tuple((self._names[number], share) for number, share in top),
         )  # fmt: skip
 
-    def _agreement(self, maps: Tensor, picture: Seen, geometry: Preprocessing) -> tuple[float, str]:
-        if picture.stored_map is None:
+    def _agreement(self, maps: Tensor, image: Seen, geometry: Preprocessing) -> tuple[float, str]:
+        if image.stored_map is None:
             return float("nan"), "no human map"
-        found = agreements_of(maps[None], {self.protocol.key: self._ranks(picture, geometry)})
+        found = agreements_of(maps[None], {self.protocol.key: self._ranks(image, geometry)})
         validity = found.validity(0, self.protocol.key)[0]
         if validity != VALID:
             return float("nan"), str(validity)

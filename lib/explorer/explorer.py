@@ -1,7 +1,7 @@
-"""The explorer of notebook 03: controls, and the pictures that follow them.
+"""The explorer of notebook 03: controls, and the images that follow them.
 
 `explore(study)` shows it. What it shows is computed by `lib.explorer.explained` and drawn by
-`lib.explorer.panel`; here are the widgets alone, and the static picture in their place.
+`lib.explorer.panel`; here are the widgets alone, and the static image in their place.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 class Explorer:
-    """Controls and pictures for one study; `explore` makes and shows one.
+    """Controls and images for one study; `explore` makes and shows one.
 
-    backbone, method, floor, opacity, picture, upload, layer : the controls
+    backbone, method, floor, opacity, image, upload, layer : the controls
     panel, kernels : PNG images of the maps and of a layer's kernels
     message        : what is shown, in words; or what went wrong
     box            : all of it, to be displayed
@@ -54,11 +54,11 @@ class Explorer:
         self.method.value = method.key
         self.floor = _slider("floor", method.floor, 0.95)
         self.opacity = _slider("opacity", _OPACITY, 1.0)
-        self.picture = _choice("picture", [(p.title, p) for p in self.explainer.pictures])
-        self.upload = widgets.FileUpload(accept="image/*", description="your picture")
+        self.image = _choice("image", [(p.title, p) for p in self.explainer.images])
+        self.upload = widgets.FileUpload(accept="image/*", description="your image")
         self.layer = _choice("kernels of", [])
         self.layer.layout.width = "390px"
-        self.panel, self.kernels = (_picture(name) for name in ("maps", "kernels"))
+        self.panel, self.kernels = (_image(name) for name in ("maps", "kernels"))
         self.message = widgets.HTML()
         # Not within `_told`: where nothing at all can be shown, the notebook must stop.
         self._quiet = True
@@ -68,7 +68,7 @@ class Explorer:
         self._quiet = False
         self._connect()
         rows = (
-            [self.backbone, self.method, self.floor], [self.picture, self.upload, self.opacity],
+            [self.backbone, self.method, self.floor], [self.image, self.upload, self.opacity],
         )  # fmt: skip
         wrapped = widgets.Layout(flex_flow="row wrap", align_items="center")
         controls = [widgets.HBox(row, layout=wrapped) for row in rows]
@@ -85,7 +85,7 @@ class Explorer:
     # --- what follows a change -------------------------------------------------------------
 
     def _connect(self) -> None:
-        for control in (self.floor, self.opacity, self.picture):
+        for control in (self.floor, self.opacity, self.image):
             control.observe(self._heard(), "value")
         self.method.observe(self._heard(self._follow_method), "value")
         self.backbone.observe(self._heard(self._follow_backbone), "value")
@@ -111,7 +111,7 @@ class Explorer:
     @contextmanager
     def _told(self) -> Iterator[None]:
         """Whatever goes wrong is said in the message line: a traceback in a callback would go
-        to a log that nobody sees, and the picture would seem to show the new choice."""
+        to a log that nobody sees, and the image would seem to show the new choice."""
         self._quiet = True
         try:
             yield
@@ -123,7 +123,7 @@ class Explorer:
     def _say(self, text: str, wrong: bool = False) -> None:
         text = html.escape(text)
         if wrong:
-            after = "The pictures below still show the last choice." if self.panel.value else ""
+            after = "The images below still show the last choice." if self.panel.value else ""
             text = f'<span role="alert" style="color:#a00000">{text} {after}</span>'
         self.message.value = text
 
@@ -145,11 +145,11 @@ class Explorer:
         file = self.upload.value[0]
         self.upload.value = ()  # so that the same file can be chosen again
         own = self.explainer.uploaded(io.BytesIO(bytes(file["content"])), file["name"])
-        self.picture.options = [*self.picture.options, (own.title, own)]
-        self.picture.value = own
+        self.image.options = [*self.image.options, (own.title, own)]
+        self.image.value = own
 
     def chosen_view(self) -> View:
-        chosen: Seen = self.picture.value
+        chosen: Seen = self.image.value
         return self.explainer.view(self.backbone.value, self.method.value, self.floor.value, chosen)
 
     def _draw_maps(self) -> None:
@@ -180,7 +180,7 @@ def _slider(name: str, value: float, most: float) -> widgets.FloatSlider:
     )
 
 
-def _picture(name: str) -> widgets.Image:
+def _image(name: str) -> widgets.Image:
     layout = widgets.Layout(max_width="100%", align_self="flex-start")  # never enlarged
     image = widgets.Image(format="png", layout=layout)
     image.add_class(f"explorer-{name}")
@@ -194,7 +194,7 @@ def _in_a_line(view: View) -> str:
         f"answer “{shown.top[0][0]}” ({100 * shown.top[0][1]:.0f} %)"
         for shown in view.explanations
     ]
-    return f"{view.backbone.label}, {view.method}, {view.picture.title}. {'; '.join(found)}."
+    return f"{view.backbone.label}, {view.method}, {view.image.title}. {'; '.join(found)}."
 
 
 def is_live() -> bool:
@@ -214,9 +214,9 @@ def is_live() -> bool:
 
 
 def explore(study: Study, live: bool | None = None) -> Explorer:
-    """Show one picture as the study's networks see it, with controls where they work.
+    """Show one image as the study's networks see it, with controls where they work.
 
-    live : controls, or one static picture; None finds out by `is_live`
+    live : controls, or one static image; None finds out by `is_live`
     Returns the explorer. Raises StoredError or WeightsError where nothing can be shown.
     """
     explorer = Explorer(study)
@@ -225,7 +225,7 @@ def explore(study: Study, live: bool | None = None) -> Explorer:
         display(Image(still, format="png", alt=words))
         return explorer
     bundle = explorer.box._repr_mimebundle_()
-    # Beside the controls the same as a picture: what exports to HTML and viewers without a
+    # Beside the controls the same as an image: what exports to HTML and viewers without a
     # kernel show, who have no widgets.
     pixels = base64.b64encode(still).decode("ascii")
     view = {WIDGET_VIEW: bundle[WIDGET_VIEW], "image/png": pixels}

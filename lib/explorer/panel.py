@@ -1,4 +1,4 @@
-"""The explorer's pictures, composed pixel by pixel: a new one for every move of a slider.
+"""The explorer's images, composed pixel by pixel: a new one for every move of a slider.
 
 A figure of matplotlib's takes some tenths of a second to lay out; these take hundredths.
 """
@@ -65,22 +65,22 @@ def in_words(shown: Explanation) -> str:
 
 
 def draw_view(view: View, opacity: float, caveat: str = "") -> Image.Image:
-    """The picture, the human map and each network's map side by side, and what each sees.
+    """The image, the human map and each network's map side by side, and what each sees.
 
-    opacity : of maps over the picture, 0-1
+    opacity : of maps over the image, 0-1
     caveat  : printed at the foot; "" for none
-    Returns an RGB picture; one tile narrower where there is no human map or no DCLS form.
+    Returns an RGB image; one tile narrower where there is no human map or no DCLS form.
     """
-    picture, model = view.picture, view.backbone.label
-    tiles = [(picture.pixels, "picture", picture.title, None)]
+    image, model = view.image, view.backbone.label
+    tiles = [(image.pixels, "image", image.title, None)]
     if view.human_map is not None:
-        people = overlay(picture.pixels, view.human_map, opacity)
+        people = overlay(image.pixels, view.human_map, opacity)
         flat = view.human_map.min() == view.human_map.max()
         about = "constant human map" if flat else f"human map, {view.protocol.label}"
         tiles.append((people, "where people looked", about, None))
     for shown in view.explanations:
         name = f"{model} with DCLS" if shown.dcls else f"{model}, plain"
-        mixed = overlay(picture.pixels, shown.heatmap, opacity)
+        mixed = overlay(image.pixels, shown.heatmap, opacity)
         tiles.append((mixed, name, in_words(shown), shown))
     below = 30 + _LINE * max(len(shown.top) for shown in view.explanations)
     width = len(tiles) * (_TILE + _GAP) + _GAP + _SCALE
@@ -106,19 +106,19 @@ def draw_view(view: View, opacity: float, caveat: str = "") -> Image.Image:
 
 
 def _told(view: View) -> str:
-    """What has to be known to read the picture, in whole sentences."""
+    """What has to be known to read the image, in whole sentences."""
     asked = list(dict.fromkeys(f"“{shown.asked}”" for shown in view.explanations))
-    whose = "the predicted class" if view.predicted else "the picture's class"
+    whose = "the predicted class" if view.predicted else "the image's class"
     said = [f"{view.method}: evidence for {whose} {' and '.join(asked)}."]
     cropped = any(np.isnan(shown.heatmap).any() for shown in view.explanations)
     if view.human_map is not None:
         reading = f"ρ: Spearman's correlation with the human map, {view.protocol.label}"
         stretched = cropped and "crop" not in view.protocol.mends
-        said.append(reading + (", maps stretched over the whole picture." if stretched else "."))
+        said.append(reading + (", maps stretched over the whole image." if stretched else "."))
     if cropped:
-        said.append("Grey border: cropped away before the network saw the picture.")
+        said.append("Grey border: cropped away before the network saw the image.")
     if view.truth:
-        said.append("✓: the picture's class.")
+        said.append("✓: the image's class.")
     if not view.backbone.dcls:
         said.append(f"{view.backbone.label} has no DCLS form.")
     return " ".join(said)
@@ -222,7 +222,7 @@ def _draw_kernel_scale(
 
 
 def stacked(*images: Image.Image) -> Image.Image:
-    """Pictures one below the other, on white."""
+    """Images one below the other, on white."""
     width = max(image.width for image in images)
     whole = Image.new("RGB", (width, sum(image.height for image in images)), "white")
     top = 0
@@ -233,7 +233,7 @@ def stacked(*images: Image.Image) -> Image.Image:
 
 
 def png(image: Image.Image) -> bytes:
-    """The picture as a PNG file, compressed fast rather than well."""
+    """The image as a PNG file, compressed fast rather than well."""
     file = io.BytesIO()
     image.save(file, format="PNG", compress_level=1)
     return file.getvalue()

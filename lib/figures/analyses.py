@@ -52,7 +52,7 @@ def _models(table: pd.DataFrame) -> list[tuple[str, bool]]:
 def _nothing(title: str, *, size: Size = None, ax: Axes | None = None) -> Figure:
     """In place of a figure that would show no number."""
     return plot_nothing(
-        f"{title}: nothing to show.\nNo picture has a map that orders anything.", size=size, ax=ax
+        f"{title}: nothing to show.\nNo image has a map that orders anything.", size=size, ax=ax
     )
 
 
@@ -220,7 +220,7 @@ def plot_floor_sweep(
         axes[2 * line, 0].set_ylabel(f"score\n({_short(sweep)})", fontsize="small")
         axes[2 * line + 1, 0].set_ylabel("tied (%)", fontsize="small")
     sheet.below(
-        f"floor, as a share of the map's range (dotted: published); {_n(sweep.n)} pictures; bands: "
+        f"floor, as a share of the map's range (dotted: published); {_n(sweep.n)} images; bands: "
         "95 % intervals"
     )
     sheet.legend(columns=2)
@@ -253,7 +253,7 @@ def plot_two_by_two(changes: pd.DataFrame, *, size: Size = None, ax: Axes | None
             ax.axhline(place - 0.5, color="0.9", lw=thick(0.43), zorder=0)
     sheet.below(
         f"against plain Grad-CAM: change of the score ({score_unit(changes)})\n"
-        f"{_n(changes.n)} pictures, paired; bars: 95 % intervals",
+        f"{_n(changes.n)} images, paired; bars: 95 % intervals",
         "medium",
     )
     sheet.legend()
@@ -301,7 +301,7 @@ def plot_measures(
     bar = sheet.figure.colorbar(image, ax=sheet.axes[:, 0], shrink=0.7, pad=0.01)
     bar.set_label(f"rank among the {len(models)} models\n(1: agrees most)", fontsize="small")
     bar.ax.invert_yaxis()
-    sheet.above(f"Does the measure of agreement matter? ({_n(measured.n)} pictures)", "medium")
+    sheet.above(f"Does the measure of agreement matter? ({_n(measured.n)} images)", "medium")
     return sheet.shown
 
 
@@ -337,7 +337,7 @@ def plot_randomisation(
         ax.set_axis_off()
     sheet.left("similarity to the trained\nnetwork's map (Spearman's ρ)")
     sheet.below(
-        f"what has forgotten, from the head down to here; {_n(similarity.n)} pictures; bands: "
+        f"what has forgotten, from the head down to here; {_n(similarity.n)} images; bands: "
         "95 % intervals"
     )
     sheet.legend(columns=2)
@@ -389,9 +389,9 @@ def plot_alignment_against_faithfulness(
         ax.grid()
     for ax in axes.flat[len(models) :]:
         ax.set_axis_off()
-    sheet.below(f"average drop (%), all pixels; less is more faithful; {_n(table.n_drop)} pictures")
+    sheet.below(f"average drop (%), all pixels; less is more faithful; {_n(table.n_drop)} images")
     sheet.left(
-        f"agreement with people: score ({_short(table)})\n{_n(table.n)} pictures; bars: "
+        f"agreement with people: score ({_short(table)})\n{_n(table.n)} images; bars: "
         "95 % intervals"
     )
     sheet.legend(beside=True)
@@ -420,8 +420,8 @@ def plot_method_ranking(
     ax.grid(axis="x")
     common = f"{ranking.pairs.max()} of {ranking.pairs_in_all.max()}"
     sheet.below(
-        f"score over all models ({_short(ranking)}); bars: 95 % intervals over pictures\n"
-        f"{_n(ranking.n)} pictures; {common} pairs of picture and model, of which every method has "
+        f"score over all models ({_short(ranking)}); bars: 95 % intervals over images\n"
+        f"{_n(ranking.n)} images; {common} pairs of image and model, of which every method has "
         "a map"
     )
     return sheet.shown

@@ -29,11 +29,11 @@ class Caption:
 
 _MAPS = (
     "Colours run from each map's own minimum to its own maximum, so they compare places within "
-    "a picture, not pictures."
+    "an image, not images."
 )
-_BARS = "Bars: 95 % intervals over pictures."
+_BARS = "Bars: 95 % intervals over images."
 _SCORE = (
-    "Score: mean Spearman correlation with the human maps over valid pictures, divided by the "
+    "Score: mean Spearman correlation with the human maps over valid images, divided by the "
     "human ceiling, how well these people agree, where it is known; the axis says by what."
 )
 
@@ -78,8 +78,8 @@ CAPTIONS: Table[Caption] = Table(
             "order. Those beside the image are not drawn.",
         ),
         Caption(
-            "clickme_sample", "Pictures and human maps",
-            "Eight pictures as they are delivered to the models, and where people looked, in the "
+            "clickme_sample", "Images and human maps",
+            "Eight images as they are delivered to the models, and where people looked, in the "
             f"study's first reading. {_MAPS}",
         ),
         Caption(
@@ -98,7 +98,7 @@ CAPTIONS: Table[Caption] = Table(
             "scores", "Scores: {label}",
             f"{{panels}} {_SCORE} {_BARS} Lines: control maps that no network made, "
             "scored in the same way: the centred Gaussian, the mean human map of the other "
-            "pictures, another picture's human map, random maps. A hollow bar does not surely lie "
+            "images, another image's human map, random maps. A hollow bar does not surely lie "
             "above the strongest of them: such a model may do no more than look at the centre. "
             "{clickme}",
             "Figure 3",
@@ -117,8 +117,8 @@ CAPTIONS: Table[Caption] = Table(
         Caption(
             "leaderboard", "Leaderboard",
             f"Every model of the run, best first. {_SCORE} Bars and bands: 95 % intervals over "
-            "pictures. Lines: control maps that no network made; hollow: not surely above the "
-            "strongest of them. Neighbours may not differ: two models on the same pictures are "
+            "images. Lines: control maps that no network made; hollow: not surely above the "
+            "strongest of them. Neighbours may not differ: two models on the same images are "
             "compared by their paired difference.",
         ),
         Caption(
@@ -141,34 +141,34 @@ CAPTIONS: Table[Caption] = Table(
             f"{_MAPS}", "Figure 6",
         ),
         Caption(
-            "paired_differences", "Differences, picture by picture: {change}",
-            "Mean over the pictures valid for both models, in units of the score, one row a "
+            "paired_differences", "Differences, image by image: {change}",
+            "Mean over the images valid for both models, in units of the score, one row a "
             "pair. Thick bars: 95 % intervals; thin ones: the middle half of "
-            "pictures. Filled where p, corrected by Holm over the pairs of its panel, is below "
+            "images. Filled where p, corrected by Holm over the pairs of its panel, is below "
             "0.05; the intervals are not corrected. Grey where the difference is surely too small "
             "to matter.",
         ),
         Caption(
-            "compared", "Every two models, picture by picture",
-            "Mean score of the row's model less the column's, over the pictures valid for both, "
+            "compared", "Every two models, image by image",
+            "Mean score of the row's model less the column's, over the images valid for both, "
             "with a number where it surely differs (p < 0.05, corrected by Holm over all pairs), "
             "and ≈ where the difference is surely too small to matter.",
         ),
         Caption(
-            "rho_per_picture", "How the correlation spreads over pictures",
-            "Distribution of Spearman's correlation over valid pictures: {label}; "
+            "rho_per_image", "How the correlation spreads over images",
+            "Distribution of Spearman's correlation over valid images: {label}; "
             "lines inside: quartiles.",
         ),
         Caption(
             "protocols", "Published and corrected reading",
-            "Scores under each reading protocol: how much of a score is the reading of pictures "
+            "Scores under each reading protocol: how much of a score is the reading of images "
             f"and human maps? {_SCORE} {_BARS}",
         ),
         Caption(
             "floor_sweep", "Threshold-Grad-CAM taken apart: the floor",
             "Mean score against the floor, for both orders of ReLU and mean over channels, one "
             "panel a model[[, without and with DCLS]]; below, the share of tied pixels. Bands: "
-            "95 % intervals over pictures.",
+            "95 % intervals over images.",
         ),
         Caption(
             "two_by_two", "Threshold-Grad-CAM taken apart: order and floor",
@@ -182,16 +182,16 @@ CAPTIONS: Table[Caption] = Table(
         ),
         Caption(
             "randomisation", "Maps of networks that forget, from the head down",
-            "Similarity (Spearman's correlation, mean over pictures) of maps to those of the "
+            "Similarity (Spearman's correlation, mean over images) of maps to those of the "
             "trained network, as the weights of its parts are drawn anew, once, from the head "
             "down; scales, biases and statistics stay. Maps that stay similar do not depend on "
             "what was learned. Threshold-Grad-CAM's hardly change with the head: on the embedded "
             "example their similarity is then still 0.88, Grad-CAM's 0.29, so that they tell more "
-            "of where features are large than of the class. Bands: 95 % intervals over pictures.",
+            "of where features are large than of the class. Bands: 95 % intervals over images.",
         ),
         Caption(
-            "method_grid", "Every CAM method on one picture",
-            "A row per method, a column per model, for the picture's true class; grey where the "
+            "method_grid", "Every CAM method on one image",
+            "A row per method, a column per model, for the image's true class; grey where the "
             "network does not look, and all over where a map is constant. The last row is a "
             "control: Grad-CAM with random weights of the channels, which still shows where "
             f"features are large. {_MAPS}",
@@ -206,7 +206,7 @@ CAPTIONS: Table[Caption] = Table(
         ),
         Caption(
             "method_ranking", "CAM methods by their agreement with people",
-            "Mean over the pairs of picture and model of which every method but the control has a "
+            "Mean over the pairs of image and model of which every method but the control has a "
             "valid map, the best above; methods that take many forwards (ScoreCAM, FullGrad) are "
             "left out. Neighbours may differ by nothing: on these networks several formulas give "
             "equal maps. The control, Grad-CAM with random weights of the channels, follows where "
@@ -223,31 +223,31 @@ CAPTIONS: Table[Caption] = Table(
         Caption(
             "alignment_faithfulness", "Agreement with people against faithfulness",
             "A panel per model, a point per CAM method: its score, and the average drop of the "
-            "predicted class's probability when the picture is masked with the map; left is more "
+            "predicted class's probability when the image is masked with the map; left is more "
             f"faithful, up agrees more with people. {_BARS}",
         ),
         Caption(
             "cose", "COSE: consistency against sensitivity",
             "A panel per method[[; an arrow leads from each model to the same with DCLS]]. "
-            "Right: explanations stay the same, where the picture is changed and the answer "
+            "Right: explanations stay the same, where the image is changed and the answer "
             "stays right; up: they change, where it becomes wrong. Grey: lines of equal COSE. "
             "Chance is what unrelated random maps of this resolution score, the ceiling what maps "
-            "score that follow the picture perfectly and are unrelated once the answer changes: no "
+            "score that follow the image perfectly and are unrelated once the answer changes: no "
             "bound, as maps can become opposed. The control has one random set of channel weights "
-            "for all pictures: it follows the features, and so both the picture and the answer. "
+            "for all images: it follows the features, and so both the image and the answer. "
             "Each map is scaled to 0-1, as published (docs/cose.md). "
-            "Bars, where there are any: 95 % bootstrap intervals over pictures.",
+            "Bars, where there are any: 95 % bootstrap intervals over images.",
         ),
         Caption(
             "cose_by_change", "COSE by kind of change",
             "Consistency and sensitivity for each kind of change, pairs of all models together; "
             "a change of the network has no consistency, and one that no answer fell to no "
-            "sensitivity. Bars, where there are any: 95 % bootstrap intervals over pictures.",
+            "sensitivity. Bars, where there are any: 95 % bootstrap intervals over images.",
         ),
         Caption(
-            "cose_followed", "Explanations of changed pictures, brought back",
-            "A picture, the largest change of each kind that COSE made of it, the explanation of "
-            "each, and where it lies on the unchanged picture; uncovered is what left it. SSIM "
+            "cose_followed", "Explanations of changed images, brought back",
+            "An image, the largest change of each kind that COSE made of it, the explanation of "
+            "each, and where it lies on the unchanged image; uncovered is what left it. SSIM "
             "compares it with the first column's, as published and, in brackets where it differs, "
             "corrected; it should be high where the answer is the same, low where it is another. "
             f"{_MAPS}",
@@ -264,13 +264,13 @@ CAPTIONS: Table[Caption] = Table(
         ),
         Caption(
             "lcam_maps", "L-CAM: trained maps beside gradients' maps",
-            "Human maps, and each method's maps of the predicted class, on pictures that modules "
+            "Human maps, and each method's maps of the predicted class, on images that modules "
             f"were not trained on. {_MAPS}",
         ),
         Caption(
             "lcam", "Learned maps against Grad-CAM",
-            "Of each method and measure the difference to Grad-CAM, paired by picture: a mark per "
-            "model, and the mean over all of them with its 95 % interval over pictures. "
+            "Of each method and measure the difference to Grad-CAM, paired by image: a mark per "
+            "model, and the mean over all of them with its 95 % interval over images. "
             "Average drop is what L-CAM is trained for, so that "
             f"a smaller one is its own yardstick. {_SCORE}",
         ),
@@ -282,7 +282,7 @@ CAPTIONS: Table[Caption] = Table(
         ),
         Caption(
             "receptive_fields", "Receptive fields",
-            "How strongly the central feature depends on each input pixel, mean over pictures, "
+            "How strongly the central feature depends on each input pixel, mean over images, "
             "[[with and without DCLS]].",
         ),
     ],

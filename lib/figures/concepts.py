@@ -18,14 +18,14 @@ _COLOURS = (
 _STRENGTH = 0.8
 
 
-def concept_colours(picture: np.ndarray, maps: np.ndarray) -> np.ndarray:
-    """A grey picture under the colour of each pixel's strongest concept, by how strong that is.
+def concept_colours(image: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """A grey image under the colour of each pixel's strongest concept, by how strong that is.
 
-    picture : (height, width, 3) uint8
+    image : (height, width, 3) uint8
     maps    : (concept, height, width) in 0-1; NaN where the network did not look
     Returns (height, width, 3) in 0-1.
     """
-    grey = np.repeat((picture @ [0.299, 0.587, 0.114])[..., None], 3, axis=-1) / 255
+    grey = np.repeat((image @ [0.299, 0.587, 0.114])[..., None], 3, axis=-1) / 255
     seen = np.nan_to_num(maps)
     strongest = seen.argmax(axis=0)
     colours = np.array([to_rgb(_COLOURS[n % len(_COLOURS)]) for n in range(len(maps))])
@@ -34,7 +34,7 @@ def concept_colours(picture: np.ndarray, maps: np.ndarray) -> np.ndarray:
 
 
 def plot_concepts(
-    pictures: Sequence[np.ndarray],
+    images: Sequence[np.ndarray],
     maps: np.ndarray,
     words: Sequence[str],
     title: str = "",
@@ -42,20 +42,20 @@ def plot_concepts(
     size: Size = None,
     fig: FigureBase | None = None,
 ) -> Figure:
-    """Pictures above, their concepts below, and what the network answers to each concept alone.
+    """Images above, their concepts below, and what the network answers to each concept alone.
 
-    pictures : (image, height, width, 3) uint8
+    images : (image, height, width, 3) uint8
     maps     : (image, concept, height, width) as for `concept_colours`
     words    : for each concept, such as its likeliest classes
     """
-    count = len(pictures)
+    count = len(images)
     wide = 1.9 * count + 2.6
     cell = width_of(wide, size, fig) / wide * 1.9
     sheet = lay_out((wide, 2 * cell + 0.4), 2, count, size=size, fig=fig)
     axes = sheet.axes
-    for column, (picture, found) in enumerate(zip(pictures, maps, strict=True)):
-        axes[0, column].imshow(picture)
-        axes[1, column].imshow(concept_colours(picture, found))
+    for column, (image, found) in enumerate(zip(images, maps, strict=True)):
+        axes[0, column].imshow(image)
+        axes[1, column].imshow(concept_colours(image, found))
     sheet.names_of_images(axes[:, 0], ["image", "concepts"], cell)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])

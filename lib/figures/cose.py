@@ -51,8 +51,8 @@ def _of_reading(table: pd.DataFrame, reading: str) -> pd.DataFrame:
 def _bars(table: pd.DataFrame, score: str) -> str:
     """What the bars are, if there are any."""
     if table[f"{score}_low"].notna().any():
-        return f"bars: 95 % intervals over pictures, where these are {_FEWEST} or more"
-    return f"no intervals: fewer than {_FEWEST} pictures"
+        return f"bars: 95 % intervals over images, where these are {_FEWEST} or more"
+    return f"no intervals: fewer than {_FEWEST} images"
 
 
 def _mark(key: str) -> str:
@@ -69,7 +69,7 @@ def plot_consistency_against_sensitivity(
     """A panel per method, an arrow per backbone from plain to DCLS.
 
     summary : as `lib.analyses.cose.results.summarise_cose` makes it; `backbone, dcls, method,
-              cells, chance, ceiling, n_pictures, n_right, n_kept, n_changed`, and of the reading
+              cells, chance, ceiling, n_images, n_right, n_kept, n_changed`, and of the reading
               consistency and sensitivity (mean SSIM and one minus it) with their ends
     reading : published or corrected, whose scores are drawn
     """
@@ -111,7 +111,7 @@ def plot_consistency_against_sensitivity(
         ax.set_axis_off()
     sheet.below(
         "consistency: mean SSIM of explanations where the answer stays right; "
-        f"of {span(summary.n_pictures)} pictures a model has {span(summary.n_right)} right "
+        f"of {span(summary.n_images)} images a model has {span(summary.n_right)} right "
         "before any change; pairs: that stay right + become wrong; "
         f"{reading} reading; {_bars(summary, 'consistency')}"
     )
@@ -211,7 +211,7 @@ def plot_cose_by_change(
         ax.set_xlabel(wrapped(label, sheet.panel, "small"), fontsize="small")
     sheet.only.set_ylim(len(order) - 0.5, -0.5)
     sheet.below(
-        "change of the picture or network (pairs that stay right + become wrong, of all models "
+        "change of the image or network (pairs that stay right + become wrong, of all models "
         f"together; a range where methods lost some to constant maps); {reading} reading; "
         f"{_bars(parts, 'consistency')}"
     )
@@ -222,17 +222,17 @@ def plot_cose_by_change(
 def plot_followed(
     rows: Sequence[Followed], title: str, *, size: Size = None, fig: FigureBase | None = None
 ) -> Figure:
-    """A column per change: the picture, its explanation, and that brought back.
+    """A column per change: the image, its explanation, and that brought back.
 
-    rows : as `lib.analyses.cose.followed` makes them, the unchanged picture first
+    rows : as `lib.analyses.cose.followed` makes them, the unchanged image first
     """
     wide = 0.95 * len(rows) + 0.7
     cell = max(width_of(wide, size, fig) - 0.7, 0.0) / len(rows)
     sheet = lay_out((wide, 3 * cell + 0.85), 3, len(rows), size=size, fig=fig)
     axes = sheet.axes
     for column, row in enumerate(rows):
-        found, back = overlay(row.picture, row.found), overlay(rows[0].picture, row.back)
-        for ax, image in zip(axes[:, column], (row.picture, found, back), strict=True):
+        found, back = overlay(row.image, row.found), overlay(rows[0].image, row.back)
+        for ax, image in zip(axes[:, column], (row.image, found, back), strict=True):
             ax.imshow(image)
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
@@ -243,7 +243,7 @@ def plot_followed(
             words = f"{words.rstrip()} ({corrected})\n"
         words += row.answer if column == 0 or row.answer != rows[0].answer else "same answer"
         axes[2, column].set_xlabel(wrapped(words, sheet.panel, "xx-small"), fontsize="xx-small")
-    sheet.names_of_images(axes[:, 0], ["picture", "explanation", "brought back"], cell)
+    sheet.names_of_images(axes[:, 0], ["image", "explanation", "brought back"], cell)
     draw_map_scale(sheet.figure, axes[1:], 0.8)
     sheet.above(title, "medium")
     return sheet.shown

@@ -131,7 +131,7 @@ def plot_fixation_measures(
 
 
 def plot_scanpaths(
-    pictures: np.ndarray,
+    images: np.ndarray,
     points: Sequence[np.ndarray],
     owners: Sequence[np.ndarray],
     title: str = "",
@@ -142,18 +142,18 @@ def plot_scanpaths(
 ) -> Figure:
     """Where the first few observers looked, one after another: a colour each, fixations numbered.
 
-    pictures : (image, height, width, 3) uint8
+    images : (image, height, width, 3) uint8
     points   : per image (fixation, 2) x, y in its pixels, in each observer's order
     owners   : per image (fixation,) whose each is, from 0
     people   : so many observers an image
     """
-    count, sides = len(pictures), pictures.shape[1:3]
+    count, sides = len(images), images.shape[1:3]
     high = width_of(2.4 * count, size, fig) / count + 0.4
     sheet = lay_out((2.4 * count, high), 1, count, size=size, fig=fig)
     mark = large() * min(1.0, sheet.panel / 2)  # a digit fits in
-    images = zip(sheet.axes[0], pictures, points, owners, strict=True)
-    for ax, picture, of_image, whose in images:
-        ax.imshow(picture)
+    images = zip(sheet.axes[0], images, points, owners, strict=True)
+    for ax, image, of_image, whose in images:
+        ax.imshow(image)
         for number, who in enumerate(np.unique(whose)[:people]):
             path, colour = of_image[whose == who], _COLOURS[number % len(_COLOURS)]
             ax.plot(*(path.T - 0.5), color=colour, lw=thick(0.7), clip_on=True)

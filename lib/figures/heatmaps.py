@@ -26,16 +26,16 @@ from .style import (
 )
 
 
-def _grey(picture: np.ndarray) -> np.ndarray:
-    luminance = picture @ np.array([0.299, 0.587, 0.114])
+def _grey(image: np.ndarray) -> np.ndarray:
+    luminance = image @ np.array([0.299, 0.587, 0.114])
     return np.repeat(luminance[..., None], 3, axis=-1) / 255
 
 
-def overlay(picture: np.ndarray, heatmap: np.ndarray, strength: float = 0.65) -> np.ndarray:
-    """A map's colours laid over the grey picture, evenly, so colour keeps its meaning.
+def overlay(image: np.ndarray, heatmap: np.ndarray, strength: float = 0.65) -> np.ndarray:
+    """A map's colours laid over the grey image, evenly, so colour keeps its meaning.
 
-    picture : (height, width, 3) uint8; heatmap : (height, width), any scale, shown
-    from its own minimum to its own maximum; what is not finite leaves the picture uncovered
+    image : (height, width, 3) uint8; heatmap : (height, width), any scale, shown
+    from its own minimum to its own maximum; what is not finite leaves the image uncovered
     Returns : (height, width, 3) float in 0-1
     """
     heatmap = np.asarray(heatmap, dtype=float)
@@ -45,12 +45,12 @@ def overlay(picture: np.ndarray, heatmap: np.ndarray, strength: float = 0.65) ->
     span = heatmap[covered].max(initial=-np.inf) - low
     scaled = np.where(covered & (span > 0), (heatmap - low) / (span or 1.0), 0.0)
     colours = plt.get_cmap(HEATMAP_COLOURS)(scaled)[..., :3]
-    mixed = strength * colours + (1 - strength) * _grey(picture)
-    return np.where(covered[..., None], mixed, _grey(picture))
+    mixed = strength * colours + (1 - strength) * _grey(image)
+    return np.where(covered[..., None], mixed, _grey(image))
 
 
 def plot_heatmap_rows(
-    pictures: Sequence[np.ndarray],
+    images: Sequence[np.ndarray],
     rows: Mapping[str, np.ndarray],
     column_titles: Sequence[str] = (),
     title: str = "",
@@ -59,32 +59,32 @@ def plot_heatmap_rows(
     size: Size = None,
     fig: FigureBase | None = None,
 ) -> Figure:
-    """Pictures in the first row, then one row of overlaid maps per entry.
+    """Images in the first row, then one row of overlaid maps per entry.
 
-    pictures : (image, height, width, 3) uint8
+    images : (image, height, width, 3) uint8
     rows     : row label -> (image, height, width) maps
-    points   : per image (fixation, 2) x, y in its pixels, drawn on the picture; those beside it
+    points   : per image (fixation, 2) x, y in its pixels, drawn on the image; those beside it
                are not
     """
-    count, height = len(pictures), len(rows) + 1
+    count, height = len(images), len(rows) + 1
     beside = 2.8 if height > 8 else 1.1  # labels lie there where there are many rows
     wide = 1.15 * count + beside
     cell = max(width_of(wide, size, fig) - beside, 0.0) / count
     sheet = lay_out((wide, 1.03 * cell * height + 0.4), height, count, size=size, fig=fig)
     axes = sheet.axes
-    for column, picture in enumerate(pictures):
-        axes[0, column].imshow(picture)
+    for column, image in enumerate(images):
+        axes[0, column].imshow(image)
         if len(column_titles):
             sheet.panel_title(axes[0, column], column_titles[column], "x-small")
         if len(points):
-            draw_points(axes[0, column], points[column], picture.shape[:2])
+            draw_points(axes[0, column], points[column], image.shape[:2])
         for line, maps in enumerate(rows.values(), 1):
-            axes[line, column].imshow(overlay(picture, maps[column]))
+            axes[line, column].imshow(overlay(image, maps[column]))
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
     names = [name.replace("Threshold-", "Threshold-\n").replace(", ", ",\n")
-             for name in ["picture", *rows]]  # fmt: skip
+             for name in ["image", *rows]]  # fmt: skip
     sheet.names_of_images(axes[:, 0], names, 0.0 if height > 8 else cell)
     draw_map_scale(sheet.figure, axes[1:] if len(rows) else axes, min(0.6, 4 / height))
     sheet.above(title)
@@ -92,7 +92,7 @@ def plot_heatmap_rows(
 
 
 def draw_points(ax: Axes, points: np.ndarray, sides: tuple[int, int], **marks: object) -> None:
-    """Fixations on a picture of these sides (height, width)."""
+    """Fixations on an image of these sides (height, width)."""
     height, width = sides
     within = ((points >= 0) & (points <= (width, height))).all(axis=1)
     x, y = points[within].T - 0.5  # the centre of the first pixel is (0.5, 0.5), drawn at (0, 0)
@@ -159,7 +159,7 @@ def plot_receptive_fields(
     """Effective receptive fields without and with DCLS, a column per backbone.
 
     fields : backbone -> {"without DCLS": (side, side), "with DCLS": …}, each with
-    its largest value 1; drawn logarithmically; count : pictures averaged over
+    its largest value 1; drawn logarithmically; count : images averaged over
     """
     names = list(dict.fromkeys(name for images in fields.values() for name in images))
     columns = panels_across(len(fields), 1.35, len(fields), size, fig)
@@ -183,5 +183,5 @@ def plot_receptive_fields(
     sheet.names_of_images(axes[:, 0], names * bands, cell)
     bar = sheet.figure.colorbar(image, ax=axes, shrink=0.8, pad=0.01)
     bar.set_label("log₁₀ of mean\n|gradient|, peak = 0", fontsize="small")
-    sheet.above(f"Effective receptive field of the central feature (mean over {count} pictures)")
+    sheet.above(f"Effective receptive field of the central feature (mean over {count} images)")
     return sheet.shown

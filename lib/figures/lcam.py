@@ -38,7 +38,7 @@ _TERMS = {
 
 
 def plot_looks(
-    pictures: np.ndarray,
+    images: np.ndarray,
     maps: Mapping[str, np.ndarray],
     title: str = "",
     *,
@@ -48,7 +48,7 @@ def plot_looks(
     """Maps while they are trained, a row each; as `plot_heatmap_rows`."""
     if not maps:
         return plot_nothing("training was not watched: only the embedded example's is", size=size)
-    return plot_heatmap_rows(pictures, maps, title=title, size=size, fig=fig)
+    return plot_heatmap_rows(images, maps, title=title, size=size, fig=fig)
 
 
 def plot_losses(
@@ -165,5 +165,5 @@ def plot_against_grad_cam(
         ax.set_xlabel(wrapped(f"less Grad-CAM's{side}", sheet.panel, "small"), fontsize="small")
         ax.grid(axis="x")
     axes[0].set_ylim(-0.6, len(methods) - 0.4)
-    sheet.below(f"n = {span(together.n)} pictures on {int(together.models.max())} models")
+    sheet.below(f"n = {span(together.n)} images on {int(together.models.max())} models")
     return sheet.shown

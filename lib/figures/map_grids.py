@@ -28,13 +28,13 @@ _WARNING = "#a00000"
 class Cell:
     """One place of a grid.
 
-    picture : (side, side, 3) uint8
-    heatmap : (side, side), as `overlay` takes it; None shows the picture itself
+    image : (side, side, 3) uint8
+    heatmap : (side, side), as `overlay` takes it; None shows the image itself
     words   : above it
     remark  : below the words, in red
     """
 
-    picture: np.ndarray
+    image: np.ndarray
     heatmap: np.ndarray | None = None
     words: str = ""
     remark: str = ""
@@ -44,7 +44,7 @@ Row = tuple[str, list[Cell]]
 
 
 def plot_map_grids(
-    pictures: Sequence[tuple[str, np.ndarray]],
+    images: Sequence[tuple[str, np.ndarray]],
     models: Sequence[str],
     methods: Sequence[str],
     maps: np.ndarray,
@@ -54,11 +54,11 @@ def plot_map_grids(
 ) -> list[Figure]:
     """Every image's maps by every model and method, in figures of at most 8 columns of 12 maps.
 
-    pictures : (name, (side, side, 3) uint8) of each
+    images : (name, (side, side, 3) uint8) of each
     models, methods : their labels
-    maps     : (picture, model, method, side, side)
-    words    : (picture, model) texts, the class explained and its probability
-    remarks  : (picture, model, method) texts, what is wrong with a map; "" for nothing
+    maps     : (image, model, method, side, side)
+    words    : (image, model) texts, the class explained and its probability
+    remarks  : (image, model, method) texts, what is wrong with a map; "" for nothing
     note     : printed at each figure's foot, in red
 
     Of several images each is a column, and each pair of model and method a row. Of one image each
@@ -66,31 +66,31 @@ def plot_map_grids(
     another.
     """
     every_model, every_method = range(len(models)), range(len(methods))
-    first, pixels = _short(pictures[0][0]), pictures[0][1]
+    first, pixels = _short(images[0][0]), images[0][1]
 
-    def cell(picture: int, model: int, method: int, before: str = "") -> Cell:
-        place = picture, model, method
-        said = "\n".join(filter(None, [before, _short(words[picture, model])]))
-        return Cell(pictures[picture][1], maps[place], said, remarks[place])
+    def cell(image: int, model: int, method: int, before: str = "") -> Cell:
+        place = image, model, method
+        said = "\n".join(filter(None, [before, _short(words[image, model])]))
+        return Cell(images[image][1], maps[place], said, remarks[place])
 
-    if len(pictures) == len(models) == 1:
+    if len(images) == len(models) == 1:
         cells = [Cell(pixels, words=first)]
         cells += [cell(0, 0, k, _wrapped(methods[k])) for k in every_method]
         width = min(_FLOWING, math.ceil(math.sqrt(2 * len(cells))))
         rows = [("", cells[at : at + width]) for at in range(0, len(cells), width)]
         return [_plot(rows[part], models[0], note) for part in _parts(len(rows), MOST_ROWS)]
-    if len(pictures) == 1:
+    if len(images) == 1:
         title = first
         heads = [Cell(pixels, words=_wrapped(label)) for label in models]
         rows = [(methods[k], [cell(0, m, k) for m in every_model]) for k in every_method]
     else:
         title = models[0] if len(models) == 1 else methods[0] if len(methods) == 1 else ""
-        heads = [Cell(pixels, words=_short(name)) for name, pixels in pictures]
+        heads = [Cell(pixels, words=_short(name)) for name, pixels in images]
         rows = [
             (
                 # What the title does not say already.
                 "\n".join([models[m]] * (len(models) > 1) + [methods[k]] * (title != methods[k])),
-                [cell(p, m, k) for p in range(len(pictures))],
+                [cell(p, m, k) for p in range(len(images))],
             )
             for m, k in product(every_model, every_method)
         ]
@@ -143,7 +143,7 @@ def _plot(rows: Sequence[Row], title: str, note: str) -> Figure:
     draw_map_scale(fig, axes, min(0.6, 4 / height))
     fig.suptitle(title, parse_math=False)
     fig.supxlabel(_COLOURS_SAY, fontsize="x-small", color="0.4")
-    # Below what the layout fills; the saved picture is as large as it takes.
+    # Below what the layout fills; the saved image is as large as it takes.
     fig.text(0.5, -0.05 / size[1], note, ha="center", va="top", fontsize="x-small", color=_WARNING)
     return sheet.shown
 
@@ -154,9 +154,9 @@ def _lines(cell: Cell) -> int:
 
 def _draw(ax: Axes, cell: Cell) -> None:
     if cell.heatmap is None:
-        ax.imshow(cell.picture)
+        ax.imshow(cell.image)
     else:
-        ax.imshow(overlay(cell.picture, cell.heatmap))
+        ax.imshow(overlay(cell.image, cell.heatmap))
     size = "small" if cell.heatmap is None else "x-small"
     gap = 3 + 1.3 * points_of("x-small") * bool(cell.remark)
     ax.set_title(cell.words, fontsize=size, pad=gap, parse_math=False)

@@ -1,4 +1,4 @@
-"""Maps made of other maps: of changed pictures, of parts of enlarged ones, of several layers.
+"""Maps made of other maps: of changed images, of parts of enlarged ones, of several layers.
 
 As in pytorch-grad-cam, whose numbers these give; each map that enters is scaled to 0-1 first.
 """
@@ -22,7 +22,7 @@ from .one_pass import first_component, product_map
 _FACTORS = (0.9, 1.0, 1.1)
 _SCALES = 12
 _GROWTH = 2 / 7  # of the window, from one scale to the next
-_PARTS = 32  # of a picture, at a time
+_PARTS = 32  # of an image, at a time
 
 
 def unit_maps(
@@ -47,8 +47,8 @@ def smoothed(method: CamMethod | str, *, eigen: bool = False, aug: bool = False)
 
     eigen : not the sum of its products over channels, but their first component, its larger side
             up (that package leaves the sign to chance)
-    aug   : the mean of its maps of six changed pictures: as it is and mirrored, by 0.9, 1 and 1.1
-            times the normalised picture
+    aug   : the mean of its maps of six changed images: as it is and mirrored, by 0.9, 1 and 1.1
+            times the normalised image
     Raises ValueError for `eigen` of a method that sums no products, and for a learned method.
     """
     row = METHODS[method] if isinstance(method, str) else method
@@ -87,9 +87,9 @@ def _of_six(method: CamMethod, model: nn.Module, x: Tensor, passed: HeadPass) ->
 
 
 def mean_of_six(explained: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """The mean of maps of pictures as they are and mirrored, by 0.9, 1 and 1.1 times.
+    """The mean of maps of images as they are and mirrored, by 0.9, 1 and 1.1 times.
 
-    explained : pictures -> (image, height, width) maps; x : the pictures
+    explained : images -> (image, height, width) maps; x : the images
     """
     found = []
     for factor in _FACTORS:
@@ -121,24 +121,22 @@ def refine_cam(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
     return min_max(found)
 
 
-# --- parts of enlarged pictures -------------------------------------------------------------
+# --- parts of enlarged images -------------------------------------------------------------
 
 
 def sess(
     model: nn.Module, x: Tensor, passed: HeadPass, method: str = "grad_cam", scales: int = _SCALES
 ) -> Tensor:
-    """Maps of windows of the enlarged picture, put together: fine where the object is small.
+    """Maps of windows of the enlarged image, put together: fine where the object is small.
 
-    The picture's shorter side is enlarged in twelve steps, each by 2/7 of the network's input; of
+    The image's shorter side is enlarged in twelve steps, each by 2/7 of the network's input; of
     windows of the input's size, side by side, every one has a map. A map counts by what its window
     scores, after a softmax; a pixel is the mean of the maps that have anything there, blurred.
 
     Source: Tursun et al., "SESS: Saliency enhancing with scaling and sliding", ECCV 2022
     """
     base = METHODS[method]
-    found = [
-        _enhanced(base, model, picture[None], passed, n, scales) for n, picture in enumerate(x)
-    ]
+    found = [_enhanced(base, model, image[None], passed, n, scales) for n, image in enumerate(x)]
     return min_max(torch.stack(found))
 
 
@@ -185,10 +183,10 @@ def _starts(length: int, window: int) -> list[int]:
     return [*range(0, last, window), last]
 
 
-def blurred(pictures: Tensor) -> Tensor:
+def blurred(images: Tensor) -> Tensor:
     """(image, channel, height, width) by an 11 x 11 Gaussian, sigma 5, mirrored at the border."""
-    at = torch.arange(-5, 6, dtype=torch.float32, device=pictures.device)
+    at = torch.arange(-5, 6, dtype=torch.float32, device=images.device)
     line = torch.exp(-(at**2) / 50)
-    channels = pictures.shape[1]
+    channels = images.shape[1]
     kernel = (line[:, None] * line / line.sum() ** 2).expand(channels, 1, 11, 11)
-    return F.conv2d(F.pad(pictures, (5, 5, 5, 5), mode="reflect"), kernel, groups=channels)
+    return F.conv2d(F.pad(images, (5, 5, 5, 5), mode="reflect"), kernel, groups=channels)

@@ -1,7 +1,7 @@
 """Heatmaps that were made elsewhere, in files: no model is needed to read or score them.
 
-A collection is a folder with a file per picture (`.npy`, `.npz`, or a grey picture), an `.npz`
-whose entries are named by pictures, or an `.npy` of (image, height, width) with their names in
+A collection is a folder with a file per image (`.npy`, `.npz`, or a grey image), an `.npz`
+whose entries are named by images, or an `.npy` of (image, height, width) with their names in
 `ids.txt` beside it. Nothing stored is run as code, and no name leads out of the folder.
 """
 
@@ -26,7 +26,7 @@ from .forward import enlarge
 
 IDS = "ids.txt"
 ENTRY = "map"  # of an .npz of several entries
-_PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm")
+_IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm")
 _GREY = (".png", ".jpg", ".jpeg")
 _SUFFIXES = (".npy", ".npz", *_GREY)
 _NAMED = 3
@@ -78,7 +78,7 @@ class Maps(ABC):
 
 
 class FolderOfMaps(Maps):
-    """A file per picture, subfolders included, named as the picture: `<name>.npy` and so on."""
+    """A file per image, subfolders included, named as the image: `<name>.npy` and so on."""
 
     def __init__(self, place: Path):
         found, problems = files_below(place)
@@ -90,7 +90,7 @@ class FolderOfMaps(Maps):
             if not path.resolve().is_relative_to(root):
                 problems.append(f"{path} is a link out of the folder: copy the file")
             elif name in self._paths:
-                problems.append(f"{path} and {self._paths[name].name} are maps of one picture")
+                problems.append(f"{path} and {self._paths[name].name} are maps of one image")
             self._paths[name] = path
         if problems:
             raise MapsError(in_lines(problems))
@@ -117,7 +117,7 @@ class FolderOfMaps(Maps):
 
 
 class ArchiveOfMaps(Maps):
-    """An `.npz` with an entry per picture, named as the picture."""
+    """An `.npz` with an entry per image, named as the image."""
 
     def __init__(self, place: Path):
         self.place, self._sizes = place, _entries(place)
@@ -145,7 +145,7 @@ class StackOfMaps(Maps):
             self.names = ids.read_text(encoding="utf-8-sig").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise MapsError(
-                f"{place} needs a text file with the name of each picture on a line, {ids} "
+                f"{place} needs a text file with the name of each image on a line, {ids} "
                 f"or --ids FILE: {error}"
             ) from None
         self.names = [name.strip() for name in self.names]
@@ -236,7 +236,7 @@ def _plain(stored: np.ndarray, where: str) -> np.ndarray:
     if found.ndim != 2 or not found.size or found.dtype.kind not in "fiub":
         raise MapsError(
             f"{where} is {stored.dtype} of shape {stored.shape}, expected numbers "
-            "(height, width): save one map a picture, and no colours of it"
+            "(height, width): save one map an image, and no colours of it"
         )
     exact = found.dtype.kind == "b" or found.dtype.itemsize <= (4 if found.dtype.kind == "f" else 2)
     return np.array(found, np.float32 if exact else np.float64)
@@ -247,19 +247,19 @@ def _plain(stored: np.ndarray, where: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Match:
-    """of : {picture's id: map's name}; maps without a picture, in the order of `names`"""
+    """of : {image's id: map's name}; maps without an image, in the order of `names`"""
 
     of: dict[str, str]
-    without_picture: list[str]
+    without_image: list[str]
 
 
 def match(maps: Maps, image_ids: Iterable[str]) -> Match:
-    """Which map is of which picture, by name.
+    """Which map is of which image, by name.
 
-    A picture `pictures/a.jpg` may have its map under this name, or as `pictures/a`; one of a
+    An image `pictures/a.jpg` may have its map under this name, or as `pictures/a`; one of a
     shard, `val-0:17`, also as `val-0_17`, which every system can hold as a file's name. What
-    several pictures could be called is nobody's name. Raises MapsError where two maps are of
-    one picture, or no map is of any.
+    several images could be called is nobody's name. Raises MapsError where two maps are of
+    one image, or no map is of any.
     """
     image_ids = list(image_ids)
     called: dict[str, str | None] = {}
@@ -274,22 +274,22 @@ def match(maps: Maps, image_ids: Iterable[str]) -> Match:
         if image_id is None:
             without.append(name)
         elif image_id in of:
-            problems.append(f"{maps.where(name)} and {maps.where(of[image_id])}: of one picture")
+            problems.append(f"{maps.where(name)} and {maps.where(of[image_id])}: of one image")
         else:
             of[image_id] = name
     if problems:
         raise MapsError(in_lines(problems))
     if not of:
         raise MapsError(
-            f"{maps.place}: no map is named as a picture. Maps: {some_of(maps.names)}; "
-            f"pictures: {some_of(image_ids)}"
+            f"{maps.place}: no map is named as an image. Maps: {some_of(maps.names)}; "
+            f"images: {some_of(image_ids)}"
         )
     return Match(of, without)
 
 
 def _other_names(image_id: str) -> list[str]:
     path = PurePosixPath(image_id)
-    short = path.with_suffix("").as_posix() if path.suffix.lower() in _PICTURES else image_id
+    short = path.with_suffix("").as_posix() if path.suffix.lower() in _IMAGES else image_id
     names = {short, image_id.replace(":", "_"), short.replace(":", "_")} - {image_id}
     return sorted(names)
 

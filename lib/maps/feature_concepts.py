@@ -22,7 +22,7 @@ from .methods import min_max
 
 @dataclass(frozen=True)
 class Concepts:
-    """Of some pictures together.
+    """Of some images together.
 
     maps       : (image, concept, height, width) where each concept is, each map from 0 to 1
     directions : (concept, channel) the features that make it up
@@ -38,12 +38,12 @@ class Concepts:
 def factorised(
     model: nn.Module, x: Tensor, count: int = 5, size: int | tuple[int, int] | None = None
 ) -> Concepts:
-    """Concepts in a layer's features of some pictures, by a non-negative factorisation.
+    """Concepts in a layer's features of some images, by a non-negative factorisation.
 
     model : with `features` and `answered`, such as a study's, or `lib.maps.live.LiveModel`
     x     : (image, 3, height, width) as the network takes them; concepts are shared by all
     count : so many concepts
-    size  : of the maps; the pictures' own if none is given
+    size  : of the maps; the images' own if none is given
     Raises ValueError for a count that the features do not bear.
     """
     with evaluating(model):
@@ -52,7 +52,7 @@ def factorised(
         most = min(channels, images * height * width)
         if not 1 <= count <= most:
             raise ValueError(
-                f"{count} concepts cannot be told in {channels} channels of {images} pictures of "
+                f"{count} concepts cannot be told in {channels} channels of {images} images of "
                 f"{height} x {width} cells: from 1 to {most} can"
             )
         places = features.transpose(0, 1).flatten(1).nan_to_num().cpu().numpy()

@@ -90,7 +90,7 @@ def ablation_cam(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
 
 @torch.inference_mode()
 def score_cam(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
-    """Channels weighed by the score of the picture that each of them leaves visible.
+    """Channels weighed by the score of the image that each of them leaves visible.
 
     One forward a channel, in batches on the device. The weights are the softmax of the scores,
     as in pytorch-grad-cam, whose loop in numpy gives the same maps.
@@ -99,7 +99,7 @@ def score_cam(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
     """
     found = []
     with evaluating(model):
-        for image, (picture, channels) in enumerate(zip(x, passed.features, strict=True)):
+        for image, (image, channels) in enumerate(zip(x, passed.features, strict=True)):
             score, scores = passed.asked.of(image), []
             for some in channels.split(_CHUNK):
                 masks = nn.functional.interpolate(
@@ -107,7 +107,7 @@ def score_cam(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
                 )[0]
                 low, high = masks.amin(dim=(1, 2)), masks.amax(dim=(1, 2))
                 masks = (masks - low[:, None, None]) / (high - low + 1e-8)[:, None, None]
-                shown = (picture * masks[:, None]).to(x.dtype)
+                shown = (image * masks[:, None]).to(x.dtype)
                 scores.append(score(model(shown)).float())
             weights = torch.cat(scores).softmax(dim=0)
             found.append(weights[:, None, None] * channels)

@@ -22,14 +22,14 @@ from .methods import METHODS, CamMethod, min_max
 class LiveModel(nn.Module):
     """A network in memory, tapped for maps as a study's networks are.
 
-    network : any module that is called with pictures
+    network : any module that is called with images
     layer   : whose output maps are made of: a name of `network.named_modules()`, the module
               itself, or several of either. Without one, the last layer that has maps and bears on
               the answer is looked for, with `x`
     reshape : arranges that output as (image, channel, h, w), as pytorch-grad-cam's
               `reshape_transform`; without it, convolutions' maps, channels last, and tokens are
               told by their shape
-    x       : a picture as the network takes it, to look for the layer with
+    x       : an image as the network takes it, to look for the layer with
     Raises ValueError for a layer that is not there, or none that is found.
 
     The network stays as it is: neither its mode, nor gradients, nor hooks are left changed.
@@ -96,7 +96,7 @@ def _name_of(network: nn.Module, layer: str | nn.Module, x: Tensor | None) -> st
         raise ValueError(f"the layer {type(layer).__name__} is no module of the network")
     if layer == "":
         if x is None:
-            raise ValueError("name a layer, or give a picture `x` to look for one with")
+            raise ValueError("name a layer, or give an image `x` to look for one with")
         return found_layer(network, x[:1])
     if layer not in modules:
         children = ", ".join(name for name, _ in network.named_children())
@@ -158,14 +158,14 @@ def live_maps(
     """Maps of any network in memory by any of `METHODS` that needs no training.
 
     network : any module, on whatever device it is; or a `LiveModel` of it
-    x       : (image, 3, height, width) pictures as the network takes them (normalised)
+    x       : (image, 3, height, width) images as the network takes them (normalised)
     method  : a key of `METHODS`, or a row of one's own
     targets : what is explained: None, the predicted class; (image,) class indices; or functions
               of the network's answer to an image, see `lib.maps.targets`
     layer, reshape : as for `LiveModel`; maps of several layers are averaged
     eigen_smooth, aug_smooth : as for `lib.maps.combined.smoothed`
-    size    : of the maps, a side or (height, width); the pictures' own if none is given
-    batch_size : pictures a forward
+    size    : of the maps, a side or (height, width); the images' own if none is given
+    batch_size : images a forward
     progress : show a bar
     Returns (image, height, width) float32 on the network's device, each map from 0 to 1 (within
     0 to 1 for `aug_smooth`, a mean of six such maps); a constant one, where no evidence is
@@ -179,7 +179,7 @@ def live_maps(
         raise ValueError(f"{row.label} is trained for a study's network first: see docs/lcam.md")
     if x.ndim != 4 or not len(x) or not x.is_floating_point():
         raise ValueError(
-            f"x must be normalised pictures (image, channel, height, width), one or more, and is "
+            f"x must be normalised images (image, channel, height, width), one or more, and is "
             f"{x.dtype} of shape {tuple(x.shape)}"
         )
     if eigen_smooth:

@@ -66,7 +66,7 @@ class CamMethod:
     products  : (model, x, `HeadPass`) -> (image, channel, h, w), what is summed over channels, of
                 methods that sum; the map is the sum without its negative part, where neither of
                 the others makes it. What `lib.maps.combined.smoothed` takes the first component of
-    forwards  : how many forwards of the network a picture it takes besides; "channels" for
+    forwards  : how many forwards of the network an image it takes besides; "channels" for
                 one per channel of the layer
     plain     : it needs the network as published, not as rewritten for speed
     learned   : it needs attention weights trained for each network, see `lib.maps.learned`
@@ -176,7 +176,7 @@ def later(module: str, function: str, *arguments, **options) -> Tensor:
 def training_command(model: str, method: str, demo: bool = False) -> str:
     """What to type so that a learned method's module is there for a network.
 
-    demo : for the embedded example's, which needs no folder of pictures
+    demo : for the embedded example's, which needs no folder of images
     """
     if demo:
         return f"python -m lib.demo.attention --models {model} --methods {method}"
@@ -252,17 +252,17 @@ METHODS: Table[CamMethod] = Table(
         _combined("sess", "SESS", 122,
                   "Grad-CAM of 122 windows of the enlarged image, weighted by their scores."),
         _learned("lcam_fm", "L-CAM-Fm", "Learned by hiding parts of the features"),
-        _learned("lcam_img", "L-CAM-Img", "Learned by hiding parts of the picture"),
+        _learned("lcam_img", "L-CAM-Img", "Learned by hiding parts of the image"),
         _learned("lcam_fm_a", "L-CAM-Fm, cross-entropy alone",
                  "Learned by hiding parts of the features, without terms for a small and smooth "
                  "map"),
         _learned("lcam_img_a", "L-CAM-Img, cross-entropy alone",
-                 "Learned by hiding parts of the picture, without terms for a small and smooth "
+                 "Learned by hiding parts of the image, without terms for a small and smooth "
                  "map"),
         _learned("lcam_img_a_published", "L-CAM-Img, cross-entropy alone, as coded",
-                 "As lcam_img_a, but the module reads the features of pictures that are not "
+                 "As lcam_img_a, but the module reads the features of images that are not "
                  "normalised, as in the published code for ResNet-50", forwards=1),
-        _learned("tame", "TAME", "Learned from three layers by hiding parts of the picture",
+        _learned("tame", "TAME", "Learned from three layers by hiding parts of the image",
                  forwards=1),
         _pixel("integrated_gradients", "Integrated Gradients", _GRADIENTS, 3 * 25,
                "The mean gradient at 25 places evenly apart, both ends among them, as in the "
@@ -270,12 +270,12 @@ METHODS: Table[CamMethod] = Table(
         _pixel("integrated_gradients_legendre", "Integrated Gradients, Gauss–Legendre",
                _GRADIENTS, 3 * 25, "Gauss and Legendre's quadrature, as in captum."),
         _pixel("smooth_grad", "SmoothGrad", _GRADIENTS, 3 * 50,
-               "The noise is the same for every picture and network."),
+               "The noise is the same for every image and network."),
         _pixel("blur_ig", "BlurIG", _GRADIENTS, 3 * 100, ""),
         # A gradient in float64 takes about as long as three.
         _pixel("guided_ig", "GuidedIG", _GRADIENTS, 3 * 3 * 200,
-               "In float64, where the device has it: in float32 a map depends on the pictures that "
-               "are computed with it; a picture changed by a millionth has another map in either."),
+               "In float64, where the device has it: in float32 a map depends on the images that "
+               "are computed with it; an image changed by a millionth has another map in either."),
         _pixel("guided_backprop", "guided backpropagation", _RECTIFIED, 3,
                "Of the logit; only `nn.ReLU` is guided: a network without one, such as ConvNeXt, "
                "gives the plain gradient."),
@@ -283,15 +283,15 @@ METHODS: Table[CamMethod] = Table(
                "Shows whole superpixels: those with positive weights among the ten with the "
                "largest."),
         _pixel("rise", "RISE", _HIDDEN, 8000,
-               "8,000 random masks of 7 x 7 cells, for VGG 4,000, the same for every picture and "
+               "8,000 random masks of 7 x 7 cells, for VGG 4,000, the same for every image and "
                "network.", plain=False),
         _summed(RANDOM_CAM, "random channel weights (control)",
                 "A control: it follows the features, with the same random weights for all "
-                "pictures and networks of as many channels."),
+                "images and networks of as many channels."),
     ],
 )  # fmt: skip
 
-# No class activation maps, and in the picture's resolution.
+# No class activation maps, and in the image's resolution.
 PIXEL_METHODS = (
     "integrated_gradients", "integrated_gradients_legendre", "smooth_grad", "blur_ig", "guided_ig",
     "guided_backprop", "lime", "rise",

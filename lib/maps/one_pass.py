@@ -50,7 +50,7 @@ def layer_cam(features: Tensor, gradient: Tensor) -> Tensor:
 
 
 def random_cam(features: Tensor, gradient: Tensor) -> Tensor:
-    """A control: Grad-CAM with random weights of the channels, the same for every picture."""
+    """A control: Grad-CAM with random weights of the channels, the same for every image."""
     generator = torch.Generator().manual_seed(_SEED)
     weights = torch.rand(features.shape[1], generator=generator, dtype=torch.float64) * 2 - 1
     return weights.to(features.device, features.dtype)[:, None, None] * features

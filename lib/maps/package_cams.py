@@ -2,7 +2,7 @@
 
 Classes that look at the features only are given these: the package's forward and backward then
 cost next to nothing. What it does silently is refused or undone here: one target for several
-pictures, hooks that stay, gradients left on parameters, a mode that is not restored, an
+images, hooks that stay, gradients left on parameters, a mode that is not restored, an
 IndexError swallowed by its `with` form.
 """
 
@@ -27,17 +27,17 @@ from .forward import HeadPass
 class _Layer(nn.Module):
     """A network whose target layer is where the study taps it.
 
-    pictures : of the features that it is called with; None: it is called with pictures
+    images : of the features that it is called with; None: it is called with images
     """
 
-    def __init__(self, model: nn.Module, pictures: Tensor | None):
+    def __init__(self, model: nn.Module, images: Tensor | None):
         super().__init__()
-        self.model, self.pictures, self.layer = model, pictures, nn.Identity()
+        self.model, self.images, self.layer = model, images, nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.pictures is None:
+        if self.images is None:
             return self.model.answered(x, self.layer(self.model.features(x)))
-        return self.model.answered(self.pictures, self.layer(x))
+        return self.model.answered(self.images, self.layer(x))
 
 
 def run_class(
@@ -51,12 +51,12 @@ def run_class(
 
     name     : of the class, or a reader's own class in its manner
     model    : with `features` and `answered`
-    x        : pictures
+    x        : images
     asked    : per image what the package calls its target: logits to a number
-    features : of the pictures; the class is called with them, and with the pictures where none
+    features : of the images; the class is called with them, and with the images where none
                are given
     Raises ValueError unless there is one target per image, RuntimeError naming the class if
-    its maps are not one finite map per picture.
+    its maps are not one finite map per image.
     """
     if len(asked) != len(x):
         raise ValueError(f"need one target per image: {len(x)} images, {len(asked)} targets")
@@ -74,7 +74,7 @@ def run_class(
                 cam.activations_and_grads.release()
     if len(maps) != len(x) or not np.isfinite(maps).all():
         said = f"pytorch-grad-cam's {name}" if isinstance(name, str) else made.__name__
-        raise RuntimeError(f"{said} gave no finite map for every picture")
+        raise RuntimeError(f"{said} gave no finite map for every image")
     return torch.from_numpy(np.ascontiguousarray(maps)).to(x.device)
 
 
@@ -86,7 +86,7 @@ def _untouched(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Without the package's own prints and bars, one a picture; errors pass."""
+    """Without the package's own prints and bars, one an image; errors pass."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
 
@@ -96,9 +96,9 @@ def from_features(name: str, model: nn.Module, x: Tensor, passed: HeadPass) -> T
     return run_class(name, model, x, passed.asked.callables, passed.features)
 
 
-def of_class(cam: type, on_pictures: bool, model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
-    """A reader's own class, run on the features alone or, if it wants them, on pictures."""
-    if on_pictures:
+def of_class(cam: type, on_images: bool, model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
+    """A reader's own class, run on the features alone or, if it wants them, on images."""
+    if on_images:
         return run_class(cam, getattr(model, "plain", model), x, passed.asked.callables)
     return run_class(cam, model, x, passed.asked.callables, passed.features)
 

@@ -1,4 +1,4 @@
-"""Heatmaps for looking at: chosen pictures, chosen variants, the study's methods."""
+"""Heatmaps for looking at: chosen images, chosen variants, the study's methods."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from .methods import CamMethod
 
 
 @torch.no_grad()
-def answers(model: StudyModel, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The class that a model predicts for some pictures, and its probability: (image,) each."""
-    best = model(model.prepare(pictures)).softmax(dim=-1).max(dim=-1)
+def answers(model: StudyModel, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The class that a model predicts for some images, and its probability: (image,) each."""
+    best = model(model.prepare(images)).softmax(dim=-1).max(dim=-1)
     return best.indices.cpu().numpy(), best.values.cpu().numpy()
 
 
 @torch.no_grad()
 def heatmaps(
     model: StudyModel,
-    pictures: np.ndarray,
+    images: np.ndarray,
     targets: Tensor | None,
     methods: tuple[CamMethod, ...],
 ) -> dict[str, np.ndarray]:
-    """{method label: (image, 224, 224)} of some pictures, for drawing.
+    """{method label: (image, 224, 224)} of some images, for drawing.
 
-    Each map lies where the network looked: NaN outside the part of the picture that
-    its centre crop keeps. (Scores stretch maps over the whole picture, as published.)
+    Each map lies where the network looked: NaN outside the part of the image that
+    its centre crop keeps. (Scores stretch maps over the whole image, as published.)
     """
-    side = pictures.shape[1]
+    side = images.shape[1]
     window = model.backbone.preprocessing.window(side)
     size = window.stop - window.start
-    maps = cam_maps(model, model.prepare(pictures), targets, methods, size)
+    maps = cam_maps(model, model.prepare(images), targets, methods, size)
     placed = {}
     for method in methods:
-        canvas = np.full((len(pictures), side, side), np.nan)
+        canvas = np.full((len(images), side, side), np.nan)
         canvas[:, window, window] = maps[method.key].cpu().numpy()
         placed[method.label] = canvas
     return placed

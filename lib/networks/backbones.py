@@ -1,7 +1,7 @@
 """The study's backbones: one table, one row a backbone.
 
 Everything that differs between backbones is in its row: where the weights come
-from, which convolutions become learnable-spacing ones, how a picture is
+from, which convolutions become learnable-spacing ones, how an image is
 prepared, how the backbone is drawn. Loading, conversion, scoring, figures and
 tests iterate over the table, so adding a backbone is adding a row.
 

@@ -24,7 +24,7 @@ B = TypeVar("B", bound=Sliced)
 
 
 class BatchSize:
-    """Pictures per forward: halved, for all that follows, where the memory does not suffice."""
+    """Images per forward: halved, for all that follows, where the memory does not suffice."""
 
     def __init__(self, now: int):
         self.now = now
@@ -53,7 +53,7 @@ class BatchSize:
             # Outside of `except`: the error holds the tensors that did not fit.
             self.now = len(piece) // 2
             tqdm.write(
-                f"out of memory with {len(piece)} pictures a forward: going on with {self.now}"
+                f"out of memory with {len(piece)} images a forward: going on with {self.now}"
             )
             gc.collect()
             if torch.cuda.is_available():

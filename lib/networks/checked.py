@@ -1,4 +1,4 @@
-"""Rows tried before they are added: built once, sent two pictures through, tapped at their layer.
+"""Rows tried before they are added: built once, sent two images through, tapped at their layer.
 
 What was found of an architecture of timm's is remembered in `data/output/layers.json`, which may be
 deleted at any time; another process, and another run, then build nothing.
@@ -115,27 +115,25 @@ def _tried(row: Backbone, classes: int) -> Found:
         torch.manual_seed(0)
         network = build_network(row, False, num_classes=classes).eval()
     device = next(iter(network.parameters()), torch.empty(0)).device
-    pictures = torch.zeros(2, 3, side, side, device=device)
+    images = torch.zeros(2, 3, side, side, device=device)
     try:
-        row = tapped(row, network, pictures)
+        row = tapped(row, network, images)
         model = StudyModel(network, row, Provenance(key, "random", "full"))
         with torch.inference_mode():
-            features = model.features(pictures)
-            logits = model(pictures) if row.around else model.head(features.clone())
+            features = model.features(images)
+            logits = model(images) if row.around else model.head(features.clone())
     except NoMaps as error:
         raise ValueError(f"{key}: {error}") from error
     except Exception as error:  # whatever the reader's own forward raises
         raise ValueError(
-            f"{key}: a forward of two pictures, (2, 3, {side}, {side}), fails: "
+            f"{key}: a forward of two images, (2, 3, {side}, {side}), fails: "
             f"{type(error).__name__}: {error}"
         ) from error
     if not (features.isfinite().all() and logits.isfinite().all()):
-        raise ValueError(
-            f"{key}: the network's features or logits of a grey picture are not finite"
-        )
+        raise ValueError(f"{key}: the network's features or logits of a grey image are not finite")
     if logits.ndim != 2 or len(logits) != 2 or logits.shape[1] < 2:
         raise ValueError(
-            f"{key}: the network gives {tuple(logits.shape)} for two pictures, and must give "
+            f"{key}: the network gives {tuple(logits.shape)} for two images, and must give "
             "logits (image, class) of two classes or more"
         )
     return Found(

@@ -1,8 +1,8 @@
-"""How a layer's output lies over the picture: maps of channels, channels last, or tokens.
+"""How a layer's output lies over the image: maps of channels, channels last, or tokens.
 
 Maps are made of (image, channel, h, w). Convolutions give that; Swin's blocks give
 (image, h, w, channel); a vision transformer's give (image, token, channel), with a class token
-or registers before those of the picture.
+or registers before those of the image.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_MOST_PREFIX = 16  # tokens before those of the picture: a class, a few registers
+_MOST_PREFIX = 16  # tokens before those of the image: a class, a few registers
 
 
 class NoMaps(ValueError):
@@ -41,7 +41,7 @@ CHANNELS_LAST = Grid(
 
 
 def tokens(prefix: int, height: int, width: int) -> Grid:
-    """(image, token, channel), row by row after `prefix` tokens that are not the picture's."""
+    """(image, token, channel), row by row after `prefix` tokens that are not the image's."""
 
     def maps(raw: Tensor) -> Tensor:
         return raw[:, prefix:].unflatten(1, (height, width)).permute(0, 3, 1, 2)
@@ -54,19 +54,19 @@ def tokens(prefix: int, height: int, width: int) -> Grid:
 
 def grid_of(
     shape: Sequence[int],
-    picture: Sequence[int],
+    image: Sequence[int],
     prefix: int | None = None,
     channels_last: bool | None = None,
 ) -> Grid:
     """The arrangement of an output of this shape.
 
-    picture : (height, width) of what the network was given, whose form the maps have
-    prefix  : tokens before the picture's, if that is known; else it is found
+    image : (height, width) of what the network was given, whose form the maps have
+    prefix  : tokens before the image's, if that is known; else it is found
     channels_last : what is the case where the shape allows both, if that is known
     Raises NoMaps.
     """
     if len(shape) == 4 and min(sorted(shape[1:])[-2:]) > 1:
-        first, last = _of_form(*shape[2:], picture), _of_form(*shape[1:3], picture)
+        first, last = _of_form(*shape[2:], image), _of_form(*shape[1:3], image)
         if first and last and channels_last is None:
             raise NoMaps(
                 f"an output of shape {tuple(shape)} can be channels first or channels last: say "
@@ -79,25 +79,25 @@ def grid_of(
     if len(shape) == 3:
         counts = range(_MOST_PREFIX + 1) if prefix is None else [prefix]
         for count in counts:
-            if sides := _sides(shape[1] - count, picture):
+            if sides := _sides(shape[1] - count, image):
                 return tokens(count, *sides)
     raise NoMaps(
         f"an output of shape {tuple(shape)} is no maps (image, channel, h, w) of more than one "
-        f"cell for a picture of {picture[0]} x {picture[1]} pixels: name another layer, or give "
+        f"cell for an image of {image[0]} x {image[1]} pixels: name another layer, or give "
         "`reshape`, a function that arranges it"
     )
 
 
-def _of_form(height: int, width: int, picture: Sequence[int]) -> bool:
-    """Whether cells of one size, and less than one more, cover the picture in this many."""
+def _of_form(height: int, width: int, image: Sequence[int]) -> bool:
+    """Whether cells of one size, and less than one more, cover the image in this many."""
     if min(height, width) < 1 or height * width < 2:
         return False
-    return abs(height * picture[1] - width * picture[0]) < max(picture)
+    return abs(height * image[1] - width * image[0]) < max(image)
 
 
-def _sides(count: int, picture: Sequence[int]) -> tuple[int, int] | None:
+def _sides(count: int, image: Sequence[int]) -> tuple[int, int] | None:
     for height in range(1, count + 1):
-        if count % height == 0 and count > 3 and _of_form(height, count // height, picture):
+        if count % height == 0 and count > 3 and _of_form(height, count // height, image):
             return height, count // height
     return None
 

@@ -27,7 +27,7 @@ def found_layer(network: nn.Module, x: Tensor) -> str:
     channel per class. Of tokens only what a block or a normalisation gives is asked: keys, queries
     and the like are within them.
 
-    x : one picture, as the network takes it
+    x : one image, as the network takes it
     Raises NoMaps if there is none.
     """
     # Some networks begin with an end of zeros, so that nothing bears on the answer yet.
@@ -52,20 +52,20 @@ def found_layer(network: nn.Module, x: Tensor) -> str:
 
 
 @torch.no_grad()
-def tapped(row: Backbone, network: nn.Module, pictures: Tensor) -> Backbone:
+def tapped(row: Backbone, network: nn.Module, images: Tensor) -> Backbone:
     """A row with its layer found, where none is named and timm's own cut gives no maps; with
     whether the layer can be cut at, or must be watched; and with where its channels are.
 
-    network  : the row's; pictures : two or more, as it takes them
+    network  : the row's; images : two or more, as it takes them
     Raises NoMaps for a layer that is not there, is not used once, or gives no maps.
     """
     if not row.layer and row.reshape is None:
         halves = getattr(network, "forward_features", None), getattr(network, "forward_head", None)
-        if None not in halves and (grid := _met_at(network, halves, pictures, False)):
+        if None not in halves and (grid := _met_at(network, halves, images, False)):
             return replace(row, around=False, channels_last=grid is CHANNELS_LAST)
     if not row.layer:
         generator = torch.Generator().manual_seed(0)
-        noise = torch.rand(pictures[:1].shape, generator=generator).to(pictures)
+        noise = torch.rand(images[:1].shape, generator=generator).to(images)
         row = replace(row, layer=found_layer(network, noise))
     modules = dict(network.named_modules())
     if row.layer not in modules:
@@ -78,7 +78,7 @@ def tapped(row: Backbone, network: nn.Module, pictures: Tensor) -> Backbone:
         halves = split_at(network, row.layer)
     except ValueError:
         return watched
-    grid = _met_at(network, halves, pictures, gives_channels_last(modules[row.layer]))
+    grid = _met_at(network, halves, images, gives_channels_last(modules[row.layer]))
     if grid is None:
         return watched
     return replace(row, around=False, channels_last=grid is CHANNELS_LAST)
@@ -87,7 +87,7 @@ def tapped(row: Backbone, network: nn.Module, pictures: Tensor) -> Backbone:
 def _met_at(
     network: nn.Module,
     halves: tuple[Callable, Callable],
-    pictures: Tensor,
+    images: Tensor,
     channels_last: bool | None,
 ) -> Grid | None:
     """How maps lie where two halves meet; None where these are no maps but tokens or the like, or
@@ -95,17 +95,17 @@ def _met_at(
     with evaluating(network):
         try:
             with redirect_stderr(StringIO()):  # torch.fx would print a failure as well
-                raw = halves[0](pictures)
+                raw = halves[0](images)
         except Exception as error:  # followed, a forward may be another than when it is run
             if is_out_of_memory(error):
                 raise
             return None
         if not isinstance(raw, Tensor) or raw.ndim != 4:
             return None
-        if not same_answer(network, halves, pictures, raw):
+        if not same_answer(network, halves, images, raw):
             return None
     try:
-        return grid_of(raw.shape, pictures.shape[-2:], None, channels_last)
+        return grid_of(raw.shape, images.shape[-2:], None, channels_last)
     except NoMaps:
         return None
 
@@ -161,7 +161,7 @@ def _usable(network: nn.Module, x: Tensor) -> list[tuple[str, bool]]:
 def _bearing_on(
     answer: Tensor,
     seen: list[tuple[str, Tensor]],
-    picture: torch.Size,
+    image: torch.Size,
     prefix: int | None,
     hints: Mapping[str, bool | None],
 ) -> list[tuple[str, int, bool]]:
@@ -169,7 +169,7 @@ def _bearing_on(
     arranged = []
     for name, raw in seen:
         try:
-            arranged.append((name, raw, grid_of(raw.shape, picture, prefix, hints[name])))
+            arranged.append((name, raw, grid_of(raw.shape, image, prefix, hints[name])))
         except NoMaps:
             continue
     if not arranged or not answer.requires_grad:

@@ -48,7 +48,7 @@ def _demo_model(backbone: Backbone, dcls: bool, reading: Reading) -> StudyModel:
         )
     num_classes = len((DEMO / "classes.txt").read_text(encoding="utf-8").splitlines())
     model = load_weights_file(backbone.key, dcls, path, reading, mini=True, classes=num_classes)
-    note = "miniature trained on the embedded example's procedural pictures"
+    note = "miniature trained on the embedded example's procedural images"
     model.provenance = replace(model.provenance, note=note)
     return model
 

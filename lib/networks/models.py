@@ -18,7 +18,7 @@ from .backbones import Backbone
 from .compiled import CompiledForward
 from .dcls import fold_dcls
 from .precision import PRECISIONS
-from .preprocessing import normalised, prepare_pixels, resize_pictures
+from .preprocessing import normalised, prepare_pixels, resize_images
 from .rewrites import (
     LAYOUTS,
     MINI_FORM,
@@ -84,7 +84,7 @@ class StudyModel(nn.Module):
     answered(x, features) : -> (image, class) logits, had the layer given these features
     opened(x)       : a forward whose logits can be differentiated at the layer
     head(features)  : of a network that is cut in two there: head(features(x)) is the network
-    prepare(pictures) : uint8 pictures -> x
+    prepare(images) : uint8 images -> x
     layers(x)       : features of three layers, the study's last
     attentions      : {method: module} of learned attention maps, see `lib.maps.learned.attention`
     """
@@ -137,7 +137,7 @@ class StudyModel(nn.Module):
             return self._around.answered(x, features)
 
     def answering(self, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """For one picture: what answers to many versions of its features."""
+        """For one image: what answers to many versions of its features."""
         if self._around is None:
             return lambda features: self.answered(x, features)
         with self._in_precision(x):
@@ -161,9 +161,9 @@ class StudyModel(nn.Module):
         with self._in_precision(x):
             return answer_of(self.network(x))
 
-    def prepare(self, pictures: np.ndarray) -> Tensor:
-        """Pictures as the network wants them, on its device and in its layout."""
-        resized = resize_pictures(pictures, self.backbone.preprocessing)
+    def prepare(self, images: np.ndarray) -> Tensor:
+        """Images as the network wants them, on its device and in its layout."""
+        resized = resize_images(images, self.backbone.preprocessing)
         return self.prepare_pixels(torch.from_numpy(resized))
 
     def prepare_pixels(self, pixels: Tensor) -> Tensor:
@@ -171,9 +171,9 @@ class StudyModel(nn.Module):
         here = pixels.to(next(self.parameters()).device, non_blocking=True)
         return prepare_pixels(here, self.backbone.preprocessing, self.form.layout)
 
-    def normalised(self, pictures: Tensor) -> Tensor:
+    def normalised(self, images: Tensor) -> Tensor:
         """The same for (image, 3, side, side) in 0-1, on the network's device."""
-        return normalised(pictures, self.backbone.preprocessing, self.form.layout)
+        return normalised(images, self.backbone.preprocessing, self.form.layout)
 
     def layers(self, x: Tensor) -> list[Tensor]:
         """Features of the three last stages, (image, channel, h, w) each, the study's layer

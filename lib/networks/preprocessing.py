@@ -11,25 +11,24 @@ from ..base.geometry import Preprocessing
 from ..base.threads import each
 
 
-def resize_pictures(pictures: np.ndarray, geometry: Preprocessing) -> np.ndarray:
+def resize_images(images: np.ndarray, geometry: Preprocessing) -> np.ndarray:
     """Bicubic resize and centre crop: (image, 224, 224, 3) uint8 to the crop's side.
 
     Resizing is PIL's on uint8, as in the study; a tensor resize differs from it
     by up to 0.05 normalised units. Raises ValueError naming a wrong shape or type.
     """
-    if pictures.ndim != 4 or pictures.shape[-1] != 3 or pictures.dtype != np.uint8:
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
         raise ValueError(
-            "pictures must be (image, height, width, 3) uint8, "
-            f"got {pictures.shape} {pictures.dtype}"
+            f"images must be (image, height, width, 3) uint8, got {images.shape} {images.dtype}"
         )
     side = geometry.resize
-    if len(pictures) and pictures.shape[1:3] != (side, side):
+    if len(images) and images.shape[1:3] != (side, side):
         bicubic = Image.Resampling.BICUBIC
-        pictures = np.stack(
-            each(lambda p: np.asarray(Image.fromarray(p).resize((side, side), bicubic)), pictures)
+        images = np.stack(
+            each(lambda p: np.asarray(Image.fromarray(p).resize((side, side), bicubic)), images)
         )
     window = geometry.window(side)
-    return np.ascontiguousarray(pictures[:, window, window])
+    return np.ascontiguousarray(images[:, window, window])
 
 
 def prepare_pixels(
@@ -41,11 +40,11 @@ def prepare_pixels(
     return normalised(pixels.to(torch.float32).div_(255).permute(0, 3, 1, 2), geometry, layout)
 
 
-def normalised(pictures: Tensor, geometry: Preprocessing, layout: torch.memory_format) -> Tensor:
+def normalised(images: Tensor, geometry: Preprocessing, layout: torch.memory_format) -> Tensor:
     """(image, 3, side, side) in 0-1 -> as networks take it."""
     mean, std = (
-        torch.tensor(values, device=pictures.device)[:, None, None]
+        torch.tensor(values, device=images.device)[:, None, None]
         for values in (geometry.mean, geometry.std)
     )
     # Channels-last in memory as it may be; FastViT's training crashes on that.
-    return (pictures - mean).div_(std).contiguous(memory_format=layout)
+    return (images - mean).div_(std).contiguous(memory_format=layout)

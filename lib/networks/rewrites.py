@@ -232,7 +232,7 @@ def fastest_form(network: nn.Module, side: int, forms: Sequence[Form] = ()) -> F
     """The form with the shortest forward here; one that fails or computes something else is out.
 
     network : folded, in eval mode, on its device
-    side    : of its input pictures
+    side    : of its input images
     forms   : to choose from; empty: all `candidates`
     """
     device = next(network.parameters()).device

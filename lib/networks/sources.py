@@ -172,7 +172,7 @@ SHARDS: Table[Source] = Table(
     [
         Source(
             f"val-{i}", f"clickme/val/val-{i}.tfrecords", f"{_CLICKME}/val/val-{i}.tfrecords",
-            licence="ImageNet's pictures: never redistribute",
+            licence="ImageNet's images: never redistribute",
         )
         for i in range(_SHARDS)
     ],

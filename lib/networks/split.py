@@ -41,7 +41,7 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def split_at(network: nn.Module, layer: str) -> tuple[nn.Module, nn.Module]:
-    """(features, head): pictures to a layer's output, and that to what the network returns.
+    """(features, head): images to a layer's output, and that to what the network returns.
 
     layer : a module's name, as `network.named_modules()` gives it
     Raises ValueError for a name that is not there, a layer that is not used once in the forward,
@@ -73,9 +73,9 @@ def split_at(network: nn.Module, layer: str) -> tuple[nn.Module, nn.Module]:
     needed = _needed_for([_result(graph)])
     rest = [n for n in graph.nodes if n in needed and n not in before]
     # Constants of the network, and options that nobody gives, may be used on both sides; what
-    # comes from the picture may not.
-    picture = next(n for n in graph.nodes if n.op == "placeholder")
-    constants = [n for n in graph.nodes if n in before and n is not picture and _is_constant(n)]
+    # comes from the image may not.
+    image = next(n for n in graph.nodes if n.op == "placeholder")
+    constants = [n for n in graph.nodes if n in before and n is not image and _is_constant(n)]
     for node in rest:
         around = [n for n in node.all_input_nodes if n in before and n not in (*cuts, *constants)]
         if around:

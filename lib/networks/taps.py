@@ -132,11 +132,11 @@ class Opened:
 class Tap(Protocol):
     """What maps are made with.
 
-    features : pictures -> (image, channel, h, w)
-    answered : (pictures, features) -> the network's answer, had its layer given these features
-    opened   : pictures -> `Opened`; with features that are known already no more is computed
+    features : images -> (image, channel, h, w)
+    answered : (images, features) -> the network's answer, had its layer given these features
+    opened   : images -> `Opened`; with features that are known already no more is computed
                than must be
-    answering : one picture -> what answers to many versions of its features
+    answering : one image -> what answers to many versions of its features
     """
 
     def features(self, x: Tensor) -> Tensor: ...
@@ -148,7 +148,7 @@ class Tap(Protocol):
 class Halves:
     """A network in two halves that meet at the layer.
 
-    before : pictures -> (image, channel, h, w); after : that -> the answer
+    before : images -> (image, channel, h, w); after : that -> the answer
     """
 
     def __init__(self, before: Callable[[Tensor], Tensor], after: Callable[[Tensor], Any]):
@@ -174,9 +174,9 @@ class Halves:
 class Around:
     """A network whose layer is watched.
 
-    network : called with pictures
+    network : called with images
     layer   : one of its modules; its output, or the first part of that, is what maps are made of
-    prefix  : tokens before those of the picture, where that is known
+    prefix  : tokens before those of the image, where that is known
     reshape : output -> (image, channel, h, w), where the arrangement cannot be told by its shape
     """
 

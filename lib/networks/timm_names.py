@@ -1,4 +1,4 @@
-"""What timm knows by name: architectures, published weights, where these are, and how pictures are
+"""What timm knows by name: architectures, published weights, where these are, and how images are
 prepared for them."""
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def family_of(name: str) -> str:
 
 
 def preprocessing_of(name: str) -> Preprocessing:
-    """How timm prepares pictures for these weights, or for an architecture."""
+    """How timm prepares images for these weights, or for an architecture."""
     found = resolve_data_config({}, pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
     crop = found["input_size"][-1]
     return Preprocessing(

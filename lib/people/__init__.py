@@ -8,9 +8,9 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "clickme": ["ClickMe", "ClickMeBatch", "Fixated"],
-    "labels": ["LabelledFolder", "LabelledPicture", "labelled_pictures"],
+    "labels": ["LabelledFolder", "LabelledImage", "labelled_images"],
     "listing": ["Listing"],
-    "picture_folders": ["FolderPictures", "listed_pictures"],
-    "pictures": ["read_picture"],
+    "image_folders": ["FolderImages", "listed_images"],
+    "images": ["read_image"],
     "protocols": ["DEFAULT_PROTOCOLS", "PROTOCOLS", "Protocol"],
 })  # fmt: skip

@@ -1,8 +1,8 @@
-"""ClickMe as the models are given it: pictures, human maps and labels, batch by batch.
+"""ClickMe as the models are given it: images, human maps and labels, batch by batch.
 
-Other stores of pictures and maps (`lib.people.stored`) are read in the same way.
+Other stores of images and maps (`lib.people.stored`) are read in the same way.
 Reading is done as the published study does it, so that scores can equal its own;
-`PROTOCOLS` tells which of the stored pictures are scored, and how their maps are read.
+`PROTOCOLS` tells which of the stored images are scored, and how their maps are read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..base.geometry import DELIVERED_SIZE, WHOLE
 from .human_maps import human_maps, published_human_maps, truncated_resize
 from .listing import Chosen, Listing
 from .protocols import PROTOCOLS
-from .stored import Part, StoredError, StoredPicture
+from .stored import Part, StoredError, StoredImage
 from .stored.part import NO_LABEL
 
 T = TypeVar("T")
@@ -28,18 +28,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ClickMeBatch:
-    """Consecutive pictures as delivered to the models.
+    """Consecutive images as delivered to the models.
 
     image_ids  : one name per image
-    pictures   : (image, 224, 224, 3) uint8
+    images   : (image, 224, 224, 3) uint8
     stored_maps : (image, 256, 256) uint8 or float32, larger = more important
     labels     : (image,) int64, -1 where an image has no class
-    places     : (image,) place among the stored pictures, from 0, which tells by which
-                 protocols the picture is scored
+    places     : (image,) place among the stored images, from 0, which tells by which
+                 protocols the image is scored
     """
 
     image_ids: list[str]
-    pictures: np.ndarray
+    images: np.ndarray
     stored_maps: Tensor
     labels: Tensor
     places: np.ndarray
@@ -50,12 +50,12 @@ class ClickMeBatch:
         return published_human_maps(self.stored_maps)
 
     def human_maps_by(self, protocol: str) -> Tensor:
-        """The same in any reading, of whole pictures."""
+        """The same in any reading, of whole images."""
         return human_maps(self.stored_maps, PROTOCOLS[protocol], WHOLE)
 
 
 class Observed(NamedTuple):
-    """A picture of two or more observers.
+    """An image of two or more observers.
 
     maps : (observer, 256, 256) float32, what each adds to the human map, see
            `lib.people.stored.Part.observer_maps`
@@ -84,22 +84,22 @@ class Fixated(NamedTuple):
     outside: int
 
 
-def deliver_pictures(stored: np.ndarray) -> np.ndarray:
+def deliver_images(stored: np.ndarray) -> np.ndarray:
     """(image, 256, 256, 3) uint8 -> (image, 224, 224, 3) uint8, truncated, not rounded."""
     return truncated_resize(stored, DELIVERED_SIZE)
 
 
 class ClickMe(Listing):
-    """Pictures, human maps and labels under a reading protocol; see `Listing`.
+    """Images, human maps and labels under a reading protocol; see `Listing`.
 
     They are read when iterated, so memory does not grow with their number.
     """
 
     def batches(self, size: int = 32) -> Iterator[ClickMeBatch]:
-        """Decoded and preprocessed pictures, `size` at a time; the last may be smaller."""
+        """Decoded and preprocessed images, `size` at a time; the last may be smaller."""
         if not isinstance(size, int) or size < 1:
             raise ValueError(f"a batch's size must be a whole number of 1 or more, got {size!r}")
-        pending: list[tuple[Chosen, StoredPicture]] = []
+        pending: list[tuple[Chosen, StoredImage]] = []
         for item in self._read():
             pending.append(item)
             if len(pending) == size:
@@ -109,20 +109,20 @@ class ClickMe(Listing):
             yield _batch(pending)
 
     def observed(self) -> Iterator[Observed]:
-        """Those of the pictures that are known to have two observers or more."""
+        """Those of the images that are known to have two observers or more."""
         for chosen, maps in self._of_each(lambda part, index: part.observer_maps(index)):
             if len(maps) > 1:
                 yield Observed(chosen.image_id, chosen.place, torch.from_numpy(maps))
 
     def fixated(self) -> Iterator[Fixated]:
-        """Those of the pictures of which fixations are stored, not maps alone."""
+        """Those of the images of which fixations are stored, not maps alone."""
         for chosen, found in self._of_each(lambda part, index: part.fixations(index)):
             if found is not None:
                 where = found.at, found.owners, found.weights
                 yield Fixated(chosen.image_id, chosen.place, *where, found.outside)
 
     def _of_each(self, read: Callable[[Part, int], T]) -> Iterator[tuple[Chosen, T]]:
-        """What is read of each picture; with `keep_going` of those of which it can be."""
+        """What is read of each image; with `keep_going` of those of which it can be."""
         for chosen in self.chosen:
             try:
                 found = read(chosen.part, chosen.index)
@@ -133,35 +133,35 @@ class ClickMe(Listing):
             else:
                 yield chosen, found
 
-    def _read(self) -> Iterator[tuple[Chosen, StoredPicture]]:
+    def _read(self) -> Iterator[tuple[Chosen, StoredImage]]:
         for some in self.per_part():
             found = some.part.read([chosen.index for chosen in some.chosen])
-            for chosen, picture in zip(some.chosen, found, strict=True):
-                if isinstance(picture, StoredPicture):
-                    picture = self._with_class(picture, chosen)
-                if isinstance(picture, StoredPicture):
-                    yield chosen, picture
+            for chosen, image in zip(some.chosen, found, strict=True):
+                if isinstance(image, StoredImage):
+                    image = self._with_class(image, chosen)
+                if isinstance(image, StoredImage):
+                    yield chosen, image
                 elif self.keep_going:
-                    self.left_out[chosen.image_id] = str(picture)
+                    self.left_out[chosen.image_id] = str(image)
                 else:
-                    raise picture
+                    raise image
 
-    def _with_class(self, picture: StoredPicture, chosen: Chosen) -> StoredPicture | StoredError:
+    def _with_class(self, image: StoredImage, chosen: Chosen) -> StoredImage | StoredError:
         where = chosen.part.where(chosen.index)
-        if picture.label == NO_LABEL:
+        if image.label == NO_LABEL:
             if self.labelled:
                 return StoredError(f"{where} has no label; `--target predicted` needs none")
-            return picture
-        if not 0 <= picture.label < self.classes:
-            return StoredError(f"{where}: label {picture.label} is outside 0 … {self.classes - 1}")
-        return picture
+            return image
+        if not 0 <= image.label < self.classes:
+            return StoredError(f"{where}: label {image.label} is outside 0 … {self.classes - 1}")
+        return image
 
 
-def _batch(items: Sequence[tuple[Chosen, StoredPicture]]) -> ClickMeBatch:
+def _batch(items: Sequence[tuple[Chosen, StoredImage]]) -> ClickMeBatch:
     return ClickMeBatch(
         [chosen.image_id for chosen, _ in items],
-        deliver_pictures(np.stack([picture.image for _, picture in items])),
-        torch.from_numpy(np.stack([picture.heatmap for _, picture in items])),
-        torch.tensor([picture.label for _, picture in items]),
+        deliver_images(np.stack([image.image for _, image in items])),
+        torch.from_numpy(np.stack([image.heatmap for _, image in items])),
+        torch.tensor([image.label for _, image in items]),
         np.array([chosen.place for chosen, _ in items]),
     )

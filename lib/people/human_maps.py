@@ -31,7 +31,7 @@ def resize(x: Tensor, side: int) -> Tensor:
 
     Bilinear with half-pixel centres and no antialias, in TensorFlow's own order of
     float32 operations: F.interpolate's differs in the last digits, which truncation
-    to uint8 turns into whole levels wherever a picture is flat.
+    to uint8 turns into whole levels wherever an image is flat.
     """
     resized = torch.empty(len(x), side, side)
     _resize_each(x[..., None].numpy(), resized[..., None].numpy())
@@ -39,7 +39,7 @@ def resize(x: Tensor, side: int) -> Tensor:
 
 
 def truncated_resize(stored: np.ndarray, side: int) -> np.ndarray:
-    """The same for (image, s, s, 3) uint8 pictures, truncated to uint8, not rounded."""
+    """The same for (image, s, s, 3) uint8 images, truncated to uint8, not rounded."""
     resized = np.empty((len(stored), side, side, 3), np.uint8)
     _resize_each(stored, resized)
     return resized

@@ -1,4 +1,4 @@
-"""The classes of a folder's pictures: told by class folders, by a list, or by nothing.
+"""The classes of a folder's images: told by class folders, by a list, or by nothing.
 
 No human maps are needed. Source of ImageNet's order: timm's `ImageNetInfo`.
 """
@@ -17,7 +17,7 @@ from timm.data import ImageNetInfo
 from ..base.paths import shown
 from ..base.tables import unknown_name
 from ..base.words import in_lines
-from .picture_folders import PictureFolderError, annotated_pictures, listed_pictures
+from .image_folders import ImageFolderError, annotated_images, listed_images
 from .stored import StoredError
 from .stored.folders import (
     LABELS,
@@ -37,8 +37,8 @@ _SHOWN = 3  # problems in a message
 
 
 @dataclass(frozen=True)
-class LabelledPicture:
-    """A picture's file, its path below the folder, its place among all of these, its class."""
+class LabelledImage:
+    """An image's file, its path below the folder, its place among all of these, its class."""
 
     path: Path
     name: str
@@ -48,14 +48,14 @@ class LabelledPicture:
 
 @dataclass(frozen=True)
 class LabelledFolder:
-    """Pictures of a folder.
+    """Images of a folder.
 
     layout  : how their classes are told, one of LAYOUTS but "auto"
     classes : how many there are, 0 where the layout does not tell
     names   : of the classes, () where they have none but their numbers
     """
 
-    pictures: tuple[LabelledPicture, ...]
+    images: tuple[LabelledImage, ...]
     layout: str
     classes: int = 0
     names: tuple[str, ...] = ()
@@ -66,56 +66,56 @@ def _synsets() -> tuple[str, ...]:
     return tuple(ImageNetInfo().label_names())
 
 
-def labelled_pictures(
+def labelled_images(
     folder: Path,
     layout: str = AUTO,
     annotations: Path | None = None,
     classes: int = 0,
     limit: int = 0,
 ) -> LabelledFolder:
-    """The pictures of a folder with their classes.
+    """The images of a folder with their classes.
 
-    layout : csv      `labels.csv` in the folder: `picture,label`, the label a number
+    layout : csv      `labels.csv` in the folder: `image,label`, the label a number
              imagenet its folders are synsets (n02123045), of which ImageNet's order makes numbers
              folders  its folders are classes, numbered by name as torchvision's ImageFolder does
-             list     what follows each picture in `annotations`: a number or a synset
+             list     what follows each image in `annotations`: a number or a synset
              none     no class is told
              auto     the csv or the list if there is one; else the folders, as synsets for
                       networks of 1000 classes only; else none
-    annotations : a text file, one picture of the folder at the start of each line: these alone
+    annotations : a text file, one image of the folder at the start of each line: these alone
     classes : how many the network has, 0 for as many as there are; no label may lie outside
     limit   : so many at most, drawn from all by a fixed seed; a smaller limit's are among a
               larger one's. 0 for all
-    Raises PictureFolderError (UnknownName for a layout) naming what is wrong.
+    Raises ImageFolderError (UnknownName for a layout) naming what is wrong.
     """
     if layout not in LAYOUTS:
         raise unknown_name("way of telling classes", layout, LAYOUTS)
     if limit < 0:
-        raise PictureFolderError(f"the limit must be 0 or more, got {limit}")
+        raise ImageFolderError(f"the limit must be 0 or more, got {limit}")
     if not folder.is_dir():
-        raise PictureFolderError(f"{folder} is no folder of pictures")
+        raise ImageFolderError(f"{folder} is no folder of images")
     if layout == CSV or (layout == AUTO and (folder / LABELS).is_file()):
         if annotations is not None:
-            raise PictureFolderError(f"{LABELS} names the pictures: leave the list out")
+            raise ImageFolderError(f"{LABELS} names the images: leave the list out")
         return _made(folder, CSV, _of_csv(folder), classes, (), limit)
-    rest = annotated_pictures(folder, annotations) if annotations else {}
-    paths = list(rest) or listed_pictures(folder)
+    rest = annotated_images(folder, annotations) if annotations else {}
+    paths = list(rest) or listed_images(folder)
     own = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     if layout == AUTO:
         layout = _found_out(folder, paths, own, list(rest.values()), classes)
     names: tuple[str, ...] = ()
     if layout == LIST:
         if annotations is None:
-            raise PictureFolderError("classes from a list need the list")
+            raise ImageFolderError("classes from a list need the list")
         labels = [(path, _from_list(rest[path], annotations, path)) for path in paths]
     elif layout in (FOLDERS, IMAGENET):
         names = _synsets() if layout == IMAGENET else tuple(own)
         labels = list(_of_folders(folder, paths, names, layout))
         if classes and len(names) != classes:
-            raise PictureFolderError(
+            raise ImageFolderError(
                 f"{folder} has {len(names)} classes ({_some(names)}), and the network answers by "
                 f"{classes}: give the network of this data set, or the whole data set (a class "
-                "without pictures is an empty folder), or tell the classes otherwise "
+                "without images is an empty folder), or tell the classes otherwise "
                 f"({', '.join(LAYOUTS[1:])})"
             )
         classes = len(names)
@@ -138,16 +138,16 @@ def _made(
         if label is not None and (label < 0 or (classes and label >= classes))
     ]
     if outside:
-        raise PictureFolderError(in_lines(outside, _SHOWN))
+        raise ImageFolderError(in_lines(outside, _SHOWN))
     taken: Iterable[int] = range(len(labels))
     if 0 < limit < len(labels):
         taken = sorted(np.random.default_rng(0).permutation(len(labels))[:limit].tolist())
-    pictures = tuple(
-        LabelledPicture(path, path.relative_to(folder).as_posix(), place, label)
+    images = tuple(
+        LabelledImage(path, path.relative_to(folder).as_posix(), place, label)
         for place in taken
         for path, label in [labels[place]]
     )
-    return LabelledFolder(pictures, layout, classes, names)
+    return LabelledFolder(images, layout, classes, names)
 
 
 def _found_out(
@@ -169,13 +169,13 @@ def _of_folders(
     for path in paths:
         first, *below = path.relative_to(folder).parts
         if not below:
-            raise PictureFolderError(
+            raise ImageFolderError(
                 f"{path} lies beside the class folders: move it into one of them, or tell the "
                 f"classes otherwise ({', '.join(LAYOUTS[1:])})"
             )
         if first not in number_of:
             what = "no synset of ImageNet's" if layout == IMAGENET else "no class"
-            raise PictureFolderError(f"{path}: its folder {first} is {what}")
+            raise ImageFolderError(f"{path}: its folder {first} is {what}")
         yield path, number_of[first]
 
 
@@ -183,7 +183,7 @@ def _from_list(text: str, annotations: Path, path: Path) -> int:
     try:
         return _synsets().index(text) if _SYNSET.fullmatch(text) else class_index(text)
     except ValueError:
-        raise PictureFolderError(
+        raise ImageFolderError(
             f"{shown(annotations)}: {path.name} is followed by {text[:50]!r}, which is no class: a "
             "number from 0, or a synset of ImageNet's"
         ) from None
@@ -195,14 +195,14 @@ def _of_csv(folder: Path) -> list[tuple[Path, int]]:
     lines: dict[str, int] = {}
     labels: dict[str, int] = {}
     try:
-        rows = read_rows(folder / LABELS, ("picture", "label"))
+        rows = read_rows(folder / LABELS, ("image", "label"))
     except (StoredError, OSError) as error:
-        raise PictureFolderError(str(error)) from None
+        raise ImageFolderError(str(error)) from None
     known = names_observers(rows)
     for number, row in rows:
         try:
-            path, label = inside(folder, row["picture"]), class_index(row["label"])
-            name = spelled_once(row["picture"])
+            path, label = inside(folder, row["image"]), class_index(row["label"])
+            name = spelled_once(row["image"])
             if known and labels.get(name) == label:  # another observer's row
                 continue
             refuse_repeated(lines, name, number)
@@ -211,7 +211,7 @@ def _of_csv(folder: Path) -> list[tuple[Path, int]]:
         except ValueError as error:
             problems.append(f"{folder / LABELS}, line {number}: {error}")
     if problems:
-        raise PictureFolderError(in_lines(problems, _SHOWN))
+        raise ImageFolderError(in_lines(problems, _SHOWN))
     return found
 
 

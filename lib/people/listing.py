@@ -1,4 +1,4 @@
-"""Which of the stored pictures a study takes, before any is read; nothing here needs torch."""
+"""Which of the stored images a study takes, before any is read; nothing here needs torch."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .stored import Part, Read, StoredError, open_parts
 L = TypeVar("L", bound="Listing")
 
 
-# The seed of `limit`'s subset: the same pictures for everyone who asks for as many.
+# The seed of `limit`'s subset: the same images for everyone who asks for as many.
 SUBSET_SEED = 20240803
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """A stored picture: its part, its index there, its place among all."""
+    """A stored image: its part, its index there, its place among all."""
 
     part: Part
     index: int
@@ -35,24 +35,24 @@ class Chosen:
 
 
 class Listing:
-    """Pictures under a reading protocol: which ones, and in which parts they lie.
+    """Images under a reading protocol: which ones, and in which parts they lie.
 
-    places   : shards, or folders of pictures and maps (`lib.people.stored`), in reading order
+    places   : shards, or folders of images and maps (`lib.people.stored`), in reading order
     protocols : keys of `PROTOCOLS`; read is what any of them scores
-    limit    : a subset of so many pictures, drawn without replacement by a fixed
-               seed from those that every protocol scores; a smaller limit's pictures
+    limit    : a subset of so many images, drawn without replacement by a fixed
+               seed from those that every protocol scores; a smaller limit's images
                are among a larger one's. 0 takes all.
     classes  : labels must lie in 0 … classes - 1
     keep_going : what cannot be read is left out, and named in `left_out`
     unread   : the name of a last shard that the published reader stops before
     read     : how folders are read
-    labelled : a picture without a class is an error: maps are of its class
+    labelled : an image without a class is an error: maps are of its class
 
     Raises FileNotFoundError and StoredError.
 
-    chosen   : the pictures that are taken
-    left_out : {part or picture: why it is not read}, growing as pictures are read
-    without_labels : whether it is known, before any picture is read, that none has a class
+    chosen   : the images that are taken
+    left_out : {part or image: why it is not read}, growing as images are read
+    without_labels : whether it is known, before any image is read, that none has a class
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Listing:
         self.without_labels = bool(parts) and all(part.without_labels for part in parts)
         if labelled and self.without_labels:
             raise StoredError(
-                f"{places[0]} says of no picture which class it has: `--target predicted` makes "
+                f"{places[0]} says of no image which class it has: `--target predicted` makes "
                 "maps of the class that a network predicts"
             )
         self.left_out = {part.name: part.damage for part in parts if part.damage}
@@ -89,7 +89,7 @@ class Listing:
         for key, scored in self._scored.items():
             if not scored:
                 raise StoredError(
-                    f"there are {self.stored} pictures, fewer than the one whole batch of "
+                    f"there are {self.stored} images, fewer than the one whole batch of "
                     f"32 that protocol {key!r} needs; `--protocols corrected` scores any number"
                 )
         taken = range(max(self._scored.values()))
@@ -101,25 +101,25 @@ class Listing:
         self.chosen = [Chosen(*stored[place], place) for place in taken]
 
     def scored(self, protocol: str) -> int:
-        """How many of these pictures a protocol scores."""
+        """How many of these images a protocol scores."""
         return sum(chosen.place < self._scored[protocol] for chosen in self.chosen)
 
     def is_scored(self, protocol: str, places: np.ndarray) -> np.ndarray:
-        """Which of the pictures at these places a protocol scores, as bools."""
+        """Which of the images at these places a protocol scores, as bools."""
         return places < self._scored[protocol]
 
     def __len__(self) -> int:
         return len(self.chosen)
 
     def per_part(self: L) -> Iterator[L]:
-        """The same pictures, part by part: a unit of work that fits in memory."""
+        """The same images, part by part: a unit of work that fits in memory."""
         for _, group in groupby(self.chosen, key=lambda chosen: id(chosen.part)):
             some = copy.copy(self)
             some.chosen, some.left_out = list(group), {}
             yield some
 
     def blocks(self: L, size: int) -> Iterator[L]:
-        """The same pictures, so many at a time, of one part each."""
+        """The same images, so many at a time, of one part each."""
         for some in self.per_part():
             for start in range(0, len(some), size):
                 block = copy.copy(some)
@@ -128,5 +128,5 @@ class Listing:
 
     @property
     def part(self) -> Part:
-        """The part of which these pictures are, where they are of one."""
+        """The part of which these images are, where they are of one."""
         return self.chosen[0].part

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..base.geometry import DELIVERED_SIZE
-from .pictures import read_picture
+from .images import read_image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 ATTRIBUTIONS = "attributions.csv"
@@ -55,12 +55,12 @@ _SHIPPED: dict[str, tuple[Callable[[], Path], str]] = {
 
 
 def load_square(source: Path | BinaryIO, name: str = "") -> np.ndarray:
-    """A picture file as (224, 224, 3) uint8: upright, in colour, centred square.
+    """An image file as (224, 224, 3) uint8: upright, in colour, centred square.
 
-    source, name : as for `lib.people.pictures.read_picture`
-    Raises ValueError naming the file if it is no readable picture.
+    source, name : as for `lib.people.images.read_image`
+    Raises ValueError naming the file if it is no readable image.
     """
-    colour = read_picture(source, name)
+    colour = read_image(source, name)
     return np.array(
         ImageOps.fit(colour, (DELIVERED_SIZE, DELIVERED_SIZE), Image.Resampling.BICUBIC)
     )
@@ -74,13 +74,13 @@ def shipped_photographs() -> list[Photograph]:
 def folder_photographs(folder: Path) -> list[Photograph]:
     """A user's photographs, by file name; attributions from `attributions.csv`.
 
-    The CSV has the columns `file,attribution`; a picture without a line there is
+    The CSV has the columns `file,attribution`; an image without a line there is
     shown as "no attribution given". Raises ValueError naming an unreadable file or
-    a line of the CSV for which there is no picture.
+    a line of the CSV for which there is no image.
     """
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
     if not files:
-        raise ValueError(f"{folder} holds no picture ({', '.join(SUFFIXES)})")
+        raise ValueError(f"{folder} holds no image ({', '.join(SUFFIXES)})")
     credit: dict[str, str] = {}
     listing = folder / ATTRIBUTIONS
     if listing.is_file():
@@ -101,7 +101,7 @@ def folder_photographs(folder: Path) -> list[Photograph]:
             credit = {row["file"]: row["attribution"] for row in lines}
         strangers = sorted(set(credit) - {p.name for p in files})
         if strangers:
-            raise ValueError(f"{listing} names pictures that are not there: {', '.join(strangers)}")
+            raise ValueError(f"{listing} names images that are not there: {', '.join(strangers)}")
     return [
         Photograph(p.stem, load_square(p), credit.get(p.name, "no attribution given"))
         for p in files

@@ -27,8 +27,8 @@ class Mend:
 MENDS: Table[Mend] = Table(
     "mend",
     [
-        Mend("pictures", "no picture is left out, of a partial batch or the last shard"),
-        Mend("crop", "the human map is cropped exactly as the picture is"),
+        Mend("images", "no image is left out, of a partial batch or the last shard"),
+        Mend("crop", "the human map is cropped exactly as the image is"),
         Mend("blur", "the human map's blur is symmetric and does not dim the borders"),
         Mend("ties", "maps are rounded to 1e-5 of their range before ranking"),
     ],
@@ -47,11 +47,11 @@ class Protocol:
     blurs: bool = True
 
     def scored(self, stored: int, unread: int = 0) -> int:
-        """How many of the stored pictures are scored: the first so many, in reading order.
+        """How many of the stored images are scored: the first so many, in reading order.
 
-        unread : pictures of the last shard, where it is the one that is never read
+        unread : images of the last shard, where it is the one that is never read
         """
-        if "pictures" in self.mends:
+        if "images" in self.mends:
             return stored
         return (stored - unread) // _WHOLE_BATCH * _WHOLE_BATCH
 

@@ -45,9 +45,9 @@ TABLES = {
     "summary": "Scores: raw, beside the strongest control, with the centre held constant",
     "controls_summary": "Controls: maps that no network made",
     "ceiling": "The human ceiling: how well these people agree",
-    "paired": "Differences, picture by picture: {change}",
-    "compared": "Every two models, picture by picture",
-    "power": "What so many pictures can tell apart",
+    "paired": "Differences, image by image: {change}",
+    "compared": "Every two models, image by image",
+    "power": "What so many images can tell apart",
     "sanity": "Networks that forget",
     "measures": "Other measures of agreement",
     "threshold": "Threshold-Grad-CAM taken apart: the floor",
@@ -56,7 +56,7 @@ TABLES = {
     "method_ranking": "CAM methods by their agreement with people",
     "faithfulness": "Are CAM methods faithful to their network?",
     "method_costs": "What a CAM method costs",
-    "cose": "COSE: do explanations follow the picture and change with the answer?",
+    "cose": "COSE: do explanations follow the image and change with the answer?",
     "cose_dcls": "COSE with DCLS less without",
     "cose_conditions": "Answers before and after a change",
     "cose_left_out": "Missing from COSE",
@@ -71,28 +71,28 @@ _NOTES = {
     "0.5 is chance; information gain: bits per fixation beyond the centre bias. More is better. "
     "people: each observer's fixations under the map of all others (docs/fixations.md).",
     "weights": "verified: by the publisher's checksum when it was fetched; top1: of these "
-    "pictures; top1 known: of ImageNet's validation pictures, as published; p: of such a gap by "
+    "images; top1 known: of ImageNet's validation images, as published; p: of such a gap by "
     "chance.",
     "summary": "raw: mean ρ; score: raw ÷ ceiling, which is missing where none is known; control: "
-    "the strongest; over control: score less its score, paired by picture; above control: that "
+    "the strongest; over control: score less its score, paired by image; above control: that "
     "surely lies above 0; rescaled: 0 at the strongest control, 1 at the ceiling, not given where "
-    "the control comes near it; other human: another picture's human map; partial: ρ with the "
-    "distance from the centre held constant; correct: score over correctly classified pictures; "
+    "the control comes near it; other human: another image's human map; partial: ρ with the "
+    "distance from the centre held constant; correct: score over correctly classified images; "
     "tied: share of pixels whose value is another's too; attainable: the largest ρ that these ties "
-    "allow. Intervals: 95 %, over pictures.",
-    "ceiling": "split half: mean ρ of the maps of two halves of a picture's observers; ceiling: "
+    "allow. Intervals: 95 %, over images.",
+    "ceiling": "split half: mean ρ of the maps of two halves of an image's observers; ceiling: "
     "the same for all observers, by Spearman and Brown; one against rest: of one observer's map "
     "with all others'; most: the mean ρ that a perfect model would reach. Only an estimate has "
     "these.",
     "controls_summary": "strongest: the highest of its protocol and reading. A score that does not "
-    "lie above it may come from looking at the centre, or where people look in any picture.",
-    "paired": "difference: second less first, mean over pictures in units of the score, with its "
-    "95 % interval, not corrected; p of no difference, missing for few pictures; p holm: corrected "
+    "lie above it may come from looking at the centre, or where people look in any image.",
+    "paired": "difference: second less first, mean over images in units of the score, with its "
+    "95 % interval, not corrected; p of no difference, missing for few images; p holm: corrected "
     "over the pairs of a protocol and panel; decision: by p holm and the smallest effect that "
-    "matters; effect: Cohen's d; spread: standard deviation over pictures.",
+    "matters; effect: Cohen's d; spread: standard deviation over images.",
     "compared": "difference: second less first, as above; p corrected by Holm over all pairs of a "
     "protocol.",
-    "power": "Pictures for which a paired t test finds a mean difference of that size four times "
+    "power": "Images for which a paired t test finds a mean difference of that size four times "
     "in five at 0.05 ÷ 8, with the spread seen here.",
     "threshold": "order: of ReLU and mean over channels; tied, attainable as above.",
     "faithfulness": "For the predicted class. average drop, deletion, road morf: less is more "
@@ -104,15 +104,15 @@ _NOTES = {
     "cose": "Each explanation is of the class that the network predicts for that input. "
     "consistency: mean SSIM where the answer stays right; sensitivity: 1 less the mean SSIM where "
     "it becomes wrong; COSE: the root of their product; chance, ceiling: COSE of unrelated random "
-    "maps of this resolution, and of maps that follow the picture perfectly and are unrelated "
+    "maps of this resolution, and of maps that follow the image perfectly and are unrelated "
     "once the answer changes (no bound); matched: COSE once finer maps are averaged to the "
     "layer's cells; n kept, n changed: pairs; n undefined: pairs of two constant maps. No "
-    "intervals of fewer than twelve pictures. Published: each map scaled to 0-1, as its explainer "
-    "gives it; corrected: where part of the picture left it, scaled within what stayed, and whole "
+    "intervals of fewer than twelve images. Published: each map scaled to 0-1, as its explainer "
+    "gives it; corrected: where part of the image left it, scaled within what stayed, and whole "
     "windows alone.",
-    "cose_dcls": "Paired by picture, over those that both networks have right; 95 % intervals, not "
+    "cose_dcls": "Paired by image, over those that both networks have right; 95 % intervals, not "
     "corrected for their number.",
-    "lcam_against_grad_cam": "difference: paired by picture, mean over models, with its 95 % "
+    "lcam_against_grad_cam": "difference: paired by image, mean over models, with its 95 % "
     "interval, not corrected; better: on so many of the models. Less average drop is better, more "
     "of everything else; let through, the map's mean in per cent, is no merit. Maps of the "
     "predicted class; of score, the study's target.",
@@ -147,7 +147,7 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Image:
     """A figure. title, caption : its heading and the rest of its words; data : base64"""
 
     key: str
@@ -171,7 +171,7 @@ def write_report(study: Study) -> Path:
     tables = study.places.tables
     comparison = study.choices.comparison
     whole = study.choices.of_paper  # else what is not made is not asked for
-    pictures, spoilt = _pictures(study)
+    images, spoilt = _images(study)
     part = functools.partial(_part, study)
     drawn = {path.stem for path in study.places.figures.glob("*.png")}
     environment = Environment(
@@ -184,7 +184,7 @@ def write_report(study: Study) -> Path:
         differences=bool(pairs_of(study.choices)),
         reading=study.reading,
         short=_in_short(study),
-        leading=[p for p in pictures if p.key in _LEADING],
+        leading=[p for p in images if p.key in _LEADING],
         choices=study.choices,
         left_out=part("Left out", tables / "left_out.csv", _plain),
         weights=part("Weights", tables / "weights.csv", _weights),
@@ -196,7 +196,7 @@ def write_report(study: Study) -> Path:
             part(title.format(change=comparison.change), tables / f"{key}.csv", _plain)
             for key, title in TABLES.items()
         ],
-        pictures=pictures,
+        images=images,
         spoilt=spoilt,
         undrawn=[
             caption_of(key, study.choices)[0] for key in CAPTIONS if whole and key not in drawn
@@ -326,23 +326,23 @@ def _leaderboard(path: Path) -> list[Grid]:
 # --- figures --------------------------------------------------------------------------------
 
 
-def _pictures(study: Study) -> tuple[list[Picture], list[str]]:
+def _images(study: Study) -> tuple[list[Image], list[str]]:
     """The figures in the captions' order, then any others; and why some are not shown."""
     found = sorted(study.places.figures.glob("*.png"))
     paths = {path.stem: path for path in found if not is_partial(path)}
-    pictures, spoilt = [], []
+    images, spoilt = [], []
     for key in dict.fromkeys([*CAPTIONS, *paths]):
         try:
             if key in paths and (other := _foreign(study, paths[key])):
                 spoilt.append(f"{shown(paths[key])} is {other}: not shown.")
             elif key in paths:
-                pictures.append(_picture(study, paths[key]))
+                images.append(_image(study, paths[key]))
         except (OSError, ValueError) as error:
             spoilt.append(f"{shown(paths[key])} cannot be read ({error}).")
-    return pictures, spoilt
+    return images, spoilt
 
 
-def _picture(study: Study, path: Path) -> Picture:
+def _image(study: Study, path: Path) -> Image:
     data = path.read_bytes()
     if not (data.startswith(_PNG_BEGINS) and data.endswith(_PNG_ENDS) and len(data) > 24):
         raise ValueError("it is no whole PNG")
@@ -354,7 +354,7 @@ def _picture(study: Study, path: Path) -> Picture:
     known = caption_of(path.stem, study.choices)
     title, whole = known or (path.stem.replace("_", " ").capitalize(), "")
     whole = f"{title}. {whole}" if known else words or title
-    return Picture(
+    return Image(
         path.stem, title, (words or whole).removeprefix(f"{title}."), whole,
         base64.b64encode(data).decode(), width, height, shown(path),
         hashlib.sha256(data).hexdigest(), str(_facts(path.with_suffix(".json")).get("commit", "")),

@@ -142,7 +142,7 @@ def _entered(choices: Choices, entered: pd.DataFrame, of: NamedTuple) -> float:
 
 
 _PAIRED = (
-    "Difference: {change}, paired per image; p corrected by Holm over these; n: pictures of the "
+    "Difference: {change}, paired per image; p corrected by Holm over these; n: images of the "
     "difference, on which both have a map (a score is over all on which its own model has one). "
 )
 
@@ -160,7 +160,7 @@ def write_results(
     weights : as `lib.scores.accuracy.weights_table` makes it; the caption has its remarks
     """
     choices, paired = study.choices, results.difference.notna().any()
-    subset = f"At most {choices.limit} pictures. " if choices.limit else ""
+    subset = f"At most {choices.limit} images. " if choices.limit else ""
     caption = (
         f"Score: mean Spearman correlation with human maps over the human ceiling "
         f"({choices.profile.label}, protocols: {', '.join(choices.protocols)}, "
@@ -169,7 +169,7 @@ def write_results(
         f"{_PAIRED.format(change=choices.comparison.change) if paired else ''}"
         f"{f'Human maps: {study.reading}. ' if study.reading else ''}"
         f"Intervals: 95 %, over images. Nothing is decided of "
-        f"fewer than {RULES.fewest_images} pictures; a difference below "
+        f"fewer than {RULES.fewest_images} images; a difference below "
         f"{choices.smallest_effect:g} is too small to matter (rules {choices.rules.version}). "
         f"{subset}{_in_words(missed)}{_told(weights)}{choices.profile.caveat}"
     ).strip()

@@ -36,7 +36,7 @@ FAULTS: Table[Fault] = Table(
         Fault("out of memory", 10, "a cell was refused memory, the GPU's above all"),
         Fault("not fetched", 11, "files could not be downloaded"),
         Fault("changed files", 12, "downloaded files are not what they were at their first use"),
-        Fault("unreadable files", 13, "pictures, human maps or weights cannot be read"),
+        Fault("unreadable files", 13, "images, human maps or weights cannot be read"),
         Fault("left out", 14, "all is done but what --keep-going left out"),
         Fault("hung up", 129, "the terminal was closed (SIGHUP)"),
         Fault("interrupted", 130, "Ctrl-C (SIGINT)"),

@@ -147,7 +147,10 @@ class StudyEngine(Engine):
 
         with contextlib.ExitStack() as stack:
             stack.callback(kernel.end)
-            config, log = stack.enter_context(_sockets()), stack.enter_context(kernel.log.open("wb"))
+            config, log = (
+                stack.enter_context(_sockets()),
+                stack.enter_context(kernel.log.open("wb")),
+            )
             client = PapermillNotebookClient(
                 nb_man,
                 kernel_name=kernel_name,

@@ -103,7 +103,7 @@ def check_inputs(steps: Sequence[Step], study: Study) -> list[RunError]:
         problems.append(trouble("missing files", str(error)))
     known = {path for paths in study.inputs.files().values() for path in paths}
     problems += check_known(study)
-    problems += _check_pictures(study)
+    problems += _check_images(study)
     written: set[Path] = set()
     for step in steps:
         absent = [p for p in step.inputs(study) if p not in known | written and not p.is_file()]
@@ -139,12 +139,12 @@ def check_known(study: Study) -> list[RunError]:
     return [trouble("changed files", text, f"{mend} && {study.inputs.fetch_command()}")]
 
 
-def _check_pictures(study: Study) -> list[RunError]:
-    """Shards and lists of pictures are whole, as far as their headers tell."""
+def _check_images(study: Study) -> list[RunError]:
+    """Shards and lists of images are whole, as far as their headers tell."""
     if study.choices.keep_going:
         return []
     problems = []
-    for place in study.inputs.picture_paths():
+    for place in study.inputs.image_paths():
         try:
             if place.exists():
                 open_parts([place], read=study.choices.read)
@@ -157,10 +157,8 @@ def _check_pictures(study: Study) -> list[RunError]:
 
 
 def _check_enough(study: Study) -> list[RunError]:
-    """There are as many pictures as the protocols score."""
-    if not study.choices.pictures or not all(
-        place.exists() for place in study.inputs.picture_paths()
-    ):
+    """There are as many images as the protocols score."""
+    if not study.choices.images or not all(place.exists() for place in study.inputs.image_paths()):
         return []
     try:
         study.clickme()

@@ -2,7 +2,7 @@
 
 The second cell of a notebook is its contract, for readers and for the runner:
 
-    **Reads** `pictures` · `weights` · **Writes** `figures/{profile}/map.png` · seconds
+    **Reads** `images` · `weights` · **Writes** `figures/{profile}/map.png` · seconds
 
 Reads are names of `Inputs.files` or paths; writes are paths, from the project's folder
 on. `{profile}` stands for the run's name (`Places.name`). What follows is the time it takes.

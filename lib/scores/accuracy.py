@@ -16,7 +16,7 @@ from ..networks.sources import Source
 from ..study.study import Study
 
 ALARM = 0.001  # the chance at which a gap is told: sixteen models are compared
-# How far top-1 may fall short before its score is not to be trusted. The pictures are a selection,
+# How far top-1 may fall short before its score is not to be trusted. The images are a selection,
 # stored at 256 pixels, so that a gap beyond chance alone may be theirs.
 MARGIN = 0.03
 COLUMNS = [
@@ -36,7 +36,7 @@ def known_top1(study: Study, key: str, dcls: bool) -> float:
 
 def _known(study: Study, key: str, dcls: bool) -> tuple[float, bool]:
     """`known_top1`, and whether it holds for images of the size that this model takes."""
-    if study.choices.pictures or study.choices.profile.is_embedded:
+    if study.choices.images or study.choices.profile.is_embedded:
         return float("nan"), False
     row, source = _in_table(study, key), study.inputs.published(key, dcls)
     if source is None:
@@ -89,8 +89,8 @@ def weights_table(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
 
     file, sha256 : the weights
     verified     : "yes" by the publisher's checksum, or why not; "" for no published file
-    n, top1      : pictures, and the share of them that it classifies correctly
-    top1_known   : of these weights on ImageNet's validation pictures, see `known_top1`
+    n, top1      : images, and the share of them that it classifies correctly
+    top1_known   : of these weights on ImageNet's validation images, see `known_top1`
     p            : of a gap as wide or wider by chance (exact binomial test, two-sided); missing
                    where top1_known is of images of another size
     remarks      : what a reader must know, in words, "" for nothing
@@ -123,8 +123,8 @@ def weights_table(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
 
 def _accuracy(study: Study, backbone: Backbone, dcls: bool, scores: pd.DataFrame) -> dict:
     """`n, top1, top1_known, p, remark` of a variant."""
-    pictures = scores.drop_duplicates("image_id").dropna(subset=["top1"])  # of a known class
-    n, right = len(pictures), int(pictures.top1.sum())
+    images = scores.drop_duplicates("image_id").dropna(subset=["top1"])  # of a known class
+    n, right = len(images), int(images.top1.sum())
     (known, same_size), p, remark = _known(study, backbone.key, dcls), float("nan"), ""
     if not n:
         return {"n": 0, "top1": p, "top1_known": known, "p": p, "remark": remark}
@@ -133,17 +133,17 @@ def _accuracy(study: Study, backbone: Backbone, dcls: bool, scores: pd.DataFrame
             p = binomtest(right, n, known).pvalue
         if p < ALARM:
             remark = _gap(right / n, n, known)
-    elif dcls and study.inputs.published(backbone.key, dcls) and not study.choices.pictures:
+    elif dcls and study.inputs.published(backbone.key, dcls) and not study.choices.images:
         baseline = _of_its_baseline(study, backbone.key)
         remark = _behind(right, n, baseline)
     return {"n": n, "top1": right / n, "top1_known": known, "p": p, "remark": remark}
 
 
 def _gap(top1: float, n: int, known: float) -> str:
-    words = f"top-1 is {100 * top1:.1f} % on {n} pictures; its published accuracy is "
+    words = f"top-1 is {100 * top1:.1f} % on {n} images; its published accuracy is "
     words += f"{100 * known:.1f} %, and chance allows no such gap"
     if top1 > known - MARGIN:
-        return f"{words}. A gap this small may come from the selection of pictures"
+        return f"{words}. A gap this small may come from the selection of images"
     return f"{words}. {_DISTRUST}"
 
 
@@ -152,13 +152,13 @@ def _behind(right: int, n: int, baseline: float) -> str:
     if pd.isna(baseline) or binomtest(right, n, baseline - MARGIN, "less").pvalue >= ALARM:
         return ""
     return (
-        f"top-1 is {100 * right / n:.1f} % on {n} pictures; its accuracy is not published, and its "
+        f"top-1 is {100 * right / n:.1f} % on {n} images; its accuracy is not published, and its "
         f"baseline's is {100 * baseline:.1f} %. {_DISTRUST}"
     )
 
 
 _DISTRUST = (
-    "A wrong file, positions with exchanged axes, another preprocessing or other pictures would do "
+    "A wrong file, positions with exchanged axes, another preprocessing or other images would do "
     "that: do not trust its score"
 )
 

@@ -69,7 +69,7 @@ def scores_beside_people(
             rows.append(_row(place, PEOPLE, label, found.mean, found.low, found.high, found.n))
         rows.append(
             _row(place, PEOPLE, "as many other people (the ceiling)", ceiling.value, ceiling.low,
-                 ceiling.high, ceiling.pictures)
+                 ceiling.high, ceiling.images)
         )  # fmt: skip
     table = pd.DataFrame(rows, columns=COLUMNS)
     return table[table.rho.notna()].reset_index(drop=True)

@@ -48,15 +48,15 @@ class Ceiling:
     value  : by which ρ is divided; missing where nothing is known
     origin : PUBLISHED, GIVEN, ESTIMATED or NONE
     low, high : 95 % interval of an estimate
-    split_half : mean correlation of the maps of two halves of a picture's observers
+    split_half : mean correlation of the maps of two halves of an image's observers
     one_against_rest : of each observer's map with that of all others
     most   : the mean ρ that a perfect model would reach, the root of an estimate; of the published
              ceiling if that is the correlation of two halves
-    observers : of how many a picture's map is, least and most
-    pictures  : behind the estimate
+    observers : of how many an image's map is, least and most
+    images  : behind the estimate
     halves : {image_id: correlation of its halves}, by which an estimate's uncertainty goes on
              into scores
-    times  : a picture's observers over those of a half
+    times  : an image's observers over those of a half
     """
 
     value: float = np.nan
@@ -67,7 +67,7 @@ class Ceiling:
     one_against_rest: Interval = _UNKNOWN
     most: float = np.nan
     observers: tuple[int, int] = (0, 0)
-    pictures: int = 0
+    images: int = 0
     halves: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
     times: float = 2.0
 
@@ -87,10 +87,10 @@ class Ceiling:
 
     @property
     def words(self) -> str:
-        """Such as "0.887, estimated from observers (12–15 of 120 pictures)"."""
-        if not self.is_known and self.pictures:
+        """Such as "0.887, estimated from observers (12–15 of 120 images)"."""
+        if not self.is_known and self.images:
             return (
-                f"none: of the {self.pictures} pictures with two observers or more too little "
+                f"none: of the {self.images} images with two observers or more too little "
                 f"can be told of how well these people agree"
             )
         if not self.is_known:
@@ -99,7 +99,7 @@ class Ceiling:
         if self.origin == ESTIMATED:
             least, most = self.observers
             number = f"{least}" if least == most else f"{least}–{most}"
-            text += f" ({number} a picture, {self.pictures} pictures)"
+            text += f" ({number} an image, {self.images} images)"
         return text
 
     def interval(self, rho: pd.Series, most: float = np.inf) -> Interval:
@@ -109,9 +109,9 @@ class Ceiling:
         most : the largest absolute value that ρ can have; it bounds the interval unless the ceiling
                is an estimate, which is uncertain itself
         """
-        pictures = len(rho) if self.halves.empty else min(len(rho), self.pictures)
+        images = len(rho) if self.halves.empty else min(len(rho), self.images)
         bound = most / self.divisor if self.halves.empty else np.inf
-        found = mean_interval(self.scaled(rho), within=(-bound, bound), images=pictures)
+        found = mean_interval(self.scaled(rho), within=(-bound, bound), images=images)
         return replace(found, n=len(rho))
 
     def scaled(self, rho: pd.Series) -> pd.Series:
@@ -138,14 +138,14 @@ class Ceiling:
 
 
 def estimated_ceiling(people: pd.DataFrame) -> Ceiling:
-    """The ceiling of some pictures' observers.
+    """The ceiling of some images' observers.
 
-    people : a row per picture, `image_id, observers, half, split_half, one_against_rest`, as
+    people : a row per image, `image_id, observers, half, split_half, one_against_rest`, as
              `lib.scores.observers.score_observers` makes it for one protocol and reading
 
     The mean correlation of two halves, raised by Spearman and Brown from half of the observers
     to all of them: what this group's map and that of another such group would have. Without a
-    value, and only how well they agree, where too few pictures have two observers, or these may
+    value, and only how well they agree, where too few images have two observers, or these may
     hardly agree (`lib.study.rules`).
     """
     known = people[people.split_half.notna()]
@@ -158,7 +158,7 @@ def estimated_ceiling(people: pd.DataFrame) -> Ceiling:
         split_half=found,
         one_against_rest=mean_interval(known.one_against_rest, within=(-1, 1)),
         observers=(int(known.observers.min()), int(known.observers.max())),
-        pictures=len(known),
+        images=len(known),
     )
     if len(known) < RULES.fewest_for_ceiling:
         return agreed
@@ -178,7 +178,7 @@ def withheld(ceiling: Ceiling) -> Ceiling:
     """What its people agree by, without the ceiling itself."""
     return Ceiling(
         split_half=ceiling.split_half, one_against_rest=ceiling.one_against_rest,
-        observers=ceiling.observers, pictures=ceiling.pictures,
+        observers=ceiling.observers, images=ceiling.images,
     )  # fmt: skip
 
 
@@ -236,7 +236,7 @@ class Ceilings:
                     "one_against_rest_low": c.one_against_rest.low,
                     "one_against_rest_high": c.one_against_rest.high,
                     "most": c.most, "observers_least": c.observers[0],
-                    "observers_most": c.observers[1], "pictures": c.pictures,
+                    "observers_most": c.observers[1], "images": c.images,
                 }
             )  # fmt: skip
         return pd.DataFrame(rows)

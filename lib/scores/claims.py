@@ -35,7 +35,7 @@ NOT_REPRODUCED = "not reproduced"
 UNDECIDED = "undecided at this n"
 TOO_SMALL = "too small to matter"
 NO_DIFFERENCE = "equivalent"
-TOO_FEW_IMAGES = "too few pictures"
+TOO_FEW_IMAGES = "too few images"
 MISSING = "missing"
 
 _METAFORMERS = ("caformer_s18", "convformer_s18")
@@ -54,7 +54,7 @@ _RESAMPLES = 4000
 class Verdict:
     """One claim: what was measured, with its interval, and what follows.
 
-    n     : pictures behind it, the fewest of its comparisons
+    n     : images behind it, the fewest of its comparisons
     notes : what a reader must know beside it
     """
 
@@ -72,7 +72,7 @@ class Verdict:
 class _Missing(Exception):
     """The study lacks what a claim is about; says what.
 
-    verdict : what follows: it was not chosen, or has no valid picture
+    verdict : what follows: it was not chosen, or has no valid image
     """
 
     verdict = MISSING
@@ -100,7 +100,7 @@ class _Scores:
                 raise _NotChosen(f"{key} is not among its choices")
         if (backbone, dcls, method) not in self.wide:
             variant = f"{backbone} {'with' if dcls else 'without'} DCLS"
-            raise _Missing(f"no picture has a valid {method} map of {variant}")
+            raise _Missing(f"no image has a valid {method} map of {variant}")
         return self.wide[backbone, dcls, method] / self.divisor
 
     @cached_property
@@ -134,7 +134,7 @@ def verdicts(
         for row in range(len(table))
     ]
     images = _Scores(study.choices, scores, ceilings, first).images
-    speaks_of = f"{study.choices.profile.label}, {images} pictures, {first} protocol"
+    speaks_of = f"{study.choices.profile.label}, {images} images, {first} protocol"
     if study.choices.profile.caveat:
         speaks_of += f", and of nothing else: {study.choices.profile.caveat}"
     return table.assign(speaks_of=speaks_of, rules=study.choices.rules.version)
@@ -191,14 +191,14 @@ class _Controls:
             here = self._means[self._means.reading == reading].dropna(subset="score")
             if len(here):
                 return here.loc[here.score.idxmax()].control
-        raise _Missing("there are no controls: no picture has a map beside its own to compare with")
+        raise _Missing("there are no controls: no image has a map beside its own to compare with")
 
     def of(self, backbone: Backbone, control: str) -> pd.Series:
         """A control's scores by image. Raises _Missing where it has none."""
         reading = PROTOCOLS[self.protocol].reading_name(backbone.preprocessing)
         rows = self._valid[(self._valid.reading == reading) & (self._valid.control == control)]
         if rows.empty:
-            raise _Missing(f"no picture has the control {control}")
+            raise _Missing(f"no image has the control {control}")
         return rows.set_index("image_id").rho / self._divisor
 
 
@@ -264,7 +264,7 @@ def _counted(gains: Sequence[pd.Series], needed: int, what: str, smallest: float
 
 
 def _or_too_few(because: str, few: bool) -> str:
-    return f"with fewer than {RULES.fewest_images} pictures nothing is decided" if few else because
+    return f"with fewer than {RULES.fewest_images} images nothing is decided" if few else because
 
 
 def _dcls_raises(scores: _Scores, inputs: Inputs) -> dict:
@@ -312,7 +312,7 @@ def _threshold_raises(scores: _Scores) -> dict:
 
 
 def _metaformers_random(scores: _Scores, controls: _Controls) -> dict:
-    """By the strongest control; what another picture's human map says stands beside it."""
+    """By the strongest control; what another image's human map says stands beside it."""
     for b in THE_EIGHT:
         scores.of(b.key, False, _PLAIN)  # raises for what was not chosen, or has no map
     names = {b.key: controls.strongest(b) for b in THE_EIGHT}
@@ -323,11 +323,11 @@ def _metaformers_random(scores: _Scores, controls: _Controls) -> dict:
         try:
             other = _low_above(scores, controls, dict.fromkeys(names, OTHER_HUMAN))
             notes += (
-                f" From another picture's human map: {other['verdict']} ({other['value']:.3g} "
+                f" From another image's human map: {other['verdict']} ({other['value']:.3g} "
                 f"[{other['low']:.3g}, {other['high']:.3g}])."
             )
         except _Missing as missing:
-            notes += f" From another picture's human map: {missing}."
+            notes += f" From another image's human map: {missing}."
     return found | {"notes": notes}
 
 
@@ -340,7 +340,7 @@ def _low_above(scores: _Scores, controls: _Controls, names: dict[str, str]) -> d
     heights = pd.DataFrame(
         {b.key: scores.of(b.key, False, _PLAIN) - controls.of(b, names[b.key]) for b in THE_EIGHT}
     )
-    heights = heights.dropna()  # the same pictures of all: those without a map may be hard ones
+    heights = heights.dropna()  # the same images of all: those without a map may be hard ones
     others = heights.drop(columns=list(_METAFORMERS)).mean(axis=1)
     excess = {key: heights[key] - RULES.height * others for key in _METAFORMERS}
     higher = max(excess, key=lambda key: excess[key].mean())
@@ -403,8 +403,8 @@ def _fastvit_mixed(scores: _Scores) -> dict:
 
 
 def _larger_higher(scores: _Scores, sizes: dict[str, int]) -> dict:
-    """Within families, by a rule that is the same both ways: models' t test, and pictures."""
-    # The same pictures of all: those of which one model has no map may be hard ones.
+    """Within families, by a rule that is the same both ways: models' t test, and images."""
+    # The same images of all: those of which one model has no map may be hard ones.
     table = pd.concat([scores.of(b.key, False, _THRESHOLD) for b in THE_EIGHT], axis=1).dropna()
     families = [_FAMILIES[b.key] for b in THE_EIGHT]
     size = np.array([sizes[b.key] for b in THE_EIGHT])
@@ -413,7 +413,7 @@ def _larger_higher(scores: _Scores, sizes: dict[str, int]) -> dict:
     n = len(table)
     low = high = np.nan
     if n >= RULES.fewest_images:
-        # Means of so many pictures are near enough to normal; pictures are shared by all models.
+        # Means of so many images are near enough to normal; images are shared by all models.
         error = table.cov().to_numpy() / n
         drawn = np.random.default_rng(SEED).multivariate_normal(
             means, error, _RESAMPLES, check_valid="ignore", method="eigh"
@@ -433,8 +433,8 @@ def _larger_higher(scores: _Scores, sizes: dict[str, int]) -> dict:
         verdict = UNDECIDED
     because = (
         f"t test over the eight models with their families taken out ({freedom} degrees of "
-        f"freedom): {_p_in_words(p)}; and the interval over pictures. Either answer needs both, so "
-        "that it may stay open with any number of pictures"
+        f"freedom): {_p_in_words(p)}; and the interval over images. Either answer needs both, so "
+        "that it may stay open with any number of images"
     )
     if np.isnan(value):
         because = "the scores do not differ within any family: there is no order to correlate"

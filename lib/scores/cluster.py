@@ -112,7 +112,7 @@ def score_unit(choices: dict, path: str, variant: str) -> None:
     if unit is None:
         raise ClusterError(
             f"this worker would not keep the scores of {variant} as {path}: its project, its "
-            "packages, its pictures or its weights are others than those of the process that asks"
+            "packages, its images or its weights are others than those of the process that asks"
         )
     if read_kept(unit.path, scorer.study.choices.keep_going) is None:
         scorer.score(unit)

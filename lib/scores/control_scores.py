@@ -25,17 +25,17 @@ from .spearman import rank_maps
 
 
 def score_controls(study: Study) -> pd.DataFrame:
-    """`controls_of` for a study's pictures and backbones. Raises StoredError, MissingInputs."""
+    """`controls_of` for a study's images and backbones. Raises StoredError, MissingInputs."""
     study.inputs.require()
     return controls_of(study.clickme(), [b.preprocessing for b in study.choices.backbones])
 
 
 def controls_of(clickme: ClickMe, geometries: Sequence[Preprocessing]) -> pd.DataFrame:
-    """A row per protocol, reading of the human maps, control and picture.
+    """A row per protocol, reading of the human maps, control and image.
 
     `protocol, reading, control, image_id, rho, partial, validity`. Backbones whose
     preprocessing crops alike share a reading (`Protocol.reading_name`). Two passes over the human
-    maps: for the mean one, each picture's own is taken out of it. Raises StoredError.
+    maps: for the mean one, each image's own is taken out of it. Raises StoredError.
     """
     readings = {
         (p.key, p.reading_name(geometry)): (p, geometry)
@@ -49,7 +49,7 @@ def controls_of(clickme: ClickMe, geometries: Sequence[Preprocessing]) -> pd.Dat
         frame = frame[np.tile(clickme.is_scored(protocol.key, block.places), len(maps))]
         frames.append(frame.assign(protocol=reading[0], reading=reading[1]))
     if not frames:
-        raise StoredError("no picture of the study can be read")
+        raise StoredError("no image of the study can be read")
     table = pd.concat(frames, ignore_index=True)
     names = ["protocol", "reading", "control", "image_id"]
     return table[[*names, *table.columns.difference(names, sort=False)]]
@@ -63,7 +63,7 @@ def control_maps(
     readings : {(protocol, reading): how human maps are read}
     """
     means = {reading: _Mean() for reading in readings}
-    with tqdm(total=2 * len(clickme), desc="controls", unit="picture") as bar:
+    with tqdm(total=2 * len(clickme), desc="controls", unit="image") as bar:
         for block in map_blocks(clickme):
             for reading, (protocol, geometry) in readings.items():
                 scored = clickme.is_scored(protocol.key, block.places)
@@ -84,7 +84,7 @@ def control_maps(
 
 
 class _Mean:
-    """Of human maps, each scaled from 0 to 1 so that every picture counts alike."""
+    """Of human maps, each scaled from 0 to 1 so that every image counts alike."""
 
     def __init__(self) -> None:
         self._sum = torch.zeros(DELIVERED_SIZE, DELIVERED_SIZE, dtype=torch.float64)

@@ -1,7 +1,7 @@
 """Maps that no network made: what a score is worth. One row each, with what makes its maps.
 
-Another picture's human map is what any map gets that follows no picture; a map that is high
-in the centre, or where people look in other pictures, gets far more. A score that does not
+Another image's human map is what any map gets that follows no image; a map that is high
+in the centre, or where people look in other images, gets far more. A score that does not
 lie above the strongest of them may be no more than that.
 
 `lib.scores.control_scores` scores them. This table costs no import of torch.
@@ -30,12 +30,12 @@ _CAM_SIDE = 7  # of most backbones' features
 
 @dataclass(frozen=True)
 class Shown:
-    """Some pictures, as a control may use them.
+    """Some images, as a control may use them.
 
     human  : (image, side, side) human maps that the control is compared with
-    other  : the same of another picture each
-    others : the same, the mean human map of all other pictures, each scaled to 0-1 before
-    places : (image,) the pictures' places among all, which seed what is drawn by lot
+    other  : the same of another image each
+    others : the same, the mean human map of all other images, each scaled to 0-1 before
+    places : (image,) the images' places among all, which seed what is drawn by lot
     """
 
     human: Tensor
@@ -47,7 +47,7 @@ class Shown:
 @dataclass(frozen=True)
 class Control:
     """label : as figures name it
-    maps : (image, h, w) maps of some pictures, tensor or array; smaller ones are enlarged as a
+    maps : (image, h, w) maps of some images, tensor or array; smaller ones are enlarged as a
            network's are
     """
 
@@ -63,7 +63,7 @@ def _centre(shown: Shown) -> np.ndarray:
 
 
 def _random(shown: Shown) -> np.ndarray:
-    """The same for a picture whatever the others."""
+    """The same for an image whatever the others."""
     cells = (_CAM_SIDE, _CAM_SIDE)
     noise = [np.random.default_rng([SEED, place]).random(cells) for place in shown.places]
     return np.stack(noise).astype(np.float32)
@@ -73,8 +73,8 @@ CONTROLS: Table[Control] = Table(
     "control",
     [
         Control("centre", "centred Gaussian", _centre),
-        Control("mean_human", "mean human map of the other pictures", lambda shown: shown.others),
-        Control(OTHER_HUMAN, "another picture's human map", lambda shown: shown.other),
+        Control("mean_human", "mean human map of the other images", lambda shown: shown.others),
+        Control(OTHER_HUMAN, "another image's human map", lambda shown: shown.other),
         Control("random", "random 7×7 map", _random),
     ],
 )

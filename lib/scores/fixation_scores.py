@@ -128,7 +128,7 @@ def _networks(study: Study, clickme: ClickMe, frames: dict[str, _Frame]) -> Iter
         frame = frames[PROTOCOLS[study.choices.protocols[0]].reading_name(geometry)]
         for batch in clickme.batches(_BATCH):
             asked = study.choices.asked(batch.labels)
-            maps = cam_maps(model, model.prepare(batch.pictures), asked, study.choices.methods)
+            maps = cam_maps(model, model.prepare(batch.images), asked, study.choices.methods)
             maps = {key: of_method.cpu() for key, of_method in maps.items()}
             for maker, image_id, values in _measured(frame, batch.image_ids, maps):
                 yield from frame.rows(image_id, values, NETWORK, backbone.key, dcls, maker)

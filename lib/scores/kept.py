@@ -23,7 +23,7 @@ from ..people.clickme import ClickMe
 from ..study.study import Study
 from .scoring import COLUMNS
 
-LEFT_OUT = "left_out"  # in a table's attributes: {picture: why it was not scored}
+LEFT_OUT = "left_out"  # in a table's attributes: {image: why it was not scored}
 # In the file's own metadata: the SHA-256 of the file as it would be with zeros in this place.
 _SEAL = b"dcls sha256 "
 _NO_DIGEST = b"0" * 64
@@ -36,7 +36,7 @@ DETERMINING_CODE = (
     "networks.dcls", "networks.loading", "networks.models",
     "networks.preprocessing", "networks.rewrites", "networks.split",
     "networks.grids", "networks.taps",
-    "people.clickme", "people.human_maps", "people.listing", "people.pictures",
+    "people.clickme", "people.human_maps", "people.listing", "people.images",
     "people.protocols", "people.stored.fit", "people.stored.folders",
     "people.stored.gaze", "people.stored.part", "people.stored.shards",
     "people.stored.viewing",
@@ -54,7 +54,7 @@ _DETERMINING_PACKAGES = (
 
 
 def facts_of_maps(study: Study, backbone: Backbone, has_dcls: bool) -> dict:
-    """What determines a variant's maps of a picture. Raises MissingWeights."""
+    """What determines a variant's maps of an image. Raises MissingWeights."""
     weights = study.inputs.weights_path(backbone.key, has_dcls)
     learned = {
         m.key: study.inputs.attention_path(backbone.key, has_dcls, m.key)
@@ -101,7 +101,7 @@ def formula_of(method: CamMethod) -> object:
 
 
 def kept_path(study: Study, backbone: Backbone, has_dcls: bool, some: ClickMe) -> Path:
-    """Where a variant's scores on the pictures of a part are kept. Raises MissingWeights."""
+    """Where a variant's scores on the images of a part are kept. Raises MissingWeights."""
     key = fingerprint(
         facts_of_maps(study, backbone, has_dcls)
         | {
@@ -109,7 +109,7 @@ def kept_path(study: Study, backbone: Backbone, has_dcls: bool, some: ClickMe) -
             "protocols": [(p.key, sorted(p.mends)) for p in some.protocols],
             "scored": {p.key: some.scored(p.key) for p in some.protocols},
             "part": some.part.digest(),
-            "pictures": [chosen.index for chosen in some.chosen],
+            "images": [chosen.index for chosen in some.chosen],
         }
     )
     name = study.inputs.weights_name(backbone.key, has_dcls)
@@ -146,7 +146,7 @@ def read_kept(
 ) -> pd.DataFrame | None:
     """Scores kept there; None if there are none, or the file is damaged.
 
-    keep_going : scores that lack pictures will do
+    keep_going : scores that lack images will do
     columns    : which they must have, if any
     """
     if not path.is_file():

@@ -12,14 +12,14 @@ from torch import Tensor
 from ..people.clickme import ClickMe
 from .controls import SEED
 
-_BLOCK = 64  # pictures at a time
+_BLOCK = 64  # images at a time
 
 
 @dataclass(frozen=True)
 class MapBlock:
-    """Some pictures' human maps as stored, and for each that of another picture of its part.
+    """Some images' human maps as stored, and for each that of another image of its part.
 
-    A part's only picture has a constant one, which orders nothing.
+    A part's only image has a constant one, which orders nothing.
     """
 
     image_ids: list[str]

@@ -1,4 +1,4 @@
-"""Agreement of heatmaps made elsewhere with human maps: per picture, in the mean, in pairs.
+"""Agreement of heatmaps made elsewhere with human maps: per image, in the mean, in pairs.
 
 Human maps are read, ranked and compared as for a network's maps. The command is
 `lib.commands.score_maps`.
@@ -46,7 +46,7 @@ COLUMNS = ["maps", "image_id", "protocol", "rho", "validity"]
 
 @dataclass(frozen=True)
 class Collection:
-    """Maps of one model. match : which of them is of which picture"""
+    """Maps of one model. match : which of them is of which image"""
 
     name: str
     maps: Maps
@@ -54,9 +54,9 @@ class Collection:
 
 
 def validate(collection: Collection, image_ids: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Read the maps of these pictures.
+    """Read the maps of these images.
 
-    Returns {picture: why its map cannot be read}, and the maps with values that are not finite.
+    Returns {image: why its map cannot be read}, and the maps with values that are not finite.
     """
     unreadable: dict[str, str] = {}
     unordered: list[str] = []
@@ -79,19 +79,19 @@ def score_maps(
     geometry: Preprocessing = WHOLE,
     unreadable: Mapping[str, Mapping[str, str]] | None = None,
 ) -> tuple[pd.DataFrame, dict[str, dict[str, str]]]:
-    """A row per collection, protocol and picture: `COLUMNS`.
+    """A row per collection, protocol and image: `COLUMNS`.
 
     rho      : Spearman's, over all 224 x 224 pixels; missing where `validity` says why
     validity : as of networks' maps, or NO_MAP, UNREADABLE
     geometry : of whose crop the corrected protocol compares the maps with
-    unreadable : {collection: {picture: why}}, maps not to be read again
+    unreadable : {collection: {image: why}}, maps not to be read again
 
     Also returns `unreadable` with what could not be read now. Human maps are read and ranked once
     for all collections; what cannot be read of them is in the reader's `left_out`.
     """
     known = {c.name: dict((unreadable or {}).get(c.name, {})) for c in collections}
     frames = []
-    with tqdm(total=len(clickme), desc="scoring", unit="picture", leave=False) as bar:
+    with tqdm(total=len(clickme), desc="scoring", unit="image", leave=False) as bar:
         for block in map_blocks(clickme):
             frames += _scored(block, clickme, collections, geometry, known)
             bar.update(len(block.image_ids))
@@ -171,11 +171,11 @@ def summarise_maps(
 ) -> pd.DataFrame:
     """Score of each collection under each protocol: one row each.
 
-    controls : `lib.scores.control_scores.controls_of` of the same pictures and geometry
+    controls : `lib.scores.control_scores.controls_of` of the same images and geometry
 
     score, low, high, raw, ceiling : as `lib.scores.results.summarise` tells, and control,
                 over_control, above_control, … as `beside_controls` does
-    n, n_constant_map, n_constant_human, n_non_finite, n_unreadable, n_no_map : pictures scored,
+    n, n_constant_map, n_constant_human, n_non_finite, n_unreadable, n_no_map : images scored,
                 and why others were not
     """
     rows = []
@@ -206,12 +206,12 @@ def compare_maps(
     smallest: float,
     geometry: Preprocessing = WHOLE,
 ) -> pd.DataFrame:
-    """Each collection minus each one before it, paired by picture on those valid for both.
+    """Each collection minus each one before it, paired by image on those valid for both.
 
     smallest : the smallest difference of scores that matters
 
     difference, low, high : mean in units of the score, 95 % interval
-    n_paired  : pictures in the comparison
+    n_paired  : images in the comparison
     p, p_holm : of no difference; corrected over the pairs of the same protocol
     effect    : Cohen's d
     decision  : as `lib.scores.decisions` makes it

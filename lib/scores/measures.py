@@ -177,7 +177,7 @@ def score_measures(study: Study) -> pd.DataFrame:
         for batch in clickme.batches(_BATCH):
             scored = clickme.is_scored(protocol.key, batch.places)
             asked = study.choices.asked(batch.labels)
-            maps = cam_maps(model, model.prepare(batch.pictures), asked, study.choices.methods)
+            maps = cam_maps(model, model.prepare(batch.images), asked, study.choices.methods)
             human = human_maps(batch.stored_maps, protocol, backbone.preprocessing)
             theirs = Compared(human, protocol.settles)
             for method, of_method in maps.items():

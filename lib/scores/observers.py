@@ -1,4 +1,4 @@
-"""How well a picture's observers agree: split halves, and each against the rest."""
+"""How well an image's observers agree: split halves, and each against the rest."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .ceiling import (
 from .kept import DETERMINING_CODE, read_kept, write_kept
 from .spearman import ranks_of_rows
 
-SPLITS = 4  # of a picture's observers into halves, drawn by a fixed seed
+SPLITS = 4  # of an image's observers into halves, drawn by a fixed seed
 SEED = 20240803
 _MAPS = 80
 # Rows, and columns, that are compared: as many on either side of the centre, to 112 of 224.
@@ -52,13 +52,13 @@ def _known(choices: Choices) -> Ceiling | None:
     """The ceiling where it needs no estimate: given, or ClickMe's own."""
     if choices.ceiling:
         return Ceiling(choices.ceiling, GIVEN)
-    if choices.profile.published_ceiling and not choices.pictures:
+    if choices.profile.published_ceiling and not choices.images:
         return Ceiling(HUMAN_CEILING, PUBLISHED, most=SPEARMAN_BROWN)
     return None
 
 
 def people_of(study: Study) -> pd.DataFrame:
-    """`score_observers` for a study's pictures and backbones, kept part by part; empty where the
+    """`score_observers` for a study's images and backbones, kept part by part; empty where the
     ceiling is known without."""
     if _known(study.choices) is not None:
         return pd.DataFrame(columns=COLUMNS)
@@ -69,7 +69,7 @@ def people_of(study: Study) -> pd.DataFrame:
         facts = {
             "observers": some.part.observers_digest(),
             "part": some.part.digest(),
-            "pictures": [chosen.index for chosen in some.chosen],
+            "images": [chosen.index for chosen in some.chosen],
             "readings": sorted(_readings(some.protocols, geometries)),
             "scored": {p.key: some.scored(p.key) for p in some.protocols},
             "code": code_of(*DETERMINING_CODE, "scores.observers"),
@@ -104,7 +104,7 @@ def _readings(
 
 
 def score_observers(clickme: ClickMe, geometries: Sequence[Preprocessing]) -> pd.DataFrame:
-    """How well each picture's observers agree, under every protocol and reading: `COLUMNS`.
+    """How well each image's observers agree, under every protocol and reading: `COLUMNS`.
 
     observers, half : how many there are, and how many a half has, of an odd number one less
     split_half : mean Spearman's rho of the maps of two halves that share nobody, over `SPLITS`
@@ -113,12 +113,12 @@ def score_observers(clickme: ClickMe, geometries: Sequence[Preprocessing]) -> pd
 
     Maps are compared as a network's are, but on every second pixel of every second row: they are
     smooth, so that it changes the mean by 0.0001 and takes a small part of the time. Missing where
-    every comparison has a constant map; pictures with one observer are left out. Raises
+    every comparison has a constant map; images with one observer are left out. Raises
     StoredError.
     """
     readings = _readings(clickme.protocols, geometries)
     rows = []
-    with tqdm(total=len(clickme), desc="observers", unit="picture", leave=False) as bar:
+    with tqdm(total=len(clickme), desc="observers", unit="image", leave=False) as bar:
         for block in _blocks(clickme.observed()):
             together = torch.cat([maps for _, _, maps in block])
             counts = [len(maps) for _, _, maps in block]
@@ -138,10 +138,10 @@ def score_observers(clickme: ClickMe, geometries: Sequence[Preprocessing]) -> pd
 
 
 def _blocks(observed: Iterable[tuple[str, int, Tensor]]) -> Iterator[list[tuple]]:
-    """Pictures of some eighty maps together, which are read in one go."""
+    """Images of some eighty maps together, which are read in one go."""
     block: list[tuple] = []
-    for picture in observed:
-        block.append(picture)
+    for image in observed:
+        block.append(image)
         if sum(len(maps) for _, _, maps in block) >= _MAPS:
             yield block
             block = []
@@ -150,7 +150,7 @@ def _blocks(observed: Iterable[tuple[str, int, Tensor]]) -> Iterator[list[tuple]
 
 
 def _agreements(maps: np.ndarray, place: int, settle: bool) -> tuple[int, int, float, float]:
-    """A picture's observers, a half of them, and the two means. maps : one of each observer"""
+    """An image's observers, a half of them, and the two means. maps : one of each observer"""
     count = len(maps)
     half = count // 2
     rng = np.random.default_rng([SEED, place])

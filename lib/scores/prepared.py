@@ -1,4 +1,4 @@
-"""A part's pictures ready for the networks and its human maps ranked.
+"""A part's images ready for the networks and its human maps ranked.
 
 Decoding, resizing and ranking are done once for all variants and methods: beside a GPU in a
 thread of their own, ahead of the forward that needs them; on a CPU by all its processors.
@@ -16,18 +16,18 @@ import torch
 from torch import Tensor
 
 from ..base.geometry import Preprocessing
-from ..networks.preprocessing import resize_pictures
+from ..networks.preprocessing import resize_images
 from ..people.clickme import ClickMe, ClickMeBatch
 from ..people.human_maps import human_maps
 from ..people.protocols import Protocol
 from .spearman import Ranks, rank_maps
 
-_BLOCK = 32  # pictures made ready at a time, or a batch if that is larger
+_BLOCK = 32  # images made ready at a time, or a batch if that is larger
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some pictures as one preprocessing shows them to networks, and what people looked at.
+    """Some images as one preprocessing shows them to networks, and what people looked at.
 
     image_ids, labels, places : as in `ClickMeBatch`
     pixels : (image, side, side, 3) uint8
@@ -54,11 +54,11 @@ class Block:
 
 
 class PreparedPart:
-    """The pictures of one part, made ready as they are asked for, and then held.
+    """The images of one part, made ready as they are asked for, and then held.
 
-    some   : pictures of one part
+    some   : images of one part
     device : where ranks are made and held
-    batch  : pictures a forward; no forward's pictures come from two blocks
+    batch  : images a forward; no forward's images come from two blocks
     """
 
     def __init__(self, some: ClickMe, device: torch.device, batch: int = _BLOCK):
@@ -71,7 +71,7 @@ class PreparedPart:
         self._ranks: dict[tuple, Ranks] = {}
 
     def blocks(self, geometry: Preprocessing) -> Iterator[Block]:
-        """All pictures, the next ones being made ready meanwhile. Raises StoredError."""
+        """All images, the next ones being made ready meanwhile. Raises StoredError."""
         # One preprocessing at a time: a part's pixels take some hundred megabytes.
         self._pixels = {key: v for key, v in self._pixels.items() if key[0] == geometry}
         if self.device.type == "cpu":
@@ -95,7 +95,7 @@ class PreparedPart:
             self._decoded.append(batch)
         batch = self._decoded[number]
         if (geometry, number) not in self._pixels:
-            pixels = torch.from_numpy(resize_pictures(batch.pictures, geometry))
+            pixels = torch.from_numpy(resize_images(batch.images, geometry))
             pinned = pixels.pin_memory() if self.device.type == "cuda" else pixels
             self._pixels[geometry, number] = pinned
         human = {p.key: self._ranked(number, p, geometry) for p in self.some.protocols}

@@ -38,7 +38,7 @@ def load_table(study: Study, name: str, notebook: str) -> pd.DataFrame:
     """A per-image table that a notebook wrote for just this study.
 
     Raises MissingInputs if there is none, or it was made by other choices, or from
-    other pictures or weights, than the study's.
+    other images or weights, than the study's.
     """
     path = table_path(study.places, name)
     mend = f"run notebook {notebook} with the same parameters first"
@@ -52,7 +52,7 @@ def load_table(study: Study, name: str, notebook: str) -> pd.DataFrame:
     other = study.unlike(saved["study"])
     other += [
         f"{name} has changed"
-        for name, sha256 in study.inputs.hashes("pictures", "weights").items()
+        for name, sha256 in study.inputs.hashes("images", "weights").items()
         if saved["inputs"].get(name) != sha256 and not other
     ]
     if other:
@@ -119,7 +119,7 @@ def summarise(choices: Choices, scores: pd.DataFrame, ceilings: Ceilings) -> pd.
                        interval over images; rho itself where there is no ceiling
     raw, raw_low, raw_high : mean rho
     ceiling, reachable : the divisor, missing where there is none, and a perfect model's score
-    partial          : the same with the distance from the picture's centre held constant
+    partial          : the same with the distance from the image's centre held constant
     correct, n_correct : score over the images that the model classifies correctly
     tied, attainable : share of tied pixels, and the largest rho that ties
                        allow against a human map without any; means
@@ -196,7 +196,7 @@ def beside_controls(
     control, control_score : the strongest control of the same protocol and reading
     over_control, over_control_low, over_control_high : score less that control's, paired by image
     above_control    : that interval lies above 0, and there are images enough to say so
-    other_human      : the score of another picture's human map
+    other_human      : the score of another image's human map
     rescaled, rescaled_low, rescaled_high : over_control as a share of the way from the strongest
                        control (0) to the ceiling (1), the control taken for given in the interval
     not_rescaled     : why it is not: no ceiling is known, or the control comes near it
@@ -237,7 +237,7 @@ def beside(
     found |= {"not_rescaled": "no control has a score"}
     if rho is None:
         return found
-    # Of the pictures that the maps are of: on others another control may be the strongest.
+    # Of the images that the maps are of: on others another control may be the strongest.
     there = {name: some[some.index.isin(rho.index)] for name, some in of_control.items()}
     there = {name: some for name, some in there.items() if len(some)}
     if not there:
@@ -356,7 +356,7 @@ def paired_differences(choices: Choices, scores: pd.DataFrame, ceilings: Ceiling
     first, second         : the two models, by their labels
     backbone, dcls, method : of the second
     difference, low, high : mean in units of the score, and its 95 % interval
-    median                : far from the mean where a few pictures make the difference
+    median                : far from the mean where a few images make the difference
     n_paired              : images in the comparison
     p, p_holm             : of the mean's being 0; corrected over all pairs of the same protocol,
                             panel and family of groups. Missing for fewer images than decide

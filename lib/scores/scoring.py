@@ -1,4 +1,4 @@
-"""Agreement of a network's maps with human maps, picture by picture."""
+"""Agreement of a network's maps with human maps, image by image."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Scores:
     def add(self, model: StudyModel, block: Block) -> None:
         """One forward, one gradient of the head, every method's maps, every protocol's score.
 
-        The target is the picture's label, as published, or the predicted class.
+        The target is the image's label, as published, or the predicted class.
         """
         target = None if self.predicted else block.labels
         x = model.prepare_pixels(block.pixels)
@@ -49,7 +49,7 @@ class Scores:
     def table(self, is_scored: Callable[[str, np.ndarray], np.ndarray]) -> pd.DataFrame:
         """A row per method, protocol and image, whatever the batches were.
 
-        is_scored : which of the pictures at some places a protocol scores
+        is_scored : which of the images at some places a protocol scores
         `rho` is Spearman's correlation over all pixels; missing where `validity` says why.
         `partial` is the same with the distance from the centre held constant, `tied` the
         share of the map's pixels that are equal to another, `attainable` the largest rho
@@ -103,9 +103,9 @@ def score_part(
     batch: BatchSize,
     predicted: bool = False,
 ) -> pd.DataFrame:
-    """Scores of one variant over a part's pictures, as `Scores.table` tells.
+    """Scores of one variant over a part's images, as `Scores.table` tells.
 
-    predicted : maps show the evidence for the predicted class, not for the picture's label
+    predicted : maps show the evidence for the predicted class, not for the image's label
     """
     scores = Scores(methods, predicted)
     slow = any(method.forwards for method in methods)

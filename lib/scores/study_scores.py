@@ -62,7 +62,7 @@ def score_study(study: Study) -> pd.DataFrame:
 
 
 def left_out(scores: pd.DataFrame) -> pd.DataFrame:
-    """What a study with `keep_going` left out: a row per variant, part or picture, and why."""
+    """What a study with `keep_going` left out: a row per variant, part or image, and why."""
     missed = {name: why[:1000] for name, why in scores.attrs.get(LEFT_OUT, {}).items()}
     return pd.DataFrame(missed.items(), columns=["left_out", "reason"], dtype=str)
 

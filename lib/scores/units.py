@@ -1,4 +1,4 @@
-"""The units of a scoring run, a variant on a part's pictures each, and who works them off here."""
+"""The units of a scoring run, a variant on a part's images each, and who works them off here."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MODELS_IN_MEMORY = 1.5e9  # bytes; of a GPU's memory a third
 
 @dataclass(frozen=True)
 class Unit:
-    """The unit of work: a variant on a part's pictures; `path` is where its scores are kept."""
+    """The unit of work: a variant on a part's images; `path` is where its scores are kept."""
 
     backbone: Backbone
     dcls: bool
@@ -91,13 +91,13 @@ class Scorer:
         write_kept(unit.path, scores, unit.some.left_out)
 
     def foretell(self, units: list[Unit]) -> str:
-        """How long the methods that take many forwards a picture will take; "" without any."""
+        """How long the methods that take many forwards an image will take; "" without any."""
         if not any(method.forwards for method in self._methods):
             return ""
         model = self._model(units[0].backbone, units[0].dcls)
-        pictures = sum(len(unit.some) for unit in units)
+        images = sum(len(unit.some) for unit in units)
         batch = next(units[0].some.batches(1))
-        return foretell(model, batch.pictures, self._methods, pictures)
+        return foretell(model, batch.images, self._methods, images)
 
     def _model(self, backbone: Backbone, dcls: bool) -> StudyModel:
         name = self.study.inputs.weights_name(backbone.key, dcls)
@@ -111,13 +111,11 @@ class Scorer:
         return model
 
 
-def foretell(
-    model: StudyModel, some: np.ndarray, methods: Sequence[CamMethod], pictures: int
-) -> str:
+def foretell(model: StudyModel, some: np.ndarray, methods: Sequence[CamMethod], images: int) -> str:
     """How long the methods will take that take many forwards, by one timed forward; "" without.
 
-    some     : (image, height, width, 3) uint8 pictures
-    pictures : how many maps of each method will be made, by networks like this one
+    some     : (image, height, width, 3) uint8 images
+    images : how many maps of each method will be made, by networks like this one
     """
     slow = [method for method in methods if method.forwards]
     if not slow:
@@ -128,10 +126,10 @@ def foretell(
     channels = head_pass(model, x).features.shape[1]
     seconds = (time.perf_counter() - started) / len(x)
     forwards = sum(channels if m.forwards == "channels" else m.forwards for m in slow)
-    minutes = forwards * seconds * pictures / 60
+    minutes = forwards * seconds * images / 60
     last = f"{minutes / 60:.1f} h" if minutes > 90 else f"{minutes:.0f} min"
     names = ", ".join(method.label for method in slow)
-    return f"{names}: about {forwards} forwards a map, {pictures} maps, {last} in all at most"
+    return f"{names}: about {forwards} forwards a map, {images} maps, {last} in all at most"
 
 
 def score_here(study: Study, units: list[Unit]) -> Iterator[tuple[Unit, Exception | None]]:

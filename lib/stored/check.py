@@ -1,6 +1,6 @@
 """Door: `from lib.stored.check import check`, and `dcls-check FOLDER`."""
 
-from ..commands.check_pictures import main
+from ..commands.check_images import main
 from ..people.stored.check import Found, check, told
 
 __all__ = ["Found", "check", "told"]

@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "choices": ["Choices"],
     "comparisons": ["COMPARISONS", "Comparison", "forms_of", "groups_of"],
     "exhibits": ["Exhibit", "Looks", "evidence_titles", "exhibit", "held_out", "looks",
-        "picture_titles"],
+        "image_titles"],
     "explaining": ["explain"],
     "extension": ["ExtensionError", "load_extension"],
     "inputs": ["Inputs", "MissingInputs"],

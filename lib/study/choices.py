@@ -53,20 +53,20 @@ def _in_order(models: Sequence[str]) -> tuple[Backbone, ...]:
 class Choices:
     """Everything that can be chosen about a study; make one with `of`.
 
-    limit      : number of pictures to use, 0 for all
+    limit      : number of images to use, 0 for all
     device     : "auto", "cpu", "cuda", "cuda:1" or "mps"
-    batch_size : pictures per forward, 0 for a size that suits the device
+    batch_size : images per forward, 0 for a size that suits the device
     data_dir   : folder of downloaded files, "" for the project's `data/`
     protocols  : keys of PROTOCOLS
-    pictures   : a folder of pictures and human maps in place of the profile's, "" for none
+    images   : a folder of images and human maps in place of the profile's, "" for none
     keep_going : what is missing or cannot be read is left out and named
     precision  : a key of PRECISIONS
     compile    : networks are compiled by torch.compile, which needs a C++ compiler
     workers    : so many processes score at once, 0 for none but this one
     scheduler  : address of a Dask scheduler whose workers score, "" for none
     target     : one of TARGETS, the class whose evidence the maps show
-    layout     : how `pictures` lie there, a key of LAYOUTS or of PLAIN, "" to find out
-    fit        : how pictures that are no squares become such, one of FITS
+    layout     : how `images` lie there, a key of LAYOUTS or of PLAIN, "" to find out
+    fit        : how images that are no squares become such, one of FITS
     gaze       : "KEY=VALUE" texts: how gaze was recorded and becomes maps
     extend     : a file of own models and methods, see `lib.study.own_rows`, "" for none
     accept     : names of tensors, or patterns of them, that weights files may lack or have beyond
@@ -86,7 +86,7 @@ class Choices:
     batch_size: int = 0
     data_dir: str = ""
     protocols: tuple[str, ...] = DEFAULT_PROTOCOLS
-    pictures: str = ""
+    images: str = ""
     keep_going: bool = False
     precision: str = "float32"
     compile: bool = False
@@ -123,7 +123,7 @@ class Choices:
         models, methods, protocols, target : keys; empty takes the profile's: all models, and most
                   often the published methods, as always where models are named
         own     : models that the file `extend` has added
-        gazed   : the folder `pictures` holds gaze points
+        gazed   : the folder `images` holds gaze points
         options : the other fields by name
         Raises ValueError (UnknownName for a name) saying what is wrong, the nearest
         name, and what is allowed.
@@ -137,10 +137,10 @@ class Choices:
         absent = [b.key for b in chosen if b not in row.known]
         if absent:
             raise ValueError(f"the {row.key} profile has no model {', '.join(absent)}")
-        if pictures := options.get("pictures"):
-            caveat = "" if row.pictures else row.caveat  # of the embedded people
+        if images := options.get("images"):
+            caveat = "" if row.images else row.caveat  # of the embedded people
             layout = options.get("layout")
-            label = LAYOUTS[layout].label if layout in LAYOUTS else Path(pictures).name[:40]
+            label = LAYOUTS[layout].label if layout in LAYOUTS else Path(images).name[:40]
             row = replace(row, label=label, caveat=caveat)
             if gazed:  # which is blurred once already
                 row = replace(row, protocols=("gaze",))
@@ -195,9 +195,9 @@ class Choices:
         if self.target not in TARGETS:
             raise unknown_name("target", self.target, TARGETS)
         read = self.read  # raises, with the nearest name
-        if not self.pictures and (self.layout or self.gaze or read.fit != CROP):
+        if not self.images and (self.layout or self.gaze or read.fit != CROP):
             raise ValueError(
-                "layout, fit and gaze say how the folder of `pictures` is read: give one"
+                "layout, fit and gaze say how the folder of `images` is read: give one"
             )
         PRECISIONS[self.precision]  # raises, with the nearest name
         for name in self.accept:
@@ -241,7 +241,7 @@ class Choices:
 
     @property
     def read(self) -> Read:
-        """How the folder of pictures is read."""
+        """How the folder of images is read."""
         return Read(self.layout, self.fit, self.gaze)
 
     @property
@@ -331,7 +331,7 @@ class Choices:
         return None if self.predicted else labels
 
     def few(self, part: int) -> int:
-        """A part of the sample's number of pictures, for analyses that cost even more; at most
+        """A part of the sample's number of images, for analyses that cost even more; at most
         `limit`."""
         return max(1, min(self.limit or self.profile.sample, self.profile.sample // part))
 
@@ -341,7 +341,7 @@ class Choices:
 
     @property
     def is_whole(self) -> bool:
-        """All models and pictures, and the profile's own methods and protocols, are chosen."""
+        """All models and images, and the profile's own methods and protocols, are chosen."""
         methods = tuple(method.key for method in self.methods)
         chosen = (self.backbones, methods, self.limit, self.protocols, self.precision, self.target)
         row = self.profile

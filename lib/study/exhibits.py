@@ -21,22 +21,22 @@ from .study import Study
 
 @dataclass(frozen=True)
 class Exhibit:
-    """Pictures to explain, and the class whose evidence is asked for.
+    """Images to explain, and the class whose evidence is asked for.
 
-    pictures : (image, 224, 224, 3) uint8
+    images : (image, 224, 224, 3) uint8
     targets  : (image,) class indices, or None for each model's predicted class
-    titles   : one per picture
-    credits  : attributions, "" for pictures of the embedded example
+    titles   : one per image
+    credits  : attributions, "" for images of the embedded example
     """
 
-    pictures: np.ndarray
+    images: np.ndarray
     targets: Tensor | None
     titles: list[str]
     credits: str = ""
 
 
 def held_out(study: Study, count: int) -> ClickMeBatch:
-    """The first pictures of a fixed, seeded subset of the profile's shards.
+    """The first images of a fixed, seeded subset of the profile's shards.
 
     Where some cannot be read, with `keep_going`, of a larger subset. Raises StoredError.
     """
@@ -49,16 +49,16 @@ def _first(study: Study, count: int) -> tuple[ClickMe, ClickMeBatch]:
         batch = next(clickme.batches(count), None)
         if batch is not None:
             return clickme, batch
-    raise StoredError("no picture of the study can be read")
+    raise StoredError("no image of the study can be read")
 
 
 @dataclass(frozen=True)
 class Looks:
-    """Pictures of a study with where people looked at them.
+    """Images of a study with where people looked at them.
 
-    batch  : the pictures, as `held_out` gives them
-    points : per picture (fixation, 2) x, y in its 224 x 224 pixels; empty where only maps are known
-    owners : per picture (fixation,) whose each is; empty where observers are not known
+    batch  : the images, as `held_out` gives them
+    points : per image (fixation, 2) x, y in its 224 x 224 pixels; empty where only maps are known
+    owners : per image (fixation,) whose each is; empty where observers are not known
     """
 
     batch: ClickMeBatch
@@ -67,7 +67,7 @@ class Looks:
 
 
 def looks(study: Study, count: int) -> Looks:
-    """The same pictures as `held_out`, with their fixations. Raises StoredError."""
+    """The same images as `held_out`, with their fixations. Raises StoredError."""
     clickme, batch = _first(study, count)
     found = {each.image_id: each for each in clickme.fixated()}
     none = np.zeros((0, 2)), np.zeros(0, np.int64)
@@ -81,18 +81,18 @@ def looks(study: Study, count: int) -> Looks:
 
 
 def exhibit(study: Study, count: int = 10) -> Exhibit:
-    """What Figures 5 and 6 show: photographs, or the demo's held-out pictures."""
+    """What Figures 5 and 6 show: photographs, or the demo's held-out images."""
     if study.choices.profile.photographs == "photographs":
         found = photographs(PHOTOGRAPHS, count)
         credits = "; ".join(f"{p.name}: {p.attribution}" for p in found)
         return Exhibit(np.stack([p.pixels for p in found]), None, [p.name for p in found], credits)
     batch = held_out(study, count)
     targets = study.choices.asked(batch.labels)
-    return Exhibit(batch.pictures, targets, picture_titles(study, batch))
+    return Exhibit(batch.images, targets, image_titles(study, batch))
 
 
-def picture_titles(study: Study, batch: ClickMeBatch) -> list[str]:
-    """What pictures show: the class of each, or its name where nobody told its class."""
+def image_titles(study: Study, batch: ClickMeBatch) -> list[str]:
+    """What images show: the class of each, or its name where nobody told its class."""
     names = study.networks.class_names()
     return [
         names[label] if label != NO_LABEL else Path(name).stem
@@ -101,13 +101,13 @@ def picture_titles(study: Study, batch: ClickMeBatch) -> list[str]:
 
 
 def evidence_titles(
-    study: Study, model: StudyModel, pictures: np.ndarray, targets: Tensor | None
+    study: Study, model: StudyModel, images: np.ndarray, targets: Tensor | None
 ) -> list[str]:
     """The class whose evidence a model's maps show: the one that is asked for, or predicted."""
     names = study.networks.class_names()
     if targets is not None:
         return [names[label] for label in targets]
-    classes, shares = answers(model, pictures)
+    classes, shares = answers(model, images)
     return [
         f"{names[best].split(',')[0]}, {share:.0%}"
         for best, share in zip(classes, shares, strict=True)

@@ -1,4 +1,4 @@
-"""Maps of any model for any pictures, by one call."""
+"""Maps of any model for any images, by one call."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from ..maps.methods import METHODS, CamMethod, min_max
 from ..maps.placed import heatmaps
 from ..networks.checkpoints import MissingWeights
 from ..networks.models import StudyModel
-from ..networks.preprocessing import prepare_pixels, resize_pictures
-from ..people.pictures import read_picture
+from ..networks.preprocessing import prepare_pixels, resize_images
+from ..people.images import read_image
 from .profiles import PROFILES
 from .study import Study
 
 _BATCH = 16
 _BY_DEFAULT = Preprocessing(resize=256, crop=224)
 
-Picture = np.ndarray | Image.Image | str | Path
+Image = np.ndarray | Image.Image | str | Path
 # Squares (image, side, side, 3) and their targets -> (image, size, size) of the part that is seen.
 Explained = Callable[[np.ndarray, Any, int], np.ndarray]
 
@@ -37,34 +37,34 @@ Explained = Callable[[np.ndarray, Any, int], np.ndarray]
 @torch.inference_mode(False)  # gradients are needed, wherever it is called from
 def explain(
     model: nn.Module | str,
-    pictures: Picture | Sequence[Picture],
+    images: Image | Sequence[Image],
     method: str | CamMethod = "grad_cam",
     target: Any = None,
     *,
     layer: str | nn.Module | Sequence[str | nn.Module] = "",
     preprocessing: Preprocessing | None = None,
 ) -> np.ndarray | list[np.ndarray]:
-    """Maps of what a model looks at in pictures, each of its picture's own size.
+    """Maps of what a model looks at in images, each of its image's own size.
 
     model    : a name as `Study.from_profile` takes it ("resnet50", "resnet50_dcls", "timm:NAME"),
                with its published weights, which `dcls-fetch NAME` fetches; what `load_model`
                returns; or any network in memory
-    pictures : (image, h, w, 3) uint8, or one or several of: (h, w, 3) uint8, PIL's images, files
+    images : (image, h, w, 3) uint8, or one or several of: (h, w, 3) uint8, PIL's images, files
     method   : a key of METHODS, or a row of one's own
-    target   : the class that is explained, one or one per picture; None is the predicted one. Of
+    target   : the class that is explained, one or one per image; None is the predicted one. Of
                a network in memory also a function of its answer (`lib.maps.targets`)
     layer    : of a network in memory, whose output maps are made of; "" is found
-    preprocessing : of a network in memory, how pictures become inputs; by default what timm's
+    preprocessing : of a network in memory, how images become inputs; by default what timm's
                `pretrained_cfg` of the network says, else 256 pixels, 224 of them cropped, with
                ImageNet's mean and deviation
-    Returns (image, h, w) float32, each map from 0 to 1; of one picture (h, w), of pictures of
-    several sizes a list of such. The network sees the centred square of a picture, less what its
+    Returns (image, h, w) float32, each map from 0 to 1; of one image (h, w), of images of
+    several sizes a list of such. The network sees the centred square of an image, less what its
     crop cuts off; beside that a map is 0. A map without any evidence is 0 everywhere.
     Raises ValueError, also for a map that is not finite; UnknownName; and MissingWeights for
     weights that are not there.
     """
     row = METHODS[method] if isinstance(method, str) else method
-    given, names, alone = _read(pictures)
+    given, names, alone = _read(images)
     targets = _targets(target, len(given))
     if isinstance(model, str):
         model = _named(model, row)
@@ -90,29 +90,29 @@ def explain(
 # --- what is given ----------------------------------------------------------------------------
 
 
-def _read(pictures: Picture | Sequence[Picture]) -> tuple[list[np.ndarray], list[str], bool]:
+def _read(images: Image | Sequence[Image]) -> tuple[list[np.ndarray], list[str], bool]:
     """(h, w, 3) uint8 each, what it is called, and whether there was one without an axis of
     images."""
-    alone = isinstance(pictures, str | Path | Image.Image) or getattr(pictures, "ndim", 0) == 3
-    given = [pictures] if alone else list(pictures)
+    alone = isinstance(images, str | Path | Image.Image) or getattr(images, "ndim", 0) == 3
+    given = [images] if alone else list(images)
     if not given:
-        raise ValueError("pictures is empty: give one or more")
-    names = [f"picture {number}" + f" ({one})" * isinstance(one, str | Path)
+        raise ValueError("images is empty: give one or more")
+    names = [f"image {number}" + f" ({one})" * isinstance(one, str | Path)
              for number, one in enumerate(given)]  # fmt: skip
     return [_pixels(one, number) for number, one in enumerate(given)], names, alone
 
 
-def _pixels(picture: Picture, number: int) -> np.ndarray:
-    if isinstance(picture, str | Path):
-        if not Path(picture).is_file():
-            raise ValueError(f"there is no file {picture}")
-        picture = read_picture(Path(picture))
-    if isinstance(picture, Image.Image):
-        return np.asarray(picture.convert("RGB"))
-    pixels = np.asarray(picture)
+def _pixels(image: Image, number: int) -> np.ndarray:
+    if isinstance(image, str | Path):
+        if not Path(image).is_file():
+            raise ValueError(f"there is no file {image}")
+        image = read_image(Path(image))
+    if isinstance(image, Image.Image):
+        return np.asarray(image.convert("RGB"))
+    pixels = np.asarray(image)
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
         raise ValueError(
-            f"picture {number} must be (h, w, 3) uint8, an image of PIL's, or a file, and is "
+            f"image {number} must be (h, w, 3) uint8, an image of PIL's, or a file, and is "
             f"{pixels.dtype} {pixels.shape}"
         )
     return pixels
@@ -127,13 +127,13 @@ def _targets(target: Any, images: int) -> Any:
         return [int(target)] * images
     if isinstance(target, str):
         raise ValueError(
-            f"target {target!r} is a text: give the class as a number, one or one per picture, or "
+            f"target {target!r} is a text: give the class as a number, one or one per image, or "
             "None for the predicted one (`dcls-cam --target` takes names)"
         )
     if not hasattr(target, "__len__"):
         raise ValueError(_no_target(target))
     if len(target) != images:
-        raise ValueError(f"need one target per picture: {images} pictures, {len(target)} targets")
+        raise ValueError(f"need one target per image: {images} images, {len(target)} targets")
     return [_target(one) for one in target]
 
 
@@ -148,7 +148,7 @@ def _target(one: Any) -> Any:
 
 def _no_target(given: Any) -> str:
     return (
-        f"target {given!r} is no class: give the class as a whole number, one or one per picture, "
+        f"target {given!r} is no class: give the class as a whole number, one or one per image, "
         "or None for the predicted one"
     )
 
@@ -177,17 +177,17 @@ def _batches(given: list[np.ndarray], targets: Any) -> Iterator[tuple[list[np.nd
 
 
 def _placed(
-    pictures: list[np.ndarray], targets: Any, geometry: Preprocessing, explained: Explained,
+    images: list[np.ndarray], targets: Any, geometry: Preprocessing, explained: Explained,
     names: Sequence[str],
 ) -> list[np.ndarray]:  # fmt: skip
-    """Maps of pictures of one size, where in them the network looked. Raises ValueError, with the
-    picture's name, for one that is not finite."""
-    height, width = pictures[0].shape[:2]
+    """Maps of images of one size, where in them the network looked. Raises ValueError, with the
+    image's name, for one that is not finite."""
+    height, width = images[0].shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    squares = np.stack([one[top : top + side, left : left + side] for one in pictures])
+    squares = np.stack([one[top : top + side, left : left + side] for one in images])
     window = geometry.window(side)
-    canvas = np.zeros((len(pictures), height, width), np.float32)
+    canvas = np.zeros((len(images), height, width), np.float32)
     seen = canvas[:, top : top + side, left : left + side][:, window, window]
     seen[:] = explained(squares, targets, seen.shape[-1])
     for one, name in zip(seen, names, strict=False):
@@ -211,7 +211,7 @@ def _of_study(model: StudyModel, row: CamMethod) -> Explained:
 
 def _in_memory(model: nn.Module, row: CamMethod, layer: Any, geometry: Preprocessing) -> Explained:
     def explained(squares: np.ndarray, targets: Any, size: int) -> np.ndarray:
-        x = prepare_pixels(torch.from_numpy(resize_pictures(squares, geometry)), geometry)
+        x = prepare_pixels(torch.from_numpy(resize_images(squares, geometry)), geometry)
         return live_maps(model, x, row, targets=targets, layer=layer, size=size).cpu().numpy()
 
     return explained

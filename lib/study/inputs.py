@@ -33,7 +33,7 @@ from ..networks.sources import (
 )
 from ..people.listing import Listing
 from ..people.protocols import PROTOCOLS
-from ..people.stored import picture_files
+from ..people.stored import image_files
 from .choices import Choices
 from .extension import extension_files
 from .plug_ins import plug_in_files
@@ -55,7 +55,7 @@ class MissingInputs(FileNotFoundError):
 def chosen_folder(name: str, folder: str) -> str:
     """A chosen folder as an absolute path, "" for none.
 
-    Raises ValueError for a file, and for a folder of pictures around this project's results.
+    Raises ValueError for a file, and for a folder of images around this project's results.
     """
     if not str(folder):
         return ""
@@ -70,10 +70,10 @@ def chosen_folder(name: str, folder: str) -> str:
             raise ValueError(f"{name} must be a folder, and {path} is none")
     except OSError as error:  # of a name that is too long
         raise ValueError(f"{name}: {error.strerror}: {str(path)[:100]} …") from None
-    if name == "pictures" and OUTPUT.is_relative_to(path):
+    if name == "images" and OUTPUT.is_relative_to(path):
         elsewhere = f": start in another one, or name one for results by {HOME_VARIABLE}"
         raise ValueError(
-            f"{path} holds this project's results; keep pictures in their own folder"
+            f"{path} holds this project's results; keep images in their own folder"
             + elsewhere * (not IS_CHECKOUT)
         )
     return str(path)
@@ -81,7 +81,7 @@ def chosen_folder(name: str, folder: str) -> str:
 
 @dataclass(frozen=True)
 class Inputs:
-    """The files of one study: pictures, weights, and whatever else its notebooks read."""
+    """The files of one study: images, weights, and whatever else its notebooks read."""
 
     choices: Choices
 
@@ -99,28 +99,28 @@ class Inputs:
             return self.data
         return Path(self.choices.data_dir) if self.choices.data_dir else DATA
 
-    # --- pictures -----------------------------------------------------------------------------
+    # --- images -----------------------------------------------------------------------------
 
-    def picture_paths(self) -> list[Path]:
-        """The profile's validation shards in reading order, or the user's pictures."""
-        if self.choices.pictures:
-            return picture_files(Path(self.choices.pictures))
-        if self.choices.profile.pictures is not None:
-            return [self.choices.profile.pictures]
+    def image_paths(self) -> list[Path]:
+        """The profile's validation shards in reading order, or the user's images."""
+        if self.choices.images:
+            return image_files(Path(self.choices.images))
+        if self.choices.profile.images is not None:
+            return [self.choices.profile.images]
         names = list(self.choices.profile.shard_names)
-        if not any("pictures" in PROTOCOLS[key].mends for key in self.choices.protocols):
+        if not any("images" in PROTOCOLS[key].mends for key in self.choices.protocols):
             names = [name for name in names if Path(name).stem != UNREAD_SHARD]
         return [self.data / "clickme" / "val" / name for name in names]
 
     def listed(self, kind: type[L] = Listing, limit: int | None = None) -> L:
-        """The study's pictures, as a listing or whatever reads one; `limit` overrides its own."""
+        """The study's images, as a listing or whatever reads one; `limit` overrides its own."""
         return kind(
-            self.picture_paths(),
+            self.image_paths(),
             self.choices.protocols,
             self.choices.limit if limit is None else limit,
             self.choices.profile.classes,
             self.choices.keep_going,
-            "" if self.choices.pictures else UNREAD_SHARD,
+            "" if self.choices.images else UNREAD_SHARD,
             self.choices.read,
             not self.choices.predicted,
         )
@@ -236,7 +236,7 @@ class Inputs:
         weights = [path for b in self.choices.backbones for path in self.weights(b)]
         choices, extend = self.choices, self.choices.extend
         return {
-            "pictures": self.picture_paths() + [CLASS_NAMES] * self.choices.profile.mini,
+            "images": self.image_paths() + [CLASS_NAMES] * self.choices.profile.mini,
             "weights": list(dict.fromkeys(weights)),
             "extension": (extension_files(Path(extend)) if extend else [])
             + plug_in_files(choices.rows),
@@ -256,7 +256,7 @@ class Inputs:
         return [path for paths in self.files().values() for path in paths]
 
     def missing(self) -> list[Path]:
-        """Files that the chosen models and the profile's pictures need and are not there."""
+        """Files that the chosen models and the profile's images need and are not there."""
         return [path for path in self.all_files() if not path.exists()]
 
     def inventory(self) -> list[dict]:
@@ -288,24 +288,22 @@ class Inputs:
             and not self._own_weights(b.key, dcls).is_file()
         ]
         shards = (
-            []
-            if embedded or self.choices.pictures
-            else [SHARDS[p.stem] for p in self.picture_paths()]
+            [] if embedded or self.choices.images else [SHARDS[p.stem] for p in self.image_paths()]
         )
         return list(dict.fromkeys([*weights, *shards]))
 
     def require(self) -> None:
         """Raise MissingInputs, listing every missing file, unless all are there.
 
-        With `keep_going`, unless there are pictures and both weights of a backbone.
+        With `keep_going`, unless there are images and both weights of a backbone.
         """
         missing = self.missing()
         if not missing:
             return
-        pictures = any(path.exists() for path in self.picture_paths())
+        images = any(path.exists() for path in self.image_paths())
         if (
             self.choices.keep_going
-            and pictures
+            and images
             and any(map(self.has_weights, self.choices.backbones))
         ):
             return
@@ -313,7 +311,7 @@ class Inputs:
             raise MissingInputs(
                 f"the files of the {self.choices.profile.key} profile are {ONLY_IN_A_CHECKOUT}. "
                 "The profile gaze is here, and needs no download; the profile paper takes any "
-                "model with images of yours (`pictures`)"
+                "model with images of yours (`images`)"
             )
         sources = {self.downloads / source.place: source for source in self.sources()}
         listed = "\n".join(_line(path, sources.get(path)) for path in missing)
@@ -344,8 +342,8 @@ class Inputs:
                 f"{choices.extend or 'A plug-in'} names {', '.join(own)} there: put them there, "
                 "or name others."
             )
-        if choices.pictures and not Path(choices.pictures).exists():
-            return "The folder of --pictures is not there."
+        if choices.images and not Path(choices.images).exists():
+            return "The folder of --images is not there."
         if choices.profile.is_embedded and any(path in sources for path in missing):
             return f"Fetch them: `{self.fetch_command()}`, or put them there by hand."
         if choices.profile.is_embedded:
@@ -362,7 +360,7 @@ class Inputs:
         if not IS_CHECKOUT:
             given = {"--data-dir": choices.data_dir, "--extend": choices.extend}
             parts = [f"{name} {shlex.quote(value)}" for name, value in given.items() if value]
-            asks = not choices.pictures and choices.profile.published_ceiling
+            asks = not choices.images and choices.profile.published_ceiling
             parts += ["--clickme"] * asks
             return " ".join(["dcls-fetch", _typed(choices.backbones), *parts])
         own = any(b.origin for b in choices.backbones)
@@ -370,7 +368,7 @@ class Inputs:
             "--profile": choices.profile.key * choices.profile.is_embedded,
             "--data-dir": choices.data_dir,
             "--extend": choices.extend,
-            "--pictures": choices.pictures,
+            "--images": choices.images,
         }
         parts = [f"{name} {shlex.quote(value)}" for name, value in given.items() if value]
         models = [f"--models {_typed(choices.backbones)}"] if own else []

@@ -51,7 +51,7 @@ def provenance(
     Without the time, so that the same study gives the same file; the run's manifest has it.
 
     drawn_from : the saved table that it shows, whose own inputs are then told
-    of         : where it was made of other methods, pictures or classes than the study's: which
+    of         : where it was made of other methods, images or classes than the study's: which
     """
     if drawn_from is None:
         inputs = study.inputs.hashes()

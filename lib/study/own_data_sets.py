@@ -92,8 +92,8 @@ def _wrong_with(one: Looked, names: set[str]) -> str:
         return f"is a {type(one).__name__}, and must be a Looked"
     if one.name in names:
         return f"has the name of another, {one.name}"
-    if not Path(one.picture).is_file():
-        return f"names {one.picture}, and there is no such file"
+    if not Path(one.image).is_file():
+        return f"names {one.image}, and there is no such file"
     points = getattr(one.points, "shape", ())
     if len(points) != 2 or points[1] != 3 or one.points.dtype != "float64":
         return f"has points of shape {points}, and must have (fixation, 3) float64: x, y, duration"

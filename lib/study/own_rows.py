@@ -62,7 +62,7 @@ def add_model(
     weights_dcls : the same of the network converted by `dcls`; together or not at all
     layer        : whose output the maps are made of, a name of `named_modules()`; "" is found:
                    where timm's forward_features ends, else the last layer with a map
-    preprocessing : how pictures become inputs; by default what timm says of the tag, else
+    preprocessing : how images become inputs; by default what timm says of the tag, else
                    256 resized, 224 cropped, ImageNet's mean and deviation
     Raises ValueError naming what does not fit.
     """
@@ -110,17 +110,17 @@ def add_method(
     maps: Callable[..., Tensor] | None = None,
     *,
     cam: Any = None,
-    on_pictures: bool = False,
+    on_images: bool = False,
     label: str = "",
 ) -> CamMethod:
     """Add a CAM method to the table.
 
     maps : (features, gradient) -> (image, h, w), both (image, channel, h, w), of the study's layer
            and of the target's logit; or (model, x, passed) -> the same, for what needs more:
-           `model.features`, `model.answered`, the prepared pictures, and a `HeadPass`
+           `model.features`, `model.answered`, the prepared images, and a `HeadPass`
     cam  : instead: a class in the manner of pytorch-grad-cam's, made as cam(model, layers) and
            called with inputs and targets
-    on_pictures : the class must be given pictures, with a forward and backward of the whole
+    on_images : the class must be given images, with a forward and backward of the whole
            network, not the features of the study's layer
     Raises ValueError for neither or both, or a function of other parameters.
     """
@@ -132,9 +132,9 @@ def add_method(
     _refuse_twin(METHODS, "method", label)
     said = f"{label} ({key}), a method of --extend,"
     if cam is not None:
-        whole = guarded(said, partial(later, ".package_cams", "of_class", cam, on_pictures))
+        whole = guarded(said, partial(later, ".package_cams", "of_class", cam, on_images))
         return METHODS.add(
-            CamMethod(key, label, whole_map=whole, forwards=int(on_pictures), plain=on_pictures,
+            CamMethod(key, label, whole_map=whole, forwards=int(on_images), plain=on_images,
                       origin=digest)
         )  # fmt: skip
     asked = inspect.signature(maps).parameters.values()

@@ -23,18 +23,18 @@ class Places:
         """Names the folders of results: the profile's key, "demo_subset" for less than all.
 
         So a quick look at two models never replaces the whole study's figures, nor do
-        results on other pictures, or on the same read otherwise ("paper_gaze_1a2b" for a folder
+        results on other images, or on the same read otherwise ("paper_gaze_1a2b" for a folder
         `gaze`). A name that is chosen takes the place of all that.
         """
         name = self.choices.profile.key
         if self.choices.name:
             return f"{name}_{self.choices.name}"
-        if pictures := self.choices.pictures:
+        if images := self.choices.images:
             # With a hash, for folders of one name in different places.
-            place = re.sub(r"[^\w-]+", "_", Path(pictures).name)[:40]
+            place = re.sub(r"[^\w-]+", "_", Path(images).name)[:40]
             read = self.choices.read
             how = {"fit": read.fit, "gaze": [*read.gaze]} if read.gaze or read.fit != CROP else {}
-            name += f"_{place}_{fingerprint({'pictures': pictures} | how)[:4]}"
+            name += f"_{place}_{fingerprint({'images': images} | how)[:4]}"
         if extend := self.choices.extend:
             name += f"_{re.sub(r'[^a-zA-Z0-9_-]+', '_', Path(extend).stem)[:40]}"
         return name if self.choices.is_whole else f"{name}_subset"

@@ -19,20 +19,20 @@ DEMO_RECIPE = "the demo's"
 
 @dataclass(frozen=True)
 class Profile:
-    """A row: which pictures, which weights, and what results may claim.
+    """A row: which images, which weights, and what results may claim.
 
     data        : folder of shards and weights; None for one that the user may choose
-    pictures    : folder of pictures and gaze in place of shards
+    images    : folder of images and gaze in place of shards
     models      : keys of its own backbones, where these are not the study's
     methods, protocols, target : what is taken where nothing is chosen
     notebooks   : numbers of those that a whole run takes; () for all but that of gaze
     shard_names : every shard that a whole run needs, in reading order
     mini        : the weights are the embedded example's miniatures
     classes     : number of classes; labels lie below it
-    photographs : Figures 5 and 6 show "held-out" pictures of the shards, or
+    photographs : Figures 5 and 6 show "held-out" images of the shards, or
                   "photographs" that packages ship or the user provides
     caveat      : printed on every figure and table made from it; "" for none
-    sample      : pictures for analyses that score many methods or networks a model
+    sample      : images for analyses that score many methods or networks a model
     published_ceiling : its people are ClickMe's, how well they agree is published
     own         : models that a reader's file added
     """
@@ -47,7 +47,7 @@ class Profile:
     caveat: str
     sample: int
     published_ceiling: bool = False
-    pictures: Path | None = None
+    images: Path | None = None
     models: tuple[str, ...] = ()
     methods: tuple[str, ...] = PUBLISHED_METHODS
     protocols: tuple[str, ...] = DEFAULT_PROTOCOLS
@@ -72,7 +72,7 @@ class Profile:
     @property
     def is_embedded(self) -> bool:
         """Its files come with the project."""
-        return self.mini or self.pictures is not None
+        return self.mini or self.images is not None
 
 
 PROFILES: Table[Profile] = Table(
@@ -82,7 +82,7 @@ PROFILES: Table[Profile] = Table(
             "gaze", "OSIE photographs, gaze of 15 people", GAZE, (),
             mini=False, classes=1000, photographs="held-out",
             caveat="15 people looked freely at scenes, without a task.",
-            sample=48, pictures=GAZE, models=("mobilenetv2_100",), methods=ONE_PASS_METHODS,
+            sample=48, images=GAZE, models=("mobilenetv2_100",), methods=ONE_PASS_METHODS,
             protocols=("gaze",), target="predicted", notebooks=("00", "04", "04b"),
         ),
         Profile(
@@ -101,7 +101,7 @@ PROFILES: Table[Profile] = Table(
             "rehearsal", "rehearsal", DATA / "rehearsal" / "data",
             tuple(f"{key}.tfrecords" for key in SHARDS),
             mini=False, classes=1000, photographs="photographs",
-            caveat="Rehearsal: full-size networks with random weights, generated pictures and "
+            caveat="Rehearsal: full-size networks with random weights, generated images and "
             "maps. No result.",
             sample=16,
         ),

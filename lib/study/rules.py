@@ -18,9 +18,9 @@ class Rules:
     number     : raised by whoever changes a rule
     alpha      : false alarms that are allowed, in a family of comparisons together
     fewest_images : with fewer nothing is decided, see docs/statistics.md
-    cautious_below : with fewer p counts with pictures that may have gone unseen
+    cautious_below : with fewer p counts with images that may have gone unseen
     fewest_for_cose : with fewer COSE, which is no mean over images, has no interval
-    fewest_for_ceiling : with fewer pictures of two observers or more no ceiling is estimated
+    fewest_for_ceiling : with fewer images of two observers or more no ceiling is estimated
     least_ceiling : people who may agree by less have no ceiling: a score would be divided by
                  next to nothing
     smallest_effect : difference of scores below which it does not matter; `--smallest-effect`

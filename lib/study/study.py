@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def _found_in(folder: Path, options: Mapping) -> dict:
-    """What a folder of pictures says of itself: the data set whose layout it has, and whether it
+    """What a folder of images says of itself: the data set whose layout it has, and whether it
     holds gaze. What is wrong with it reading it tells."""
     with suppress(StoredError, ValueError):
         read = Read(options.get("layout", ""))
@@ -65,7 +65,7 @@ class NamedModels(UserWarning):
 
 # The choices on which results depend, beside profile, models and methods.
 _RESULTS_DEPEND_ON = (
-    "limit", "protocols", "pictures", "layout", "fit", "gaze", "precision", "compile", "target",
+    "limit", "protocols", "images", "layout", "fit", "gaze", "precision", "compile", "target",
     "accept", "ceiling", "smallest_effect", "compare",
 )  # fmt: skip
 
@@ -95,13 +95,13 @@ class Study:
 
         models, methods : keys; empty takes all models and the published methods. Models also as
                   "timm:NAME", "untrained:NAME" and "NAME@PATH", see `lib.study.named_models`
-        limit   : so many of the pictures, 0 for all
-        options : the other fields of `Choices` by name: device, batch_size, pictures, …
+        limit   : so many of the images, 0 for all
+        options : the other fields of `Choices` by name: device, batch_size, images, …
         Raises ValueError (UnknownName for a name) saying what is wrong, the nearest
         name, and what is allowed.
         """
         check_names(options, NAMES)
-        layout = options.get("layout", "") if options.get("pictures") else None
+        layout = options.get("layout", "") if options.get("images") else None
         own = []
         if extend := options.get("extend"):
             path = placed(Path(extend))
@@ -109,11 +109,11 @@ class Study:
             own = [b for b in BACKBONES.values() if b.origin == origin and not b.named]
             options |= {"extend": str(path)}
         load_asked(models, methods, layout)
-        for name in ("pictures", "data_dir"):
+        for name in ("images", "data_dir"):
             if name in options:
                 options[name] = chosen_folder(name, options[name])
-        if options.get("pictures"):
-            options |= _found_in(Path(options["pictures"]), options)
+        if options.get("images"):
+            options |= _found_in(Path(options["images"]), options)
         models, named = _by_name(models, PROFILES[profile], options.get("target", ""))
         rows = [BACKBONES[name] for name in models if name in BACKBONES]
         named += [row for row in rows if plug_in_origins([row]) and row not in own + named]
@@ -128,7 +128,7 @@ class Study:
         return Study(self.choices.changed(**changes))
 
     def sampled(self, **changes) -> Study:
-        """The same on at most so many pictures as the profile's analyses take, and changed."""
+        """The same on at most so many images as the profile's analyses take, and changed."""
         sample = self.choices.profile.sample
         return self.changed(limit=min(self.choices.limit or sample, sample), **changes)
 
@@ -148,7 +148,7 @@ class Study:
         return Networks(self.choices, self.inputs)
 
     def clickme(self, limit: int | None = None) -> ClickMe:
-        """The study's pictures, human maps and labels; `limit` overrides its own."""
+        """The study's images, human maps and labels; `limit` overrides its own."""
         # Imported here because it pulls in torch.
         from ..people.clickme import ClickMe
 
@@ -175,14 +175,14 @@ class Study:
 
     @property
     def reading(self) -> str:
-        """How the gaze of its pictures becomes maps, in words; "" where only maps are stored."""
+        """How the gaze of its images becomes maps, in words; "" where only maps are stored."""
         return self._viewing.get("in_words", "")
 
     @cached_property
     def _viewing(self) -> dict:
         """How gaze becomes maps; {} where only maps are stored."""
-        places = self.inputs.picture_paths()
-        with suppress(StoredError):  # which reading the pictures tells
+        places = self.inputs.image_paths()
+        with suppress(StoredError):  # which reading the images tells
             return gaze_facts(places[0], self.choices.read) if places[0].is_dir() else {}
         return {}
 

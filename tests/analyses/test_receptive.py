@@ -40,9 +40,9 @@ def test_receptive_fields_of_folded_networks_are_found(key):
     assert side // 4 < column < 3 * side // 4
 
 
-def test_a_receptive_field_does_not_depend_on_how_many_pictures_go_at_once(pictures):
+def test_a_receptive_field_does_not_depend_on_how_many_images_go_at_once(images):
     model = mini("convnext_tiny", dcls=True).folded()
-    x = model.prepare(pictures)
+    x = model.prepare(images)
     at_once, one_by_one = (effective_receptive_field(model, x, size) for size in (4, 1))
     torch.testing.assert_close(at_once, one_by_one, atol=1e-6, rtol=1e-5)
     assert at_once.max() == 1

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lib.analyses.cose.pairs import ShownPictures
+from lib.analyses.cose.pairs import ShownImages
 from lib.analyses.method_study import map_grid
 from lib.analyses.sanity import compare_targets
 from lib.explorer.explained import Explainer
@@ -19,14 +19,14 @@ from lib.report.readable import readable_table
 from lib.report.result_table import results_table
 from lib.scores import ceilings_of, people_of, score_controls, score_study, summarise
 from lib.scores.accuracy import weights_table
-from lib.study import Study, evidence_titles, held_out, picture_titles
+from lib.study import Study, evidence_titles, held_out, image_titles
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> Study:
     folder = tmp_path_factory.mktemp("unlabelled")
     rng = np.random.default_rng(0)
-    rows = ["picture,map"]
+    rows = ["image,map"]
     for name in "abc":
         Image.fromarray(rng.integers(0, 256, (256, 256, 3), dtype=np.uint8)).save(
             folder / f"{name}.png"
@@ -36,7 +36,7 @@ def study(tmp_path_factory) -> Study:
     (folder / "labels.csv").write_text("\n".join([*rows, ""]))
     return Study.from_profile(
         "demo", models=["resnet50"], methods=["grad_cam"], protocols=["corrected"],
-        pictures=str(folder), target="predicted",
+        images=str(folder), target="predicted",
     )  # fmt: skip
 
 
@@ -61,22 +61,22 @@ def test_what_needs_a_class_has_no_value(study):
 
 def test_maps_are_of_the_predicted_class(study):
     batch = held_out(study, 3)
-    assert picture_titles(study, batch) == ["a", "b", "c"]
+    assert image_titles(study, batch) == ["a", "b", "c"]
     model = study.networks.inference_model("resnet50", False)
     with torch.no_grad():
-        best = model(model.prepare(batch.pictures)).argmax(dim=1)
+        best = model(model.prepare(batch.images)).argmax(dim=1)
     names = study.networks.class_names()
-    titles = evidence_titles(study, model, batch.pictures, study.choices.asked(batch.labels))
+    titles = evidence_titles(study, model, batch.images, study.choices.asked(batch.labels))
     assert [title.split(",")[0] for title in titles] == [names[c].split(",")[0] for c in best]
     row = METHODS["grad_cam"]
     grid, _, _ = map_grid(study, [row], study.choices.variants[:1])
-    expected = heatmaps(model, batch.pictures[:1], best[:1], (row,))
+    expected = heatmaps(model, batch.images[:1], best[:1], (row,))
     np.testing.assert_allclose(grid[row.label], expected[row.label], atol=1e-6)
-    shown = ShownPictures.of_clickme(batch, model.backbone.preprocessing)
+    shown = ShownImages.of_clickme(batch, model.backbone.preprocessing)
     assert shown.labels is None
     explainer = Explainer(study)
-    assert [picture.label for picture in explainer.pictures] == [None] * 3
-    view = explainer.view("resnet50", "grad_cam", 0.0, explainer.pictures[0])
+    assert [image.label for image in explainer.images] == [None] * 3
+    view = explainer.view("resnet50", "grad_cam", 0.0, explainer.images[0])
     assert view.predicted
     assert view.truth == ""
 
@@ -92,7 +92,7 @@ def test_an_archive_may_lack_its_label(tmp_path):
         pixels = np.full((256, 256, 3), number, np.uint8)
         label = {} if number else {"label": np.array(3)}
         np.savez(tmp_path / f"{number}.npz", image=pixels, heatmap=np.eye(256), **label)
-    options = {"pictures": str(tmp_path), "protocols": ["corrected"], "models": ["resnet50"]}
+    options = {"images": str(tmp_path), "protocols": ["corrected"], "models": ["resnet50"]}
     mixed = score_study(Study.from_profile("demo", target="predicted", **options))
     assert mixed.drop_duplicates("image_id").top1.isna().tolist() == [False, True]
     with pytest.raises(StoredError, match=r"1\.npz has no label; `--target predicted` needs none"):

@@ -21,7 +21,7 @@ from lib.study.study import Study
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two classes' folders, pictures of odd shapes and modes."""
+    """Two classes' folders, images of odd shapes and modes."""
     rng = np.random.default_rng(3)
     shapes = {"n01/a.png": (90, 60), "n01/b.JPEG": (224, 300), "n02/c.png": (260, 256)}
     for name, shape in shapes.items():
@@ -37,15 +37,15 @@ def test_the_measures_step_by_step(folder, tmp_path, capsys):
     words = ["--profile", "demo", "--models", "resnet50", "--images", str(folder)]
     assert average_drop.main([*words, "--methods", "grad_cam", "--out", str(out)]) == 0
     told = capsys.readouterr().out
-    assert "resnet50_dcls, 3 pictures, means with 95 % intervals" in told
+    assert "resnet50_dcls, 3 images, means with 95 % intervals" in told
     table = pd.read_csv(out)
     assert set(table.image_id) == {"n01/a.png", "n01/b.JPEG", "n02/c.png"}
     assert len(table) == 2 * 3 * 7
 
     mine = table[(table.image_id == "n01/b.JPEG") & ~table.dcls].set_index("measure").value
-    picture = Image.open(folder / "n01" / "b.JPEG")
-    assert picture.size == (224, 300)
-    resized = np.asarray(picture.resize((256, round(300 * 256 / 224)), Image.Resampling.BILINEAR))
+    image = Image.open(folder / "n01" / "b.JPEG")
+    assert image.size == (224, 300)
+    resized = np.asarray(image.resize((256, round(300 * 256 / 224)), Image.Resampling.BILINEAR))
     top = (resized.shape[0] - 224) // 2
     crop = torch.from_numpy(resized[top : top + 224, 16:240].copy()).permute(2, 0, 1)[None] / 255
     model = Study.from_profile("demo", ["resnet50"]).networks.load_model("resnet50", False).folded()
@@ -69,7 +69,7 @@ def test_the_measures_step_by_step(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["--images", "nowhere"], "nowhere is no folder of pictures"),
+        (["--images", "nowhere"], "nowhere is no folder of images"),
         (["--methods", "grad_can"], "unknown method 'grad_can'"),
         (["--limit", "-2"], "the limit must be 0 or more"),
         (["--out", "values.txt"], "must end in .csv"),
@@ -86,7 +86,7 @@ def test_what_is_asked_wrongly_is_said(
     assert re.search(why, capsys.readouterr().err)
 
 
-@pytest.mark.parametrize(("words", "unit"), [([], "normalised"), (["--road-noise", "picture"], "picture")])  # fmt: skip
+@pytest.mark.parametrize(("words", "unit"), [([], "normalised"), (["--road-noise", "image"], "image")])  # fmt: skip
 def test_roads_noise_is_of_the_unit_that_is_asked_for(words, unit, folder, monkeypatch, capsys):
     def seen(*given):
         raise ValueError(f"curves and unit: {given[-2:]}")
@@ -124,29 +124,29 @@ def test_constant_maps_are_left_out_and_counted():
     ]
     table = pd.DataFrame(rows, columns=["method", "image_id", "measure", "value"])
     told = average_drop.means_in_words(table, "net").splitlines()
-    assert told[0] == "net, 3 pictures, means with 95 % intervals"
+    assert told[0] == "net, 3 images, means with 95 % intervals"
     assert told[1].split() == ["unit", "faithful", "a", "b", "c"]
-    assert re.fullmatch(r"pictures with a map +3 +2 +0", told[2].strip())
+    assert re.fullmatch(r"images with a map +3 +2 +0", told[2].strip())
     drop = r"average_drop_50% +% of the probability +less +0\.2 \(.*?\) +0\.6 \(.*?\) +nan"
     assert re.match(drop, told[3])
     road = r"road_morf +probability left +less +0\.200 \(.*?\) +0\.600 \(.*?\) +nan"
     assert re.match(road, told[4])
 
 
-def test_what_was_measured_before_a_damaged_picture_is_kept(folder, tmp_path, capsys, monkeypatch):
+def test_what_was_measured_before_a_damaged_image_is_kept(folder, tmp_path, capsys, monkeypatch):
     out = tmp_path / "values.csv"
     real, done = average_drop.score_folder, []
 
     def damaged_meanwhile(*words):
         if done:
-            (folder / "n02" / "c.png").write_bytes(b"no picture")
+            (folder / "n02" / "c.png").write_bytes(b"no image")
         done.append(1)
         return real(*words)
 
     monkeypatch.setattr(average_drop, "score_folder", damaged_meanwhile)
     words = ["--profile", "demo", "--models", "resnet50", "--images", str(folder)]
     assert average_drop.main([*words, "--out", str(out)]) == 2
-    assert "c.png is no readable picture" in capsys.readouterr().err
+    assert "c.png is no readable image" in capsys.readouterr().err
     table = pd.read_csv(out)
     assert set(table.dcls) == {False}
     assert set(table.backbone) == {BACKBONES["resnet50"].key}

@@ -71,7 +71,7 @@ def test_pairs_and_scores_of_a_folder_of_classes(here, capsys, monkeypatch):
     asked = words(here, "--checkpoints", str(here / "earlier"))
     assert cose.main(asked) == 0
     said = capsys.readouterr().out
-    assert "4 pictures" in said
+    assert "4 images" in said
     assert "classes: folders, 3" in said
     assert "against random weights and 2 earlier checkpoints" in said
     table = pd.read_csv(here / "out" / "pairs.csv")
@@ -83,7 +83,7 @@ def test_pairs_and_scores_of_a_folder_of_classes(here, capsys, monkeypatch):
               ("TranslateX", "TranslateY", "Rotate", *PHOTOMETRIC[:4]) else 1)]  # fmt: skip
     assert sorted(first.transform_type) == sorted(kinds)
     assert set(table.target_class) == {"ant", "bee", "cat"}
-    assert list(table.drop_duplicates("test_idx").picture) == [
+    assert list(table.drop_duplicates("test_idx").image) == [
         "ant/1.png", "ant/2.jpg", "bee/3.png", "cat/4.png",
     ]  # fmt: skip
     wrong = table.target_class != table.pred_class
@@ -108,7 +108,7 @@ def test_pairs_and_scores_of_a_folder_of_classes(here, capsys, monkeypatch):
     def never(*arguments):
         raise AssertionError("made again")
 
-    monkeypatch.setattr(cose_study, "pairs_of_changed_pictures", never)
+    monkeypatch.setattr(cose_study, "pairs_of_changed_images", never)
     monkeypatch.setattr(cose_study, "pairs_of_changed_network", never)
     assert cose.main(asked) == 0
     pd.testing.assert_frame_equal(pd.read_csv(here / "out" / "pairs.csv"), table)
@@ -124,27 +124,27 @@ def test_without_labels_the_predicted_class_is_the_right_one(here, capsys):
     assert set(table.condition) <= {"right, stays right", "right, becomes wrong"}
 
 
-def test_what_was_made_before_a_damaged_picture_is_kept(here, capsys, monkeypatch):
-    """A picture that opens and does not decode; a block is two pictures here."""
+def test_what_was_made_before_a_damaged_image_is_kept(here, capsys, monkeypatch):
+    """An image that opens and does not decode; a block is two images here."""
     monkeypatch.setattr("lib.analyses.cose.folder.BLOCK", 2)
     damaged = here / "val" / "bee" / "3.png"
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[: len(whole) - 40])
     assert cose.main(words(here)) == 2
     said = capsys.readouterr().err
-    assert re.search(r"3\.png is no readable picture.*what is done is kept", said)
+    assert re.search(r"3\.png is no readable image.*what is done is kept", said)
     assert not (here / "out" / "pairs.csv").exists()
-    made, real = [], cose_study.pairs_of_changed_pictures
+    made, real = [], cose_study.pairs_of_changed_images
 
     def counted(model, methods, shown, *more):
         made.extend(shown.image_ids)
         return real(model, methods, shown, *more)
 
-    monkeypatch.setattr(cose_study, "pairs_of_changed_pictures", counted)
+    monkeypatch.setattr(cose_study, "pairs_of_changed_images", counted)
     assert cose.main(words(here, "--keep-going")) == 14
     assert made == ["cat/4.png"]
     assert "left out:\nbee/3.png: " in capsys.readouterr().err
-    assert set(pd.read_csv(here / "out" / "pairs.csv").picture) == {
+    assert set(pd.read_csv(here / "out" / "pairs.csv").image) == {
         "ant/1.png", "ant/2.jpg", "cat/4.png",
     }  # fmt: skip
     damaged.write_bytes(whole)
@@ -155,7 +155,7 @@ def test_what_was_made_before_a_damaged_picture_is_kept(here, capsys, monkeypatc
 @pytest.mark.parametrize(
     ("more", "why"),
     [
-        (["--images", "nowhere"], "nowhere is no folder of pictures"),
+        (["--images", "nowhere"], "nowhere is no folder of images"),
         (["--classes", "5"], "has 3 classes .ant, bee, cat., and the network answers by 5"),
         (["--weights", "none.pth"], "no weights at .*none.pth"),
         (["--weights", ""], "--timm needs --weights"),
@@ -169,7 +169,7 @@ def test_what_was_made_before_a_damaged_picture_is_kept(here, capsys, monkeypatc
         (["--labels", "none", "--classes", "1"], "--classes must be 2 or more"),
         (["--list", "twice.txt"], "line 2: ant/1.png is there twice"),
         (["--labels", "list", "--list", "far.txt", "--classes", "3"], "label 3 is outside 0 … 2"),
-        (["--images", "damaged"], "no.png is no readable picture"),
+        (["--images", "damaged"], "no.png is no readable image"),
     ],
 )
 def test_what_is_asked_wrongly_is_said(more, why, here, capsys, monkeypatch):
@@ -181,6 +181,6 @@ def test_what_is_asked_wrongly_is_said(more, why, here, capsys, monkeypatch):
         (here / "twins" / name).write_bytes(b"")
     (here / "twice.txt").write_text("ant/1.png\nant/1.png\n")
     (here / "far.txt").write_text("ant/1.png 3\n")
-    (here / "damaged" / "b" / "no.png").write_text("no picture")
+    (here / "damaged" / "b" / "no.png").write_text("no image")
     assert cose.main(words(here, *more)) == 2
     assert re.search(why, capsys.readouterr().err)

@@ -19,12 +19,12 @@ from lib.analyses.cose import training
 from lib.analyses.cose.training import Recipe, train
 from lib.base.geometry import Preprocessing
 from lib.commands import cose, cose_train
-from lib.people.picture_folders import FolderPictures
+from lib.people.image_folders import FolderImages
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch, tables):
-    """Two classes, red and blue pictures of four each."""
+    """Two classes, red and blue images of four each."""
     monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path / "output")
     monkeypatch.setattr("lib.networks.opened.OPENED", tmp_path / "weights.json")
     rng = np.random.default_rng(1)
@@ -84,13 +84,13 @@ def test_a_training_goes_on_where_it_ended_and_cose_reads_it(here, capsys, monke
 def test_a_step_is_gradient_descents(here, tmp_path):
     network = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(12, 2))
     weight, bias = (p.detach().clone().requires_grad_() for p in network.parameters())
-    pictures = FolderPictures(sorted((here / "train").rglob("*.png")), 16)
+    images = FolderImages(sorted((here / "train").rglob("*.png")), 16)
     labels = np.repeat([0, 1], 4)
     recipe = Recipe(epochs=1, batch=8, lr=0.3, weight_decay=0.1)
     geometry = Preprocessing(16, 16, (0.5,) * 3, (0.25,) * 3)
-    train(network, geometry, pictures, labels, recipe, tmp_path / "out", {})
+    train(network, geometry, images, labels, recipe, tmp_path / "out", {})
     order = np.random.default_rng([0, 1]).permutation(8)
-    (batch,) = pictures.batches([order], 0, 1)
+    (batch,) = images.batches([order], 0, 1)
     x = F.avg_pool2d((batch - 0.5) / 0.25, 8).flatten(1)
     chosen = (x @ weight.T + bias).log_softmax(1)[range(8), labels[order]]
     gradients = torch.autograd.grad(-chosen.mean(), (weight, bias))

@@ -28,7 +28,7 @@ from lib.maps.methods import LEARNED_METHODS, METHODS
 from lib.networks.backbones import BACKBONES
 from lib.networks.checkpoints import MissingWeights
 from lib.networks.rewrites import PLAIN, Form
-from lib.people.picture_folders import ArrayPictures
+from lib.people.image_folders import ArrayImages
 from lib.scores.kept import facts_of_maps
 from lib.scores.study_scores import score_study
 from lib.study.inputs import MissingInputs
@@ -80,7 +80,7 @@ def test_what_the_command_trains_is_a_method_like_any_other(demo, capsys):
 
     model = study.networks.inference_model("resnet50", False)
     batch = next(study.clickme().batches(3))
-    x = model.prepare(batch.pictures)
+    x = model.prepare(batch.images)
     maps = cam_maps(model, x, batch.labels, study.choices.methods)
     attention = load_attention(
         study.inputs.attention_path("resnet50", False, "lcam_fm"), "lcam_fm", "resnet50",
@@ -148,7 +148,7 @@ def test_a_training_that_was_ended_is_resumed_when_asked(demo, undrawn, capsys, 
     assert "resumed at step 1 of 2" in capsys.readouterr().out
 
 
-FOUR = ArrayPictures(np.random.default_rng(0).integers(0, 256, (4, 224, 224, 3), "u1"), "four")
+FOUR = ArrayImages(np.random.default_rng(0).integers(0, 256, (4, 224, 224, 3), "u1"), "four")
 SMALL = replace(RECIPES["demo"], epochs=2, batch=2, lr=0.1)  # four steps
 
 
@@ -299,12 +299,12 @@ def test_modules_of_a_readers_own_network(demo, undrawn, tmp_path, capsys, monke
         assert (demo / "attention" / name / "lcam_img.safetensors").is_file()
     folder = tmp_path / "pictures"
     folder.mkdir()
-    for number, pixels in enumerate(FOUR.pictures[:2].permute(0, 2, 3, 1).numpy()):
+    for number, pixels in enumerate(FOUR.images[:2].permute(0, 2, 3, 1).numpy()):
         Image.fromarray(pixels).save(folder / f"{number}.png")
     measured = ["--profile", "demo", *own, "--images", str(folder)]
     capsys.readouterr()
     assert average_drop.main([*measured, "--methods", "evidence", "lcam_img"]) == 0
-    assert "smallnet_dcls, 2 pictures" in capsys.readouterr().out
+    assert "smallnet_dcls, 2 images" in capsys.readouterr().out
     for main, words in ((lcam.main, []), (average_drop.main, ["--images", str(folder)])):
         assert main([*words, "--extend", str(tmp_path / "none.py")]) == 2
         assert "the file of --extend cannot be read" in capsys.readouterr().err
@@ -327,7 +327,7 @@ def test_modules_of_a_readers_own_network(demo, undrawn, tmp_path, capsys, monke
     ],
 )
 def test_what_is_asked_wrongly_is_said_before_any_work(words, why, capsys, monkeypatch):
-    monkeypatch.setattr(attention, "demo_pictures", lambda count: lambda backbone: None)
+    monkeypatch.setattr(attention, "demo_images", lambda count: lambda backbone: None)
     assert command(*words) == 2
     assert why in capsys.readouterr().err
 
@@ -340,12 +340,12 @@ def test_training_on_a_folder_in_imagenets_layout(demo, tmp_path, capsys, monkey
     for number in range(4):
         Image.fromarray(rng.integers(0, 256, (70, 90, 3), "u1")).save(folder / f"n_{number}.JPEG")
     study = Study.from_profile("demo", ["resnet50"], [])
-    pictures = attention_runs.folder_pictures(folder.parent, None, 0, 0)(RESNET)
+    images = attention_runs.folder_images(folder.parent, None, 0, 0)(RESNET)
     path = study.inputs.attention_path("resnet50", False, "lcam_img")
     recipe = RECIPES["resnet50"]
     small = replace(recipe, epochs=2, batch=2)
     trained = attention_runs.train_variant(
-        study, RESNET, False, "lcam_img", pictures, small, save_to=path
+        study, RESNET, False, "lcam_img", images, small, save_to=path
     )  # fmt: skip
     assert len(trained.history) == 4
     assert trained.history.lr.tolist() == pytest.approx([1e-4, 1e-4, 0.95e-4, 0.95e-4])
@@ -373,16 +373,16 @@ def test_vgg_16_can_be_trained_beside_at_both_layers_without_dropout(key):
     model = narrow_vgg(key).for_inference(form=PLAIN)
     side = 64  # its head takes any
     pixels = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), "u1")
-    pictures = ArrayPictures(pixels, "two")
+    images = ArrayImages(pixels, "two")
     recipe = replace(RECIPES["vgg16"], epochs=2, batch=2)
     before = {name: tensor.clone() for name, tensor in model.network.named_parameters()}
     dropouts = [m for m in model.modules() if isinstance(m, torch.nn.Dropout)]
     assert dropouts
     for method in ("lcam_fm", "lcam_img") if key == "vgg16" else ("lcam_fm",):
-        trained = train_attention(model, method, pictures, recipe, side)
+        trained = train_attention(model, method, images, recipe, side)
         for dropout in dropouts:
             dropout.p = 0.9
-        again = train_attention(model.train(), method, pictures, recipe, side)
+        again = train_attention(model.train(), method, images, recipe, side)
         assert trained.history.equals(again.history)
         assert trained.attention.maps.weight.shape == (1000, 512, 1, 1)
         assert np.isfinite(trained.history.loss).all()

@@ -81,7 +81,7 @@ def command(file, *words: str) -> int:
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_a_snapshots_module_is_a_method_like_any_other(demo, tmp_path, capsys, pictures, prefix):
+def test_a_snapshots_module_is_a_method_like_any_other(demo, tmp_path, capsys, images, prefix):
     file = snapshot(tmp_path / "imagenet_epoch_25_glo_step_520000.pth.tar",
                     {**backbone_state(), **convolution()}, prefix)  # fmt: skip
     assert command(file) == 0
@@ -94,7 +94,7 @@ def test_a_snapshots_module_is_a_method_like_any_other(demo, tmp_path, capsys, p
         facts = stored.metadata()
     assert facts["imported"] == f"imported from {file.name}, sha256 {sha256_of(file)}"
     model = study.networks.inference_model("resnet50", False)
-    x = model.prepare(pictures[:2])
+    x = model.prepare(images[:2])
     maps = cam_maps(model, x, torch.tensor([3, 7]), ["lcam_img"], size=7)["lcam_img"]
     with torch.inference_mode():
         features = model.features(x)

@@ -25,7 +25,7 @@ from lib.study.study import Study
 
 @pytest.fixture(scope="module")
 def batches():
-    clickme = ClickMe(Study.from_profile("demo").inputs.picture_paths(), classes=len(CLASSES))
+    clickme = ClickMe(Study.from_profile("demo").inputs.image_paths(), classes=len(CLASSES))
     return [(batch, rank_maps(batch.human_maps)) for batch in clickme.batches(32)]
 
 
@@ -40,7 +40,7 @@ def centred_gaussian_score(batches) -> float:
 
 
 def test_shard_is_made_from_its_seeds():
-    path = Study.from_profile("demo").inputs.picture_paths()[0]
+    path = Study.from_profile("demo").inputs.image_paths()[0]
     with path.open("rb") as file:
         for address in Shard(path).addresses[::60]:
             scene = make_scene(SEED, HELD_OUT, address.index)
@@ -48,7 +48,7 @@ def test_shard_is_made_from_its_seeds():
 
 
 def test_the_players_that_are_stored_make_the_stored_human_maps():
-    shard = Shard(Study.from_profile("demo").inputs.picture_paths()[0])
+    shard = Shard(Study.from_profile("demo").inputs.image_paths()[0])
     for index, stored in zip((0, 119, 239), shard.read((0, 119, 239)), strict=True):
         players = shard.observer_maps(index)
         assert 5 <= len(players) <= 9
@@ -61,7 +61,7 @@ def test_the_players_that_are_stored_make_the_stored_human_maps():
         )  # but for JPEG
 
 
-def test_shard_holds_at_least_200_pictures_of_ten_or_more_classes(batches):
+def test_shard_holds_at_least_200_images_of_ten_or_more_classes(batches):
     labels = torch.cat([b.labels for b, _ in batches])
     assert len(labels) >= 200
     assert len(labels.unique()) >= 10
@@ -70,8 +70,8 @@ def test_shard_holds_at_least_200_pictures_of_ten_or_more_classes(batches):
 
 def test_scenes_repeat_by_number_and_differ_between_splits():
     one, again = make_scene(1, HELD_OUT, 5), make_scene(1, HELD_OUT, 5)
-    assert np.array_equal(one.picture, again.picture)
-    assert not np.array_equal(one.picture, make_scene(1, TRAINING, 5).picture)
+    assert np.array_equal(one.image, again.image)
+    assert not np.array_equal(one.image, make_scene(1, TRAINING, 5).image)
     assert one.label == 5
 
 
@@ -101,7 +101,7 @@ def test_every_miniature_is_nine_tenths_right_and_plain_ones_agree_with_people(
     model = load_model(key, dcls, weights="demo").for_inference()
     hits, scores = [], {name: [] for name in PUBLISHED_METHODS}
     for batch, people in batches[:4]:
-        x = model.prepare(batch.pictures)
+        x = model.prepare(batch.images)
         with torch.no_grad():
             hits.append(model(x).argmax(1) == batch.labels)
         for name, maps in cam_maps(model, x, batch.labels).items():
@@ -153,11 +153,11 @@ def test_training_is_repeatable_and_leaves_an_ordinary_network(monkeypatch):
     short = replace(training.RECIPES["convnext"], steps=3, batch=4)
     monkeypatch.setitem(training.RECIPES, "convnext", short)
     rng = np.random.default_rng(0)
-    pictures = rng.integers(0, 256, (6, 224, 224, 3)).astype(np.uint8)
+    images = rng.integers(0, 256, (6, 224, 224, 3)).astype(np.uint8)
     labels, shown = np.array([0, 1, 2, 0, 1, 3]), np.zeros((6, 64, 64), np.float32)
     shown[:5, 20:40, 20:40] = 1
     runs = [
-        train(BACKBONES["convnext_tiny"], True, pictures, labels, shown, num_classes=3, seed=1)
+        train(BACKBONES["convnext_tiny"], True, images, labels, shown, num_classes=3, seed=1)
         for _ in range(2)
     ]
     first, second = (run.state_dict() for run in runs)

@@ -39,7 +39,7 @@ from lib.people.human_maps import published_human_maps
 from lib.study.outputs import STAGING
 from lib.study.study import Study
 
-KEYS = ["resnet50", "caformer_s18"]  # the one crops its pictures, the other does not
+KEYS = ["resnet50", "caformer_s18"]  # the one crops its images, the other does not
 
 
 def two_models(**choices) -> Study:
@@ -48,7 +48,7 @@ def two_models(**choices) -> Study:
 
 @pytest.fixture(scope="module")
 def explainer() -> Explainer:
-    return Explainer(two_models(), pictures=4)
+    return Explainer(two_models(), images=4)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def larger(small: torch.Tensor, size: int) -> np.ndarray:
 
 @pytest.mark.parametrize("key", KEYS)
 def test_rho_classes_and_maps_are_those_of_their_definitions(explainer, key):
-    seen = explainer.pictures[1]
+    seen = explainer.images[1]
     view = explainer.view(key, "grad_cam", 0.0, seen)
     names = explainer.study.networks.class_names()
     human = published_human_maps(seen.stored_map[None])[0].numpy()
@@ -107,7 +107,7 @@ def test_rho_classes_and_maps_are_those_of_their_definitions(explainer, key):
 @pytest.mark.parametrize("floor", [0.0, 0.3, 0.6])
 @pytest.mark.parametrize("method", ["grad_cam", "threshold_grad_cam", "relu_first"])
 def test_the_floor_raises_a_map_as_the_familys_formula_does(explainer, method, floor):
-    seen = explainer.pictures[0]
+    seen = explainer.images[0]
     found = explainer.view("caformer_s18", method, floor, seen).explanations[0]
     weighted, _ = by_hand("caformer_s18", False, seen)
     small = weighted.mean(dim=0).relu() if method == "grad_cam" else weighted.relu().mean(dim=0)
@@ -119,7 +119,7 @@ def test_the_floor_raises_a_map_as_the_familys_formula_does(explainer, method, f
 
 
 def test_a_floor_is_told_and_other_methods_have_none(explainer):
-    seen = explainer.pictures[0]
+    seen = explainer.images[0]
     assert explainer.view(KEYS[0], "grad_cam", 0.0, seen).method == "Grad-CAM"
     assert explainer.view(KEYS[0], "grad_cam", 0.45, seen).method == "Grad-CAM, floor 0.45"
     assert explainer.view(KEYS[0], "threshold_grad_cam", 0.3, seen).method == "Threshold-Grad-CAM"
@@ -140,14 +140,14 @@ def test_offered_are_the_quick_methods_and_the_studys_own():
 
 def test_every_offered_method_gives_maps(explainer):
     for key, method in explainer.methods.items():
-        view = explainer.view("caformer_s18", key, method.floor, explainer.pictures[2])
+        view = explainer.view("caformer_s18", key, method.floor, explainer.images[2])
         for found in view.explanations:
             assert found.heatmap.shape == (224, 224)
             assert found.why or -1 <= found.rho <= 1
 
 
 def test_another_method_or_floor_costs_no_forward(explainer, monkeypatch):
-    seen = explainer.pictures[3]
+    seen = explainer.images[3]
     explainer.view("resnet50", "grad_cam", 0.0, seen)
     monkeypatch.setattr("lib.explorer.explained.head_pass", lambda *_: pytest.fail("a forward"))
     explainer.view("resnet50", "layer_cam", 0.0, seen)
@@ -157,8 +157,8 @@ def test_another_method_or_floor_costs_no_forward(explainer, monkeypatch):
 def test_torchs_threads_are_as_they_were(explainer):
     before = torch.get_num_threads()
     with pytest.raises(UnknownName):
-        explainer.view("resnet50", "grad_kam", 0.0, explainer.pictures[0])
-    explainer.view("resnet50", "grad_cam", 0.0, explainer.pictures[0])
+        explainer.view("resnet50", "grad_kam", 0.0, explainer.images[0])
+    explainer.view("resnet50", "grad_cam", 0.0, explainer.images[0])
     assert torch.get_num_threads() == before
 
 
@@ -180,22 +180,22 @@ def test_kernels_are_the_networks_own(explainer):
 
 def test_a_backbone_without_a_dcls_form_is_shown_plain(explainer, monkeypatch):
     alone = replace(explainer.backbones["caformer_s18"], dcls=None)
-    other = Explainer(two_models(), pictures=1)
+    other = Explainer(two_models(), images=1)
     monkeypatch.setitem(other.backbones, "caformer_s18", alone)
-    view = other.view("caformer_s18", "grad_cam", 0.0, other.pictures[0])
+    view = other.view("caformer_s18", "grad_cam", 0.0, other.images[0])
     assert [e.dcls for e in view.explanations] == [False]
     layers = other.layers("caformer_s18")
     assert "stages.0.blocks.0.token_mixer.dwconv" in layers
     assert set(other.kernels("caformer_s18", layers[0])) == {False}
-    both = explainer.view("caformer_s18", "grad_cam", 0.0, explainer.pictures[0])
+    both = explainer.view("caformer_s18", "grad_cam", 0.0, explainer.images[0])
     assert draw_view(view, 0.5).width < draw_view(both, 0.5).width
     draw_kernels(other.kernels("caformer_s18", layers[0]), alone.label, layers[0])
 
 
 def test_a_constant_map_is_said_to_be_constant(monkeypatch):
-    other = Explainer(two_models(), pictures=1)
+    other = Explainer(two_models(), images=1)
     monkeypatch.setattr(other, "small", lambda *_: torch.zeros(1, 7, 7))
-    view = other.view("resnet50", "grad_cam", 0.0, other.pictures[0])
+    view = other.view("resnet50", "grad_cam", 0.0, other.images[0])
     for found in view.explanations:
         assert found.constant
         assert np.isnan(found.rho)
@@ -204,13 +204,13 @@ def test_a_constant_map_is_said_to_be_constant(monkeypatch):
 
 
 def test_maps_of_the_predicted_class_where_the_study_asks_for_it():
-    other = Explainer(two_models(target="predicted"), pictures=3)
-    for seen in other.pictures:
+    other = Explainer(two_models(target="predicted"), images=3)
+    for seen in other.images:
         for found in other.view("resnet50", "grad_cam", 0.0, seen).explanations:
             assert found.asked == found.top[0][0]
 
 
-# --- a reader's own picture -----------------------------------------------------------------------
+# --- a reader's own image -----------------------------------------------------------------------
 
 
 def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
@@ -233,10 +233,10 @@ def upload(explorer: Explorer, name: str, content: bytes) -> None:
      (Image.new("RGB", (500, 400), "red"), "JPEG"), (Image.new("P", (3, 3)), "GIF"),
      (Image.new("1", (1, 1)), "BMP"), (Image.new("CMYK", (64, 64)), "JPEG")],
 )  # fmt: skip
-def test_any_picture_can_be_uploaded(shown, image, kind):
+def test_any_image_can_be_uploaded(shown, image, kind):
     before = bytes(shown.panel.value)
     upload(shown, f"my.{kind.lower()}", encoded(image, kind))
-    assert "yours" in shown.picture.value.title
+    assert "yours" in shown.image.value.title
     assert "ρ: n/a (no human map)" in shown.message.value
     assert bytes(shown.panel.value) != before
     assert shown.upload.value == ()
@@ -251,18 +251,18 @@ PNG = encoded(Image.effect_noise((200, 200), 60))
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"no picture", PNG[: len(PNG) // 2], b"\xff\xd8\xff\xe0 hardly",
+    [b"", b"no image", PNG[: len(PNG) // 2], b"\xff\xd8\xff\xe0 hardly",
      encoded(Image.new("I;16", (20, 20)))],
     ids=["empty", "text", "truncated", "jpeg", "16-bit"],
 )  # fmt: skip
-def test_what_is_no_picture_is_refused_in_words(shown, content):
-    before, options = bytes(shown.panel.value), shown.picture.options
+def test_what_is_no_image_is_refused_in_words(shown, content):
+    before, options = bytes(shown.panel.value), shown.image.options
     upload(shown, "<b>odd.png", content)
-    assert "&lt;b&gt;odd.png is no readable picture" in shown.message.value
+    assert "&lt;b&gt;odd.png is no readable image" in shown.message.value
     assert "BytesIO" not in shown.message.value
     assert 'role="alert"' in shown.message.value
     assert bytes(shown.panel.value) == before
-    assert shown.picture.options == options
+    assert shown.image.options == options
     shown.opacity.value = 0.2  # and goes on
     assert "alert" not in shown.message.value
 
@@ -274,19 +274,19 @@ def test_what_is_no_picture_is_refused_in_words(shown, content):
     ("control", "value"),
     [("backbone", "caformer_s18"), ("method", "layer_cam"), ("floor", 0.6), ("opacity", 0.2)],
 )
-def test_every_control_changes_the_picture(shown, control, value):
+def test_every_control_changes_the_image(shown, control, value):
     before = bytes(shown.panel.value)
     getattr(shown, control).value = value
     assert bytes(shown.panel.value) != before
     assert Image.open(io.BytesIO(shown.panel.value)).format == "PNG"
 
 
-def test_picture_and_layer_change_theirs(shown):
+def test_image_and_layer_change_theirs(shown):
     maps, kernels = bytes(shown.panel.value), bytes(shown.kernels.value)
     shown.layer.value = shown.layer.options[1]
     assert bytes(shown.kernels.value) != kernels
     assert bytes(shown.panel.value) == maps
-    shown.picture.value = shown.picture.options[1][1]
+    shown.image.value = shown.image.options[1][1]
     assert bytes(shown.panel.value) != maps
     shown.backbone.value = "caformer_s18"
     assert shown.layer.options == tuple(shown.explainer.layers("caformer_s18"))
@@ -361,7 +361,7 @@ def test_controls_are_shown_where_somebody_can_move_them(monkeypatch):
     assert not is_live()
 
 
-def test_under_the_runner_a_static_picture_stands_for_all(monkeypatch, displayed, tmp_path):
+def test_under_the_runner_a_static_image_stands_for_all(monkeypatch, displayed, tmp_path):
     fake_kernel(monkeypatch, {"allow_stdin": True})
     monkeypatch.setenv(STAGING, str(tmp_path))
     explorer = explore(two_models(limit=2))
@@ -414,7 +414,7 @@ def outputs_of(path: Path) -> list:
             if "data" in o]  # fmt: skip
 
 
-def test_programs_that_run_notebooks_get_the_static_picture(tmp_path, monkeypatch):
+def test_programs_that_run_notebooks_get_the_static_image(tmp_path, monkeypatch):
     monkeypatch.delenv(STAGING, raising=False)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     path = write_cell(tmp_path / "small.ipynb")
@@ -515,8 +515,8 @@ class Lab:
         return self.page.locator(f"img.explorer-{name}")
 
     def pixels(self, name: str = "maps") -> bytes:
-        """What is on the screen, as PNG; b"" while the next picture is being loaded."""
-        # Drawn, not fetched: the widget takes a picture's address back when the next one comes.
+        """What is on the screen, as PNG; b"" while the next image is being loaded."""
+        # Drawn, not fetched: the widget takes an image's address back when the next one comes.
         read = """image => {
             if (!image.complete || !image.naturalWidth) return ',';
             const canvas = document.createElement('canvas');
@@ -540,7 +540,7 @@ class Lab:
 
     def upload(self, path: Path) -> None:
         with self.page.expect_file_chooser() as chooser:
-            self.page.get_by_role("button", name="your picture").click()
+            self.page.get_by_role("button", name="your image").click()
         chooser.value.set_files(path)
 
     def keep(self, name: str) -> None:
@@ -550,7 +550,7 @@ class Lab:
 
 
 @pytest.mark.slow  # in a browser; the tests above move the same controls without one
-def test_in_jupyterlab_the_picture_follows_the_controls(browser, lab, tmp_path):
+def test_in_jupyterlab_the_image_follows_the_controls(browser, lab, tmp_path):
     folder, address = lab
     path = write_cell(folder / "explorer.ipynb")
     at = Lab(browser, address, path.name)
@@ -561,8 +561,8 @@ def test_in_jupyterlab_the_picture_follows_the_controls(browser, lab, tmp_path):
 
     at.choose("method", "LayerCAM")
     second = at.until_new(first, control="method")
-    at.choose("picture", here.picture.options[2][0])
-    third = at.until_new(second, control="picture")
+    at.choose("image", here.image.options[2][0])
+    third = at.until_new(second, control="image")
     kernels = at.pixels("kernels")
     at.choose("kernels of", here.layer.options[1])
     at.until_new(kernels, "kernels")
@@ -570,7 +570,7 @@ def test_in_jupyterlab_the_picture_follows_the_controls(browser, lab, tmp_path):
     fourth = at.until_new(third, control="opacity")
     seen = {hashlib.sha256(png).digest() for png in (first, second, third, fourth)}
     assert len(seen) == 4
-    here.method.value, here.picture.value = "layer_cam", here.picture.options[2][1]
+    here.method.value, here.image.value = "layer_cam", here.image.options[2][1]
     mine, theirs = (
         np.asarray(Image.open(io.BytesIO(p)).convert("RGB"), int) for p in (here.panel.value, third)
     )
@@ -582,16 +582,16 @@ def test_in_jupyterlab_the_picture_follows_the_controls(browser, lab, tmp_path):
     fifth = at.until_new(fourth, control="upload")
     assert "own.png (yours)" in at.page.locator(".widget-html").inner_text()
     broken = folder / "broken.png"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     at.upload(broken)
-    at.page.get_by_text("broken.png is no readable picture").wait_for()
+    at.page.get_by_text("broken.png is no readable image").wait_for()
     assert at.pixels() == fifth
-    at.choose("picture", here.picture.options[1][0])
+    at.choose("image", here.image.options[1][0])
     at.until_new(fifth)
     at.keep("explorer")
     assert at.wrong == []
 
-    # Saved and exported, without a kernel: the static picture.
+    # Saved and exported, without a kernel: the static image.
     at.page.keyboard.press("Control+s")
     until = time.monotonic() + 30
     while not outputs_of(path) and time.monotonic() < until:

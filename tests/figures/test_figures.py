@@ -230,11 +230,11 @@ def test_overlay_of_a_constant_map_is_its_minimum_everywhere():
 
 @pytest.mark.parametrize("count", [1, 10])
 def test_heatmap_rows_label_rows_and_columns(count):
-    pictures = np.zeros((count, 16, 16, 3), np.uint8)
+    images = np.zeros((count, 16, 16, 3), np.uint8)
     maps = np.random.default_rng(0).random((count, 16, 16))
-    fig = plot_heatmap_rows(pictures, {"people": maps, "model": maps}, ["cat"] * count, "A title")
+    fig = plot_heatmap_rows(images, {"people": maps, "model": maps}, ["cat"] * count, "A title")
     axes = fig.axes
-    assert [axes[i * count].get_ylabel() for i in range(3)] == ["picture", "people", "model"]
+    assert [axes[i * count].get_ylabel() for i in range(3)] == ["image", "people", "model"]
     assert axes[0].get_title() == "cat"
     assert axes[-1].get_yticklabels()[1].get_text() == "map's\nmaximum"
 
@@ -245,7 +245,7 @@ def test_kernel_and_receptive_field_figures_are_drawn():
     rows = list(BACKBONES.values())[:2]
     both = {"without DCLS": field, "with DCLS": np.zeros((32, 32))}
     fig = plot_receptive_fields(dict.fromkeys(rows, both), 4)
-    assert "mean over 4 pictures" in " ".join(fig.get_suptitle().split())
+    assert "mean over 4 images" in " ".join(fig.get_suptitle().split())
 
 
 def test_saved_figure_carries_caveat_and_provenance(tmp_path, monkeypatch, summary):

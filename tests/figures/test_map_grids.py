@@ -19,16 +19,16 @@ def _style():
     plt.close("all")
 
 
-def grids(pictures, models, methods, name="a", note=""):
-    """Figures of grey pictures, whose maps are all different."""
-    size = pictures, models, methods
+def grids(images, models, methods, name="a", note=""):
+    """Figures of grey images, whose maps are all different."""
+    size = images, models, methods
     rng = np.random.default_rng(0)
     maps = rng.random((*size, 8, 8))
-    words = np.array([[f"{p}/{m}" for m in range(models)] for p in range(pictures)], object)
+    words = np.array([[f"{p}/{m}" for m in range(models)] for p in range(images)], object)
     remarks = np.full(size, "", object)
     remarks[-1, -1, -1] = "constant: no place stands out"
     figures = plot_map_grids(
-        [(f"{name}{p}", np.full((8, 8, 3), 10 * p, np.uint8)) for p in range(pictures)],
+        [(f"{name}{p}", np.full((8, 8, 3), 10 * p, np.uint8)) for p in range(images)],
         [f"Model {m}" for m in range(models)], [f"Method {k}" for k in range(methods)],
         maps, words, remarks, note,
     )  # fmt: skip
@@ -69,7 +69,7 @@ def test_each_cell_lies_in_the_row_and_column_that_name_it(size, columns, labels
         assert said == ["constant: no place stands out"] * (at == tuple(n - 1 for n in size))
 
 
-def test_methods_of_one_picture_and_model_follow_one_another():
+def test_methods_of_one_image_and_model_follow_one_another():
     (figure,), maps = grids(1, 1, 12)
     shown = cells(figure)
     assert [ax.get_title() for ax, _ in shown] == [
@@ -96,9 +96,7 @@ def test_what_is_too_much_for_one_figure_goes_on_in_the_next(monkeypatch):
 @pytest.mark.parametrize("size", [(2, 2, 2), (1, 1, 3)])
 def test_no_words_lie_over_others_or_over_a_cell(size):
     """Also of a long name with what matplotlib would take for a formula."""
-    (figure,), _ = grids(
-        *size, name="a $x$ very long name of a picture, which goes on", note="Note"
-    )
+    (figure,), _ = grids(*size, name="a $x$ very long name of an image, which goes on", note="Note")
     figure.draw_without_rendering()
     boxes = [ax.get_window_extent() for ax, _ in cells(figure)]
     for ax, _ in cells(figure):

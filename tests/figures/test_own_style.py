@@ -122,13 +122,13 @@ def test_a_figure_drawn_into_an_axes_touches_nothing_else():
 def test_a_figure_of_several_panels_is_drawn_into_a_part_of_another():
     fig = plt.figure(figsize=(7, 3), layout="constrained")
     left, right = fig.subfigures(1, 2)
-    pictures, maps = (
+    images, maps = (
         np.zeros((2, 16, 16, 3), np.uint8),
         np.random.default_rng(0).random((2, 16, 16)),
     )
-    assert plot_heatmap_rows(pictures, {"people": maps}, title="images", fig=left) is fig
+    assert plot_heatmap_rows(images, {"people": maps}, title="images", fig=left) is fig
     points = [np.array([[3.0, 4.0], [8.0, 8.0]])] * 2
-    assert plot_scanpaths(pictures, points, [np.array([0, 1])] * 2, fig=right) is fig
+    assert plot_scanpaths(images, points, [np.array([0, 1])] * 2, fig=right) is fig
     assert (left.get_suptitle(), fig.get_suptitle()) == ("images", "")
     assert len(right.axes) == 2
     assert overflow(fig) < 0.02
@@ -141,9 +141,9 @@ def test_places_that_do_not_fit_together_are_refused():
     for size in ((0, 2), (3, -1), (float("nan"), None)):
         with pytest.raises(ValueError, match="in inches, above 0"):
             plot_nothing("why", size=size)
-    pictures = np.zeros((1, 4, 4, 3), np.uint8)
+    images = np.zeros((1, 4, 4, 3), np.uint8)
     with pytest.raises(ValueError, match='make it with layout="constrained"'):
-        plot_heatmap_rows(pictures, {}, fig=fig)
+        plot_heatmap_rows(images, {}, fig=fig)
     with pytest.warns(UserWarning, match=r"too low for its labels.* size=\(3, None\)"):
         plot_method_ranking(ranking([f"{n}" for n in range(30)]), size=(3, 2))
 

@@ -57,9 +57,9 @@ def literal_maps(model, x, targets, *, relu_before_mean: bool, floor: float | No
 
 @pytest.mark.parametrize("dcls", [False, True], ids=["plain", "dcls"])
 @pytest.mark.parametrize("key", FAMILIES)
-def test_maps_equal_the_literal_formulas(key, dcls, pictures):
+def test_maps_equal_the_literal_formulas(key, dcls, images):
     model = mini(key, dcls).for_inference()
-    x = model.prepare(pictures)
+    x = model.prepare(images)
     passed = head_pass(model, x, TARGETS)
     for name, options in {
         "grad_cam": {"relu_before_mean": False, "floor": None},
@@ -72,9 +72,9 @@ def test_maps_equal_the_literal_formulas(key, dcls, pictures):
 
 
 @pytest.mark.parametrize("key", FAMILIES)
-def test_grad_cam_equals_pytorch_grad_cams(key, pictures):
+def test_grad_cam_equals_pytorch_grad_cams(key, images):
     model = mini(key)
-    x = model.prepare(pictures)
+    x = model.prepare(images)
     ours = cam_maps(model, x, TARGETS, ["grad_cam"], size=x.shape[-1])["grad_cam"]
     split = Split(model)
     targets = [ClassifierOutputTarget(int(t)) for t in TARGETS]
@@ -83,9 +83,9 @@ def test_grad_cam_equals_pytorch_grad_cams(key, pictures):
 
 
 @pytest.mark.parametrize("key", FAMILIES)
-def test_grad_cam_equals_captums(key, pictures):
+def test_grad_cam_equals_captums(key, images):
     model = mini(key).folded()
-    x = model.prepare(pictures)
+    x = model.prepare(images)
     passed = head_pass(model, x, TARGETS)
     ours = METHODS["grad_cam"].small_map(passed.features, passed.gradient)
     split = Split(model)
@@ -97,9 +97,9 @@ def test_grad_cam_equals_captums(key, pictures):
 
 
 @pytest.mark.parametrize("key", ["convnext_tiny", "resnet50"])
-def test_threshold_grad_cam_as_a_method_of_pytorch_grad_cam(key, pictures):
+def test_threshold_grad_cam_as_a_method_of_pytorch_grad_cam(key, images):
     model = mini(key).folded()
-    x = model.prepare(pictures)
+    x = model.prepare(images)
     split = Split(model)
     targets = [ClassifierOutputTarget(int(t)) for t in TARGETS]
     with ThresholdGradCAM(split, [split.layer]) as method:
@@ -114,12 +114,12 @@ def test_threshold_grad_cam_as_a_method_of_pytorch_grad_cam(key, pictures):
 
 @pytest.mark.parametrize("relu_before_mean", [False, True])
 @pytest.mark.parametrize("floor", [0.0, 0.3, 0.7])
-def test_the_two_ingredients_combine_freely(relu_before_mean, floor, pictures):
+def test_the_two_ingredients_combine_freely(relu_before_mean, floor, images):
     model = mini("convnext_tiny").folded()
     row = grad_cam_variant("own", "own", relu_before_mean=relu_before_mean, floor=floor)
-    maps = cam_maps(model, model.prepare(pictures), TARGETS, [row], size=7)["own"]
+    maps = cam_maps(model, model.prepare(images), TARGETS, [row], size=7)["own"]
     expected = literal_maps(
-        model, model.prepare(pictures), TARGETS, relu_before_mean=relu_before_mean,
+        model, model.prepare(images), TARGETS, relu_before_mean=relu_before_mean,
         floor=floor or None,
     )  # fmt: skip
     torch.testing.assert_close(maps, torch.from_numpy(expected).float(), atol=1e-5, rtol=1e-4)
@@ -182,13 +182,13 @@ def test_enlarging_is_bilinear_with_half_pixel_centres():
 # --- what a call leaves behind ------------------------------------------------
 
 
-def test_a_call_leaves_no_gradient_hook_or_changed_mode(pictures):
+def test_a_call_leaves_no_gradient_hook_or_changed_mode(images):
     model = mini("fastvit_sa24")
     model.train()
     model.network.stem.eval()
     modes = [m.training for m in model.modules()]
     buffers = {k: v.clone() for k, v in model.named_buffers()}
-    cam_maps(model, model.prepare(pictures), TARGETS)
+    cam_maps(model, model.prepare(images), TARGETS)
     assert [m.training for m in model.modules()] == modes
     assert all(p.grad is None for p in model.parameters())
     assert all(torch.equal(v, buffers[k]) for k, v in model.named_buffers())
@@ -203,18 +203,18 @@ def test_modes_are_restored_after_an_error():
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
-def test_maps_are_the_same_in_every_gradient_context(context, pictures):
+def test_maps_are_the_same_in_every_gradient_context(context, images):
     model = mini("caformer_s18").for_inference().requires_grad_(False)
-    x = model.prepare(pictures)
+    x = model.prepare(images)
     expected = cam_maps(model, x, TARGETS)
     with context():
         got = cam_maps(model, x, TARGETS)
     assert all(torch.equal(got[k], expected[k]) for k in expected)
 
 
-def test_an_images_map_does_not_depend_on_its_batch(pictures):
+def test_an_images_map_does_not_depend_on_its_batch(images):
     model = mini("convnext_tiny").folded()
-    x = model.prepare(pictures)
+    x = model.prepare(images)
     together = cam_maps(model, x, TARGETS)
     for i in range(4):
         alone = cam_maps(model, x[i : i + 1], TARGETS[i : i + 1])
@@ -222,9 +222,9 @@ def test_an_images_map_does_not_depend_on_its_batch(pictures):
             torch.testing.assert_close(alone[key][0], maps[i], atol=1e-5, rtol=1e-3)
 
 
-def test_without_targets_the_predicted_class_is_explained(pictures):
+def test_without_targets_the_predicted_class_is_explained(images):
     model = mini("resnet50").folded()
-    x = model.prepare(pictures)
+    x = model.prepare(images)
     predicted = model(x).argmax(1)
     assert torch.equal(head_pass(model, x).targets, predicted)
     expected = cam_maps(model, x, predicted)["grad_cam"]
@@ -240,17 +240,17 @@ def test_without_targets_the_predicted_class_is_explained(pictures):
         (torch.rand(4), "class indices"),
     ],
 )
-def test_wrong_targets_are_refused(targets, message, pictures):
+def test_wrong_targets_are_refused(targets, message, images):
     model = mini("resnet50")
     with pytest.raises(ValueError, match=message):
-        head_pass(model, model.prepare(pictures), targets)
+        head_pass(model, model.prepare(images), targets)
 
 
-def test_one_pass_serves_all_methods(pictures):
+def test_one_pass_serves_all_methods(images):
     model = mini("resnet50").folded()
     calls = []
     model.network.layer4.register_forward_hook(lambda *_: calls.append(1))
-    cam_maps(model, model.prepare(pictures), TARGETS, [
+    cam_maps(model, model.prepare(images), TARGETS, [
         *(row for row in METHODS.values() if row.small_map),
         grad_cam_variant("third", "third", floor=0.5),
     ])  # fmt: skip

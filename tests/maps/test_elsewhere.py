@@ -35,12 +35,12 @@ from lib.study.study import Study
 
 
 @pytest.fixture
-def pictures(tmp_path) -> Path:
-    """Five pictures with human maps in a list, none of the demo's classes."""
+def images(tmp_path) -> Path:
+    """Five images with human maps in a list, none of the demo's classes."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     rng = np.random.default_rng(0)
-    rows = ["picture,map,label"]
+    rows = ["image,map,label"]
     for name in "abcde":
         Image.new("RGB", (256, 256)).save(folder / f"{name}.jpg")
         small = Image.fromarray(rng.integers(0, 256, (5, 5), dtype=np.uint8))
@@ -58,14 +58,14 @@ def write_maps(folder: Path, names: str = "abcde", seed: int = 1, shape=(7, 7)) 
     return folder
 
 
-def run(pictures: Path, *words: object) -> int:
-    start = ["--pictures", pictures, "--protocols", "corrected"]
+def run(images: Path, *words: object) -> int:
+    start = ["--images", images, "--protocols", "corrected"]
     return score_maps.main([str(word) for word in (*words, *start)])
 
 
-def scored(pictures: Path, *words: object) -> pd.DataFrame:
-    out = pictures.parent / "scores.csv"
-    assert run(pictures, *words, "--out", out) in (0, 14)
+def scored(images: Path, *words: object) -> pd.DataFrame:
+    out = images.parent / "scores.csv"
+    assert run(images, *words, "--out", out) in (0, 14)
     return pd.read_csv(out)
 
 
@@ -79,12 +79,12 @@ def enlarged(small: np.ndarray) -> np.ndarray:
 # --- scores -------------------------------------------------------------------------------
 
 
-def test_scores_are_scipys_of_maps_enlarged_by_scipy(pictures, tmp_path, capsys):
+def test_scores_are_scipys_of_maps_enlarged_by_scipy(images, tmp_path, capsys):
     maps = write_maps(tmp_path / "mine")
-    table = scored(pictures, maps)
+    table = scored(images, maps)
     assert list(table.columns) == [*COLUMNS, *sorted(CONTROLS)]
     assert (table.validity == "valid").all()
-    batch = next(ClickMe([pictures], ("corrected",)).batches())
+    batch = next(ClickMe([images], ("corrected",)).batches())
     people = human_maps(batch.stored_maps, PROTOCOLS["corrected"], WHOLE).numpy()
     expected = [
         spearmanr(enlarged(np.load(maps / f"{name[0]}.npy")).ravel(), human.ravel()).statistic
@@ -107,11 +107,9 @@ def test_scores_are_scipys_of_maps_enlarged_by_scipy(pictures, tmp_path, capsys)
     assert facts["maps"]["mine"]["maps"] == 5
     assert len(facts["maps"]["mine"]["sha256"]) == 64
     told = capsys.readouterr().out
-    assert "5 of 5 pictures have a map; 0 maps without a picture" in told
+    assert "5 of 5 images have a map; 0 maps without an image" in told
     assert "human ceiling: none: nothing is known of how well these people agree" in told
-    assert (
-        "mine, corrected: too few pictures (5) to say whether it lies above the strongest" in told
-    )
+    assert "mine, corrected: too few images (5) to say whether it lies above the strongest" in told
 
 
 def test_the_human_maps_themselves_score_one_and_the_controls_are_the_studys(tmp_path, capsys):
@@ -129,9 +127,7 @@ def test_the_human_maps_themselves_score_one_and_the_controls_are_the_studys(tmp
     for control in CONTROLS:
         rho = controls[controls.control == control].set_index("image_id").rho
         np.testing.assert_allclose(table[control], rho[table.image_id], atol=1e-12)
-    assert (
-        "none: of the 6 pictures with two observers or more too little" in capsys.readouterr().out
-    )
+    assert "none: of the 6 images with two observers or more too little" in capsys.readouterr().out
     given = [*words, "--ceiling", "0.8"]
     assert score_maps.main([str(tmp_path / "people.npz"), *given]) == 0
     (row,) = json.loads(out.with_suffix(".json").read_text())["summary"]
@@ -139,51 +135,51 @@ def test_the_human_maps_themselves_score_one_and_the_controls_are_the_studys(tmp
     assert "human ceiling: 0.800, given" in capsys.readouterr().out
 
 
-def test_both_protocols_score_the_pictures_that_they_read(shard, tmp_path):
+def test_both_protocols_score_the_images_that_they_read(shard, tmp_path):
     maps = tmp_path / "maps"
     maps.mkdir()
     rng = np.random.default_rng(0)
     for index in range(36):
         np.save(maps / f"val-0_{index}.npy", rng.random((4, 4)))
     out = tmp_path / "s.csv"
-    assert score_maps.main([str(maps), "--pictures", str(shard.parent), "--out", str(out)]) == 0
+    assert score_maps.main([str(maps), "--images", str(shard.parent), "--out", str(out)]) == 0
     counts = pd.read_csv(out).groupby("protocol").size()
     assert counts.to_dict() == {"published": 32, "corrected": 36}
 
 
 def test_a_protocol_that_settles_ties_does_so_in_both_maps(tmp_path):
-    pictures, maps = write_plateaus(tmp_path / "people", 2), tmp_path / "maps"
+    images, maps = write_plateaus(tmp_path / "people", 2), tmp_path / "maps"
     maps.mkdir()
     mine = np.random.default_rng(0).integers(0, 3, (2, 224, 224)) * 1.0
     mine += 1e-6 * np.random.default_rng(1).random(mine.shape)
     for index in range(2):
         np.save(maps / f"{index:02}.npy", mine[index])
-    table = scored(pictures, maps)
-    batch = next(ClickMe([pictures], ("corrected",)).batches())
+    table = scored(images, maps)
+    batch = next(ClickMe([images], ("corrected",)).batches())
     people = human_maps(batch.stored_maps, PROTOCOLS["corrected"], WHOLE).numpy()
     for rho, a, b in zip(table.rho, mine, people, strict=True):
         expected = spearmanr(settled(a).ravel(), settled(b).ravel()).statistic
         assert rho == pytest.approx(expected, abs=1e-9)
 
 
-def test_a_geometry_crops_the_human_map_as_the_network_is_cropped(pictures, tmp_path):
+def test_a_geometry_crops_the_human_map_as_the_network_is_cropped(images, tmp_path):
     maps = write_maps(tmp_path / "mine")
-    table = scored(pictures, maps, "--geometry", "resnet50")
+    table = scored(images, maps, "--geometry", "resnet50")
     geometry = BACKBONES["resnet50"].preprocessing
-    batch = next(ClickMe([pictures], ("corrected",)).batches())
+    batch = next(ClickMe([images], ("corrected",)).batches())
     human = human_maps(batch.stored_maps, PROTOCOLS["corrected"], geometry)[2].numpy()
     expected = spearmanr(enlarged(np.load(maps / "c.npy")).ravel(), human.ravel()).statistic
     assert table.rho[2] == pytest.approx(expected, abs=2e-4)
 
 
-def test_several_models_are_compared_paired_by_picture(pictures, tmp_path, capsys):
-    """The second lacks a picture; four pairs decide nothing."""
+def test_several_models_are_compared_paired_by_image(images, tmp_path, capsys):
+    """The second lacks an image; four pairs decide nothing."""
     first = write_maps(tmp_path / "first")
     second = write_maps(tmp_path / "second", "abcd", seed=2)
-    table = scored(pictures, first, second, "--name", "A model", "B")
+    table = scored(images, first, second, "--name", "A model", "B")
     wide = table.pivot(index="image_id", columns="maps", values="rho")
     assert math.isnan(wide["B"]["e.jpg"])
-    batch = next(ClickMe([pictures], ("corrected",)).batches())
+    batch = next(ClickMe([images], ("corrected",)).batches())
     human = human_maps(batch.stored_maps, PROTOCOLS["corrected"], WHOLE)[1].numpy()
     for name, folder in (("A model", first), ("B", second)):
         expected = spearmanr(enlarged(np.load(folder / "b.npy")).ravel(), human.ravel()).statistic
@@ -194,7 +190,7 @@ def test_several_models_are_compared_paired_by_picture(pictures, tmp_path, capsy
     assert row["difference"] == pytest.approx(gain.mean())
     assert row["p"] is row["p_holm"] is None
     assert row["decision"] == "fewer than 50 images"
-    assert "differences of scores, paired by picture" in capsys.readouterr().out
+    assert "differences of scores, paired by image" in capsys.readouterr().out
 
 
 def test_three_models_make_three_pairs_corrected_by_holm():
@@ -218,7 +214,7 @@ def test_three_models_make_three_pairs_corrected_by_holm():
 # --- readings of files --------------------------------------------------------------------
 
 
-def test_every_kind_of_collection_gives_the_same_scores(pictures, tmp_path):
+def test_every_kind_of_collection_gives_the_same_scores(images, tmp_path):
     maps = write_maps(tmp_path / "npy")
     arrays = {name: np.load(maps / f"{name}.npy") for name in "cabed"}
     for kind in ("one", "entry", "stack"):
@@ -236,11 +232,11 @@ def test_every_kind_of_collection_gives_the_same_scores(pictures, tmp_path):
         of = match(found, [f"{name}.jpg" for name in arrays]).of
         for name, array in arrays.items():
             np.testing.assert_array_equal(found.read(of[f"{name}.jpg"]), array)
-    table = scored(pictures, *kinds, "--name", *"vwxyz")
+    table = scored(images, *kinds, "--name", *"vwxyz")
     assert (table.pivot(index="image_id", columns="maps", values="rho").nunique(axis=1) == 1).all()
 
 
-def test_grey_pictures_are_maps_too(tmp_path):
+def test_grey_images_are_maps_too(tmp_path):
     grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
     deep = (grey.astype(np.uint16) * 1000).reshape(8, 8)
     Image.fromarray(grey).save(tmp_path / "a.png")
@@ -285,34 +281,34 @@ def test_numbers_of_every_kind_keep_their_values(tmp_path, kind):
 # --- names --------------------------------------------------------------------------------
 
 
-def test_names_that_several_pictures_could_have_are_nobodys(tmp_path):
+def test_names_that_several_images_could_have_are_nobodys(tmp_path):
     write_maps(tmp_path / "m", "ab")
     np.save(tmp_path / "m" / "c.png.npy", np.eye(3))
     found = match(open_maps(tmp_path / "m"), ["a.jpg", "a.png", "b.jpg", "c.png", "c.jpg"])
     assert found.of == {"b.jpg": "b", "c.png": "c.png"}
-    assert found.without_picture == ["a"]
+    assert found.without_image == ["a"]
 
 
-def test_two_maps_of_one_picture_are_refused(tmp_path):
+def test_two_maps_of_one_image_are_refused(tmp_path):
     write_maps(tmp_path / "m", "a")
     np.save(tmp_path / "m" / "a.jpg.npy", np.eye(3))
-    with pytest.raises(MapsError, match="a.jpg.npy and .*a.npy: of one picture|a.npy and .*a.jpg"):
+    with pytest.raises(MapsError, match="a.jpg.npy and .*a.npy: of one image|a.npy and .*a.jpg"):
         match(open_maps(tmp_path / "m"), ["a.jpg"])
     Image.new("L", (4, 4)).save(tmp_path / "m" / "a.png")
-    with pytest.raises(MapsError, match="a.png and a.npy are maps of one picture"):
+    with pytest.raises(MapsError, match="a.png and a.npy are maps of one image"):
         open_maps(tmp_path / "m")
 
 
-def test_maps_of_other_pictures_are_told_with_names_of_both(pictures, tmp_path, capsys):
-    assert run(pictures, write_maps(tmp_path / "m", "xy")) == 2
-    assert "no map is named as a picture. Maps: x, y; pictures: a.jpg" in capsys.readouterr().err
+def test_maps_of_other_images_are_told_with_names_of_both(images, tmp_path, capsys):
+    assert run(images, write_maps(tmp_path / "m", "xy")) == 2
+    assert "no map is named as an image. Maps: x, y; images: a.jpg" in capsys.readouterr().err
 
 
-def test_maps_without_a_picture_and_pictures_without_a_map_are_counted(pictures, tmp_path, capsys):
-    table = scored(pictures, write_maps(tmp_path / "m", "abcxy"))
+def test_maps_without_a_image_and_images_without_a_map_are_counted(images, tmp_path, capsys):
+    table = scored(images, write_maps(tmp_path / "m", "abcxy"))
     assert table.validity.tolist() == ["valid"] * 3 + ["no map"] * 2
     told = capsys.readouterr().out
-    assert "3 of 5 pictures have a map; 2 maps without a picture (x, y)" in told
+    assert "3 of 5 images have a map; 2 maps without an image (x, y)" in told
     assert "n_no_map" in told
 
 
@@ -345,16 +341,16 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_a_bad_file_is_told_before_anything_is_scored_or_left_out(kind, pictures, tmp_path, capsys):
+def test_a_bad_file_is_told_before_anything_is_scored_or_left_out(kind, images, tmp_path, capsys):
     spoil, message = BAD[kind]
     maps = write_maps(tmp_path / "m")
     spoil(maps / "c.npy")
     out = tmp_path / "scores.csv"
-    assert run(pictures, maps, "--out", out) == 2
+    assert run(images, maps, "--out", out) == 2
     assert re.search(rf"c\.npy.*{message}", told := capsys.readouterr().err)
     assert "Nothing was scored" in told
     assert not out.exists()
-    assert run(pictures, maps, "--out", out, "--keep-going") == 14
+    assert run(images, maps, "--out", out, "--keep-going") == 14
     validity = pd.read_csv(out).set_index("image_id").validity
     why = "non-finite map" if kind in ("nan", "infinite") else "unreadable map"
     assert validity.to_dict() == dict.fromkeys(["a.jpg", "b.jpg", "d.jpg", "e.jpg"], "valid") | {
@@ -365,31 +361,31 @@ def test_a_bad_file_is_told_before_anything_is_scored_or_left_out(kind, pictures
 
 
 def test_all_bad_files_are_told_at_once_up_to_ten(tmp_path, capsys):
-    pictures = tmp_path / "pictures"
-    write_shard(pictures / "val-0.tfrecords", [make_record(i) for i in range(12)])
+    images = tmp_path / "pictures"
+    write_shard(images / "val-0.tfrecords", [make_record(i) for i in range(12)])
     maps = tmp_path / "m"
     maps.mkdir()
     for index in range(12):
         (maps / f"val-0_{index}.npy").write_text("no map")
-    assert run(pictures, maps) == 2
+    assert run(images, maps) == 2
     told = capsys.readouterr().err
     assert told.count("cannot be read") == 10
     assert "… and 2 more" in told
 
 
-def test_constant_maps_are_counted(pictures, tmp_path):
+def test_constant_maps_are_counted(images, tmp_path):
     maps = write_maps(tmp_path / "m")
     np.save(maps / "b.npy", np.full((7, 5), 0.3, np.float32))
-    table = scored(pictures, maps).set_index("image_id")
+    table = scored(images, maps).set_index("image_id")
     assert table.validity["b.jpg"] == "constant model map"
     assert math.isnan(table.rho["b.jpg"])
     (row,) = json.loads((tmp_path / "scores.json").read_text())["summary"]
     assert (row["n"], row["n_constant_map"]) == (4, 1)
 
 
-def test_what_cannot_be_read_of_people_costs_that_picture_alone(pictures, tmp_path, capsys):
-    (pictures / "d_human.png").write_bytes(b"no map")
-    table = scored(pictures, write_maps(tmp_path / "m"))
+def test_what_cannot_be_read_of_people_costs_that_image_alone(images, tmp_path, capsys):
+    (images / "d_human.png").write_bytes(b"no map")
+    table = scored(images, write_maps(tmp_path / "m"))
     assert table.image_id.tolist() == ["a.jpg", "b.jpg", "c.jpg", "e.jpg"]
     assert "d_human.png is no readable map" in capsys.readouterr().err
 
@@ -411,7 +407,7 @@ def test_a_place_without_maps_is_refused(tmp_path, make, message):
 @pytest.mark.parametrize(
     ("array", "ids", "message"),
     [
-        (np.zeros((2, 3, 3)), None, "needs a text file with the name of each picture"),
+        (np.zeros((2, 3, 3)), None, "needs a text file with the name of each image"),
         (np.zeros((2, 3, 3)), "a", "holds 2 maps, and .* 1 names"),
         (np.zeros((2, 3, 3)), "a\na", "repeats a"),
         (np.zeros((3, 3)), "a\nb\nc", r"has shape \(3, 3\), expected \(image, height, width\)"),
@@ -454,20 +450,20 @@ def test_an_entry_that_is_there_twice_is_refused(tmp_path):
         (["--limit", "-1"], "limit must be"),
     ],
 )
-def test_what_is_asked_wrongly_is_said(pictures, tmp_path, capsys, words, message):
-    assert run(pictures, write_maps(tmp_path / "m"), *words) == 2
+def test_what_is_asked_wrongly_is_said(images, tmp_path, capsys, words, message):
+    assert run(images, write_maps(tmp_path / "m"), *words) == 2
     assert re.search(message, capsys.readouterr().err)
 
 
-def test_pictures_that_are_not_there_are_said(tmp_path, capsys, no_real_data):
+def test_images_that_are_not_there_are_said(tmp_path, capsys, no_real_data):
     maps = write_maps(tmp_path / "m")
     assert score_maps.main([str(maps)]) == 2
-    assert "--pictures FOLDER takes your own" in capsys.readouterr().err
+    assert "--images FOLDER takes your own" in capsys.readouterr().err
     assert run(tmp_path / "nowhere", maps) == 2
     assert "nowhere" in capsys.readouterr().err
 
 
-def test_one_maps_name_twice_is_refused(pictures, tmp_path, capsys):
+def test_one_maps_name_twice_is_refused(images, tmp_path, capsys):
     maps = write_maps(tmp_path / "m")
-    assert run(pictures, maps, maps) == 2
+    assert run(images, maps, maps) == 2
     assert "two of the MAPS have one name" in capsys.readouterr().err

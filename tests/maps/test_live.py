@@ -151,7 +151,7 @@ def test_transformers_without_being_told_how_their_tokens_lie(ours, kind, reques
 
 
 def test_ablation_puts_tokens_back_where_they_were(vit, x):
-    """Against a loop that sets one channel of the picture's tokens to 0 by a hook of its own."""
+    """Against a loop that sets one channel of the image's tokens to 0 by a hook of its own."""
     x = torch.cat([x, x], dim=3)[:1, :, :, :64]
     found = live_maps(vit, x, "ablation_cam", layer="blocks.2.norm1", targets=[3], size=4)[0]
     layer, gone, seen = vit.blocks[2].norm1, [], []
@@ -444,7 +444,7 @@ def test_batches_half_precision_and_layers_that_change_in_place(x):
     assert half.dtype == torch.float32
     assert (half - whole).abs().mean() < 0.05
     for wrong in (x[0], x[:0], x.to(torch.uint8)):
-        with pytest.raises(ValueError, match="x must be normalised pictures"):
+        with pytest.raises(ValueError, match="x must be normalised images"):
             live_maps(network, wrong)
 
 

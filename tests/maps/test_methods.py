@@ -67,9 +67,9 @@ def assert_same(ours: torch.Tensor, expected: np.ndarray, atol: float, method: s
 
 
 @pytest.mark.parametrize("key", FAMILIES)
-def test_one_pass_methods_equal_the_librarys_on_every_family(key, pictures):
+def test_one_pass_methods_equal_the_librarys_on_every_family(key, images):
     model = mini(key, dcls=key == "convnext_tiny").folded()
-    x = model.prepare(pictures[:2])
+    x = model.prepare(images[:2])
     passed = head_pass(model, x, LABELS)
     for method, name in LIBRARY.items():
         if method in SLOW:
@@ -84,9 +84,9 @@ def test_one_pass_methods_equal_the_librarys_on_every_family(key, pictures):
     [("resnet50", "ablation_cam"), ("resnet50", "kpca_cam"), ("convnext_tiny", "score_cam"),
      ("convnext_tiny", "kpca_cam")],
 )  # fmt: skip
-def test_many_forward_methods_equal_the_librarys(key, method, pictures):
+def test_many_forward_methods_equal_the_librarys(key, method, images):
     model = mini(key).folded()
-    x = model.prepare(pictures[:2])[..., ::2, ::2]  # hundreds of forwards for each
+    x = model.prepare(images[:2])[..., ::2, ::2]  # hundreds of forwards for each
     passed = head_pass(model, x)  # AblationCAM turns maps over where a logit is negative
     targets = [ClassifierOutputTarget(int(t)) for t in passed.targets]
     assert (passed.logits.amax(dim=1) > 0).all()
@@ -94,9 +94,9 @@ def test_many_forward_methods_equal_the_librarys(key, method, pictures):
     assert_same(ours, library(LIBRARY[method], model, x, targets), 1e-4)
 
 
-def test_ablation_cam_sets_one_channel_after_the_other_to_zero(pictures):
+def test_ablation_cam_sets_one_channel_after_the_other_to_zero(images):
     model = mini("convnext_tiny").folded()  # whose features can be negative
-    x = model.prepare(pictures[:2])
+    x = model.prepare(images[:2])
     passed = head_pass(model, x, LABELS)
     for image, target in enumerate(LABELS.tolist()):
         features, weights = passed.features[image], []
@@ -111,26 +111,26 @@ def test_ablation_cam_sets_one_channel_after_the_other_to_zero(pictures):
         np.testing.assert_allclose(unit(ours[None]), unit(expected[None]), atol=1e-4)
 
 
-def test_full_grad_of_a_rewritten_model_without_the_published_one_is_refused(pictures):
+def test_full_grad_of_a_rewritten_model_without_the_published_one_is_refused(images):
     fast = mini("resnet50").for_inference()
     with pytest.raises(ValueError, match="keep_plain"):
-        cam_maps(fast, fast.prepare(pictures[:1]), LABELS[:1], ["full_grad"])
+        cam_maps(fast, fast.prepare(images[:1]), LABELS[:1], ["full_grad"])
 
 
 @pytest.mark.parametrize("key", FAMILIES)
-def test_full_grad_is_the_librarys_on_the_published_network(key, pictures):
+def test_full_grad_is_the_librarys_on_the_published_network(key, images):
     model = mini(key)
     fast = model.for_inference(keep_plain=True)
-    x = fast.prepare(pictures[:2])
+    x = fast.prepare(images[:2])
     ours = METHODS["full_grad"].maps(fast, x, head_pass(fast, x, LABELS))
     plain = model.folded()
-    expected = library("FullGrad", plain, plain.prepare(pictures[:2]))
+    expected = library("FullGrad", plain, plain.prepare(images[:2]))
     np.testing.assert_allclose(ours.numpy(), expected, atol=1e-4)
 
 
-def test_finer_cam_weighs_the_three_nearest_classes(pictures):
+def test_finer_cam_weighs_the_three_nearest_classes(images):
     model = mini("convnext_tiny").folded()
-    x = model.prepare(pictures[:2])
+    x = model.prepare(images[:2])
     passed = head_pass(model, x, LABELS)
     targets = []
     for logits, own in zip(passed.logits.numpy(), LABELS.tolist(), strict=True):
@@ -173,18 +173,18 @@ def test_random_cam_weighs_channels_from_minus_one_to_one():
 # --- the package's traps ----------------------------------------------------------------------
 
 
-def test_one_target_for_several_pictures_is_refused(pictures):
+def test_one_target_for_several_images_is_refused(images):
     model = mini("resnet50").folded()
-    x = model.prepare(pictures)
+    x = model.prepare(images)
     with pytest.raises(ValueError, match="4 images, 1 targets"):
         run_class("GradCAM", model, x, [ClassifierOutputTarget(0)])
     with pytest.raises(ValueError, match="one target class per image"):
-        cam_maps(model, model.prepare(pictures), torch.tensor([0]), ["shapley_cam"])
+        cam_maps(model, model.prepare(images), torch.tensor([0]), ["shapley_cam"])
 
 
-def test_an_index_error_inside_is_not_swallowed(pictures):
+def test_an_index_error_inside_is_not_swallowed(images):
     model = mini("resnet50").folded()
-    x = model.prepare(pictures[:1])
+    x = model.prepare(images[:1])
     with pytest.raises(IndexError):
         run_class("GradCAM", model, x, [ClassifierOutputTarget(99)], model.features(x).detach())
 
@@ -192,7 +192,7 @@ def test_an_index_error_inside_is_not_swallowed(pictures):
 @pytest.mark.parametrize(
     "method", ["shapley_cam", "fem", "ablation_cam", "full_grad", "finer_cam", "score_cam"]
 )
-def test_a_method_leaves_no_trace(method, pictures):
+def test_a_method_leaves_no_trace(method, images):
     model = mini("convnext_tiny").folded()
     model.train()
     first = next(model.parameters())
@@ -200,7 +200,7 @@ def test_a_method_leaves_no_trace(method, pictures):
     first.grad = marked = torch.ones_like(first)
     required = [p.requires_grad for p in model.parameters()]
     with torch.no_grad():  # and it works there
-        maps = cam_maps(model, model.prepare(pictures[:2]), LABELS, [method])[method]
+        maps = cam_maps(model, model.prepare(images[:2]), LABELS, [method])[method]
     assert maps.shape == (2, 224, 224)
     assert maps.isfinite().all()
     assert model.training
@@ -211,16 +211,16 @@ def test_a_method_leaves_no_trace(method, pictures):
     assert not hooks
 
 
-def test_methods_work_under_bfloat16_features(pictures):
+def test_methods_work_under_bfloat16_features(images):
     model = mini("convnext_tiny").for_inference("bf16")
-    x = model.prepare(pictures[:2])
+    x = model.prepare(images[:2])
     maps = cam_maps(model, x, LABELS, ["grad_cam", "eigen_cam", "shapley_cam", "fem"])
     assert all(m.isfinite().all() for m in maps.values())
 
 
-def test_every_method_gives_maps_and_says_nothing(capsys, pictures):
+def test_every_method_gives_maps_and_says_nothing(capsys, images):
     model = mini("resnet50").for_inference(keep_plain=True)
-    x = model.prepare(pictures[:2])[..., ::2, ::2]  # SESS has 122 windows
+    x = model.prepare(images[:2])[..., ::2, ::2]  # SESS has 122 windows
     maps = cam_maps(model, x, LABELS, ALL_METHODS)
     assert set(maps) == set(ALL_METHODS)
     assert len(ALL_METHODS) == 21

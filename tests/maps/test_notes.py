@@ -7,7 +7,7 @@ import pytest
 from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection_kernel
 
 import run_all
-from lib.commands import lcam, one_picture
+from lib.commands import lcam, one_image
 from lib.maps.methods import LEARNED_METHODS, METHODS
 
 
@@ -37,7 +37,7 @@ def test_what_a_reader_must_know_is_noted():
 def test_notes_stand_beside_their_methods(capsys):
     assert run_all.main(["--list", "--profile", "demo"]) == 0
     listed = capsys.readouterr().out
-    helped = one_picture.build_parser().format_help()
+    helped = one_image.build_parser().format_help()
     for row in METHODS.values():
         if row.note:
             assert f"{row.label}\n    {row.note}\n" in listed

@@ -18,15 +18,15 @@ from lib.networks.backbones import BACKBONES
 from lib.networks.checkpoints import MissingWeights, load_weights
 from lib.networks.dcls import dcls_layers
 from lib.networks.loading import demo_weights_path, load_model, save_weights
-from lib.networks.preprocessing import prepare_pixels, resize_pictures
+from lib.networks.preprocessing import prepare_pixels, resize_images
 
 
 @pytest.mark.parametrize(("key", "dcls"), ALL_VARIANTS, ids=VARIANT_IDS)
-def test_demo_variant_loads_and_is_split_at_the_last_map(key, dcls, pictures):
+def test_demo_variant_loads_and_is_split_at_the_last_map(key, dcls, images):
     model = load_model(key, dcls, weights="demo")
     assert not model.training
     assert bool(dcls_layers(model)) == dcls
-    x = model.prepare(pictures)
+    x = model.prepare(images)
     with torch.no_grad():
         features = model.features(x)
         assert features.ndim == 4
@@ -116,36 +116,36 @@ def test_a_truncated_checkpoint_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("key", ["resnet50", "convnext_tiny", "caformer_s18"])
-def test_preprocessing_equals_timms_evaluation_transform(key, pictures):
+def test_preprocessing_equals_timms_evaluation_transform(key, images):
     geometry = BACKBONES[key].preprocessing
     transform = create_transform(
         224, crop_pct=224 / geometry.resize, interpolation="bicubic", mean=geometry.mean,
         std=geometry.std,
     )  # fmt: skip
-    expected = torch.stack([transform(Image.fromarray(p)) for p in pictures])
-    ours = prepare_pixels(torch.from_numpy(resize_pictures(pictures, geometry)), geometry)
+    expected = torch.stack([transform(Image.fromarray(p)) for p in images])
+    ours = prepare_pixels(torch.from_numpy(resize_images(images, geometry)), geometry)
     torch.testing.assert_close(ours, expected, atol=1e-6, rtol=0)
 
 
-def test_fastvit_sees_the_whole_picture_at_256(pictures):
+def test_fastvit_sees_the_whole_image_at_256(images):
     geometry = BACKBONES["fastvit_sa24"].preprocessing
-    resized = resize_pictures(pictures, geometry)
-    expected = np.asarray(Image.fromarray(pictures[0]).resize((256, 256), Image.BICUBIC))
+    resized = resize_images(images, geometry)
+    expected = np.asarray(Image.fromarray(images[0]).resize((256, 256), Image.BICUBIC))
     np.testing.assert_array_equal(resized[0], expected)
 
 
-def test_prepared_pictures_are_contiguous(pictures):
+def test_prepared_images_are_contiguous(images):
     model = mini("fastvit_sa24")
-    assert model.prepare(pictures).is_contiguous()
+    assert model.prepare(images).is_contiguous()
 
 
 @pytest.mark.parametrize(
     "wrong", [np.zeros((224, 224, 3), np.uint8), np.zeros((1, 224, 224, 3), np.float32),
               np.zeros((1, 3, 224, 224), np.uint8)]
 )  # fmt: skip
-def test_pictures_of_another_shape_or_type_are_refused(wrong):
+def test_images_of_another_shape_or_type_are_refused(wrong):
     with pytest.raises(ValueError, match=r"must be \(image, height, width, 3\) uint8"):
-        resize_pictures(wrong, Preprocessing(256, 224))
+        resize_images(wrong, Preprocessing(256, 224))
 
 
 def test_convformers_head_norm_has_the_originals_eps():

@@ -1,4 +1,4 @@
-"""Every family of timm's: its layer is found, its maps are maps, and they lie where the picture
+"""Every family of timm's: its layer is found, its maps are maps, and they lie where the image
 does."""
 
 from __future__ import annotations
@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 from timm.models import list_modules
-from timm_families import TOO_LARGE, listed, model_of, pictures, row_of, tried
+from timm_families import TOO_LARGE, listed, model_of, images, row_of, tried
 
 from lib.maps.forward import head_pass
 from lib.maps.methods import METHODS
@@ -54,7 +54,7 @@ def _by_autograd(network, layer: str, x: torch.Tensor) -> torch.Tensor:
 )
 def test_maps_are_those_of_a_literal_grad_cam(name, layer):
     row = row_of(name)
-    model, x = model_of(row), pictures(row.preprocessing.crop)[:1]
+    model, x = model_of(row), images(row.preprocessing.crop)[:1]
     found = (
         METHODS["grad_cam"]
         .small_map((passed := head_pass(model, x, None)).features, passed.gradient)

@@ -15,7 +15,7 @@ from reading import GOLDEN, SHARD, places
 from stand_ins import jpeg, make_record
 from tfrecord.reader import tfrecord_loader
 
-from lib.people.clickme import ClickMe, deliver_pictures
+from lib.people.clickme import ClickMe, deliver_images
 from lib.people.human_maps import published_human_maps
 from lib.people.stored import StoredError
 from lib.people.stored.shards import Record, Shard, write_shard
@@ -37,14 +37,14 @@ def demo_batches():
 def test_reading_equals_tensorflows(demo_batches):
     clickme, batches = demo_batches
     rows, columns = places()
-    pictures = np.concatenate([b.pictures[:, rows, columns] for b in batches])
+    images = np.concatenate([b.images[:, rows, columns] for b in batches])
     maps = np.concatenate([b.human_maps.numpy()[:, rows, columns] for b in batches])
     labels = np.concatenate([b.labels.numpy() for b in batches])
     with np.load(GOLDEN) as golden:
         scored = len(clickme)
         np.testing.assert_array_equal(labels, golden["labels"][:scored])
         np.testing.assert_allclose(maps, golden["maps"][:scored], atol=1e-3, rtol=0)
-        np.testing.assert_array_equal(pictures, golden["pictures"][:scored])
+        np.testing.assert_array_equal(images, golden["images"][:scored])
 
 
 def test_an_independent_reader_finds_the_same_records():
@@ -90,10 +90,10 @@ def test_zero_padding_dims_the_corners_as_documented():
     assert maps[112, 112].item() == pytest.approx(1)
 
 
-def test_pictures_are_truncated_not_rounded():
+def test_images_are_truncated_not_rounded():
     stored = np.zeros((1, 256, 256, 3), np.uint8)
     stored[:, ::2] = 255
-    delivered = deliver_pictures(stored)
+    delivered = deliver_images(stored)
     exact = torch.nn.functional.interpolate(
         torch.from_numpy(stored).permute(0, 3, 1, 2).double(), (224, 224), mode="bilinear"
     )
@@ -134,9 +134,9 @@ def test_batches_hold_everything_once_and_the_last_may_be_smaller(shard):
     assert [len(b.image_ids) for b in batches] == [5] * 6 + [2]
     one = list(clickme.batches(100))[0]
     assert torch.equal(torch.cat([b.human_maps for b in batches]), one.human_maps)
-    assert np.array_equal(np.concatenate([b.pictures for b in batches]), one.pictures)
-    assert one.pictures.shape == (32, 224, 224, 3)
-    assert one.pictures.dtype == np.uint8
+    assert np.array_equal(np.concatenate([b.images for b in batches]), one.images)
+    assert one.images.shape == (32, 224, 224, 3)
+    assert one.images.dtype == np.uint8
     assert one.human_maps.shape == (32, 224, 224)
     assert one.labels.tolist() == [i % 5 for i in range(32)]
 
@@ -158,7 +158,7 @@ def test_limit_takes_a_fixed_subset_and_a_smaller_ones_lie_in_it(shard):
 def test_a_shard_smaller_than_one_whole_batch_is_refused(tmp_path):
     path = tmp_path / "val-0.tfrecords"
     write_shard(path, (make_record(i) for i in range(31)))
-    with pytest.raises(StoredError, match="31 pictures, fewer than the one whole batch of 32"):
+    with pytest.raises(StoredError, match="31 images, fewer than the one whole batch of 32"):
         ClickMe([path])
 
 
@@ -236,24 +236,24 @@ def shard_with(path: Path, record: Record) -> Path:
     return path
 
 
-picture = np.zeros((256, 256, 3), np.uint8)
+image = np.zeros((256, 256, 3), np.uint8)
 heatmap = np.zeros((256, 256), np.uint8)
 
 
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        (Record(jpeg(picture[:224, :224]), jpeg(heatmap), 1), "image is 224x224"),
-        (Record(jpeg(picture), jpeg(heatmap[:64, :64]), 1), "heatmap is 64x64"),
+        (Record(jpeg(image[:224, :224]), jpeg(heatmap), 1), "image is 224x224"),
+        (Record(jpeg(image), jpeg(heatmap[:64, :64]), 1), "heatmap is 64x64"),
         (Record(jpeg(heatmap), jpeg(heatmap), 1), "image is 256x256 Gray, expected 256x256 colour"),
         (
-            Record(jpeg(picture), jpeg(picture), 1),
+            Record(jpeg(image), jpeg(image), 1),
             "heatmap is 256x256 YCbCr, expected 256x256 grey",
         ),
         (Record(b"no jpeg", jpeg(heatmap), 1), "image is no readable JPEG"),
-        (Record(jpeg(picture), jpeg(heatmap)[:200], 1), "heatmap is no readable JPEG"),
-        (Record(jpeg(picture), jpeg(heatmap), 1000), "label 1000 is outside 0 … 999"),
-        (Record(jpeg(picture), jpeg(heatmap), -1), "label -1 is outside"),
+        (Record(jpeg(image), jpeg(heatmap)[:200], 1), "heatmap is no readable JPEG"),
+        (Record(jpeg(image), jpeg(heatmap), 1000), "label 1000 is outside 0 … 999"),
+        (Record(jpeg(image), jpeg(heatmap), -1), "label -1 is outside"),
     ],
 )
 def test_a_record_that_is_wrong_is_named(tmp_path, record, message):

@@ -11,8 +11,8 @@ from stand_ins import mini
 from lib.figures.heatmaps import plot_heatmap_rows
 from lib.maps.placed import heatmaps
 from lib.people.photographs import folder_photographs, load_square, photographs, shipped_photographs
-from lib.people.picture_folders import FolderPictures
-from lib.people.pictures import read_picture
+from lib.people.image_folders import FolderImages
+from lib.people.images import read_image
 from lib.people.stored.folders import read_grey
 from lib.study.exhibits import exhibit
 from lib.study.study import Study
@@ -32,7 +32,7 @@ def test_ten_photographs_are_shipped_each_with_an_attribution(tmp_path):
 def test_a_users_folder_takes_their_place(tmp_path):
     Image.new("RGB", (300, 200), "red").save(tmp_path / "b.jpg")
     Image.new("L", (64, 64), 128).save(tmp_path / "a.png")
-    (tmp_path / "notes.txt").write_text("not a picture")
+    (tmp_path / "notes.txt").write_text("not an image")
     (tmp_path / "attributions.csv").write_text("file,attribution\nb.jpg,me\n")
     found = photographs(tmp_path)
     assert [(p.name, p.attribution) for p in found] == [
@@ -52,18 +52,18 @@ def test_a_wrong_attribution_list_is_refused(tmp_path, attributions, message):
         folder_photographs(tmp_path)
 
 
-def test_an_unreadable_picture_is_named(tmp_path):
-    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
-    with pytest.raises(ValueError, match=r"broken.jpg is no readable picture"):
+def test_an_unreadable_image_is_named(tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no image")
+    with pytest.raises(ValueError, match=r"broken.jpg is no readable image"):
         folder_photographs(tmp_path)
 
 
 def test_an_empty_folder_is_named(tmp_path):
-    with pytest.raises(ValueError, match="holds no picture"):
+    with pytest.raises(ValueError, match="holds no image"):
         photographs(tmp_path)
 
 
-def test_pictures_are_upright_in_colour_and_on_white(tmp_path):
+def test_images_are_upright_in_colour_and_on_white(tmp_path):
     tall = Image.new("RGB", (40, 80), "blue")
     tall.paste("red", (0, 0, 40, 40))
     exif = Image.Exif()
@@ -80,14 +80,14 @@ def test_pictures_are_upright_in_colour_and_on_white(tmp_path):
 
 def test_the_paper_profile_shows_photographs_for_the_predicted_class():
     shown = exhibit(Study.from_profile("paper"))
-    assert shown.pictures.shape == (10, 224, 224, 3)
+    assert shown.images.shape == (10, 224, 224, 3)
     assert shown.targets is None
     assert "CC BY 2.0" in shown.credits
     model = mini("resnet50").for_inference()
     study = Study.from_profile("paper")
-    maps = heatmaps(model, shown.pictures, shown.targets, study.choices.methods)
+    maps = heatmaps(model, shown.images, shown.targets, study.choices.methods)
     assert list(maps) == ["Grad-CAM", "Threshold-Grad-CAM"]
-    plot_heatmap_rows(shown.pictures, maps, shown.titles)
+    plot_heatmap_rows(shown.images, maps, shown.titles)
 
 
 @pytest.mark.parametrize(
@@ -95,32 +95,32 @@ def test_the_paper_profile_shows_photographs_for_the_predicted_class():
     # 32 of 256 cropped; 11 of 235, whose half rounds to 6 as in torchvision; none
     [("convnext_tiny", 14, 210), ("resnet50", 6, 219), ("caformer_s18", 0, 224)],
 )
-def test_drawn_maps_lie_where_the_network_looked(key, first, end, pictures):
+def test_drawn_maps_lie_where_the_network_looked(key, first, end, images):
     study = Study.from_profile("demo")
-    (maps, *_) = heatmaps(mini(key).for_inference(), pictures, None, study.choices.methods).values()
+    (maps, *_) = heatmaps(mini(key).for_inference(), images, None, study.choices.methods).values()
     assert np.isfinite(maps[:, first:end, first:end]).all()
     assert np.isfinite(maps).sum() == 4 * (end - first) ** 2
 
 
-def test_the_demo_shows_its_own_held_out_pictures():
+def test_the_demo_shows_its_own_held_out_images():
     shown = exhibit(Study.from_profile("demo"))
-    assert len(shown.pictures) == len(shown.titles) == 10
+    assert len(shown.images) == len(shown.titles) == 10
     assert shown.credits == ""
     assert isinstance(shown.targets, torch.Tensor)
 
 
-def test_postscript_is_no_picture_whatever_it_is_called(tmp_path, monkeypatch):
+def test_postscript_is_no_image_whatever_it_is_called(tmp_path, monkeypatch):
     monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a program was started"))
     monkeypatch.setattr("subprocess.check_call", lambda *_, **__: pytest.fail("started"))
     path = tmp_path / "a.png"
     path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
-    for read in (read_picture, read_grey, lambda p: FolderPictures([p], 4).centre(0)):
+    for read in (read_image, read_grey, lambda p: FolderImages([p], 4).centre(0)):
         with pytest.raises(ValueError, match="a.png is no readable"):
             read(path)
 
 
 def test_a_large_jpeg_is_decoded_no_smaller_than_is_asked_for(tmp_path):
     Image.new("RGB", (1000, 1200)).save(tmp_path / "a.jpg")
-    assert read_picture(tmp_path / "a.jpg").size == (1000, 1200)
+    assert read_image(tmp_path / "a.jpg").size == (1000, 1200)
     for least, size in ((500, (500, 600)), (501, (1000, 1200)), (256, (500, 600))):
-        assert read_picture(tmp_path / "a.jpg", at_least=(least, least)).size == size
+        assert read_image(tmp_path / "a.jpg", at_least=(least, least)).size == size

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from lib.base.geometry import WHOLE, Preprocessing
 from lib.base.tables import UnknownName
 from lib.networks.backbones import BACKBONES
-from lib.networks.preprocessing import resize_pictures
+from lib.networks.preprocessing import resize_images
 from lib.people.human_maps import human_maps, mended_human_maps, published_human_maps, resize
 from lib.people.protocols import DEFAULT_PROTOCOLS, MENDS, PROTOCOLS
 from lib.scores.spearman import rank_maps, spearman_per_image
@@ -57,7 +57,7 @@ def test_gaze_is_not_blurred_a_second_time(stored):
     assert (human_maps(stored, PROTOCOLS["gaze"], geometry) - large[:, 0]).abs().max() < 1e-3
 
 
-# --- pictures ----------------------------------------------------------------------------
+# --- images ----------------------------------------------------------------------------
 
 
 def test_the_published_reader_stops_before_the_last_shard_and_drops_the_partial_batch():
@@ -66,7 +66,7 @@ def test_the_published_reader_stops_before_the_last_shard_and_drops_the_partial_
     assert PROTOCOLS["published"].scored(70) == 64
     assert PROTOCOLS["corrected"].scored(stored, unread=500) == 17 * 1024 + 500
     assert PROTOCOLS["published+blur"].scored(stored, unread=500) == 17 * 1024
-    assert PROTOCOLS["published+pictures"].scored(70) == 70
+    assert PROTOCOLS["published+images"].scored(70) == 70
 
 
 # --- blur ----------------------------------------------------------------------------------
@@ -97,26 +97,24 @@ def test_the_mended_blur_dims_no_border_and_prefers_no_side(stored):
 
 
 @pytest.mark.parametrize("key", EIGHT)
-def test_the_cropped_map_is_in_register_with_the_cropped_picture(key):
-    """One pattern, once as the picture and once as the human map: the same place after cropping."""
+def test_the_cropped_map_is_in_register_with_the_cropped_image(key):
+    """One pattern, once as the image and once as the human map: the same place after cropping."""
     geometry = GEOMETRIES[key]
     rows, columns = np.mgrid[:256, :256]
     blob = 255 * np.exp(-((rows - 90) ** 2 + (columns - 150) ** 2) / (2 * 12.0**2))
     stored = torch.from_numpy(blob.astype(np.uint8))[None]
     delivered = resize(stored, 224).squeeze().numpy().astype(np.uint8)
-    picture = resize_pictures(np.repeat(delivered[None, ..., None], 3, axis=-1), geometry)[
-        0, ..., 0
-    ]
+    image = resize_images(np.repeat(delivered[None, ..., None], 3, axis=-1), geometry)[0, ..., 0]
     cropped = human_maps(stored, PROTOCOLS["corrected"], geometry)[0].numpy()
 
     def centre(values, side):
         grid = (np.arange(side) + 0.5) * 224 / side
         return np.array([values.sum(1) @ grid, values.sum(0) @ grid]) / values.sum()
 
-    difference = centre(cropped, 224) - centre(picture.astype(float), geometry.crop)
+    difference = centre(cropped, 224) - centre(image.astype(float), geometry.crop)
     assert np.abs(difference).max() < 0.7
     published = human_maps(stored, PROTOCOLS["published"], geometry)[0].numpy()
-    shift = np.abs(centre(published, 224) - centre(picture.astype(float), geometry.crop)).max()
+    shift = np.abs(centre(published, 224) - centre(image.astype(float), geometry.crop)).max()
     if geometry.resize != geometry.crop and key.startswith("convnext"):
         assert shift > 3  # the defect that is mended
 
@@ -185,7 +183,7 @@ def test_all_protocols_in_one_pass_score_as_each_alone(tmp_path, monkeypatch):
         pd.testing.assert_frame_equal(part, alone)
     for mend in ("crop", "blur"):
         assert means[f"published+{mend}"] != means["published"]
-    assert means["published+pictures"] == means["published"]  # the same eight pictures
+    assert means["published+images"] == means["published"]  # the same eight images
     assert abs(means["published+ties"] - means["published"]) < 0.01
 
 

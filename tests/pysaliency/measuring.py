@@ -65,8 +65,8 @@ def measure_with_pysaliency(made: dict[str, np.ndarray]) -> dict[str, np.ndarray
     from pysaliency import FixationSet, Model, SaliencyMapModel, Stimuli
 
     maps, x, y, image = (made[name] for name in ("maps", "x", "y", "image"))
-    # Pictures that differ, by which pysaliency tells images apart.
-    pictures = [np.full((HEIGHT, WIDTH, 3), n, np.uint8) for n in range(len(maps))]
+    # Images that differ, by which pysaliency tells images apart.
+    images = [np.full((HEIGHT, WIDTH, 3), n, np.uint8) for n in range(len(maps))]
 
     class Maps(SaliencyMapModel):
         def _saliency_map(self, stimulus):
@@ -81,7 +81,7 @@ def measure_with_pysaliency(made: dict[str, np.ndarray]) -> dict[str, np.ndarray
             others = image != stimulus[0, 0, 0]
             return np.log(centre_bias(x[others], y[others]))
 
-    stimuli = Stimuli(pictures)
+    stimuli = Stimuli(images)
     fixations = FixationSet.create_without_history(x, y, image)
     each = {
         "nss": Maps().NSSs(stimuli, fixations),

@@ -34,7 +34,7 @@ def save_csv(study: Study, name: str, rows: list[dict] | pd.DataFrame) -> None:
     pd.DataFrame(rows).to_csv(folder / f"{name}.csv", index=False)
 
 
-def save_picture(study: Study, name: str, size: tuple[int, int] = (640, 320)) -> None:
+def save_image(study: Study, name: str, size: tuple[int, int] = (640, 320)) -> None:
     """A figure as `save_figure` leaves it: PNG, caption, provenance."""
     study.places.figures.mkdir(parents=True, exist_ok=True)
     path = study.places.figures / f"{name}.png"
@@ -85,11 +85,11 @@ def fill(study: Study) -> None:
     for name in TABLES:
         save_csv(study, name, [{"backbone": "ResNet-50", "dcls": True, **wide}] * 3)
     weights = {"label": "ResNet-50", "verified": "yes", "n": 48, "top1": 0.9, "remarks": ""}
-    told = {**weights, "label": "CAFormer-S18", "remarks": f"top-1 0.1 % of 48 pictures {EVIL}"}
+    told = {**weights, "label": "CAFormer-S18", "remarks": f"top-1 0.1 % of 48 images {EVIL}"}
     save_csv(study, "weights", [weights, told])
     save_csv(study, "paired", [{"backbone": f"row {i}", "p": 10.0**-i} for i in range(40)])
     for name in [*CAPTIONS, "my_own"]:
-        save_picture(study, name, size=(2000, 600) if name == "learned_kernels" else (640, 320))
+        save_image(study, name, size=(2000, 600) if name == "learned_kernels" else (640, 320))
     outcomes = [
         Outcome("01_setup", "ok", "no success on record", 75.2, peak_memory_bytes=2**30),
         Outcome("02_x", "failed", "its cells changed", 3, detail="KeyError: 'a'\nin cell 2"),
@@ -191,7 +191,7 @@ def test_what_is_damaged_is_named_and_the_rest_is_shown(study, garbage):
     page = Page(study)
     for name in ("verdicts.csv", "results.csv", "run.json", "size.png"):
         assert f"{name} cannot be read" in page.text
-    assert "What so many pictures can tell apart" in page.text
+    assert "What so many images can tell apart" in page.text
     assert len(page.all("img")) == 1
 
 

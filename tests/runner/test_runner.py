@@ -653,8 +653,8 @@ def test_a_notebook_without_contract_or_parameters_is_refused(tmp_path):
 
 
 def test_an_unknown_input_is_refused_with_the_nearest(tmp_path):
-    step = read_step(write_notebook(tmp_path, "01_it", reads="`picture`"))
-    with pytest.raises(RunError, match="01_it declares that it reads.*Did you mean 'pictures'"):
+    step = read_step(write_notebook(tmp_path, "01_it", reads="`image`"))
+    with pytest.raises(RunError, match="01_it declares that it reads.*Did you mean 'images'"):
         step.inputs(Study.from_profile("demo"))
 
 
@@ -1045,6 +1045,6 @@ def test_options_take_what_has_no_parameter_of_its_own(tmp_path):
     assert plain.bound(values) == values
     assert taking.bound(values) == {"limit": 3, "options": {"profile": "demo", "batch_size": 8}}
     assert taking.bound({"limit": 3}) == {"limit": 3}
-    check_parameters([taking], {**values, "pictures": "x"})
-    with pytest.raises(UnknownName, match=r"'pictures'.*options: dict = \{\}` would take all"):
-        check_parameters([plain], {"pictures": "x"})
+    check_parameters([taking], {**values, "images": "x"})
+    with pytest.raises(UnknownName, match=r"'images'.*options: dict = \{\}` would take all"):
+        check_parameters([plain], {"images": "x"})

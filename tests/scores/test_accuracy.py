@@ -50,7 +50,7 @@ def study(tmp_path, monkeypatch) -> Study:
 
 
 def scored(study: Study, right: dict[str, int], n: int = 200) -> pd.DataFrame:
-    """Scores of the eight, of whose pictures so many are classified correctly; most otherwise."""
+    """Scores of the eight, of whose images so many are classified correctly; most otherwise."""
     frames = []
     for backbone in THE_EIGHT:
         for dcls in (False, True):
@@ -96,7 +96,7 @@ def test_a_gap_beyond_chance_is_told_and_one_within_is_not(study, right):
         assert told == []
         return
     (line,) = told
-    assert line.startswith(f"ConvNeXt-T + DCLS: top-1 is {right / 2:.1f} % on 200 pictures; its")
+    assert line.startswith(f"ConvNeXt-T + DCLS: top-1 is {right / 2:.1f} % on 200 images; its")
     assert "published accuracy is 82.5 %" in line
     assert ("do not trust its score" in line) == (right < 159)  # three points short of it
 
@@ -118,10 +118,10 @@ def test_dcls_weights_of_which_nothing_is_published_must_not_fall_far_behind_the
     assert math.isnan(table.set_index(["backbone", "dcls"]).p["caformer_s18", True])
 
 
-def test_weights_without_a_known_accuracy_and_a_readers_pictures_are_not_compared(study, tmp_path):
+def test_weights_without_a_known_accuracy_and_a_readers_images_are_not_compared(study, tmp_path):
     table = weights_table(study, scored(study, {"resnet50": 0}))
     assert [line.partition(":")[0] for line in remarks_of(table)] == ["ResNet-50"]
-    elsewhere = study.changed(pictures=str(tmp_path / "clickme" / "val"))
+    elsewhere = study.changed(images=str(tmp_path / "clickme" / "val"))
     assert remarks_of(weights_table(elsewhere, scored(study, {"resnet50": 0}))) == []
     (tmp_path / "checkpoints" / "resnet50.safetensors").write_text("a reader's own file")
     assert remarks_of(weights_table(study, scored(study, {"resnet50": 0}))) == []
@@ -151,7 +151,7 @@ def test_a_leaderboard_has_the_published_accuracy_of_the_weights_whatever_the_im
     """timm's of resnet50.a1_in1k at 224 pixels is 80.382 %, of vgg16.tv_in1k 71.600 %; of
     ConvNeXt-T with DCLS its authors say 82.5 %."""
     timm = "timm, images of 224 px"
-    chosen = study.changed(models=["resnet50", "convnext_tiny", "vgg16"], pictures=str(tmp_path))
+    chosen = study.changed(models=["resnet50", "convnext_tiny", "vgg16"], images=str(tmp_path))
     assert imagenet_top1(chosen, "resnet50", False) == (80.382, timm)
     assert imagenet_top1(chosen, "vgg16", False) == (71.6, timm)
     assert imagenet_top1(chosen, "convnext_tiny", True) == (82.5, "published with the weights")
@@ -181,7 +181,7 @@ def test_remarks_stand_in_every_form_of_the_results_table_and_in_its_origin(stud
     write_results(study, results, left_out(pd.DataFrame()), table, CEILINGS)
     for name in ("results.md", "results.tex"):
         text = (study.places.tables / name).read_text().replace("\\", "")
-        assert "ResNet-50: top-1 is 0.0 % on 200 pictures; its published accuracy is 80.4 %" in text
+        assert "ResNet-50: top-1 is 0.0 % on 200 images; its published accuracy is 80.4 %" in text
         assert "CAFormer-S18 + DCLS: not read: 24 (total_ops)" in text
         assert "Known top-1 without DCLS (%)" in text
     plain = results[(results.place == 0) & (results.method == results.method[0])]
@@ -190,12 +190,12 @@ def test_remarks_stand_in_every_form_of_the_results_table_and_in_its_origin(stud
     assert origin["weights"] == {"caformer_s18_dcls": ["not read: 24 (total_ops)"]}
 
 
-def test_a_sound_model_on_many_pictures_may_miss_its_accuracy_by_a_little(study):
+def test_a_sound_model_on_many_images_may_miss_its_accuracy_by_a_little(study):
     """Beyond chance that is told, but it is no reason to distrust a score."""
     n = 17_000
     table = weights_table(study, scored(study, {"convnext_tiny_dcls": round(n * 0.81)}, n))
     (line,) = [line for line in remarks_of(table) if line.startswith("ConvNeXt-T + DCLS")]
-    assert "A gap this small may come from the selection of pictures" in line
+    assert "A gap this small may come from the selection of images" in line
     assert "do not trust" not in line
 
 

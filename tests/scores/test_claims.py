@@ -134,7 +134,7 @@ def test_fourteen_of_sixteen_models_must_rise_by_the_threshold(without, verdict)
 
 
 def test_a_rise_too_small_to_matter_is_that_however_sure_it_is():
-    """0.002 more on each of 20,000 pictures, a tenth of the smallest effect."""
+    """0.002 more on each of 20,000 images, a tenth of the smallest effect."""
     found = decided(rises(**dict.fromkeys(KEYS, 0.002 * CEILING)), noise=0.01, n=20_000)
     row = found["dcls"]
     assert row.verdict == TOO_SMALL
@@ -142,7 +142,7 @@ def test_a_rise_too_small_to_matter_is_that_however_sure_it_is():
     assert row.high == 0
 
 
-def test_no_difference_on_many_pictures_is_equivalence_and_not_undecided():
+def test_no_difference_on_many_images_is_equivalence_and_not_undecided():
     found = decided(lambda *_: 0.3, noise=0.1, n=5000)
     for claim in ("dcls", "threshold", "fastvit"):
         assert found[claim].verdict == NO_DIFFERENCE
@@ -209,7 +209,7 @@ def test_both_metaformers_must_be_low_and_the_others_above_the_control(means, ve
 
 
 def test_height_starts_from_the_strongest_control_and_the_other_stands_beside():
-    """The others lie above another picture's human map (0), and below a centred map (0.5)."""
+    """The others lie above another image's human map (0), and below a centred map (0.5)."""
     study = Study.from_profile("paper", protocols=["published"])
     both = pd.concat([controls(), controls(0.5).assign(control="centre")])
     found = verdicts(study, table(low(0.02, 0.02, 0.3)), both, CEILINGS)
@@ -217,7 +217,7 @@ def test_height_starts_from_the_strongest_control_and_the_other_stands_beside():
     assert row.verdict == NOT_REPRODUCED
     assert "nothing sets the two apart" in row.because
     assert "strongest control: centred Gaussian" in row.notes
-    assert "From another picture's human map: reproduced" in row.notes
+    assert "From another image's human map: reproduced" in row.notes
 
 
 # --- claims 4 and 5 -----------------------------------------------------------------------------
@@ -254,7 +254,7 @@ def test_size_and_score_are_judged_by_one_rule_both_ways():
     assert decided(by_size(1), noise=0.005)["size"].verdict == REPRODUCED
     down = decided(by_size(-1), noise=0.005)["size"]
     assert (down.verdict, down.value) == (NOT_REPRODUCED, pytest.approx(-1))
-    # Pictures alone decide neither, however sure they are: the models' order says little.
+    # Images alone decide neither, however sure they are: the models' order says little.
     for means in (
         (0.3, 0.33, 0.31, 0.32, 0.3, 0.3, 0.31, 0.3),
         (0.3, 0.3, 0.33, 0.32, 0.3, 0.3, 0.31, 0.31),
@@ -317,10 +317,10 @@ def test_on_the_demo_verdicts_speak_of_the_demo_only():
 
 
 @pytest.mark.parametrize("n", [1, 2, 8, RULES.fewest_images - 1])
-def test_a_few_pictures_decide_nothing_however_large_the_effect(n):
+def test_a_few_images_decide_nothing_however_large_the_effect(n):
     for row in decided(as_claimed, noise=0.01, n=n).values():
         assert row.verdict == TOO_FEW_IMAGES
-        assert row.because == f"with fewer than {RULES.fewest_images} pictures nothing is decided"
+        assert row.because == f"with fewer than {RULES.fewest_images} images nothing is decided"
         assert row.n == n
 
 
@@ -332,4 +332,4 @@ def test_maps_that_are_all_constant_are_told_as_that():
     found = verdicts(study, scores, controls(), CEILINGS).set_index("claim")
     row = found[found.index.str.startswith("CAFormer")].iloc[0]
     assert row.verdict == MISSING
-    assert "no picture has a valid grad_cam map of caformer_s18" in row.because
+    assert "no image has a valid grad_cam map of caformer_s18" in row.because

@@ -21,7 +21,7 @@ from lib.scores.study_scores import score_study
 from lib.scores.units import units_of
 from lib.study.study import Study
 
-SHARDS, PICTURES = 4, 12
+SHARDS, IMAGES = 4, 12
 CHOICES = {
     "models": ["resnet50", "convnext_tiny"], "protocols": ["corrected"], "batch_size": 4,
 }  # fmt: skip
@@ -32,18 +32,18 @@ from lib.scores import score_study
 from lib.study import Study
 
 if __name__ == "__main__":
-    pictures, table = sys.argv[1:]
-    study = Study.from_profile("demo", **{CHOICES}, pictures=pictures, workers=2)
+    images, table = sys.argv[1:]
+    study = Study.from_profile("demo", **{CHOICES}, images=images, workers=2)
     score_study(study).to_csv(table, index=False)
 """
 
 
 @pytest.fixture
-def pictures(tmp_path) -> Path:
+def images(tmp_path) -> Path:
     folder = tmp_path / "pictures"
     for number in range(SHARDS):
         path = folder / f"val-{number}.tfrecords"
-        write_shard(path, (make_record(100 * number + i, label=i % 12) for i in range(PICTURES)))
+        write_shard(path, (make_record(100 * number + i, label=i % 12) for i in range(IMAGES)))
     return folder
 
 
@@ -82,10 +82,10 @@ def same(one: Path, other: Path) -> bool:
 
 @pytest.mark.slow
 def test_two_workers_one_of_them_killed_make_the_single_processs_table(
-    project, pictures, tmp_path, monkeypatch
+    project, images, tmp_path, monkeypatch
 ):
     table, alone = tmp_path / "two.csv", tmp_path / "alone.csv"
-    process = start(project, pictures, table)
+    process = start(project, images, table)
     deadline = time.monotonic() + 120
     while not kept(project):
         assert process.poll() is None
@@ -99,18 +99,16 @@ def test_two_workers_one_of_them_killed_make_the_single_processs_table(
     assert finished.items() <= after.items()  # what was finished is not done again
     assert len(after) == SHARDS * 4
     monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path / "output")
-    study = Study.from_profile("demo", **CHOICES, pictures=str(pictures))
+    study = Study.from_profile("demo", **CHOICES, images=str(images))
     score_study(study).to_csv(alone, index=False)
     assert len(list(study.places.scores.iterdir())) == SHARDS * 4
     assert same(table, alone)
 
 
-def test_a_scheduler_that_does_not_answer_is_named(pictures, tmp_path, monkeypatch):
+def test_a_scheduler_that_does_not_answer_is_named(images, tmp_path, monkeypatch):
     monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path / "output")
     monkeypatch.setattr(cluster, "WAIT", 1)
-    study = Study.from_profile(
-        "demo", **CHOICES, pictures=str(pictures), scheduler="tcp://127.0.0.1:9"
-    )
+    study = Study.from_profile("demo", **CHOICES, images=str(images), scheduler="tcp://127.0.0.1:9")
     named = "no Dask scheduler answers at tcp://127.0.0.1:9"
     with pytest.raises(cluster.ClusterError, match=named):
         score_study(study)

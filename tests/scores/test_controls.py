@@ -38,7 +38,7 @@ def controls(study):
 
 
 def test_controls_are_scipys_correlations(study, controls):
-    batch = next(ClickMe(study.inputs.picture_paths(), ("published",), 12, 12).batches(12))
+    batch = next(ClickMe(study.inputs.image_paths(), ("published",), 12, 12).batches(12))
     maps = published_human_maps(batch.stored_maps).numpy().astype(float)
     chosen = controls[(controls.protocol == "published")]
     assert list(chosen.reading.unique()) == ["whole"]
@@ -72,8 +72,8 @@ def test_controls_settle_and_leave_out_as_their_protocol_does(tmp_path, monkeypa
     shown = {key: CONTROLS[key] for key in ("mean_human", "other_human")}
     monkeypatch.setattr("lib.scores.control_scores.CONTROLS", shown)
     folder = write_plateaus(tmp_path / "people", 33)
-    protocols = ("published+ties", "published+pictures")
-    study = Study.from_profile("demo", ["caformer_s18"], pictures=str(folder), protocols=protocols)
+    protocols = ("published+ties", "published+images")
+    study = Study.from_profile("demo", ["caformer_s18"], images=str(folder), protocols=protocols)
     found = score_controls(study)
     ids = [f"{number:02}.png" for number in range(33)]
     for (protocol, _), rows in found.groupby(["protocol", "control"]):
@@ -93,7 +93,7 @@ def test_controls_settle_and_leave_out_as_their_protocol_does(tmp_path, monkeypa
         assert np.isclose(possible, rho["other_human"], atol=1e-6).any()
 
 
-def test_random_maps_differ_and_are_a_pictures_own():
+def test_random_maps_differ_and_are_a_images_own():
     def drawn(*places):
         nothing = torch.zeros(len(places), 8, 8)
         return CONTROLS["random"].maps(Shown(nothing, nothing, nothing, np.array(places)))
@@ -104,7 +104,7 @@ def test_random_maps_differ_and_are_a_pictures_own():
     np.testing.assert_array_equal(drawn(9, 4), several[[2, 0]])
 
 
-def test_a_single_picture_has_no_floor():
+def test_a_single_image_has_no_floor():
     alone = score_controls(Study.from_profile("demo", ["convnext_tiny"], limit=1))
     floor = alone[alone.control.isin(["other_human", "mean_human"])]
     assert (floor.validity != VALID).all()

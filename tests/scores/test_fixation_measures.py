@@ -164,7 +164,7 @@ def test_what_does_not_fit_is_refused():
 CONVNEXT = Preprocessing(resize=256, crop=224)
 
 
-def test_fixations_are_cropped_as_the_picture_is():
+def test_fixations_are_cropped_as_the_image_is():
     points = np.array([(16, 128), (15.9, 128), (240, 128), (239, 239), (128, 64)], float)
     placed, inside = placed_fixations(points, PROTOCOLS["corrected"], CONVNEXT)
     np.testing.assert_allclose(placed, points - 16)
@@ -203,7 +203,7 @@ def write_looked(folder, images: int, observers: int = 3):
     (folder / "gaze.csv").write_text("\n".join(rows))
     (folder / "gaze.json").write_text(json.dumps({"sigma_pixels": 25}))
     labels = [f"{image}.png,{image % 5}" for image in range(images)]
-    (folder / "labels.csv").write_text("\n".join(["picture,label", *labels]))
+    (folder / "labels.csv").write_text("\n".join(["image,label", *labels]))
     return looked
 
 
@@ -216,7 +216,7 @@ def test_a_study_is_measured_where_its_people_looked(tmp_path, monkeypatch):
         "lib.scores.fixation_scores.cam_maps", lambda *_: {"grad_cam": next(batches)}
     )
     study = Study.from_profile("demo", ["convnext_tiny"], ["grad_cam"],
-                               pictures=str(tmp_path / "people"), protocols=["corrected"])  # fmt: skip
+                               images=str(tmp_path / "people"), protocols=["corrected"])  # fmt: skip
     found = score_fixations(study)
     assert (found.reading == "centre, 224 of 256").all()
     # ConvNeXt's window begins at 16 of 256 pixels and is compared without scaling.

@@ -37,7 +37,7 @@ from lib.study.inputs import Inputs, MissingInputs
 from lib.study.profiles import PROFILES
 from lib.study.study import Study
 
-SHARDS, PICTURES = 3, 12
+SHARDS, IMAGES = 3, 12
 _MAKE_STUDY = """
 import os, sys
 from dataclasses import replace
@@ -64,7 +64,7 @@ def data(tmp_path) -> Path:
     folder = tmp_path / "data"
     for number in range(SHARDS):
         path = folder / "clickme" / "val" / f"val-{number}.tfrecords"
-        write_shard(path, (make_record(100 * number + i, label=i % 12) for i in range(PICTURES)))
+        write_shard(path, (make_record(100 * number + i, label=i % 12) for i in range(IMAGES)))
     (folder / "checkpoints").mkdir()
     for path in (DEMO / "checkpoints").iterdir():
         (folder / "checkpoints" / path.name).symlink_to(path)
@@ -199,7 +199,7 @@ def test_where_scores_cannot_be_written_nothing_finished_is_lost(make, monkeypat
     assert len(kept(study.places.scores)) == 2
     monkeypatch.setattr(kept_scores, "write_atomically", whole)
     before = kept(study.places.scores)
-    assert len(score_study(study)) == SHARDS * PICTURES * 2 * 2
+    assert len(score_study(study)) == SHARDS * IMAGES * 2 * 2
     assert before.items() <= kept(study.places.scores).items()
 
 
@@ -297,7 +297,7 @@ def test_missing_weights_without_keep_going_are_named(make, monkeypatch):
 def test_the_matched_resnet_shares_its_dcls_model_and_its_scores(tmp_path, monkeypatch):
     """ResNet-50 (A3) is a row of the paper profile; its DCLS scores are computed once."""
     monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path / "output")
-    # The faster of two forms is measured on one picture, once, and remembered for this test only.
+    # The faster of two forms is measured on one image, once, and remembered for this test only.
     monkeypatch.setattr(rewrites, "candidates", lambda _: [rewrites.PLAIN, rewrites.Form()])
     monkeypatch.setattr(rewrites, "PROBED_BATCH", 1)
     monkeypatch.setattr(rewrites, "ROUNDS", 1)
@@ -315,7 +315,7 @@ def test_the_matched_resnet_shares_its_dcls_model_and_its_scores(tmp_path, monke
         )
     study = Study.from_profile(
         "paper", models=["resnet50", "resnet50_a3"], protocols=["corrected"],
-        methods=["grad_cam"], pictures=str(data / "clickme" / "val"), data_dir=str(data),
+        methods=["grad_cam"], images=str(data / "clickme" / "val"), data_dir=str(data),
     )  # fmt: skip
     scores = score_study(study)
     names = sorted(re.sub("-val-0-.*", "", p.name) for p in study.places.scores.iterdir())
@@ -335,14 +335,14 @@ def test_the_matched_resnet_shares_its_dcls_model_and_its_scores(tmp_path, monke
 
 
 def test_a_shard_that_changes_while_it_is_scored_keeps_nothing_wrong(make, data, monkeypatch):
-    """Its pictures were read before, its hash would be taken after."""
+    """Its images were read before, its hash would be taken after."""
     study = make()
     path = data / "clickme" / "val" / "val-0.tfrecords"
     whole = units.score_part
 
     def replaced(*arguments):
         scores = whole(*arguments)
-        write_shard(path, (make_record(500 + i, label=1) for i in range(PICTURES)))
+        write_shard(path, (make_record(500 + i, label=1) for i in range(IMAGES)))
         return scores
 
     monkeypatch.setattr(units, "score_part", replaced)

@@ -101,7 +101,7 @@ def test_measures_are_the_first_protocols_where_both_maps_order_something(
     batches = cycle(torch.from_numpy(ours).split(16))  # without DCLS, and with
     monkeypatch.setattr("lib.scores.measures.cam_maps", lambda *_: {"grad_cam": next(batches)})
     monkeypatch.setattr("lib.scores.measures.MEASURES", {"spearman": MEASURES["spearman"]})
-    study = Study.from_profile("demo", ["caformer_s18"], ["grad_cam"], pictures=str(folder),
+    study = Study.from_profile("demo", ["caformer_s18"], ["grad_cam"], images=str(folder),
                                protocols=protocols)  # fmt: skip
     found = score_measures(study)
     found = found[found.dcls].set_index("image_id").value

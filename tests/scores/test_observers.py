@@ -16,7 +16,7 @@ from lib.study.study import Study
 
 
 class Observed(ClickMe):
-    """Pictures of which only the observers' maps matter here."""
+    """Images of which only the observers' maps matter here."""
 
     def __init__(self, maps: list[torch.Tensor], protocols=("published", "corrected")):
         self.protocols = PROTOCOLS.select(protocols)
@@ -53,9 +53,9 @@ CONVNEXT = BACKBONES["convnext_tiny"].preprocessing
 
 @pytest.mark.parametrize("key", ["published", "corrected"])
 def test_two_observers_are_each_others_half_and_rest(key):
-    pictures = [blobs(2, seed) for seed in range(3)]
-    found = score_observers(Observed(pictures, [key]), [CONVNEXT])
-    expected = [rho(*maps, key) for maps in pictures]
+    images = [blobs(2, seed) for seed in range(3)]
+    found = score_observers(Observed(images, [key]), [CONVNEXT])
+    expected = [rho(*maps, key) for maps in images]
     # Every second pixel of every second row is compared.
     np.testing.assert_allclose(found.split_half, expected, atol=0.005)
     np.testing.assert_allclose(found.one_against_rest, expected, atol=0.005)
@@ -64,8 +64,8 @@ def test_two_observers_are_each_others_half_and_rest(key):
 
 
 def test_each_is_compared_with_the_sum_of_the_others():
-    (maps,) = pictures = [blobs(5, 0)]
-    row = score_observers(Observed(pictures, ["corrected"]), [CONVNEXT]).iloc[0]
+    (maps,) = images = [blobs(5, 0)]
+    row = score_observers(Observed(images, ["corrected"]), [CONVNEXT]).iloc[0]
     expected = [rho(one, maps.sum(dim=0) - one, "corrected") for one in maps]
     assert row.one_against_rest == pytest.approx(np.mean(expected), abs=0.005)
     assert (row.observers, row.half) == (5, 2)
@@ -97,7 +97,7 @@ def test_the_demos_ceiling_is_its_own_players_and_kept(tmp_path, monkeypatch):
     assert set(ceilings.by) == {("published", "whole"), ("corrected", "centre, 224 of 235")}
     for ceiling in ceilings.by.values():
         assert ceiling.origin == "estimated from observers"
-        assert ceiling.pictures == 24
+        assert ceiling.images == 24
         assert 0.6 < ceiling.split_half.mean < ceiling.value < ceiling.most < 1
     monkeypatch.setattr("lib.scores.observers.score_observers", None)  # kept from before
     assert study_ceilings(study).table().equals(ceilings.table())

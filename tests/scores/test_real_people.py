@@ -34,7 +34,7 @@ from lib.study.profiles import GAZE, PROFILES
 
 
 def raw_points() -> dict[str, dict[str, np.ndarray]]:
-    """{picture: {observer: (fixation, 2)}} as the file has them."""
+    """{image: {observer: (fixation, 2)}} as the file has them."""
     found = defaultdict(lambda: defaultdict(list))
     with (GAZE / "gaze.csv").open() as file:
         for row in csv.DictReader(file):
@@ -43,7 +43,7 @@ def raw_points() -> dict[str, dict[str, np.ndarray]]:
 
 
 def map_by_hand(points: np.ndarray) -> np.ndarray:
-    """One degree's Gaussian around each fixation, as MobileNetV2's crop of the picture sees it."""
+    """One degree's Gaussian around each fixation, as MobileNetV2's crop of the image sees it."""
     sigma = 24 * 256 / 600  # pixels a degree in the original, whose 600 rows are 256 here
     rows, columns = np.mgrid[:256, :256] + 0.5
     human = sum(np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * sigma**2)) for x, y in points)
@@ -69,8 +69,8 @@ def test_the_embedded_example_is_small_and_says_whose_it_is():
     assert len(raw) == 48
     assert {len(of) for of in raw.values()} == {15}
     for name in raw:
-        with Image.open(GAZE / name) as picture:
-            assert picture.size == (256, 256)
+        with Image.open(GAZE / name) as image:
+            assert image.size == (256, 256)
     assert [f"pictures/{name}" for name in real_people.names()] == sorted(raw)
 
 
@@ -93,7 +93,7 @@ def test_the_ceiling_is_scipys_of_the_raw_fixations():
 
 
 def test_a_score_is_scipys_of_a_literal_grad_cam():
-    """The network is built, the picture prepared and the map made anew here."""
+    """The network is built, the image prepared and the map made anew here."""
     study = Study.from_profile("gaze", methods=["grad_cam"], limit=2)
     scores = score_study(study).set_index("image_id")
     assert scores.top1.isna().all()
@@ -102,8 +102,8 @@ def test_a_score_is_scipys_of_a_literal_grad_cam():
     weights = load_file(GAZE / "checkpoints" / "mobilenetv2_100.safetensors")
     network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
     raw, batch = raw_points(), held_out(study, 2)
-    for name, picture in zip(batch.image_ids, batch.pictures, strict=True):
-        large = Image.fromarray(picture).resize((256, 256), Image.Resampling.BICUBIC)
+    for name, image in zip(batch.image_ids, batch.images, strict=True):
+        large = Image.fromarray(image).resize((256, 256), Image.Resampling.BICUBIC)
         x = torch.from_numpy(np.asarray(large)[16:240, 16:240].copy()).permute(2, 0, 1)[None] / 255
         features = network.forward_features((x - 0.5) / 0.5)
         logits = network.forward_head(features)
@@ -114,7 +114,7 @@ def test_a_score_is_scipys_of_a_literal_grad_cam():
         assert scores.rho[name] == pytest.approx(spearmanr(shown, human.ravel())[0], abs=1e-3)
     model = study.networks.inference_model("mobilenetv2_100", dcls=False)
     asked = study.choices.asked(batch.labels)
-    title = evidence_titles(study, model, batch.pictures, asked)[-1]
+    title = evidence_titles(study, model, batch.images, asked)[-1]
     best = logits.softmax(dim=-1).max(dim=-1)
     assert (
         title
@@ -179,7 +179,7 @@ def test_the_figures_of_people_draw_what_the_table_says(beside):
     assert labels == [*beside.sort_values("rho", kind="stable").label]
     assert "n = 24 images" in ax.get_xlabel() + ax.figure.get_supxlabel()
     found = looks(Study.from_profile("gaze"), 2)
-    fig = plot_scanpaths(found.batch.pictures, found.points, found.owners, people=2)
+    fig = plot_scanpaths(found.batch.images, found.points, found.owners, people=2)
     first = found.points[0][found.owners[0] == 0]
     np.testing.assert_allclose(fig.axes[0].lines[0].get_xydata(), first - 0.5)
     assert len(fig.axes[0].lines) == 2
@@ -200,7 +200,7 @@ def test_a_panel_per_measure_draws_what_the_table_says():
     assert len(plot_fixation_measures(table[:0], {}, {}).axes[0].texts) == 1
 
 
-def test_the_points_of_a_picture_are_those_of_the_delivered_size():
+def test_the_points_of_a_image_are_those_of_the_delivered_size():
     found = looks(Study.from_profile("gaze"), 3)
     raw = raw_points()
     for name, points, owners in zip(found.batch.image_ids, found.points, found.owners, strict=True):
@@ -246,4 +246,4 @@ def test_a_whole_run_takes_the_notebooks_of_its_question():
     assert [n for n in numbers if plain.choices.takes(n)] == ["01", "04", "04b", "05"]
     assert study.choices.is_whole
     assert study.choices.target == "predicted"
-    assert not Study.from_profile("gaze", target="true", pictures=str(GAZE)).choices.is_whole
+    assert not Study.from_profile("gaze", target="true", images=str(GAZE)).choices.is_whole

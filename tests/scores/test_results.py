@@ -94,7 +94,7 @@ def beside(study: Study, scores: pd.DataFrame, controls: pd.DataFrame, ceilings=
 
 
 def test_a_score_is_told_beside_the_strongest_control(study):
-    """A model at 0.3: above another picture's human map (0.1), below the centre (0.45)."""
+    """A model at 0.3: above another image's human map (0.1), below the centre (0.45)."""
     scores = per_image(study, 0.2)
     controls = some_controls(other_human=0.1, centre=0.45, random=0.0)
     table = beside(study, scores, controls).set_index(["backbone", "method", "dcls"])
@@ -105,7 +105,7 @@ def test_a_score_is_told_beside_the_strongest_control(study):
         of = controls.set_index("image_id").groupby("control").rho
         chosen = scores[(scores.backbone == "caformer_s18") & (scores.method == "grad_cam")]
         rho = chosen[chosen.dcls == dcls].set_index("image_id").rho.dropna()
-        # Of the pictures on which the model has a map.
+        # Of the images on which the model has a map.
         centre, other = (of.get_group(name)[rho.index] for name in ("centre", "other_human"))
         assert row.control_score == pytest.approx(centre.mean() / HUMAN_CEILING)
         assert row.other_human == pytest.approx(other.mean() / HUMAN_CEILING)
@@ -118,8 +118,8 @@ def test_a_score_is_told_beside_the_strongest_control(study):
         assert row.rescaled == pytest.approx(paired.mean() / (1 - row.control_score))
 
 
-def test_the_strongest_control_is_that_of_the_models_own_pictures(study):
-    """The centre is best on the pictures of which the model has a map, the mean map elsewhere."""
+def test_the_strongest_control_is_that_of_the_models_own_images(study):
+    """The centre is best on the images of which the model has a map, the mean map elsewhere."""
     scores = per_image(study, 0.0, n=200)
     hard = scores.image_id.astype(int) >= 80
     scores.loc[hard, ["rho", "validity"]] = [np.nan, CONSTANT_MODEL_MAP]
@@ -148,7 +148,7 @@ def test_scores_are_not_rescaled_where_the_control_comes_near_the_ceiling(study)
     assert not nothing.above_control.any()
 
 
-def test_a_few_pictures_put_no_score_above_a_control(study):
+def test_a_few_images_put_no_score_above_a_control(study):
     few = per_image(study, 0.1, n=40)
     table = beside(study, few, some_controls(centre=0.0, n=40))
     assert (table.over_control_low > 0).all()
@@ -221,7 +221,7 @@ def test_the_results_table_has_every_number_in_its_place(study):
         assert line["Difference [95 %]"].startswith(f"{row.difference:+.3f} [")
 
 
-def test_correct_is_over_correctly_classified_pictures_and_partial_is_its_own(study):
+def test_correct_is_over_correctly_classified_images_and_partial_is_its_own(study):
     rng = np.random.default_rng(0)
     scores = per_image(study, 0.1).assign(top1=lambda t: rng.random(len(t)) < 0.5)
     row = summarise(study.choices, scores, CEILINGS).iloc[0]
@@ -237,7 +237,7 @@ def test_correct_is_over_correctly_classified_pictures_and_partial_is_its_own(st
 # --- any two ------------------------------------------------------------------------------------
 
 
-def test_any_two_models_are_compared_on_the_pictures_that_both_have():
+def test_any_two_models_are_compared_on_the_images_that_both_have():
     study = Study.from_profile(
         "paper", protocols=["published"],
         compare=["resnet50", "convnext_tiny_dcls", "resnet50:grad_cam"],
@@ -297,7 +297,7 @@ def test_every_backbone_has_a_reading():
 
 
 def test_a_methods_interval_stays_within_what_a_correlation_can_be():
-    """Eleven pictures, one of them inverted, over a ceiling of 0.8: a score is at most 1.25."""
+    """Eleven images, one of them inverted, over a ceiling of 0.8: a score is at most 1.25."""
     scores = pd.DataFrame(
         {"backbone": "resnet50", "dcls": False, "method": "grad_cam", "protocol": "published",
          "image_id": [str(i) for i in range(11)], "rho": [-0.9] * 5 + [0.9] * 6, "validity": VALID}

@@ -75,13 +75,13 @@ def tiny_study(tmp_path: Path, monkeypatch, **choices) -> Study:
 
 
 def test_scores_equal_a_literal_recomputation(tmp_path, monkeypatch):
-    """Picture by picture with autograd through the head, numpy and scipy alone."""
+    """Image by image with autograd through the head, numpy and scipy alone."""
     study = tiny_study(tmp_path, monkeypatch, models=["convnext_tiny"], limit=4)
     scores = score_study(study)
     for dcls in (False, True):
         model = study.networks.load_model("convnext_tiny", dcls)
         for batch in study.clickme().batches(1):
-            features = model.features(model.prepare(batch.pictures)).detach().requires_grad_()
+            features = model.features(model.prepare(batch.images)).detach().requires_grad_()
             logits = model.head(features)
             (gradient,) = torch.autograd.grad(logits[0, batch.labels[0]], features)
             weighted = (features * gradient.mean((2, 3), keepdim=True))[0].detach()
@@ -260,7 +260,7 @@ def test_constant_and_non_finite_maps_are_counted_and_never_enter_a_mean(tmp_pat
 
 
 def test_every_block_is_scored_as_each_protocol_reads_it(shard, monkeypatch):
-    """36 pictures: a block of 32 and one of 4, which is not of the published protocol's."""
+    """36 images: a block of 32 and one of 4, which is not of the published protocol's."""
     model, head, logits = mini("resnet50", classes=12), StudyModel.head, []
     monkeypatch.setattr(model, "head", lambda x: logits.append(head(model, x)) or logits[-1])
     part = PreparedPart(ClickMe([shard], ("published", "corrected")), torch.device("cpu"))
@@ -496,7 +496,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(shard, monkeypatch, error, c
     assert scores.image_id.tolist() == expected.image_id.tolist()
     np.testing.assert_allclose(scores.rho, expected.rho, atol=1e-5)
     told = capsys.readouterr().out
-    assert "out of memory with 32 pictures a forward: going on with 16" in told
+    assert "out of memory with 32 images a forward: going on with 16" in told
 
 
 @pytest.mark.parametrize("message", ["out of memory, even for one", "something else"])

@@ -191,7 +191,7 @@ def test_a_ceiling_is_the_split_half_raised_to_all_observers():
     assert ceiling.most == pytest.approx(np.sqrt(ceiling.value))
     assert ceiling.one_against_rest.mean == pytest.approx(r / 2)
     assert ceiling.low < ceiling.value < ceiling.high
-    assert (ceiling.observers, ceiling.pictures) == ((8, 8), 200)
+    assert (ceiling.observers, ceiling.images) == ((8, 8), 200)
     # Of fifteen, halves have seven: raised from 7 to 15.
     odd = estimated_ceiling(people(halves, 15))
     assert odd.value == pytest.approx((15 / 7) * r / (1 + (15 / 7 - 1) * r))
@@ -209,10 +209,10 @@ def test_there_is_no_ceiling_where_nobody_agrees(halves):
 
 
 def test_a_scores_interval_carries_the_ceilings_uncertainty():
-    """By resampling pictures, models' and people's values together (numpy alone)."""
+    """By resampling images, models' and people's values together (numpy alone)."""
     rng = np.random.default_rng(0)
     n = 400
-    hard = rng.normal(0, 0.1, n)  # pictures on which people disagree, and the model fails
+    hard = rng.normal(0, 0.1, n)  # images on which people disagree, and the model fails
     halves, rho = 0.5 + hard + rng.normal(0, 0.1, n), 0.4 + hard + rng.normal(0, 0.1, n)
     ceiling = estimated_ceiling(people(halves))
     values = pd.Series(rho, index=[str(i) for i in range(n)])
@@ -227,7 +227,7 @@ def test_a_scores_interval_carries_the_ceilings_uncertainty():
     assert found.high - found.low < 0.9 * (alone.high - alone.low)  # hard ones cancel
 
 
-def test_pictures_without_observers_or_without_a_map_count_where_they_are_known():
+def test_images_without_observers_or_without_a_map_count_where_they_are_known():
     rng = np.random.default_rng(1)
     halves, rho = rng.normal(0.6, 0.1, 300), rng.normal(0.5, 0.2, 400)
     ceiling = estimated_ceiling(people(halves))
@@ -238,12 +238,12 @@ def test_pictures_without_observers_or_without_a_map_count_where_they_are_known(
     own = (rho.std() / ceiling.value) ** 2 / 400
     slope = 2 / (1 + halves.mean()) ** 2
     theirs = (rho.mean() / ceiling.value**2 * slope * halves.std()) ** 2 / 300
-    # 200 pictures have both, of which the two parts are independent.
+    # 200 images have both, of which the two parts are independent.
     assert (scaled.std() ** 2) / 500 == pytest.approx(own + theirs, rel=0.1)
 
 
-def test_few_pictures_with_observers_widen_a_scores_interval():
-    """400 scores over a ceiling of 24 pictures: Student's t has 23 degrees of freedom, not 423."""
+def test_few_images_with_observers_widen_a_scores_interval():
+    """400 scores over a ceiling of 24 images: Student's t has 23 degrees of freedom, not 423."""
     rng = np.random.default_rng(0)
     ceiling = estimated_ceiling(people(rng.normal(0.6, 0.1, 24)))
     rho = pd.Series(rng.normal(0.5, 0.1, 400), index=[f"m{i}" for i in range(400)])
@@ -296,7 +296,7 @@ def test_clickmes_ceiling_divides_clickme_only(tmp_path):
     whole = BACKBONES["caformer_s18"].preprocessing
     assert ceilings_of(paper.choices, nobody).of("published", whole).value == HUMAN_CEILING
     for other in (
-        Study.from_profile("paper", pictures=str(tmp_path)),
+        Study.from_profile("paper", images=str(tmp_path)),
         Study.from_profile("demo"),
         Study.from_profile("rehearsal"),
     ):

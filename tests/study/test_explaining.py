@@ -1,4 +1,4 @@
-"""Maps by one call: pytorch-grad-cam's, where in the picture the network looked."""
+"""Maps by one call: pytorch-grad-cam's, where in the image the network looked."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def network() -> nn.Module:
     return nn.Sequential(body, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
 
 
-def test_maps_of_a_network_in_memory_are_the_published_packages(network, pictures):
-    wide = np.ascontiguousarray(pictures[:2, 80:144, 60:141])  # 64 x 81
+def test_maps_of_a_network_in_memory_are_the_published_packages(network, images):
+    wide = np.ascontiguousarray(images[:2, 80:144, 60:141])  # 64 x 81
     square = wide[:, :, 8:72]
     x = (torch.tensor(square).permute(0, 3, 1, 2) / 255).float()
     x = (x - torch.tensor(WHOLE.mean)[:, None, None]) / torch.tensor(WHOLE.std)[:, None, None]
@@ -41,8 +41,8 @@ def test_maps_of_a_network_in_memory_are_the_published_packages(network, picture
     assert found.reshape(2, -1).max(axis=1).tolist() == [1, 1]
 
 
-def test_pictures_are_taken_as_arrays_files_and_images(network, pictures, tmp_path):
-    small = pictures[0, :64, :96]
+def test_images_are_taken_as_arrays_files_and_images(network, images, tmp_path):
+    small = images[0, :64, :96]
     Image.fromarray(small).save(tmp_path / "a.png")
     given = [small, tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(small)]
     several = explain(network, [*given, small[:50]], target=1, preprocessing=WHOLE)
@@ -55,36 +55,36 @@ def test_pictures_are_taken_as_arrays_files_and_images(network, pictures, tmp_pa
     np.testing.assert_allclose(many[17], several[0], atol=1e-6)
 
 
-def test_preprocessing_is_what_timm_says_of_its_networks(network, pictures):
+def test_preprocessing_is_what_timm_says_of_its_networks(network, images):
     told = {"input_size": (3, 64, 64), "crop_pct": 0.8, "mean": WHOLE.mean, "std": WHOLE.std}
     network.pretrained_cfg = told
     same = Preprocessing(80, 64, WHOLE.mean, WHOLE.std)
-    found = explain(network, pictures, target=1)
-    np.testing.assert_array_equal(found, explain(network, pictures, target=1, preprocessing=same))
+    found = explain(network, images, target=1)
+    np.testing.assert_array_equal(found, explain(network, images, target=1, preprocessing=same))
     assert not found[:, :22].any()  # 224 · 8 / 80 = 22.4 pixels are cut off
     assert found[:, 22:-22].any()
 
 
-def test_maps_of_a_studys_model_are_the_studys(pictures):
+def test_maps_of_a_studys_model_are_the_studys(images):
     model = mini("convnext_tiny")
     row = METHODS["layer_cam"]
-    seen = heatmaps(model, pictures, torch.tensor([1, 2, 3, 0]), (row,))[row.label]
-    found = explain(model, pictures, "layer_cam", [1, 2, 3, 0])
+    seen = heatmaps(model, images, torch.tensor([1, 2, 3, 0]), (row,))[row.label]
+    found = explain(model, images, "layer_cam", [1, 2, 3, 0])
     low, high = (f(seen, axis=(1, 2), keepdims=True) for f in (np.nanmin, np.nanmax))
     np.testing.assert_allclose(found, np.nan_to_num((seen - low) / (high - low)), atol=1e-6)
 
 
-def test_an_answer_that_is_not_finite_names_its_picture(network, pictures, tmp_path):
-    black = np.zeros_like(pictures[0])
+def test_an_answer_that_is_not_finite_names_its_image(network, images, tmp_path):
+    black = np.zeros_like(images[0])
     Image.fromarray(black).save(tmp_path / "black.png")
     plain = Preprocessing(64, 64, (0, 0, 0), (1, 1, 1))
-    given = [*pictures[:2], tmp_path / "black.png"]
-    with pytest.raises(ValueError, match=r"picture 2 \(.*black\.png\) has no map: .* not finite"):
+    given = [*images[:2], tmp_path / "black.png"]
+    with pytest.raises(ValueError, match=r"image 2 \(.*black\.png\) has no map: .* not finite"):
         explain(ByLight(network), given, target=1, layer="network.0", preprocessing=plain)
 
 
 class ByLight(nn.Module):
-    """Has no answer to a black picture: 0 over 0."""
+    """Has no answer to a black image: 0 over 0."""
 
     def __init__(self, network):
         super().__init__()
@@ -95,8 +95,8 @@ class ByLight(nn.Module):
         return self.network(x) * (light / light)[:, None]
 
 
-def test_it_works_under_inference_mode_but_for_networks_made_there(network, pictures):
-    given = {"pictures": pictures, "target": torch.tensor(1), "preprocessing": WHOLE}
+def test_it_works_under_inference_mode_but_for_networks_made_there(network, images):
+    given = {"images": images, "target": torch.tensor(1), "preprocessing": WHOLE}
     expected = explain(network, **given)
     with torch.inference_mode():
         np.testing.assert_array_equal(explain(network, **given), expected)
@@ -108,12 +108,12 @@ def test_it_works_under_inference_mode_but_for_networks_made_there(network, pict
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"pictures": []}, "pictures is empty"),
-        ({"pictures": "nowhere.jpg"}, "there is no file nowhere.jpg"),
-        ({"pictures": np.zeros((2, 9, 9), np.uint8)}, "picture 0 must be"),
-        ({"pictures": np.zeros((9, 9, 3))}, "float64"),
+        ({"images": []}, "images is empty"),
+        ({"images": "nowhere.jpg"}, "there is no file nowhere.jpg"),
+        ({"images": np.zeros((2, 9, 9), np.uint8)}, "image 0 must be"),
+        ({"images": np.zeros((9, 9, 3))}, "float64"),
         ({"method": "grad_can"}, "Did you mean 'grad_cam'"),
-        ({"target": [1, 2]}, "4 pictures, 2 targets"),
+        ({"target": [1, 2]}, "4 images, 2 targets"),
         ({"target": 9}, "0 … 3"),
         ({"target": 1.5}, "target 1.5 is no class"),
         ({"target": "tabby"}, "'tabby' is a text: .* or None"),
@@ -124,7 +124,7 @@ def test_it_works_under_inference_mode_but_for_networks_made_there(network, pict
         ({"model": 3}, "a name or a network, and not int"),
     ],
 )
-def test_what_cannot_be_explained_is_named(network, pictures, changed, said):
-    given = {"model": network, "pictures": pictures, "preprocessing": WHOLE} | changed
+def test_what_cannot_be_explained_is_named(network, images, changed, said):
+    given = {"model": network, "images": images, "preprocessing": WHOLE} | changed
     with pytest.raises(ValueError, match=said):
         explain(**given)

@@ -70,11 +70,11 @@ FILE = """
     add_method("largest", lambda features, gradient: features.amax(dim=1).relu(), label="Largest")
     add_method("whole", lambda model, x, passed: model.features(x).mean(dim=1))
     add_method("theirs", cam=GradCAM, label="Their Grad-CAM")
-    add_method("theirs_on_pictures", cam=GradCAM, on_pictures=True)
+    add_method("theirs_on_images", cam=GradCAM, on_images=True)
 """
 
 
-# Maps of one cell, logits without an axis of classes, grey pictures.
+# Maps of one cell, logits without an axis of classes, grey images.
 ODD = """
     from torch import nn
 
@@ -113,7 +113,7 @@ def own(tmp_path, tables, monkeypatch):
 def test_own_models_and_methods_are_scored_like_the_studys_own(own):
     study = Study.from_profile(
         "demo", ["small", "lone", "resnet50"],
-        ["grad_cam", "largest", "whole", "theirs", "theirs_on_pictures"], 5, extend=str(own),
+        ["grad_cam", "largest", "whole", "theirs", "theirs_on_images"], 5, extend=str(own),
     )  # fmt: skip
     assert study.inputs.missing() == []
     assert study.choices.variants == [
@@ -136,7 +136,7 @@ def test_own_models_and_methods_are_scored_like_the_studys_own(own):
     model = study.networks.inference_model("small", True)
     assert not dcls_layers(model.network)  # folded
     batch = next(study.clickme().batches(5))
-    x = model.prepare(batch.pictures)
+    x = model.prepare(batch.images)
     maps = cam_maps(model, x, batch.labels, study.choices.methods)
     passed = head_pass(model, x, batch.labels)
     weighted = passed.gradient.mean((2, 3), keepdim=True) * passed.features
@@ -144,7 +144,7 @@ def test_own_models_and_methods_are_scored_like_the_studys_own(own):
     expected = nn.functional.interpolate(small, (224, 224), mode="bilinear")[:, 0]
     assert (maps["theirs"] - expected).abs().max() < 1e-3
     # The package scales once more after it has enlarged.
-    assert (maps["theirs_on_pictures"] - _scaled(expected)).abs().max() < 1e-3
+    assert (maps["theirs_on_images"] - _scaled(expected)).abs().max() < 1e-3
     largest = model.features(x).amax(dim=1).relu()[:, None]
     expected = nn.functional.interpolate(largest, (224, 224), mode="bilinear")[:, 0]
     assert torch.allclose(maps["largest"], expected, atol=1e-5)
@@ -203,11 +203,11 @@ def test_other_processes_make_the_same_study_and_kept_scores_know_the_file(own, 
         ),
         (
             "A('dog', build=lambda n: N(n, ends='logits'), weights='a.pth', layer='body')",
-            "the network gives (2,) for two pictures",
+            "the network gives (2,) for two images",
         ),
         (
             "A('dog', build=lambda n: N(n, channels=1), weights='a.pth', layer='body')",
-            "a forward of two pictures, (2, 3, 224, 224), fails",
+            "a forward of two images, (2, 3, 224, 224), fails",
         ),
         (
             "A('dog', timm='resnet18', weights='a.pth', preprocessing=P(resize=224, crop=256))",

@@ -118,7 +118,7 @@ def test_what_a_package_adds_is_scored_like_the_studys_own(site, people, no_real
     monkeypatch.setattr("lib.study.places.OUTPUT", site.parent / "output")
     install(site, POINTS)
     study = Study.from_profile(
-        "paper", ["tiny_plugged"], ["plugged"], pictures=people, target="predicted"
+        "paper", ["tiny_plugged"], ["plugged"], images=people, target="predicted"
     )
     assert (study.choices.layout, study.choices.profile.label) == ("mine", "Mine")
     scores = score_study(study)
@@ -147,7 +147,7 @@ def test_a_measure_of_fixations_stands_beside_the_others(site):
 def test_kept_scores_know_the_packages_version_and_text(site, people, no_real_data, monkeypatch):
     def origins() -> tuple[str, str]:
         study = Study.from_profile(
-            "paper", ["tiny_plugged"], ["plugged"], pictures=people, target="predicted"
+            "paper", ["tiny_plugged"], ["plugged"], images=people, target="predicted"
         )
         facts = facts_of_maps(study, BACKBONES["tiny_plugged"], False)
         return facts["origin"], facts["methods"]["plugged"]
@@ -233,7 +233,7 @@ def test_a_data_sets_reader_is_checked(tables, people, tmp_path, read, said):
         "add_layout('odd', holds=lambda folder: False, read=read, source='')\n"
     )
     with rows_noted() as added:
-        options = {"extend": tmp_path / "odd.py", "pictures": people, "layout": "odd"}
+        options = {"extend": tmp_path / "odd.py", "images": people, "layout": "odd"}
         study = Study.from_profile("demo", gaze=["sigma_pixels=9"], **options)
     try:
         with pytest.raises(ValueError, match=said):

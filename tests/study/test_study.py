@@ -75,20 +75,20 @@ def test_each_reading_of_a_folder_has_a_place_of_its_own(tmp_path):
         {}, {"fit": "pad"}, {"fit": "stretch"}, {"gaze": ["weigh=counts"]},
         {"gaze": ["weigh=counts", "skip_first=1"]},
     ]  # fmt: skip
-    studies = [Study.from_profile("gaze", pictures=str(tmp_path), **some) for some in readings]
+    studies = [Study.from_profile("gaze", images=str(tmp_path), **some) for some in readings]
     assert len({study.places.name for study in studies}) == len(readings)
     assert studies[3].facts()["viewing"]["weigh"] == "counts"
     assert studies[0].reading == (
         "each fixation blurred by a Gaussian of σ = 10 pixels, weighed by duration; "
         "the centred square of each image"
     )
-    with pytest.raises(ValueError, match="how the folder of `pictures` is read: give one"):
+    with pytest.raises(ValueError, match="how the folder of `images` is read: give one"):
         Study.from_profile("gaze", fit="pad")
 
 
 def test_gaze_is_read_by_its_own_protocol_unless_another_is_chosen(tmp_path):
     (tmp_path / "gaze.csv").write_text("file,x,y\na.png,1,1\n")
-    choices = {"pictures": str(tmp_path), "target": "predicted"}
+    choices = {"images": str(tmp_path), "target": "predicted"}
     study = Study.from_profile("paper", **choices)
     assert study.choices.protocols == ("gaze",)
     other = Study.from_profile("paper", protocols=["corrected"], **choices)
@@ -128,11 +128,9 @@ def test_a_single_missing_shard_is_named(no_real_data):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     assert study.inputs.missing() == []
-    assert [p.name for p in study.inputs.picture_paths()] == [
-        f"val-{i}.tfrecords" for i in range(18)
-    ]
+    assert [p.name for p in study.inputs.image_paths()] == [f"val-{i}.tfrecords" for i in range(18)]
     published = Study.from_profile("paper", protocols=["published"])  # the published 17
-    assert [p.name for p in published.inputs.picture_paths()] == [
+    assert [p.name for p in published.inputs.image_paths()] == [
         f"val-{i}.tfrecords" for i in range(17)
     ]
     (study.inputs.data / "clickme" / "val" / "val-11.tfrecords").unlink()
@@ -154,7 +152,7 @@ def test_weights_are_found_as_published_or_in_timms_naming(no_real_data):
 
 def test_the_data_may_lie_elsewhere(tmp_path):
     study = Study.from_profile("paper", data_dir=str(tmp_path))
-    assert study.inputs.picture_paths()[0] == tmp_path / "clickme" / "val" / "val-0.tfrecords"
+    assert study.inputs.image_paths()[0] == tmp_path / "clickme" / "val" / "val-0.tfrecords"
     assert Study.from_profile("demo", data_dir=str(tmp_path)).inputs.data == DEMO
 
 

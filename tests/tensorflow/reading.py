@@ -4,7 +4,7 @@
 
 Runs in an environment of its own (`make test-tensorflow`); the study never imports
 TensorFlow. `golden.npz` holds every record's label and, at 200 fixed places, the
-picture's and the human map's values; `tests/people/test_clickme.py` compares the
+image's and the human map's values; `tests/people/test_clickme.py` compares the
 study's reader with it.
 """
 
@@ -39,7 +39,7 @@ def blur_kernel():
 
 
 def read_with_tensorflow(shard: Path = SHARD) -> dict[str, np.ndarray]:
-    """Whole pictures (uint8), human maps (float32) and labels, in order."""
+    """Whole images (uint8), human maps (float32) and labels, in order."""
     import tensorflow as tf
 
     kernel = blur_kernel()
@@ -48,25 +48,25 @@ def read_with_tensorflow(shard: Path = SHARD) -> dict[str, np.ndarray]:
         "heatmap": tf.io.FixedLenFeature([], tf.string),
         "label": tf.io.FixedLenFeature([], tf.int64),
     }
-    pictures, maps, labels = [], [], []
+    images, maps, labels = [], [], []
     for raw in tf.data.TFRecordDataset([str(shard)]):
         example = tf.io.parse_single_example(raw, described)
-        picture = tf.cast(tf.io.decode_jpeg(example["image"]), tf.float32)
-        picture = tf.image.resize(picture, (224, 224), method="bilinear")
+        image = tf.cast(tf.io.decode_jpeg(example["image"]), tf.float32)
+        image = tf.image.resize(image, (224, 224), method="bilinear")
         heatmap = tf.cast(tf.io.decode_jpeg(example["heatmap"]), tf.float32)
         heatmap = tf.image.resize(heatmap, (64, 64), method="bilinear")
         heatmap = tf.nn.conv2d(heatmap[None], kernel, 1, "SAME")[0]
         heatmap = tf.image.resize(heatmap, (224, 224), method="bilinear")
-        pictures.append(tf.cast(picture, tf.uint8).numpy())
+        images.append(tf.cast(image, tf.uint8).numpy())
         maps.append(heatmap.numpy()[..., 0])
         labels.append(int(example["label"]))
-    return {"pictures": np.stack(pictures), "maps": np.stack(maps), "labels": np.array(labels)}
+    return {"images": np.stack(images), "maps": np.stack(maps), "labels": np.array(labels)}
 
 
 def sampled(read: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     rows, columns = places()
     return {
-        "pictures": read["pictures"][:, rows, columns],
+        "images": read["images"][:, rows, columns],
         "maps": read["maps"][:, rows, columns],
         "labels": read["labels"],
     }

@@ -14,5 +14,5 @@ def test_golden_values_are_tensorflows():
     fresh = sampled(read_with_tensorflow())
     with np.load(GOLDEN) as golden:
         np.testing.assert_array_equal(fresh["labels"], golden["labels"])
-        np.testing.assert_array_equal(fresh["pictures"], golden["pictures"])
+        np.testing.assert_array_equal(fresh["images"], golden["images"])
         np.testing.assert_allclose(fresh["maps"], golden["maps"], atol=1e-4, rtol=0)

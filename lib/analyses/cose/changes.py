@@ -1,7 +1,7 @@
-"""Changes of a picture that an explanation should follow, and how to undo them on its map.
+"""Changes of an image that an explanation should follow, and how to undo them on its map.
 
-Which changes a picture undergoes is drawn from its place among the stored pictures alone, so
-all models and methods are asked about the same ones. Pictures are changed by Pillow, as
+Which changes an image undergoes is drawn from its place among the stored images alone, so
+all models and methods are asked about the same ones. Images are changed by Pillow, as
 published.
 
 Source: Daroya et al., "COSE: a consistency-sensitivity metric for saliency on image
@@ -35,13 +35,13 @@ class Kind:
     """A row.
 
     published : the name in the published results
-    apply   : (picture, magnitude) -> the changed one
-    undo    : ((map, side, side), magnitude) -> where each map lies on the unchanged picture;
+    apply   : (image, magnitude) -> the changed one
+    undo    : ((map, side, side), magnitude) -> where each map lies on the unchanged image;
               None where nothing moves
     largest : magnitude, in pixels, degrees, or of a factor's distance from 1; 0 for a kind
               without any
-    moves   : ((1, side, side), magnitude) -> moved as the picture is, to the nearest pixel; None
-              where no part of the picture leaves it
+    moves   : ((1, side, side), magnitude) -> moved as the image is, to the nearest pixel; None
+              where no part of the image leaves it
     """
 
     key: str
@@ -62,9 +62,9 @@ def _shifted(x: Tensor, right: int, down: int) -> Tensor:
     return padded[..., top : top + height, left : left + width]
 
 
-def _shifted_picture(picture: Image.Image, right: int, down: int) -> Image.Image:
+def _shifted_image(image: Image.Image, right: int, down: int) -> Image.Image:
     there = (1, 0, -right, 0, 1, -down)
-    return picture.transform(picture.size, Image.Transform.AFFINE, there)
+    return image.transform(image.size, Image.Transform.AFFINE, there)
 
 
 def _turned(maps: Tensor, degrees: float) -> Tensor:
@@ -92,11 +92,11 @@ def _turned_to_the_nearest(x: Tensor, degrees: float) -> Tensor:
 
 
 def _enhanced(kind: Callable) -> Callable[[Image.Image, float], Image.Image]:
-    return lambda picture, magnitude: kind(picture).enhance(1 + magnitude)
+    return lambda image, magnitude: kind(image).enhance(1 + magnitude)
 
 
 def _filtered(kind: type) -> Callable[[Image.Image, float], Image.Image]:
-    return lambda picture, magnitude: picture.filter(kind)
+    return lambda image, magnitude: image.filter(kind)
 
 
 def _as_is(function: Callable) -> Callable:
@@ -107,15 +107,15 @@ KINDS: Table[Kind] = Table(
     "change",
     [
         Kind("translate_x", "shift sideways", "TranslateX", GEOMETRIC,
-             lambda picture, m: _shifted_picture(picture, int(m), 0),
+             lambda image, m: _shifted_image(image, int(m), 0),
              lambda maps, m: _shifted(maps, -int(m), 0), 32,
              lambda x, m: _shifted(x, int(m), 0)),
         Kind("translate_y", "shift up or down", "TranslateY", GEOMETRIC,
-             lambda picture, m: _shifted_picture(picture, 0, int(m)),
+             lambda image, m: _shifted_image(image, 0, int(m)),
              lambda maps, m: _shifted(maps, 0, -int(m)), 32,
              lambda x, m: _shifted(x, 0, int(m))),
         Kind("rotate", "rotation", "Rotate", GEOMETRIC,
-             lambda picture, m: picture.rotate(m, Image.Resampling.NEAREST),
+             lambda image, m: image.rotate(m, Image.Resampling.NEAREST),
              lambda maps, m: _turned(maps, -m), 135, _turned_to_the_nearest),
         Kind("brightness", "brightness", "Brightness", PHOTOMETRIC,
              _enhanced(ImageEnhance.Brightness), largest=0.99),
@@ -144,7 +144,7 @@ def change_labels() -> dict[str, str]:
     return {kind.key: kind.label for kind in KINDS.values()}
 
 
-CHANGES = sum(DRAWN if kind.largest else 1 for kind in KINDS.values())  # of a picture
+CHANGES = sum(DRAWN if kind.largest else 1 for kind in KINDS.values())  # of an image
 
 
 @dataclass(frozen=True)
@@ -170,22 +170,22 @@ class Change:
             f" {self.magnitude:+.0f}°" if kind.key == "rotate" else f" {int(self.magnitude):+d} px"
         )
 
-    def apply(self, picture: np.ndarray) -> np.ndarray:
-        """(side, side, 3) uint8 -> the changed picture."""
-        return np.asarray(KINDS[self.kind].apply(Image.fromarray(picture), self.magnitude))
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """(side, side, 3) uint8 -> the changed image."""
+        return np.asarray(KINDS[self.kind].apply(Image.fromarray(image), self.magnitude))
 
     @property
     def leaves(self) -> bool:
-        """Parts of the picture leave it, so that part of a map comes back empty."""
+        """Parts of the image leave it, so that part of a map comes back empty."""
         return KINDS[self.kind].moves is not None
 
     def undo(self, maps: Tensor) -> Tensor:
-        """(map, side, side) of the changed picture -> where they lie on the unchanged one."""
+        """(map, side, side) of the changed image -> where they lie on the unchanged one."""
         undo = KINDS[self.kind].undo
         return maps if undo is None else undo(maps, self.magnitude)
 
     def follow(self, maps: Tensor) -> Tensor:
-        """Maps that move as the picture does, but smoothly: a perfect explanation's."""
+        """Maps that move as the image does, but smoothly: a perfect explanation's."""
         kind = KINDS[self.kind]
         if kind.undo is None:
             return maps
@@ -193,7 +193,7 @@ class Change:
         return kind.undo(maps, -self.magnitude)
 
     def inside(self, side: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-        """(side, side) bool twice: pixels of an undone map that come from within the picture, at
+        """(side, side) bool twice: pixels of an undone map that come from within the image, at
         least in part, and wholly. The first is the published mask."""
         ones = torch.ones(1, side, side, device=device)
         moves = KINDS[self.kind].moves
@@ -208,7 +208,7 @@ def magnitudes(largest: float) -> np.ndarray:
 
 
 def changes_of(place: int) -> list[Change]:
-    """The 48 changes of the picture at this place: six magnitudes of each kind that has any."""
+    """The 48 changes of the image at this place: six magnitudes of each kind that has any."""
     rng = np.random.default_rng([SEED, place])
     drawn = []
     for kind in KINDS.values():
@@ -221,5 +221,5 @@ def changes_of(place: int) -> list[Change]:
 
 
 def undone(changes: Sequence[Change], maps: Tensor) -> Tensor:
-    """(change, side, side): each change's map where it lies on the unchanged picture."""
+    """(change, side, side): each change's map where it lies on the unchanged image."""
     return torch.cat([c.undo(of_one[None]) for c, of_one in zip(changes, maps, strict=True)])

@@ -1,4 +1,4 @@
-"""COSE on a folder of pictures with labels, or without; no human maps are needed.
+"""COSE on a folder of images with labels, or without; no human maps are needed.
 
 Also the pairs as the published code writes them (cvl-umass/COSE, src/explain.py).
 """
@@ -18,11 +18,11 @@ from ...base.geometry import Preprocessing
 from ...base.threads import each
 from ...networks.backbones import Backbone, variant_name
 from ...networks.sources import WEIGHTS_SUFFIXES
-from ...people.labels import LabelledFolder, LabelledPicture
-from ...people.picture_folders import PictureFolderError, centre_crop
+from ...people.labels import LabelledFolder, LabelledImage
+from ...people.image_folders import ImageFolderError, centre_crop
 from ...study.study import Study
 from .changes import KINDS
-from .pairs import ITSELF, MATCHED, SSIM, ShownPictures
+from .pairs import ITSELF, MATCHED, SSIM, ShownImages
 from .readings import CORRECTED, PUBLISHED
 from .study import BLOCK, EARLIER, RANDOM, Work
 
@@ -34,48 +34,48 @@ PUBLISHED_COLUMNS = [
     "t_pred_class", "ssim", "spearman",
 ]  # fmt: skip
 COLUMNS = [
-    *PUBLISHED_COLUMNS, "model", "method", "picture", "condition", "cells", "side", "constant",
+    *PUBLISHED_COLUMNS, "model", "method", "image", "condition", "cells", "side", "constant",
     SSIM[CORRECTED], *MATCHED.values(),
 ]  # fmt: skip
 
 
 @dataclass
 class FolderBlock:
-    """Some pictures of a folder, as `lib.analyses.cose.study.Block`."""
+    """Some images of a folder, as `lib.analyses.cose.study.Block`."""
 
     name: str
-    pictures: Sequence[LabelledPicture]
+    images: Sequence[LabelledImage]
     keep_going: bool
     left_out: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def facts(self) -> dict:
-        of = [(p.name, sha256_of(p.path), p.place, p.label) for p in self.pictures]
-        return {"pictures": of, "reading": code_of("people.picture_folders")}
+        of = [(p.name, sha256_of(p.path), p.place, p.label) for p in self.images]
+        return {"images": of, "reading": code_of("people.image_folders")}
 
-    def shown(self, geometry: Preprocessing) -> Iterator[ShownPictures]:
-        def read(picture: LabelledPicture) -> np.ndarray | PictureFolderError:
+    def shown(self, geometry: Preprocessing) -> Iterator[ShownImages]:
+        def read(image: LabelledImage) -> np.ndarray | ImageFolderError:
             try:
-                return centre_crop(picture.path, geometry)
-            except PictureFolderError as error:
+                return centre_crop(image.path, geometry)
+            except ImageFolderError as error:
                 return error
 
         there, pixels = [], []
-        for picture, found in zip(self.pictures, each(read, self.pictures), strict=True):
-            if isinstance(found, PictureFolderError):
+        for image, found in zip(self.images, each(read, self.images), strict=True):
+            if isinstance(found, ImageFolderError):
                 if not self.keep_going:
-                    raise PictureFolderError(
+                    raise ImageFolderError(
                         f"{found}; what is done is kept, and --keep-going leaves it out"
                     )
-                self.left_out[picture.name] = str(found)
+                self.left_out[image.name] = str(found)
             else:
-                there.append(picture)
+                there.append(image)
                 pixels.append(found)
         if there:
             labels = None if there[0].label is None else [p.label for p in there]
-            yield ShownPictures(
+            yield ShownImages(
                 [p.name for p in there], np.stack(pixels), [p.place for p in there], labels
             )
 
@@ -91,11 +91,11 @@ def work_on_folder(
     name    : of the folder, for the names of kept files
     earlier : {(backbone, dcls): files of its weights from earlier in its training}
     """
-    short = re.sub(r"[^\w.-]+", "_", name)[:40] or "pictures"
-    starts = range(0, len(folder.pictures), BLOCK)
+    short = re.sub(r"[^\w.-]+", "_", name)[:40] or "images"
+    starts = range(0, len(folder.images), BLOCK)
     blocks = [
         FolderBlock(
-            f"{short}-{number}", folder.pictures[start : start + BLOCK], study.choices.keep_going
+            f"{short}-{number}", folder.images[start : start + BLOCK], study.choices.keep_going
         )
         for number, start in enumerate(starts)
     ]
@@ -108,9 +108,9 @@ def as_published(pairs: pd.DataFrame, folder: LabelledFolder) -> pd.DataFrame:
     pairs : as `Work.tables` makes them
 
     A row per pair, in the published order of changes. Without labels the target class is the one
-    that is predicted for the unchanged picture.
+    that is predicted for the unchanged image.
     """
-    places = {picture.name: picture.place for picture in folder.pictures}
+    places = {image.name: image.place for image in folder.images}
     names = dict(enumerate(folder.names))
     kinds = {kind.key: kind.published for kind in KINDS.values()}
     networks = {name: _called(name) for name in pairs.network.unique() if name != ITSELF}
@@ -131,7 +131,7 @@ def as_published(pairs: pd.DataFrame, folder: LabelledFolder) -> pd.DataFrame:
         t_pred_class=called(pairs.predicted_after),
         ssim=pairs[SSIM[PUBLISHED]],
         model=variants,
-        picture=pairs.image_id,
+        image=pairs.image_id,
     )
     keys = [
         pd.factorize(table.model)[0], pd.factorize(table.method)[0], table.test_idx,

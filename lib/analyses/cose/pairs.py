@@ -1,4 +1,4 @@
-"""COSE's pairs: explanations before and after a change of the picture, or of the network.
+"""COSE's pairs: explanations before and after a change of the image, or of the network.
 
 Where the answer stays right they should agree (consistency), where it becomes wrong they
 should not (sensitivity): COSE = sqrt(consistency · sensitivity), see `lib.analyses.cose.results`.
@@ -6,7 +6,7 @@ How alike they are is said in two readings, see `lib.analyses.cose.readings`.
 
 Source: Daroya et al., "COSE: a consistency-sensitivity metric for saliency on image
 classification", ICCV workshops 2023. Unlike in its published code all methods and models are
-asked about the same pictures and magnitudes, and constant maps are counted.
+asked about the same images and magnitudes, and constant maps are counted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ...maps.forward import head_pass, is_constant
 from ...maps.methods import CamMethod
 from ...networks.batch_size import BatchSize
 from ...networks.models import StudyModel
-from ...networks.preprocessing import resize_pictures
+from ...networks.preprocessing import resize_images
 from ...people.clickme import ClickMeBatch
 from ...people.stored.part import NO_LABEL
 from .changes import KINDS, Change, changes_of, undone
@@ -39,7 +39,7 @@ from .readings import (
 )
 
 ITSELF = "itself"
-MODEL = "model"  # the group of changes that are none of the picture
+MODEL = "model"  # the group of changes that are none of the image
 
 # The four conditions: the answer before and after the change.
 KEPT = "right, stays right"
@@ -57,14 +57,14 @@ SPEARMAN = "spearman"  # a column more, where it is asked for
 
 
 @dataclass(frozen=True)
-class ShownPictures:
-    """Pictures as a network is shown them, before they are normalised.
+class ShownImages:
+    """Images as a network is shown them, before they are normalised.
 
     image_ids : one name per image
     pixels    : (image, side, side, 3) uint8, resized and cropped
     places    : a number per image, from which its changes follow
     labels    : a class per image; None where the class that the network predicts for the
-                unchanged picture is taken for the right one
+                unchanged image is taken for the right one
     """
 
     image_ids: Sequence[str]
@@ -73,32 +73,32 @@ class ShownPictures:
     labels: Sequence[int] | None
 
     @classmethod
-    def of_clickme(cls, batch: ClickMeBatch, geometry: Preprocessing) -> ShownPictures:
-        pixels = resize_pictures(batch.pictures, geometry)
+    def of_clickme(cls, batch: ClickMeBatch, geometry: Preprocessing) -> ShownImages:
+        pixels = resize_images(batch.images, geometry)
         known = None if (batch.labels == NO_LABEL).any() else batch.labels.tolist()
         return cls(batch.image_ids, pixels, batch.places.tolist(), known)
 
 
 def condition(label: int, before: int, after: int) -> str:
-    """Of a pair: the picture's label, and the class predicted before and after the change."""
+    """Of a pair: the image's label, and the class predicted before and after the change."""
     if before == label:
         return KEPT if after == label else CHANGED
     return MENDED if after == label else WRONG
 
 
-def pairs_of_changed_pictures(
+def pairs_of_changed_images(
     model: StudyModel,
     methods: Sequence[CamMethod],
-    shown: ShownPictures,
+    shown: ShownImages,
     size: BatchSize,
     with_spearman: bool = False,
 ) -> pd.DataFrame:
-    """A row of COLUMNS per method, picture and change of the picture (`lib.analyses.cose.changes`).
+    """A row of COLUMNS per method, image and change of the image (`lib.analyses.cose.changes`).
 
-    cells, side : the map's resolution, the picture's
+    cells, side : the map's resolution, the image's
     constant : how many of the two maps are
     ssim_…   : of the maps, -1 to 1, in each reading; missing where both are constant, and for
-               pictures that the network has wrong before any change
+               images that the network has wrong before any change
     matched_… : the same once maps finer than the layer's cells are averaged to these, so that
                methods of any resolution compare
     with_spearman : also `spearman`, of the pixels within the published mask
@@ -107,10 +107,10 @@ def pairs_of_changed_pictures(
     """
     frames = []
     columns = _columns(with_spearman)
-    for number, (picture, place) in enumerate(zip(shown.pixels, shown.places, strict=True)):
+    for number, (image, place) in enumerate(zip(shown.pixels, shown.places, strict=True)):
         label = None if shown.labels is None else shown.labels[number]
-        changes, side = changes_of(place), picture.shape[0]
-        changed = np.stack([picture, *(change.apply(picture) for change in changes)])
+        changes, side = changes_of(place), image.shape[0]
+        changed = np.stack([image, *(change.apply(image) for change in changes)])
         explained = _Explained(model, methods, changed, label, size)
         predicted = explained.predicted
         label = predicted[0] if label is None else label
@@ -140,11 +140,11 @@ def pairs_of_changed_network(
     changed: StudyModel,
     name: str,
     methods: Sequence[CamMethod],
-    shown: ShownPictures,
+    shown: ShownImages,
     size: BatchSize,
     with_spearman: bool = False,
 ) -> pd.DataFrame:
-    """The same of the unchanged pictures, for the network and what it became.
+    """The same of the unchanged images, for the network and what it became.
 
     name : of what it became; its pairs never count for consistency
     """
@@ -176,16 +176,16 @@ def _columns(with_spearman: bool) -> list[str]:
 
 @dataclass(frozen=True)
 class Followed:
-    """A change of a picture: what is seen, its map, and where that lies on the unchanged one.
+    """A change of an image: what is seen, its map, and where that lies on the unchanged one.
 
-    picture : (side, side, 3) uint8; found, back : (side, side), of 0-1
-    ssim    : with the unchanged picture's map, in the published reading; NaN for that itself
+    image : (side, side, 3) uint8; found, back : (side, side), of 0-1
+    ssim    : with the unchanged image's map, in the published reading; NaN for that itself
     corrected : the same in the corrected reading
     answer  : the class that is predicted
     """
 
     title: str
-    picture: np.ndarray
+    image: np.ndarray
     found: np.ndarray
     back: np.ndarray
     ssim: float
@@ -196,17 +196,17 @@ class Followed:
 def followed(
     model: StudyModel, method: CamMethod, batch: ClickMeBatch, classes: Sequence[str] = ()
 ) -> list[Followed]:
-    """The first picture, and each kind's largest change of it, to look at.
+    """The first image, and each kind's largest change of it, to look at.
 
     classes : names of the classes, if they have any
     """
-    one = ShownPictures.of_clickme(batch, model.backbone.preprocessing)
-    picture, side = one.pixels[0], one.pixels.shape[1]
+    one = ShownImages.of_clickme(batch, model.backbone.preprocessing)
+    image, side = one.pixels[0], one.pixels.shape[1]
     largest: dict[str, Change] = {}
     for change in sorted(changes_of(one.places[0]), key=lambda change: -abs(change.magnitude)):
         largest.setdefault(change.kind, change)
     changes = list(largest.values())
-    shown = np.stack([picture, *(change.apply(picture) for change in changes)])
+    shown = np.stack([image, *(change.apply(image) for change in changes)])
     explained = _Explained(model, [method], shown, None, BatchSize(len(shown)))
     small = explained.maps[method.key]
     moves = Moves.of(changes, side, explained.device)
@@ -225,11 +225,11 @@ def followed(
 
 
 class _Explained:
-    """Predicted classes of pictures, and every method's maps of these.
+    """Predicted classes of images, and every method's maps of these.
 
-    pictures  : (picture, side, side, 3) uint8, as the network sees them
-    predicted : a class per picture
-    maps      : {method: (picture, h, w)}; none if the first picture's class is not `label`
+    images  : (image, side, side, 3) uint8, as the network sees them
+    predicted : a class per image
+    maps      : {method: (image, h, w)}; none if the first image's class is not `label`
     device    : where the maps are
     grid      : (height, width) of the layer's cells
     """
@@ -238,7 +238,7 @@ class _Explained:
         self,
         model: StudyModel,
         methods: Sequence[CamMethod],
-        pictures: np.ndarray,
+        images: np.ndarray,
         label: int | None,
         size: BatchSize,
     ):
@@ -260,7 +260,7 @@ class _Explained:
                     found[method.key].append(of_method.to(self.device))
             self.predicted, self.grid = asked, tuple(passed.features.shape[-2:])
 
-        size.work_through(pictures, work)
+        size.work_through(images, work)
         if all(found.values()):
             self.maps = {key: torch.cat(maps) for key, maps in found.items()}
 

@@ -1,12 +1,12 @@
 """How alike two explanations are, in both readings of COSE.
 
 published : as the published code reads it. Each map is scaled to 0-1, as its explainers give it,
-            and then brought back to the unchanged picture. The mean is over scikit-image's full
-            SSIM map, within a mask that does not shrink at the picture's border
-corrected : where part of the picture left it, both maps are scaled to 0-1 within what stayed,
+            and then brought back to the unchanged image. The mean is over scikit-image's full
+            SSIM map, within a mask that does not shrink at the image's border
+corrected : where part of the image left it, both maps are scaled to 0-1 within what stayed,
             and only windows count that lie wholly within it
 
-Where nothing left the picture the two are the same. A pair without SSIM in one of them has none
+Where nothing left the image the two are the same. A pair without SSIM in one of them has none
 in the other, so both rest on the same pairs.
 """
 
@@ -32,9 +32,9 @@ _FLAT = 1e-6  # of a map's range: what rounding makes of a plateau that is turne
 
 @dataclass(frozen=True)
 class Moves:
-    """Changes of one picture, and what of it they leave.
+    """Changes of one image, and what of it they leave.
 
-    leaves : which of the changes part of the picture leaves it by, as places among them
+    leaves : which of the changes part of the image leaves it by, as places among them
     partly, wholly : (of these, side, side) bool, as `Change.inside`
     """
 
@@ -76,8 +76,8 @@ def similarities(
 ) -> dict[str, Tensor]:
     """{reading: (pair,) float64 SSIM}, NaN where both maps are constant, or one is not finite.
 
-    before : (1, h, w) map of the unchanged picture; after : (change, h, w)
-    moves  : what was changed of the picture. None where the network was changed: both maps are
+    before : (1, h, w) map of the unchanged image; after : (change, h, w)
+    moves  : what was changed of the image. None where the network was changed: both maps are
              (pair, h, w)
     with_spearman : also "spearman", Spearman's rho of the pixels within the published mask
     """

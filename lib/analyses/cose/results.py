@@ -18,7 +18,7 @@ from .pairs import CHANGED, KEPT, MATCHED, MENDED, MODEL, SSIM, WRONG
 from .readings import READINGS, Moves, scaled, similarities
 
 _RESAMPLES = 2000
-_LEVEL_PICTURES = 8  # whose changes chance and ceiling are worked out on
+_LEVEL_IMAGES = 8  # whose changes chance and ceiling are worked out on
 _BY = ["backbone", "dcls", "method"]
 
 
@@ -104,7 +104,7 @@ def _of_reading(scores: dict, reading: str) -> dict:
 
 def _why_undefined(row: dict, right: pd.DataFrame, column: str) -> str:
     """
-    right : all pairs of pictures that are right before any change
+    right : all pairs of images that are right before any change
     """
     missing = right[right[column].isna()]
     unscored = [((missing.condition == KEPT) & (missing.group != MODEL)).any(),
@@ -134,7 +134,7 @@ def summarise_cose(pairs: pd.DataFrame) -> pd.DataFrame:
     consistency, sensitivity, cose : mean SSIM where the answer stays right, 1 - that where it
                   becomes wrong, and the root of their product; `_low, _high`: 95 % bootstrap
                   intervals over images, missing for fewer than twelve
-    chance, ceiling : COSE of unrelated random maps, and of maps that follow the picture
+    chance, ceiling : COSE of unrelated random maps, and of maps that follow the image
                   perfectly and are unrelated once the answer changes, of the map's resolution.
                   Maps that are opposed once it changes score more than the ceiling; maps that
                   change with nothing score less than chance, 0 in the end
@@ -144,7 +144,7 @@ def summarise_cose(pairs: pd.DataFrame) -> pd.DataFrame:
     For both readings:
 
     n_kept, n_changed : pairs behind them
-    n_pictures, n_right : pictures, those that are right before any change
+    n_images, n_right : images, those that are right before any change
     n_undefined, n_one_constant : pairs without SSIM, as both maps are constant or one holds
                   what is no number, left out; pairs of one constant map, counted
     cells       : the map's resolution
@@ -174,7 +174,7 @@ def summarise_cose(pairs: pd.DataFrame) -> pd.DataFrame:
             | scores[READINGS[0]]
             | numbers
             | {
-                "n_pictures": chosen.image_id.nunique(),
+                "n_images": chosen.image_id.nunique(),
                 "n_right": right.image_id.nunique(),
                 "n_undefined": int(right[SSIM[READINGS[0]]].isna().sum()),
                 "n_one_constant": int((right.constant == 1).sum()),
@@ -259,17 +259,17 @@ def _differences(
 
 @cache
 def reference_levels(cells: int, side: int, floor: float = 0.0) -> dict[str, dict[str, float]]:
-    """{reading: what random maps of a resolution score in it, on the changes of eight pictures}.
+    """{reading: what random maps of a resolution score in it, on the changes of eight images}.
 
     floor    : to which lower values are raised, as Threshold-Grad-CAM raises them
 
     likeness : mean SSIM of unrelated ones
-    followed : mean SSIM of one and itself, changed and undone as pictures and maps are
+    followed : mean SSIM of one and itself, changed and undone as images and maps are
     chance, ceiling : COSE of the two extremes
     """
     like: dict[str, list[Tensor]] = {reading: [] for reading in READINGS}
     followed: dict[str, list[Tensor]] = {reading: [] for reading in READINGS}
-    for place in range(_LEVEL_PICTURES):
+    for place in range(_LEVEL_IMAGES):
         changes = changes_of(place)
         moves = Moves.of(changes, side)
         before, *others = (_random_map(cells, floor, place, n) for n in range(1 + len(changes)))

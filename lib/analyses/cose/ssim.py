@@ -45,7 +45,7 @@ def structural_similarity(
 
     a, b   : (pair, h, w), or one `a` of shape (1, h, w) for all `b`; at least 5 pixels a side
     inside : (pair, h, w) bool, what counts; windows that reach out of it do not. None counts all
-    beyond : windows may reach beyond the picture's border, where maps are mirrored and all
+    beyond : windows may reach beyond the image's border, where maps are mirrored and all
              counts
     reach  : the range of the data; None takes the larger of the two maps' ranges
     Returns (pair,) float64; NaN where both maps are constant and no range is given, or nothing

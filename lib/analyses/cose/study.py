@@ -1,4 +1,4 @@
-"""COSE's pairs of a whole study: made where not kept, a block of pictures at a time."""
+"""COSE's pairs of a whole study: made where not kept, a block of images at a time."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from .pairs import (
     COLUMNS,
     ITSELF,
     SPEARMAN,
-    ShownPictures,
+    ShownImages,
     pairs_of_changed_network,
-    pairs_of_changed_pictures,
+    pairs_of_changed_images,
 )
 
 # Unless others are asked for: the study's two, one that looks elsewhere, and the control.
@@ -39,16 +39,16 @@ COSE_METHODS = (*PUBLISHED_METHODS, "grad_cam_plus_plus", "random_cam")
 SEED = 20240803
 RANDOM = "random weights"
 EARLIER = "earlier: "  # begins the name of a network from earlier in a training
-BLOCK = 16  # pictures whose pairs are kept at once
-_OF_MINIATURES = 24  # changed pictures a forward
+BLOCK = 16  # images whose pairs are kept at once
+_OF_MINIATURES = 24  # changed images a forward
 _CODE = tuple(f"analyses.cose.{name}" for name in ("changes", "pairs", "readings", "ssim"))
 
 
 class Block(Protocol):
-    """Some pictures, whose pairs are kept at once.
+    """Some images, whose pairs are kept at once.
 
     name     : begins the name of the file in which they are kept
-    left_out : {picture: why it cannot be read}, growing as they are read
+    left_out : {image: why it cannot be read}, growing as they are read
     """
 
     name: str
@@ -57,15 +57,15 @@ class Block(Protocol):
     def __len__(self) -> int: ...
 
     def facts(self) -> dict:
-        """What determines the pictures, their places and labels."""
+        """What determines the images, their places and labels."""
 
-    def shown(self, geometry: Preprocessing) -> Iterator[ShownPictures]:
-        """The pictures as a network of this geometry sees them."""
+    def shown(self, geometry: Preprocessing) -> Iterator[ShownImages]:
+        """The images as a network of this geometry sees them."""
 
 
 @dataclass
 class ClickMeBlock:
-    """Pictures of a study, of one part."""
+    """Images of a study, of one part."""
 
     some: ClickMe
     number: int
@@ -83,18 +83,18 @@ class ClickMeBlock:
 
     def facts(self) -> dict:
         of = [(chosen.index, chosen.place) for chosen in self.some.chosen]
-        return {"part": self.some.part.digest(), "pictures": of}
+        return {"part": self.some.part.digest(), "images": of}
 
-    def shown(self, geometry: Preprocessing) -> Iterator[ShownPictures]:
+    def shown(self, geometry: Preprocessing) -> Iterator[ShownImages]:
         for batch in self.some.batches(BLOCK):
-            yield ShownPictures.of_clickme(batch, geometry)
+            yield ShownImages.of_clickme(batch, geometry)
 
 
 @dataclass(frozen=True)
 class _Other:
     """What a variant is compared with.
 
-    name : ITSELF on changed pictures, else what the network became
+    name : ITSELF on changed images, else what the network became
     load : makes the changed network, None for the variant itself
     hash : of what determines its weights
     """
@@ -104,10 +104,10 @@ class _Other:
     hash: str = ""
 
 
-def score_cose(study: Study, pictures: int = 0) -> pd.DataFrame:
-    """Every pair of every variant, method and picture: `backbone, dcls` and `COLUMNS`.
+def score_cose(study: Study, images: int = 0) -> pd.DataFrame:
+    """Every pair of every variant, method and image: `backbone, dcls` and `COLUMNS`.
 
-    pictures : so many of the study's, 0 for all
+    images : so many of the study's, 0 for all
 
     Networks change to random weights, and to each file of `Inputs.training_checkpoints`. What
     is done is kept, so that a run goes on where one ended. Raises MissingInputs, StoredError,
@@ -115,7 +115,7 @@ def score_cose(study: Study, pictures: int = 0) -> pd.DataFrame:
     `lib.scores.study_scores.left_out`.
     """
     study.inputs.require()
-    clickme = study.clickme(limit=pictures or study.choices.limit)
+    clickme = study.clickme(limit=images or study.choices.limit)
     blocks = [ClickMeBlock(some, n) for n, some in enumerate(clickme.blocks(BLOCK))]
     variants = study.networks.there()
     earlier = {(b, dcls): study.inputs.training_checkpoints(b.key, dcls) for b, dcls in variants}
@@ -129,7 +129,7 @@ def score_cose(study: Study, pictures: int = 0) -> pd.DataFrame:
     work.tell_how_long()
     tables = list(work.tables())
     if not blocks or all(table.empty for table in tables):
-        raise StoredError("no picture of the study can be read")
+        raise StoredError("no image of the study can be read")
     table = pd.concat(tables, ignore_index=True)
     table.attrs[LEFT_OUT] = work.missed
     return table
@@ -137,11 +137,11 @@ def score_cose(study: Study, pictures: int = 0) -> pd.DataFrame:
 
 @dataclass
 class Work:
-    """All pairs of some variants on some pictures, made or read from what is kept.
+    """All pairs of some variants on some images, made or read from what is kept.
 
     earlier : {(backbone, dcls): files of its weights from earlier in its training}
-    with_spearman : as for `pairs_of_changed_pictures`
-    missed  : {picture, network or backbone: why it was left out}, growing
+    with_spearman : as for `pairs_of_changed_images`
+    missed  : {image, network or backbone: why it was left out}, growing
     """
 
     study: Study
@@ -157,21 +157,21 @@ class Work:
             return
         backbone, dcls = next(iter(self.earlier))
         model = self.study.networks.inference_model(backbone.key, dcls)
-        pictures = sum(map(len, self.blocks))
-        # Itself on changed pictures; then it and the other on the unchanged ones.
+        images = sum(map(len, self.blocks))
+        # Itself on changed images; then it and the other on the unchanged ones.
         maps = sum(1 + CHANGES + 2 * (1 + len(files)) for files in self.earlier.values())
         first = next(self.blocks[0].shown(backbone.preprocessing))
-        tqdm.write(foretell(model, first.pixels[:1], choices.methods, maps * pictures))
+        tqdm.write(foretell(model, first.pixels[:1], choices.methods, maps * images))
 
     def tables(self) -> Iterator[pd.DataFrame]:
         """A variant's pairs, one variant after another: `backbone, dcls`, then as made.
 
-        Raises WeightsError, and what reading a picture raises.
+        Raises WeightsError, and what reading an image raises.
         """
         reuse_memory()
         others = {variant: self._others(*variant) for variant in self.earlier}
         total = sum(map(len, self.blocks)) * sum(map(len, others.values()))
-        with tqdm(total=total, desc="COSE", unit="picture") as bar:
+        with tqdm(total=total, desc="COSE", unit="image") as bar:
             for (backbone, dcls), compared in others.items():
                 bar.set_postfix_str(variant_name(backbone.key, dcls))
                 variant = _Variant(self.study, backbone, dcls, self.with_spearman)
@@ -237,7 +237,7 @@ class _Variant:
         )
 
     def pairs(self, other: _Other, block: Block) -> pd.DataFrame:
-        """Of a block of pictures: kept from before, or made and kept."""
+        """Of a block of images: kept from before, or made and kept."""
         here = {"other": [other.name, other.hash]} | block.facts()
         name = f"{self.name}-{block.name}-{fingerprint(self._facts | here)}"
         path = self._study.places.scores.with_name("cose") / f"{name}.parquet"
@@ -248,12 +248,12 @@ class _Variant:
             write_kept(path, table, block.left_out)
         return table
 
-    def _made(self, other: _Other, shown: ShownPictures) -> pd.DataFrame:
+    def _made(self, other: _Other, shown: ShownImages) -> pd.DataFrame:
         methods = self._study.choices.methods
         if self._whole is None:
             self._whole = self._study.networks.inference_model(*self._key)
         if other.load is None:
-            return pairs_of_changed_pictures(
+            return pairs_of_changed_images(
                 self._whole, methods, shown, self._size, self._with_spearman
             )
         if self._changed is None or self._changed[0] != other:

@@ -24,7 +24,7 @@ from ...base.geometry import Preprocessing
 from ...networks.preprocessing import normalised
 from ...networks.weights_files import WeightsError, read_weights
 from ...people.labels import LabelledFolder
-from ...people.picture_folders import FolderPictures, centre_crop
+from ...people.image_folders import FolderImages, centre_crop
 
 FINAL, EARLIER, STATE, HISTORY = "final.safetensors", "earlier", "training.pt", "history.csv"
 
@@ -64,20 +64,20 @@ def begin_with(network: nn.Module, path: Path) -> list[str]:
 
 
 def accuracy(network: nn.Module, held_out: LabelledFolder, geometry: Preprocessing) -> float:
-    """The share of pictures that are given their label."""
+    """The share of images that are given their label."""
     device, right = next(network.parameters()).device, 0
     with torch.inference_mode():
-        for picture in held_out.pictures:
-            pixels = torch.from_numpy(centre_crop(picture.path, geometry).copy()).to(device)
+        for image in held_out.images:
+            pixels = torch.from_numpy(centre_crop(image.path, geometry).copy()).to(device)
             x = normalised(pixels.permute(2, 0, 1)[None] / 255, geometry, torch.contiguous_format)
-            right += int(network(x).argmax()) == picture.label
-    return right / len(held_out.pictures)
+            right += int(network(x).argmax()) == image.label
+    return right / len(held_out.images)
 
 
 def train(
     network: nn.Module,
     geometry: Preprocessing,
-    pictures: FolderPictures,
+    images: FolderImages,
     labels: np.ndarray,
     recipe: Recipe,
     out: Path,
@@ -107,7 +107,7 @@ def train(
         network.load_state_dict(kept["network"])
         optimizer.load_state_dict(kept["optimizer"])
         rows = kept["rows"]
-    count = len(pictures)
+    count = len(images)
     for epoch in range(1 + len(rows), 1 + recipe.epochs):
         lr = recipe.lr / 2 * (1 + math.cos(math.pi * (epoch - 1) / recipe.epochs))
         optimizer.param_groups[0]["lr"] = lr
@@ -117,7 +117,7 @@ def train(
         parts = [part for part in parts if len(part) > 1]  # of one there is no batch norm
         network.train()
         losses = []
-        batches = zip(parts, pictures.batches(parts, recipe.seed, epoch), strict=True)
+        batches = zip(parts, images.batches(parts, recipe.seed, epoch), strict=True)
         for part, batch in tqdm(batches, f"epoch {epoch}", len(parts), leave=False):
             x = normalised(batch.to(device), geometry, torch.contiguous_format)
             loss = F.cross_entropy(network(x), torch.from_numpy(labels[part]).to(device))

@@ -23,18 +23,18 @@ def _replaced(base: Tensor, by: Tensor, order: Tensor, share: float) -> Tensor:
 
 
 def curves(
-    probability: Callable[[Tensor], Tensor], pictures: Tensor, order: Tensor, mean: Tensor
+    probability: Callable[[Tensor], Tensor], images: Tensor, order: Tensor, mean: Tensor
 ) -> dict[str, Tensor]:
     """Areas under the deletion and the insertion curve, (image,) each, 0-1.
 
-    probability : pictures -> (image,) of the class that is asked for
+    probability : images -> (image,) of the class that is asked for
     order       : (image, pixel) as `in_order` tells it
     mean        : (3, 1, 1), what deleted pixels become
     Deletion is lower, insertion higher, where the map is more faithful.
     """
     ends = {
-        "deletion": (pictures, mean.expand_as(pictures)),
-        "insertion": (blurred(pictures), pictures),
+        "deletion": (images, mean.expand_as(images)),
+        "insertion": (blurred(images), images),
     }
     areas = {}
     for name, (base, by) in ends.items():

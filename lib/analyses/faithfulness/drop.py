@@ -15,7 +15,7 @@ def in_order(masks: Tensor, lots: Tensor) -> Tensor:
     """(image, pixel) the pixels of (image, side, side) masks, the most relevant first.
 
     lots : (image, pixel) a permutation each, by which tied pixels are ordered: a map's
-           plateaus would else be taken from the top of the picture down
+           plateaus would else be taken from the top of the image down
     """
     drawn = masks.flatten(1).gather(1, lots)
     return lots.gather(1, drawn.argsort(dim=1, descending=True, stable=True))

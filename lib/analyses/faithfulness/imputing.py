@@ -21,23 +21,23 @@ _SMALL = 1e-300
 
 
 @torch.no_grad()
-def imputed(pictures: Tensor, removed: Tensor, noise: Tensor) -> Tensor:
+def imputed(images: Tensor, removed: Tensor, noise: Tensor) -> Tensor:
     """Images whose removed pixels are weighted means of their eight neighbours, plus noise.
 
-    pictures : (image, channel, h, w), finite, in any unit
+    images : (image, channel, h, w), finite, in any unit
     removed  : (image, h, w) bool
-    noise    : as pictures and in their unit, added to removed pixels
+    noise    : as images and in their unit, added to removed pixels
     An image of which nothing is left becomes 0 everywhere, plus noise, as the published imputer
     has it. Raises ValueError for values that are not finite.
     """
     # Apple's GPUs have no float64.
-    device = torch.device("cpu") if pictures.device.type == "mps" else pictures.device
-    exact, gone = pictures.to(device).double(), removed.to(device)[:, None].double()
+    device = torch.device("cpu") if images.device.type == "mps" else images.device
+    exact, gone = images.to(device).double(), removed.to(device)[:, None].double()
     if not exact.isfinite().all():
         raise ValueError("cannot impute an image that holds values which are not finite")
     known = exact * (1 - gone)
     filled = known + _solved(_around(known) * gone, gone, _RESIDUAL * known.abs().max())
-    return (filled + gone * noise.to(device)).to(pictures.dtype).to(pictures.device)
+    return (filled + gone * noise.to(device)).to(images.dtype).to(images.device)
 
 
 # Sums are made in place: on a CPU fresh memory costs more than the sums.

@@ -18,7 +18,7 @@ ROAD_SHARES = (0.2, 0.5, 0.8)
 NOISE = 0.01  # standard deviation, as published
 # Of what the noise is a hundredth: the normalised image's unit, which is pytorch-grad-cam's, or
 # the 0-1 image's, of which this package's earlier results are.
-NOISE_UNITS = ("normalised", "picture")
+NOISE_UNITS = ("normalised", "image")
 
 
 def road_noise(draws: Tensor, std: Sequence[float], unit: str = "normalised") -> Tensor:
@@ -35,13 +35,13 @@ def road_noise(draws: Tensor, std: Sequence[float], unit: str = "normalised") ->
 
 
 def road(
-    probability: Callable[[Tensor], Tensor], pictures: Tensor, order: Tensor, noise: Tensor
+    probability: Callable[[Tensor], Tensor], images: Tensor, order: Tensor, noise: Tensor
 ) -> dict[str, Tensor]:
     """Probability left once pixels are removed and imputed, the mean over shares, (image,).
 
-    probability : pictures -> (image,) of the class that is asked for
+    probability : images -> (image,) of the class that is asked for
     order       : (image, pixel) as `in_order` tells it
-    noise       : as pictures and in their unit, added to removed pixels
+    noise       : as images and in their unit, added to removed pixels
     `road_morf`, the most relevant first: lower is more faithful; `road_lerf`, the least relevant
     first: higher is; `road_combined`, (LeRF − MoRF) / 2, -0.5 to 0.5: higher is.
     """
@@ -52,8 +52,8 @@ def road(
             count = round(share * order.shape[1])
             removed = torch.zeros_like(order, dtype=torch.bool)
             removed = removed.scatter_(1, sequence[:, :count], True)
-            removed = removed.view(len(pictures), *pictures.shape[2:])
-            left.append(probability(imputed(pictures, removed, noise)))
+            removed = removed.view(len(images), *images.shape[2:])
+            left.append(probability(imputed(images, removed, noise)))
         found[name] = torch.stack(left).mean(dim=0)
     found["road_combined"] = (found["road_lerf"] - found["road_morf"]) / 2
     return found

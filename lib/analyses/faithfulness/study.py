@@ -1,6 +1,6 @@
 """Faithfulness of a study's heatmaps, or of those of images in a folder.
 
-Every measure asks for the class that the network itself predicts. `pictures` are always the
+Every measure asks for the class that the network itself predicts. `images` are always the
 resized and cropped ones in 0-1, before they are normalised.
 """
 
@@ -20,8 +20,8 @@ from ...maps.forward import HeadPass, enlarge, head_pass, is_constant
 from ...maps.methods import CamMethod, min_max
 from ...networks.backbones import Backbone
 from ...networks.models import StudyModel
-from ...networks.preprocessing import resize_pictures
-from ...people.picture_folders import FolderPictures
+from ...networks.preprocessing import resize_images
+from ...people.image_folders import FolderImages
 from ...study.networks import Networks
 from ...study.study import Study
 from .areas import curves
@@ -35,7 +35,7 @@ from .drop import (
 from .removal import NOISE_UNITS, road, road_noise
 
 SEED = 20240803
-_FORWARD = 16  # pictures at a time
+_FORWARD = 16  # images at a time
 COLUMNS = ["backbone", "dcls", "method", "image_id", "measure", "value"]
 
 
@@ -47,13 +47,13 @@ def score_faithfulness(
     with_curves: bool,
     noise_unit: str = NOISE_UNITS[0],
 ) -> pd.DataFrame:
-    """Every measure for some models and methods on `count` pictures.
+    """Every measure for some models and methods on `count` images.
 
     noise_unit : of ROAD's noise, see `road_noise`
     `backbone, dcls, method, image_id, measure, value`: a row per image and measure, which
     `FAITHFULNESS` explains. Maps and probabilities are of the class that the network predicts; the
     value is missing for a map that is constant. With curves also deletion, insertion and ROAD, some
-    forty forwards more a picture and method.
+    forty forwards more an image and method.
     """
     batches = list(study.clickme(limit=count).batches(_FORWARD))
     tables: list[pd.DataFrame] = []
@@ -63,10 +63,10 @@ def score_faithfulness(
         for backbone, dcls in work:
             model = study.networks.inference_model(backbone.key, dcls, methods)
             for batch in batches:
-                resized = resize_pictures(batch.pictures, backbone.preprocessing)
-                pictures = torch.from_numpy(resized).permute(0, 3, 1, 2).float() / 255
+                resized = resize_images(batch.images, backbone.preprocessing)
+                images = torch.from_numpy(resized).permute(0, 3, 1, 2).float() / 255
                 for found in measured(
-                    model, methods, pictures, batch.places, batch.image_ids, with_curves, noise_unit
+                    model, methods, images, batch.places, batch.image_ids, with_curves, noise_unit
                 ):
                     tables.append(found.assign(backbone=backbone.key, dcls=dcls))
                     bar.update()
@@ -76,7 +76,7 @@ def score_faithfulness(
 def measured(
     model: StudyModel,
     methods: Sequence[CamMethod],
-    pictures: Tensor,
+    images: Tensor,
     places: Sequence[int],
     image_ids: Sequence[str],
     with_curves: bool = False,
@@ -85,20 +85,18 @@ def measured(
     """Of each method `method, image_id, measure, value`, for maps of the classes that the network
     predicts.
 
-    pictures : (image, 3, side, side) in 0-1, of the side that the network takes
-    places   : numbers of the pictures, which seed their lots and noise
+    images : (image, 3, side, side) in 0-1, of the side that the network takes
+    places   : numbers of the images, which seed their lots and noise
     noise_unit : of ROAD's noise, see `road_noise`
     The value is NaN for a map that is constant.
     """
-    pictures = pictures.to(next(model.parameters()).device)
-    x = model.normalised(pictures)
+    images = images.to(next(model.parameters()).device)
+    x = model.normalised(images)
     passed = head_pass(model, x)
-    lots, draws = _drawn(places, pictures)
+    lots, draws = _drawn(places, images)
     drawn = lots, road_noise(draws, model.backbone.preprocessing.std, noise_unit)
     for method in methods:
-        found = _measured(
-            model, method.maps(model, x, passed), pictures, passed, drawn, with_curves
-        )
+        found = _measured(model, method.maps(model, x, passed), images, passed, drawn, with_curves)
         yield pd.concat(
             [pd.DataFrame({"method": method.key, "image_id": image_ids, "measure": name,
                            "value": values.tolist()})
@@ -110,13 +108,13 @@ def measured(
 def _measured(
     model: StudyModel,
     small: Tensor,
-    pictures: Tensor,
+    images: Tensor,
     passed: HeadPass,
     drawn: tuple[Tensor, Tensor],
     with_curves: bool,
 ) -> dict[str, Tensor]:
     """{measure: (image,)} of maps; the other arguments are as in `measured`."""
-    masks = enlarge(min_max(small), pictures.shape[-1])
+    masks = enlarge(min_max(small), images.shape[-1])
 
     @torch.inference_mode()
     def probability(some: Tensor) -> Tensor:
@@ -128,33 +126,31 @@ def _measured(
     whole = passed.logits.float().softmax(dim=1).gather(1, passed.targets[:, None])[:, 0]
     found = {LET_THROUGH: 100 * masks.mean(dim=(1, 2))}
     for share in SHARES:
-        masked = probability(pictures * kept_share(masks, order, share)[:, None])
+        masked = probability(images * kept_share(masks, order, share)[:, None])
         found[f"average_drop_{share:.0%}"] = average_drop(whole, masked)
         found[f"increase_{share:.0%}"] = increase_in_confidence(whole, masked)
     if with_curves:
-        mean = torch.tensor(model.backbone.preprocessing.mean, device=pictures.device)[
-            :, None, None
-        ]
-        found |= curves(probability, pictures, order, mean)
-        found |= road(probability, pictures, order, noise)
+        mean = torch.tensor(model.backbone.preprocessing.mean, device=images.device)[:, None, None]
+        found |= curves(probability, images, order, mean)
+        found |= road(probability, images, order, noise)
     # A constant map shows nothing: to hide all would count as its being unfaithful. Nor does one
     # that is not finite.
     nothing = is_constant(masks) | ~masks.isfinite().all(dim=(1, 2))
     return {name: values.masked_fill(nothing, torch.nan) for name, values in found.items()}
 
 
-def _drawn(places: Sequence[int], pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """Each picture's own lots and draws of noise, the same for every method and model of one
+def _drawn(places: Sequence[int], images: Tensor) -> tuple[Tensor, Tensor]:
+    """Each image's own lots and draws of noise, the same for every method and model of one
     size."""
-    shape = pictures.shape[1:]
+    shape = images.shape[1:]
     lots, draws = [], []
     for place in places:
         rng = np.random.default_rng([SEED, place])
         lots.append(rng.permutation(shape[1] * shape[2]))
         draws.append(rng.standard_normal(shape))
-    return torch.from_numpy(np.stack(lots)).to(pictures.device), torch.from_numpy(
-        np.stack(draws)
-    ).to(pictures)
+    return torch.from_numpy(np.stack(lots)).to(images.device), torch.from_numpy(np.stack(draws)).to(
+        images
+    )
 
 
 def score_folder(
@@ -167,18 +163,18 @@ def score_folder(
     with_curves: bool = False,
     noise_unit: str = NOISE_UNITS[0],
 ) -> pd.DataFrame:
-    """As `score_faithfulness`, of one variant on pictures of files.
+    """As `score_faithfulness`, of one variant on images of files.
 
-    image_id : the picture's path below `folder`
-    Raises PictureFolderError for a picture that cannot be read, WeightsError, MissingWeights.
+    image_id : the image's path below `folder`
+    Raises ImageFolderError for an image that cannot be read, WeightsError, MissingWeights.
     """
     model = networks.inference_model(backbone.key, dcls, methods)
-    pictures = FolderPictures(paths, backbone.preprocessing.crop)
+    images = FolderImages(paths, backbone.preprocessing.crop)
     tables: list[pd.DataFrame] = []
     parts = torch.arange(len(paths)).split(_FORWARD)
     for part in tqdm(parts, desc=model.variant, unit="batch", leave=False):
         places = part.tolist()
-        some = torch.stack(each(pictures.centre, places))
+        some = torch.stack(each(images.centre, places))
         names = [paths[place].relative_to(folder).as_posix() for place in places]
         tables += measured(model, methods, some, places, names, with_curves, noise_unit)
     table = pd.concat(tables, ignore_index=True)

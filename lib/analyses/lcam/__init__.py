@@ -10,5 +10,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "comparison": ["LCAM_METHODS", "against_grad_cam", "comparable", "compare_methods",
         "watch_training"],
     "imported": ["import_snapshot"],
-    "trainings": ["default_recipe", "folder_pictures", "train_variant"],
+    "trainings": ["default_recipe", "folder_images", "train_variant"],
 })  # fmt: skip

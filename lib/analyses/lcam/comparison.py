@@ -14,8 +14,8 @@ from ...maps.forward import enlarge
 from ...maps.learned.training import Trained
 from ...maps.methods import METHODS, PUBLISHED_METHODS, CamMethod
 from ...networks.backbones import Backbone
-from ...networks.preprocessing import resize_pictures
-from ...people.picture_folders import ArrayPictures
+from ...networks.preprocessing import resize_images
+from ...people.image_folders import ArrayImages
 from ...people.stored import StoredError
 from ...scores.agreements import VALID
 from ...scores.observers import study_ceilings
@@ -31,7 +31,7 @@ from .trainings import default_recipe, train_variant
 LCAM_METHODS = (*PUBLISHED_METHODS, "lcam_fm", "lcam_img", "lcam_fm_a", "lcam_img_a", "tame")
 REFERENCE = "grad_cam"
 _WATCHED = ("lcam_fm", "lcam_img")
-PICTURES, EPOCHS = 96, 8  # of a training that is watched
+IMAGES, EPOCHS = 96, 8  # of a training that is watched
 LOOKED_AT = 6
 
 
@@ -60,32 +60,32 @@ class Watched:
     """A training and what is seen of it.
 
     histories : {label: losses of every step}
-    pictures  : (image, side, side, 3) uint8 that are looked at
+    images  : (image, side, side, 3) uint8 that are looked at
     maps      : {"after 10 steps": (image, side, side)}, of the last of the methods, and
                 Grad-CAM's for comparison; empty where training was not watched
     """
 
     title: str
     histories: dict[str, pd.DataFrame]
-    pictures: np.ndarray
+    images: np.ndarray
     maps: dict[str, np.ndarray]
 
 
 def watch_training(study: Study, backbone: Backbone, compared: int) -> Watched:
-    """Of the embedded example a short training, done now, on pictures that are not among the
+    """Of the embedded example a short training, done now, on images that are not among the
     `compared` first; else the losses of the training that the study's modules come from, as
-    kept beside them, without pictures."""
+    kept beside them, without images."""
     if not study.choices.profile.mini:
         return _kept_histories(study.inputs, backbone)
-    delivered = pictures_besides(study, compared, PICTURES)
-    resized = resize_pictures(delivered, backbone.preprocessing)
-    pictures = ArrayPictures(resized, study.choices.profile.label)
+    delivered = images_besides(study, compared, IMAGES)
+    resized = resize_images(delivered, backbone.preprocessing)
+    images = ArrayImages(resized, study.choices.profile.label)
     some = torch.from_numpy(resized[:LOOKED_AT]).permute(0, 3, 1, 2).float() / 255
     trained: dict[str, Trained] = {}
     dcls = backbone.forms[-1]
     for key in _WATCHED:
         recipe = replace(default_recipe(study.choices.profile.key, backbone, key), epochs=EPOCHS)
-        trained[key] = train_variant(study, backbone, dcls, key, pictures, recipe, look_at=some)
+        trained[key] = train_variant(study, backbone, dcls, key, images, recipe, look_at=some)
     last, side = trained[_WATCHED[-1]], some.shape[-1]
     label = METHODS[_WATCHED[-1]].label
     maps = looked_at(last.looks, label, side)
@@ -95,7 +95,7 @@ def watch_training(study: Study, backbone: Backbone, compared: int) -> Watched:
         cam_maps(model, x, None, [REFERENCE], side)[REFERENCE].cpu().numpy()
     )
     histories = {METHODS[key].label: t.history for key, t in trained.items()}
-    title = f"{backbone.titled(dcls)}, {len(pictures)} pictures, {EPOCHS} epochs"
+    title = f"{backbone.titled(dcls)}, {len(images)} images, {EPOCHS} epochs"
     return Watched(title, histories, resized[:LOOKED_AT], maps)
 
 
@@ -108,19 +108,19 @@ def looked_at(looks: Mapping[int, torch.Tensor], label: str, side: int) -> dict[
     }  # fmt: skip
 
 
-def pictures_besides(study: Study, compared: int, count: int) -> np.ndarray:
-    """So many delivered pictures that are not among the compared."""
+def images_besides(study: Study, compared: int, count: int) -> np.ndarray:
+    """So many delivered images that are not among the compared."""
     used = {name for batch in study.clickme(limit=compared).batches(64) for name in batch.image_ids}
     found: list[np.ndarray] = []
     for batch in study.clickme(limit=0).batches(64):
-        found += [p for p, name in zip(batch.pictures, batch.image_ids, strict=True)
+        found += [p for p, name in zip(batch.images, batch.image_ids, strict=True)
                   if name not in used]  # fmt: skip
         if len(found) >= count:
             break
     if not found:
         raise StoredError(
-            f"all {len(used)} pictures of the study are compared, and none is left to watch a "
-            "training on: give more pictures, or a lower --limit"
+            f"all {len(used)} images of the study are compared, and none is left to watch a "
+            "training on: give more images, or a lower --limit"
         )
     return np.stack(found[:count])
 
@@ -134,15 +134,15 @@ def _kept_histories(inputs: Inputs, backbone: Backbone) -> Watched:
     return Watched(backbone.titled(dcls), histories, np.empty((0, 1, 1, 3), np.uint8), {})
 
 
-def compare_methods(study: Study, pictures: int) -> pd.DataFrame:
+def compare_methods(study: Study, images: int) -> pd.DataFrame:
     """Faithfulness and agreement with people of every model and method of a study.
 
-    `backbone, dcls, method, image_id, measure, value`: a row per picture and measure, which are
+    `backbone, dcls, method, image_id, measure, value`: a row per image and measure, which are
     those of faithfulness and "score", under the first of the study's protocols. Raises as these do.
     """
     backbones = list(dict.fromkeys(backbone for backbone, _ in study.networks.there()))
-    values = score_faithfulness(study, backbones, study.choices.methods, pictures, False)
-    scores = score_study(study.changed(limit=pictures, protocols=study.choices.protocols[:1]))
+    values = score_faithfulness(study, backbones, study.choices.methods, images, False)
+    scores = score_study(study.changed(limit=images, protocols=study.choices.protocols[:1]))
     valid = study_ceilings(study).scored(scores[scores.validity == VALID])
     agreed = valid.assign(value=valid.score, measure="score")
     return pd.concat([values, agreed[COLUMNS]], ignore_index=True)
@@ -157,11 +157,11 @@ def better(measure: str, difference: pd.Series) -> float:
 
 
 def against_grad_cam(values: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Differences to Grad-CAM, paired by picture, of every other method and measure.
+    """Differences to Grad-CAM, paired by image, of every other method and measure.
 
     values : as `compare_methods` gives them
     Returns over all models `method, measure, difference, low, high, n, better, models`, with
-    95 % intervals over pictures, a picture's difference being its mean over models, and on how
+    95 % intervals over images, an image's difference being its mean over models, and on how
     many models the method is better; and of each model `backbone, dcls, method, measure,
     difference, n`.
     """

@@ -1,4 +1,4 @@
-"""Trainings of learned attention maps for a study's networks: pictures, recipes, files."""
+"""Trainings of learned attention maps for a study's networks: images, recipes, files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ...maps.learned.attention import ATTENTIONS, MASKINGS, AttentionError, save
 from ...maps.learned.training import (
     RECIPES,
     TRAINING,
-    Pictures,
+    Images,
     Recipe,
     Trained,
     checkpoint_facts,
@@ -27,20 +27,20 @@ from ...networks.backbones import Backbone
 from ...networks.checkpoints import MissingWeights
 from ...networks.models import StudyModel
 from ...networks.rewrites import Form
-from ...people.picture_folders import FolderPictures, listed_pictures
+from ...people.image_folders import FolderImages, listed_images
 from ...study.profiles import PROFILES
 from ...study.study import Study
 
 
-def folder_pictures(
+def folder_images(
     folder: Path, annotations: Path | None, limit: int, workers: int
-) -> Callable[[Backbone], Pictures]:
-    """A folder's pictures, cropped to what each backbone takes. Raises PictureFolderError."""
-    paths = listed_pictures(folder, annotations, limit)
+) -> Callable[[Backbone], Images]:
+    """A folder's images, cropped to what each backbone takes. Raises ImageFolderError."""
+    paths = listed_images(folder, annotations, limit)
 
     @cache  # what tells them from others is a look at every file
-    def cropped(side: int) -> Pictures:
-        return FolderPictures(paths, side, workers, folder)
+    def cropped(side: int) -> Images:
+        return FolderImages(paths, side, workers, folder)
 
     return lambda backbone: cropped(backbone.preprocessing.crop)
 
@@ -72,7 +72,7 @@ def train_variant(
     backbone: Backbone,
     dcls: bool,
     key: str,
-    pictures: Pictures,
+    images: Images,
     recipe: Recipe,
     *,
     masking: str = MASKINGS[0],
@@ -88,7 +88,7 @@ def train_variant(
     An unfinished training is kept beside `save_to` as `.<method>.unfinished.pt`. Losses, and what
     `on_look` draws at `unfinished(save_to, DRAWN_MAPS)` and DRAWN_LOSSES, replace those of an
     earlier module with it.
-    Raises MissingWeights, WeightsError (AttentionError), PictureFolderError, OSError.
+    Raises MissingWeights, WeightsError (AttentionError), ImageFolderError, OSError.
     """
     weights = study.inputs.weights_path(backbone.key, dcls)
     if not backbone.untrained and not weights.is_file():
@@ -99,7 +99,7 @@ def train_variant(
         "masking": masking, "seed": str(seed),
         "recipe": json.dumps(vars(recipe) | {"decays": list(recipe.decays)}),
         "precision": study.choices.precision,
-        "pictures": json.dumps(pictures.facts()),
+        "images": json.dumps(images.facts()),
     }  # fmt: skip
     facts["training"] = fingerprint(facts | {"code": TRAINING})
     checkpoint = save_to and unfinished(save_to, ".pt")
@@ -112,7 +112,7 @@ def train_variant(
         study.networks.load_model(backbone.key, dcls), key, study.choices.precision, form
     )
     trained = train_attention(
-        model, key, pictures, recipe, backbone.preprocessing.crop,
+        model, key, images, recipe, backbone.preprocessing.crop,
         masking=masking, seed=seed, checkpoint=checkpoint, resume=resume, look_at=look_at,
         on_look=on_look,
         facts={name: facts[name] for name in ("variant", "weights", "precision", "training")}
@@ -143,7 +143,7 @@ def trainable(
 ) -> StudyModel:
     """A network as one of `ATTENTIONS` is trained beside it; `form` as `for_inference` takes it."""
     # Only the head is differentiated where features are masked.
-    if form is None and ATTENTIONS[key].hides == "picture":
+    if form is None and ATTENTIONS[key].hides == "image":
         return model.for_backward(precision)
     return model.for_inference(precision, form=form)
 

@@ -100,9 +100,9 @@ class Attention:
 
     module   : (channels of each layer, classes) -> the module
     layers   : how many of the network's layers it reads, the last of them the study's
-    hides    : "features", parts of the last ones, or "picture", of the picture
+    hides    : "features", parts of the last ones, or "image", of the image
     weights  : of cross-entropy, area and variation in the loss
-    raw      : it reads the features of pictures in 0-1 that are not normalised, as the published
+    raw      : it reads the features of images in 0-1 that are not normalised, as the published
                code of L-CAM-ImgA for ResNet-50 does
     """
 
@@ -120,11 +120,11 @@ ATTENTIONS: Table[Attention] = Table(
     "attention",
     [
         Attention("lcam_fm", LCam, "features"),
-        Attention("lcam_img", LCam, "picture"),
+        Attention("lcam_img", LCam, "image"),
         Attention("lcam_fm_a", LCam, "features", weights=_ALONE),
-        Attention("lcam_img_a", LCam, "picture", weights=_ALONE),
-        Attention("lcam_img_a_published", LCam, "picture", weights=_ALONE, raw=True),
-        Attention("tame", Tame, "picture", layers=3),
+        Attention("lcam_img_a", LCam, "image", weights=_ALONE),
+        Attention("lcam_img_a_published", LCam, "image", weights=_ALONE, raw=True),
+        Attention("tame", Tame, "image", layers=3),
     ],
 )
 
@@ -156,13 +156,13 @@ def layers_of(row: Attention, model: nn.Module, x: Tensor) -> list[Tensor]:
     return model.layers(x) if row.layers > 1 else [model.features(x)]
 
 
-def read_by(row: Attention, model: nn.Module, pictures: Tensor) -> list[Tensor]:
-    """The same for (image, 3, side, side) pictures in 0-1, normalised unless the row is `raw`."""
-    return layers_of(row, model, pictures if row.raw else model.normalised(pictures))
+def read_by(row: Attention, model: nn.Module, images: Tensor) -> list[Tensor]:
+    """The same for (image, 3, side, side) images in 0-1, normalised unless the row is `raw`."""
+    return layers_of(row, model, images if row.raw else model.normalised(images))
 
 
 def in_0_1(model: nn.Module, x: Tensor) -> Tensor:
-    """Pictures as they were before `model.normalised`, which gives each colour another scale."""
+    """Images as they were before `model.normalised`, which gives each colour another scale."""
     ends = torch.tensor([0.0, 1.0], device=x.device)[:, None, None, None].expand(2, 3, 1, 1)
     low, high = model.normalised(ends)
     return (x - low) / (high - low)
@@ -199,26 +199,26 @@ class Loss:
 
 
 def attention_loss(
-    row: Attention, model: nn.Module, attention: nn.Module, pictures: Tensor, masking: str
+    row: Attention, model: nn.Module, attention: nn.Module, images: Tensor, masking: str
 ) -> Loss:
     """The loss of a batch; gradients reach the attention's parameters alone.
 
     model    : frozen, in eval mode, with `features`, `answered`, `normalised` and, for more
                layers than the last, `layers`
-    pictures : (image, 3, side, side) in 0-1
+    images : (image, 3, side, side) in 0-1
     The class asked for is the one that the frozen network itself predicts.
     """
-    x = model.normalised(pictures)
+    x = model.normalised(images)
     with torch.no_grad():
         features = layers_of(row, model, x)
         labels = model.answered(x, features[-1]).argmax(dim=1)
-        read = read_by(row, model, pictures) if row.raw else features
+        read = read_by(row, model, images) if row.raw else features
     maps = attention(read).sigmoid()
     own = chosen_masks(maps, labels)
     if row.hides == "features":
         logits = model.answered(x, _as_large(own, features[-1]) * features[-1])
     else:
-        logits = model(model.normalised(_as_large(own, pictures) * pictures))
+        logits = model(model.normalised(_as_large(own, images) * images))
     cross_entropy = F.cross_entropy(logits, labels)
     masks = chosen_masks(maps, labels, masking)
     terms = cross_entropy, area(masks), variation(masks)

@@ -1,6 +1,6 @@
 """Training of learned attention maps: any row of `ATTENTIONS` beside any frozen network.
 
-What is drawn by lot (weights, the order of pictures, crops, flips) follows from the seed and
+What is drawn by lot (weights, the order of images, crops, flips) follows from the seed and
 from how far training has come, never from a generator's state: a run that was ended and resumed
 does on a CPU exactly what an uninterrupted one does.
 """
@@ -45,7 +45,7 @@ _MEASURED_ON = 4  # batches, for what is standardised
 HISTORY = ("step", "epoch", "lr", "loss", "cross_entropy", "area", "variation", "same_class")
 
 
-class Pictures(Protocol):
+class Images(Protocol):
     """What can be trained on."""
 
     def __len__(self) -> int: ...
@@ -61,7 +61,7 @@ class Pictures(Protocol):
         """(image, 3, side, side) in 0-1 of those at `spread(count)`, without lots."""
 
     def facts(self) -> dict:
-        """What tells these pictures from others, as JSON can say it."""
+        """What tells these images from others, as JSON can say it."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Recipe:
     decay      : the factor at the start of each epoch of `decays`, counted from 0
     one_cycle  : OneCycleLR over all steps instead
     standardised : an L-CAM sees every channel of the features at mean 0 and variance 1, as
-                 measured on pictures from all over, so that one learning rate does for every
+                 measured on images from all over, so that one learning rate does for every
                  network; the measured values are folded into the trained convolution
     start      : bias of the maps at the start, so that masks begin at its sigmoid; None leaves
                  PyTorch's own
@@ -106,10 +106,10 @@ RECIPES: Table[Recipe] = Table(
         # Batch and schedule are TAME's, peak and epochs are ours.
         Recipe("tame", lr=1e-2, one_cycle=True, batch=32, epochs=8),
         # Ours, for networks that have no published one: the same for all, as they are standardised.
-        # Of one epoch of ImageNet a class sees as many pictures as in three of the demo's runs.
+        # Of one epoch of ImageNet a class sees as many images as in three of the demo's runs.
         Recipe("standardised", lr=0.5, one_cycle=True, epochs=4, weight_decay=0.0,
                standardised=True, start=3.0),
-        # Of the embedded example: few pictures, miniatures; chosen by trial.
+        # Of the embedded example: few images, miniatures; chosen by trial.
         Recipe("demo", lr=2.0, one_cycle=True, batch=32, epochs=30, weight_decay=0.0,
                standardised=True, start=3.0),
     ],
@@ -121,7 +121,7 @@ class Trained:
     """A trained module and how it came about.
 
     history : a row per step, columns HISTORY
-    looks   : {step: (image, h, w) maps of the pictures looked at, scaled to 0-1}
+    looks   : {step: (image, h, w) maps of the images looked at, scaled to 0-1}
     """
 
     attention: nn.Module
@@ -159,7 +159,7 @@ class Standardised(nn.Module):
 def new_attention(row: Attention, model: nn.Module, side: int, seed: int) -> nn.Module:
     """An untrained module that fits a network.
 
-    side : of the network's input pictures
+    side : of the network's input images
     """
     with torch.inference_mode(), evaluating(model):
         x = torch.zeros(1, 3, side, side, device=next(model.parameters()).device)
@@ -173,7 +173,7 @@ def new_attention(row: Attention, model: nn.Module, side: int, seed: int) -> nn.
 def train_attention(
     model: nn.Module,
     key: str,
-    pictures: Pictures,
+    images: Images,
     recipe: Recipe,
     side: int,
     *,
@@ -192,7 +192,7 @@ def train_attention(
 
     model      : as for `attention_loss`; it is put in eval mode for the while, and no parameter
                  of it changes or keeps a gradient
-    side       : of the network's input pictures
+    side       : of the network's input images
     masking    : one of MASKINGS, of area and variation
     checkpoint : a file to save to after every `save_every` steps and after every epoch; without
                  `resume` it must not exist, with it training goes on there
@@ -202,14 +202,14 @@ def train_attention(
     facts      : what else determines the result; a checkpoint with others is refused, but for
                  "training", a fingerprint of them all
     Raises AttentionError for a checkpoint that is in the way, damaged or of another training,
-    or where loss or weights are no numbers any more; ValueError for choices or pictures that do
+    or where loss or weights are no numbers any more; ValueError for choices or images that do
     not do.
     """
     if masking not in MASKINGS:
         raise unknown_name("masking", masking, MASKINGS)
-    if len(pictures) < 2:
-        raise ValueError(f"training needs two pictures or more, got {len(pictures)}")
-    run = Run(model, ATTENTIONS[key], pictures, recipe, side, masking, seed)
+    if len(images) < 2:
+        raise ValueError(f"training needs two images or more, got {len(images)}")
+    run = Run(model, ATTENTIONS[key], images, recipe, side, masking, seed)
     run.facts |= facts or {}
     if checkpoint is not None and checkpoint.exists():
         if not resume:
@@ -257,13 +257,13 @@ class Run:
     """One training: where it stands, one step of it, saving and loading."""
 
     def __init__(
-        self, model: nn.Module, row: Attention, pictures: Pictures, recipe: Recipe, side: int,
+        self, model: nn.Module, row: Attention, images: Images, recipe: Recipe, side: int,
         masking: str, seed: int,
     ):  # fmt: skip
-        self.model, self.row, self.pictures, self.recipe = model, row, pictures, recipe
+        self.model, self.row, self.images, self.recipe = model, row, images, recipe
         self.masking, self.seed = masking, seed
-        self.batch = min(recipe.batch, len(pictures))
-        self.steps_an_epoch = len(pictures) // self.batch  # the last, smaller batch is left out
+        self.batch = min(recipe.batch, len(images))
+        self.steps_an_epoch = len(images) // self.batch  # the last, smaller batch is left out
         self.steps = recipe.epochs * self.steps_an_epoch
         self.step = 0
         self._history = np.empty((self.steps, len(HISTORY)))
@@ -288,7 +288,7 @@ class Run:
         self.facts = {
             "attention": row.key, "recipe": {**asdict(recipe), "decays": list(recipe.decays)},
             "masking": masking, "seed": seed, "side": side,
-            "pictures": pictures.facts(), "variant": getattr(model, "variant", ""),
+            "images": images.facts(), "variant": getattr(model, "variant", ""),
             "code": TRAINING,
         }  # fmt: skip
 
@@ -300,9 +300,9 @@ class Run:
             return attention  # TAME has norms of its own
         device = next(attention.parameters()).device
         # Not the first ones: lists are often sorted by class, and those would be of one alone.
-        measured = self.pictures.spread(_MEASURED_ON * self.batch)
+        measured = self.images.spread(_MEASURED_ON * self.batch)
         parts = np.array_split(measured, min(_MEASURED_ON, len(measured)))
-        batches = self.pictures.batches(parts, self.seed, 0)
+        batches = self.images.batches(parts, self.seed, 0)
         with torch.inference_mode(), evaluating(self.model):
             features = [read_by(self.row, self.model, some.to(device))[-1] for some in batches]
         return Standardised(attention, features)
@@ -325,12 +325,12 @@ class Run:
         """Step after step until the end: the loss of each."""
         while self.step < self.steps:
             epoch, done = divmod(self.step, self.steps_an_epoch)
-            order = np.random.default_rng([self.seed, epoch]).permutation(len(self.pictures))
+            order = np.random.default_rng([self.seed, epoch]).permutation(len(self.images))
             order = order[: self.steps_an_epoch * self.batch].reshape(-1, self.batch)
-            for pictures in self.pictures.batches(list(order[done:]), self.seed, epoch):
-                yield self.one_step(pictures.to(self.device), epoch)
+            for images in self.images.batches(list(order[done:]), self.seed, epoch):
+                yield self.one_step(images.to(self.device), epoch)
 
-    def one_step(self, pictures: Tensor, epoch: int) -> float:
+    def one_step(self, images: Tensor, epoch: int) -> float:
         if self.schedule is None:
             rate = self.recipe.lr_at(self.step, self.steps_an_epoch)
             for group, times in zip(
@@ -339,7 +339,7 @@ class Run:
                 group["lr"] = rate * times
         rate = self.optimiser.param_groups[0]["lr"]
         self.attention.train()
-        loss = attention_loss(self.row, self.model, self.attention, pictures, self.masking)
+        loss = attention_loss(self.row, self.model, self.attention, images, self.masking)
         terms = loss.total, loss.cross_entropy, loss.area, loss.variation, loss.same_class
         told = torch.stack([term.float() for term in terms]).tolist()
         if not np.isfinite(told[0]):
@@ -357,13 +357,13 @@ class Run:
         return told[0]
 
     @torch.inference_mode()
-    def look(self, pictures: Tensor) -> None:
+    def look(self, images: Tensor) -> None:
         self.attention.eval()
-        pictures = pictures.to(self.device)
-        x = self.model.normalised(pictures)
+        images = images.to(self.device)
+        x = self.model.normalised(images)
         features = layers_of(self.row, self.model, x)
         labels = self.model.answered(x, features[-1]).argmax(dim=1)
-        read = read_by(self.row, self.model, pictures) if self.row.raw else features
+        read = read_by(self.row, self.model, images) if self.row.raw else features
         self.looks[self.step] = min_max(of_classes(self.attention(read), labels)).cpu().clone()
 
     # --- a file ---------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Explanations in the resolution of the picture: gradients, and pictures partly hidden.
+"""Explanations in the resolution of the image: gradients, and images partly hidden.
 
 May import: as all maps.
 Public names: those below, imported on first use.

@@ -1,4 +1,4 @@
-"""Gradients in the resolution of the picture: along paths, and under noise.
+"""Gradients in the resolution of the image: along paths, and under noise.
 
 What all share is told in `lib.maps.pixel.published`. They need the network as published
 (`CamMethod.plain`).
@@ -17,16 +17,16 @@ _BLUR_STEP = 0.01  # pixels
 
 
 def integrated_gradients(model: nn.Module, x: Tensor, passed: HeadPass, steps: int = 25) -> Tensor:
-    """From a picture of the data's mean colour (0 after normalising): the mean gradient at places
+    """From an image of the data's mean colour (0 after normalising): the mean gradient at places
     evenly apart, both ends among them, as the published code takes it.
 
     Source: Sundararajan et al., ICML 2017; the authors' later package, saliency
     """
-    with published(model, x) as (network, pictures):
-        probability, total = Probability(network), torch.zeros_like(pictures)
+    with published(model, x) as (network, images):
+        probability, total = Probability(network), torch.zeros_like(images)
         for share in torch.linspace(0, 1, steps, dtype=torch.float64).tolist():
-            total += gradient(probability, share * pictures, passed.targets)
-        return shown(total * pictures / steps)
+            total += gradient(probability, share * images, passed.targets)
+        return shown(total * images / steps)
 
 
 def integrated_gradients_legendre(
@@ -34,10 +34,10 @@ def integrated_gradients_legendre(
 ) -> Tensor:
     """The same integral by Gauss and Legendre's places and weights, which captum takes: nearer to
     the whole difference of the probabilities by as many gradients."""
-    with published(model, x) as (network, pictures):
+    with published(model, x) as (network, images):
         found = IntegratedGradients(Probability(network)).attribute(
-            pictures, 0.0, passed.targets, n_steps=steps,
-            internal_batch_size=max(CHUNK, len(pictures)),
+            images, 0.0, passed.targets, n_steps=steps,
+            internal_batch_size=max(CHUNK, len(images)),
         )  # fmt: skip
         return shown(found)
 
@@ -45,19 +45,19 @@ def integrated_gradients_legendre(
 def smooth_grad(
     model: nn.Module, x: Tensor, passed: HeadPass, samples: int = 50, noise: float = 0.15
 ) -> Tensor:
-    """The mean gradient under noise, whose deviation is a share of each picture's range.
+    """The mean gradient under noise, whose deviation is a share of each image's range.
 
-    The noise is the same for every picture and model of a size.
+    The noise is the same for every image and model of a size.
 
     Source: Smilkov et al., arXiv 1706.03825
     """
-    with published(model, x) as (network, pictures):
-        probability, total = Probability(network), torch.zeros_like(pictures)
-        spread = noise * (pictures.amax(dim=(1, 2, 3)) - pictures.amin(dim=(1, 2, 3)))
+    with published(model, x) as (network, images):
+        probability, total = Probability(network), torch.zeros_like(images)
+        spread = noise * (images.amax(dim=(1, 2, 3)) - images.amin(dim=(1, 2, 3)))
         generator = torch.Generator().manual_seed(SEED)
         for _ in range(samples):
-            drawn = torch.randn(pictures.shape[1:], generator=generator).to(pictures)
-            noisy = pictures + spread[:, None, None, None] * drawn
+            drawn = torch.randn(images.shape[1:], generator=generator).to(images)
+            noisy = images + spread[:, None, None, None] * drawn
             total += gradient(probability, noisy, passed.targets)
         return shown(total)
 
@@ -65,34 +65,34 @@ def smooth_grad(
 def blur_ig(
     model: nn.Module, x: Tensor, passed: HeadPass, steps: int = 100, most: float = 50.0
 ) -> Tensor:
-    """Gradients along the path from a blurred picture to the sharp one.
+    """Gradients along the path from a blurred image to the sharp one.
 
     most : the largest blur, a standard deviation in pixels; steps are even in it
 
-    How a picture changes with the blur is a difference quotient, as in the authors' code. The
-    sharp picture's own is 0, since so small a blur changes no pixel.
+    How an image changes with the blur is a difference quotient, as in the authors' code. The
+    sharp image's own is 0, since so small a blur changes no pixel.
 
     Source: Xu et al., CVPR 2020
     """
-    with published(model, x) as (network, pictures):
-        # Softer pictures differ by little: in float64, where the device has it.
-        exact = pictures if pictures.device.type == "mps" else pictures.double()
+    with published(model, x) as (network, images):
+        # Softer images differ by little: in float64, where the device has it.
+        exact = images if images.device.type == "mps" else images.double()
         probability, total = Probability(network), torch.zeros_like(exact)
         for number in range(steps):
             sigma = number * most / steps
             soft = gaussian_blur(exact, sigma)
             slope = (gaussian_blur(exact, sigma + _BLUR_STEP) - soft) / _BLUR_STEP
-            found = gradient(probability, soft.to(pictures.dtype), passed.targets)
+            found = gradient(probability, soft.to(images.dtype), passed.targets)
             total -= found * slope * (most / steps)
         return shown(total)
 
 
-def gaussian_blur(pictures: Tensor, sigma: float) -> Tensor:
-    """By a Gaussian that is cut off at four deviations; 0 outside of the picture."""
+def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
+    """By a Gaussian that is cut off at four deviations; 0 outside of the image."""
     if not sigma:
-        return pictures
-    rows, columns = (_gaussian(side, sigma).to(pictures) for side in pictures.shape[-2:])
-    return rows @ pictures @ columns.T
+        return images
+    rows, columns = (_gaussian(side, sigma).to(images) for side in images.shape[-2:])
+    return rows @ images @ columns.T
 
 
 def _gaussian(side: int, sigma: float) -> Tensor:
@@ -124,9 +124,9 @@ def guided_ig(
 
     Source: Kapishnikov et al., CVPR 2021, algorithm 1
     """
-    with published(model, x, exact=True) as (network, pictures):
+    with published(model, x, exact=True) as (network, images):
         probability = Probability(network)
-        path = [GuidedPath(picture, fraction, most) for picture in pictures]
+        path = [GuidedPath(image, fraction, most) for image in images]
         for step in range(1, steps + 1):
             now = torch.stack([p.at for p in path])
             gradients = gradient(probability, now, passed.targets)
@@ -136,7 +136,7 @@ def guided_ig(
 
 
 class GuidedPath:
-    """One picture's path from 0, and what has been attributed along it."""
+    """One image's path from 0, and what has been attributed along it."""
 
     def __init__(self, end: Tensor, fraction: float, most: float):
         self.end, self.fraction, self.most = end, fraction, most

@@ -1,4 +1,4 @@
-"""Pictures of which parts are hidden, and what the network then says: LIME and RISE."""
+"""Images of which parts are hidden, and what the network then says: LIME and RISE."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .published import CHUNK, SEED, Probability, published
 
 # Of RISE, for each family of networks as published; the last for all others.
 _MASKS = {"vgg": 4000, "": 8000}
-_MASKED = 50  # pictures a forward
+_MASKED = 50  # images a forward
 
 
 def lime(
@@ -27,7 +27,7 @@ def lime(
 ) -> Tensor:
     """Weights of a linear model of the probability on which superpixels are shown, by captum.
 
-    The picture is cut into superpixels by quickshift; one that is hidden has its mean colour.
+    The image is cut into superpixels by quickshift; one that is hidden has its mean colour.
     Of the superpixels with the largest weights those with positive ones are shown.
 
     features : so many of the superpixels
@@ -36,20 +36,20 @@ def lime(
     """
     likeness = get_exp_kernel_similarity_function("cosine", kernel_width=0.25)
     maps = []
-    with published(model, x) as (network, pictures):
+    with published(model, x) as (network, images):
         explainer = Lime(Probability(network), SkLearnRidge(alpha=1.0), similarity_func=likeness)
-        for picture, target in zip(pictures, passed.targets, strict=True):
-            colours = min_max(picture).permute(1, 2, 0).cpu().double().numpy()
+        for image, target in zip(images, passed.targets, strict=True):
+            colours = min_max(image).permute(1, 2, 0).cpu().double().numpy()
             parts = quickshift(colours, kernel_size=4, max_dist=200, ratio=0.2, rng=0)
-            parts = torch.from_numpy(np.ascontiguousarray(parts)).to(picture.device)
+            parts = torch.from_numpy(np.ascontiguousarray(parts)).to(image.device)
             count = int(parts.max()) + 1
-            means = torch.zeros(3, count, device=picture.device).index_add(
-                1, parts.flatten(), picture.flatten(1)
+            means = torch.zeros(3, count, device=image.device).index_add(
+                1, parts.flatten(), image.flatten(1)
             ) / parts.flatten().bincount(minlength=count)
-            with torch.random.fork_rng(devices=[picture.device] if picture.is_cuda else []):
+            with torch.random.fork_rng(devices=[image.device] if image.is_cuda else []):
                 torch.manual_seed(SEED)
                 weights = explainer.attribute(
-                    picture[None], means[:, parts][None], int(target),
+                    image[None], means[:, parts][None], int(target),
                     feature_mask=parts[None, None], n_samples=samples,
                     perturbations_per_eval=CHUNK, return_input_shape=False,
                 ).flatten()  # fmt: skip
@@ -69,7 +69,7 @@ def rise(
     cells: int = 7,
     open_share: float = 0.5,
 ) -> Tensor:
-    """The mean of random masks, weighed by the class's probability under each: where a picture
+    """The mean of random masks, weighed by the class's probability under each: where an image
     has to be open for the network to keep its answer.
 
     masks : how many; 0 takes what was published for the network's family, 4000 for VGG, else 8000
@@ -85,8 +85,8 @@ def rise(
     total = torch.zeros(len(x), *x.shape[-2:], device=x.device)
     with evaluating(model):
         for some in rise_masks(x.shape[-2:], count, cells, open_share, x.device):
-            for image, (picture, target) in enumerate(zip(x, passed.targets, strict=True)):
-                logits = model(picture * some[:, None]).float()
+            for image, (image, target) in enumerate(zip(x, passed.targets, strict=True)):
+                logits = model(image * some[:, None]).float()
                 total[image] += torch.tensordot(logits.softmax(dim=1)[:, target], some, dims=1)
     return total / count / open_share
 
@@ -94,11 +94,11 @@ def rise(
 def rise_masks(
     size: tuple[int, int], count: int, cells: int, open_share: float, device: torch.device
 ) -> Iterator[Tensor]:
-    """(mask, height, width) in 0-1, some at a time; the same masks for all pictures of a size.
+    """(mask, height, width) in 0-1, some at a time; the same masks for all images of a size.
 
     cells      : of a side of the grids that are drawn, each cell open by chance
     open_share : that chance
-    A grid is enlarged to a cell more than the picture and cut to it at a place drawn by lot.
+    A grid is enlarged to a cell more than the image and cut to it at a place drawn by lot.
     """
     rng = np.random.default_rng(SEED)
     cell = [math.ceil(side / cells) for side in size]

@@ -20,7 +20,7 @@ from ...networks.taps import frozen
 from ..methods import min_max
 
 SEED = 20240803
-CHUNK = 16  # pictures a backward, or a forward of LIME's
+CHUNK = 16  # images a backward, or a forward of LIME's
 _CUT = 0.99
 
 
@@ -39,18 +39,18 @@ class Probability(nn.Module):
 def published(
     model: nn.Module, x: Tensor, exact: bool = False
 ) -> Iterator[tuple[nn.Module, Tensor]]:
-    """The network as published and the pictures, with gradients at hand; the network is
+    """The network as published and the images, with gradients at hand; the network is
     afterwards as it was.
 
-    exact : a copy of the network in float64, and the pictures in it, where the device has it
+    exact : a copy of the network in float64, and the images in it, where the device has it
     """
     network = getattr(model, "plain", None) or model
     with torch.inference_mode(False), torch.enable_grad():
-        pictures = x.contiguous().detach().clone()  # FastViT's backward crashes on channels-last
+        images = x.contiguous().detach().clone()  # FastViT's backward crashes on channels-last
         if exact and x.device.type != "mps":
-            network, pictures = _in_float64(network), pictures.double()
+            network, images = _in_float64(network), images.double()
         with evaluating(network), frozen(network):
-            yield network, pictures
+            yield network, images
 
 
 def _in_float64(network: nn.Module) -> nn.Module:
@@ -70,7 +70,7 @@ def shown(attribution: Tensor) -> Tensor:
 
 
 def gradient(network: nn.Module, x: Tensor, targets: Tensor) -> Tensor:
-    """Of the network's output for each picture's own target, (image, 3, side, side)."""
+    """Of the network's output for each image's own target, (image, 3, side, side)."""
     found = []
     for some, asked in zip(x.split(CHUNK), targets.split(CHUNK), strict=True):
         leaf = some.detach().clone().requires_grad_()

@@ -13,10 +13,10 @@ from .published import gradient, published, shown
 
 
 def guided_gradient(model: nn.Module, x: Tensor, targets: Tensor) -> Tensor:
-    """(image, 3, side, side) gradient of each picture's own class's logit at the picture, where
+    """(image, 3, side, side) gradient of each image's own class's logit at the image, where
     every `nn.ReLU` passes positive gradients only, and those at positive inputs only.
 
-    model   : pictures to logits; it is put in eval mode for the while
+    model   : images to logits; it is put in eval mode for the while
     x       : (image, 3, side, side), as the network takes it
     targets : (image,) class indices, one per image
     Rectifiers that are no `nn.ReLU` (GELU, ReLU6, `torch.relu`) pass what they always pass:
@@ -29,8 +29,8 @@ def guided_gradient(model: nn.Module, x: Tensor, targets: Tensor) -> Tensor:
         raise ValueError(
             f"need one class per image: {len(x)} images, targets {tuple(targets.shape)}"
         )
-    with published(model, x) as (network, pictures), _guided(network):
-        return gradient(network, pictures, targets)
+    with published(model, x) as (network, images), _guided(network):
+        return gradient(network, images, targets)
 
 
 def guided_backprop(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where pictures, human maps and labels lie: ClickMe's shards, `.npz` files, a plain folder,
+"""Where images, human maps and labels lie: ClickMe's shards, `.npz` files, a plain folder,
 a data set of gaze as its authors distribute it.
 
 A `Part` is what is scored and kept at once: a shard, or so many files of a folder.
@@ -18,13 +18,13 @@ from .fit import CROP, FITS, Fit
 from .folders import LABELS, list_archives, list_folder
 from .gaze import gaze_file, list_data_set, list_gaze, viewing_of
 from .layouts import LAYOUTS, Note
-from .part import Part, StoredError, StoredPicture
+from .part import Part, StoredError, StoredImage
 from .shards import Shard, find_shards
 from .viewing import read_options
 
 __all__ = [
-    "Part", "Read", "StoredError", "StoredPicture", "gaze_facts", "has_gaze", "layout_in",
-    "list_parts", "open_parts", "picture_files",
+    "Part", "Read", "StoredError", "StoredImage", "gaze_facts", "has_gaze", "layout_in",
+    "list_parts", "open_parts", "image_files",
 ]  # fmt: skip
 
 _TOLD = 10  # problems in one message; `lib.people.stored.check` tells all
@@ -39,7 +39,7 @@ class Read:
     """How folders are read.
 
     layout : a key of LAYOUTS, or one of PLAIN; "" is found out
-    fit    : how pictures become squares, one of FITS
+    fit    : how images become squares, one of FITS
     gaze   : "KEY=VALUE" texts, fields of `lib.people.stored.viewing.Viewing`
     Raises ValueError (UnknownName for a name) saying what is wrong.
     """
@@ -94,7 +94,7 @@ def gaze_facts(folder: Path, read: Read = Read()) -> dict[str, object]:
     return named | viewing.facts | {"in_words": f"{viewing.words}; {Fit(read.fit).words}"}
 
 
-def picture_files(place: Path) -> list[Path]:
+def image_files(place: Path) -> list[Path]:
     """The shards in a folder in their order, or the folder itself, which is read as a whole."""
     return find_shards(place) or [place]
 
@@ -106,7 +106,7 @@ def open_parts(
 ) -> list[Part]:
     """The parts of some shards or folders, in this order, with what each holds.
 
-    places   : a file is a shard; a folder holds shards, or `labels.csv` with pictures and
+    places   : a file is a shard; a folder holds shards, or `labels.csv` with images and
                maps, or gaze points, or `.npz` files, or is a data set's
     tolerant : a part that cannot be read has a `damage` and holds what lies before it
     read     : how folders are read
@@ -177,7 +177,7 @@ def _listed(folder: Path, read: Read) -> tuple[list[Part], list[str]]:
     if key == "archives":
         return list_archives(folder, fit)
     if not (folder / LABELS).is_file():
-        raise StoredError(f"{folder} has no {LABELS}, a list of picture,map")
+        raise StoredError(f"{folder} has no {LABELS}, a list of image,map")
     return list_folder(folder, fit)
 
 

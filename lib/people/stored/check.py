@@ -1,4 +1,4 @@
-"""What is wrong in a folder of one's own pictures and human maps, file by file, all at once:
+"""What is wrong in a folder of one's own images and human maps, file by file, all at once:
 `dcls-check FOLDER`. Everything is read as a run reads it; nothing is scored.
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from . import Part, Read, StoredError, StoredPicture, layout_in, list_parts
+from . import Part, Read, StoredError, StoredImage, layout_in, list_parts
 from .folders import LABELS, Files, files_below
 from .gaze import BLUR, GAZE
 from .layouts import LAYOUTS, Note
@@ -19,7 +19,7 @@ from .part import NO_LABEL, STORED_SIZE
 from .shards import Shard
 
 CLASSES = 1000
-_BATCH = 32  # fewer pictures than that are no whole batch: `published` scores none
+_BATCH = 32  # fewer images than that are no whole batch: `published` scores none
 _NAMED = 5
 _MANY_OUTSIDE = 0.1  # of all fixations
 
@@ -29,12 +29,12 @@ class Found:
     """What a folder holds.
 
     problems : what is wrong, each with file, row or record
-    classes  : {class index: how many pictures that can be read}
-    unlabelled : pictures without a class that can be read
-    constant : pictures whose human map has one value only, by their ids
-    points, outside : of gaze: used, and left out beside their pictures
+    classes  : {class index: how many images that can be read}
+    unlabelled : images without a class that can be read
+    constant : images whose human map has one value only, by their ids
+    points, outside : of gaze: used, and left out beside their images
     beside   : of those used, beside the square that is shown to networks
-    observers : how many each picture that can be read has, 0 where they are not known
+    observers : how many each image that can be read has, 0 where they are not known
     names    : of all observers, where they have names
     unused   : files that nothing names
     """
@@ -51,7 +51,7 @@ class Found:
     unused: list[str] = field(default_factory=list)
 
     @property
-    def pictures(self) -> int:
+    def images(self) -> int:
         """How many can be read."""
         return self.classes.total() + self.unlabelled
 
@@ -61,7 +61,7 @@ def check(
     classes: int = CLASSES,
     read: Read = Read(),  # noqa: B008 - frozen
 ) -> Found:
-    """Read every picture, map, point and label of a folder or shard; raises for none of them.
+    """Read every image, map, point and label of a folder or shard; raises for none of them.
 
     classes : labels must lie in 0 … classes - 1
     read    : how folders are read
@@ -72,7 +72,7 @@ def check(
     except (StoredError, OSError) as error:
         found.problems.append(str(error))
         return found
-    with tqdm(total=sum(map(len, parts)), unit="picture", leave=False) as bar:
+    with tqdm(total=sum(map(len, parts)), unit="image", leave=False) as bar:
         for part in parts:
             _read(part, classes, found, bar)
     if not place.is_dir() or layout_in(place, read) not in LAYOUTS:  # whose authors add to them
@@ -81,20 +81,20 @@ def check(
 
 
 def _read(part: Part, classes: int, found: Found, bar: tqdm) -> None:
-    for index, picture in enumerate(part.read(range(len(part)))):
+    for index, image in enumerate(part.read(range(len(part)))):
         bar.update()
-        if not isinstance(picture, StoredPicture):
-            found.problems.append(str(picture))
-        elif picture.label != NO_LABEL and not 0 <= picture.label < classes:
+        if not isinstance(image, StoredImage):
+            found.problems.append(str(image))
+        elif image.label != NO_LABEL and not 0 <= image.label < classes:
             found.problems.append(
-                f"{part.where(index)}: label {picture.label} is outside 0 … {classes - 1}"
+                f"{part.where(index)}: label {image.label} is outside 0 … {classes - 1}"
             )
         else:
-            if picture.label == NO_LABEL:
+            if image.label == NO_LABEL:
                 found.unlabelled += 1
             else:
-                found.classes[picture.label] += 1
-            if picture.heatmap.min() == picture.heatmap.max():
+                found.classes[image.label] += 1
+            if image.heatmap.min() == image.heatmap.max():
                 found.constant.append(part.image_id(index))
             if (fixations := part.fixations(index)) is not None:
                 found.points += len(fixations.at)
@@ -130,7 +130,7 @@ def _unused(place: Path, parts: Sequence[Part], problems: Sequence[str]) -> list
 
 def told(place: Path, found: Found) -> str:
     """The same in words, a line per problem."""
-    lines = [f"{place}: pictures with human maps that can be read: {found.pictures}"]
+    lines = [f"{place}: images with human maps that can be read: {found.images}"]
     if found.classes:
         numbers = f"{min(found.classes)} to {max(found.classes)}"
         lines[0] += f", of {len(found.classes)} classes ({numbers})"
@@ -138,7 +138,7 @@ def told(place: Path, found: Found) -> str:
         lines.append(f"without a class: {found.unlabelled}; `--target predicted` needs none")
     if found.points:
         lines.append(
-            f"gaze points: {found.points}; beside their pictures, left out: {found.outside}; "
+            f"gaze points: {found.points}; beside their images, left out: {found.outside}; "
             f"beside the {STORED_SIZE} x {STORED_SIZE} square: {found.beside}"
         )
     if found.observers:
@@ -150,11 +150,11 @@ def told(place: Path, found: Found) -> str:
         )
     if found.outside > _MANY_OUTSIDE * (found.points + found.outside):
         lines.append(
-            "so many fixations lie beside their pictures: if points are in pixels of the screen, "
+            "so many fixations lie beside their images: if points are in pixels of the screen, "
             "say its size, such as --gaze screen=1920x1080"
         )
-    if 0 < found.pictures < _BATCH and not found.points:
-        lines.append(f"fewer than {_BATCH} pictures: `--protocols corrected` scores them, "
+    if 0 < found.images < _BATCH and not found.points:
+        lines.append(f"fewer than {_BATCH} images: `--protocols corrected` scores them, "
                      "published takes whole batches only")  # fmt: skip
     if found.unused:
         lines.append(f"files that nothing names: {len(found.unused)} ({_some(found.unused)})")
@@ -169,7 +169,7 @@ def _counted(found: Found) -> str:
     fewest, most = min(found.observers), max(found.observers)
     if not most:
         return "not known"
-    each = f"{fewest} to {most} a picture" if fewest < most else f"{most} a picture"
+    each = f"{fewest} to {most} an image" if fewest < most else f"{most} an image"
     return f"{len(found.names)}, {each}" if found.names else each
 
 

@@ -1,7 +1,7 @@
-"""Pictures with human maps in ordinary files: `.npz` archives, or a folder with `labels.csv`.
+"""Images with human maps in ordinary files: `.npz` archives, or a folder with `labels.csv`.
 
-Pictures and maps of 256x256, ClickMe's own size, are taken as they are. Others become such
-squares (`lib.people.stored.fit`); a map must have its picture's proportions. Of several
+Images and maps of 256x256, ClickMe's own size, are taken as they are. Others become such
+squares (`lib.people.stored.fit`); a map must have its image's proportions. Of several
 observers' maps the human map is the mean.
 """
 
@@ -21,14 +21,14 @@ import simplejpeg
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ...base.words import printable
-from ..pictures import open_picture, read_picture, refuse_huge
+from ..images import open_image, read_image, refuse_huge
 from .fit import Fit
 from .part import (
     NO_LABEL,
     NO_OBSERVERS,
     Part,
     StoredError,
-    StoredPicture,
+    StoredImage,
     digest_of,
     refuse_many_observers,
     refuse_unprintable,
@@ -37,18 +37,18 @@ from .part import (
 T = TypeVar("T")
 
 LABELS = "labels.csv"
-PER_PART = 1024  # pictures, as in a shard
+PER_PART = 1024  # images, as in a shard
 LARGEST = 2**28  # bytes of an archive, unpacked
 LEADS_OUT = "is a link that leads out of the folder: put the file itself there"
-_COLUMNS = ("picture", "map")
+_COLUMNS = ("image", "map")
 _MAPS = ("heatmap", "heatmaps")
-_PROPORTION = 0.02  # by which a map's width over height may differ from its picture's
+_PROPORTION = 0.02  # by which a map's width over height may differ from its image's
 
 
 class Files(Part):
-    """Some pictures of a folder. `ids` and `files` (those of one picture together) are parallel.
+    """Some images of a folder. `ids` and `files` (those of one image together) are parallel.
 
-    fit : how pictures, and maps with them, become squares
+    fit : how images, and maps with them, become squares
     """
 
     def __init__(self, name: str, ids: Sequence[str], files: Sequence[tuple[Path, ...]], fit: Fit):
@@ -67,7 +67,7 @@ class Files(Part):
         contents = digest_of([path for paths in self.files for path in paths])
         return f"{contents} {[*self.ids]} {self.fit.how}"
 
-    def read(self, indices: Sequence[int]) -> Iterator[StoredPicture | StoredError]:
+    def read(self, indices: Sequence[int]) -> Iterator[StoredImage | StoredError]:
         for index in indices:
             try:
                 yield self._read(self.one, index)
@@ -86,7 +86,7 @@ class Files(Part):
             raise StoredError(f"{self.where(index)}: {type(error).__name__}: {error}") from None
 
     @abstractmethod
-    def one(self, index: int) -> StoredPicture:
+    def one(self, index: int) -> StoredImage:
         """Raises StoredError naming the file."""
 
     @abstractmethod
@@ -95,24 +95,24 @@ class Files(Part):
 
 
 def in_parts(folder: Path, count: int) -> Iterator[tuple[str, slice]]:
-    name = re.sub(r"[^\w.-]+", "_", folder.absolute().name)[:40] or "pictures"
+    name = re.sub(r"[^\w.-]+", "_", folder.absolute().name)[:40] or "images"
     for number, start in enumerate(range(0, count, PER_PART)):
         yield f"{name}-{number}", slice(start, start + PER_PART)
 
 
-# --- one archive a picture --------------------------------------------------------------
+# --- one archive an image --------------------------------------------------------------
 
 
 class Archives(Files):
     """`.npz` files with `image`, `label`, and `heatmap` or, of several observers, `heatmaps`."""
 
-    def one(self, index: int) -> StoredPicture:
+    def one(self, index: int) -> StoredImage:
         image, maps, label = self._opened(index)
         (path,) = self.files[index]
         if isinstance(maps, np.ndarray):
             return _stored(image, maps, label, path, self.fit)
         human = _mean(self._apart(index, image, maps))
-        return StoredPicture(self.fit.picture(image), human, label)
+        return StoredImage(self.fit.image(image), human, label)
 
     def by_observer(self, index: int) -> np.ndarray:
         image, maps, _ = self._opened(index)
@@ -125,14 +125,14 @@ class Archives(Files):
         return _fitted_all(((human, path) for human in maps), image, self.fit)
 
     def _opened(self, index: int) -> tuple[Image.Image, np.ndarray | list[np.ndarray], int]:
-        """The picture, its map or its observers' maps, its label."""
+        """The image, its map or its observers' maps, its label."""
         (path,) = self.files[index]
         if not zipfile.is_zipfile(path):
             raise StoredError(f"{path} is no .npz file")
         with zipfile.ZipFile(path) as members:
             size = sum(member.file_size for member in members.infolist())
         if size > LARGEST:
-            raise StoredError(f"{path} would unpack to {size / 1e6:.0f} MB: no picture needs that")
+            raise StoredError(f"{path} would unpack to {size / 1e6:.0f} MB: no image needs that")
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 kinds = [key for key in _MAPS if key in archive]
@@ -181,7 +181,7 @@ def list_archives(folder: Path, fit: Fit) -> tuple[list[Part], list[str]]:
     if not paths:
         raise StoredError(
             "\n".join(problems)
-            or f"{folder} holds no pictures: neither shards (.tfrecords), nor {LABELS}, nor "
+            or f"{folder} holds no images: neither shards (.tfrecords), nor {LABELS}, nor "
             "gaze.csv, nor .npz files, nor a data set of gaze that is known (docs/data-sets.md)"
         )
     refuse_unprintable(paths)
@@ -239,13 +239,13 @@ def _as_map(heatmap: np.ndarray, path: Path) -> np.ndarray:
     return heatmap
 
 
-# --- pictures, maps and a list ----------------------------------------------------------
+# --- images, maps and a list ----------------------------------------------------------
 
 
 class Listed(Files):
-    """A picture, its map or its observers' maps, and a class index from the list.
+    """An image, its map or its observers' maps, and a class index from the list.
 
-    names : the observers of each picture, () where they are not known; parallel to its maps
+    names : the observers of each image, () where they are not known; parallel to its maps
     """
 
     def __init__(
@@ -261,7 +261,7 @@ class Listed(Files):
         self.labels, self.names = labels, names
 
     def digest(self) -> str:
-        # Which maps are of one picture; said only then, so that scores kept before still count.
+        # Which maps are of one image; said only then, so that scores kept before still count.
         several = [*map(len, self.files)] if any(len(paths) > 2 for paths in self.files) else ""
         return f"{super().digest()} {list(self.labels)}{several}"
 
@@ -271,67 +271,67 @@ class Listed(Files):
     def observers_digest(self) -> str:
         return f"{self.digest()} {list(self.names)}"
 
-    def one(self, index: int) -> StoredPicture:
-        picture, *humans = self.files[index]
-        image, label = read_listed_picture(picture), self.labels[index]
+    def one(self, index: int) -> StoredImage:
+        image, *humans = self.files[index]
+        image, label = read_listed_image(image), self.labels[index]
         if not self.names[index]:
             return _stored(image, _read_map(humans[0]), label, humans[0], self.fit)
-        return StoredPicture(self.fit.picture(image), _mean(self._apart(index, image)), label)
+        return StoredImage(self.fit.image(image), _mean(self._apart(index, image)), label)
 
     def by_observer(self, index: int) -> np.ndarray:
         if not self.names[index]:
             return NO_OBSERVERS
-        return self._apart(index, read_listed_picture(self.files[index][0]))
+        return self._apart(index, read_listed_image(self.files[index][0]))
 
     def _apart(self, index: int, image: Image.Image) -> np.ndarray:
-        picture, *humans = self.files[index]
-        refuse_many_observers(len(humans), picture)
+        image, *humans = self.files[index]
+        refuse_many_observers(len(humans), image)
         return _fitted_all(((_read_map(path), path) for path in humans), image, self.fit)
 
 
 def list_folder(folder: Path, fit: Fit) -> tuple[list[Part], list[str]]:
-    """What `labels.csv` lists: `picture,map,label`, paths from the folder on, class indices.
+    """What `labels.csv` lists: `image,map,label`, paths from the folder on, class indices.
 
-    Without the column `label` pictures have no class. With a column `observer` a picture has a
+    Without the column `label` images have no class. With a column `observer` an image has a
     row, and a map, for each of its observers.
 
     Returns the parts, and what is wrong line by line, a file that is not there above all; of a
-    picture with observers all is left out then. Raises StoredError for no such list.
+    image with observers all is left out then. Raises StoredError for no such list.
     """
     rows = read_rows(folder / LABELS, _COLUMNS)
     known = names_observers(rows)
     lines: dict[str, int] = {}
-    pictures: dict[str, tuple[Path, int]] = {}
+    images: dict[str, tuple[Path, int]] = {}
     maps: dict[str, dict[str, tuple[Path, int]]] = {}
     damaged: set[str] = set()
     problems = []
     for number, row in rows:
         try:
-            picture, human = (inside(folder, row[column]) for column in _COLUMNS)
+            image, human = (inside(folder, row[column]) for column in _COLUMNS)
             label = label_of(row)
-            name = spelled_once(row["picture"])
+            name = spelled_once(row["image"])
             who = observer_of(row) if known else ""
             if not known:
                 refuse_repeated(lines, name, number)
-            of_picture = maps.setdefault(name, {})
-            if who in of_picture:
+            of_image = maps.setdefault(name, {})
+            if who in of_image:
                 raise ValueError(
-                    f"repeats {name} and its observer {who} of line {of_picture[who][1]}"
+                    f"repeats {name} and its observer {who} of line {of_image[who][1]}"
                 )
-            if label != pictures.setdefault(name, (picture, label))[1]:
-                raise ValueError(f"the label {label} of {name}, {pictures[name][1]} further up")
-            of_picture[who] = human, number
+            if label != images.setdefault(name, (image, label))[1]:
+                raise ValueError(f"the label {label} of {name}, {images[name][1]} further up")
+            of_image[who] = human, number
         except (ValueError, TypeError) as error:
             problems.append(f"{LABELS}, line {number}: {error}")
             if known:  # the others' mean would be another map
-                damaged.add(spelled_once(row["picture"] or ""))
+                damaged.add(spelled_once(row["image"] or ""))
     ids = [name for name in maps if name not in damaged]
     names = [tuple(sorted(maps[name])) for name in ids]
     files = [
-        (pictures[name][0], *(maps[name][who][0] for who in some))
+        (images[name][0], *(maps[name][who][0] for who in some))
         for name, some in zip(ids, names, strict=True)
     ]
-    labels = [pictures[name][1] for name in ids]
+    labels = [images[name][1] for name in ids]
     if not known:
         names = [()] * len(ids)
     parts: list[Part] = [
@@ -341,7 +341,7 @@ def list_folder(folder: Path, fit: Fit) -> tuple[list[Part], list[str]]:
     return parts, problems
 
 
-_KNOWN_COLUMNS = {"picture", "map", "label", "file", "x", "y", "duration", "observer"}
+_KNOWN_COLUMNS = {"image", "map", "label", "file", "x", "y", "duration", "observer"}
 
 
 def read_rows(path: Path, columns: Iterable[str]) -> list[tuple[int, dict[str, str]]]:
@@ -368,7 +368,7 @@ def read_rows(path: Path, columns: Iterable[str]) -> list[tuple[int, dict[str, s
     except (UnicodeDecodeError, csv.Error) as error:
         raise StoredError(f"{path} is no CSV in UTF-8: {error}") from None
     if not lines:
-        raise StoredError(f"{path} lists no picture")
+        raise StoredError(f"{path} lists no image")
     return lines
 
 
@@ -412,7 +412,7 @@ def label_of(row: dict[str, str]) -> int:
 
 
 def spelled_once(text: str) -> str:
-    """A path in the one spelling that names its picture: a/./b.png is a/b.png."""
+    """A path in the one spelling that names its image: a/./b.png is a/b.png."""
     return PurePosixPath(text).as_posix()
 
 
@@ -440,21 +440,21 @@ def leads_out(folder: Path, path: Path) -> bool:
     return not path.resolve().is_relative_to(folder.resolve())
 
 
-def read_listed_picture(path: Path) -> Image.Image:
-    """A picture file in RGB, upright. Raises StoredError naming it."""
+def read_listed_image(path: Path) -> Image.Image:
+    """An image file in RGB, upright. Raises StoredError naming it."""
     try:
-        return _jpeg_as_published(path) or read_picture(path)
+        return _jpeg_as_published(path) or read_image(path)
     except ValueError as error:
         raise StoredError(str(error)) from None
 
 
 def _jpeg_as_published(path: Path) -> Image.Image | None:
-    """A plain colour JPEG, decoded as in shards, so that exported pictures score the same."""
+    """A plain colour JPEG, decoded as in shards, so that exported images score the same."""
     with path.open("rb") as file:
         if file.read(2) != b"\xff\xd8":
             return None
     try:
-        with open_picture(path) as opened:
+        with open_image(path) as opened:
             turned = opened.getexif().get(ExifTags.Base.Orientation, 1) != 1
             if opened.mode != "RGB" or turned:
                 return None
@@ -464,7 +464,7 @@ def _jpeg_as_published(path: Path) -> Image.Image | None:
 
 
 def _read_map(path: Path) -> np.ndarray:
-    """A map from a picture file with one channel, 8 or 16 bit, or from `.npy`."""
+    """A map from an image file with one channel, 8 or 16 bit, or from `.npy`."""
     if path.suffix == ".npy":
         try:
             stored = np.load(path, allow_pickle=False, mmap_mode="r")  # no more than is there
@@ -477,7 +477,7 @@ def _read_map(path: Path) -> np.ndarray:
 
 
 def read_grey(path: Path) -> np.ndarray:
-    """(height, width) of a picture file with one channel, 8 or 16 bit, or floats.
+    """(height, width) of an image file with one channel, 8 or 16 bit, or floats.
 
     Three equal channels are taken for one. Raises StoredError naming the file.
     """
@@ -489,7 +489,7 @@ def read_grey(path: Path) -> np.ndarray:
                 return simplejpeg.decode_jpeg(
                     path.read_bytes(), colorspace="GRAY", fastdct=True, strict=True
                 )[..., 0]
-        with open_picture(path) as opened:
+        with open_image(path) as opened:
             if opened.mode in ("P", "PA", "LA", "RGBA"):
                 opened = opened.convert("L" if opened.mode == "LA" else "RGB")
             pixels = np.asarray(opened)
@@ -507,8 +507,8 @@ def read_grey(path: Path) -> np.ndarray:
 
 def _stored(
     image: Image.Image, heatmap: np.ndarray, label: int, path: Path, fit: Fit
-) -> StoredPicture:
-    return StoredPicture(fit.picture(image), _fitted(heatmap, image, path, fit), label)
+) -> StoredImage:
+    return StoredImage(fit.image(image), _fitted(heatmap, image, path, fit), label)
 
 
 def _fitted_all(
@@ -523,11 +523,11 @@ def _mean(maps: np.ndarray) -> np.ndarray:
 
 
 def _fitted(heatmap: np.ndarray, image: Image.Image, path: Path, fit: Fit) -> np.ndarray:
-    """(256, 256): a map made a square as its picture is. Raises StoredError."""
+    """(256, 256): a map made a square as its image is. Raises StoredError."""
     height, width = heatmap.shape
     if abs(width / height * image.height / image.width - 1) > _PROPORTION:
         raise StoredError(
-            f"{path}: the map is {height}x{width}, its picture {image.height}x{image.width} "
+            f"{path}: the map is {height}x{width}, its image {image.height}x{image.width} "
             "(height x width): other proportions"
         )
     return fit.map(heatmap)

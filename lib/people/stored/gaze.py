@@ -1,6 +1,6 @@
-"""Gaze points as human maps: `gaze.csv` beside pictures, or a data set's own files.
+"""Gaze points as human maps: `gaze.csv` beside images, or a data set's own files.
 
-x runs from the left edge of the picture, y from its top edge, in pixels of the picture as its
+x runs from the left edge of the image, y from its top edge, in pixels of the image as its
 file holds it, upright: the centre of the first pixel is (0.5, 0.5), the last edge (width, height).
 `lib.people.stored.viewing` says how points become maps, `lib.people.stored.layouts` reads the
 files of the field's data sets.
@@ -20,7 +20,7 @@ import numpy as np
 
 from ...base.stored_json import DamagedJson, read_json
 from ...base.words import printable, some_of
-from ..pictures import upright_size
+from ..images import upright_size
 from .fit import PAD, Fit
 from .folders import (
     LABELS,
@@ -33,7 +33,7 @@ from .folders import (
     leads_out,
     names_observers,
     observer_of,
-    read_listed_picture,
+    read_listed_image,
     read_rows,
     refuse_repeated,
     spelled_once,
@@ -46,7 +46,7 @@ from .part import (
     Fixations,
     Part,
     StoredError,
-    StoredPicture,
+    StoredImage,
     refuse_many_observers,
 )
 from .viewing import (
@@ -94,12 +94,12 @@ _AT_ONCE = 4096  # points, for the sake of memory
 def gaze_map(
     points: np.ndarray, sigma: float | np.ndarray, width: int, height: int, fit: Fit | None = None
 ) -> np.ndarray:
-    """Points blurred by a Gaussian, in the square that the picture becomes: (256, 256) float32,
+    """Points blurred by a Gaussian, in the square that the image becomes: (256, 256) float32,
     0-255.
 
-    points : (point, 3) x, y and weight; x and y as above, of a picture of `width` x `height`
-    sigma  : in the picture's pixels, one or across and down
-    fit    : how the picture becomes a square; its centred square if none is given
+    points : (point, 3) x, y and weight; x and y as above, of an image of `width` x `height`
+    sigma  : in the image's pixels, one or across and down
+    fit    : how the image becomes a square; its centred square if none is given
     The Gaussian's values at the pixels' centres; what it has beyond the borders is lost. The
     largest value is 255. Raises ValueError for a blur below a pixel of the result, or
     above the square.
@@ -144,7 +144,7 @@ def _blurred(
     times, plus = fit.place(width, height)
     spread = np.broadcast_to(sigma, 2) * times
     if not (spread.min() >= 1 and spread.max() <= STORED_SIZE):
-        taken = "centred square" if fit.how == Fit().how else "picture"
+        taken = "centred square" if fit.how == Fit().how else "image"
         raise ValueError(
             f"a sigma of {np.max(sigma):g} pixels is {spread.max():.3g} of the {STORED_SIZE} to "
             f"which the {taken} ({width} x {height} in all) is scaled: expected 1 to {STORED_SIZE}"
@@ -163,21 +163,21 @@ def _blurred(
     if fit.how != PAD:
         return blurred
     left, top, across, down = fit.window(width, height)
-    inside_picture = np.zeros_like(blurred)  # nobody can look at a bar
+    inside_image = np.zeros_like(blurred)  # nobody can look at a bar
     window = np.s_[top : top + down, left : left + across]
-    inside_picture[window] = blurred[window]
-    return inside_picture
+    inside_image[window] = blurred[window]
+    return inside_image
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """One picture's fixations that make its map.
+    """One image's fixations that make its map.
 
     points : (fixation, 3) x, y in pixels of the file, and weight
     within : (fixation,) bool, whether each lies in the file; all do but where those beside are kept
     names  : of the observers; empty where they are not known
     owners : (fixation,) whose each is, a place in `names`
-    left_out : fixations beside the picture's file that are not used
+    left_out : fixations beside the image's file that are not used
     size   : of the file, width and height
     """
 
@@ -190,14 +190,14 @@ class _Seen:
 
 
 class Gazed(Files):
-    """Pictures, and where people looked at each.
+    """Images, and where people looked at each.
 
     viewing : how points become maps
-    fit     : how pictures become squares
+    fit     : how images become squares
     """
 
     def __init__(self, name: str, looked: Sequence[Looked], viewing: Viewing, fit: Fit):
-        super().__init__(name, [each.name for each in looked], [(e.picture,) for e in looked], fit)
+        super().__init__(name, [each.name for each in looked], [(e.image,) for e in looked], fit)
         self.looked, self.viewing = looked, viewing
         self.labels = [each.label for each in looked]
         self._seen = cache(self._counted)
@@ -227,7 +227,7 @@ class Gazed(Files):
         return Fixations(points[:, :2] * times + plus, points[:, 2], owners, left_out)
 
     def _counted(self, index: int) -> _Seen:
-        """Raises StoredError for a point beside its picture where that is refused."""
+        """Raises StoredError for a point beside its image where that is refused."""
         looked = self.looked[index]
         if self.viewing.skip_first and not len(looked.who):
             raise StoredError(
@@ -235,7 +235,7 @@ class Gazed(Files):
                 "cannot be left out; leave skip_first out, or set it to 0"
             )
         # Of a header that cannot be read the decoder says what is wrong.
-        size = upright_size(looked.picture) or read_listed_picture(looked.picture).size
+        size = upright_size(looked.image) or read_listed_image(looked.image).size
         points, counts = self.viewing.points(looked, *size)
         who = looked.who[counts] if len(looked.who) else looked.who
         within = _within(points[:, :2], size)
@@ -261,11 +261,11 @@ class Gazed(Files):
         names, owners = np.unique(who, return_inverse=True)
         return _Seen(points, within, names, owners.astype(np.int64), left_out, size)
 
-    def one(self, index: int) -> StoredPicture:
+    def one(self, index: int) -> StoredImage:
         seen = self._seen(index)
-        image = read_listed_picture(self.files[index][0])
+        image = read_listed_image(self.files[index][0])
         human = self._blurred(gaze_map, index, seen)
-        return StoredPicture(self.fit.picture(image), human, self.labels[index])
+        return StoredImage(self.fit.image(image), human, self.labels[index])
 
     def by_observer(self, index: int) -> np.ndarray:
         seen = self._seen(index)
@@ -297,7 +297,7 @@ def viewing_of(folder: Path, layout: Layout | None, options: Mapping[str, object
 def list_data_set(
     folder: Path, layout: Layout, options: Mapping[str, object], fit: Fit
 ) -> tuple[list[Part], list[str]]:
-    """The pictures of a data set that have fixations, in the layout of its authors.
+    """The images of a data set that have fixations, in the layout of its authors.
 
     Returns the parts, and what is wrong. Raises StoredError for what concerns all.
     """
@@ -319,11 +319,11 @@ def _in_parts(folder: Path, looked: Sequence[Looked], viewing: Viewing, fit: Fit
 def list_gaze(
     folder: Path, options: Mapping[str, object], fit: Fit
 ) -> tuple[list[Part], list[str]]:
-    """Pictures with the points of `gaze.csv`, or `fixations.csv`.
+    """Images with the points of `gaze.csv`, or `fixations.csv`.
 
     The list of points: `file,x,y`, and perhaps `duration`, a point's weight in any one unit, and
-    `observer`. Pictures are those of `labels.csv` (`picture`, and perhaps `label`) or, without
-    that, all that the points name. A picture of which a row is wrong is left out whole: the
+    `observer`. Images are those of `labels.csv` (`image`, and perhaps `label`) or, without
+    that, all that the points name. An image of which a row is wrong is left out whole: the
     others' map would be another one. Returns the parts, and what is wrong row by row. Raises
     StoredError for what concerns all.
     """
@@ -371,29 +371,29 @@ _Row = tuple[float, float, float, str, int]  # x, y, duration, observer, line
 
 
 def _listed(folder: Path, problems: list[str]) -> dict[str, tuple[Path, int, int]]:
-    """{picture of `labels.csv`: its file, class index, line}; adds to the problems."""
+    """{image of `labels.csv`: its file, class index, line}; adds to the problems."""
     lines: dict[str, int] = {}
     listed: dict[str, tuple[Path, int, int]] = {}
-    for number, row in read_rows(folder / LABELS, ("picture",)):
+    for number, row in read_rows(folder / LABELS, ("image",)):
         try:
-            path = inside(folder, row["picture"])
+            path = inside(folder, row["image"])
             label = label_of(row)
             if row.get("map"):
                 raise ValueError(
                     f"names the map {printable(row['map'])}, and {gaze_file(folder).name} makes "
                     "the maps: leave the column empty, or keep the points elsewhere"
                 )
-            row["picture"] = spelled_once(row["picture"])
-            refuse_repeated(lines, row["picture"], number)
+            row["image"] = spelled_once(row["image"])
+            refuse_repeated(lines, row["image"], number)
         except (ValueError, TypeError) as error:
             problems.append(f"{LABELS}, line {number}: {error}")
         else:
-            listed[row["picture"]] = path, label, number
+            listed[row["image"]] = path, label, number
     return listed
 
 
 def _named(folder: Path, points: Path) -> tuple[dict[str, tuple[Path, int, int]], dict[str, str]]:
-    """{picture that the points name: its file, no class, line}, and {another name of the same file:
+    """{image that the points name: its file, no class, line}, and {another name of the same file:
     that one}. The file may lie in a subfolder if its name is there once. A name without a file is
     left to the reader of the points."""
     found: dict[str, tuple[Path, int, int]] = {}
@@ -424,8 +424,8 @@ def _named(folder: Path, points: Path) -> tuple[dict[str, tuple[Path, int, int]]
 class _Points:
     """A list of points, read row by row.
 
-    rows, beside : {picture: its points, and those beside it that are to be left out}
-    damaged : pictures of which a row is wrong
+    rows, beside : {image: its points, and those beside it that are to be left out}
+    damaged : images of which a row is wrong
     """
 
     def __init__(self, viewing: Viewing, name: str, also: Mapping[str, str]):
@@ -434,8 +434,8 @@ class _Points:
         self.beside: dict[str, list[_Row]] = defaultdict(list)
         self.damaged: set[str] = set()
 
-    def read(self, path: Path, pictures: Mapping[str, Path], problems: list[str]) -> None:
-        """pictures : {name: file}; adds to the problems. Raises StoredError."""
+    def read(self, path: Path, images: Mapping[str, Path], problems: list[str]) -> None:
+        """images : {name: file}; adds to the problems. Raises StoredError."""
         sizes: dict[str, tuple[int, int] | None] = {}
         listed = (path.parent / LABELS).is_file()
         rows = read_rows(path, ("file", "x", "y"))
@@ -444,11 +444,11 @@ class _Points:
             name = spelled_once(row["file"] or "")
             name = self._also.get(name, name)
             try:
-                if name not in pictures:
+                if name not in images:
                     raise ValueError(
                         f"{printable(name)} is not (rightly) listed in {LABELS}"
                         if listed
-                        else f"{printable(name)} is no picture below the folder, or several are"
+                        else f"{printable(name)} is no image below the folder, or several are"
                     )
                 weight = _number(row, "duration") if "duration" in row else 1.0
                 if weight <= 0 and self._viewing.weigh == DURATIONS:
@@ -456,9 +456,9 @@ class _Points:
                 who = observer_of(row) if known else ""
                 at = _number(row, "x"), _number(row, "y")
                 if name not in sizes:
-                    sizes[name] = upright_size(pictures[name])
+                    sizes[name] = upright_size(images[name])
                 kept = self.rows
-                if sizes[name] is not None:  # an unreadable picture is told when it is read
+                if sizes[name] is not None:  # an unreadable image is told when it is read
                     times, plus = self._viewing.placement(*sizes[name])
                     placed = np.array(at) * times + plus
                     if not _within(placed, sizes[name]) and self._viewing.outside != KEEP:
@@ -496,5 +496,5 @@ def _number(row: dict[str, str], column: str) -> float:
 
 
 def _within(at: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """(point,) bool: which x, y, in pixels of the file, lie in the picture."""
+    """(point,) bool: which x, y, in pixels of the file, lie in the image."""
     return ((at >= 0) & (at <= size)).all(axis=-1)

@@ -1,4 +1,4 @@
-"""What every store of pictures gives."""
+"""What every store of images gives."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ...base.fingerprint import sha256_of
 
 STORED_SIZE = 256
 NO_LABEL = -1  # of an image whose class nobody told
-MOST_OBSERVERS = 1024  # of a picture, for the sake of memory
+MOST_OBSERVERS = 1024  # of an image, for the sake of memory
 NO_OBSERVERS = np.zeros((0, STORED_SIZE, STORED_SIZE), np.float32)
 
 
 class StoredError(ValueError):
-    """Stored pictures, maps or labels that cannot be read; the message says which and where."""
+    """Stored images, maps or labels that cannot be read; the message says which and where."""
 
 
 @dataclass(frozen=True)
-class StoredPicture:
+class StoredImage:
     """One decoded example.
 
     image   : (256, 256, 3) uint8
@@ -58,11 +58,11 @@ class Fixations(NamedTuple):
 
 
 class Part(ABC):
-    """Pictures that are scored, and whose scores are kept, at once.
+    """Images that are scored, and whose scores are kept, at once.
 
     name   : begins the names of its kept scores
-    damage : why pictures of it are not there, "" if all are
-    labels : of its pictures, where they are known before any is read
+    damage : why images of it are not there, "" if all are
+    labels : of its images, where they are known before any is read
     """
 
     name: str
@@ -74,23 +74,23 @@ class Part(ABC):
 
     @abstractmethod
     def image_id(self, index: int) -> str:
-        """The picture's name in every table."""
+        """The image's name in every table."""
 
     @abstractmethod
     def where(self, index: int) -> str:
-        """Where the picture lies, for messages."""
+        """Where the image lies, for messages."""
 
     @abstractmethod
     def digest(self) -> str:
         """Changes with anything that is stored."""
 
     @abstractmethod
-    def read(self, indices: Sequence[int]) -> Iterator[StoredPicture | StoredError]:
-        """These pictures, decoded; in the place of one that cannot be read, why."""
+    def read(self, indices: Sequence[int]) -> Iterator[StoredImage | StoredError]:
+        """These images, decoded; in the place of one that cannot be read, why."""
 
     @property
     def without_labels(self) -> bool:
-        """Whether it is known, before any picture is read, that none has a class."""
+        """Whether it is known, before any image is read, that none has a class."""
         return self.labels is not None and all(label == NO_LABEL for label in self.labels)
 
     def observers(self, index: int) -> Sequence[str]:
@@ -98,7 +98,7 @@ class Part(ABC):
         return ()
 
     def observer_maps(self, index: int) -> np.ndarray:
-        """What each observer adds to a picture's human map: (observer, 256, 256) float32.
+        """What each observer adds to an image's human map: (observer, 256, 256) float32.
 
         The human map is proportional to their sum, and so is some observers' map to the
         sum of theirs. (0, 256, 256) where observers are not known. Raises StoredError naming
@@ -125,7 +125,7 @@ def refuse_unprintable(paths: Iterable[Path]) -> None:
 def refuse_many_observers(count: int, where: object) -> None:
     """Raise StoredError for so many observers that no memory need hold their maps."""
     if count > MOST_OBSERVERS:
-        raise StoredError(f"{where}: {count} observers of one picture, at most {MOST_OBSERVERS}")
+        raise StoredError(f"{where}: {count} observers of one image, at most {MOST_OBSERVERS}")
 
 
 def digest_of(paths: Sequence[Path]) -> str:

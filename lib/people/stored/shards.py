@@ -33,7 +33,7 @@ from .part import (
     STORED_SIZE,
     Part,
     StoredError,
-    StoredPicture,
+    StoredImage,
     refuse_unprintable,
 )
 
@@ -41,7 +41,7 @@ _SUFFIXES = (".tfrecord", ".tfrecords")
 _HEADER = struct.Struct("<QI")  # length, masked CRC of the length
 _FOOTER = struct.Struct("<I")  # masked CRC of the payload
 _CRC_MASK = 0xA282EAD8
-_LARGEST_MASKS = 2**28  # bytes, unpacked: of a shard's 1,024 pictures thirty observers each
+_LARGEST_MASKS = 2**28  # bytes, unpacked: of a shard's 1,024 images thirty observers each
 
 
 def find_shards(folder: Path) -> list[Path]:
@@ -56,7 +56,7 @@ def find_shards(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Record:
-    """One stored example: encoded picture, encoded human map, class index."""
+    """One stored example: encoded image, encoded human map, class index."""
 
     image: bytes
     heatmap: bytes
@@ -134,7 +134,7 @@ class Shard(Part):
             for address in self.addresses:
                 yield address, read_record(file, address)
 
-    def read(self, indices: Sequence[int]) -> Iterator[StoredPicture | StoredError]:
+    def read(self, indices: Sequence[int]) -> Iterator[StoredImage | StoredError]:
         with self.path.open("rb") as file:
             for index in indices:
                 address = self.addresses[index]
@@ -142,7 +142,7 @@ class Shard(Part):
                     record = read_record(file, address)
                     if record.label < 0:
                         raise address.error(f"label {record.label} is outside 0 …")
-                    yield StoredPicture(
+                    yield StoredImage(
                         _decode(record.image, True, "image", address),
                         _decode(record.heatmap, False, "heatmap", address)[..., 0],
                         record.label,
@@ -256,7 +256,7 @@ def _is_packed(side: int, packed: int) -> bool:
 
 
 def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
-    """A picture (height, width, 3) or a map (height, width), uint8, as shards hold them."""
+    """An image (height, width, 3) or a map (height, width), uint8, as shards hold them."""
     grey = pixels.ndim == 2
     return simplejpeg.encode_jpeg(
         np.ascontiguousarray(pixels[..., None] if grey else pixels),

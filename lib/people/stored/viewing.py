@@ -35,7 +35,7 @@ class Looked:
     """One image of a data set, and where people looked at it, as recorded.
 
     name    : the image's id in every table, a path from the data set's folder on
-    picture : its file
+    image : its file
     points  : (fixation, 3) float64 x, y, duration; x from the left edge and y from the top edge,
               the centre of the first pixel at (0.5, 0.5); in pixels of the image's file, or of
               the screen where `Viewing.screen` says how large that was; a duration in any one
@@ -46,7 +46,7 @@ class Looked:
     """
 
     name: str
-    picture: Path
+    image: Path
     points: np.ndarray
     who: np.ndarray
     order: np.ndarray
@@ -135,11 +135,11 @@ class Viewing:
         across, down = self.screen
         if not across:
             return np.ones(2), np.zeros(2)
-        screen, picture = np.array([across, down]), np.array([width, height])
+        screen, image = np.array([across, down]), np.array([width, height])
         if self.placed == STRETCH:
-            return picture / screen, np.zeros(2)
-        times = 1.0 if self.placed == CENTRE else 1 / (screen / picture).min()
-        return np.full(2, times), (picture - screen * times) / 2
+            return image / screen, np.zeros(2)
+        times = 1.0 if self.placed == CENTRE else 1 / (screen / image).min()
+        return np.full(2, times), (image - screen * times) / 2
 
     def sigma(self, width: int, height: int) -> np.ndarray:
         """Of the Gaussian across and down, in pixels of an image's file of this size."""

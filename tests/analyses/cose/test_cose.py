@@ -33,11 +33,11 @@ from lib.analyses.cose.pairs import (
     MENDED,
     MODEL,
     WRONG,
-    ShownPictures,
+    ShownImages,
     condition,
     followed,
     pairs_of_changed_network,
-    pairs_of_changed_pictures,
+    pairs_of_changed_images,
 )
 from lib.analyses.cose.readings import Moves, similarities
 from lib.analyses.cose.results import (
@@ -60,7 +60,7 @@ from lib.networks.building import build_network
 from lib.networks.checkpoints import WeightsError
 from lib.networks.loading import save_weights
 from lib.networks.models import Provenance, StudyModel
-from lib.networks.preprocessing import resize_pictures
+from lib.networks.preprocessing import resize_images
 from lib.networks.sources import WEIGHTS_SUFFIXES
 from lib.people.clickme import ClickMeBatch
 from lib.scores.study_scores import left_out
@@ -126,7 +126,7 @@ def test_ssim_of_one_map_with_several_and_of_constant_ones():
         structural_similarity(torch.rand(1, 4, 9), torch.rand(1, 4, 9))
 
 
-# --- changes of pictures -------------------------------------------------------------------------
+# --- changes of images -------------------------------------------------------------------------
 
 
 def by_torchvision(image: Image.Image, kind: str, magnitude: float) -> np.ndarray:
@@ -151,14 +151,14 @@ def by_torchvision(image: Image.Image, kind: str, magnitude: float) -> np.ndarra
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_changes_are_the_published_ones(kind, pictures):
-    picture, largest = pictures[0], KINDS[kind].largest
+def test_changes_are_the_published_ones(kind, images):
+    image, largest = images[0], KINDS[kind].largest
     for magnitude in (-largest, 0.4 * largest, largest) if largest else (0.0,):
-        theirs = by_torchvision(Image.fromarray(picture), kind, magnitude)
-        assert (Change(kind, magnitude).apply(picture) == theirs).all(), magnitude
+        theirs = by_torchvision(Image.fromarray(image), kind, magnitude)
+        assert (Change(kind, magnitude).apply(image) == theirs).all(), magnitude
 
 
-def test_the_48_changes_are_drawn_from_a_pictures_place_alone():
+def test_the_48_changes_are_drawn_from_a_images_place_alone():
     for place in (0, 7, 1000):
         drawn = changes_of(place)
         assert drawn == changes_of(place)
@@ -204,21 +204,21 @@ def test_a_pixel_is_wholly_inside_if_nothing_of_it_came_in_from_outside():
 # --- pairs ---------------------------------------------------------------------------------------
 
 
-def clickme_of(pictures: np.ndarray, labels) -> ClickMeBatch:
+def clickme_of(images: np.ndarray, labels) -> ClickMeBatch:
     return ClickMeBatch(
-        [f"p{i}" for i in range(len(pictures))], pictures, torch.zeros(len(pictures), 256, 256),
-        torch.as_tensor(labels), np.arange(len(pictures)) + 3,
+        [f"p{i}" for i in range(len(images))], images, torch.zeros(len(images), 256, 256),
+        torch.as_tensor(labels), np.arange(len(images)) + 3,
     )  # fmt: skip
 
 
-def shown_to(model, pictures: np.ndarray, labels) -> ShownPictures:
-    batch = clickme_of(pictures, labels)
-    return ShownPictures.of_clickme(batch, model.backbone.preprocessing)
+def shown_to(model, images: np.ndarray, labels) -> ShownImages:
+    batch = clickme_of(images, labels)
+    return ShownImages.of_clickme(batch, model.backbone.preprocessing)
 
 
-def predicted(model, picture: np.ndarray) -> int:
+def predicted(model, image: np.ndarray) -> int:
     geometry = model.backbone.preprocessing
-    x = torch.from_numpy(picture.astype(np.float32) / 255).permute(2, 0, 1)
+    x = torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)
     mean, std = (
         torch.tensor(geometry.mean)[:, None, None],
         torch.tensor(geometry.std)[:, None, None],
@@ -227,14 +227,14 @@ def predicted(model, picture: np.ndarray) -> int:
         return int(model(((x - mean) / std)[None]).argmax())
 
 
-def maps_of(model, picture: np.ndarray, method: str) -> np.ndarray:
+def maps_of(model, image: np.ndarray, method: str) -> np.ndarray:
     geometry = model.backbone.preprocessing
-    x = torch.from_numpy(picture.astype(np.float32) / 255).permute(2, 0, 1)
+    x = torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)
     mean, std = (
         torch.tensor(geometry.mean)[:, None, None],
         torch.tensor(geometry.std)[:, None, None],
     )
-    size = picture.shape[0]
+    size = image.shape[0]
     found = cam_maps(model, ((x - mean) / std)[None], None, [method], size)[method][0].numpy()
     return (found - found.min()) / np.ptp(found)
 
@@ -270,7 +270,7 @@ CHANGED_TO = {"flip_sideways": np.fliplr, "flip_upright": np.flipud}
 
 
 def undone_by_skimage(explanation, change: Change) -> tuple[np.ndarray, np.ndarray | None]:
-    """What the published code makes of a changed picture's map, and the mask that it averages in,
+    """What the published code makes of a changed image's map, and the mask that it averages in,
     None for all. Both are moved in the explanation's precision."""
     side = len(explanation)
     if change.kind == "rotate":
@@ -298,16 +298,16 @@ def undone_by_skimage(explanation, change: Change) -> tuple[np.ndarray, np.ndarr
 @pytest.mark.parametrize(
     ("key", "kind"), [("grad_cam", GradCAM), ("grad_cam_plus_plus", GradCAMPlusPlus)]
 )
-def test_the_published_reading_pair_by_pair(key, kind, small, pictures):
+def test_the_published_reading_pair_by_pair(key, kind, small, images):
     """The published code's own steps: torchvision on Pillow images, pytorch-grad-cam's scaled
     maps, scikit-image's warp, full SSIM map and erosion, scipy's rank correlation."""
-    seen = pictures[:1, :64, :64]
-    shown = ShownPictures(["p"], seen, [5], [predicted(small, seen[0])])
-    table = pairs_of_changed_pictures(small, [METHODS[key]], shown, BatchSize(20), True)
+    seen = images[:1, :64, :64]
+    shown = ShownImages(["p"], seen, [5], [predicted(small, seen[0])])
+    table = pairs_of_changed_images(small, [METHODS[key]], shown, BatchSize(20), True)
     cam = kind(small.network, [small.network.body])
 
-    def explained_by_the_package(picture):
-        x = small.prepare_pixels(torch.from_numpy(picture.copy())[None])
+    def explained_by_the_package(image):
+        x = small.prepare_pixels(torch.from_numpy(image.copy())[None])
         answer = int(small(x).argmax())
         return answer, cam(x, [ClassifierOutputTarget(answer)])[0].astype(np.float64)
 
@@ -343,7 +343,7 @@ def test_the_corrected_reading_pair_by_pair(small):
         stayed, _ = undone_by_skimage(np.ones((64, 64)), change)  # nothing came in from outside
         _, there = undone_by_skimage(other, change)
         stayed = there & (stayed > 0.9999)
-        if change.kind == "rotate":  # and nothing of the changed picture was empty
+        if change.kind == "rotate":  # and nothing of the changed image was empty
             ones = pillows.rotate(torch.ones(1, 64, 64), change.magnitude, fill=[0.0])[0].numpy()
             stayed &= rotate(ones.astype(float), -change.magnitude, clip=False) > 0.9999
         pair = [(m - m[stayed].min()) / np.ptp(m[stayed]) for m in (first, back)]
@@ -352,8 +352,8 @@ def test_the_corrected_reading_pair_by_pair(small):
         assert value == pytest.approx(full[whole].mean(), abs=1e-6), change
 
 
-def test_an_explanation_that_follows_has_no_less_for_what_left_the_picture():
-    """A peak that a shift takes out of the picture: scaled by it or not, what stayed is alike."""
+def test_an_explanation_that_follows_has_no_less_for_what_left_the_image():
+    """A peak that a shift takes out of the image: scaled by it or not, what stayed is alike."""
     small = torch.rand(1, 8, 8)
     small[0, 0] += 4  # its upper row
     change = Change("translate_y", -30.0)
@@ -373,19 +373,19 @@ def test_maps_that_are_flat_or_hold_no_numbers():
         found = similarities(pair[0], pair[1].expand(48, -1, -1), side, moves)
         assert all(values.isnan().all() for values in found.values())
     found = similarities(flat, other.expand(48, -1, -1), side, moves, with_spearman=True)
-    # A shift by all of the picture leaves nothing to compare.
+    # A shift by all of the image leaves nothing to compare.
     gone = torch.tensor([abs(int(c.magnitude)) == side for c in changes])
     assert torch.equal(found["published"].isnan(), gone)
     assert torch.equal(found["corrected"].isnan(), gone)
     assert found["spearman"].isnan().all()
 
 
-def test_pictures_that_are_wrong_before_have_no_score(pictures):
+def test_images_that_are_wrong_before_have_no_score(images):
     model = mini("resnet50")
-    seen = resize_pictures(pictures[:1], model.backbone.preprocessing)
+    seen = resize_images(images[:1], model.backbone.preprocessing)
     wrong = (predicted(model, seen[0]) + 1) % 5
-    batch = shown_to(model, pictures[:1], [wrong])
-    table = pairs_of_changed_pictures(model, [METHODS["grad_cam"]], batch, BatchSize(16))
+    batch = shown_to(model, images[:1], [wrong])
+    table = pairs_of_changed_images(model, [METHODS["grad_cam"]], batch, BatchSize(16))
     assert len(table) == 48
     assert set(table.condition) <= {MENDED, WRONG}
     assert table[["ssim_published", "ssim_corrected", "matched_published"]].isna().all(axis=None)
@@ -395,7 +395,7 @@ def test_pictures_that_are_wrong_before_have_no_score(pictures):
     assert other.ssim_published.isna().all()
     summary = summarise_cose(pd.concat([table, other]).assign(backbone="resnet50", dcls=False))
     assert summary.n_right[0] == 0
-    assert summary.n_pictures[0] == 1
+    assert summary.n_images[0] == 1
     assert summary.undefined_published[0] == "no pair stays right"
 
 
@@ -405,12 +405,12 @@ def test_the_four_conditions():
     ]  # fmt: skip
 
 
-def test_a_network_with_itself_and_with_another(pictures):
+def test_a_network_with_itself_and_with_another(images):
     model, other = mini("convnext_tiny"), mini("convnext_tiny", dcls=True)
     with torch.no_grad():
-        seen = resize_pictures(pictures, model.backbone.preprocessing)
-        labels = [predicted(model, picture) for picture in seen]
-    batch = shown_to(model, pictures, labels)
+        seen = resize_images(images, model.backbone.preprocessing)
+        labels = [predicted(model, image) for image in seen]
+    batch = shown_to(model, images, labels)
     method = METHODS["hires_cam"]
     same = pairs_of_changed_network(model, model, "same", [method], batch, BatchSize(3))
     assert same.ssim_published.to_numpy() == pytest.approx(1)
@@ -422,12 +422,12 @@ def test_a_network_with_itself_and_with_another(pictures):
         assert row.ssim_published == pytest.approx(by_skimage(*maps), abs=1e-5)
 
 
-def test_pairs_do_not_depend_on_the_batch(pictures):
+def test_pairs_do_not_depend_on_the_batch(images):
     model = mini("fastvit_sa24")
-    labels = [predicted(model, resize_pictures(pictures[:1], model.backbone.preprocessing)[0])]
-    batch = shown_to(model, pictures[:1], labels)
+    labels = [predicted(model, resize_images(images[:1], model.backbone.preprocessing)[0])]
+    batch = shown_to(model, images[:1], labels)
     tables = [
-        pairs_of_changed_pictures(model, [METHODS["grad_cam"]], batch, BatchSize(size))
+        pairs_of_changed_images(model, [METHODS["grad_cam"]], batch, BatchSize(size))
         for size in (1, 7, 64)
     ]
     for table in tables[1:]:
@@ -435,7 +435,7 @@ def test_pairs_do_not_depend_on_the_batch(pictures):
 
 
 def grey(model, x, passed):
-    """A map that follows the picture perfectly."""
+    """A map that follows the image perfectly."""
     return x.mean(dim=1)
 
 
@@ -449,17 +449,17 @@ def nothing(model, x, passed):
 
 
 @pytest.fixture
-def three(pictures):
+def three(images):
     """Pairs of a map that follows, of a random one and of a constant one."""
     model = mini("resnet50")
-    seen = resize_pictures(pictures, model.backbone.preprocessing)
-    labels = [predicted(model, picture) for picture in seen]
+    seen = resize_images(images, model.backbone.preprocessing)
+    labels = [predicted(model, image) for image in seen]
     methods = [
         CamMethod(key, key, whole_map=function)
         for key, function in (("grey", grey), ("noise", noise), ("nothing", nothing))
     ]
-    shown = shown_to(model, pictures, labels)
-    table = pairs_of_changed_pictures(model, methods, shown, BatchSize(49))
+    shown = shown_to(model, images, labels)
+    table = pairs_of_changed_images(model, methods, shown, BatchSize(49))
     return table.assign(backbone="resnet50", dcls=False)
 
 
@@ -467,7 +467,7 @@ def test_maps_built_to_follow_be_random_or_be_constant(three):
     summary = summarise_cose(three).set_index("method")
     moved = three[(three.method == "grey") & three.change.isin(["translate_x", "translate_y",
                   "flip_sideways", "flip_upright"])]  # fmt: skip
-    # Exactly at the ceiling, whatever of the picture left it.
+    # Exactly at the ceiling, whatever of the image left it.
     assert moved.ssim_corrected.to_numpy() == pytest.approx(1, abs=1e-6)
     assert moved.ssim_published.min() > 0.9
     rotated = three[(three.method == "grey") & (three.change == "rotate")]
@@ -525,9 +525,9 @@ def test_score_by_hand():
     assert row.sensitivity_published == pytest.approx(1 - (0.4 + 0.2 + 0.6) / 3)
     assert row.cose_published == pytest.approx(math.sqrt(0.7 * 0.6))
     assert row.cose_corrected == pytest.approx(math.sqrt(0.8 * 0.5))
-    assert (row.n_kept, row.n_changed, row.n_pictures, row.n_right) == (3, 3, 3, 2)
+    assert (row.n_kept, row.n_changed, row.n_images, row.n_right) == (3, 3, 3, 2)
     assert row.undefined_published == ""
-    assert math.isnan(row.cose_published_low)  # three pictures: no interval
+    assert math.isnan(row.cose_published_low)  # three images: no interval
     parts = by_change(made_pairs(BY_HAND)).set_index("part")
     assert parts.loc["geometric", "consistency_published"] == pytest.approx(0.7)
     assert math.isnan(parts.loc["model", "consistency_published"])
@@ -554,11 +554,11 @@ def test_what_cannot_be_scored_is_told(rows, why):
     assert math.isnan(row.cose_published) == (why != "above 1")
 
 
-def test_intervals_resample_pictures():
+def test_intervals_resample_images():
     rng = np.random.default_rng(0)
     rows = []
     for image in range(30):
-        level = rng.normal(0, 0.1)  # pairs of a picture are alike: fewer numbers than pairs
+        level = rng.normal(0, 0.1)  # pairs of an image are alike: fewer numbers than pairs
         rows += [(f"i{image}", "geometric", KEPT, 0.8 + level)] * 20
         rows += [(f"i{image}", "photometric", CHANGED, 0.4 + level)] * (image % 3 + 1)
     table = made_pairs(rows)
@@ -574,7 +574,7 @@ def test_intervals_resample_pictures():
     assert row.cose_published_low < row.cose_published < row.cose_published_high
 
 
-def test_dcls_is_compared_on_the_pictures_both_have_right():
+def test_dcls_is_compared_on_the_images_both_have_right():
     rows = [(f"i{i}", g, c, s) for i in range(20) for g, c, s in
             (("geometric", KEPT, 0.6), ("photometric", CHANGED, 0.5))]  # fmt: skip
     better = [(i, g, c, s + 0.1 if c == KEPT else s - 0.1) for i, g, c, s in rows]
@@ -627,7 +627,7 @@ def test_a_study_is_the_same_for_all_and_goes_on_where_it_ended(study, monkeypat
     def never(*arguments):
         raise AssertionError("made again")
 
-    monkeypatch.setattr(cose_study, "pairs_of_changed_pictures", never)
+    monkeypatch.setattr(cose_study, "pairs_of_changed_images", never)
     monkeypatch.setattr(cose_study, "pairs_of_changed_network", never)
     pd.testing.assert_frame_equal(score_cose(study, 3), table)
     kept = sorted(study.places.scores.with_name("cose").iterdir())
@@ -643,12 +643,12 @@ def test_slow_explainers_foretell_their_time(study, capsys):
     assert "Slow one: about 70 forwards a map" in said.out + said.err
 
 
-def test_followed_is_what_pairs_score(pictures):
+def test_followed_is_what_pairs_score(images):
     model = mini("resnet50")
-    seen = resize_pictures(pictures[:1], model.backbone.preprocessing)
-    batch = clickme_of(pictures[:1], [predicted(model, seen[0])])
-    given = ShownPictures.of_clickme(batch, model.backbone.preprocessing)
-    table = pairs_of_changed_pictures(model, [METHODS["layer_cam"]], given, BatchSize(49))
+    seen = resize_images(images[:1], model.backbone.preprocessing)
+    batch = clickme_of(images[:1], [predicted(model, seen[0])])
+    given = ShownImages.of_clickme(batch, model.backbone.preprocessing)
+    table = pairs_of_changed_images(model, [METHODS["layer_cam"]], given, BatchSize(49))
     shown = followed(model, METHODS["layer_cam"], batch)
     assert len(shown) == 1 + len(KINDS)
     for name in ("ssim", "corrected"):

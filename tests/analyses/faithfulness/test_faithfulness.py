@@ -81,19 +81,19 @@ def test_order_is_by_value_and_then_by_lot():
     assert not torch.equal(order[0], masks[0].flatten().argsort(descending=True, stable=True))
 
 
-def area(pictures: torch.Tensor) -> torch.Tensor:
+def area(images: torch.Tensor) -> torch.Tensor:
     """A "network" sure of what is bright in the upper half."""
-    return pictures[:, :, :8].mean(dim=(1, 2, 3))
+    return images[:, :, :8].mean(dim=(1, 2, 3))
 
 
 def test_curves_are_those_of_a_known_network():
-    pictures = torch.ones(1, 3, 16, 16)
-    pictures[:, :, 8:] = 0.5
+    images = torch.ones(1, 3, 16, 16)
+    images[:, :, 8:] = 0.5
     upper = torch.zeros(1, 16, 16)
     upper[:, :8] = torch.rand(8, 16) + 1
     mean = torch.zeros(3, 1, 1)
-    good = curves(area, pictures, ordered(upper), mean)
-    bad = curves(area, pictures, ordered(2 - upper), mean)
+    good = curves(area, images, ordered(upper), mean)
+    bad = curves(area, images, ordered(2 - upper), mean)
     # Every pixel that is deleted first counts: sure no more from half of them on.
     points = [max(0.0, 1 - 2 * step / STEPS) for step in range(STEPS + 1)]
     assert good["deletion"].item() == pytest.approx(np.trapezoid(points, dx=1 / STEPS))
@@ -101,26 +101,26 @@ def test_curves_are_those_of_a_known_network():
     assert good["insertion"] > bad["insertion"]
 
 
-def like_the_package(picture, removed, draws, monkeypatch):
-    """The package's imputer on one normalised picture, its noise replaced by these draws."""
+def like_the_package(image, removed, draws, monkeypatch):
+    """The package's imputer on one normalised image, its noise replaced by these draws."""
     monkeypatch.setattr(torch, "randn_like", lambda _: draws.flatten(1)[:, removed.flatten()])
-    return NoisyLinearImputer()(picture, (~removed).float())
+    return NoisyLinearImputer()(image, (~removed).float())
 
 
 @pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
 @pytest.mark.parametrize("size", [(24, 24), (64, 41)])
-def test_imputing_is_the_packages_on_the_normalised_picture(size, monkeypatch):
+def test_imputing_is_the_packages_on_the_normalised_image(size, monkeypatch):
     rng = np.random.default_rng(0)
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    pictures, draws = (torch.tensor(rng.random((3, 3, *size)), dtype=torch.float32) for _ in "ab")
+    images, draws = (torch.tensor(rng.random((3, 3, *size)), dtype=torch.float32) for _ in "ab")
     removed = torch.tensor(rng.random((3, *size)) < 0.6)
     removed[0, :6, :6] = True  # up to a corner
     removed[1], removed[1, 9, 9] = True, False  # one pixel is left
     removed[2] = True  # nothing is
     middle, spread = (torch.tensor(v)[:, None, None] for v in (mean, std))
-    x = (pictures - middle) / spread
+    x = (images - middle) / spread
     ours = imputed(x, removed, 0.01 * draws)
-    in_0_1 = imputed(pictures, removed, road_noise(draws, std))
+    in_0_1 = imputed(images, removed, road_noise(draws, std))
     for number in range(3):
         expected = like_the_package(x[number], removed[number], draws[number], monkeypatch)
         np.testing.assert_allclose(ours[number], expected, atol=1e-5)
@@ -130,7 +130,7 @@ def test_imputing_is_the_packages_on_the_normalised_picture(size, monkeypatch):
 
 def test_roads_noise_has_the_unit_that_is_named():
     draws = torch.randn(2, 3, 8, 8)
-    torch.testing.assert_close(road_noise(draws, (0.5, 0.25, 2.0), "picture"), 0.01 * draws)
+    torch.testing.assert_close(road_noise(draws, (0.5, 0.25, 2.0), "image"), 0.01 * draws)
     normalised = road_noise(draws, (0.5, 0.25, 2.0))
     torch.testing.assert_close(normalised[:, 1], 0.0025 * draws[:, 1])
     torch.testing.assert_close(normalised[:, 2], 0.02 * draws[:, 2])
@@ -138,7 +138,7 @@ def test_roads_noise_has_the_unit_that_is_named():
         road_noise(draws, (1, 1, 1), "normal")
 
 
-@pytest.mark.parametrize("unit", ["normalised", "picture"])
+@pytest.mark.parametrize("unit", ["normalised", "image"])
 def test_a_models_noise_is_of_its_own_normalisation(unit, monkeypatch):
     model, added = mini("convnext_tiny"), []
     monkeypatch.setattr(
@@ -152,19 +152,19 @@ def test_a_models_noise_is_of_its_own_normalisation(unit, monkeypatch):
 
 
 def test_imputing_mends_what_can_be_known():
-    pictures = torch.full((1, 3, 16, 16), 0.4)
+    images = torch.full((1, 3, 16, 16), 0.4)
     removed = torch.zeros(1, 16, 16, dtype=torch.bool)
     removed[:, 3:12, 2:9] = True
     torch.testing.assert_close(
-        imputed(pictures, removed, torch.zeros_like(pictures)), pictures, atol=1e-3, rtol=0
+        imputed(images, removed, torch.zeros_like(images)), images, atol=1e-3, rtol=0
     )
-    pictures[:, 0] = 0  # a channel that is solved before the others
-    pictures[:, 1] = torch.rand(16, 16)
-    found = imputed(pictures, removed, torch.zeros_like(pictures))
+    images[:, 0] = 0  # a channel that is solved before the others
+    images[:, 1] = torch.rand(16, 16)
+    found = imputed(images, removed, torch.zeros_like(images))
     assert found.isfinite().all()
-    assert torch.equal(found[:, 0], pictures[:, 0])
+    assert torch.equal(found[:, 0], images[:, 0])
     with pytest.raises(ValueError, match="not finite"):
-        imputed(pictures.fill_(torch.nan), removed, torch.zeros_like(pictures))
+        imputed(images.fill_(torch.nan), removed, torch.zeros_like(images))
 
 
 @pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
@@ -172,7 +172,7 @@ def test_road_is_the_packages_where_no_pixels_tie():
     network = torch.nn.Sequential(
         torch.nn.Conv2d(3, 4, 5, stride=3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.LazyLinear(3)
     )  # fmt: skip
-    pictures = 3 * torch.randn(2, 3, 20, 20)
+    images = 3 * torch.randn(2, 3, 20, 20)
     masks = torch.randperm(800).view(2, 20, 20) / 800
     targets = [ClassifierOutputSoftmaxTarget(c) for c in (2, 0)]
 
@@ -180,7 +180,7 @@ def test_road_is_the_packages_where_no_pixels_tie():
     def probability(some):
         return network(some).softmax(dim=1)[[0, 1], [2, 0]]
 
-    found = road(probability, pictures, ordered(masks), torch.zeros_like(pictures))
+    found = road(probability, images, ordered(masks), torch.zeros_like(images))
     theirs = {}
     for name, kind in (
         ("road_morf", ROADMostRelevantFirst), ("road_lerf", ROADLeastRelevantFirst)
@@ -189,8 +189,8 @@ def test_road_is_the_packages_where_no_pixels_tie():
         without_noise = [kind(percentile) for percentile in (80, 50, 20)]
         for metric in without_noise:
             metric.perturbation.imputer.noise = 0
-        changes = [m(pictures, masks.numpy(), targets, network) for m in without_noise]
-        theirs[name] = np.mean(changes, axis=0) + probability(pictures).numpy()
+        changes = [m(images, masks.numpy(), targets, network) for m in without_noise]
+        theirs[name] = np.mean(changes, axis=0) + probability(images).numpy()
         np.testing.assert_allclose(found[name], theirs[name], atol=1e-5)
     combined = (theirs["road_lerf"] - theirs["road_morf"]) / 2
     np.testing.assert_allclose(found["road_combined"], combined, atol=1e-5)
@@ -218,7 +218,7 @@ def test_a_studys_faithfulness_from_scratch():
     # Average drop at 100 %, step by step.
     model = study.networks.load_model("convnext_tiny", False).folded()
     batch = next(study.clickme(limit=2).batches(2))
-    x = model.prepare(batch.pictures)
+    x = model.prepare(batch.images)
     with torch.no_grad():
         whole = model(x).softmax(dim=1)
     predicted = whole.argmax(dim=1)
@@ -231,9 +231,9 @@ def test_a_studys_faithfulness_from_scratch():
     ]
     mean, std = (torch.tensor(v)[:, None, None] for v in (
         backbone.preprocessing.mean, backbone.preprocessing.std))  # fmt: skip
-    pictures = x * std + mean
+    images = x * std + mean
     with torch.no_grad():
-        left = model((pictures * masks[:, None] - mean) / std).softmax(dim=1)
+        left = model((images * masks[:, None] - mean) / std).softmax(dim=1)
     for image in range(2):
         y, o = whole[image, predicted[image]].item(), left[image, predicted[image]].item()
         mine = table[(table.measure == "average_drop_100%") & (table.method == "grad_cam")

@@ -43,9 +43,9 @@ def test_differences_to_grad_cam_by_hand():
     values = pd.DataFrame(rows, columns=["dcls", "method", "image_id", "measure", "value"])
     together, apart = against_grad_cam(values.assign(backbone="resnet50"))
     (row,) = together.to_dict("records")
-    per_picture = [(-2 - 30) / 2, (6 - 10) / 2, -20]
-    expected = mean_interval(per_picture)
-    assert row["difference"] == pytest.approx(np.mean(per_picture))
+    per_image = [(-2 - 30) / 2, (6 - 10) / 2, -20]
+    expected = mean_interval(per_image)
+    assert row["difference"] == pytest.approx(np.mean(per_image))
     assert (row["low"], row["high"], row["n"]) == (expected.low, expected.high, 3)
     assert (row["better"], row["models"]) == (1, 2)  # plain: (-2 + 6) / 2 is more drop
     assert apart.set_index("dcls").difference.to_dict() == {False: 2.0, True: -20.0}
@@ -99,11 +99,11 @@ def test_the_embedded_examples_modules_fit_and_find_what_people_look_at():
     values = compare_methods(study, 6)
     means = values.groupby(["measure", "method"]).value.mean().unstack()
     assert means.loc["average_drop_100%", "lcam_fm"] < means.loc["average_drop_100%", "random_cam"]
-    # A picture's map is where people looked in it, and not where they looked in another one.
+    # An image's map is where people looked in it, and not where they looked in another one.
     batch = held_out(study, 12)
     for dcls in (False, True):
         model = study.networks.inference_model("convnext_tiny", dcls)
-        maps = cam_maps(model, model.prepare(batch.pictures), None, ["lcam_fm"])["lcam_fm"]
+        maps = cam_maps(model, model.prepare(batch.images), None, ["lcam_fm"])["lcam_fm"]
         own, other = (
             spearman_per_image(maps, people).nanmean()
             for people in (batch.human_maps, batch.human_maps.roll(1, 0))
@@ -115,8 +115,8 @@ def test_the_embedded_examples_modules_fit_and_find_what_people_look_at():
     assert plot_against_grad_cam(together, apart).axes[0].get_yticks().size == 2
 
 
-def test_a_watched_training_sees_no_picture_that_is_compared(monkeypatch):
-    monkeypatch.setattr(attention_study, "PICTURES", 8)
+def test_a_watched_training_sees_no_image_that_is_compared(monkeypatch):
+    monkeypatch.setattr(attention_study, "IMAGES", 8)
     monkeypatch.setattr(attention_study, "EPOCHS", 1)
     monkeypatch.setattr(attention_study, "LOOKED_AT", 2)
     study = Study.from_profile("demo", ["convnext_tiny"])
@@ -124,12 +124,12 @@ def test_a_watched_training_sees_no_picture_that_is_compared(monkeypatch):
     assert list(seen.histories) == ["L-CAM-Fm", "L-CAM-Img"]
     assert list(seen.maps)[-1] == "Grad-CAM"
     assert all(maps.shape == (2, 224, 224) for maps in seen.maps.values())
-    compared = np.concatenate([b.pictures for b in study.clickme(limit=24).batches(24)])
-    used = attention_study.pictures_besides(study, 24, 8)
+    compared = np.concatenate([b.images for b in study.clickme(limit=24).batches(24)])
+    used = attention_study.images_besides(study, 24, 8)
     assert len(used) == 8
-    assert not any((picture == other).all() for picture in used for other in compared)
+    assert not any((image == other).all() for image in used for other in compared)
     plot_losses(seen.histories, seen.title)
-    plot_looks(seen.pictures, seen.maps)
+    plot_looks(seen.images, seen.maps)
 
 
 def test_of_full_size_networks_the_kept_losses_are_shown(tmp_path):
@@ -138,7 +138,7 @@ def test_of_full_size_networks_the_kept_losses_are_shown(tmp_path):
     assert not seen.histories
     assert not seen.maps
     assert "no training is recorded" in plot_losses(seen.histories).axes[0].texts[0].get_text()
-    assert "was not watched" in plot_looks(seen.pictures, seen.maps).axes[0].texts[0].get_text()
+    assert "was not watched" in plot_looks(seen.images, seen.maps).axes[0].texts[0].get_text()
     path = study.inputs.attention_path("convnext_tiny", True, "lcam_fm").with_suffix(".csv")
     path.parent.mkdir(parents=True)
     terms = ("cross_entropy", "area", "variation", "same_class")

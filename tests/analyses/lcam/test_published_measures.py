@@ -1,5 +1,5 @@
 """Average drop and increase in confidence against the published evaluation, written out here from
-its description, one picture at a time."""
+its description, one image at a time."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Small(InHalves, nn.Module):
             self.conv, self.end = nn.Conv2d(3, 6, 3, padding=1), nn.Linear(6, 4)
             self.attentions = {"lcam_img": LCam([6], 4)}
 
-    def normalised(self, pictures):
-        return (pictures - 0.45) / 0.22
+    def normalised(self, images):
+        return (images - 0.45) / 0.22
 
     def features(self, x):
         return self.conv(x).relu() + 0.1 * x.sum(dim=1, keepdim=True)
@@ -59,14 +59,14 @@ def kept_as_published(flat: np.ndarray, percent: float) -> np.ndarray:
     return kept
 
 
-def published(model, pictures, percent: float, less: int = 0) -> tuple[float, float]:
+def published(model, images, percent: float, less: int = 0) -> tuple[float, float]:
     """Average drop and increase in confidence.
 
     less : so many pixels fewer are kept, the least ones
     """
     whole, masked = [], []
-    for picture in pictures:
-        x = model.normalised(picture[None])
+    for image in images:
+        x = model.normalised(image[None])
         with torch.no_grad():
             probabilities = model(x).softmax(dim=1)[0]
             chosen = int(probabilities.argmax())
@@ -76,7 +76,7 @@ def published(model, pictures, percent: float, less: int = 0) -> tuple[float, fl
             kept = kept_as_published(flat, percent)
             kept[np.flatnonzero(kept)[np.argsort(flat[kept])[:less]]] = False
             mask = torch.from_numpy(np.where(kept, flat, 0).reshape(SIDE, SIDE)).float()
-            hidden = model(model.normalised(mask * picture[None])).softmax(dim=1)[0]
+            hidden = model(model.normalised(mask * image[None])).softmax(dim=1)[0]
         whole.append(float(probabilities[chosen]))
         masked.append(float(hidden[chosen]))
     y, o = np.array(whole), np.array(masked)
@@ -87,23 +87,23 @@ def published(model, pictures, percent: float, less: int = 0) -> tuple[float, fl
 def test_measures_are_those_of_the_published_evaluation():
     """At 15 % that keeps a pixel more: 1 - 0.85 is a little above 0.15, and is rounded up."""
     model = Small().eval()
-    pictures = torch.rand(12, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(3))
-    pictures[:6, :, :10] *= 0.2
+    images = torch.rand(12, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(3))
+    images[:6, :, :10] *= 0.2
     names = [str(number) for number in range(12)]
-    ours = next(measured(model, [METHODS["lcam_img"]], pictures, range(12), names))
+    ours = next(measured(model, [METHODS["lcam_img"]], images, range(12), names))
     means = ours.groupby("measure").value.mean()
     for share, percent, less in (("100%", 0, 0), ("50%", 0.5, 0), ("15%", 0.85, 1)):
-        drop, increase = published(model, pictures, percent, less)
+        drop, increase = published(model, images, percent, less)
         assert means[f"average_drop_{share}"] == pytest.approx(drop, abs=1e-3), share
         assert means[f"increase_{share}"] == pytest.approx(increase), share
         assert drop > 1
     assert 0 < means["increase_100%"] < 100
-    drop, _ = published(model, pictures, 0.85)
+    drop, _ = published(model, images, 0.85)
     assert 0 < abs(means["average_drop_15%"] - drop) < 0.5
 
 
 @pytest.mark.parametrize(("percent", "theirs"), [(0.5, 25_088), (0.85, 7_527)])
-def test_so_many_of_a_pictures_50_176_pixels_are_kept(percent, theirs):
+def test_so_many_of_a_images_50_176_pixels_are_kept(percent, theirs):
     flat = np.random.default_rng(0).permutation(224 * 224) / (224 * 224 - 1)
     assert kept_as_published(flat, percent).sum() == theirs
     order = torch.from_numpy(np.argsort(-flat)[None])

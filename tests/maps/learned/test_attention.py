@@ -41,11 +41,11 @@ from lib.maps.learned.training import (
     new_attention,
     train_attention,
 )
-from lib.people.picture_folders import (
-    ArrayPictures,
-    FolderPictures,
-    PictureFolderError,
-    listed_pictures,
+from lib.people.image_folders import (
+    ArrayImages,
+    FolderImages,
+    ImageFolderError,
+    listed_images,
 )
 
 # --- the loss, by hand ----------------------------------------------------------------------
@@ -102,8 +102,8 @@ class Toy(InHalves, nn.Module):
         self.scale = nn.Parameter(torch.tensor(60.0))
         self.dropout = nn.Dropout(0.9)  # must stay off
 
-    def normalised(self, pictures):
-        return 2 * pictures - 1
+    def normalised(self, images):
+        return 2 * images - 1
 
     def features(self, x):
         return nn.functional.avg_pool2d((x + 1) / 2, 2)
@@ -119,33 +119,33 @@ class Toy(InHalves, nn.Module):
 
 
 def patches(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Dim pictures, each with a bright 6 x 6 patch of one colour; the patches' places."""
+    """Dim images, each with a bright 6 x 6 patch of one colour; the patches' places."""
     rng = np.random.default_rng(seed)
-    pictures = rng.integers(0, 40, (count, SIDE, SIDE, 3))
+    images = rng.integers(0, 40, (count, SIDE, SIDE, 3))
     where = np.zeros((count, SIDE, SIDE), bool)
-    for picture, mask in zip(pictures, where, strict=True):
+    for image, mask in zip(images, where, strict=True):
         top, left = rng.integers(0, SIDE - 6, 2)
         mask[top : top + 6, left : left + 6] = True
-        picture[mask, rng.integers(3)] = 230
-    return pictures.astype(np.uint8), where
+        image[mask, rng.integers(3)] = 230
+    return images.astype(np.uint8), where
 
 
 _TOY = Recipe("toy", lr=2.0, epochs=30, batch=16, weight_decay=0.0)
 
 
 def trained_on_patches(key: str, **options):
-    pictures, _ = patches(64)
+    images, _ = patches(64)
     return train_attention(
-        Toy().train(), key, ArrayPictures(pictures, "patches"), _TOY, SIDE, **options
+        Toy().train(), key, ArrayImages(images, "patches"), _TOY, SIDE, **options
     )
 
 
 @pytest.mark.parametrize("key", list(ATTENTIONS))
 def test_the_learned_map_finds_the_evidence(key):
     recipe = replace(_TOY, lr=0.2) if key == "tame" else _TOY
-    pictures, _ = patches(64)
+    images, _ = patches(64)
     model = Toy().train()
-    trained = train_attention(model, key, ArrayPictures(pictures, "patches"), recipe, SIDE)
+    trained = train_attention(model, key, ArrayImages(images, "patches"), recipe, SIDE)
     assert model.training
     assert model.dropout.training
     assert model.scale.grad is None
@@ -166,20 +166,20 @@ def test_the_learned_map_finds_the_evidence(key):
 
 
 def test_the_loss_is_its_terms_and_shows_what_the_frozen_network_predicts():
-    model, pictures = Toy().eval(), torch.rand(5, 3, SIDE, SIDE)
+    model, images = Toy().eval(), torch.rand(5, 3, SIDE, SIDE)
     for key, row in ATTENTIONS.items():
         attention = new_attention(row, model, SIDE, seed=3)
-        loss = attention_loss(row, model, attention.eval(), pictures, "diagonal")
-        labels = model(model.normalised(pictures)).argmax(1)
-        x = model.normalised(pictures)
-        layers = model.layers(pictures if key.endswith("_published") else x)[-row.layers :]
+        loss = attention_loss(row, model, attention.eval(), images, "diagonal")
+        labels = model(model.normalised(images)).argmax(1)
+        x = model.normalised(images)
+        layers = model.layers(images if key.endswith("_published") else x)[-row.layers :]
         maps = torch.sigmoid(attention(layers))
         own = torch.stack([m[y] for m, y in zip(maps, labels, strict=True)])[:, None]
         if row.hides == "features":
             logits = model.head(layers[-1] * own)
         else:
             large = nn.functional.interpolate(own, (SIDE, SIDE), mode="bilinear")
-            logits = model(model.normalised(pictures * large))
+            logits = model(model.normalised(images * large))
         terms = nn.functional.cross_entropy(logits, labels), area(own), variation(own)
         weights = (1, 0, 0) if "_a" in key else (1.5, 2, 0.01)
         expected = sum(w * t for w, t in zip(weights, terms, strict=True))
@@ -187,10 +187,10 @@ def test_the_loss_is_its_terms_and_shows_what_the_frozen_network_predicts():
 
 
 def test_the_loss_of_the_published_masking_takes_the_maps_of_every_label():
-    model, pictures = Toy().eval(), torch.rand(4, 3, SIDE, SIDE)
+    model, images = Toy().eval(), torch.rand(4, 3, SIDE, SIDE)
     attention = new_attention(ATTENTIONS["lcam_img"], model, SIDE, seed=3)
-    loss = attention_loss(ATTENTIONS["lcam_img"], model, attention, pictures, "random")
-    x = model.normalised(pictures)
+    loss = attention_loss(ATTENTIONS["lcam_img"], model, attention, images, "random")
+    x = model.normalised(images)
     labels = model(x).argmax(1).tolist()
     maps = torch.sigmoid(attention([model.features(x)])).detach()
     everybodys = [maps[i, y] for i in range(4) for y in labels]
@@ -201,8 +201,8 @@ def test_the_loss_of_the_published_masking_takes_the_maps_of_every_label():
         rough += 0.3 * sum((line**2).sum() for line in (m[0], m[-1], m[:, 0], m[:, -1]))
     assert loss.area.item() == pytest.approx(area_by_hand, rel=1e-5)
     assert loss.variation.item() == pytest.approx(rough.item() / 8, rel=1e-5)
-    # Cross-entropy is of each picture under its own map whatever the masking.
-    own = attention_loss(ATTENTIONS["lcam_img"], model, attention, pictures, "diagonal")
+    # Cross-entropy is of each image under its own map whatever the masking.
+    own = attention_loss(ATTENTIONS["lcam_img"], model, attention, images, "diagonal")
     assert loss.cross_entropy.item() == own.cross_entropy.item()
     total = 1.5 * loss.cross_entropy + 2 * loss.area + 0.01 * loss.variation
     assert loss.total.item() == pytest.approx(total.item(), rel=1e-6)
@@ -238,12 +238,12 @@ def test_standardised_features_are_folded_into_the_trained_convolution():
 
 
 def test_a_standardised_training_finds_the_evidence_whatever_the_features_scale():
-    pictures, _ = patches(64)
+    images, _ = patches(64)
     recipe = replace(_TOY, lr=2.0, standardised=True, start=3.0, one_cycle=True)
     model = Uneven()
-    some = torch.from_numpy(pictures[:4]).permute(0, 3, 1, 2) / 255
+    some = torch.from_numpy(images[:4]).permute(0, 3, 1, 2) / 255
     trained = train_attention(
-        model, "lcam_img", ArrayPictures(pictures, "p"), recipe, SIDE, look_at=some
+        model, "lcam_img", ArrayImages(images, "p"), recipe, SIDE, look_at=some
     )
     assert type(trained.attention) is LCam
     first = trained.history.area.iloc[0]
@@ -270,21 +270,21 @@ def test_what_is_standardised_is_measured_all_over_a_list_that_is_sorted_by_clas
             Image.new("RGB", (SIDE, SIDE), (grey + number,) * 3).save(
                 tmp_path / name / f"{number}.png"
             )
-    pictures = FolderPictures(listed_pictures(tmp_path), SIDE)
+    images = FolderImages(listed_images(tmp_path), SIDE)
     recipe = replace(_TOY, batch=1, standardised=True)
-    run = Run(Toy().eval(), ATTENTIONS["lcam_fm"], pictures, recipe, SIDE, "diagonal", 0)
+    run = Run(Toy().eval(), ATTENTIONS["lcam_fm"], images, recipe, SIDE, "diagonal", 0)
     first, last = 20 / 255, 227 / 255  # four of sixteen, the first and the last among them
     assert run.attention.mean[0].item() == pytest.approx((first + last) / 2, abs=0.01)
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_so_few_pictures_can_be_standardised_too(tmp_path, count):
+def test_so_few_images_can_be_standardised_too(tmp_path, count):
     pixels, _ = patches(count)
-    for number, picture in enumerate(pixels):
-        Image.fromarray(picture).save(tmp_path / f"{number}.png")
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
     recipe = replace(_TOY, epochs=1, standardised=True)
-    for pictures in (FolderPictures(listed_pictures(tmp_path), SIDE), ArrayPictures(pixels, "p")):
-        trained = train_attention(Toy(), "lcam_fm", pictures, recipe, SIDE)
+    for images in (FolderImages(listed_images(tmp_path), SIDE), ArrayImages(pixels, "p")):
+        trained = train_attention(Toy(), "lcam_fm", images, recipe, SIDE)
         assert torch.isfinite(trained.attention.maps.weight).all()
 
 
@@ -318,14 +318,14 @@ def test_published_schedules():
 
 def test_steps_are_nesterovs_at_the_published_rates():
     pixels, _ = patches(16)
-    pictures = ArrayPictures(pixels, "p")
+    images = ArrayImages(pixels, "p")
     recipe = replace(RECIPES["resnet50"], batch=16, epochs=3)
     model = Toy().eval()
-    run = Run(model, ATTENTIONS["lcam_fm"], pictures, recipe, SIDE, "diagonal", 5)
+    run = Run(model, ATTENTIONS["lcam_fm"], images, recipe, SIDE, "diagonal", 5)
     maps = run.attention.maps
     before = [maps.weight.detach().clone(), maps.bias.detach().clone()]
     order = np.random.default_rng([5, 0]).permutation(16)
-    (batch,) = pictures.batches([order], 5, 0)
+    (batch,) = images.batches([order], 5, 0)
     loss = attention_loss(run.row, model, run.attention, batch, "diagonal")
     gradients = torch.autograd.grad(loss.total, [maps.weight, maps.bias])
     steps = run.go()
@@ -365,10 +365,10 @@ class Killed(Exception):
                                     replace(_TOY, lr=0.1, epochs=4, one_cycle=True,
                                             standardised=True, start=1.0)])  # fmt: skip
 def test_a_resumed_training_ends_as_an_uninterrupted_one(tmp_path, key, recipe):
-    pictures, _ = patches(50)
-    some = torch.from_numpy(pictures[:2]).permute(0, 3, 1, 2) / 255
+    images, _ = patches(50)
+    some = torch.from_numpy(images[:2]).permute(0, 3, 1, 2) / 255
 
-    class Dying(ArrayPictures):
+    class Dying(ArrayImages):
         left = 7 + 4 * (recipe.standardised and key == "lcam_fm")  # four are measured on
 
         def batches(self, indices, seed, epoch):
@@ -380,16 +380,16 @@ def test_a_resumed_training_ends_as_an_uninterrupted_one(tmp_path, key, recipe):
 
     path = tmp_path / "one.pt"
     options = {"save_every": 2, "look_at": some}
-    whole = train_attention(Toy(), key, ArrayPictures(pictures, "p"), recipe, SIDE, **options)
+    whole = train_attention(Toy(), key, ArrayImages(images, "p"), recipe, SIDE, **options)
     with pytest.raises(Killed):
-        train_attention(Toy(), key, Dying(pictures, "p"), recipe, SIDE, checkpoint=path, **options)
+        train_attention(Toy(), key, Dying(images, "p"), recipe, SIDE, checkpoint=path, **options)
     with pytest.raises(AttentionError, match="did not end"):
         train_attention(
-            Toy(), key, ArrayPictures(pictures, "p"), recipe, SIDE, checkpoint=path, **options
+            Toy(), key, ArrayImages(images, "p"), recipe, SIDE, checkpoint=path, **options
         )
     told = []
     resumed = train_attention(
-        Toy(), key, ArrayPictures(pictures, "p"), recipe, SIDE,
+        Toy(), key, ArrayImages(images, "p"), recipe, SIDE,
         checkpoint=path, resume=True, report=told.append, **options,
     )  # fmt: skip
     assert told
@@ -406,38 +406,38 @@ def test_a_resumed_training_ends_as_an_uninterrupted_one(tmp_path, key, recipe):
 
 
 def test_checkpoints_of_other_trainings_and_damaged_ones_are_refused(tmp_path):
-    pictures, _ = patches(20)
+    images, _ = patches(20)
     path = tmp_path / "one.pt"
     short = replace(_TOY, epochs=1)
     options = {"checkpoint": path, "resume": True}
-    train_attention(Toy(), "lcam_fm", ArrayPictures(pictures, "p"), short, SIDE, **options)
+    train_attention(Toy(), "lcam_fm", ArrayImages(images, "p"), short, SIDE, **options)
     with pytest.raises(AttentionError, match=r"another training \(recipe, seed\)"):
         train_attention(
-            Toy(), "lcam_fm", ArrayPictures(pictures, "p"), replace(short, lr=1.0), SIDE,
+            Toy(), "lcam_fm", ArrayImages(images, "p"), replace(short, lr=1.0), SIDE,
             seed=1, **options,
         )  # fmt: skip
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(AttentionError, match="cannot be read: delete it"):
-        train_attention(Toy(), "lcam_fm", ArrayPictures(pictures, "p"), short, SIDE, **options)
+        train_attention(Toy(), "lcam_fm", ArrayImages(images, "p"), short, SIDE, **options)
 
 
 def test_a_loss_that_is_no_number_ends_training():
-    pictures, _ = patches(20)
+    images, _ = patches(20)
     with pytest.raises(AttentionError, match="no number any more at step"):
         train_attention(
-            Toy(), "lcam_fm_a", ArrayPictures(pictures, "p"),
+            Toy(), "lcam_fm_a", ArrayImages(images, "p"),
             Recipe("wild", lr=1e38, epochs=5, batch=10), SIDE,
         )  # fmt: skip
 
 
 def test_weights_that_are_no_numbers_after_the_last_step_are_not_given_out(tmp_path):
-    pictures, _ = patches(10)
+    images, _ = patches(10)
     path = tmp_path / "one.pt"
     recipe = Recipe("wild", lr=1e38, epochs=1, batch=10, weight_decay=1e3)
     for checkpoint in (None, path):
         with pytest.raises(AttentionError, match="weights of L-CAM-Fm are no numbers any more"):
             train_attention(
-                Toy(), "lcam_fm", ArrayPictures(pictures, "p"), recipe, SIDE,
+                Toy(), "lcam_fm", ArrayImages(images, "p"), recipe, SIDE,
                 checkpoint=checkpoint,
             )  # fmt: skip
     assert not path.exists()
@@ -457,11 +457,9 @@ def test_every_family_can_be_trained_beside_and_used_as_a_study_does(key, precis
     plain = mini(key, True)
     model = trainable(plain, kind, precision)
     assert model.precision == precision
-    pictures = ArrayPictures(
-        np.random.default_rng(0).integers(0, 256, (4, side, side, 3), "u1"), ""
-    )
+    images = ArrayImages(np.random.default_rng(0).integers(0, 256, (4, side, side, 3), "u1"), "")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    trained = train_attention(model, kind, pictures, Recipe("r", 0.1, 1, batch=2), side)
+    trained = train_attention(model, kind, images, Recipe("r", 0.1, 1, batch=2), side)
     assert len(trained.history) == 2
     assert np.isfinite(trained.history.loss).all()
     for name, tensor in model.state_dict().items():
@@ -535,12 +533,12 @@ def test_weights_are_written_and_read_for_the_network_they_are_of(tmp_path, key,
 
 
 def test_others_may_read_modules_and_checkpoints_if_the_umask_lets_them(tmp_path):
-    pictures, _ = patches(20)
+    images, _ = patches(20)
     before = os.umask(0o027)
     try:
         save_attention(tmp_path / "a", "lcam_fm", LCam([6], 4), {})
         train_attention(
-            Toy(), "lcam_fm", ArrayPictures(pictures, "p"), replace(_TOY, epochs=1), SIDE,
+            Toy(), "lcam_fm", ArrayImages(images, "p"), replace(_TOY, epochs=1), SIDE,
             checkpoint=tmp_path / "b",
         )  # fmt: skip
         with write_atomically(tmp_path / "c") as partial:
@@ -551,12 +549,12 @@ def test_others_may_read_modules_and_checkpoints_if_the_umask_lets_them(tmp_path
     assert modes == dict.fromkeys("abc", 0o640)
 
 
-# --- folders of pictures ---------------------------------------------------------------------
+# --- folders of images ---------------------------------------------------------------------
 
 
 @pytest.fixture
 def imagenet(tmp_path):
-    """ImageNet's two layouts, with odd pictures in it."""
+    """ImageNet's two layouts, with odd images in it."""
     rng = np.random.default_rng(0)
     for wnid, modes in {"n01440764": ("RGB", "L"), "n01443537": ("CMYK", "RGB")}.items():
         folder = tmp_path / "ILSVRC2012_img_train" / wnid
@@ -574,22 +572,22 @@ def imagenet(tmp_path):
 
 def test_both_layouts_of_imagenet_are_listed(imagenet):
     train, val = imagenet / "ILSVRC2012_img_train", imagenet / "ILSVRC2012_img_val"
-    assert len(listed_pictures(train)) == 4
-    assert len(listed_pictures(train, limit=3)) == 3
+    assert len(listed_images(train)) == 4
+    assert len(listed_images(train, limit=3)) == 3
     notes = imagenet / "list.txt"
     notes.write_text("ILSVRC2012_val_00000003 65\nILSVRC2012_val_00000001.JPEG 970\n\n")
-    assert [p.name[-6] for p in listed_pictures(val, notes)] == ["3", "1"]
+    assert [p.name[-6] for p in listed_images(val, notes)] == ["3", "1"]
     notes.write_text("ILSVRC2012_val_00000009 65\n")
-    with pytest.raises(PictureFolderError, match="line 1: ILSVRC2012_val_00000009"):
-        listed_pictures(val, notes)
+    with pytest.raises(ImageFolderError, match="line 1: ILSVRC2012_val_00000009"):
+        listed_images(val, notes)
     notes.write_text("../list.txt 0\n")
-    with pytest.raises(PictureFolderError, match="is not below"):
-        listed_pictures(val, notes)
-    with pytest.raises(PictureFolderError, match="is no folder"):
-        listed_pictures(imagenet / "none")
+    with pytest.raises(ImageFolderError, match="is not below"):
+        listed_images(val, notes)
+    with pytest.raises(ImageFolderError, match="is no folder"):
+        listed_images(imagenet / "none")
     (imagenet / "empty").mkdir()
-    with pytest.raises(PictureFolderError, match="no pictures"):
-        listed_pictures(imagenet / "empty")
+    with pytest.raises(ImageFolderError, match="no images"):
+        listed_images(imagenet / "empty")
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n", " \n"])
@@ -599,14 +597,14 @@ def test_the_published_lists_are_read_whatever_ends_their_lines(imagenet, ending
     for name in ("ILSVRC2012_val_00000003.JPEG 65", "ILSVRC2012_val_00000001.JPEG 970"):
         lines.append(name + ending)
     notes.write_bytes("".join(lines).encode())
-    found = listed_pictures(imagenet / "ILSVRC2012_img_val", notes)
+    found = listed_images(imagenet / "ILSVRC2012_img_val", notes)
     assert [path.name[-6] for path in found] == ["3", "1"]
     notes.write_bytes(f"n01443537/n01443537_1.JPEG 1{ending}n01440764/n01440764_0.JPEG 0".encode())
-    found = listed_pictures(imagenet / "ILSVRC2012_img_train", notes)
+    found = listed_images(imagenet / "ILSVRC2012_img_train", notes)
     assert [path.parent.name for path in found] == ["n01443537", "n01440764"]
 
 
-def test_links_are_followed_and_what_leads_nowhere_is_no_picture(imagenet, tmp_path):
+def test_links_are_followed_and_what_leads_nowhere_is_no_image(imagenet, tmp_path):
     train, val = imagenet / "ILSVRC2012_img_train", imagenet / "ILSVRC2012_img_val"
     farm = tmp_path / "farm"
     farm.mkdir()
@@ -616,57 +614,57 @@ def test_links_are_followed_and_what_leads_nowhere_is_no_picture(imagenet, tmp_p
     (farm / "one.JPEG").symlink_to(val / "ILSVRC2012_val_00000001.JPEG")
     (farm / "gone.JPEG").symlink_to(val / "ILSVRC2012_val_00000009.JPEG")
     (farm / "round.JPEG").symlink_to(farm / "round.JPEG")
-    found = listed_pictures(farm)
+    found = listed_images(farm)
     assert [p.relative_to(farm).as_posix() for p in found] == [
         "fish/n01440764_0.JPEG", "fish/n01440764_1.JPEG", "one.JPEG"
     ]  # fmt: skip
     notes = tmp_path / "list.txt"
     notes.write_text("\ufeffdeeper/../one.JPEG\nfish/n01440764_1.JPEG\n", encoding="utf-8")
-    assert listed_pictures(farm, notes) == [found[2], found[1]]
+    assert listed_images(farm, notes) == [found[2], found[1]]
     notes.write_text("one 3\nfish/n01440764_1.JPEG\ndeeper/../one.JPEG\n")
-    with pytest.raises(PictureFolderError, match="line 3: deeper/../one.JPEG is there twice"):
-        listed_pictures(farm, notes)
+    with pytest.raises(ImageFolderError, match="line 3: deeper/../one.JPEG is there twice"):
+        listed_images(farm, notes)
     notes.write_text(f"{farm / 'one.JPEG'} 3\n")
-    assert listed_pictures(farm, notes) == [found[2]]
+    assert listed_images(farm, notes) == [found[2]]
     notes.write_text("gone 3\n")
-    with pytest.raises(PictureFolderError, match="line 1: gone"):
-        listed_pictures(farm, notes)
+    with pytest.raises(ImageFolderError, match="line 1: gone"):
+        listed_images(farm, notes)
     for climbing in (f"{val}/ILSVRC2012_val_00000001.JPEG", "fish/../../list.txt"):
         notes.write_text(f"{climbing} 3\n")
-        with pytest.raises(PictureFolderError, match="is not below"):
-            listed_pictures(farm, notes)
+        with pytest.raises(ImageFolderError, match="is not below"):
+            listed_images(farm, notes)
     notes.write_text("one 3\n" + "x" * 300 + " 3\n")
-    with pytest.raises(PictureFolderError, match="1 of the pictures .*line 2: xxx"):
-        listed_pictures(farm, notes)
+    with pytest.raises(ImageFolderError, match="1 of the images .*line 2: xxx"):
+        listed_images(farm, notes)
 
 
 def test_a_list_is_of_names_below_the_working_folder_too(imagenet, monkeypatch):
     monkeypatch.chdir(imagenet / "ILSVRC2012_img_val")
     notes = imagenet / "list.txt"
     notes.write_text("ILSVRC2012_val_00000003 65\n")
-    assert listed_pictures(Path(), notes) == [Path("ILSVRC2012_val_00000003.JPEG")]
+    assert listed_images(Path(), notes) == [Path("ILSVRC2012_val_00000003.JPEG")]
     notes.write_text("../list.txt\n")
-    with pytest.raises(PictureFolderError, match="is not below"):
-        listed_pictures(Path(), notes)
+    with pytest.raises(ImageFolderError, match="is not below"):
+        listed_images(Path(), notes)
 
 
-def test_pictures_from_all_over_and_what_tells_them_from_others(imagenet, monkeypatch):
-    pictures = FolderPictures(listed_pictures(imagenet), 32, folder=imagenet)
-    assert len(pictures) == 7
-    assert pictures.spread(3).tolist() == [0, 3, 6]
-    assert pictures.spread(99).tolist() == list(range(7))
-    assert torch.equal(pictures.some(3), torch.stack([pictures.centre(i) for i in (0, 3, 6)]))
-    arrays = ArrayPictures(np.arange(5 * 12, dtype=np.uint8).reshape(5, 2, 2, 3), "a")
+def test_images_from_all_over_and_what_tells_them_from_others(imagenet, monkeypatch):
+    images = FolderImages(listed_images(imagenet), 32, folder=imagenet)
+    assert len(images) == 7
+    assert images.spread(3).tolist() == [0, 3, 6]
+    assert images.spread(99).tolist() == list(range(7))
+    assert torch.equal(images.some(3), torch.stack([images.centre(i) for i in (0, 3, 6)]))
+    arrays = ArrayImages(np.arange(5 * 12, dtype=np.uint8).reshape(5, 2, 2, 3), "a")
     assert arrays.spread(3).tolist() == [0, 1, 2]
-    assert torch.equal(arrays.some(3) * 255, arrays.pictures[:3].float())
-    facts = pictures.facts()
-    others = FolderPictures(pictures.paths[1:], 32, folder=imagenet)
+    assert torch.equal(arrays.some(3) * 255, arrays.images[:3].float())
+    facts = images.facts()
+    others = FolderImages(images.paths[1:], 32, folder=imagenet)
     assert others.facts()["names"] != facts["names"]
-    pictures.paths[0].write_bytes(b"mended")  # so that training can go on
-    assert FolderPictures(pictures.paths, 32, folder=imagenet).facts() == facts
+    images.paths[0].write_bytes(b"mended")  # so that training can go on
+    assert FolderImages(images.paths, 32, folder=imagenet).facts() == facts
 
 
-def test_evaluation_decodes_large_pictures_whole(imagenet):
+def test_evaluation_decodes_large_images_whole(imagenet):
     rng = np.random.default_rng(1)
     path = imagenet / "large.jpg"
     Image.fromarray(rng.integers(0, 256, (256, 256, 3), "u1")).save(path, quality=95)
@@ -674,42 +672,42 @@ def test_evaluation_decodes_large_pictures_whole(imagenet):
     small = np.asarray(Image.open(path).resize((side, side), Image.Resampling.BILINEAR))
     start = (side - 32) // 2
     expected = small[start : start + 32, start : start + 32]
-    found = FolderPictures([path], 32).centre(0).permute(1, 2, 0) * 255
+    found = FolderImages([path], 32).centre(0).permute(1, 2, 0) * 255
     assert np.abs(found.numpy() - expected).max() < 1e-3
 
 
 def test_crops_follow_from_seed_epoch_and_place_whoever_reads(imagenet):
-    paths = listed_pictures(imagenet / "ILSVRC2012_img_train")
+    paths = listed_images(imagenet / "ILSVRC2012_img_train")
     order = [np.array([2, 0]), np.array([3, 1])]
-    here = list(FolderPictures(paths, 32).batches(order, seed=1, epoch=2))
+    here = list(FolderImages(paths, 32).batches(order, seed=1, epoch=2))
     assert here[0].shape == (2, 3, 32, 32)
     assert 0 <= here[0].min() < here[0].max() <= 1
-    there = list(FolderPictures(paths, 32, workers=1).batches(order, seed=1, epoch=2))
+    there = list(FolderImages(paths, 32, workers=1).batches(order, seed=1, epoch=2))
     for a, b in zip(here, there, strict=True):
         assert torch.equal(a, b)
-    other = list(FolderPictures(paths, 32).batches(order, seed=1, epoch=3))
+    other = list(FolderImages(paths, 32).batches(order, seed=1, epoch=3))
     assert not torch.equal(here[0], other[0])
     # The second half alone, as a resumed training asks for it.
-    assert torch.equal(next(FolderPictures(paths, 32).batches(order[1:], 1, 2)), here[1])
+    assert torch.equal(next(FolderImages(paths, 32).batches(order[1:], 1, 2)), here[1])
 
 
-def test_a_damaged_picture_is_named(imagenet):
-    paths = listed_pictures(imagenet / "ILSVRC2012_img_val")
-    paths[1].write_bytes(b"no picture")
-    with pytest.raises(PictureFolderError, match="val_00000002.JPEG is no readable picture"):
-        list(FolderPictures(paths, 32).batches([np.arange(3)], 0, 0))
+def test_a_damaged_image_is_named(imagenet):
+    paths = listed_images(imagenet / "ILSVRC2012_img_val")
+    paths[1].write_bytes(b"no image")
+    with pytest.raises(ImageFolderError, match="val_00000002.JPEG is no readable image"):
+        list(FolderImages(paths, 32).batches([np.arange(3)], 0, 0))
 
 
-def test_pictures_whose_numbers_have_no_8_bit_meaning_are_refused(imagenet):
+def test_images_whose_numbers_have_no_8_bit_meaning_are_refused(imagenet):
     path = imagenet / "deep.png"
     Image.fromarray(np.full((40, 40), 40_000, np.uint16)).save(path)
-    with pytest.raises(PictureFolderError, match="have no 8-bit meaning"):
-        FolderPictures([path], 32).centre(0)
+    with pytest.raises(ImageFolderError, match="have no 8-bit meaning"):
+        FolderImages([path], 32).centre(0)
     Image.new("RGB", (1, 90)).save(path)
-    with pytest.raises(PictureFolderError, match="is no picture: 1 x 90 pixels"):
-        FolderPictures([path], 32).centre(0)
+    with pytest.raises(ImageFolderError, match="is no image: 1 x 90 pixels"):
+        FolderImages([path], 32).centre(0)
     Image.new("RGBA", (40, 40), (0, 0, 0, 0)).save(path)
-    assert (FolderPictures([path], 32).centre(0) == 1).all()  # transparency is white
+    assert (FolderImages([path], 32).centre(0) == 1).all()  # transparency is white
 
 
 def test_modules_with_numbers_that_are_not_finite_are_refused(tmp_path):

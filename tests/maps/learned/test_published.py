@@ -40,10 +40,10 @@ class Literal:
         self.key, self.network = key, network
 
     @staticmethod
-    def normalised(pictures):
+    def normalised(images):
         mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
         return torch.stack(
-            [(pictures[:, c] - mean[c]) / std[c] for c in range(3)], dim=1
+            [(images[:, c] - mean[c]) / std[c] for c in range(3)], dim=1
         )  # fmt: skip
 
     def lower(self, x):
@@ -65,22 +65,22 @@ class Literal:
         return net.head.fc(net.pre_logits(features).flatten(1))  # its dropout is off
 
 
-def literal_loss(literal: Literal, method: str, weight, bias, pictures):
+def literal_loss(literal: Literal, method: str, weight, bias, images):
     """One image after another, one mask after another."""
-    x = literal.normalised(pictures)
+    x = literal.normalised(images)
     labels = literal.upper(literal.lower(x)).argmax(dim=1).tolist()
     raw = method == "lcam_img_a_published"
-    features = literal.lower(pictures if raw else x).detach()
+    features = literal.lower(images if raw else x).detach()
     scores = torch.einsum("kc,nchw->nkhw", weight, features) + bias[:, None, None]
     maps = 1 / (1 + torch.exp(-scores))
-    count, cross_entropy = len(pictures), 0.0
+    count, cross_entropy = len(images), 0.0
     for image, label in enumerate(labels):
         mask = maps[image, label][None, None]
         if "_fm" in method:
             logits = literal.upper(mask * features[image : image + 1])
         else:
             large = F.interpolate(mask, size=(SIDE, SIDE), mode="bilinear")
-            masked = literal.normalised(large * pictures[image : image + 1])
+            masked = literal.normalised(large * images[image : image + 1])
             logits = literal.upper(literal.lower(masked))
         cross_entropy = cross_entropy - torch.log_softmax(logits[0], dim=0)[label] / count
     if "_a" in method:
@@ -113,15 +113,15 @@ CELLS = {"resnet50": 7, "vgg16": 14, "vgg16_pooled": 7}  # of a map of 224 pixel
 def test_losses_and_gradients_are_those_of_the_published_code(name):
     key, method = PUBLISHED[name]
     model = network_of(key)
-    pictures = torch.rand(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)).double()
+    images = torch.rand(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)).double()
     attention = new_attention(ATTENTIONS[method], model, SIDE, seed=2).double()
     model.double()
     attention.maps.weight.data *= 8  # masks that differ from place to place
-    ours = attention_loss(ATTENTIONS[method], model, attention, pictures, "random").total
+    ours = attention_loss(ATTENTIONS[method], model, attention, images, "random").total
     ours.backward()
     weight = attention.maps.weight.detach().flatten(1).requires_grad_()
     bias = attention.maps.bias.detach().clone().requires_grad_()
-    theirs = literal_loss(Literal(key, model.network), method, weight, bias, pictures)
+    theirs = literal_loss(Literal(key, model.network), method, weight, bias, images)
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
     for found, expected in zip(
         (attention.maps.weight.grad.flatten(1), attention.maps.bias.grad),
@@ -133,24 +133,24 @@ def test_losses_and_gradients_are_those_of_the_published_code(name):
 
 @pytest.mark.parametrize("key", CELLS)
 def test_the_layer_read_is_the_published_one(key):
-    model, pictures = network_of(key), torch.rand(1, 3, 224, 224)
+    model, images = network_of(key), torch.rand(1, 3, 224, 224)
     with torch.inference_mode():
-        features = model.features(pictures)
+        features = model.features(images)
         assert features.shape[2:] == (CELLS[key], CELLS[key])
         assert features.min() == 0  # rectified
-        assert torch.equal(features, Literal(key, model.network).lower(pictures))
+        assert torch.equal(features, Literal(key, model.network).lower(images))
 
 
-def test_only_the_published_img_a_of_resnet_reads_pictures_that_are_not_normalised():
+def test_only_the_published_img_a_of_resnet_reads_images_that_are_not_normalised():
     model = network_of("resnet50")
-    pictures = torch.rand(2, 3, SIDE, SIDE)
+    images = torch.rand(2, 3, SIDE, SIDE)
     attention = new_attention(ATTENTIONS["lcam_img_a"], model, SIDE, seed=2)
     model.attentions = {"lcam_img_a": attention, "lcam_img_a_published": attention}
-    x = model.normalised(pictures)
-    assert torch.allclose(in_0_1(model, x), pictures, atol=1e-6)
+    x = model.normalised(images)
+    assert torch.allclose(in_0_1(model, x), images, atol=1e-6)
     passed = head_pass(model, x, torch.tensor([1, 3]))
     literal = Literal("resnet50", model.network)
-    for method, read in (("lcam_img_a", x), ("lcam_img_a_published", pictures)):
+    for method, read in (("lcam_img_a", x), ("lcam_img_a_published", images)):
         found = learned_map(method, model, x, passed)
         with torch.no_grad():
             scores = attention.maps(literal.lower(read))

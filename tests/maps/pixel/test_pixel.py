@@ -50,7 +50,7 @@ def explained(key: str, model, x):
 
 
 def shown(attribution) -> np.ndarray:
-    """Of one picture, (3, side, side)."""
+    """Of one image, (3, side, side)."""
     total = np.abs(np.asarray(attribution)).sum(axis=0)
     total = np.minimum(total, np.quantile(total, 0.99))
     return (total - total.min()) / np.ptp(total)
@@ -183,11 +183,11 @@ def test_guided_ig_by_the_authors_algorithm():
     ("key", "precision"), [("resnet50", "float32"), ("convnext_tiny", "float32"),
                            ("convnext_tiny", "bf16")],
 )  # fmt: skip
-def test_guided_ig_is_computed_in_float64_by_a_copy(key, precision, pictures):
+def test_guided_ig_is_computed_in_float64_by_a_copy(key, precision, images):
     """A study's model holds its network by other ways than attributes; the copy's are its own."""
     model = mini(key).folded()
     model.precision = precision
-    x = model.prepare(pictures[:1])[..., ::4, ::4].contiguous()
+    x = model.prepare(images[:1])[..., ::4, ::4].contiguous()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     found = guided_ig(model, x, first_class(model, x), steps=3)[0]
     for name, tensor in model.state_dict().items():
@@ -202,11 +202,11 @@ def test_guided_ig_is_computed_in_float64_by_a_copy(key, precision, pictures):
     assert found.dtype == torch.float32
 
 
-def test_pixel_methods_leave_a_network_as_it_was(pictures):
+def test_pixel_methods_leave_a_network_as_it_was(images):
     model = mini("convnext_tiny", dcls=True)
     fast = model.for_inference(keep_plain=True)
     fast.plain.train()
-    x = fast.prepare(pictures[:1])
+    x = fast.prepare(images[:1])
     with torch.inference_mode():
         found = cam_maps(fast, x, torch.tensor([1]), ["integrated_gradients"])
     assert found["integrated_gradients"].shape == (1, 224, 224)
@@ -240,7 +240,7 @@ def test_the_guided_gradient_is_pytorch_grad_cams():
     targets = torch.tensor([2, 0, 3])
     ours = guided_gradient(model.train(), x, targets)
     assert model.training
-    # That package takes one picture at a time and leaves the network with other modules.
+    # That package takes one image at a time and leaves the network with other modules.
     package = GuidedBackpropReLUModel(copy.deepcopy(model))
     for image, target in enumerate(targets.tolist()):
         theirs = package(x[image : image + 1].clone(), target)
@@ -253,9 +253,9 @@ def test_the_guided_gradient_is_pytorch_grad_cams():
     assert torch.allclose(guided_gradient(Rectified(in_place=True), x, targets), ours, atol=1e-6)
 
 
-def test_guided_backpropagation_leaves_nothing_behind_and_needs_rectifiers(pictures):
+def test_guided_backpropagation_leaves_nothing_behind_and_needs_rectifiers(images):
     model = mini("resnet50").for_inference(keep_plain=True)
-    x = model.prepare(pictures[:2])
+    x = model.prepare(images[:2])
     modules = list(model.plain.modules())
     with torch.inference_mode():
         found = cam_maps(model, x, torch.tensor([1, 2]), ["guided_backprop"])["guided_backprop"]
@@ -267,7 +267,7 @@ def test_guided_backpropagation_leaves_nothing_behind_and_needs_rectifiers(pictu
     assert all(p.grad is None and p.requires_grad for p in model.plain.parameters())
     # ConvNeXt has no rectifier: the plain gradient.
     smooth = mini("convnext_tiny").folded()
-    leaf = smooth.prepare(pictures[:1]).requires_grad_()
+    leaf = smooth.prepare(images[:1]).requires_grad_()
     (plain,) = torch.autograd.grad(smooth(leaf)[0, 3], leaf)
     assert torch.allclose(guided_gradient(smooth, leaf, torch.tensor([3])), plain, atol=1e-6)
 

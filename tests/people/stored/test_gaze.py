@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from stand_ins import make_record
 
-from lib.commands.check_pictures import main
+from lib.commands.check_images import main
 from lib.people.clickme import ClickMe
 from lib.people.stored import Read, StoredError, open_parts
 from lib.people.stored.check import check
@@ -28,10 +28,10 @@ GAZE = "file,x,y\na.png,100,50\na.png,30.5,20\nb.png,128,200\n"
 def write_gaze(
     folder: Path,
     gaze: str = GAZE,
-    labels: str = "picture,label\na.png,3\nb.png,4\n",
+    labels: str = "image,label\na.png,3\nb.png,4\n",
     blur: object = None,
 ) -> Path:
-    """A wide picture `a.png` (200 x 100), and `b.png` of ClickMe's own size."""
+    """A wide image `a.png` (200 x 100), and `b.png` of ClickMe's own size."""
     folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(0)
     for name, (width, height) in {"a.png": (200, 100), "b.png": (256, 256)}.items():
@@ -66,7 +66,7 @@ def test_a_map_is_scipys_gaussian_filter_of_a_raster_of_points():
     np.testing.assert_allclose(found, expected / expected.max() * 255, atol=1e-4)
 
 
-def test_a_map_of_a_wide_picture_is_scipys_cut_to_the_centred_square():
+def test_a_map_of_a_wide_image_is_scipys_cut_to_the_centred_square():
     """512 x 256: the square is columns 128 to 383, and points beside it reach into it."""
     raster = np.zeros((256, 512))
     raster[100, 120] = raster[30, 250] = 1
@@ -121,12 +121,12 @@ def test_a_folder_is_read_like_any_other(tmp_path):
     np.testing.assert_allclose(batch.stored_maps[0].numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_picture_is_cut_as_a_plain_folders_is(tmp_path):
+def test_the_image_is_cut_as_a_plain_folders_is(tmp_path):
     folder = write_gaze(tmp_path / "gaze")
     plain = write_gaze(tmp_path / "plain")
     (plain / "gaze.csv").unlink()
     np.save(plain / "a.npy", np.eye(100, 200))
-    (plain / "labels.csv").write_text("picture,map,label\na.png,a.npy,3\n")
+    (plain / "labels.csv").write_text("image,map,label\na.png,a.npy,3\n")
     np.testing.assert_array_equal(first(folder).image, first(plain).image)
 
 
@@ -151,7 +151,7 @@ def test_a_blur_in_degrees_is_that_in_pixels(tmp_path):
 
 @pytest.mark.parametrize("turn", [5, 6, 7, 8])
 def test_points_of_a_turned_photograph_are_those_of_the_upright_one(tmp_path, turn):
-    folder = write_gaze(tmp_path, "file,x,y\na.jpg,40,150\n", "picture,label\na.jpg,0\n")
+    folder = write_gaze(tmp_path, "file,x,y\na.jpg,40,150\n", "image,label\na.jpg,0\n")
     exif = Image.Exif()
     exif[0x0112] = turn  # stored 200 x 100, shown 100 x 200
     Image.new("RGB", (200, 100)).save(folder / "a.jpg", exif=exif)
@@ -164,7 +164,7 @@ def test_kept_scores_follow_points_blur_and_labels(tmp_path):
     digests = {open_parts([write_gaze(tmp_path)])[0].digest()}
     for change in (
         {"gaze": GAZE.replace("30.5", "30.6")},
-        {"labels": "picture,label\na.png,3\nb.png,5\n"},
+        {"labels": "image,label\na.png,3\nb.png,5\n"},
         {"blur": {"sigma_pixels": 11}},
     ):
         digests.add(open_parts([write_gaze(tmp_path, **change)])[0].digest())
@@ -196,7 +196,7 @@ def test_a_wrong_point_is_named_by_its_row(tmp_path, row, message):
     assert "line 5" in part.damage
 
 
-def test_points_beside_the_picture_are_left_out_where_that_is_said(tmp_path):
+def test_points_beside_the_image_are_left_out_where_that_is_said(tmp_path):
     allowed = {"sigma_pixels": 10, "outside": "leave out"}
     folder = write_gaze(tmp_path, f"{GAZE}a.png,-3,5\n", blur=allowed)
     assert (check(folder).points, check(folder).outside, check(folder).problems) == (3, 1, [])
@@ -244,26 +244,26 @@ def test_a_blur_that_makes_no_map_is_refused(tmp_path, sigma):
     ("gaze", "labels", "message"),
     [
         ("file,x\na.png,1\n", None, "gaze.csv needs the columns file,x,y; has file,x"),
-        ("file,x,y\n", None, "gaze.csv lists no picture"),
+        ("file,x,y\n", None, "gaze.csv lists no image"),
         ("file,x,y\nb.png,1,1\n", None, "labels.csv, line 2: gaze.csv has no point for a.png"),
-        (GAZE, "picture,map,label\na.png,m.png,1\n", "line 2: names the map m.png"),
-        (GAZE, "picture,label\n../a.png,1\n", "line 2: ../a.png leads out of the folder"),
+        (GAZE, "image,map,label\na.png,m.png,1\n", "line 2: names the map m.png"),
+        (GAZE, "image,label\n../a.png,1\n", "line 2: ../a.png leads out of the folder"),
         ("file,x,y,duration\na.png,1,1,0\n", None, "line 2: a duration of 0, expected more"),
         ("file,x,y,duration\na.png,1,1,\n", None, "line 2: duration is ''"),
         ("file,x,y,Duration\na.png,1,1,9\n", None, "the column 'Duration' is there twice, or is"),
         ("file,x,y,x\na.png,1,1,9\n", None, "the column 'x' is there twice"),
-        (GAZE, "picture,label\na.png,3\n./a.png,3\n", "line 3: repeats a.png of line 2"),
-        (GAZE, "picture,label\na.png,cat\n", "line 2: the label 'cat' is no class index"),
+        (GAZE, "image,label\na.png,3\n./a.png,3\n", "line 3: repeats a.png of line 2"),
+        (GAZE, "image,label\na.png,cat\n", "line 2: the label 'cat' is no class index"),
     ],
 )
 def test_what_is_wrong_in_the_lists_is_named(tmp_path, gaze, labels, message):
-    folder = write_gaze(tmp_path, gaze, labels or "picture,label\na.png,3\nb.png,4\n")
+    folder = write_gaze(tmp_path, gaze, labels or "image,label\na.png,3\nb.png,4\n")
     with pytest.raises(StoredError, match=message):
         open_parts([folder])
 
 
 def test_points_need_no_labels(tmp_path):
-    """Pictures are those that the points name, in subfolders too; the list has either name."""
+    """Images are those that the points name, in subfolders too; the list has either name."""
     labelled = write_gaze(tmp_path / "labelled")
     folder = write_gaze(tmp_path / "plain")
     (folder / "labels.csv").unlink()
@@ -276,22 +276,22 @@ def test_points_need_no_labels(tmp_path):
     with pytest.raises(StoredError, match="which class it has: `--target predicted`"):
         ClickMe([folder], ("gaze",), labelled=True)
     (folder / "b.png").unlink()
-    with pytest.raises(StoredError, match=r"fixations.csv, line 4: b.png is no picture below"):
+    with pytest.raises(StoredError, match=r"fixations.csv, line 4: b.png is no image below"):
         open_parts([folder])
 
 
 def test_pixels_of_a_screen_are_thought_of(tmp_path, capsys):
-    """A point beside the picture is most often one of the screen."""
+    """A point beside the image is most often one of the screen."""
     folder = write_gaze(tmp_path, GAZE + "a.png,900,500\n")
     with pytest.raises(StoredError, match='of the screen, say its size, such as "screen": "1920x'):
         open_parts([folder])
     with pytest.raises(StoredError, match=r"\(300, 150\) lies outside of a.png, .*: check screen"):
         open_parts([folder], read=Read(gaze=("screen=1400x800",)))
     main([str(folder), "--gaze", "outside=leave out"])
-    assert "so many fixations lie beside their pictures: if points" in capsys.readouterr().out
+    assert "so many fixations lie beside their images: if points" in capsys.readouterr().out
 
 
-def test_two_names_of_one_picture_are_one_picture(tmp_path):
+def test_two_names_of_one_image_are_one_image(tmp_path):
     folder = write_gaze(tmp_path, "file,x,y\np/a.png,100,50\na.png,30.5,20\n./p/a.png,9,9\n")
     (folder / "labels.csv").unlink()
     (folder / "p").mkdir()
@@ -311,7 +311,7 @@ def test_a_list_of_points_may_not_be_a_link_out_of_the_folder(tmp_path):
 
 def test_fixations_that_all_lasted_nothing_make_no_map(tmp_path):
     said = {"sigma_pixels": 10, "weigh": "counts"}
-    folder = write_gaze(tmp_path, ROWS + "a.png,10,10,0,eva\n", "picture\na.png\n", said)
+    folder = write_gaze(tmp_path, ROWS + "a.png,10,10,0,eva\n", "image\na.png\n", said)
     assert first(folder).heatmap.max() == 255
     (part,) = open_parts([folder])
     part.viewing = replace(part.viewing, weigh="durations")
@@ -320,11 +320,9 @@ def test_fixations_that_all_lasted_nothing_make_no_map(tmp_path):
 
 
 def test_nobody_looks_at_a_bar(tmp_path):
-    """Padded, a point beside the picture would lie on it."""
+    """Padded, a point beside the image would lie on it."""
     said = {"sigma_pixels": 10, "outside": "keep"}
-    folder = write_gaze(
-        tmp_path, "file,x,y\na.png,100,50\na.png,100,-20\n", "picture\na.png\n", said
-    )
+    folder = write_gaze(tmp_path, "file,x,y\na.png,100,50\na.png,100,-20\n", "image\na.png\n", said)
     found = open_parts([folder], read=Read(fit="pad"))[0].fixations(0)
     np.testing.assert_allclose(found.at, [[128, 128]])
     assert found.outside == 1
@@ -335,7 +333,7 @@ def test_what_is_said_of_a_folder_must_fit_it(tmp_path):
     assert len(open_parts([tmp_path], read=Read("shards"))[0]) == 1
     for read, message in (
         (Read("osie"), "lacks data/eye/fixations.mat"),
-        (Read("maps"), "has no labels.csv, a list of picture,map"),
+        (Read("maps"), "has no labels.csv, a list of image,map"),
         (Read(fit="pad"), "holds squares with maps of clicks: leave --fit and --gaze out"),
         (Read(gaze=("sigma_pixels=3",)), "leave --fit and --gaze out"),
     ):
@@ -380,8 +378,8 @@ ROWS = "file,x,y,duration,observer\n"
         ("400x300", "stretch", (100, 60), (50, 20)),
     ],
 )
-def test_points_of_a_screen_are_moved_to_the_picture(tmp_path, screen, placed, at, expected):
-    folder = write_gaze(tmp_path, f"file,x,y\na.png,{at[0]},{at[1]}\n", "picture\na.png\n")
+def test_points_of_a_screen_are_moved_to_the_image(tmp_path, screen, placed, at, expected):
+    folder = write_gaze(tmp_path, f"file,x,y\na.png,{at[0]},{at[1]}\n", "image\na.png\n")
     read = Read(gaze=(f"screen={screen}", f"placed={placed}"), fit="stretch")
     found = open_parts([folder], read=read)[0].fixations(0)
     np.testing.assert_allclose(found.at / [1.28, 2.56], [expected])
@@ -389,7 +387,7 @@ def test_points_of_a_screen_are_moved_to_the_picture(tmp_path, screen, placed, a
 
 def test_first_fixations_are_left_out_of_each_observer(tmp_path):
     gaze = ROWS + "a.png,10,10,9,eva\na.png,60,50,1,bo\na.png,90,50,1,eva\na.png,120,50,3,bo\n"
-    folder = write_gaze(tmp_path, gaze, "picture\na.png\n")
+    folder = write_gaze(tmp_path, gaze, "image\na.png\n")
     part = open_parts([folder], read=Read(gaze=("skip_first=1", "weigh=counts")))[0]
     found = part.fixations(0)
     np.testing.assert_allclose((found.at[:, 0] + 128) / 2.56, [90, 120])  # the square's left is 50
@@ -402,13 +400,11 @@ def test_first_fixations_are_left_out_of_each_observer(tmp_path):
         none.fixations(0)
 
 
-def test_points_beside_the_picture_may_reach_into_it(tmp_path):
-    """As embedded: a square of a wider picture, with the points of all of it."""
-    whole = write_gaze(
-        tmp_path / "wide", "file,x,y\na.png,45,50\na.png,120,30\n", "picture\na.png\n"
-    )
+def test_points_beside_the_image_may_reach_into_it(tmp_path):
+    """As embedded: a square of a wider image, with the points of all of it."""
+    whole = write_gaze(tmp_path / "wide", "file,x,y\na.png,45,50\na.png,120,30\n", "image\na.png\n")
     square = write_gaze(
-        tmp_path / "square", "file,x,y\na.png,-5,50\na.png,70,30\n", "picture\na.png\n",
+        tmp_path / "square", "file,x,y\na.png,-5,50\na.png,70,30\n", "image\na.png\n",
         {"sigma_pixels": 10, "outside": "keep"},
     )  # fmt: skip
     with Image.open(whole / "a.png") as wide:
@@ -418,15 +414,15 @@ def test_points_beside_the_picture_may_reach_into_it(tmp_path):
     assert (len(found.at), found.beside, found.outside) == (2, 1, 0)
 
 
-# --- pictures that are no squares ----------------------------------------------------------
+# --- images that are no squares ----------------------------------------------------------
 
 
 @pytest.mark.parametrize("fit", ["pad", "stretch"])
-def test_a_whole_picture_and_its_points_become_a_square_alike(tmp_path, fit):
+def test_a_whole_image_and_its_points_become_a_square_alike(tmp_path, fit):
     """A white spot where the point is: both maps are highest in the same place."""
     pixels = np.zeros((100, 200, 3), np.uint8)
     pixels[8:13, 178:183] = 255
-    folder = write_gaze(tmp_path, "file,x,y\na.png,180.5,10.5\n", "picture\na.png\n")
+    folder = write_gaze(tmp_path, "file,x,y\na.png,180.5,10.5\n", "image\na.png\n")
     Image.fromarray(pixels).save(folder / "a.png")
     part = open_parts([folder], read=Read(fit=fit))[0]
     (found,) = part.read([0])
@@ -443,10 +439,10 @@ def test_a_whole_picture_and_its_points_become_a_square_alike(tmp_path, fit):
         assert (found.image[:64] == found.image[0, 0]).all()
 
 
-def test_a_stored_map_is_padded_as_its_picture(tmp_path):
+def test_a_stored_map_is_padded_as_its_image(tmp_path):
     Image.new("RGB", (200, 100), "red").save(tmp_path / "a.png")
     np.save(tmp_path / "m.npy", np.full((50, 100), 7.0) + np.eye(50, 100))
-    (tmp_path / "labels.csv").write_text("picture,map\na.png,m.npy\n")
+    (tmp_path / "labels.csv").write_text("image,map\na.png,m.npy\n")
     found = next(open_parts([tmp_path], read=Read(fit="pad"))[0].read([0]))
     assert found.label == -1
     assert (found.heatmap[:64] == 7).all()
@@ -472,23 +468,23 @@ def test_check_says_all_that_is_wrong_at_once(tmp_path, capsys):
     for name in "abcdef":
         Image.new("RGB", (256, 256)).save(tmp_path / f"{name}.png")
         Image.fromarray(np.eye(256, dtype=np.uint8)).save(tmp_path / f"{name}_map.png")
-    (tmp_path / "c.png").write_bytes(b"no picture")
+    (tmp_path / "c.png").write_bytes(b"no image")
     Image.new("L", (256, 256)).save(tmp_path / "d_map.png")
     Image.new("RGB", (256, 256), "red").save(tmp_path / "e_map.png")
     (tmp_path / "notes.txt").write_text("a note")
     rows = [f"{n}.png,{n}_map.png,{label}" for n, label in zip("abcde", range(5), strict=True)]
     rows += ["f.png,f_map.png,1000", "g.png,f_map.png,1", "a.png,a_map.png,cat"]
-    (tmp_path / "labels.csv").write_text("\n".join(["picture,map,label", *rows, ""]))
+    (tmp_path / "labels.csv").write_text("\n".join(["image,map,label", *rows, ""]))
     assert main([str(tmp_path)]) == 2
     told = capsys.readouterr().out
     for line in (
-        "pictures with human maps that can be read: 3, of 3 classes (0 to 3)",
+        "images with human maps that can be read: 3, of 3 classes (0 to 3)",
         "left out of means: 1 (d.png)",
         "files that nothing names: 1 (notes.txt)",
         "problems: 5",
         "labels.csv, line 8: g.png is not there",
         "labels.csv, line 9: the label ",
-        "c.png is no readable picture",
+        "c.png is no readable image",
         "e_map.png is in colour",
         "label 1000 is outside 0 … 999",
     ):
@@ -498,8 +494,8 @@ def test_check_says_all_that_is_wrong_at_once(tmp_path, capsys):
 def test_check_finds_nothing_wrong_with_a_good_folder(tmp_path, capsys):
     assert main([str(write_gaze(tmp_path))]) == 0
     told = capsys.readouterr().out
-    assert "pictures with human maps that can be read: 2, of 2 classes (3 to 4)" in told
-    assert "gaze points: 3; beside their pictures, left out: 0" in told
+    assert "images with human maps that can be read: 2, of 2 classes (3 to 4)" in told
+    assert "gaze points: 3; beside their images, left out: 0" in told
     assert told.endswith("problems: 0\n")
 
 
@@ -518,14 +514,14 @@ def test_check_reads_shards_and_says_every_damaged_record(tmp_path):
         content[Shard(path).addresses[index].offset + 50] ^= 1
     path.write_bytes(content)
     found = check(tmp_path)
-    assert found.pictures == 3
+    assert found.images == 3
     assert [f"record {i}" in p for i, p in zip((1, 3), found.problems, strict=True)] == [True] * 2
 
 
 def test_check_of_what_is_not_there(tmp_path, capsys):
     assert main([str(tmp_path / "nowhere")]) == 2
     assert main([str(tmp_path)]) == 2
-    assert "holds no pictures" in capsys.readouterr().out
+    assert "holds no images" in capsys.readouterr().out
 
 
 def test_a_subfolder_that_cannot_be_read_is_not_passed_over(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from stand_ins import make_record
 
-from lib.commands.check_pictures import main
+from lib.commands.check_images import main
 from lib.people.clickme import ClickMe
 from lib.people.stored import Part, StoredError, open_parts
 from lib.people.stored.shards import observers_path, write_observers, write_shard
@@ -37,10 +37,10 @@ POINTS = "a.png,100,50,300,ben\na.png,60,30,100,anna\na.png,150,200,200,ben\nb.p
 
 
 def write_gaze(folder: Path, points: str = POINTS, columns: str = "duration,observer") -> Path:
-    """Two pictures of ClickMe's own size."""
+    """Two images of ClickMe's own size."""
     for name in ("a.png", "b.png"):
         Image.new("RGB", (256, 256)).save(folder / name)
-    (folder / "labels.csv").write_text("picture,label\na.png,3\nb.png,4\n")
+    (folder / "labels.csv").write_text("image,label\na.png,3\nb.png,4\n")
     (folder / "gaze.csv").write_text(f"file,x,y,{columns}\n{points}")
     (folder / "gaze.json").write_text(json.dumps({"sigma_pixels": 20}))
     return folder
@@ -111,10 +111,10 @@ def test_who_looked_beside_the_square_only_has_an_empty_map(tmp_path):
     assert [bool(each.any()) for each in maps] == [False, True]
 
 
-def test_a_picture_that_cannot_be_read_has_no_observers_maps_either(tmp_path):
+def test_a_image_that_cannot_be_read_has_no_observers_maps_either(tmp_path):
     part = opened(write_gaze(tmp_path))
-    (tmp_path / "a.png").write_text("no picture")
-    with pytest.raises(StoredError, match=r"a\.png is no readable picture"):
+    (tmp_path / "a.png").write_text("no image")
+    with pytest.raises(StoredError, match=r"a\.png is no readable image"):
         part.observer_maps(0)
 
 
@@ -129,11 +129,11 @@ def write_maps(folder: Path, rows: str = ROWS, column: str = "observer") -> Path
     np.save(folder / "one.npy", np.eye(256))
     Image.fromarray(np.full((256, 256), 200, np.uint8)).save(folder / "two.png")
     np.save(folder / "small.npy", np.full((64, 64), 7))
-    (folder / "labels.csv").write_text(f"picture,map,label,{column}\n{rows}")
+    (folder / "labels.csv").write_text(f"image,map,label,{column}\n{rows}")
     return folder
 
 
-def test_a_pictures_map_is_the_mean_of_its_observers_maps(tmp_path):
+def test_a_images_map_is_the_mean_of_its_observers_maps(tmp_path):
     part = opened(write_maps(tmp_path))
     assert [part.image_id(i) for i in range(len(part))] == ["a.png", "b.png"]
     assert [part.observers(i) for i in range(2)] == [("anna", "ben"), ("ben",)]
@@ -145,7 +145,7 @@ def test_a_pictures_map_is_the_mean_of_its_observers_maps(tmp_path):
     np.testing.assert_array_equal(part.observer_maps(1), np.full((1, 256, 256), 7))
 
 
-def test_the_hash_of_maps_follows_which_are_of_one_picture_and_whose(tmp_path):
+def test_the_hash_of_maps_follows_which_are_of_one_image_and_whose(tmp_path):
     several = opened(write_maps(tmp_path))
     renamed = opened(write_maps(tmp_path, ROWS.replace("anna", "abe")))
     assert several.digest() == renamed.digest()
@@ -172,7 +172,7 @@ def test_without_names_the_observers_of_maps_are_not_known(tmp_path):
         ("a.png,gone.png,3,zoe", "line 5: gone.png is not there"),
     ],
 )
-def test_one_wrong_row_of_a_picture_leaves_it_out(tmp_path, row, message):
+def test_one_wrong_row_of_a_image_leaves_it_out(tmp_path, row, message):
     folder = write_maps(tmp_path, f"{ROWS}{row}\n")
     with pytest.raises(StoredError, match=message):
         open_parts([folder])
@@ -226,7 +226,7 @@ def test_an_archive_of_one_map_tells_no_observers(tmp_path):
         ({"heatmaps": np.ones((0, 256, 256))}, r"heatmaps is float64 \(0, 256, 256\)"),
         ({"heatmaps": np.ones((2, 256, 64))}, "the map is 256x64.* other proportions"),
         ({"heatmaps": np.full((2, 256, 256), np.nan)}, "values that are not finite"),
-        ({"heatmaps": np.ones((2000, 2, 2))}, "2000 observers of one picture, at most 1024"),
+        ({"heatmaps": np.ones((2000, 2, 2))}, "2000 observers of one image, at most 1024"),
         ({"heatmaps": np.array([[["a"]]])}, "expected numbers"),
     ],
 )
@@ -330,7 +330,7 @@ def test_damaged_observers_of_a_shard_are_named(tmp_path, damage):
 # --- all of them ------------------------------------------------------------------------------
 
 
-def test_pictures_of_two_or_more_observers_are_given_one_by_one(tmp_path):
+def test_images_of_two_or_more_observers_are_given_one_by_one(tmp_path):
     clickme = ClickMe([write_gaze(tmp_path)], ("corrected",))
     ((image_id, place, maps),) = clickme.observed()  # b.png has one observer
     assert (image_id, place) == ("a.png", 0)
@@ -339,7 +339,7 @@ def test_pictures_of_two_or_more_observers_are_given_one_by_one(tmp_path):
     assert list(nobody.observed()) == []
 
 
-def test_only_chosen_pictures_are_given_by_their_places_among_all(tmp_path):
+def test_only_chosen_images_are_given_by_their_places_among_all(tmp_path):
     shard, _ = write_painted(tmp_path, 2, 2)
     (chosen,) = ClickMe([shard], ("corrected",), limit=1).chosen
     (found,) = ClickMe([shard], ("corrected",), limit=1).observed()
@@ -348,12 +348,12 @@ def test_only_chosen_pictures_are_given_by_their_places_among_all(tmp_path):
 
 def test_observers_that_cannot_be_read_are_left_out_where_that_is_asked(tmp_path):
     folder = write_gaze(tmp_path, POINTS + "b.png,1,1,1,4\n")
-    (folder / "a.png").write_text("no picture")
+    (folder / "a.png").write_text("no image")
     with pytest.raises(StoredError, match=r"a\.png"):
         list(ClickMe([folder], ("corrected",)).observed())
     tolerant = ClickMe([folder], ("corrected",), keep_going=True)
     assert [found.image_id for found in tolerant.observed()] == ["b.png"]
-    assert "no readable picture" in tolerant.left_out["a.png"]
+    assert "no readable image" in tolerant.left_out["a.png"]
 
 
 def checked(place: Path, capsys) -> str:
@@ -362,14 +362,14 @@ def checked(place: Path, capsys) -> str:
 
 
 def test_check_counts_observers(tmp_path, capsys):
-    assert "\nobservers: 3, 1 to 2 a picture\n" in checked(write_gaze(tmp_path), capsys)
+    assert "\nobservers: 3, 1 to 2 an image\n" in checked(write_gaze(tmp_path), capsys)
     write_gaze(tmp_path, POINTS, "duration,remark")
     assert "\nobservers: not known\n" in checked(tmp_path, capsys)
 
 
 def test_check_counts_observers_without_names_and_tells_their_file_once(tmp_path, capsys):
     shard, _ = write_painted(tmp_path, 2, 2)
-    assert "\nobservers: 2 a picture\n" in checked(shard, capsys)
+    assert "\nobservers: 2 an image\n" in checked(shard, capsys)
     observers_path(shard).write_text("<html>")
     told = checked(tmp_path, capsys)
     assert "problems: 1\n" in told

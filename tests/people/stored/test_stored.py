@@ -1,4 +1,4 @@
-"""Pictures and maps in ordinary files score as the same ones in shards do."""
+"""Images and maps in ordinary files score as the same ones in shards do."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from stand_ins import jpeg, make_record
 
 from lib.base.fingerprint import sha256_of, size_of
 from lib.people.clickme import ClickMe
-from lib.people.pictures import read_picture
-from lib.people.stored import StoredError, open_parts, picture_files
-from lib.people.stored.folders import read_grey, read_listed_picture
+from lib.people.images import read_image
+from lib.people.stored import StoredError, open_parts, image_files
+from lib.people.stored.folders import read_grey, read_listed_image
 from lib.people.stored.shards import Record, Shard, write_shard
 
 
@@ -31,26 +31,24 @@ def records(count: int = 32) -> list[Record]:
 
 
 def decoded(record: Record) -> tuple[np.ndarray, np.ndarray]:
-    picture = simplejpeg.decode_jpeg(record.image, fastdct=True)
-    return picture, simplejpeg.decode_jpeg(record.heatmap, "GRAY", fastdct=True)[..., 0]
+    image = simplejpeg.decode_jpeg(record.image, fastdct=True)
+    return image, simplejpeg.decode_jpeg(record.heatmap, "GRAY", fastdct=True)[..., 0]
 
 
 def write_archives(folder: Path, stored: list[Record]) -> Path:
     folder.mkdir(parents=True)
     for i, record in enumerate(stored):
-        picture, human = decoded(record)
-        np.savez(
-            folder / f"p{i:03}.npz", image=picture, heatmap=human[..., None], label=record.label
-        )
+        image, human = decoded(record)
+        np.savez(folder / f"p{i:03}.npz", image=image, heatmap=human[..., None], label=record.label)
     return folder
 
 
 def write_folder(folder: Path, stored: list[Record], map_suffix: str = "png") -> Path:
-    for name in ("pictures", "maps"):
+    for name in ("images", "maps"):
         (folder / name).mkdir(parents=True)
     with (folder / "labels.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["picture", "map", "label", "observer"])
+        writer.writerow(["image", "map", "label", "observer"])
         for i, record in enumerate(stored):
             (folder / f"pictures/{i:03}.jpg").write_bytes(record.image)
             path = folder / f"maps/{i:03}.{map_suffix}"
@@ -71,7 +69,7 @@ def whole(place: Path):
     return next(ClickMe([place], ("corrected",)).batches(1000))
 
 
-def test_every_kind_of_store_delivers_the_same_pictures_maps_and_labels(tmp_path):
+def test_every_kind_of_store_delivers_the_same_images_maps_and_labels(tmp_path):
     stored = records()
     shards = tmp_path / "shards"
     write_shard(shards / "val-0.tfrecords", stored)
@@ -83,7 +81,7 @@ def test_every_kind_of_store_delivers_the_same_pictures_maps_and_labels(tmp_path
         write_folder(tmp_path / "npy", stored, "npy"),
     ):
         batch = whole(place)
-        np.testing.assert_array_equal(batch.pictures, expected.pictures)
+        np.testing.assert_array_equal(batch.images, expected.images)
         np.testing.assert_array_equal(batch.human_maps, expected.human_maps)
         assert batch.labels.tolist() == expected.labels.tolist()
         assert len(set(batch.image_ids)) == 32
@@ -116,7 +114,7 @@ def test_shards_in_a_folder_are_read_by_number(tmp_path):
     for number in (10, 2, 0):
         write_shard(tmp_path / f"val-{number}.tfrecords", records(1))
     assert [p.name for p in open_parts([tmp_path])] == ["val-0", "val-2", "val-10"]
-    assert [p.stem for p in picture_files(tmp_path)] == ["val-0", "val-2", "val-10"]
+    assert [p.stem for p in image_files(tmp_path)] == ["val-0", "val-2", "val-10"]
 
 
 def test_the_published_protocol_takes_whole_batches_of_a_folder_of_any_size(tmp_path, monkeypatch):
@@ -128,16 +126,16 @@ def test_the_published_protocol_takes_whole_batches_of_a_folder_of_any_size(tmp_
 
 
 def test_other_sizes_become_the_centred_square(tmp_path):
-    """A wide picture and its map: what lies off-centre in both is cut from both."""
+    """A wide image and its map: what lies off-centre in both is cut from both."""
     folder = tmp_path / "wide"
     folder.mkdir()
-    picture = np.zeros((300, 600, 3), np.uint8)
-    picture[:, 150:450] = 200  # just the centred square
+    image = np.zeros((300, 600, 3), np.uint8)
+    image[:, 150:450] = 200  # just the centred square
     human = np.zeros((150, 300), np.float32)
     human[:, 75:225] = np.linspace(0, 1, 150)[:, None]
-    Image.fromarray(picture).save(folder / "a.png")
+    Image.fromarray(image).save(folder / "a.png")
     np.save(folder / "a.npy", human)
-    (folder / "labels.csv").write_text("picture,map,label\na.png,a.npy,3\n")
+    (folder / "labels.csv").write_text("image,map,label\na.png,a.npy,3\n")
     (found,) = open_parts([folder])[0].read([0])
     assert found.image.shape == (256, 256, 3)
     assert (found.image[:, 2:-2] == 200).all()
@@ -157,7 +155,7 @@ def test_a_turned_photograph_is_read_upright(tmp_path):
     exif[0x0112] = 6  # to be turned by 90° clockwise
     Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif, quality=95)
     Image.fromarray(np.eye(256, dtype=np.uint8)).save(tmp_path / "m.png")
-    (tmp_path / "labels.csv").write_text("picture,map,label\na.jpg,m.png,0\n")
+    (tmp_path / "labels.csv").write_text("image,map,label\na.jpg,m.png,0\n")
     (found,) = open_parts([tmp_path])[0].read([0])
     assert found.image[:, -10].mean() > 240  # the band is at the right
     assert found.image[:, 10].mean() < 15
@@ -167,12 +165,12 @@ def test_sixteen_bit_maps_keep_their_steps(tmp_path):
     steps = np.arange(256 * 256, dtype=np.uint16).reshape(256, 256)
     Image.fromarray(steps).save(tmp_path / "m.png")
     Image.new("RGB", (256, 256)).save(tmp_path / "a.png")
-    (tmp_path / "labels.csv").write_text("picture,map,label\na.png,m.png,0\n")
+    (tmp_path / "labels.csv").write_text("image,map,label\na.png,m.png,0\n")
     (found,) = open_parts([tmp_path])[0].read([0])
     np.testing.assert_array_equal(found.heatmap, steps)
 
 
-def test_float_pictures_of_either_range_are_read(tmp_path):
+def test_float_images_of_either_range_are_read(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
     for name, image in (("a", pixels), ("b", pixels / 255.0), ("c", pixels.astype(np.float32))):
         np.savez(tmp_path / f"{name}.npz", image=image, heatmap=np.eye(256), label=np.array([2]))
@@ -181,7 +179,7 @@ def test_float_pictures_of_either_range_are_read(tmp_path):
         assert found.label == 2
 
 
-def test_float_pictures_are_rounded(tmp_path):
+def test_float_images_are_rounded(tmp_path):
     image = np.full((256, 256, 3), 0.29)
     image[0] = 1
     np.savez(tmp_path / "a.npz", image=image, heatmap=np.eye(256), label=1)
@@ -240,7 +238,7 @@ def test_what_is_no_archive_is_named(tmp_path, content):
         ("a.png,,1", "line 2: lacks a path"),
         ("a.png", "line 2: lacks a path"),
         ("a.png,m.png,1\na.png,m.png,2", "line 3: repeats a.png of line 2"),
-        ("", "lists no picture"),
+        ("", "lists no image"),
         ("a\x1b]0;x\x07.png,m.png,1", r"line 2: 'a.x1b.0;x.x07.png' is no printable text"),
         ("a.png,m\u202e.png,1", "line 2: 'm.u202e.png' is no printable text"),
         ("out.png,m.png,1", "line 2: out.png is a link that leads out of the folder"),
@@ -252,7 +250,7 @@ def test_a_wrong_line_of_the_list_is_named(tmp_path, tmp_path_factory, line, mes
     Image.new("L", (256, 256)).save(outside / "m.png")
     Image.new("RGB", (256, 256)).save(tmp_path / "a.png")
     Image.new("L", (256, 256)).save(tmp_path / "m.png")
-    (tmp_path / "labels.csv").write_text(f"picture,map,label\n{line}\n")
+    (tmp_path / "labels.csv").write_text(f"image,map,label\n{line}\n")
     (tmp_path / "out.png").symlink_to(outside / "m.png")
     (tmp_path / "outer").symlink_to(outside)
     with pytest.raises(StoredError, match=message) as caught:
@@ -289,12 +287,12 @@ def claiming(path: Path, side: int) -> Path:
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 @pytest.mark.parametrize("side", [65_500, 12_000])
-def test_a_picture_that_claims_to_be_huge_is_refused_by_its_header(tmp_path, suffix, mode, side):
+def test_a_image_that_claims_to_be_huge_is_refused_by_its_header(tmp_path, suffix, mode, side):
     path = tmp_path / f"a{suffix}"
     Image.new(mode, (256, 256)).save(path)
     claiming(path, side)
     said = f"a{suffix} is no readable .*: its header says ({side} x|far more).* at most 89 million"
-    for read in (read_picture, read_grey, read_listed_picture):
+    for read in (read_image, read_grey, read_listed_image):
         with limited(2**30), pytest.raises(ValueError, match=said):
             read(path)
 
@@ -311,7 +309,7 @@ def limited(more: int):
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-def test_a_record_whose_picture_claims_to_be_huge_is_refused_by_its_header(tmp_path):
+def test_a_record_whose_image_claims_to_be_huge_is_refused_by_its_header(tmp_path):
     record = records(1)[0]
     (tmp_path / "a.jpg").write_bytes(record.image)
     image = claiming(tmp_path / "a.jpg", 65_500).read_bytes()
@@ -323,7 +321,7 @@ def test_a_record_whose_picture_claims_to_be_huge_is_refused_by_its_header(tmp_p
 
 def test_a_list_without_its_columns_or_text_is_refused(tmp_path):
     (tmp_path / "labels.csv").write_text("file,label\n")
-    with pytest.raises(StoredError, match="needs the columns picture,map;"):
+    with pytest.raises(StoredError, match="needs the columns image,map;"):
         open_parts([tmp_path])
     (tmp_path / "labels.csv").write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(StoredError, match="no CSV in UTF-8"):
@@ -331,32 +329,32 @@ def test_a_list_without_its_columns_or_text_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("picture", "human", "message"),
+    ("image", "human", "message"),
     [
-        ("text", "good", "a.png is no readable picture"),
+        ("text", "good", "a.png is no readable image"),
         ("good", "text", "m.png is no readable map"),
         ("good", "colour", "m.png is in colour"),
         ("good", "small", "other proportions"),
         ("wide", "good", "other proportions"),
     ],
 )
-def test_a_wrong_picture_or_map_is_named(tmp_path, picture, human, message):
+def test_a_wrong_image_or_map_is_named(tmp_path, image, human, message):
     made = {
         "good": Image.new("L", (256, 256)), "small": Image.new("L", (256, 128)),
         "colour": Image.new("RGB", (256, 256), "red"), "wide": Image.new("RGB", (300, 256)),
     }  # fmt: skip
-    for name, kind in (("a.png", picture), ("m.png", human)):
+    for name, kind in (("a.png", image), ("m.png", human)):
         if kind == "text":
-            (tmp_path / name).write_text("no picture")
+            (tmp_path / name).write_text("no image")
         else:
             made[kind].save(tmp_path / name)
-    (tmp_path / "labels.csv").write_text("picture,map,label\na.png,m.png,1\n")
+    (tmp_path / "labels.csv").write_text("image,map,label\na.png,m.png,1\n")
     with pytest.raises(StoredError, match=message):
         list(ClickMe([tmp_path], ("corrected",)).batches())
 
 
 def test_an_empty_folder_and_none_are_told_apart(tmp_path):
-    with pytest.raises(StoredError, match="holds no pictures: neither shards"):
+    with pytest.raises(StoredError, match="holds no images: neither shards"):
         open_parts([tmp_path])
     with pytest.raises(FileNotFoundError):
         open_parts([tmp_path / "nowhere"])

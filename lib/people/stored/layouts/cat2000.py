@@ -16,42 +16,42 @@ from ..part import StoredError
 from ..viewing import Looked
 from .matlab import read_mat
 from .reading import (
-    PICTURES,
+    IMAGES,
     files_in,
     first_folder,
     folders_in,
     looked_at,
     marked_pixels,
-    picture_in,
+    image_in,
     told,
 )
 
 _PLACES = ("", "trainSet")
-_PICTURES, _MARKS = "Stimuli", "FIXATIONLOCS"
+_IMAGES, _MARKS = "Stimuli", "FIXATIONLOCS"
 
 
 def holds(folder: Path) -> bool:
-    return first_folder(folder, _PLACES, (_PICTURES, _MARKS)) is not None
+    return first_folder(folder, _PLACES, (_IMAGES, _MARKS)) is not None
 
 
 def read(folder: Path) -> tuple[list[Looked], list[str]]:
-    root = first_folder(folder, _PLACES, (_PICTURES, _MARKS))
+    root = first_folder(folder, _PLACES, (_IMAGES, _MARKS))
     if root is None:
-        raise StoredError(f"{folder} lacks {_PICTURES} or {_MARKS}: unpack trainSet.zip here")
+        raise StoredError(f"{folder} lacks {_IMAGES} or {_MARKS}: unpack trainSet.zip here")
     found, problems, absent = [], [], []
     for category in folders_in(root / _MARKS):
-        place = root / _PICTURES / category.name
+        place = root / _IMAGES / category.name
         for path in files_in(category, "*.mat"):
             try:
-                picture = next(
-                    filter(None, (picture_in(folder, [place], path.stem + s) for s in PICTURES)),
+                image = next(
+                    filter(None, (image_in(folder, [place], path.stem + s) for s in IMAGES)),
                     None,
                 )
-                if picture is None:
-                    absent.append(f"{_PICTURES}/{category.name}/{path.stem}{PICTURES[0]}")
+                if image is None:
+                    absent.append(f"{_IMAGES}/{category.name}/{path.stem}{IMAGES[0]}")
                     continue
-                at = marked_pixels(read_mat(folder, path, "fixLocs"), picture)
-                found.append(looked_at(folder, picture, [("", at, None)]))
+                at = marked_pixels(read_mat(folder, path, "fixLocs"), image)
+                found.append(looked_at(folder, image, [("", at, None)]))
             except StoredError as error:
                 problems.append(str(error))
             except ValueError as error:

@@ -31,7 +31,7 @@ from .reading import (
     files_in,
     folders_in,
     looked_at,
-    picture_in,
+    image_in,
     read_large_json,
     refuse_path,
     shown,
@@ -69,7 +69,7 @@ def read_free(folder: Path) -> tuple[list[Looked], list[str]]:
         name = trial.get("name")
         refuse_path(name)
         if name not in known:
-            known[name] = picture_in(folder, places, name)
+            known[name] = image_in(folder, places, name)
         return known[name]
 
     return _read(folder, _FREE, find)
@@ -85,7 +85,7 @@ def _of_task(folder: Path, trial: dict[str, Any]) -> Path | None:
     refuse_path(task)
     tasks = dict.fromkeys([task, task.replace(" ", "_")])
     places = [folder / place / name for place in (*_PRESENT, *_ABSENT) for name in tasks]
-    return picture_in(folder, places, trial.get("name"))
+    return image_in(folder, places, trial.get("name"))
 
 
 def _read(folder: Path, pattern: str, find: Find) -> tuple[list[Looked], list[str]]:
@@ -102,30 +102,30 @@ def _read(folder: Path, pattern: str, find: Find) -> tuple[list[Looked], list[st
         if not isinstance(said, list):
             raise StoredError(f"{path} is no list of trials; fetch it again")
         for number, trial in enumerate(said, 1):
-            picture = None
+            image = None
             try:
                 if not isinstance(trial, dict):
                     raise ValueError("is no trial")
-                picture = find(trial)
-                if picture is None:
+                image = find(trial)
+                if image is None:
                     task = [trial["task"]] if isinstance(trial.get("task"), str) else []
                     absent["/".join([_PRESENT[0], *task, trial["name"]])] = None
                     continue
                 made = _trial(trial)
-                same = (picture, made[0], made[1].tobytes(), made[2].tobytes())
+                same = (image, made[0], made[1].tobytes(), made[2].tobytes())
                 if same not in known:
                     known.add(same)
-                    trials.setdefault(picture, []).append(made)
+                    trials.setdefault(image, []).append(made)
             except ValueError as error:
                 problems.append(f"{path}, trial {number}: {error}")
-                if picture is not None:
-                    damaged.add(picture)
+                if image is not None:
+                    damaged.add(image)
     found = []
-    for picture in sorted(trials.keys() - damaged):
+    for image in sorted(trials.keys() - damaged):
         try:
-            found.append(looked_at(folder, picture, trials[picture]))
+            found.append(looked_at(folder, image, trials[image]))
         except ValueError as error:
-            problems.append(f"{picture}: {error}")
+            problems.append(f"{image}: {error}")
     return told(found, problems, [*absent], _sources(paths))
 
 

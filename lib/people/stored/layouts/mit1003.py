@@ -25,11 +25,11 @@ from .reading import (
     first_folder,
     folders_in,
     looked_at,
-    picture_in,
+    image_in,
     told,
 )
 
-_PICTURES, _DATA = "ALLSTIMULI", "DATA"
+_IMAGES, _DATA = "ALLSTIMULI", "DATA"
 _NO_IMAGES = ("shuff_stimnames", "CalibrationData")  # the order of images, and how well one looked
 _SUFFIXES = (".jpeg", ".jpg")
 
@@ -45,7 +45,7 @@ _LEAST = 3  # samples in a row that a saccade's start takes
 
 
 def holds(folder: Path) -> bool:
-    return first_folder(folder, ("",), (_PICTURES, _DATA)) is not None
+    return first_folder(folder, ("",), (_IMAGES, _DATA)) is not None
 
 
 def read(folder: Path) -> tuple[list[Looked], list[str]]:
@@ -62,19 +62,19 @@ def read(folder: Path) -> tuple[list[Looked], list[str]]:
     found, problems, absent = [], [], []
     for stem, paths in sorted(files.items()):
         try:
-            picture = _picture(folder, stem)
+            image = _image(folder, stem)
         except ValueError as error:
             problems.append(f"{paths[0]}: {error}")
             continue
-        if picture is None:
-            absent.append(f"{_PICTURES}/{stem}{_SUFFIXES[0]}")
+        if image is None:
+            absent.append(f"{_IMAGES}/{stem}{_SUFFIXES[0]}")
             continue
         try:
             trials = []
             for path in paths:
                 seen = fixations_of(_samples(folder, path))
                 trials.append((path.parent.name, seen[:, :2], seen[:, 2]))
-            found.append(looked_at(folder, picture, trials))
+            found.append(looked_at(folder, image, trials))
         except StoredError as error:
             problems.append(str(error))
         except ValueError as error:
@@ -82,10 +82,10 @@ def read(folder: Path) -> tuple[list[Looked], list[str]]:
     return told(found, problems, absent, folder / _DATA)
 
 
-def _picture(folder: Path, stem: str) -> Path | None:
+def _image(folder: Path, stem: str) -> Path | None:
     for suffix in _SUFFIXES:
-        if picture := picture_in(folder, [folder / _PICTURES], stem + suffix):
-            return picture
+        if image := image_in(folder, [folder / _IMAGES], stem + suffix):
+            return image
     return None
 
 

@@ -17,20 +17,20 @@ import numpy as np
 from ..part import StoredError
 from ..viewing import Looked
 from .matlab import entry, numbers, read_mat, structs
-from .reading import Trial, first_folder, looked_at, picture_in, told
+from .reading import Trial, first_folder, looked_at, image_in, told
 
 _PLACES = ("data", "")
-_EYE, _PICTURES = "eye/fixations.mat", "stimuli"
+_EYE, _IMAGES = "eye/fixations.mat", "stimuli"
 
 
 def holds(folder: Path) -> bool:
-    return first_folder(folder, _PLACES, (_EYE, _PICTURES)) is not None
+    return first_folder(folder, _PLACES, (_EYE, _IMAGES)) is not None
 
 
 def read(folder: Path) -> tuple[list[Looked], list[str]]:
-    root = first_folder(folder, _PLACES, (_EYE, _PICTURES))
+    root = first_folder(folder, _PLACES, (_EYE, _IMAGES))
     if root is None:
-        raise StoredError(f"{folder} lacks data/{_EYE} or data/{_PICTURES}")
+        raise StoredError(f"{folder} lacks data/{_EYE} or data/{_IMAGES}")
     path = root / _EYE
     found, problems, absent = [], [], []
     value = read_mat(folder, path, "fixations")
@@ -43,11 +43,11 @@ def read(folder: Path) -> tuple[list[Looked], list[str]]:
             if image is None:
                 raise ValueError("is empty")
             name = entry(image, "img")
-            picture = picture_in(folder, [root / _PICTURES], name)
-            if picture is None:
-                absent.append(f"{_PICTURES}/{name}")
+            image = image_in(folder, [root / _IMAGES], name)
+            if image is None:
+                absent.append(f"{_IMAGES}/{name}")
                 continue
-            found.append(looked_at(folder, picture, _trials(image)))
+            found.append(looked_at(folder, image, _trials(image)))
         except ValueError as error:
             problems.append(f"{path}, fixations{{{number}}}: {error}")
     return told(found, problems, absent, path)

@@ -70,26 +70,26 @@ def read(folder: Path) -> tuple[list[Looked], list[str]]:
             )
         for index in np.unique(images):
             try:
-                picture = _below(folder, names[index])
-                if picture is None:
+                image = _below(folder, names[index])
+                if image is None:
                     absent.append(names[index])
                     continue
-                if picture in known:
-                    raise ValueError(f"{shown(names[index])} is in {known[picture].name} too")
-                known[picture] = stimuli
+                if image in known:
+                    raise ValueError(f"{shown(names[index])} is in {known[image].name} too")
+                known[image] = stimuli
                 some = images == index
                 names_of = who[some] if len(who) else who
-                found.append(_of_image(folder, picture, names_of, order[some], points[some]))
+                found.append(_of_image(folder, image, names_of, order[some], points[some]))
             except ValueError as error:
                 problems.append(f"{stimuli}, image {index}: {error}")
     return told(found, problems, absent, pairs[0][1])
 
 
 def _of_image(
-    folder: Path, picture: Path, who: np.ndarray, order: np.ndarray, points: np.ndarray
+    folder: Path, image: Path, who: np.ndarray, order: np.ndarray, points: np.ndarray
 ) -> Looked:
     lost = ~np.isfinite(points[:, :2]).all(1) | (points[:, :2] == -1).all(1)
-    checked = looked_at(folder, picture, [("", points[~lost, :2], points[~lost, 2])])
+    checked = looked_at(folder, image, [("", points[~lost, :2], points[~lost, 2])])
     return replace(checked, who=who[~lost] if len(who) else who, order=order[~lost])
 
 

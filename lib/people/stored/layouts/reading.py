@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from ....base.words import printable, some_of
-from ...pictures import upright_size
+from ...images import upright_size
 from ..folders import LEADS_OUT, leads_out
 from ..part import StoredError
 from ..viewing import Looked
 
-PICTURES = (".jpg", ".jpeg", ".png")
+IMAGES = (".jpg", ".jpeg", ".png")
 LARGEST_JSON = 2**31  # bytes; the data sets' own files have up to some hundred million
 
 # An observer, (fixation, 2 or more) x, y as recorded, and (fixation,) durations or None.
@@ -92,7 +92,7 @@ def file_within(folder: Path, path: Path, name: str) -> Path | None:
     return path
 
 
-def picture_in(folder: Path, places: Iterable[Path], name: object) -> Path | None:
+def image_in(folder: Path, places: Iterable[Path], name: object) -> Path | None:
     """The image of this name in the first place that has it, None for none.
 
     name : as a data file tells it: a file's name, without any folder
@@ -117,7 +117,7 @@ def shown(value: object) -> str:
     return printable(ascii(str(value))[1:-1][:80])
 
 
-def looked_at(folder: Path, picture: Path, trials: Iterable[Trial], plus: float = 0) -> Looked:
+def looked_at(folder: Path, image: Path, trials: Iterable[Trial], plus: float = 0) -> Looked:
     """An image with the fixations of its observers.
 
     plus : what is added to x and y
@@ -144,15 +144,15 @@ def looked_at(folder: Path, picture: Path, trials: Iterable[Trial], plus: float 
         names += [who] * int((~lost).sum())
         order.append(np.flatnonzero(~lost))
     return Looked(
-        name=picture.relative_to(folder).as_posix(),
-        picture=picture,
+        name=image.relative_to(folder).as_posix(),
+        image=image,
         points=np.concatenate(points),
         who=np.array([] if set(names) == {""} else names, str),
         order=np.concatenate(order),
     )
 
 
-def marked_pixels(marks: object, picture: Path) -> np.ndarray:
+def marked_pixels(marks: object, image: Path) -> np.ndarray:
     """(fixation, 2) x, y of the centres of an image's marked pixels, row by row.
 
     marks : (height, width), not 0 where somebody looked
@@ -160,7 +160,7 @@ def marked_pixels(marks: object, picture: Path) -> np.ndarray:
     """
     if not isinstance(marks, np.ndarray) or marks.ndim != 2:
         raise ValueError("expected a matrix of the image's size that marks fixations")
-    size = upright_size(picture)
+    size = upright_size(image)
     if size is not None and marks.shape != size[::-1]:
         raise ValueError(
             f"the matrix is {marks.shape[1]} wide and {marks.shape[0]} high, the image "

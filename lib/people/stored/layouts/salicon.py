@@ -29,7 +29,7 @@ from .reading import (
     Trial,
     files_in,
     looked_at,
-    picture_in,
+    image_in,
     read_large_json,
     refuse_path,
     shown,
@@ -40,7 +40,7 @@ _MATS = ("fixations/train", "fixations/val", "fixations", "train", "val", "")
 _MAT = "COCO_*.mat"
 _ANNOTATIONS = ("annotations", "annotations/train", "annotations/val", "")
 _JSON = "fixations_*2014*.json"
-_PICTURES = (
+_IMAGES = (
     "images/train", "images/val", "images", "train", "val", "train2014", "val2014",
     "images/train2014", "images/val2014", "",
 )  # fmt: skip
@@ -53,7 +53,7 @@ def holds(folder: Path) -> bool:
 
 
 def read(folder: Path) -> tuple[list[Looked], list[str]]:
-    places = [folder / place for place in _PICTURES]
+    places = [folder / place for place in _IMAGES]
     if mats := [path for place in _MATS for path in files_in(folder / place, _MAT)]:
         return _read_mats(folder, places, mats)
     annotations = [path for place in _ANNOTATIONS for path in files_in(folder / place, _JSON)]
@@ -74,13 +74,13 @@ def _read_mats(
     found, problems, absent = [], [], []
     for path in paths:
         try:
-            picture = picture_in(folder, places, f"{path.stem}.jpg")
-            if picture is None:
+            image = image_in(folder, places, f"{path.stem}.jpg")
+            if image is None:
                 absent.append(f"images/{path.stem}.jpg")
                 continue
             gaze = structs(read_mat(folder, path, "gaze"))
             # 1 is the first pixel, whose centre is at 0.5.
-            found.append(looked_at(folder, picture, _of_mat(gaze), plus=-0.5))
+            found.append(looked_at(folder, image, _of_mat(gaze), plus=-0.5))
         except StoredError as error:
             problems.append(str(error))
         except ValueError as error:
@@ -141,17 +141,17 @@ def _read_json(
         if image in damaged:
             continue
         try:
-            picture = picture_in(folder, places, names[image])
+            image = image_in(folder, places, names[image])
         except ValueError as error:
             problems.append(f"{path}: {error}")
             continue
-        if picture is None:
+        if image is None:
             absent.append(f"images/{names[image]}")
         elif rows_first:
             turned = [(who, pairs[:, ::-1], None) for who, pairs, _ in some]
-            found.append(looked_at(folder, picture, turned, plus=-0.5))
+            found.append(looked_at(folder, image, turned, plus=-0.5))
         else:
-            found.append(looked_at(folder, picture, some, plus=0.5))
+            found.append(looked_at(folder, image, some, plus=0.5))
 
 
 def _rows_first(trials: dict[Any, list[Trial]], sizes: dict[Any, tuple[float, float]]) -> bool:

@@ -16,24 +16,22 @@ from .reading import (
     first_folder,
     looked_at,
     marked_pixels,
-    picture_in,
+    image_in,
     told,
 )
 
 _PLACES = ("", "fixdens", "eyetrackingdata/fixdens")
-_PICTURES, _MARKS = "Original Image Set", "origfixdata.mat"
+_IMAGES, _MARKS = "Original Image Set", "origfixdata.mat"
 
 
 def holds(folder: Path) -> bool:
-    return first_folder(folder, _PLACES, (_PICTURES, _MARKS)) is not None
+    return first_folder(folder, _PLACES, (_IMAGES, _MARKS)) is not None
 
 
 def read(folder: Path) -> tuple[list[Looked], list[str]]:
-    root = first_folder(folder, _PLACES, (_PICTURES, _MARKS))
+    root = first_folder(folder, _PLACES, (_IMAGES, _MARKS))
     if root is None:
-        raise StoredError(
-            f"{folder} lacks {_PICTURES} or {_MARKS}: unpack eyetrackingdata.zip here"
-        )
+        raise StoredError(f"{folder} lacks {_IMAGES} or {_MARKS}: unpack eyetrackingdata.zip here")
     path = root / _MARKS
     cells = read_mat(folder, path, "white")
     if not isinstance(cells, list):
@@ -41,12 +39,12 @@ def read(folder: Path) -> tuple[list[Looked], list[str]]:
     found, problems, absent = [], [], []
     for number, marks in enumerate(cells, 1):
         try:
-            picture = picture_in(folder, [root / _PICTURES], f"{number}.jpg")
-            if picture is None:
-                absent.append(f"{_PICTURES}/{number}.jpg")
+            image = image_in(folder, [root / _IMAGES], f"{number}.jpg")
+            if image is None:
+                absent.append(f"{_IMAGES}/{number}.jpg")
                 continue
-            at = marked_pixels(marks, picture)
-            found.append(looked_at(folder, picture, [("", at, None)]))
+            at = marked_pixels(marks, image)
+            found.append(looked_at(folder, image, [("", at, None)]))
         except ValueError as error:
             problems.append(f"{path}, white{{{number}}}: {error}")
     return told(found, problems, absent, path)

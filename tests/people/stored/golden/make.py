@@ -24,11 +24,11 @@ def main() -> None:
     import pysaliency
 
     for name in ("trains", "single"):
-        pictures = HERE / name / "pictures"
-        pictures.mkdir(parents=True, exist_ok=True)
+        images = HERE / name / "pictures"
+        images.mkdir(parents=True, exist_ok=True)
         for file, (width, height) in SIZES.items():
-            Image.new("RGB", (width, height), (90, 120, 30)).save(pictures / file)
-        files = [str(pictures / file) for file in SIZES]
+            Image.new("RGB", (width, height), (90, 120, 30)).save(images / file)
+        files = [str(images / file) for file in SIZES]
         pysaliency.FileStimuli(files).to_hdf5(str(HERE / name / "stimuli.hdf5"))
     pysaliency.FixationTrains.from_fixation_trains(
         xs=[[10.5, 2.25, 30.0], [4.0], [8.5, 1.5]],

@@ -1,8 +1,8 @@
-"""Folders of pictures: ImageNet's usual layouts, and any folder of class folders.
+"""Folders of images: ImageNet's usual layouts, and any folder of class folders.
 
-`lib.people.labels` tells their classes. Pictures to train on are read when they are asked for, by
+`lib.people.labels` tells their classes. Images to train on are read when they are asked for, by
 several processes if wanted; the crop and the flip of each follow from the seed, the epoch and the
-picture's place in the list alone.
+image's place in the list alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..base.geometry import Preprocessing
 from ..base.paths import shown
-from .pictures import read_picture
+from .images import read_image
 from .stored.part import refuse_unprintable
 
 _SUFFIXES = {".jpeg", ".jpg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff"}
@@ -28,34 +28,34 @@ _RESIZE = 256 / 224  # the shorter side, of the crop's
 _LONGEST = 50  # times the shorter side
 
 
-class PictureFolderError(ValueError):
-    """A folder or list without pictures, or a picture that cannot be read."""
+class ImageFolderError(ValueError):
+    """A folder or list without images, or an image that cannot be read."""
 
 
-def listed_pictures(folder: Path, annotations: Path | None = None, limit: int = 0) -> list[Path]:
-    """The pictures of a folder, by name; folders in it may be one level or more deep, and links,
+def listed_images(folder: Path, annotations: Path | None = None, limit: int = 0) -> list[Path]:
+    """The images of a folder, by name; folders in it may be one level or more deep, and links,
     each of which is read once.
 
-    annotations : a text file whose lines begin with a picture's path below `folder`, with or
+    annotations : a text file whose lines begin with an image's path below `folder`, with or
                   without its suffix, and may go on with a class: these, in this order
     limit       : so many at most, drawn from all by a fixed seed; 0 for all
-    Pictures may be links too; a list's must be below the folder by their names.
-    Raises PictureFolderError naming what is not there.
+    Images may be links too; a list's must be below the folder by their names.
+    Raises ImageFolderError naming what is not there.
     """
     if limit < 0:
-        raise PictureFolderError(f"the limit must be 0 or more, got {limit}")
+        raise ImageFolderError(f"the limit must be 0 or more, got {limit}")
     if not folder.is_dir():
-        raise PictureFolderError(f"{folder} is no folder of pictures")
+        raise ImageFolderError(f"{folder} is no folder of images")
     if annotations is None:
         found = sorted(_below(folder))
     else:
-        found = list(annotated_pictures(folder, annotations))
+        found = list(annotated_images(folder, annotations))
     if not found:
-        raise PictureFolderError(f"no pictures ({', '.join(sorted(_SUFFIXES))}) in {folder}")
+        raise ImageFolderError(f"no images ({', '.join(sorted(_SUFFIXES))}) in {folder}")
     try:
         refuse_unprintable(found)
     except ValueError as error:
-        raise PictureFolderError(str(error)) from None
+        raise ImageFolderError(str(error)) from None
     if 0 < limit < len(found):
         chosen = np.random.default_rng(0).choice(len(found), limit, replace=False)
         found = [found[i] for i in sorted(chosen)]
@@ -64,7 +64,7 @@ def listed_pictures(folder: Path, annotations: Path | None = None, limit: int = 
 
 def _below(folder: Path) -> Iterator[Path]:
     def unreadable(error: OSError) -> None:
-        raise PictureFolderError(f"{error.filename} cannot be read: {error.strerror}") from error
+        raise ImageFolderError(f"{error.filename} cannot be read: {error.strerror}") from error
 
     seen = set()
     for root, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
@@ -85,15 +85,15 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def annotated_pictures(folder: Path, annotations: Path) -> dict[Path, str]:
-    """{picture of a folder: what follows it in its line of the list, "" for nothing}.
+def annotated_images(folder: Path, annotations: Path) -> dict[Path, str]:
+    """{image of a folder: what follows it in its line of the list, "" for nothing}.
 
-    Raises PictureFolderError naming what is not there.
+    Raises ImageFolderError naming what is not there.
     """
     try:
         lines = annotations.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise PictureFolderError(f"the list {annotations} cannot be read: {error}") from error
+        raise ImageFolderError(f"the list {annotations} cannot be read: {error}") from error
     # By their names, wherever links lead; and absolute, for a folder called "." or "..".
     root, missing = Path(os.path.normpath(folder.absolute())), []
     found: dict[Path, tuple[Path, str]] = {}
@@ -114,27 +114,27 @@ def annotated_pictures(folder: Path, annotations: Path) -> dict[Path, str]:
         if path is None:
             missing.append(f"line {number}: {name}")
         elif not path.is_relative_to(root):
-            raise PictureFolderError(f"{annotations}, line {number}: {name} is not below {folder}")
+            raise ImageFolderError(f"{annotations}, line {number}: {name} is not below {folder}")
         elif path in found:
-            raise PictureFolderError(f"{annotations}, line {number}: {name} is there twice")
+            raise ImageFolderError(f"{annotations}, line {number}: {name} is there twice")
         else:
             found[path] = folder / path.relative_to(root), rest
     if missing:
         some = "; ".join(missing[:3])
-        raise PictureFolderError(
-            f"{len(missing)} of the pictures that {shown(annotations)} lists are not below "
+        raise ImageFolderError(
+            f"{len(missing)} of the images that {shown(annotations)} lists are not below "
             f"{folder}: {some}"
         )
     return dict(found.values())
 
 
-class FolderPictures(Dataset):
-    """Pictures of files, the shorter side resized to 8/7 of the crop's: for
+class FolderImages(Dataset):
+    """Images of files, the shorter side resized to 8/7 of the crop's: for
     `lib.maps.learned.training` a crop drawn by lot, and a flip, for evaluation the centre.
 
     side    : of the crop
     workers : processes that read; 0 reads in this one
-    folder  : above all of them; where it lies does not tell pictures from others
+    folder  : above all of them; where it lies does not tell images from others
     """
 
     def __init__(self, paths: Sequence[Path], side: int, workers: int = 0, folder: Path = Path()):
@@ -145,17 +145,17 @@ class FolderPictures(Dataset):
         return len(self.paths)
 
     def centre(self, index: int) -> Tensor:
-        """(3, side, side) in 0-1. Raises PictureFolderError."""
-        picture = _resized(self.paths[index], round(self.side * _RESIZE), quick=False)
-        crop = _centre(picture, self.side)
+        """(3, side, side) in 0-1. Raises ImageFolderError."""
+        image = _resized(self.paths[index], round(self.side * _RESIZE), quick=False)
+        crop = _centre(image, self.side)
         return torch.from_numpy(crop.copy()).permute(2, 0, 1).float().div_(255)
 
     def __getitem__(self, asked: tuple[int, int, int]) -> Tensor:
         index, seed, epoch = asked
         rng = np.random.default_rng([seed, epoch, index])
-        picture = np.asarray(_resized(self.paths[index], round(self.side * _RESIZE), quick=True))
-        top, left = (rng.integers(0, n - self.side + 1) for n in picture.shape[:2])
-        crop = picture[top : top + self.side, left : left + self.side]
+        image = np.asarray(_resized(self.paths[index], round(self.side * _RESIZE), quick=True))
+        top, left = (rng.integers(0, n - self.side + 1) for n in image.shape[:2])
+        crop = image[top : top + self.side, left : left + self.side]
         crop = crop[:, ::-1] if rng.random() < 0.5 else crop
         return torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1)
 
@@ -168,12 +168,12 @@ class FolderPictures(Dataset):
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
-            raise PictureFolderError(
-                f"a process that reads pictures was ended, for lack of memory perhaps: fewer of "
+            raise ImageFolderError(
+                f"a process that reads images was ended, for lack of memory perhaps: fewer of "
                 f"them (--readers) may do ({error})"
             ) from error
-        except PictureFolderError as error:  # a reading process's comes with its whole traceback
-            raise PictureFolderError(
+        except ImageFolderError as error:  # a reading process's comes with its whole traceback
+            raise ImageFolderError(
                 str(error).strip().splitlines()[-1].split("Error: ")[-1]
             ) from None
 
@@ -189,19 +189,19 @@ class FolderPictures(Dataset):
             # Not their sizes: one that could not be read may be mended and training go on.
             names = "\n".join(os.path.relpath(p, self.folder) for p in self.paths)
             digest = hashlib.sha256(names.encode()).hexdigest()[:16]
-            self._facts = {"pictures": len(self), "names": digest}
+            self._facts = {"images": len(self), "names": digest}
         return self._facts
 
 
 def centre_crop(path: Path, geometry: Preprocessing) -> np.ndarray:
     """(crop, crop, 3) uint8: the shorter side resized, bicubic, and the centre cut out, both as
-    a network wants it. Raises PictureFolderError."""
+    a network wants it. Raises ImageFolderError."""
     resized = _resized(path, geometry.resize, quick=False, by=Image.Resampling.BICUBIC)
     return _centre(resized, geometry.crop)
 
 
-def _centre(picture: Image.Image, side: int) -> np.ndarray:
-    pixels = np.asarray(picture)
+def _centre(image: Image.Image, side: int) -> np.ndarray:
+    pixels = np.asarray(image)
     top, left = ((n - side) // 2 for n in pixels.shape[:2])
     return pixels[top : top + side, left : left + side]
 
@@ -210,33 +210,33 @@ def _resized(
     path: Path, shorter: int, quick: bool, by: Image.Resampling = Image.Resampling.BILINEAR
 ) -> Image.Image:
     try:
-        picture = read_picture(path, at_least=(shorter, shorter) if quick else None)
+        image = read_image(path, at_least=(shorter, shorter) if quick else None)
     except ValueError as error:
-        raise PictureFolderError(str(error)) from error
-    if max(picture.size) > _LONGEST * min(picture.size):  # enlarged, it would fill the memory
-        raise PictureFolderError(f"{path} is no picture: {picture.width} x {picture.height} pixels")
-    scale = shorter / min(picture.size)
-    size = tuple(max(shorter, round(n * scale)) for n in picture.size)
-    return picture.resize(size, by)
+        raise ImageFolderError(str(error)) from error
+    if max(image.size) > _LONGEST * min(image.size):  # enlarged, it would fill the memory
+        raise ImageFolderError(f"{path} is no image: {image.width} x {image.height} pixels")
+    scale = shorter / min(image.size)
+    size = tuple(max(shorter, round(n * scale)) for n in image.size)
+    return image.resize(size, by)
 
 
-class ArrayPictures:
-    """Pictures in memory, of the crop's size already, flipped by lot.
+class ArrayImages:
+    """Images in memory, of the crop's size already, flipped by lot.
 
-    pictures : (image, side, side, 3) uint8
+    images : (image, side, side, 3) uint8
     name     : told with what was trained on them
     """
 
-    def __init__(self, pictures: np.ndarray, name: str):
-        self.pictures, self.name = torch.from_numpy(pictures).permute(0, 3, 1, 2), name
+    def __init__(self, images: np.ndarray, name: str):
+        self.images, self.name = torch.from_numpy(images).permute(0, 3, 1, 2), name
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def batches(self, indices: Sequence[np.ndarray], seed: int, epoch: int) -> Iterator[Tensor]:
         flips = np.random.default_rng([seed, epoch, 1]).random(len(self)) < 0.5
         for some in indices:
-            batch = self.pictures[torch.from_numpy(some)].float().div_(255)
+            batch = self.images[torch.from_numpy(some)].float().div_(255)
             flipped = torch.from_numpy(flips[some])[:, None, None, None]
             yield torch.where(flipped, batch.flip(-1), batch)
 
@@ -245,8 +245,8 @@ class ArrayPictures:
         return np.arange(min(count, len(self)))
 
     def some(self, count: int) -> Tensor:
-        return self.pictures[self.spread(count)].float().div_(255)
+        return self.images[self.spread(count)].float().div_(255)
 
     def facts(self) -> dict:
-        digest = hashlib.sha256(self.pictures.numpy().tobytes()).hexdigest()[:16]
-        return {"pictures": len(self), "name": self.name, "digest": digest}
+        digest = hashlib.sha256(self.images.numpy().tobytes()).hexdigest()[:16]
+        return {"images": len(self), "name": self.name, "digest": digest}

@@ -1,4 +1,4 @@
-"""Picture files as pixels: upright, in colour, refused by name where they are none."""
+"""Image files as pixels: upright, in colour, refused by name where they are none."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _huge(size: str) -> str:
     return f"its header says {size}, and at most {most} million pixels are read; make it smaller"
 
 
-def open_picture(source: Path | BinaryIO) -> Image.Image:
+def open_image(source: Path | BinaryIO) -> Image.Image:
     """As Pillow opens a file, if it is of a format that holds pixels and nothing to run, and not
     huge; no pixel is decoded yet. Raises ValueError and what Pillow raises."""
     Image.init()
@@ -47,28 +47,28 @@ def open_picture(source: Path | BinaryIO) -> Image.Image:
 
 
 def upright_size(path: Path) -> tuple[int, int] | None:
-    """Width and height as EXIF turns a picture, from its header; None where it has none."""
+    """Width and height as EXIF turns an image, from its header; None where it has none."""
     try:
-        with open_picture(path) as opened:
+        with open_image(path) as opened:
             turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
             return opened.size[::-1] if turned else opened.size
     except Exception:  # whatever a decoder makes of a damaged file; said when it is read
         return None
 
 
-def read_picture(
+def read_image(
     source: Path | BinaryIO, name: str = "", at_least: tuple[int, int] | None = None
 ) -> Image.Image:
-    """A picture file in RGB: turned as its EXIF says, transparency on white.
+    """An image file in RGB: turned as its EXIF says, transparency on white.
 
     source   : where the file is, or its bytes as an open file
     name     : what errors call it; "" for the path
     at_least : a size that is enough: JPEGs of twice that or more are decoded at a half or less
-    Raises ValueError naming the file if it is no readable picture.
+    Raises ValueError naming the file if it is no readable image.
     """
     name = name or str(source)
     try:
-        with open_picture(source) as opened:
+        with open_image(source) as opened:
             if at_least:
                 opened.draft("RGB", at_least)
             if opened.mode.startswith(("I", "F")):
@@ -78,11 +78,11 @@ def read_picture(
                 return upright.convert("RGB")
             upright = upright.convert("RGBA")
     except UnidentifiedImageError:
-        raise ValueError(f"{name} is no readable picture: its format is not known") from None
+        raise ValueError(f"{name} is no readable image: its format is not known") from None
     # Pillow's readers of damaged files raise whatever their format makes of it.
     except (OSError, SyntaxError, ValueError, RuntimeError, TypeError, IndexError, KeyError,
             AttributeError, OverflowError, MemoryError, struct.error,
             Image.DecompressionBombError) as error:  # fmt: skip
-        raise ValueError(f"{name} is no readable picture: {error}") from None
+        raise ValueError(f"{name} is no readable image: {error}") from None
     white = Image.new("RGBA", upright.size, "white")
     return Image.alpha_composite(white, upright).convert("RGB")

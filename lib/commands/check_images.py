@@ -1,4 +1,4 @@
-"""What is wrong in a folder of one's own pictures and human maps: `dcls-check`."""
+"""What is wrong in a folder of one's own images and human maps: `dcls-check`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns 0, or 2 for a folder with problems."""
     parser = argparse.ArgumentParser(
         prog="dcls-check",
-        description="Read a folder of your own pictures, human maps, gaze points and labels as a "
+        description="Read a folder of your own images, human maps, gaze points and labels as a "
         "run would, and say everything that is wrong with it. See docs/own-data.md.",
         allow_abbrev=False,
     )
-    parser.add_argument("folder", type=Path, help="as for run_all.py --pictures")
+    parser.add_argument("folder", type=Path, help="as for run_all.py --images")
     add_reading(parser.add_argument)
     parser.add_argument("--classes", type=int, default=CLASSES, metavar="N",
                         help=f"labels must lie below it (default: {CLASSES}; the demo's "

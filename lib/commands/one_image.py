@@ -69,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("pictures", nargs="*", type=Path, metavar="IMAGE",
+    add("images", nargs="*", type=Path, metavar="IMAGE",
         help="any image files; the centred square of each is used")  # fmt: skip
     add("--model", nargs="+", action="extend", default=[], metavar="KEY",
         help="one or several, see below (default: convnext_tiny)")  # fmt: skip
@@ -129,7 +129,7 @@ def _run(options: argparse.Namespace) -> None:
     asked = variants(
         _names(options, "model", BACKBONES, "convnext_tiny"), options.dcls, options.both
     )
-    paths = list(dict.fromkeys(options.pictures))
+    paths = list(dict.fromkeys(options.images))
     if not paths:
         raise ValueError("no image is named: dcls-cam IMAGE …")
     wished = {
@@ -172,14 +172,14 @@ def _no_bytecode() -> Iterator[None]:
 def _names(
     options: argparse.Namespace, option: str, known: Mapping[str, object], default: str
 ) -> list[str]:
-    """The names of an option, given with spaces or commas. A picture behind them, which argparse
-    takes for one more name, becomes a picture again."""
+    """The names of an option, given with spaces or commas. An image behind them, which argparse
+    takes for one more name, becomes an image again."""
     names: list[str] = []
     for text in getattr(options, option):
         if option == "model" and "@" in text and Path(text.partition("@")[2]).exists():
             names.append(text)  # a path may hold commas
         elif text.removesuffix("_dcls") not in known and Path(text).is_file():
-            options.pictures.append(Path(text))
+            options.images.append(Path(text))
         else:
             names += _flat([text])
     return list(dict.fromkeys(names)) or [default]
@@ -189,16 +189,16 @@ def _flat(texts: Sequence[str]) -> list[str]:
     return [name.strip() for text in texts for name in text.split(",") if name.strip()]
 
 
-def _refuse_too_many(pictures: int, models: Sequence[AskedModel], methods: int) -> None:
+def _refuse_too_many(images: int, models: Sequence[AskedModel], methods: int) -> None:
     if len(models) > 1 and models[0].kind == "file":
         raise ValueError(
             f"--weights {models[0].weights} is the file of one model, and {len(models)} are asked "
             "for: " + ", ".join(model.name for model in models)
         )
-    count = pictures * len(models) * methods
+    count = images * len(models) * methods
     if count > MOST_MAPS:
         raise ValueError(
-            f"{pictures} images, {len(models)} models and {methods} methods are {count} maps, "
+            f"{images} images, {len(models)} models and {methods} methods are {count} maps, "
             f"and one call makes {MOST_MAPS} at most: ask for fewer at a time"
         )
 
@@ -232,7 +232,7 @@ def _refuse_out(out: Path, read: Iterable[Path]) -> None:
 
 
 def _read(paths: Sequence[Path]) -> list[np.ndarray]:
-    """The centred square of each picture, (224, 224, 3) uint8. Raises ValueError naming all that
+    """The centred square of each image, (224, 224, 3) uint8. Raises ValueError naming all that
     cannot be read."""
     pixels, problems = [], []
     for path in paths:
@@ -260,13 +260,13 @@ def _caveat(models: Sequence[AskedModel]) -> str:
 
 @dataclass(frozen=True)
 class Explained:
-    """A model's answer to one picture, and its maps of one class.
+    """A model's answer to one image, and its maps of one class.
 
     names   : of the model's classes
     shown   : the class that the maps are of
     likely  : the likeliest classes, the first first
     probabilities : (class,) in 0-1
-    maps    : (method, 224, 224) float32 over the picture's centred square, NaN outside the part
+    maps    : (method, 224, 224) float32 over the image's centred square, NaN outside the part
               that the network saw
     remarks : for each method what is wrong with its map; "" for nothing
     """
@@ -293,7 +293,7 @@ def _explained(
     given: Sequence[str],
     target: str,
 ) -> Iterator[Explained]:
-    """Of each picture. Raises ValueError for a class that is none of the model's."""
+    """Of each image. Raises ValueError for a class that is none of the model's."""
     model = asked.load(methods)
     if remarks := model.provenance.remarks:
         print_remarks({asked.name: remarks})
@@ -308,24 +308,24 @@ def _explained(
         wanted = class_meant(target, names) if target.strip() else None
     except ValueError as error:
         raise ValueError(f"--target of {asked.name}: {error}") from None
-    for picture in pixels:
-        yield _explain(model, picture, methods, names, wanted)
+    for image in pixels:
+        yield _explain(model, image, methods, names, wanted)
 
 
 def _explain(
     model: StudyModel,
-    picture: np.ndarray,
+    image: np.ndarray,
     methods: Sequence[CamMethod],
     names: Sequence[str],
     wanted: int | None,
 ) -> Explained:
     with torch.inference_mode():
-        shares = model(model.prepare(picture[None])).float().softmax(dim=1)[0].cpu()
+        shares = model(model.prepare(image[None])).float().softmax(dim=1)[0].cpu()
     if not shares.isfinite().all():
         raise ValueError(f"{model.variant} answers by numbers that are not finite: no class is it")
     likely = shares.topk(min(_LIKELIEST, len(names))).indices.tolist()
     shown = likely[0] if wanted is None else wanted
-    found = heatmaps(model, picture[None], torch.tensor([shown]), tuple(methods))
+    found = heatmaps(model, image[None], torch.tensor([shown]), tuple(methods))
     maps = np.stack([found[method.label][0] for method in methods]).astype(np.float32)
     window = model.backbone.preprocessing.window(DELIVERED_SIZE)
     remarks = [_remark(one[window, window]) for one in maps]
@@ -341,7 +341,7 @@ def _remark(seen: np.ndarray) -> str:
 
 
 def _write_one(
-    picture: np.ndarray,
+    image: np.ndarray,
     asked: AskedModel,
     method: CamMethod,
     names: Sequence[str],
@@ -349,10 +349,10 @@ def _write_one(
     out: Path,
 ) -> list[str]:
     """Write overlay and raw map; returns what there is to say, line by line."""
-    (found,) = _explained(asked, [picture], [method], names, target)
+    (found,) = _explained(asked, [image], [method], names, target)
     (raw,) = found.maps
     with write_atomically(out) as partial:
-        mixed = (overlay(picture, raw) * 255).round().astype(np.uint8)
+        mixed = (overlay(image, raw) * 255).round().astype(np.uint8)
         Image.fromarray(mixed).save(partial, format="PNG")
     with write_atomically(out.with_suffix(".npy")) as partial, partial.open("wb") as file:
         np.save(file, raw)
@@ -425,7 +425,7 @@ def _write_grid(
 
 
 def _told_apart(paths: Sequence[Path]) -> list[str]:
-    """Names of pictures, with their folders' where two have one name."""
+    """Names of images, with their folders' where two have one name."""
     names = [path.name for path in paths]
     if len(set(names)) < len(names):
         names = ["/".join(path.resolve().parts[-2:]) for path in paths]

@@ -1,4 +1,4 @@
-"""The command line for single pictures, on odd pictures and odd wishes."""
+"""The command line for single images, on odd images and odd wishes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from torch import nn
 from lib.commands import lcam
 from lib.commands.asked_models import AskedModel
 from lib.commands.class_words import class_meant, class_names, read_class_names
-from lib.commands.one_picture import MOST_MAPS, main
+from lib.commands.one_image import MOST_MAPS, main
 from lib.networks.backbones import DclsRecipe
 from lib.networks.dcls import convert_to_dcls
 from lib.networks.loading import load_model
 from lib.people.photographs import load_square
 
 
-def picture(path, size=(300, 200), mode="RGB", **options):
+def image(path, size=(300, 200), mode="RGB", **options):
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(pixels).convert(mode).save(path, **options)
@@ -32,7 +32,7 @@ def picture(path, size=(300, 200), mode="RGB", **options):
 
 def test_overlay_raw_map_and_classes(tmp_path, capsys):
     out = tmp_path / "map.png"
-    status = main([picture(tmp_path / "a.jpg"), "--dcls", "--out", str(out)])
+    status = main([image(tmp_path / "a.jpg"), "--dcls", "--out", str(out)])
     said = capsys.readouterr().out
     assert status == 0
     with Image.open(out) as shown:
@@ -60,10 +60,10 @@ def literal_grad_cam(key, dcls, pixels):
     return window, large.detach().numpy(), int(number), float(share)
 
 
-def test_a_grid_holds_each_pictures_maps_by_each_model_and_method(tmp_path, capsys):
-    first, second = picture(tmp_path / "a.png"), picture(tmp_path / "b.jpg", (90, 120), quality=40)
+def test_a_grid_holds_each_images_maps_by_each_model_and_method(tmp_path, capsys):
+    first, second = image(tmp_path / "a.png"), image(tmp_path / "b.jpg", (90, 120), quality=40)
     out = tmp_path / "grid.png"
-    # A picture behind an option that takes several names is a picture all the same.
+    # An image behind an option that takes several names is an image all the same.
     status = main([first, "--out", str(out), "--model", "resnet50", "convnext_tiny_dcls",
                    "--method", "layer_cam", "grad_cam", second])  # fmt: skip
     said = capsys.readouterr().out
@@ -93,7 +93,7 @@ def test_a_grid_holds_each_pictures_maps_by_each_model_and_method(tmp_path, caps
 
 
 def test_a_call_makes_its_output_and_nothing_else(tmp_path, monkeypatch, capsys, tables):
-    picture(tmp_path / "a.png")
+    image(tmp_path / "a.png")
     (tmp_path / "beside.py").write_text("X = 1")
     (tmp_path / "rows.py").write_text(
         "import beside\nfrom lib.extension import add_method\n"
@@ -110,18 +110,18 @@ def test_a_call_makes_its_output_and_nothing_else(tmp_path, monkeypatch, capsys,
     }  # fmt: skip
 
 
-def test_pictures_that_cannot_be_read_are_all_named_before_a_model_is_loaded(
+def test_images_that_cannot_be_read_are_all_named_before_a_model_is_loaded(
     tmp_path, monkeypatch, capsys
 ):
-    good = picture(tmp_path / "a.png")
+    good = image(tmp_path / "a.png")
     for name in ("b.png", "c.png"):
-        (tmp_path / name).write_text("no picture")
+        (tmp_path / name).write_text("no image")
     monkeypatch.setattr(AskedModel, "load", lambda *_: pytest.fail("loaded"))
     assert main([good, str(tmp_path / "b.png"), str(tmp_path / "c.png")]) == 2
     said = capsys.readouterr().err
-    assert "b.png is no readable picture" in said
-    assert "c.png is no readable picture" in said
-    many = [good] + [picture(tmp_path / f"{n}.png", (8, 8)) for n in range(MOST_MAPS // 8)]
+    assert "b.png is no readable image" in said
+    assert "c.png is no readable image" in said
+    many = [good] + [image(tmp_path / f"{n}.png", (8, 8)) for n in range(MOST_MAPS // 8)]
     assert main([*many, "--model", "resnet50", "convnext_tiny", "--both", "--method", "grad_cam",
                  "layer_cam"]) == 2  # fmt: skip
     assert f"61 images, 4 models and 2 methods are 488 maps, and one call makes {MOST_MAPS}" in (
@@ -130,7 +130,7 @@ def test_pictures_that_cannot_be_read_are_all_named_before_a_model_is_loaded(
 
 
 def test_maps_that_are_constant_or_not_finite_are_told(tmp_path, capsys, tables):
-    good, out = picture(tmp_path / "a.png"), tmp_path / "m.png"
+    good, out = image(tmp_path / "a.png"), tmp_path / "m.png"
     (tmp_path / "rows.py").write_text(
         textwrap.dedent("""
         from lib.extension import add_method
@@ -193,12 +193,12 @@ def own(tmp_path, tables, monkeypatch):
         add_model("tagged", timm="resnet10t.c3_in1k", preprocessing=side)
     """)
     )
-    return [picture(tmp_path / "a.png", (64, 64)), "--extend", str(path),
+    return [image(tmp_path / "a.png", (64, 64)), "--extend", str(path),
             "--out", str(tmp_path / "m.png")]  # fmt: skip
 
 
 def predicted(tmp_path, file, count):
-    """The class of the picture, by the network itself."""
+    """The class of the image, by the network itself."""
     network = Small(count)
     network.load_state_dict(torch.load(tmp_path / file, weights_only=True)["model"])
     with Image.open(tmp_path / "a.png") as stored:
@@ -302,12 +302,12 @@ def test_a_class_is_meant_by_its_number_its_name_or_a_part_of_it():
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "LA", "1"])
-def test_odd_pictures_are_shown(tmp_path, mode, capsys):
-    path = picture(tmp_path / ("a.jpg" if mode == "CMYK" else "a.png"), mode=mode)
+def test_odd_images_are_shown(tmp_path, mode, capsys):
+    path = image(tmp_path / ("a.jpg" if mode == "CMYK" else "a.png"), mode=mode)
     assert main([path, "--out", str(tmp_path / "m.png"), "--method", "eigen_cam"]) == 0
 
 
-def test_a_turned_picture_is_upright(tmp_path, capsys):
+def test_a_turned_image_is_upright(tmp_path, capsys):
     """Overlay and map are those of the same pixels stored upright."""
     stored = np.random.default_rng(0).integers(0, 256, (30, 60, 3), dtype=np.uint8)
     stored[:, :30] //= 4  # dark at the left, which is shown above
@@ -330,18 +330,18 @@ def test_a_turned_picture_is_upright(tmp_path, capsys):
 
 
 def test_strips_are_shown(tmp_path, capsys):
-    tiny = picture(tmp_path / "tiny.png", (1, 3))
-    wide = picture(tmp_path / "wide.png", (4000, 20))
+    tiny = image(tmp_path / "tiny.png", (1, 3))
+    wide = image(tmp_path / "wide.png", (4000, 20))
     for path in (tiny, wide):
         assert main([path, "--out", str(tmp_path / "m.png")]) == 0
 
 
 def test_wishes_that_cannot_be_met_are_named(tmp_path, capsys):
-    good = picture(tmp_path / "a.png")
-    (tmp_path / "text.png").write_text("no picture")
+    good = image(tmp_path / "a.png")
+    (tmp_path / "text.png").write_text("no image")
     for arguments, words in (
         ([str(tmp_path / "none.png")], "there is no file"),
-        ([str(tmp_path / "text.png")], "no readable picture"),
+        ([str(tmp_path / "text.png")], "no readable image"),
         ([good, "--method", "gradcam"], "Did you mean 'grad_cam'"),
         ([good, "--model", "resnet5"], "Did you mean 'resnet50'"),
         ([good, "--target", "99"], "outside 0 … 11"),
@@ -369,22 +369,22 @@ def test_wishes_that_cannot_be_met_are_named(tmp_path, capsys):
     assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == []
 
 
-def test_the_picture_itself_is_never_replaced(tmp_path, capsys):
-    picture = tmp_path / "in.png"
-    Image.fromarray(np.full((50, 50, 3), 99, np.uint8)).save(picture)
-    before = picture.read_bytes()
-    assert main([str(picture), "--out", str(tmp_path / "." / "in.png")]) == 2
+def test_the_image_itself_is_never_replaced(tmp_path, capsys):
+    image = tmp_path / "in.png"
+    Image.fromarray(np.full((50, 50, 3), 99, np.uint8)).save(image)
+    before = image.read_bytes()
+    assert main([str(image), "--out", str(tmp_path / "." / "in.png")]) == 2
     assert "would replace the image" in capsys.readouterr().err
-    assert picture.read_bytes() == before
+    assert image.read_bytes() == before
 
 
-def test_a_picture_damaged_within_is_refused_by_name(tmp_path, capsys):
-    picture = tmp_path / "broken.png"
+def test_a_image_damaged_within_is_refused_by_name(tmp_path, capsys):
+    image = tmp_path / "broken.png"
     rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(0, 256, (400, 400, 3), dtype=np.uint8)).save(picture)
-    data = bytearray(picture.read_bytes())
+    Image.fromarray(rng.integers(0, 256, (400, 400, 3), dtype=np.uint8)).save(image)
+    data = bytearray(image.read_bytes())
     second = data.index(b"IDAT", data.index(b"IDAT") + 4)
     data[second] ^= 1  # the type of a chunk
-    picture.write_bytes(bytes(data))
-    assert main([str(picture)]) == 2
-    assert "broken.png is no readable picture" in capsys.readouterr().err
+    image.write_bytes(bytes(data))
+    assert main([str(image)]) == 2
+    assert "broken.png is no readable image" in capsys.readouterr().err
