@@ -32,9 +32,9 @@ from ..base.words import in_lines, printable
 from ..maps.methods import METHODS
 from ..networks.backbones import BACKBONES, Backbone, variant_name
 from ..networks.checkpoints import MissingWeights
-from ..people.labels import AUTO, LAYOUTS, NONE, LabelledFolder, labelled_images
 from ..people.image_folders import ImageFolderError
 from ..people.images import open_image
+from ..people.labels import AUTO, LAYOUTS, NONE, LabelledFolder, labelled_images
 from ..study.choices import Choices
 from ..study.extension import rows_added_by
 from ..study.inputs import chosen_folder
@@ -270,7 +270,7 @@ def _facts(
 ) -> dict:
     """What stands beside the pairs: what they were made from, and what they come to."""
     return {
-        "images": str(options.images.absolute()),
+        "folder": str(options.images.absolute()),
         "images": len(folder.images),
         "classes": folder.classes or study.choices.profile.classes,
         "classes_told_by": folder.layout,

@@ -14,8 +14,8 @@ from ..analyses.cose.training import EARLIER, FINAL, Recipe, begin_with, train
 from ..base.fingerprint import sha256_of
 from ..networks.building import build_network
 from ..networks.weights_files import WeightsError
-from ..people.labels import AUTO, LAYOUTS, labelled_images
 from ..people.image_folders import FolderImages, ImageFolderError
+from ..people.labels import AUTO, LAYOUTS, labelled_images
 from ..study.device import chosen_device
 from .cose import timm_network
 from .running import run

@@ -67,7 +67,7 @@ def make(originals: Path, folder: Path) -> None:
         times, plus = Fit().place(*image.size)
         scales.append(times[0])
         with write_atomically(folder / "pictures" / name) as partial:
-            partial.write_bytes(encode_jpeg(Fit().image(image), QUALITY))
+            partial.write_bytes(encode_jpeg(Fit().squared(image), QUALITY))
         writer.writerows(_rows(name, found[name], times, plus))
     with write_atomically(folder / "gaze.csv") as partial:
         partial.write_text(rows.getvalue(), encoding="utf-8")

@@ -87,7 +87,7 @@ def draw_view(view: View, opacity: float, caveat: str = "") -> Image.Image:
     told = _wrapped(_told(view), width - 2 * _GAP, _font(_SMALL))
     warned = _wrapped(caveat, width - 2 * _GAP, _font(_SMALL)) if caveat else []
     foot = _HEAD + _TILE + below + 8
-    image = Image.new("RGB", (width, foot + 17 * (len(told) + len(warned)) + 8), "white")
+    canvas = Image.new("RGB", (width, foot + 17 * (len(told) + len(warned)) + 8), "white")
     draw = ImageDraw.Draw(image)
     for number, (pixels, title, about, shown) in enumerate(tiles):
         left = _GAP + number * (_TILE + _GAP)
@@ -95,14 +95,14 @@ def draw_view(view: View, opacity: float, caveat: str = "") -> Image.Image:
         draw.text((left, 6), _fitted(title, _TILE, bold), _INK, bold)
         warn = shown is not None and (shown.constant or bool(shown.why))
         draw.text((left, 25), _fitted(about, _TILE, small), _WARNING if warn else _INK, small)
-        image.paste(_tile(pixels), (left, _HEAD))
+        canvas.paste(_tile(pixels), (left, _HEAD))
         if shown is not None:
             _draw_classes(draw, shown, view.truth, left, _HEAD + _TILE + 6)
-    _draw_scale(image, draw, width - _SCALE + 4)
+    _draw_scale(canvas, draw, width - _SCALE + 4)
     for line, text in enumerate(told + warned):
         colour = _FAINT if line < len(told) else _WARNING
         draw.text((_GAP, foot + 17 * line), text, colour, _font(_SMALL))
-    return image
+    return canvas
 
 
 def _told(view: View) -> str:

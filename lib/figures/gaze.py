@@ -151,8 +151,8 @@ def plot_scanpaths(
     high = width_of(2.4 * count, size, fig) / count + 0.4
     sheet = lay_out((2.4 * count, high), 1, count, size=size, fig=fig)
     mark = large() * min(1.0, sheet.panel / 2)  # a digit fits in
-    images = zip(sheet.axes[0], images, points, owners, strict=True)
-    for ax, image, of_image, whose in images:
+    columns = zip(sheet.axes[0], images, points, owners, strict=True)
+    for ax, image, of_image, whose in columns:
         ax.imshow(image)
         for number, who in enumerate(np.unique(whose)[:people]):
             path, colour = of_image[whose == who], _COLOURS[number % len(_COLOURS)]

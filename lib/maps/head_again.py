@@ -99,8 +99,8 @@ def score_cam(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
     """
     found = []
     with evaluating(model):
-        for image, (image, channels) in enumerate(zip(x, passed.features, strict=True)):
-            score, scores = passed.asked.of(image), []
+        for place, (image, channels) in enumerate(zip(x, passed.features, strict=True)):
+            score, scores = passed.asked.of(place), []
             for some in channels.split(_CHUNK):
                 masks = nn.functional.interpolate(
                     some[None], x.shape[-2:], mode="bilinear", align_corners=True

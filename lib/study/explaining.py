@@ -29,7 +29,7 @@ from .study import Study
 _BATCH = 16
 _BY_DEFAULT = Preprocessing(resize=256, crop=224)
 
-Image = np.ndarray | Image.Image | str | Path
+Seen = np.ndarray | Image.Image | str | Path
 # Squares (image, side, side, 3) and their targets -> (image, size, size) of the part that is seen.
 Explained = Callable[[np.ndarray, Any, int], np.ndarray]
 
@@ -37,7 +37,7 @@ Explained = Callable[[np.ndarray, Any, int], np.ndarray]
 @torch.inference_mode(False)  # gradients are needed, wherever it is called from
 def explain(
     model: nn.Module | str,
-    images: Image | Sequence[Image],
+    images: Seen | Sequence[Seen],
     method: str | CamMethod = "grad_cam",
     target: Any = None,
     *,
@@ -90,7 +90,7 @@ def explain(
 # --- what is given ----------------------------------------------------------------------------
 
 
-def _read(images: Image | Sequence[Image]) -> tuple[list[np.ndarray], list[str], bool]:
+def _read(images: Seen | Sequence[Seen]) -> tuple[list[np.ndarray], list[str], bool]:
     """(h, w, 3) uint8 each, what it is called, and whether there was one without an axis of
     images."""
     alone = isinstance(images, str | Path | Image.Image) or getattr(images, "ndim", 0) == 3
@@ -102,7 +102,7 @@ def _read(images: Image | Sequence[Image]) -> tuple[list[np.ndarray], list[str],
     return [_pixels(one, number) for number, one in enumerate(given)], names, alone
 
 
-def _pixels(image: Image, number: int) -> np.ndarray:
+def _pixels(image: Seen, number: int) -> np.ndarray:
     if isinstance(image, str | Path):
         if not Path(image).is_file():
             raise ValueError(f"there is no file {image}")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 from timm.models import list_modules
-from timm_families import TOO_LARGE, listed, model_of, images, row_of, tried
+from timm_families import TOO_LARGE, images, listed, model_of, row_of, tried
 
 from lib.maps.forward import head_pass
 from lib.maps.methods import METHODS

@@ -10,8 +10,8 @@ from torchvision.datasets import ImageFolder
 
 from lib.base.geometry import Preprocessing
 from lib.base.tables import UnknownName
-from lib.people.labels import labelled_images
 from lib.people.image_folders import ImageFolderError, centre_crop
+from lib.people.labels import labelled_images
 
 
 def write(folder, *names):

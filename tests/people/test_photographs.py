@@ -10,9 +10,9 @@ from stand_ins import mini
 
 from lib.figures.heatmaps import plot_heatmap_rows
 from lib.maps.placed import heatmaps
-from lib.people.photographs import folder_photographs, load_square, photographs, shipped_photographs
 from lib.people.image_folders import FolderImages
 from lib.people.images import read_image
+from lib.people.photographs import folder_photographs, load_square, photographs, shipped_photographs
 from lib.people.stored.folders import read_grey
 from lib.study.exhibits import exhibit
 from lib.study.study import Study

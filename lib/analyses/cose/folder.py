@@ -18,8 +18,8 @@ from ...base.geometry import Preprocessing
 from ...base.threads import each
 from ...networks.backbones import Backbone, variant_name
 from ...networks.sources import WEIGHTS_SUFFIXES
-from ...people.labels import LabelledFolder, LabelledImage
 from ...people.image_folders import ImageFolderError, centre_crop
+from ...people.labels import LabelledFolder, LabelledImage
 from ...study.study import Study
 from .changes import KINDS
 from .pairs import ITSELF, MATCHED, SSIM, ShownImages

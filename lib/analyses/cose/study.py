@@ -30,8 +30,8 @@ from .pairs import (
     ITSELF,
     SPEARMAN,
     ShownImages,
-    pairs_of_changed_network,
     pairs_of_changed_images,
+    pairs_of_changed_network,
 )
 
 # Unless others are asked for: the study's two, one that looks elsewhere, and the control.

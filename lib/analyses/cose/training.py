@@ -23,8 +23,8 @@ from ...base.files import write_atomically
 from ...base.geometry import Preprocessing
 from ...networks.preprocessing import normalised
 from ...networks.weights_files import WeightsError, read_weights
-from ...people.labels import LabelledFolder
 from ...people.image_folders import FolderImages, centre_crop
+from ...people.labels import LabelledFolder
 
 FINAL, EARLIER, STATE, HISTORY = "final.safetensors", "earlier", "training.pt", "history.csv"
 

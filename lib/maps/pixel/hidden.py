@@ -85,9 +85,9 @@ def rise(
     total = torch.zeros(len(x), *x.shape[-2:], device=x.device)
     with evaluating(model):
         for some in rise_masks(x.shape[-2:], count, cells, open_share, x.device):
-            for image, (image, target) in enumerate(zip(x, passed.targets, strict=True)):
+            for place, (image, target) in enumerate(zip(x, passed.targets, strict=True)):
                 logits = model(image * some[:, None]).float()
-                total[image] += torch.tensordot(logits.softmax(dim=1)[:, target], some, dims=1)
+                total[place] += torch.tensordot(logits.softmax(dim=1)[:, target], some, dims=1)
     return total / count / open_share
 
 

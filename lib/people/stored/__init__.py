@@ -23,8 +23,16 @@ from .shards import Shard, find_shards
 from .viewing import read_options
 
 __all__ = [
-    "Part", "Read", "StoredError", "StoredImage", "gaze_facts", "has_gaze", "layout_in",
-    "list_parts", "open_parts", "image_files",
+    "Part",
+    "Read",
+    "StoredError",
+    "StoredImage",
+    "gaze_facts",
+    "has_gaze",
+    "image_files",
+    "layout_in",
+    "list_parts",
+    "open_parts",
 ]  # fmt: skip
 
 _TOLD = 10  # problems in one message; `lib.people.stored.check` tells all

@@ -50,7 +50,7 @@ class Fit:
         across, down = (max(1, round(side * STORED_SIZE / longer)) for side in (width, height))
         return (STORED_SIZE - across) // 2, (STORED_SIZE - down) // 2, across, down
 
-    def image(self, image: Image.Image) -> np.ndarray:
+    def squared(self, image: Image.Image) -> np.ndarray:
         """(256, 256, 3) uint8; bars have the image's mean colour."""
         colour = tuple(np.asarray(image).reshape(-1, 3).mean(axis=0).round().astype(int).tolist())
         return np.asarray(self._fitted(image, Image.Resampling.BICUBIC, colour))

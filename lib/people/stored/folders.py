@@ -112,7 +112,7 @@ class Archives(Files):
         if isinstance(maps, np.ndarray):
             return _stored(image, maps, label, path, self.fit)
         human = _mean(self._apart(index, image, maps))
-        return StoredImage(self.fit.image(image), human, label)
+        return StoredImage(self.fit.squared(image), human, label)
 
     def by_observer(self, index: int) -> np.ndarray:
         image, maps, _ = self._opened(index)
@@ -272,11 +272,11 @@ class Listed(Files):
         return f"{self.digest()} {list(self.names)}"
 
     def one(self, index: int) -> StoredImage:
-        image, *humans = self.files[index]
-        image, label = read_listed_image(image), self.labels[index]
+        file, *humans = self.files[index]
+        image, label = read_listed_image(file), self.labels[index]
         if not self.names[index]:
             return _stored(image, _read_map(humans[0]), label, humans[0], self.fit)
-        return StoredImage(self.fit.image(image), _mean(self._apart(index, image)), label)
+        return StoredImage(self.fit.squared(image), _mean(self._apart(index, image)), label)
 
     def by_observer(self, index: int) -> np.ndarray:
         if not self.names[index]:
@@ -284,8 +284,8 @@ class Listed(Files):
         return self._apart(index, read_listed_image(self.files[index][0]))
 
     def _apart(self, index: int, image: Image.Image) -> np.ndarray:
-        image, *humans = self.files[index]
-        refuse_many_observers(len(humans), image)
+        file, *humans = self.files[index]
+        refuse_many_observers(len(humans), file)
         return _fitted_all(((_read_map(path), path) for path in humans), image, self.fit)
 
 
@@ -508,7 +508,7 @@ def read_grey(path: Path) -> np.ndarray:
 def _stored(
     image: Image.Image, heatmap: np.ndarray, label: int, path: Path, fit: Fit
 ) -> StoredImage:
-    return StoredImage(fit.image(image), _fitted(heatmap, image, path, fit), label)
+    return StoredImage(fit.squared(image), _fitted(heatmap, image, path, fit), label)
 
 
 def _fitted_all(

@@ -265,7 +265,7 @@ class Gazed(Files):
         seen = self._seen(index)
         image = read_listed_image(self.files[index][0])
         human = self._blurred(gaze_map, index, seen)
-        return StoredImage(self.fit.image(image), human, self.labels[index])
+        return StoredImage(self.fit.squared(image), human, self.labels[index])
 
     def by_observer(self, index: int) -> np.ndarray:
         seen = self._seen(index)

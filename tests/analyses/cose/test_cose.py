@@ -36,8 +36,8 @@ from lib.analyses.cose.pairs import (
     ShownImages,
     condition,
     followed,
-    pairs_of_changed_network,
     pairs_of_changed_images,
+    pairs_of_changed_network,
 )
 from lib.analyses.cose.readings import Moves, similarities
 from lib.analyses.cose.results import (

@@ -28,7 +28,7 @@ GOLDEN = Path(__file__).with_name("golden")
 NAN = float("nan")
 
 
-def image(path: Path, width: int = 21, height: int = 13) -> None:
+def photograph(path: Path, width: int = 21, height: int = 13) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (width, height)).save(path)
 
@@ -77,8 +77,8 @@ def subject(x: list, y: list, lasted: list) -> dict:
 
 
 def write_osie(folder: Path) -> None:
-    image(folder / "data/stimuli/1001.jpg")
-    image(folder / "data/stimuli/1002.jpg", 9, 17)
+    photograph(folder / "data/stimuli/1001.jpg")
+    photograph(folder / "data/stimuli/1002.jpg", 9, 17)
     one = {
         "img": "1001.jpg",
         "subjects": cells(
@@ -106,8 +106,8 @@ LONG = "i" + 70 * "a"
 
 def write_mit1003(folder: Path) -> None:
     """The eye rests for 120 samples, jumps in five, and rests again."""
-    image(folder / "ALLSTIMULI/istatic_1.jpeg", 210, 130)
-    image(folder / f"ALLSTIMULI/{LONG}.jpeg", 90, 170)
+    photograph(folder / "ALLSTIMULI/istatic_1.jpeg", 210, 130)
+    photograph(folder / f"ALLSTIMULI/{LONG}.jpeg", 90, 170)
     jump = [[100 + 10 * k, 50 + 4 * k] for k in range(1, 6)]
     first = np.array([[100, 50]] * 120 + jump + [[160, 74]] * 120 + [[NAN, NAN]] * 2, float)
     still = np.array([[-5, -5]] * 240, float)  # closed eyes
@@ -122,9 +122,9 @@ def write_mit1003(folder: Path) -> None:
 
 
 def write_cat2000(folder: Path) -> None:
-    image(folder / "trainSet/Stimuli/Action/001.jpg")
-    image(folder / "trainSet/Stimuli/Action/Output/001_SaliencyMap.jpg")
-    image(folder / "trainSet/Stimuli/Art/001.jpg", 9, 17)
+    photograph(folder / "trainSet/Stimuli/Action/001.jpg")
+    photograph(folder / "trainSet/Stimuli/Action/Output/001_SaliencyMap.jpg")
+    photograph(folder / "trainSet/Stimuli/Art/001.jpg", 9, 17)
     marks = np.zeros((13, 21), bool)
     marks[0, 20] = marks[12, 3] = True
     mat(folder / "trainSet/FIXATIONLOCS/Action/001.mat", fixLocs=marks)
@@ -145,7 +145,7 @@ def write_salicon(folder: Path) -> None:
     other = np.zeros((1, 1), kinds)
     other[0, 0] = samples, times, np.array([[9, 17]], np.uint16)
     for stem, gaze, size in ((SALICON_A, both, (21, 13)), (SALICON_B, other, (9, 17))):
-        image(folder / f"images/train/{stem}.jpg", *size)
+        photograph(folder / f"images/train/{stem}.jpg", *size)
         mat(
             folder / f"fixations/train/{stem}.mat",
             image=stem,
@@ -169,7 +169,7 @@ def write_salicon_json(folder: Path, pairs: dict[tuple[int, int], list]) -> None
     for number, (stem, (width, height)) in enumerate(
         {SALICON_A: (21, 13), SALICON_B: (9, 17)}.items()
     ):
-        image(folder / f"images/train/{stem}.jpg", width, height)
+        photograph(folder / f"images/train/{stem}.jpg", width, height)
         images.append({"id": number, "file_name": f"{stem}.jpg", "width": width, "height": height})
     annotations = [
         {"id": number, "image_id": image, "worker_id": worker, "fixations": fixations}
@@ -189,8 +189,8 @@ def trial(name: str, subject: int, x: list, y: list, lasted: list, **more: objec
 
 def write_search(folder: Path) -> None:
     for place in ("images/bottle", "images/potted plant"):
-        image(folder / place / "000000000009.jpg", 1680, 1050)
-    image(folder / "coco_search18_images_TA/clock/000000000025.jpg", 640, 480)
+        photograph(folder / place / "000000000009.jpg", 1680, 1050)
+    photograph(folder / "coco_search18_images_TA/clock/000000000025.jpg", 640, 480)
     present = {"condition": "present", "correct": 1, "RT": 800, "bbox": [1, 2, 3, 4]}
     first = trial(
         "000000000009.jpg", 2, [841.5, 300, NAN], [525, 1051, NAN], [186, 200, 90],
@@ -216,8 +216,8 @@ SEARCH = {
 
 def write_free(folder: Path) -> None:
     for place in ("images/bottle", "images/cup"):
-        image(folder / place / "000000000009.jpg", 1680, 1050)
-    image(folder / "coco_search18_images_TA/clock/000000000025.jpg", 640, 480)
+        photograph(folder / place / "000000000009.jpg", 1680, 1050)
+    photograph(folder / "coco_search18_images_TA/clock/000000000025.jpg", 640, 480)
     trials = [
         trial("000000000009.jpg", 1, [840, 31.5], [525, 77], [150, 250]),
         trial("000000000009.jpg", 2, [840, 1700], [525, 10], [151, 251]),
@@ -239,8 +239,8 @@ FREE = {
 
 def write_toronto(folder: Path) -> None:
     place = folder / "eyetrackingdata/fixdens"
-    image(place / "Original Image Set/1.jpg")
-    image(place / "Original Image Set/2.jpg", 9, 17)
+    photograph(place / "Original Image Set/1.jpg")
+    photograph(place / "Original Image Set/2.jpg", 9, 17)
     one, two = np.zeros((13, 21), np.uint8), np.zeros((17, 9), np.uint8)
     one[2, 3] = one[12, 20] = two[16, 0] = 1
     mat(place / "origfixdata.mat", white=cells([one, two], (1, 2)))
@@ -645,7 +645,7 @@ def test_arrays_that_do_not_fit_together_leave_out_that_image_alone(tmp_path):
 def test_a_matrix_of_another_size_than_the_images(key, tmp_path):
     WRITERS[key](tmp_path)
     first = next(iter(READ[key]))
-    image(tmp_path / first, 22, 13)
+    photograph(tmp_path / first, 22, 13)
     found, (said,) = LAYOUTS[key].read(tmp_path)
     assert first not in [each.name for each in found]
     assert "21 wide and 13 high, the image 22 and 13" in said
@@ -721,7 +721,7 @@ def test_no_image_at_all_is_an_error(key, tmp_path):
 @pytest.mark.parametrize("key", ["osie", "salicon", "coco-search18", "coco-freeview", "pysaliency"])
 def test_names_lead_nowhere(key, name, tmp_path):
     folder = tmp_path / "set"
-    image(tmp_path / "secret.jpg")
+    photograph(tmp_path / "secret.jpg")
     WRITERS[key](folder)
     if key == "osie":
         mat(folder / MAIN[key], fixations=cells([{"img": name, "subjects": cells([subject([1.0], [1.0], [1.0])])}]))  # fmt: skip

@@ -21,7 +21,7 @@ from stand_ins import jpeg, make_record
 from lib.base.fingerprint import sha256_of, size_of
 from lib.people.clickme import ClickMe
 from lib.people.images import read_image
-from lib.people.stored import StoredError, open_parts, image_files
+from lib.people.stored import StoredError, image_files, open_parts
 from lib.people.stored.folders import read_grey, read_listed_image
 from lib.people.stored.shards import Record, Shard, write_shard
 

@@ -20,9 +20,9 @@ from .reading import (
     files_in,
     first_folder,
     folders_in,
+    image_in,
     looked_at,
     marked_pixels,
-    image_in,
     told,
 )
 

@@ -24,8 +24,8 @@ from .reading import (
     files_in,
     first_folder,
     folders_in,
-    looked_at,
     image_in,
+    looked_at,
     told,
 )
 

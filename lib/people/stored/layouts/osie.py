@@ -17,7 +17,7 @@ import numpy as np
 from ..part import StoredError
 from ..viewing import Looked
 from .matlab import entry, numbers, read_mat, structs
-from .reading import Trial, first_folder, looked_at, image_in, told
+from .reading import Trial, first_folder, image_in, looked_at, told
 
 _PLACES = ("data", "")
 _EYE, _IMAGES = "eye/fixations.mat", "stimuli"
@@ -43,11 +43,11 @@ def read(folder: Path) -> tuple[list[Looked], list[str]]:
             if image is None:
                 raise ValueError("is empty")
             name = entry(image, "img")
-            image = image_in(folder, [root / _IMAGES], name)
-            if image is None:
+            file = image_in(folder, [root / _IMAGES], name)
+            if file is None:
                 absent.append(f"{_IMAGES}/{name}")
                 continue
-            found.append(looked_at(folder, image, _trials(image)))
+            found.append(looked_at(folder, file, _trials(image)))
         except ValueError as error:
             problems.append(f"{path}, fixations{{{number}}}: {error}")
     return told(found, problems, absent, path)

@@ -28,8 +28,8 @@ from .matlab import numbers, read_mat, structs
 from .reading import (
     Trial,
     files_in,
-    looked_at,
     image_in,
+    looked_at,
     read_large_json,
     refuse_path,
     shown,
@@ -141,17 +141,17 @@ def _read_json(
         if image in damaged:
             continue
         try:
-            image = image_in(folder, places, names[image])
+            file = image_in(folder, places, names[image])
         except ValueError as error:
             problems.append(f"{path}: {error}")
             continue
-        if image is None:
+        if file is None:
             absent.append(f"images/{names[image]}")
         elif rows_first:
             turned = [(who, pairs[:, ::-1], None) for who, pairs, _ in some]
-            found.append(looked_at(folder, image, turned, plus=-0.5))
+            found.append(looked_at(folder, file, turned, plus=-0.5))
         else:
-            found.append(looked_at(folder, image, some, plus=0.5))
+            found.append(looked_at(folder, file, some, plus=0.5))
 
 
 def _rows_first(trials: dict[Any, list[Trial]], sizes: dict[Any, tuple[float, float]]) -> bool:

@@ -14,9 +14,9 @@ from ..viewing import Looked
 from .matlab import read_mat
 from .reading import (
     first_folder,
+    image_in,
     looked_at,
     marked_pixels,
-    image_in,
     told,
 )
 
