@@ -463,7 +463,7 @@ def test_list_names_everything(capsys):
 def test_names_may_be_separated_by_commas_or_spaces(monkeypatch):
     taken = {}
 
-    def take(options, study, known, chosen, values, command, progress):
+    def take(options, study, known, chosen, values, command, progress, warm):
         taken.update(values)
 
     monkeypatch.setattr(run_all, "prepared", take)

@@ -29,7 +29,7 @@ from .memory import MemoryWatch
 from .progress import Running
 from .steps import code_cells
 from .temporary import temporary_folder
-from .warm import Forked, ParentGone, WarmParent
+from .warm import ENVIRONMENT, Forked, ParentGone, WarmParent
 
 # What nbclient leaves unawaited at an interruption is no news: the runner tells what happened.
 logging.getLogger("asyncio").setLevel(logging.CRITICAL)
@@ -76,6 +76,11 @@ class Kernel:
     def time_left(self) -> float:
         """Seconds until the timeout; infinite without one."""
         return math.inf if self.timeout is None else self.begun + self.timeout - time.monotonic()
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds for a wait that ends with the timeout; None for no limit."""
+        return None if self.timeout is None else max(self.time_left, 0.001)
 
     @property
     def ending(self) -> str:
@@ -142,9 +147,6 @@ class StudyEngine(Engine):
                 kernel.where = f"cell {position}/{len(counted)}: {first}"
                 kernel.progress.cell(kernel.where)
 
-        def time_left(_cell):
-            return None if kernel.timeout is None else max(kernel.time_left, 0.001)
-
         with contextlib.ExitStack() as stack:
             stack.callback(kernel.end)
             config, log = (
@@ -156,7 +158,7 @@ class StudyEngine(Engine):
                 kernel_name=kernel_name,
                 startup_timeout=math.ceil(max(min(_START_TIMEOUT, kernel.time_left), 1)),
                 iopub_timeout=_OUTPUT_TIMEOUT,
-                timeout_func=time_left,
+                timeout_func=lambda _cell: kernel.patience,
                 coalesce_streams=True,  # a bar that moves is one output, not one for each move
                 stderr_file=kernel.progress,
                 extra_arguments=_CRASHES_TO_LOG,
@@ -171,7 +173,7 @@ class StudyEngine(Engine):
             client.on_notebook_start = started
             manager = client.create_kernel_manager()
             manager.study_kernel = kernel  # for the provisioner
-            environment = os.environ | {"PYTHONFAULTHANDLER": "1"} | kernel.environment
+            environment = os.environ | ENVIRONMENT | kernel.environment
             try:
                 client.execute(env=environment, stdout=log, stderr=log, cwd=str(kernel.cwd))
             except BaseException:
@@ -197,7 +199,7 @@ class ForkingProvisioner(LocalProvisioner):
                 raise ParentGone
             self.process = kernel.warm.fork(
                 cmd, str(kwargs["cwd"]), kwargs["env"], kwargs["stdout"].fileno(),
-                kwargs["stderr"].fileno(), None if kernel.timeout is None else max(kernel.time_left, 0.001),
+                kwargs["stderr"].fileno(), kernel.patience,
             )  # fmt: skip
             self.pid = self.pgid = self.process.pid  # it leads a session of its own
             self.cwd = kwargs["cwd"]

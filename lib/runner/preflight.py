@@ -74,13 +74,16 @@ def check(
 
     warm : the process that kernels are forked from, None to start them alone
     """
-    problems = [
-        *check_notebooks(steps), *check_inputs(steps, study), *check_disk(study.places)
-    ]  # fmt: skip
+    problems = check_files(steps, study)
     if any(p.fault.key == "disk full" for p in problems):
         return Findings(problems)  # nor is there room for a kernel's files
     found = check_kernel(steps, values, warm)
     return replace(found, problems=[*problems, *found.problems])
+
+
+def check_files(steps: Sequence[Step], study: Study) -> list[RunError]:
+    """What needs no kernel: notebooks, what they read, and the disks that they write to."""
+    return [*check_notebooks(steps), *check_inputs(steps, study), *check_disk(study.places)]
 
 
 def check_notebooks(steps: Sequence[Step]) -> list[RunError]:

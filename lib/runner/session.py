@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -27,10 +26,10 @@ from .manifest import Facts, Manifest, Record, differences, hashes, step_facts
 from .outcomes import Outcome, write_run
 from .progress import Progress
 from .steps import Step
+from .temporary import STAGING_PREFIX, staging_folder
 from .warm import WarmParent
 
-_STAGING = ".staging-"
-# Bytes that a notebook of miniatures, or of full-size networks, is taken to need where no run tells.
+# Bytes that a notebook on the embedded data, or on others, is taken to need where no run tells.
 _SMALL, _LARGE = 2 * 2**30, 8 * 2**30
 
 
@@ -67,7 +66,7 @@ class Session:
         self._begun: set[int] = set()
         self._ended: set[int] = set()
         self._facts_of: dict[int, Facts] = {}
-        self._staging = self.study.places.output / f"{_STAGING}{os.getpid()}"
+        self._staging = staging_folder(self.study.places.output)
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -176,7 +175,7 @@ class Session:
 
     def open(self) -> None:
         """Remove what a run that was killed has left: processes, staged and partial files."""
-        for remains in self.study.places.output.glob(f"{_STAGING}*"):
+        for remains in self.study.places.output.glob(f"{STAGING_PREFIX}*"):
             end_processes(remains)
             shutil.rmtree(remains, ignore_errors=True)
         an_hour_ago = time.time() - 3600  # what is younger may be JupyterLab's

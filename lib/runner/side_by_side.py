@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from jupyter_core.utils import ensure_event_loop
+
 from ..base.words import in_words
 from . import memory, signals
 from .execution import Attempt
@@ -52,6 +54,7 @@ class _Work:
         except BaseException as error:  # else the run would wait for it for ever
             self.error = RunError("failed", f"{type(error).__name__}: {error}")
         finally:
+            ensure_event_loop().close()  # this thread's own, that Jupyter's clients have made
             done.put(self)
 
     @property

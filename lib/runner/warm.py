@@ -18,14 +18,31 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from . import forking
+from .steps import Step
 
 # Elsewhere processes are started anew: macOS' own libraries do not bear a fork, Windows has none.
 CAN_FORK = sys.platform == "linux"
+# Of every kernel, however many run at once. Threads of torch that wait for one another must not
+# keep a processor busy that another kernel wants: on a busy machine all then take many times longer.
+ENVIRONMENT = {"PYTHONFAULTHANDLER": "1", "OMP_WAIT_POLICY": "passive"}
 _LAUNCHER = "ipykernel_launcher"
+# What a study imports when it is asked for images, networks or its device.
+_LATER = ("lib.people.clickme", "lib.study.device", "lib.study.networks")
+
+
+def names_to_import(steps: Iterable[Step]) -> list[tuple[str, str]]:
+    """(module, name in it or "") of what notebooks take from this package, and what that takes.
+
+    Nothing else: a package of somebody else's may start threads, which a fork does not copy.
+    """
+    steps = [*steps]
+    names = {name for step in steps for name in step.imported_names()}
+    later = _LATER if any("weights" in step.reads for step in steps) else ()
+    return sorted(n for n in names if n[0].partition(".")[0] == "lib") + [(n, "") for n in later]
 
 
 class ParentGone(ConnectionError):
@@ -53,7 +70,7 @@ class WarmParent:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", inspect.getsource(forking), str(theirs.fileno()),
                  json.dumps([[*name] for name in names])],
-                cwd=cwd, env=os.environ | {"PYTHONFAULTHANDLER": "1"} | dict(environment or {}),
+                cwd=cwd, env=os.environ | ENVIRONMENT | dict(environment or {}),
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()], start_new_session=True,
             )  # fmt: skip
