@@ -27,7 +27,7 @@ from .steps import Step
 # Elsewhere processes are started anew: macOS' own libraries do not bear a fork, Windows has none.
 CAN_FORK = sys.platform == "linux"
 # Of every kernel, however many run at once. Threads of torch that wait for one another must not
-# keep a processor busy that another kernel wants: on a busy machine all then take many times longer.
+# keep a processor busy that another kernel wants: else all take many times longer on a busy one.
 ENVIRONMENT = {"PYTHONFAULTHANDLER": "1", "OMP_WAIT_POLICY": "passive"}
 _LAUNCHER = "ipykernel_launcher"
 # What a study imports when it is asked for images, networks or its device.
