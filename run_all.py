@@ -200,7 +200,7 @@ def build_parser() -> argparse.ArgumentParser:
     which("--from", dest="first", type=_name, metavar="NOTEBOOK",
           help="this one and those after it")  # fmt: skip
     which("--force", action="store_true",
-          help="run them even if they are up to date (kept scores are still used)")  # fmt: skip
+          help="run them even if they are up to date (cached scores are still used)")  # fmt: skip
     which("--dry-run", action="store_true",
           help="check everything, say what would run and why; run nothing")  # fmt: skip
     which("--open", action="store_true",
@@ -534,14 +534,14 @@ def _reported(study: Study, open_it: bool) -> str:
 
     try:
         page = write_report(study)
-        if open_it and _has_desktop():
+        if open_it and has_desktop():
             webbrowser.open(page.as_uri())
         return f"All of it on one page: {_from_here(page)}"
     except Exception as error:  # the results are there, whatever keeps them from one page
         return f"The report could not be written: {type(error).__name__}: {error}"
 
 
-def _has_desktop() -> bool:
+def has_desktop() -> bool:
     """Whether somebody sits before a browser."""
     own = sys.platform in ("darwin", "win32")
     shows = own or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")

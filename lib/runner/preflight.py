@@ -37,7 +37,7 @@ from .steps import Step, literal
 from .temporary import temporary_folder
 from .warm import WarmParent
 
-# Figures, tables, notebooks and kept scores of the whole study, twice, and some room.
+# Figures, tables, notebooks and cached scores of the whole study, twice, and some room.
 _NEEDED = 200 * 2**20  # bytes
 _MARK = "\n--- the kernel's report ---\n"  # imported packages may print as well
 # Seconds for starting it, importing what the notebooks import, and reading every weights file,

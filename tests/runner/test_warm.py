@@ -32,7 +32,7 @@ u = scipy.linalg.eigvalsh(a @ a.T)
 print(hashlib.sha256(y.numpy().tobytes() + (a @ a).tobytes() + u.tobytes()).hexdigest())
 print(torch.get_num_threads(), torch.initial_seed(), matplotlib.get_backend(), os.getcwd())
 print(sys.prefix, sys.path, __name__, os.environ.get("DCLS_STAGING") is not None)
-plt.figure(figsize=(2, 1)); plt.plot([1, 3, 2])
+plt.figure(figsize=(2, 1)); plt.plot([1, 3, 2]);
 """
 
 
@@ -78,28 +78,18 @@ def test_a_forked_kernel_computes_and_shows_the_same_bytes_as_one_that_is_starte
         assert outcome.status == "ok", outcome.detail
         shown.append(outputs(runner))
     assert shown[0] == shown[1]
-    assert "image/png" in shown[0][1][-1].data
+    assert "image/png" in shown[0][-1][-1].data
 
 
 def test_nothing_is_started_before_the_fork_that_a_fork_does_not_copy(runner, heavy):
-    """Threads of Python, and CUDA; of others those of libraries that are ready for a fork."""
+    """No thread, and no CUDA. OpenBLAS' own threads it ends itself before a fork."""
     asking = (
-        "import threading, torch, os, sys, psutil\n"
+        "import threading, torch, os\n"
         "assert not torch.cuda.is_initialized()\n"
         f"assert os.getppid() == {heavy.process.pid}"
     )
     assert runner.run(asking, warm=heavy, force=True).is_well
-    folder = Path(f"/proc/{heavy.process.pid}/task")
-    names = sorted((task / "comm").read_text().strip() for task in folder.iterdir())
-    code = (
-        "import sys, os, pathlib, importlib\n"
-        f"for name, _ in {HEAVY}: importlib.import_module(name)\n"
-        "import ipykernel.kernelapp, threading; assert threading.active_count() == 1\n"
-        "print(*sorted(p.joinpath('comm').read_text().strip() "
-        "for p in pathlib.Path('/proc/self/task').iterdir()), sep=chr(10))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert names == done.stdout.split()  # OpenBLAS' own: it ends them before a fork
+    assert len(list(Path(f"/proc/{heavy.process.pid}/task").iterdir())) == 1
 
 
 def test_kernels_of_one_parent_share_no_state(runner, light):
@@ -114,7 +104,7 @@ def test_kernels_of_one_parent_share_no_state(runner, light):
     told = []
     for _ in range(2):
         assert runner.run(cell, warm=light, force=True).is_well
-        told.append(outputs(runner)[1][0].text.split())
+        told.append(outputs(runner)[-1][0].text.split())
     assert all(a != b for a, b in zip(*told, strict=True))
 
 
@@ -124,7 +114,7 @@ def test_random_numbers_differ_between_kernels_of_a_parent_that_has_numpy(runner
         assert runner.run(
             "import numpy; print(numpy.random.random())", warm=heavy, force=True
         ).is_well
-        told.add(outputs(runner)[1][0].text)
+        told.add(outputs(runner)[-1][0].text)
     assert len(told) == 2
 
 
@@ -167,7 +157,7 @@ def test_a_kernel_ends_with_the_parent_that_is_killed_and_the_next_starts_alone(
     with pytest.raises(ParentGone):
         parent.fork([], "/", {}, 1, 2)
     assert runner.run("import os; print(os.getppid())", warm=parent).is_well
-    assert outputs(runner)[1][0].text.strip() == str(os.getpid())
+    assert outputs(runner)[-1][0].text.strip() == str(os.getpid())
     parent.close()
 
 
@@ -195,10 +185,10 @@ def test_changed_code_of_the_package_is_run_by_a_kernel_that_is_started_alone(ru
     cell = "import os; print(os.getppid())"
     session_code = runner.code()
     assert runner.run(cell, warm=light).is_well
-    assert outputs(runner)[1][0].text.strip() == str(light.process.pid)
+    assert outputs(runner)[-1][0].text.strip() == str(light.process.pid)
     runner.changed = {**session_code, "lib/maps/cam.py": "another"}
     assert runner.run(cell, warm=light, force=True).is_well
-    assert outputs(runner)[1][0].text.strip() == str(os.getpid())
+    assert outputs(runner)[-1][0].text.strip() == str(os.getpid())
 
 
 def test_what_is_imported_once_is_what_notebooks_take_from_this_package():
