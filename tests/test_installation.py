@@ -87,7 +87,7 @@ def test_an_installation_writes_to_the_working_folder_and_says_what_it_lacks(tmp
     (tmp_path / "lib").rename(tmp_path / "dcls_alignment")
     here = tmp_path / "here"
     here.mkdir()
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     (here / "rows.py").write_text("import os\nfrom lib.extension import add_method\n")
     code = (
         "import sys\nsys.modules['lib'] = None  # of the checkout that the tests run in\n"

@@ -108,12 +108,12 @@ def test_readmes_links_and_images_exist():
 
 def test_readmes_code_runs():
     (example,) = _examples("README.md")
-    photographs = sorted((DATA / "gaze" / "images").glob("*.jpg"))[:2]
+    photographs = sorted((DATA / "gaze" / "pictures").glob("*.jpg"))[:2]
     scope: dict = {"photographs": photographs, "human_maps": torch.rand(2, 64, 64)}
     exec(compile(example, "README.md", "exec"), scope)
     assert set(scope["scores"].backbone) == {"mobilenetv2_100"}
     assert scope["scores"].image_id.nunique() == 4
-    assert scope["maps"].shape == (2, 256, 256)
+    assert scope["heatmaps"].shape == (2, 256, 256)
     assert scope["rho"].shape == (2,)
 
 
