@@ -8,17 +8,21 @@ RUNNING := $(or $(wildcard $(BIN)/python),$(PYTHON))
 WORKERS := 2
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-tensorflow test-pysaliency lab docs lint lock mutants rehearsal bench demo-data clean
+.PHONY: demo demo-all test test-slow test-tensorflow test-pysaliency lab docs lint lock mutants rehearsal bench demo-data clean
 
+# Each report opens in the browser when it is done; in CI, or without a desktop, its path is printed.
 demo: $(READY)
-	$(BIN)/python run_all.py --profile gaze
-	$(BIN)/python run_all.py --profile demo
+	$(BIN)/python run_all.py --profile gaze demo --open
+
+# The long analyses whole, where the demo takes a smaller sample.
+demo-all: $(READY)
+	$(BIN)/python run_all.py --profile gaze demo --whole --open
 
 test: $(READY)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=10
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=10 --durations-min=1
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --durations=10
 
 # TensorFlow wants other versions than the study: it gets an environment of its own.
 test-tensorflow:
