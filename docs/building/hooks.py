@@ -33,8 +33,8 @@ from building.reference import (
     statuses_page,
 )  # fmt: skip
 
-# Pages that are drawn or written apart from the rest.
-OPTIONAL = ("gallery.md", "notebooks.md")
+# The gallery is drawn from a run.
+OPTIONAL = ("gallery.md",)
 _OPENING = re.compile(r"^<!-- README.*-->$", re.M)
 _MERMAID = re.compile(r"^```mermaid\n(.*?)^```$", re.M | re.S)
 
