@@ -59,5 +59,5 @@ def test_the_search_answers_without_a_server(site, browser):
     page.goto((site / "index.html").as_uri())
     page.locator(".md-search__input").click()
     page.keyboard.type("ceiling")
-    found = page.locator(".md-search-result__item a[href*='score.html#the-ceiling']")
+    found = page.locator(".md-search-result__item a[href*='/score.html'][href$='#the-ceiling']")
     found.first.wait_for()
