@@ -128,7 +128,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     what = parser.add_argument_group("what is studied").add_argument
-    what("--profile", nargs="+", action="extend", type=_names, default=[], metavar="KEY",
+    what("--profile", nargs="+", type=_names, default=[], metavar="KEY",
          help=f"which data: {', '.join(PROFILES)} (default: paper); of several, one after the "
          "other, each with its report as soon as it is done")  # fmt: skip
     what("--models", nargs="+", action="extend", type=_names, default=[], metavar="MODEL",
@@ -187,6 +187,9 @@ def build_parser() -> argparse.ArgumentParser:
     how("--name", default="", metavar="NAME",
         help="of the folders of results, PROFILE_NAME; else another run on a part of the data "
         "replaces these")  # fmt: skip
+    how("--whole", action="store_true",
+        help="long analyses on all images of their sample, as for the paper (on the demo: some ten "
+        "minutes; results go to PROFILE_whole)")  # fmt: skip
     how("--keep-going", action="store_true",
         help="leave out what is missing or cannot be read, and say so in the results")  # fmt: skip
     how("--jobs", type=_jobs, default=0, metavar="N",

@@ -9,6 +9,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
@@ -55,6 +56,15 @@ class InHalves:
 
 # One backbone of each family.
 FAMILIES = ["resnet50", "convnext_tiny", "caformer_s18", "convformer_s18", "fastvit_sa24"]
+# The eight and their variants; those that differ from one of these by their depth alone are for
+# `make test-slow`.
+EACH = [
+    pytest.param(key, marks=[] if key in FAMILIES else [pytest.mark.slow]) for key in EIGHT
+]  # fmt: skip
+EACH_VARIANT = [
+    pytest.param(*variant, id=name, marks=[] if variant[0] in FAMILIES else [pytest.mark.slow])
+    for variant, name in zip(ALL_VARIANTS, VARIANT_IDS, strict=True)
+]
 
 
 def mini(key: str, dcls: bool = False, classes: int = 5) -> StudyModel:
