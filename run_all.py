@@ -172,6 +172,9 @@ def build_parser() -> argparse.ArgumentParser:
     how("--name", default="", metavar="NAME",
         help="of the folders of results, PROFILE_NAME; else another run on a part of the data "
         "replaces these")  # fmt: skip
+    how("--whole", action="store_true",
+        help="long analyses on all images of their sample, as for the paper (on the demo: some ten "
+        "minutes; results go to PROFILE_whole)")  # fmt: skip
     how("--keep-going", action="store_true",
         help="leave out what is missing or cannot be read, and say so in the results")  # fmt: skip
     how("--timeout", type=duration, metavar="TIME",

@@ -113,7 +113,7 @@ def test_readmes_code_runs():
     exec(compile(example, "README.md", "exec"), scope)
     assert set(scope["scores"].backbone) == {"mobilenetv2_100"}
     assert scope["scores"].image_id.nunique() == 4
-    assert scope["maps"].shape == (2, 256, 256)
+    assert scope["heatmaps"].shape == (2, 256, 256)
     assert scope["rho"].shape == (2,)
 
 

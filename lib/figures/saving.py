@@ -9,12 +9,15 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import PlaceHolderLayoutEngine
+from matplotlib.transforms import Bbox
 
 from ..base.files import write_atomically
 from ..study.outputs import provenance, staged, write_provenance, write_result
 from ..study.study import Study
 from .captions import caption_of
 
+# With an engine, even one that does nothing, matplotlib draws a figure twice for a file.
+_NO_LAYOUT = {"figure.autolayout": False, "figure.constrained_layout.use": False}
 # What would tell the time, of each kind of file: without it a run gives the same bytes again.
 _TIMELESS = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
@@ -30,23 +33,33 @@ def draw_files(
     write : opens a place for writing
     """
     with _placed(fig), plt.rc_context({"svg.hashsalt": name}):
+        window = _window(fig)
         for suffix, timeless in _TIMELESS.items():
             with write(folder / f"{name}.{suffix}") as partial:
-                fig.savefig(partial, format=suffix, metadata=timeless)
+                fig.savefig(partial, format=suffix, metadata=timeless, bbox_inches=window)
 
 
 @contextmanager
 def _placed(fig: Figure) -> Iterator[None]:
     """Meanwhile all of a figure has its place, which takes long to find for each file again."""
     layout = fig.get_layout_engine()
-    if isinstance(layout, PlaceHolderLayoutEngine):  # it has
+    if layout is None:  # it has
         yield
         return
-    fig.draw_without_rendering()
-    fig.set_layout_engine("none")
+    if not isinstance(layout, PlaceHolderLayoutEngine):
+        fig.draw_without_rendering()
+    with plt.rc_context(_NO_LAYOUT):
+        fig.set_layout_engine(None)
     yield
-    if layout is not None:
-        fig.set_layout_engine(layout)
+    fig.set_layout_engine(layout)
+
+
+def _window(fig: Figure) -> Bbox | None:
+    """What of a figure goes into its files, in inches: asked for once, as each answer takes a
+    drawing; None where a style wants all of its sheet."""
+    if plt.rcParams["savefig.bbox"] != "tight":
+        return None
+    return fig.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])
 
 
 def save_figure(

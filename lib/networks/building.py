@@ -1,9 +1,15 @@
-"""A variant's network with fresh random weights, and how many parameters it has."""
+"""A variant's network with fresh random weights, and how many parameters it has.
+
+Building a network to count its parameters takes a while: the numbers are remembered in
+`data/output/parameters.json`, which may be deleted at any time.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 import timm
@@ -11,8 +17,16 @@ import torch
 from timm.models import metaformer
 from torch import nn
 
+from ..base.files import write_json
+from ..base.fingerprint import code_of, fingerprint
+from ..base.paths import OUTPUT
+from ..base.stored_json import DamagedJson, of_each, read_json
 from .backbones import Backbone
 from .dcls import convert_to_dcls
+
+COUNTS = OUTPUT / "parameters.json"
+_REMEMBERED = 1000  # networks
+_COUNTED_BY = "networks.building", "networks.dcls"
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -77,8 +91,29 @@ def weightless(backbone: Backbone) -> torch.device:
 @cache
 def parameter_counts(backbone: Backbone, *, mini: bool, classes: int) -> dict[bool, int]:
     """{dcls: learnable parameters}, shared positions counted once; makes no weights."""
+    if backbone.build is not None:  # a reader's own function may change without its row
+        return _counted(backbone, mini, classes)
+    made = code_of(*_COUNTED_BY), version("timm"), version("dcls")
+    key = fingerprint({"facts": [backbone, mini, classes, made]})
+    remembered = _remembered()
+    if set(remembered.get(key, ())) != {str(dcls) for dcls in backbone.forms}:
+        counts = {str(dcls): n for dcls, n in _counted(backbone, mini, classes).items()}
+        remembered = _remembered() | {key: counts}
+        with contextlib.suppress(OSError):  # what is only quicker with it must not fail without it
+            write_json(COUNTS, dict([*remembered.items()][-_REMEMBERED:]))
+    return {dcls: remembered[key][str(dcls)] for dcls in backbone.forms}
+
+
+def _counted(backbone: Backbone, mini: bool, classes: int) -> dict[bool, int]:
     with weightless(backbone):
         return {
             dcls: count_parameters(build_network(backbone, dcls, mini=mini, num_classes=classes))
             for dcls in backbone.forms
         }
+
+
+def _remembered() -> dict[str, dict[str, int]]:
+    try:
+        return read_json(COUNTS, of_each(of_each({"type": "integer", "minimum": 0})))
+    except (OSError, DamagedJson):
+        return {}  # none yet, or damaged: counted anew

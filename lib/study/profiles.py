@@ -33,6 +33,7 @@ class Profile:
                   "photographs" that packages ship or the user provides
     caveat      : printed on every figure and table made from it; "" for none
     sample      : images for analyses that score many methods or networks a model
+    brief       : the same in a run that must be short, unless `Choices.whole`; 0: there is none
     published_ceiling : its people are ClickMe's, how well they agree is published
     own         : models that a reader's file added
     """
@@ -46,6 +47,7 @@ class Profile:
     photographs: str
     caveat: str
     sample: int
+    brief: int = 0
     published_ceiling: bool = False
     images: Path | None = None
     models: tuple[str, ...] = ()

@@ -439,7 +439,7 @@ CONTRASTS = """() => {
         .flatMap(element => ['', '::before'].map(part => {
             const [low, high] = [getComputedStyle(element, part).color, ground(element)]
                 .map(luminance).sort((a, b) => a - b)
-            return {text: element.innerText.slice(0, 40), contrast: (high + 0.05) / (low + 0.05)}
+            return {text: element.textContent.slice(0, 40), contrast: (high + 0.05) / (low + 0.05)}
         }))
 }"""
 

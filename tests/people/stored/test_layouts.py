@@ -471,7 +471,7 @@ def test_the_newer_forms_of_scanpaths(within, tmp_path):
 
 def test_paths_saved_on_windows(tmp_path):
     write_pysaliency(tmp_path)
-    names = np.array(["images\\a.png", "images\\b.png"], object)
+    names = np.array(["pictures\\a.png", "pictures\\b.png"], object)
     rewrite(tmp_path / "stimuli.hdf5", filenames=names)
     assert read("pysaliency", tmp_path) == PYSALIENCY
 

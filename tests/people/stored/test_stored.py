@@ -50,7 +50,7 @@ def write_folder(folder: Path, stored: list[Record], map_suffix: str = "png") ->
         writer = csv.writer(file)
         writer.writerow(["image", "map", "label", "observer"])
         for i, record in enumerate(stored):
-            (folder / f"pictures/{i:03}.jpg").write_bytes(record.image)
+            (folder / f"images/{i:03}.jpg").write_bytes(record.image)
             path = folder / f"maps/{i:03}.{map_suffix}"
             human = decoded(record)[1]
             if map_suffix == "png":
@@ -60,7 +60,7 @@ def write_folder(folder: Path, stored: list[Record], map_suffix: str = "png") ->
             else:
                 np.save(path, human.astype(np.float64))
             writer.writerow(
-                [f"pictures/{i:03}.jpg", f"maps/{i:03}.{map_suffix}", record.label, "a"]
+                [f"images/{i:03}.jpg", f"maps/{i:03}.{map_suffix}", record.label, "a"]
             )
     return folder
 
@@ -89,7 +89,7 @@ def test_every_kind_of_store_delivers_the_same_images_maps_and_labels(tmp_path):
 
 def test_ids_are_the_files_own_names(tmp_path):
     assert whole(write_archives(tmp_path / "a", records())).image_ids[1] == "p001"
-    assert whole(write_folder(tmp_path / "b", records())).image_ids[1] == "pictures/001.jpg"
+    assert whole(write_folder(tmp_path / "b", records())).image_ids[1] == "images/001.jpg"
 
 
 def test_a_folder_is_read_in_parts_of_a_shards_size(tmp_path, monkeypatch):
