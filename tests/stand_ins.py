@@ -130,14 +130,20 @@ def copy_lib(folder: Path, *skipped: str) -> None:
 
 
 def write_notebook(
-    folder: Path, name: str, *cells: str, reads: str = "", writes: str = "", parameters: str = ""
+    folder: Path,
+    name: str,
+    *cells: str,
+    reads: str = "",
+    writes: str = "",
+    parameters: str = "",
+    cost: str = "seconds",
 ) -> Path:
     """A numbered notebook with these code cells, declared and parametrised as the study's are."""
     tagged = new_code_cell(
         parameters or 'profile: str = "demo"\nlimit: int = 0\nbatch_size: int = 32'
     )
     tagged.metadata["tags"] = ["parameters"]
-    contract = f"**Reads** {reads} · **Writes** {writes} · seconds"
+    contract = f"**Reads** {reads} · **Writes** {writes} · {cost}"
     notebook = new_notebook(
         cells=[new_markdown_cell("# A title"), new_markdown_cell(contract), tagged]
         + [new_code_cell(source) for source in cells],

@@ -185,6 +185,57 @@ def test_a_run_is_told_kept_and_resumed(project):
     assert "[1/2]" not in printed
 
 
+def test_two_profiles_run_as_one_each_with_its_report_when_it_is_done(project):
+    (project.folder / "data" / "gaze").symlink_to(ROOT / "data" / "gaze")
+    project.add("01_a", 2)  # not of a whole run on gaze
+    project.add("04_b")
+    status, printed, error = project.run("--profile", "gaze", "--jobs", "1")
+    assert status == 0, printed + error
+    pages = [f"All of it on one page: data/output/{name}/report.html" for name in ("demo", "gaze")]
+    assert printed.index(pages[0]) < printed.index(pages[1])
+    for name in ("demo", "gaze"):
+        assert (project.folder / "figures" / name / "04_b.txt").is_file()
+        assert (project.folder / "data" / "output" / name / "report.html").is_file()
+    assert not (project.folder / "figures" / "gaze" / "01_a.txt").exists()
+    # Of what fails, the command that goes on is of its profile alone.
+    project.add("04_b", 0, "assert profile == 'demo'")
+    status, printed, _ = project.run("--profile", "gaze")
+    assert status == 1
+    assert re.search(r"go on with\n    \S*python run_all.py --profile gaze\n", printed)
+
+
+@pytest.mark.parametrize("arguments", [["--list"], ["--profile", "dmeo"], ["--jobs", "1"]])
+def test_an_answer_that_needs_no_run_waits_for_no_import(arguments):
+    """Packages that take long to be imported are not, for a list or for a refusal."""
+    code = (
+        "import sys, run_all\n"
+        f"run_all.main([*{arguments!r}, '--from', '04', '--only', '05'])\n"
+        "heavy = {'torch', 'pandas', 'nbformat', 'papermill', 'IPython', 'jupyter_client', 'scipy'}\n"
+        "sys.exit(', '.join(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+                          check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "opened"),
+    [({"DISPLAY": ":0"}, True), ({"DISPLAY": ":0", "CI": "true"}, False), ({}, False)],
+)
+def test_a_report_is_opened_only_where_somebody_sits_before_a_desktop(
+    setting, opened, monkeypatch, tmp_path
+):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "CI"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in setting.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert run_all.has_desktop() is opened
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: False, raising=False)
+    assert run_all.has_desktop() is False
+
+
 # --- interruptions ----------------------------------------------------------------------------
 
 
@@ -415,6 +466,8 @@ def test_a_python_without_the_packages_is_told_the_mend(project, tmp_path):
         (["--profile", "demo", "--from", ""], "'' names nothing"),
         (["--profile", "demo", "--timeout", "soon"], "'soon' is no time; write 90s, 30m or 8h"),
         (["--profile", "demo", "--timeout", "0"], "'0' is no time"),
+        (["--profile", "demo", "--jobs", "0"], "neither auto nor a number of notebooks"),
+        (["--profile", "demo", "dmeo"], "Did you mean 'demo'"),
     ],
 )
 def test_a_wrong_option_is_refused_before_anything_starts(arguments, message, capsys, monkeypatch):
@@ -459,7 +512,7 @@ def test_list_names_everything(capsys):
 def test_names_may_be_separated_by_commas_or_spaces(monkeypatch):
     taken = {}
 
-    def take(options, study, known, chosen, values, command, progress):
+    def take(options, study, known, chosen, values, command, progress, warm):
         taken.update(values)
 
     monkeypatch.setattr(run_all, "prepared", take)

@@ -27,22 +27,29 @@ ROW = re.compile(
 )
 TOP = """# timm's families
 
+This page lists the layer that is found for each family of timm's models.
+
+```
+python run_all.py --list --models timm:resnet18        # the layer of one model
+```
+
 `timm:NAME` and `untrained:NAME` take any architecture of timm's ([own models](own-models.md)). The
-slow tests try the smallest member of every family with random weights: the layer is found, Grad-CAM
-and threshold-Grad-CAM make finite maps of more than one cell, and the maps lie where the image
-does. "cut": what follows the layer is run alone. "watched": something goes around the layer, or the
-forward cannot be followed, so that it is watched by a hook (see [own models](own-models.md)).
+slow tests try the smallest member of every family with random weights. They check that the layer
+is found, that Grad-CAM and Threshold-Grad-CAM give finite heatmaps of more than one cell, and that
+the cells correspond to positions in the image. "cut": only the part after the layer is run again.
+"watched": a hook watches the layer, because a connection bypasses it or torch.fx cannot follow the
+forward pass (see [own models](own-models.md)).
 
-This table is written by `python tests/timm_families.py`.
+`python tests/timm_families.py` writes this table.
 
-| family | member tried | layer | maps x cells | | what changes there |
+| family | member tried | layer | channels x cells | | cells that change |
 |---|---|---|---|---|---|
 """
 END = """
-Not tried, because no member is small: {}. Families that serve for no maps: none.
+Not tried, because no member is small: {}. All other families give heatmaps.
 
-"where the image does": a square of the image is changed, and of all cells those of that place
-change most. "everywhere": the network mixes all places so much that other cells change more.
+"at that position": after a change to one square of the image, the cells at that position
+change most. "everywhere": the model mixes all positions so strongly that other cells change more.
 """
 TOO_LARGE = ("deepseek_vit", "gemma4_vit", "qwen3_vit")
 
@@ -86,7 +93,7 @@ def changed_place(model: StudyModel, x: torch.Tensor) -> str:
             place = (top // width + 0.5) / height * 3, (top % width + 0.5) / width * 3
             if max(abs(place[0] - down - 0.5), abs(place[1] - right - 0.5)) > 1:
                 return "everywhere"
-    return "where the image does"
+    return "at that position"
 
 
 def tried(family: str, name: str) -> str:

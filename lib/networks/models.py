@@ -256,7 +256,7 @@ class StudyModel(nn.Module):
         """
         folded = self.folded()
         origin = self.backbone.origin
-        if form is None and self.provenance.architecture == "mini":
+        if form is None and (self.provenance.architecture == "mini" or self.backbone.embedded):
             form = MINI_FORM
         elif form is None and origin:
             side, named = self.backbone.preprocessing.crop, self.backbone.named

@@ -60,7 +60,7 @@ class Form:
 PLAIN = Form(channels_last=False)
 # Of a reader's own networks: nothing is taken out or put together, whatever the forward does.
 LAYOUTS = (PLAIN, Form())
-# Of the embedded example's miniatures, whose forwards are too short to be worth a measurement.
+# Of the embedded networks, whose forwards are too short, or too few, to be worth a measurement.
 MINI_FORM = Form(fused=True)
 
 

@@ -66,7 +66,7 @@ class NamedModels(UserWarning):
 # The choices on which results depend, beside profile, models and methods.
 _RESULTS_DEPEND_ON = (
     "limit", "protocols", "images", "layout", "fit", "gaze", "precision", "compile", "target",
-    "accept", "ceiling", "smallest_effect", "compare",
+    "accept", "ceiling", "smallest_effect", "compare", "whole",
 )  # fmt: skip
 
 
@@ -128,9 +128,8 @@ class Study:
         return Study(self.choices.changed(**changes))
 
     def sampled(self, **changes) -> Study:
-        """The same on at most so many images as the profile's analyses take, and changed."""
-        sample = self.choices.profile.sample
-        return self.changed(limit=min(self.choices.limit or sample, sample), **changes)
+        """The same on at most so many images, and models, as long analyses take, and changed."""
+        return self.changed(**self.choices.sampled | changes)
 
     @cached_property
     def inputs(self) -> Inputs:

@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 from lib.base.files import write_atomically
 from lib.figures.analyses import plot_randomisation
 from lib.figures.heatmaps import overlay, plot_heatmap_rows, plot_kernels, plot_receptive_fields
-from lib.figures.saving import save_figure
+from lib.figures.saving import draw_files, save_figure
 from lib.figures.scores import (
     plot_along,
     plot_pairs,
@@ -250,7 +250,7 @@ def test_kernel_and_receptive_field_figures_are_drawn():
 
 def test_saved_figure_carries_caveat_and_provenance(tmp_path, monkeypatch, summary):
     monkeypatch.setattr("lib.study.places.FIGURES", tmp_path)
-    study = Study.from_profile("demo")
+    study = Study.from_profile("demo", whole=True)
     fig = plot_score_bars(summary, CONTROL_SCORES, control_labels(), OF_DCLS)
     path = save_figure(fig, "figure_x", study)
     assert any("No evidence about DCLS" in t.get_text() for t in fig.texts)
@@ -264,6 +264,40 @@ def test_saved_figure_carries_caveat_and_provenance(tmp_path, monkeypatch, summa
     assert facts["study"]["profile"] == "demo"
     assert facts["environment"]["torch"]
     assert facts["commit"]
+
+
+def test_a_short_runs_figure_is_one_file_and_says_how_its_sample_is_smaller(tmp_path, monkeypatch):
+    monkeypatch.setattr("lib.study.places.FIGURES", tmp_path)
+    study = Study.from_profile("demo")
+    fig, _ = plt.subplots(layout="constrained")
+    layout = fig.get_layout_engine()
+    path = save_figure(fig, "figure_x", study, of=study.choices.of_sample)
+    assert fig.get_layout_engine() is layout
+    assert {p.suffix for p in path.parent.iterdir()} == {".png", ".json", ".txt"}
+    said = "2 of 8 backbones. --whole takes all."
+    assert any(said in text.get_text() for text in fig.texts)
+    assert said in path.with_suffix(".txt").read_text()
+    assert said in json.loads(path.with_suffix(".json").read_text())["of"]["sample"]
+
+
+def test_files_hold_all_that_is_drawn_whatever_the_layout(tmp_path):
+    sizes = {}
+    for layout in ("constrained", "tight", "none"):
+        fig, ax = plt.subplots(figsize=(2, 2), layout=layout)
+        ax.text(0, 1.6, "above", transform=ax.transAxes)  # beyond the sheet
+        with plt.rc_context({"savefig.bbox": "tight", "savefig.dpi": 100}):
+            draw_files(fig, tmp_path, layout)
+            fig.savefig(tmp_path / "alone.png")
+        with Image.open(tmp_path / f"{layout}.png") as image:
+            sizes[layout] = np.array(image.size)
+        with Image.open(tmp_path / "alone.png") as image:
+            np.testing.assert_allclose(sizes[layout], image.size, atol=3)
+        plt.close(fig)
+    with plt.rc_context({"savefig.bbox": None, "savefig.dpi": 100}):
+        fig = plt.figure(figsize=(2, 3))
+        draw_files(fig, tmp_path, "sheet")
+    with Image.open(tmp_path / "sheet.png") as image:
+        assert image.size == (200, 300)
 
 
 def test_a_figure_drawn_from_a_table_tells_what_the_table_was_made_from(

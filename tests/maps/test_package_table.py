@@ -17,7 +17,7 @@ from lib.base.paths import ROOT
 from lib.maps.methods import METHODS
 
 PAGE = ROOT / "docs" / "cam-methods.md"
-WITHIN = "a part of the package's own work, which nobody calls"
+WITHIN = "internal to the package"
 METRIC = "`package_metrics`, measure `{}`"
 
 # The package's class or function: what does the same here.
@@ -37,23 +37,23 @@ MEASURES = (
 )  # fmt: skip
 OTHERS = {
     "BaseCAM": "`live_maps`, with its `reshape`, `aug_smooth`, `eigen_smooth` and several layers; "
-    "a class of yours: `add_method(key, cam=…)`",
+    "your own class: `add_method(key, cam=…)`",
     "DeepFeatureFactorization": "`factorised`", "dff": "`factorised`",
     "run_dff_on_image": "`factorised`, `plot_concepts`",
     "ClassifierOutputTarget": "class numbers, `class_score`",
     "ClassifierOutputSoftmaxTarget": "`class_probability`",
     "ClassifierOutputReST": "`class_rest`", "BinaryClassifierOutputTarget": "`binary`",
     "RawScoresOutputTarget": "`whole_answer`",
-    "SoftmaxOutputTarget": "none: it returns as many numbers as there are classes, of which no "
-    "gradient can be taken, there or here; take `class_probability`",
+    "SoftmaxOutputTarget": "none: it returns one number per class, which has no gradient in either "
+    "package; use `class_probability`",
     "SemanticSegmentationTarget": "`class_in_region`",
-    "FasterRCNNBoxScoreTarget": "itself, as a target of `live_maps`, of a layer that gives a tensor "
+    "FasterRCNNBoxScoreTarget": "itself, as a target of `live_maps`, for a layer that returns a tensor "
     "(`backbone.body.layer4`)",
-    "FinerWeightedTarget": "itself, as a target of `live_maps`; the row `finer_cam` makes it",
-    "vit_reshape_transform": "told by the shape, or `reshape`",
-    "swinT_reshape_transform": "told by the shape, or `reshape`",
+    "FinerWeightedTarget": "itself, as a target of `live_maps`; the row `finer_cam` creates it",
+    "vit_reshape_transform": "not needed: the shape decides; else `reshape`",
+    "swinT_reshape_transform": "not needed: the shape decides; else `reshape`",
     "fasterrcnn_reshape_transform": "none: a pyramid of several maps has no gradient in the "
-    "package either; name one layer of the backbone",
+    "other package either; name one layer of the backbone",
     "PerturbationConfidenceMetric": "`package_metrics`",
     "RemoveMostRelevantFirst": "`package_metrics(…, percentiles=80)`, or \"auto\"",
     "RemoveLeastRelevantFirst": "`package_metrics(…, percentiles=20)`, or \"auto\"",
@@ -62,9 +62,9 @@ OTHERS = {
     "show_cam_on_image": "`overlay` of `lib.figures.heatmaps`",
     "show_factorization_on_image": "`plot_concepts`",
     "create_labels_legend": "`plot_concepts`",
-    "sobel_cam": "none: edges of the image, which no network made",
-    "preprocess_image": "none: a network's own preprocessing is used (`StudyModel.prepare`)",
-    "deprocess_image": "none: figures scale by themselves",
+    "sobel_cam": "none: it shows edges of the image and needs no model",
+    "preprocess_image": "none: each model has its own preprocessing (`StudyModel.prepare`)",
+    "deprocess_image": "none: figures scale images themselves",
     "multiply_tensor_with_cam": WITHIN, "batch_pearson_coherency": WITHIN,
     "sliding_window": WITHIN, "window_starts": WITHIN, "scale_cam_image": WITHIN,
     "scale_accross_batch_and_channels": WITHIN, "get_2d_projection": WITHIN,
@@ -101,21 +101,27 @@ def page() -> str:
     )
     notes = {key: METHODS[key].note for key in METHOD_ROWS.values()}
     lines = [
-        "# Pytorch-grad-cam's classes, and what does the same here",
+        "# Equivalents of pytorch-grad-cam's classes",
         "",
-        "Made by `python tests/maps/test_package_table.py` from the installed package: a test fails, "
-        "by name, for a class or function that has no line. The rows' numbers "
-        "are compared with the package's classes in `tests/maps/test_methods.py` and "
-        "`tests/maps/test_live.py`, the metrics' in `tests/analyses/faithfulness/`.",
+        "This table lists every class and function of pytorch-grad-cam and its equivalent here.",
         "",
-        "| in pytorch-grad-cam | here | what to know |",
+        "```",
+        "python run_all.py --list                  # all methods of the study",
+        "```",
+        "",
+        "`python tests/maps/test_package_table.py` makes the table from the installed package. A "
+        "test fails for a class or function without a line and names it. "
+        "`tests/maps/test_methods.py` and `tests/maps/test_live.py` compare the methods with the "
+        "package's classes; `tests/analyses/faithfulness/` compares the metrics.",
+        "",
+        "| in pytorch-grad-cam | here | note |",
         "|---|---|---|",
     ]
     for name in calls:
         note = notes.get(METHOD_ROWS.get(name, ""), "")
         lines.append(f"| `{name}` | {ours.get(name, '?')} | {note} |")
     rest = ", ".join(f"`{name}`" for name in sorted(modules) if ours.get(name) == WITHIN)
-    return "\n".join(lines) + f"\n\nParts of the package's own work, which nobody calls: {rest}.\n"
+    return "\n".join(lines) + f"\n\nInternal parts of the package, without an equivalent: {rest}.\n"
 
 
 def test_everything_that_the_package_defines_has_a_line():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -117,7 +118,7 @@ def test_a_measurement_is_remembered_and_a_damaged_memory_made_anew(tmp_path, mo
     assert len(calls) == 11
 
 
-def test_a_miniatures_form_is_not_measured_and_a_full_size_networks_is(monkeypatch):
+def test_an_embedded_networks_form_is_not_measured_and_another_full_size_networks_is(monkeypatch):
     small = mini("resnet50")
     assert small.for_inference().form == MINI_FORM
     asked = []
@@ -125,6 +126,10 @@ def test_a_miniatures_form_is_not_measured_and_a_full_size_networks_is(monkeypat
         "lib.networks.models.remembered_form",
         lambda _, name, side: asked.append((name, side)) or PLAIN,
     )
+    row = replace(small.backbone, embedded=True)
+    embedded = StudyModel(small.network, row, Provenance("resnet50", "random", "full"))
+    assert embedded.for_inference().form == MINI_FORM
+    assert not asked
     full = StudyModel(small.network, small.backbone, Provenance("resnet50", "random", "full"))
     assert full.for_inference().form == PLAIN
     assert asked == [("resnet50", 224)]

@@ -298,9 +298,7 @@ def test_keep_going_leaves_out_a_model_that_cannot_be_loaded(make, data, trouble
     assert readable_table(table)["Score with DCLS [95 %]"].tolist().count("–") == 2
     write_results(study, table, missed, weights_table(study, scores), CEILINGS)
     text = (study.places.output / "tables" / "results.md").read_text()
-    assert (
-        "Left out, because missing or unreadable (1, see left_out.csv): caformer_s18_dcls" in text
-    )
+    assert "Skipped, because missing or unreadable (1, see left_out.csv): caformer_s18_dcls" in text
 
 
 def test_with_nothing_that_can_be_scored_keep_going_ends_with_the_reasons(make, data):
