@@ -38,7 +38,7 @@ def controls(study):
 
 
 def test_controls_are_scipys_correlations(study, controls):
-    batch = next(ClickMe(study.inputs.image_paths(), ("published",), 12, 8).batches(8))
+    batch = next(ClickMe(study.inputs.image_paths(), ("published",), 8, 12).batches(8))
     maps = published_human_maps(batch.stored_maps).numpy().astype(float)
     chosen = controls[(controls.protocol == "published")]
     assert list(chosen.reading.unique()) == ["whole"]
