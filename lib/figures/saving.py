@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -27,16 +27,18 @@ def draw_files(
     folder: Path,
     name: str,
     write: Callable[[Path], AbstractContextManager[Path]] = write_atomically,
+    formats: Sequence[str] = tuple(_TIMELESS),
 ) -> None:
     """Write a figure as NAME.png, NAME.pdf and NAME.svg, each whole or not at all.
 
-    write : opens a place for writing
+    write   : opens a place for writing
+    formats : of "png", "pdf" and "svg"
     """
     with _placed(fig), plt.rc_context({"svg.hashsalt": name}):
         window = _window(fig)
-        for suffix, timeless in _TIMELESS.items():
+        for suffix in formats:
             with write(folder / f"{name}.{suffix}") as partial:
-                fig.savefig(partial, format=suffix, metadata=timeless, bbox_inches=window)
+                fig.savefig(partial, format=suffix, metadata=_TIMELESS[suffix], bbox_inches=window)
 
 
 @contextmanager
@@ -50,8 +52,10 @@ def _placed(fig: Figure) -> Iterator[None]:
         fig.draw_without_rendering()
     with plt.rc_context(_NO_LAYOUT):
         fig.set_layout_engine(None)
-    yield
-    fig.set_layout_engine(layout)
+    try:
+        yield
+    finally:
+        fig.set_layout_engine(layout)
 
 
 def _window(fig: Figure) -> Bbox | None:
@@ -72,25 +76,31 @@ def save_figure(
 ) -> Path:
     """Write a figure as PNG, PDF and SVG, its provenance as JSON, its caption as text.
 
-    The profile's caveat is printed at the figure's foot, so it travels with it.
+    The profile's caveat, and how the sample of a short run is smaller, are printed at the
+    figure's foot, so they travel with it. A short run (`Choices.brief`) writes the PNG alone:
+    the other formats take more than half of the time.
 
     drawn_from : the saved table that the figure shows, if it shows one
     caption    : for a figure that `lib.figures.captions` has none for
-    of         : as for `provenance`
+    of         : as for `provenance`; its "sample", if it has one, is told at the foot
     Returns where the PNG is.
     """
     profile, folder = study.choices.profile, study.places.figures
+    sample = str((of or {}).get("sample", ""))
+    foot = "\n".join(filter(None, [profile.caveat, sample]))
     with _placed(fig):
-        if profile.caveat:
+        if foot:
             lowest = min(0.0, fig.get_tightbbox().y0 / fig.get_figheight())
-            fig.text(0.5, lowest - 0.02, profile.caveat, ha="center", va="top",
+            fig.text(0.5, lowest - 0.02, foot, ha="center", va="top",
                      fontsize="small", color="#a00000")  # fmt: skip
-        draw_files(fig, folder, name, write_result)
+        formats = ("png",) if study.choices.brief else tuple(_TIMELESS)
+        draw_files(fig, folder, name, write_result, formats)
     write_provenance(folder / f"{name}.json", provenance(study, drawn_from, of))
     if not caption and (known := caption_of(name, study.choices)):
         caption = ". ".join(known)
     people = f"Human maps: {study.reading}." if study.reading else ""
-    words = " ".join(filter(None, [caption, f"Data: {profile.label}.", people, profile.caveat]))
+    told = [caption, f"Data: {profile.label}.", people, profile.caveat, sample]
+    words = " ".join(filter(None, told))
     with write_result(folder / f"{name}.txt") as partial:
         partial.write_text(f"{words}\n", encoding="utf-8")
     return staged(folder / f"{name}.png")

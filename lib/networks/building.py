@@ -7,7 +7,7 @@ Building a network to count its parameters takes a while: the numbers are rememb
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -16,6 +16,7 @@ import timm
 import torch
 from timm.models import metaformer
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from ..base.files import write_json
 from ..base.fingerprint import code_of, fingerprint
@@ -82,10 +83,31 @@ def draw_zeros(network: nn.Module) -> nn.Module:
     return network
 
 
-def weightless(backbone: Backbone) -> torch.device:
-    """Where a network is built to be counted only. A reader's own function makes a real one:
+class _Undrawn(TorchFunctionMode):
+    """Tensors without numbers are not filled with any: torch would work out shapes for minutes."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in _FILLING and args[0].is_meta:
+            return args[0]
+        return function(*args, **(kwargs or {}))
+
+
+_FILLING = {
+    getattr(torch.Tensor, name)
+    for name in ("uniform_", "normal_", "erfinv_", "clamp_", "mul_", "add_", "fill_", "zero_")
+}
+
+
+@contextlib.contextmanager
+def weightless(backbone: Backbone) -> Iterator[None]:
+    """Here a network is built to be counted only. A reader's own function makes a real one:
     it may ask for a number."""
-    return torch.device("cpu" if backbone.build else "meta")
+    if backbone.build is not None:
+        with torch.device("cpu"):
+            yield
+    else:
+        with torch.device("meta"), _Undrawn():
+            yield
 
 
 @cache

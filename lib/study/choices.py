@@ -19,7 +19,7 @@ from ..people.stored import Read
 from ..people.stored.fit import CROP
 from ..people.stored.layouts import LAYOUTS, Layout
 from .comparisons import COMPARISONS, Comparison, Member, check_compared, comparison_of
-from .profiles import PROFILES, TARGETS, Profile
+from .profiles import PROFILES, TARGETS, Brief, Profile
 from .rules import RULES, Rules
 
 if TYPE_CHECKING:
@@ -338,13 +338,36 @@ class Choices:
     @property
     def sample(self) -> int:
         """Images for analyses that score many methods or networks a model."""
-        row = self.profile
-        return row.sample if self.whole else row.brief or row.sample
+        return self.brief.images if self.brief else self.profile.sample
+
+    @property
+    def brief(self) -> Brief | None:
+        """The smaller sample of the long analyses, where they take it."""
+        return None if self.whole else self.profile.brief
+
+    @property
+    def sampled(self) -> dict:
+        """The choices by which the long analyses differ, by the names of the fields."""
+        limit = min(self.limit or self.sample, self.sample)
+        if self.brief and self.backbones == self.profile.backbones:
+            return {"limit": limit, "backbones": tuple(BACKBONES.select(self.brief.models))}
+        return {"limit": limit}
+
+    @property
+    def of_sample(self) -> dict[str, str]:
+        """For results of the long analyses, {"sample": how it is smaller than a whole run's}; {}
+        where it is not."""
+        if not self.brief:
+            return {}
+        taken = self.sampled
+        of = f"{len(taken.get('backbones', self.backbones))} of {len(self.backbones)} backbones"
+        return {"sample": f"Short run: {taken['limit']} images at most, {of}. --whole takes all."}
 
     def few(self, part: int) -> int:
         """A part of the sample's number of images, for analyses that cost even more; at most
         `limit`."""
-        return max(1, min(self.limit or self.sample, self.sample // part))
+        at_least = min(2, self.limit or 2)  # one image has no interval
+        return max(at_least, min(self.limit or self.sample, self.sample // part))
 
     def prefer_method(self, key: str = "threshold_grad_cam") -> CamMethod:
         """This method if it is chosen, else the first that is."""

@@ -18,6 +18,18 @@ DEMO_RECIPE = "the demo's"
 
 
 @dataclass(frozen=True)
+class Brief:
+    """A smaller sample of the long analyses.
+
+    images : in place of the profile's `sample`
+    models : keys of backbones, in place of all, where the user chooses none
+    """
+
+    images: int
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Profile:
     """A row: which images, which weights, and what results may claim.
 
@@ -33,7 +45,7 @@ class Profile:
                   "photographs" that packages ship or the user provides
     caveat      : printed on every figure and table made from it; "" for none
     sample      : images for analyses that score many methods or networks a model
-    brief       : the same in a run that must be short, unless `Choices.whole`; 0: there is none
+    brief       : what these analyses take unless `Choices.whole`; None: all that they can
     published_ceiling : its people are ClickMe's, how well they agree is published
     own         : models that a reader's file added
     """
@@ -47,7 +59,7 @@ class Profile:
     photographs: str
     caveat: str
     sample: int
-    brief: int = 0
+    brief: Brief | None = None
     published_ceiling: bool = False
     images: Path | None = None
     models: tuple[str, ...] = ()
@@ -91,7 +103,7 @@ PROFILES: Table[Profile] = Table(
             "demo", "embedded example", DEMO, ("val-0.tfrecords",),
             mini=True, classes=12, photographs="held-out",
             caveat="Embedded example: simulated people, miniature models. No evidence about DCLS.",
-            sample=48,
+            sample=48, brief=Brief(36, ("convnext_tiny", "resnet50")),
         ),
         Profile(
             "paper", "ClickMe", None,

@@ -128,9 +128,8 @@ class Study:
         return Study(self.choices.changed(**changes))
 
     def sampled(self, **changes) -> Study:
-        """The same on at most so many images as the profile's analyses take, and changed."""
-        sample = self.choices.sample
-        return self.changed(limit=min(self.choices.limit or sample, sample), **changes)
+        """The same on at most so many images, and models, as long analyses take, and changed."""
+        return self.changed(**self.choices.sampled | changes)
 
     @cached_property
     def inputs(self) -> Inputs:

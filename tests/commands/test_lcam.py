@@ -60,7 +60,7 @@ def command(*words: str) -> int:
     )  # fmt: skip
 
 
-def test_what_the_command_trains_is_a_method_like_any_other(demo, capsys):
+def test_what_the_command_trains_is_a_method_like_any_other(demo, capsys, monkeypatch):
     study = Study.from_profile("demo", ["resnet50"], ["grad_cam", "lcam_fm"], 3)
     with pytest.raises(
         MissingInputs, match="lib.demo.attention --models resnet50 --methods lcam_fm"
@@ -97,6 +97,7 @@ def test_what_the_command_trains_is_a_method_like_any_other(demo, capsys):
     assert len(score_forgetting(study, 2))
 
     before = facts_of_maps(study, RESNET, False)["attentions"]
+    monkeypatch.setattr(lcam, "draw_early", lambda *_: None)
     assert command("--methods", "lcam_fm") == 0
     assert "trained alike before" in capsys.readouterr().out
     assert command("--methods", "lcam_fm", "--seed", "1") == 0

@@ -11,11 +11,9 @@ import pytest
 import torch
 from scipy.stats import norm, rankdata, spearmanr
 from stand_ins import (
-    ALL_VARIANTS,
     CEILINGS,
-    FAMILIES,
+    EACH_VARIANT,
     NO_CONTROLS,
-    VARIANT_IDS,
     made_up_scores,
     make_record,
     mini,
@@ -464,10 +462,9 @@ def test_interval_of_too_few_values_is_missing(values, mean):
     np.testing.assert_equal(astuple(result), (mean, np.nan, np.nan, len(values)))
 
 
-@pytest.mark.parametrize("key", FAMILIES)
-def test_random_weights_score_near_zero_only_by_chance(key, shard):
+def test_random_weights_score_near_zero_only_by_chance(shard):
     # a smoke test of the whole path on a network that knows nothing
-    frame = scores_of(mini(key).for_inference(), shard, 8)
+    frame = scores_of(mini("convformer_s18").for_inference(), shard, 8)
     assert frame.rho.dropna().between(-1, 1).all()
     assert len(frame) == 2 * 32
 
@@ -514,14 +511,14 @@ def test_what_a_smaller_batch_does_not_mend_ends_the_scoring(shard, monkeypatch,
 # --- the hot path --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("key", "dcls"), ALL_VARIANTS, ids=VARIANT_IDS)
+@pytest.mark.parametrize(("key", "dcls"), EACH_VARIANT)
 def test_the_fast_path_scores_as_the_plain_definition_does(key, dcls):
     """Every rewrite together: folded, fused, channels-last, one pass, sorting by digits."""
-    study = Study.from_profile("demo", models=[key], limit=8)
+    study = Study.from_profile("demo", models=[key], limit=4)
     fast = study.networks.load_model(key, dcls).for_inference()
     plain = study.networks.load_model(key, dcls)
-    part = PreparedPart(study.clickme(), torch.device("cpu"), 8)
-    scores = score_part(fast, study.choices.methods, part, BatchSize(8))
+    part = PreparedPart(study.clickme(), torch.device("cpu"), 4)
+    scores = score_part(fast, study.choices.methods, part, BatchSize(4))
     (block,) = part.blocks(plain.backbone.preprocessing)
     features = plain.features(plain.prepare_pixels(block.pixels)).detach().requires_grad_()
     (gradient,) = torch.autograd.grad(
