@@ -40,7 +40,7 @@ from lib.study.inputs import Inputs, MissingInputs
 from lib.study.profiles import PROFILES
 from lib.study.study import Study
 
-SHARDS, IMAGES = 3, 12
+SHARDS, IMAGES = 3, 8
 _MAKE_STUDY = """
 import os, sys
 from dataclasses import replace
