@@ -16,7 +16,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 import psutil
@@ -29,6 +28,7 @@ from lib.people.stored.shards import Shard
 from lib.runner import preflight
 from lib.runner.faults import FAULTS
 from lib.runner.outcomes import Outcome
+from lib.runner.session import Session
 from lib.runner.steps import find_steps
 from lib.study.study import Study
 
@@ -633,13 +633,13 @@ def test_killed_at_random_moments_and_resumed_the_results_are_the_same(project, 
 
 
 def test_what_keep_going_left_out_is_told_with_a_status_of_its_own(elsewhere, monkeypatch, capsys):
-    def session(options, study, *_):
+    def session(options, study, known, chosen, values, command, progress, warm):
         table = study.places.tables / "left_out.csv"
         table.parent.mkdir(parents=True, exist_ok=True)
         table.write_text("left_out,reason\nval-3,it is cut short\n")
-        return SimpleNamespace(
-            run=lambda: [Outcome("04_scoring", "ok", outputs={shown(table): ""})]
-        )
+        over = Session([], known, values, study, {"device": "cpu"}, progress)
+        over.outcomes = [Outcome("04_scoring", "ok", outputs={shown(table): ""})]
+        return over
 
     monkeypatch.setattr(run_all, "prepared", session)
     assert run_all.main(["--profile", "demo", "--keep-going"]) == 14
