@@ -59,9 +59,7 @@ def write_folder(folder: Path, stored: list[Record], map_suffix: str = "png") ->
                 path.write_bytes(record.heatmap)
             else:
                 np.save(path, human.astype(np.float64))
-            writer.writerow(
-                [f"images/{i:03}.jpg", f"maps/{i:03}.{map_suffix}", record.label, "a"]
-            )
+            writer.writerow([f"images/{i:03}.jpg", f"maps/{i:03}.{map_suffix}", record.label, "a"])
     return folder
 
 
