@@ -52,8 +52,10 @@ def _placed(fig: Figure) -> Iterator[None]:
         fig.draw_without_rendering()
     with plt.rc_context(_NO_LAYOUT):
         fig.set_layout_engine(None)
-    yield
-    fig.set_layout_engine(layout)
+    try:
+        yield
+    finally:
+        fig.set_layout_engine(layout)
 
 
 def _window(fig: Figure) -> Bbox | None:
