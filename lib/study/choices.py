@@ -363,11 +363,13 @@ class Choices:
         of = f"{len(taken.get('backbones', self.backbones))} of {len(self.backbones)} backbones"
         return {"sample": f"Short run: {taken['limit']} images at most, {of}. --whole takes all."}
 
-    def few(self, part: int) -> int:
+    def few(self, part: int, least: int = 2) -> int:
         """A part of the sample's number of images, for analyses that cost even more; at most
-        `limit`."""
-        at_least = min(2, self.limit or 2)  # one image has no interval
-        return max(at_least, min(self.limit or self.sample, self.sample // part))
+        `limit`.
+
+        least : so many at least, as far as `limit` allows; one image alone has no interval
+        """
+        return min(self.limit or self.sample, max(least, self.sample // part))
 
     def prefer_method(self, key: str = "threshold_grad_cam") -> CamMethod:
         """This method if it is chosen, else the first that is."""

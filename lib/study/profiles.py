@@ -103,7 +103,7 @@ PROFILES: Table[Profile] = Table(
             "demo", "embedded example", DEMO, ("val-0.tfrecords",),
             mini=True, classes=12, photographs="held-out",
             caveat="Embedded example: simulated people, miniature models. No evidence about DCLS.",
-            sample=48, brief=Brief(36, ("convnext_tiny", "resnet50")),
+            sample=48, brief=Brief(24, ("convnext_tiny", "resnet50")),
         ),
         Profile(
             "paper", "ClickMe", None,
