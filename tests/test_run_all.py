@@ -493,6 +493,7 @@ def elsewhere(tmp_path, monkeypatch) -> None:
     for place in ("lib.study.places.OUTPUT", "lib.study.places.FIGURES", "run_all.OUTPUT"):
         monkeypatch.setattr(place, tmp_path / place)
     monkeypatch.setattr(preflight, "check_kernel", lambda *_: preflight.Findings())
+    monkeypatch.setattr("lib.runner.warm.CAN_FORK", False)
 
 
 def test_the_paper_profile_without_data_says_what_is_missing(capsys, no_real_data, elsewhere):
@@ -632,6 +633,17 @@ def test_killed_at_random_moments_and_resumed_the_results_are_the_same(project, 
         assert kept[name]["outputs"][path] == undisturbed.figures()[f"{name}.txt"]
 
 
+class Ended:
+    """In place of `SideBySide`: whatever is to be run has ended."""
+
+    def __init__(self, jobs, ended):
+        self.ended = ended
+
+    def run(self, sessions):
+        for each in sessions:
+            self.ended(each)
+
+
 def test_what_keep_going_left_out_is_told_with_a_status_of_its_own(elsewhere, monkeypatch, capsys):
     def session(options, study, known, chosen, values, command, progress, warm):
         table = study.places.tables / "left_out.csv"
@@ -642,6 +654,7 @@ def test_what_keep_going_left_out_is_told_with_a_status_of_its_own(elsewhere, mo
         return over
 
     monkeypatch.setattr(run_all, "prepared", session)
+    monkeypatch.setattr("lib.runner.side_by_side.SideBySide", Ended)
     assert run_all.main(["--profile", "demo", "--keep-going"]) == 14
     assert FAULTS["left out"].exit_status == 14
     said = capsys.readouterr().out
