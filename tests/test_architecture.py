@@ -135,12 +135,12 @@ def test_commands_import_nothing_from_the_folder_in_which_they_are_typed(tmp_pat
         (tmp_path / f"{name}.py").write_text("open('ran', 'w').close()")
     script = Path(sys.executable).with_name("dcls-check")
     done = subprocess.run([script, "."], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, "holds no images" in done.stdout) == (2, True)
+    assert (done.returncode, "contains no images" in done.stdout) == (2, True)
     (tmp_path / "argparse.py").unlink()  # python's own start imports what no package can hide
     (tmp_path / "lib.py").unlink()
     command = [sys.executable, "-m", "lib.stored.check", "."]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, "holds no images" in done.stdout) == (2, True)
+    assert (done.returncode, "contains no images" in done.stdout) == (2, True)
     assert not (tmp_path / "ran").exists()
 
 

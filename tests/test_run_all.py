@@ -458,7 +458,7 @@ def test_a_python_without_the_packages_is_told_the_mend(project, tmp_path):
         (["--profile", "demo", "--precision", "fp8"], "unknown precision 'fp8'"),
         (["--profile", "demo", "--workers", "-1"], "workers must be a whole number"),
         (["--profile", "demo", "--batch-size", "0"], "neither auto nor a number of images"),
-        (["--profile", "demo", "--device", "tpu"], "device 'tpu' is none of"),
+        (["--profile", "demo", "--device", "tpu"], "device 'tpu' is not one of"),
         (["--profile", "demo", "--only", "12"], "unknown notebook '12'"),
         (["--profile", "demo", "--from", "12"], "unknown notebook '12'"),
         (["--profile", "demo", "--from", "2", "--only", "3"], "exclude each other"),
@@ -672,7 +672,7 @@ def test_unreadable_images_are_told_before_any_work(tmp_path, capsys, elsewhere)
     assert "val-0.tfrecords, record 0 at byte 0" in capsys.readouterr().err
     missing = str(tmp_path / "nowhere")
     assert run_all.main(["--profile", "demo", "--images", missing, "--dry-run"]) == 3
-    assert "The folder of --images is not there" in capsys.readouterr().err
+    assert "The folder of --images does not exist" in capsys.readouterr().err
     few = ["--profile", "demo", "--images", str(DEMO / "tour" / "gaze"), "--dry-run"]
     assert run_all.main([*few, "--protocols", "published"]) == 2
     assert "fewer than the one whole batch of 32" in capsys.readouterr().err

@@ -158,7 +158,7 @@ def test_everything_that_is_there_is_shown(study):
         "undecided at this n", "mean difference: 0.0123 [-0.500, 12.250]", "These verdicts are about: simulated people",
         "Grad-CAM, protocol published", "Threshold-Grad-CAM, protocol corrected", "CAFormer-S18 mini",
         "(40 rows)", "1.00e-05", "a column 19", "ResNet-50", "0.143",
-        *(title.format(change="with DCLS less without") for title in TABLES.values()),
+        *(title.format(change="with DCLS minus without") for title in TABLES.values()),
         *(caption_of(key, study.choices)[0] for key in CAPTIONS), "My own", "What my_own shows.",
         "made at commit 0123456789ab", "python run_all.py", "01_setup", "1:15", "1.0 GiB",
         "KeyError: 'a' in cell 2", "1: a notebook's cell raised an error",
@@ -236,7 +236,7 @@ def test_what_is_not_there_is_named_as_not_made(study):
     page = Page(study)
     assert page.text.count("Not made in this run.") == 3  # run, origin, weights
     for row in QUESTIONS.values():
-        change = "with DCLS less without"
+        change = "with DCLS minus without"
         titles = [caption_of(name, study.choices)[0] for name in row.figures]
         titles += [TABLES.get(name, name.capitalize()).format(change=change) for name in row.tables]
         assert not titles or f"{row.text} Not made in this run: {'; '.join(titles)}." in page.text

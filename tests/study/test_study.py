@@ -41,8 +41,8 @@ def test_choices_come_in_the_tables_order_once_each():
         ({"limit": True}, "limit must be a whole number"),
         ({"batch_size": -1}, "batch_size must be a whole number of 0 or more"),
         ({"batch_size": 2.0}, "batch_size must be"),
-        ({"device": "gpu"}, "device 'gpu' is none of"),
-        ({"device": "cuda:x"}, "is none of"),
+        ({"device": "gpu"}, "device 'gpu' is not one of"),
+        ({"device": "cuda:x"}, "is not one of"),
         ({"models": [3]}, "unknown model 3"),
     ],
 )
@@ -79,10 +79,12 @@ def test_each_reading_of_a_folder_has_a_place_of_its_own(tmp_path):
     assert len({study.places.name for study in studies}) == len(readings)
     assert studies[3].facts()["viewing"]["weigh"] == "counts"
     assert studies[0].reading == (
-        "each fixation blurred by a Gaussian of σ = 10 pixels, weighed by duration; "
+        "each fixation blurred by a Gaussian of σ = 10 pixels, weighted by duration; "
         "the centred square of each image"
     )
-    with pytest.raises(ValueError, match="how the folder of `images` is read: give one"):
+    with pytest.raises(
+        ValueError, match="how the folder of `images` is read: give the folder, too"
+    ):
         Study.from_profile("gaze", fit="pad")
 
 
@@ -267,7 +269,7 @@ def test_a_changed_study_is_checked_as_a_new_one():
     for choice, why in (
         ({"limt": 9}, "Did you mean 'limit'"),
         ({"limit": -9}, "limit must be a whole number"),
-        ({"device": "gpu"}, "device 'gpu' is none of"),
+        ({"device": "gpu"}, "device 'gpu' is not one of"),
         ({"models": ["resnet5"]}, "Did you mean 'resnet50'"),
     ):
         with pytest.raises(ValueError, match=why):

@@ -248,7 +248,7 @@ def conditions(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def compare_cose(pairs: pd.DataFrame) -> pd.DataFrame:
-    """With DCLS less without: `backbone, method, reading, score, difference, low, high, n`.
+    """With DCLS minus without: `backbone, method, reading, score, difference, low, high, n`.
 
     score : consistency, sensitivity, cose
     n     : images that both networks have right before any change; the 95 % interval is of
@@ -271,7 +271,7 @@ def compare_cose(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _differences(without: _Sums, with_dcls: _Sums) -> Iterator[tuple[str, float, float, float]]:
-    """Of each score: its name, with DCLS less without on the same images, the interval's ends."""
+    """Of each score: its name, with DCLS minus without on the same images, the interval's ends."""
 
     def difference(weights: np.ndarray) -> np.ndarray:
         return with_dcls.scores(weights) - without.scores(weights)
