@@ -8,17 +8,21 @@ RUNNING := $(or $(wildcard $(BIN)/python),$(PYTHON))
 WORKERS := 2
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-tensorflow test-pysaliency lab lint lock mutants rehearsal bench demo-data clean
+.PHONY: demo demo-all test test-slow test-tensorflow test-pysaliency lab docs lint lock mutants rehearsal bench demo-data clean
 
+# Each report opens in the browser when it is done; in CI, or without a desktop, its path is printed.
 demo: $(READY)
-	$(BIN)/python run_all.py --profile gaze
-	$(BIN)/python run_all.py --profile demo
+	$(BIN)/python run_all.py --profile gaze demo --open
+
+# The long analyses whole, where the demo takes a smaller sample.
+demo-all: $(READY)
+	$(BIN)/python run_all.py --profile gaze demo --whole --open
 
 test: $(READY)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=10
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=10 --durations-min=1
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --durations=10
 
 # TensorFlow wants other versions than the study: it gets an environment of its own.
 test-tensorflow:
@@ -35,6 +39,14 @@ test-pysaliency:
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=.
 
+# The documentation as a site. Its tools get an environment of their own, as they are no part of
+# what a run's results depend on.
+docs: $(READY)
+	test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install --quiet --requirement docs/building/requirements.txt
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+	@echo "The site is built. Open site/index.html in a browser; it needs no server and no network."
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,6 +57,8 @@ lint: $(READY)
 lock:
 	uv pip compile --universal --python-version 3.11 --extra dev --no-emit-index-url \
 		--no-header --upgrade pyproject.toml --output-file requirements.lock
+	uv pip compile --universal --python-version 3.11 --group docs --no-emit-index-url \
+		--no-header --upgrade --output-file docs/building/requirements.txt
 
 # Whether the tests notice wrong formulas: some minutes.
 mutants: $(READY)
@@ -70,7 +84,7 @@ demo-data: $(READY)
 clean:
 	@if $(RUNNING) -c 'import lib.runner.clean' 2>/dev/null; then $(RUNNING) -m lib.runner.clean; \
 		else rm -rf data/output data/rehearsal figures/demo* figures/paper* figures/rehearsal*; fi
-	rm -rf .pytest_cache .ruff_cache .hypothesis
+	rm -rf site .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 $(READY): requirements.lock pyproject.toml

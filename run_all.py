@@ -1,7 +1,7 @@
 """Reproduce the study: run the numbered notebooks and regenerate every result.
 
-    python run_all.py --profile demo    the embedded example, minutes, needs nothing
-    python run_all.py                   the full study; needs ClickMe and checkpoints
+    python run_all.py --profile gaze demo    the embedded examples, minutes, need nothing
+    python run_all.py                        the full study; needs ClickMe and checkpoints
 
 What has succeeded and is still valid is kept: the same command resumes a run.
 """
@@ -9,6 +9,7 @@ What has succeeded and is still valid is kept: the same command resumes a run.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import os
 import re
@@ -16,6 +17,9 @@ import shlex
 import shutil
 import sys
 import warnings
+import webbrowser
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -33,7 +37,7 @@ def _lacking(error: ImportError) -> str:
 
 try:
     from lib.base.files import existing
-    from lib.base.paths import OUTPUT, ROOT, shown
+    from lib.base.paths import NOTEBOOKS, OUTPUT, ROOT, shown
     from lib.base.shortage import is_disk_full
     from lib.base.tables import UnknownName, unknown_name
     from lib.base.words import counted, printable
@@ -46,6 +50,7 @@ try:
     from lib.runner.faults import FAULTS, RunError, disk_advice
     from lib.study.choices import NAMES
     from lib.study.comparisons import COMPARISONS
+    from lib.study.outputs import STAGING
     from lib.study.profiles import PROFILES, TARGETS
     from lib.study.rules import RULES
     from lib.study.study import NamedModels, Study
@@ -97,6 +102,14 @@ def _batch_size(text: str) -> int:
     return int(text)
 
 
+def _jobs(text: str) -> int:
+    if text == "auto":
+        return 0
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a number of notebooks")
+    return int(text)
+
+
 def duration(text: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
     seconds = float(found[1]) * _UNITS[found[2]] if found else 0
@@ -115,7 +128,9 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     what = parser.add_argument_group("what is studied").add_argument
-    what("--profile", default="paper", help=f"which data: {', '.join(PROFILES)} (default: paper)")
+    what("--profile", nargs="+", type=_names, default=[], metavar="KEY",
+         help=f"which data: {', '.join(PROFILES)} (default: paper); of several, one after the "
+         "other, each with its report as soon as it is done")  # fmt: skip
     what("--models", nargs="+", action="extend", type=_names, default=[], metavar="MODEL",
          help="these models only (spaces or commas): keys of the table, timm:NAME (published "
          "weights; 'timm:resnet*' takes several), untrained:NAME (random weights), NAME@FILE (your "
@@ -172,8 +187,14 @@ def build_parser() -> argparse.ArgumentParser:
     how("--name", default="", metavar="NAME",
         help="of the folders of results, PROFILE_NAME; else another run on a part of the data "
         "replaces these")  # fmt: skip
+    how("--whole", action="store_true",
+        help="long analyses on all images of their sample, as for the paper (on the demo: some ten "
+        "minutes; results go to PROFILE_whole)")  # fmt: skip
     how("--keep-going", action="store_true",
         help="leave out what is missing or cannot be read, and say so in the results")  # fmt: skip
+    how("--jobs", type=_jobs, default=0, metavar="N",
+        help="run so many notebooks at once, at most, where none reads the other's results; auto "
+        "(default): by cores and free memory; on a GPU, and with --workers, one")  # fmt: skip
     how("--timeout", type=duration, metavar="TIME",
         help="end a notebook after so long: 90s, 30m, 8h (default: never)")  # fmt: skip
     which = parser.add_argument_group("which notebooks").add_argument
@@ -182,9 +203,12 @@ def build_parser() -> argparse.ArgumentParser:
     which("--from", dest="first", type=_name, metavar="NOTEBOOK",
           help="this one and those after it")  # fmt: skip
     which("--force", action="store_true",
-          help="run them even if they are up to date (kept scores are still used)")  # fmt: skip
+          help="run them even if they are up to date (cached scores are still used)")  # fmt: skip
     which("--dry-run", action="store_true",
           help="check everything, say what would run and why; run nothing")  # fmt: skip
+    which("--open", action="store_true",
+          help="open each report in the browser when it is done, where there is a desktop; never "
+          "in CI or where the output goes to a file")  # fmt: skip
     which("--list", action="store_true", help="list notebooks, models, methods, profiles")
     return parser
 
@@ -285,18 +309,27 @@ def main(arguments: list[str] | None = None) -> int:
         return error.fault.exit_status
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked for of one profile. values : the notebooks' parameters; chosen : notebooks"""
+
+    study: Study
+    values: dict
+    chosen: list
+
+
 def _run(options: argparse.Namespace, arguments: list[str]) -> int:
+    # What takes long to be imported comes later: a refused option, or a list, is told at once.
     try:
-        from lib.runner import outcomes, preflight, session, steps  # noqa: F401 - all of it now
-        from lib.runner.exclusive import sole_run
-        from lib.runner.progress import Progress
+        from lib.runner import steps
     except ImportError as error:
         raise RunError("not ready", _lacking(error)) from None
     if not _here():
         os.chdir(ROOT)  # the folder that this was started in has been deleted
 
     known = steps.find_steps()
-    values = {name: _given(getattr(options, name)) for name in NAMES}
+    profiles = list(dict.fromkeys(_flat(options.profile))) or ["paper"]
+    values = {name: _given(getattr(options, name)) for name in NAMES} | {"profile": profiles[0]}
     if options.list:
         _with_own_rows(options.extend)
         if options.models:
@@ -306,14 +339,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
                 raise RunError("wrong option", str(error)) from None
         _print_lists(known)
         return 0
-    try:
-        study = _study(values)
-        # Kernels run in the notebooks' folder: from there a relative path leads elsewhere.
-        values |= {name: getattr(study.choices, name) for name in ("data_dir", "images", "extend")}
-        if any(backbone.named for backbone in study.choices.backbones):
-            values["models"] = study.choices.options()["models"]
-    except ValueError as error:
-        raise RunError("wrong option", str(error)) from None
+    asked = [_asked(options, values | {"profile": profile}, known) for profile in profiles]
     if options.only and options.first:
         raise RunError("wrong option", "--only and --from exclude each other")
     if options.unverified and not (options.download or options.download_only):
@@ -322,35 +348,140 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         raise RunError("wrong option", "--offline and --download exclude each other")
     if options.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"  # for the notebooks' kernels
+    command = shlex.join(["python", "run_all.py", *arguments])
+    with contextlib.ExitStack() as stack:
+        return _work(options, arguments, command, known, asked, stack)
+
+
+def _asked(options: argparse.Namespace, values: dict, known: list) -> _Asked:
+    from lib.runner import steps
+
+    try:
+        study = _study(values)
+        # Kernels run in the notebooks' folder: from there a relative path leads elsewhere.
+        values |= {name: getattr(study.choices, name) for name in ("data_dir", "images", "extend")}
+        if any(backbone.named for backbone in study.choices.backbones):
+            values["models"] = study.choices.options()["models"]
+    except ValueError as error:
+        raise RunError("wrong option", str(error)) from None
     takes = study.choices.takes
     chosen = steps.select_steps(known, _flat(options.only), options.first or "", takes)
     steps.check_parameters(chosen, values)
-    command = shlex.join(["python", "run_all.py", *arguments])
+    return _Asked(study, values, chosen)
 
-    if options.dry_run:
-        prepared(options, study, known, chosen, values, command, Progress())
-        return 0
-    progress = Progress(log=study.places.output / "run.log")
-    with sole_run(OUTPUT / study.choices.profile.key, command) as killed:
+
+def _work(
+    options: argparse.Namespace, arguments: list[str], command: str, known: list,
+    asked: list[_Asked], stack: contextlib.ExitStack,
+) -> int:  # fmt: skip
+    """Fetch, check and run what is asked for; returns the exit status."""
+    from lib.runner.exclusive import sole_run
+    from lib.runner.progress import Progress
+
+    screen = Progress()
+    is_dry = options.dry_run
+    logs = [None if is_dry else each.study.places.output / "run.log" for each in asked]
+    progress = [Progress(log=log, beside=screen) for log in logs]
+    for each, tell in zip(asked, progress, strict=True):
+        if is_dry:
+            continue
+        killed = stack.enter_context(sole_run(OUTPUT / each.study.choices.profile.key, command))
         if killed:
-            progress.say(f"The last run was killed ({killed}). What it had finished is kept.\n")
+            tell.say(f"The last run was killed ({killed}). What it had finished is kept.\n")
         if options.download or options.download_only:
-            tolerant = study.choices.keep_going and not options.download_only
-            _download(study, progress, tolerant, options.unverified)
-        if options.download_only:
-            return 0
-        results = prepared(options, study, known, chosen, values, command, progress).run()
-        with signals.held():  # the run is over; what asks it to end now may read its end
-            missed = _left_out(study, results) if study.choices.keep_going else []
-            status = outcomes.exit_status(results)
-            if missed and not status:
-                status = FAULTS["left out"].exit_status
-            again = outcomes.resume_command(arguments, results, options.force, options.batch_size)
-            told = _rows_of(study, results, "weights.csv", "label", "remarks")
-            table = outcomes.closing_table(results)
-            progress.say(_closing(study, table, missed, told, status, again))
-            progress.say(_reported(study))
-            signals.forget()
+            tolerant = options.keep_going and not options.download_only
+            _download(each.study, tell, tolerant, options.unverified)
+    if options.download_only and not is_dry:
+        return 0
+    warm = _warm_parent(asked, stack)
+    _import_the_rest()
+    from lib.runner import preflight
+    from lib.runner.side_by_side import SideBySide, usual_jobs
+
+    def session(of: _Asked, tell: Progress):
+        return prepared(options, of.study, known, of.chosen, of.values, command, tell, warm)
+
+    for each in asked[1:]:
+        if problems := preflight.check_files(each.chosen, each.study):
+            raise RunError(problems[0].fault.key, "\n\n".join(map(str, problems)))
+    first = session(asked[0], progress[0])
+    if is_dry:
+        for each, tell in zip(asked[1:], progress[1:], strict=True):
+            session(each, tell)
+        return 0
+
+    def sessions() -> Iterator:
+        yield first
+        for each, tell in zip(asked[1:], progress[1:], strict=True):
+            yield session(each, tell)
+
+    statuses: list[int] = []
+
+    def closing(ended) -> None:
+        statuses.append(_close(options, _for_one(arguments, asked, ended.study), ended))
+
+    workers = bool(options.workers or options.scheduler)
+    jobs = options.jobs or usual_jobs(first.environment["device"], workers)
+    SideBySide(jobs, closing).run(sessions())
+    signals.forget()
+    ending = [status for status in statuses if status > 128]
+    return next(iter([*ending, *filter(None, statuses)]), 0)
+
+
+def _warm_parent(asked: list[_Asked], stack: contextlib.ExitStack):
+    """The process that kernels are forked from, which begins to import; None where none can be."""
+    from lib.runner.manifest import code_of_the_package
+    from lib.runner.temporary import staging_folder
+    from lib.runner.warm import CAN_FORK, WarmParent, names_to_import
+
+    if not CAN_FORK:
+        return None
+    names = names_to_import(step for each in asked for step in each.chosen)
+    # By which the next run finds it, and what it has forked, should nobody be left to end them.
+    marker = {STAGING: str(staging_folder(asked[0].study.places.output))}
+    warm = WarmParent(names, NOTEBOOKS, marker, code_of_the_package())
+    stack.callback(warm.close)
+    return warm
+
+
+def _import_the_rest() -> None:
+    """What executing notebooks needs. Raises RunError for a package that is not there."""
+    # jsonschema, of nbformat, makes a grammar of web addresses for seconds where this is
+    # installed; no notebook's schema asks for one.
+    grammar = "rfc3987_syntax"
+    is_hidden = sys.modules.setdefault(grammar, None) is None
+    try:
+        from lib.runner import preflight, side_by_side  # noqa: F401
+    except ImportError as error:
+        raise RunError("not ready", _lacking(error)) from None
+    finally:
+        if is_hidden:
+            del sys.modules[grammar]
+
+
+def _for_one(arguments: list[str], asked: list[_Asked], study: Study) -> list[str]:
+    """The arguments that ask for this study alone."""
+    if len(asked) == 1:
+        return arguments
+    from lib.runner.outcomes import without
+
+    return ["--profile", study.choices.profile.key, *without(arguments, "--profile")]
+
+
+def _close(options: argparse.Namespace, arguments: list[str], session) -> int:
+    """Tell what came of a session, and write its report; returns its exit status."""
+    from lib.runner import outcomes
+
+    study, results = session.study, session.outcomes
+    missed = _left_out(study, results) if study.choices.keep_going else []
+    status = outcomes.exit_status(results)
+    if missed and not status:
+        status = FAULTS["left out"].exit_status
+    again = outcomes.resume_command(arguments, results, options.force, options.batch_size)
+    told = _rows_of(study, results, "weights.csv", "label", "remarks")
+    table = outcomes.closing_table(results)
+    session.progress.say(_closing(study, table, missed, told, status, again))
+    session.progress.say(_reported(study, options.open))
     return status
 
 
@@ -396,14 +527,24 @@ def _closing(
     return "\n".join([*lines, *filter(None, [study.choices.profile.caveat])])
 
 
-def _reported(study: Study) -> str:
+def _reported(study: Study, open_it: bool) -> str:
     """Where the report is, or why there is none."""
     from lib.report.page import write_report  # here, as above
 
     try:
-        return f"All of it on one page: {_from_here(write_report(study))}"
+        page = write_report(study)
+        if open_it and has_desktop():
+            webbrowser.open(page.as_uri())
+        return f"All of it on one page: {_from_here(page)}"
     except Exception as error:  # the results are there, whatever keeps them from one page
         return f"The report could not be written: {type(error).__name__}: {error}"
+
+
+def has_desktop() -> bool:
+    """Whether somebody sits before a browser."""
+    own = sys.platform in ("darwin", "win32")
+    shows = own or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return bool(shows) and not os.environ.get("CI") and bool(sys.stdout) and sys.stdout.isatty()
 
 
 def _download(study: Study, progress, tolerant: bool, unverified: bool) -> None:
@@ -432,13 +573,13 @@ def _download(study: Study, progress, tolerant: bool, unverified: bool) -> None:
     progress.say(f"all {len(study.inputs.sources())} files are in {shown(place)}\n")
 
 
-def prepared(options, study, known, chosen, values, command, progress):
+def prepared(options, study, known, chosen, values, command, progress, warm=None):
     """The session, after the preflight; says what it will do. Raises RunError for trouble."""
     from lib.runner import preflight
     from lib.runner.session import Session
 
     progress.say("Checking inputs, disk, kernel, packages and weights …")
-    found = preflight.check(chosen, values, study)
+    found = preflight.check(chosen, values, study, warm)
     if found.problems:
         raise RunError(found.problems[0].fault.key, "\n\n".join(map(str, found.problems)))
     for variant, remarks in found.remarks.items():
@@ -450,7 +591,7 @@ def prepared(options, study, known, chosen, values, command, progress):
         progress.say(f"will be left out: {why}")
     session = Session(
         chosen, known, values, study, found.environment, progress,
-        options.force, options.timeout, command,
+        options.force, options.timeout, command, warm,
     )  # fmt: skip
     chosen = [
         *(

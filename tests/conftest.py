@@ -7,7 +7,9 @@ import signal
 import sys
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Workers of pytest-xdist share the processor: more threads would only wait for one another. Before
 # torch is imported, and for what tests start as well.
@@ -18,19 +20,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
 
-import numpy as np
-import pytest
-import torch
-from stand_ins import CHROMIUM, make_record
+# jsonschema, of nbformat, checks addresses of other alphabets by it, if it is there. No test has any,
+# and its grammar takes seconds to be read.
+sys.modules.setdefault("rfc3987_syntax", None)
 
-from lib.base.tables import Table
-from lib.maps.methods import METHODS
-from lib.networks.backbones import BACKBONES
-from lib.networks.sources import WEIGHTS
-from lib.people.stored.shards import write_shard
-from lib.study import extension
-from lib.study.comparisons import COMPARISONS
-from lib.study.profiles import PROFILES
+import pytest
+
+# What takes seconds is imported inside the fixtures: the process that hands out the tests to the
+# workers reads this file as well, and the workers wait for it.
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @pytest.fixture(autouse=True)
@@ -41,14 +40,38 @@ def _signals_are_heard():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _forms_are_chosen_quickly(tmp_path_factory):
+    """By one round of one image, and remembered for these tests alone: a run's own choice is made of
+    eight, while nothing else is at work."""
+    from lib.networks import models, rewrites
+
+    chosen = partial(
+        rewrites.remembered_form, remembered=tmp_path_factory.mktemp("forms") / "forms.json"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rewrites, "PROBED_BATCH", 1)
+        patch.setattr(rewrites, "ROUNDS", 1)
+        patch.setattr(models, "remembered_form", chosen)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
+    import torch
+
     torch.manual_seed(0)
 
 
 @pytest.fixture
 def tables(monkeypatch):
     """The tables, and what can be imported, are as before afterwards."""
+    from lib.maps.methods import METHODS
+    from lib.networks.backbones import BACKBONES
+    from lib.networks.sources import WEIGHTS
+    from lib.study import extension
+    from lib.study.comparisons import COMPARISONS
+
     kept = [(table, list(table)) for table in (BACKBONES, METHODS, COMPARISONS, WEIGHTS)]
     modules = set(sys.modules)
     monkeypatch.setattr(extension, "loaded", {})
@@ -64,6 +87,8 @@ def tables(monkeypatch):
 @pytest.fixture(scope="session")
 def browser():
     """Chromium, driven by Playwright; skips where there is none."""
+    from stand_ins import CHROMIUM
+
     driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("no chromium, chromium-browser or google-chrome on the PATH")
@@ -76,6 +101,8 @@ def browser():
 @pytest.fixture
 def images() -> np.ndarray:
     """(4, 224, 224, 3) uint8 with structure at several scales."""
+    import numpy as np
+
     rng = np.random.default_rng(0)
     small = rng.integers(0, 256, (4, 14, 14, 3)).repeat(16, axis=1).repeat(16, axis=2)
     return ((small + rng.integers(0, 64, (4, 224, 224, 3))) // 2).astype(np.uint8)
@@ -84,6 +111,10 @@ def images() -> np.ndarray:
 @pytest.fixture
 def shard(tmp_path: Path) -> Path:
     """A ClickMe-format shard of 36 records: one whole batch of 32, and four more."""
+    from stand_ins import make_record
+
+    from lib.people.stored.shards import write_shard
+
     path = tmp_path / "val-0.tfrecords"
     write_shard(path, (make_record(i, label=i % 5) for i in range(36)))
     return path
@@ -92,6 +123,9 @@ def shard(tmp_path: Path) -> Path:
 @pytest.fixture
 def no_real_data(tmp_path, monkeypatch):
     """The paper profile looks for its files in an empty folder, whatever this machine has."""
+    from lib.base.tables import Table
+    from lib.study.profiles import PROFILES
+
     rows = [
         replace(row, data=tmp_path) if row.key == "paper" else row
         for row in PROFILES.values()

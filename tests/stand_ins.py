@@ -9,6 +9,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
@@ -55,6 +56,15 @@ class InHalves:
 
 # One backbone of each family.
 FAMILIES = ["resnet50", "convnext_tiny", "caformer_s18", "convformer_s18", "fastvit_sa24"]
+# The eight and their variants; those that differ from one of these by their depth alone are for
+# `make test-slow`.
+EACH = [
+    pytest.param(key, marks=[] if key in FAMILIES else [pytest.mark.slow]) for key in EIGHT
+]  # fmt: skip
+EACH_VARIANT = [
+    pytest.param(*variant, id=name, marks=[] if variant[0] in FAMILIES else [pytest.mark.slow])
+    for variant, name in zip(ALL_VARIANTS, VARIANT_IDS, strict=True)
+]
 
 
 def mini(key: str, dcls: bool = False, classes: int = 5) -> StudyModel:
@@ -120,14 +130,20 @@ def copy_lib(folder: Path, *skipped: str) -> None:
 
 
 def write_notebook(
-    folder: Path, name: str, *cells: str, reads: str = "", writes: str = "", parameters: str = ""
+    folder: Path,
+    name: str,
+    *cells: str,
+    reads: str = "",
+    writes: str = "",
+    parameters: str = "",
+    cost: str = "seconds",
 ) -> Path:
     """A numbered notebook with these code cells, declared and parametrised as the study's are."""
     tagged = new_code_cell(
         parameters or 'profile: str = "demo"\nlimit: int = 0\nbatch_size: int = 32'
     )
     tagged.metadata["tags"] = ["parameters"]
-    contract = f"**Reads** {reads} · **Writes** {writes} · seconds"
+    contract = f"**Reads** {reads} · **Writes** {writes} · {cost}"
     notebook = new_notebook(
         cells=[new_markdown_cell("# A title"), new_markdown_cell(contract), tagged]
         + [new_code_cell(source) for source in cells],

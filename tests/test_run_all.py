@@ -20,14 +20,15 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
-from nbconvert import HTMLExporter
 from stand_ins import EVIL, copy_lib, write_notebook
 
 import run_all
-from lib.base.paths import DEMO, PUBLISHED_SCORES, ROOT
+from lib.base.paths import DEMO, PUBLISHED_SCORES, ROOT, shown
 from lib.people.stored.shards import Shard
 from lib.runner import preflight
 from lib.runner.faults import FAULTS
+from lib.runner.outcomes import Outcome
+from lib.runner.session import Session
 from lib.runner.steps import find_steps
 from lib.study.study import Study
 
@@ -184,46 +185,101 @@ def test_a_run_is_told_kept_and_resumed(project):
     assert "[1/2]" not in printed
 
 
-# --- interruptions ----------------------------------------------------------------------------
+def test_two_profiles_run_as_one_each_with_its_report_when_it_is_done(project):
+    (project.folder / "data" / "gaze").symlink_to(ROOT / "data" / "gaze")
+    project.add("01_a", 2)  # not of a whole run on gaze
+    project.add("04_b")
+    status, printed, error = project.run("--profile", "demo", "gaze", "--jobs", "1")
+    assert status == 0, printed + error
+    pages = [f"All of it on one page: data/output/{name}/report.html" for name in ("demo", "gaze")]
+    assert printed.index(pages[0]) < printed.index(pages[1])
+    for name in ("demo", "gaze"):
+        assert (project.folder / "figures" / name / "04_b.txt").is_file()
+        assert (project.folder / "data" / "output" / name / "report.html").is_file()
+    assert not (project.folder / "figures" / "gaze" / "01_a.txt").exists()
+    # Of what fails, the command that goes on is of its profile alone.
+    project.add("04_b", 0, "assert profile == 'demo'")
+    status, printed, _ = project.run("--profile", "demo", "gaze")
+    assert status == 1
+    assert re.search(r"go on with\n    \S*python run_all.py --profile gaze\n", printed)
+
+
+@pytest.mark.parametrize("arguments", [["--list"], ["--profile", "dmeo"], ["--jobs", "1"]])
+def test_an_answer_that_needs_no_run_waits_for_no_import(arguments):
+    """Packages that take long to be imported are not, for a list or for a refusal."""
+    code = (
+        "import sys, run_all\n"
+        f"run_all.main([*{arguments!r}, '--from', '04', '--only', '05'])\n"
+        "heavy = {'torch', 'pandas', 'nbformat', 'papermill', 'IPython', 'jupyter_client', 'scipy'}\n"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+                          check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
-    "name", ["SIGINT", "SIGTERM", pytest.param("SIGHUP", marks=pytest.mark.slow)]
+    ("setting", "opened"),
+    [({"DISPLAY": ":0"}, True), ({"DISPLAY": ":0", "CI": "true"}, False), ({}, False)],
 )
-def test_an_interruption_ends_the_kernel_keeps_what_is_finished_and_says_so(project, name):
-    project.add("01_a")
-    project.add("02_b", 600)
-    project.add("03_c")
-    process = project.start()
-    kernel = project.kernel("02_b")
-    process.send_signal(getattr(signal, name))
+def test_a_report_is_opened_only_where_somebody_sits_before_a_desktop(
+    setting, opened, monkeypatch, tmp_path
+):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "CI"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in setting.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert run_all.has_desktop() is opened
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: False, raising=False)
+    assert run_all.has_desktop() is False
+
+
+# --- interruptions ----------------------------------------------------------------------------
+
+
+def is_ended_by(process: subprocess.Popen, kernel: psutil.Process, name: str) -> str:
+    """Signals a run that is in 02_b, and checks its end; what it printed."""
+    for pause in (
+        (0, 0.02, 0.3, 0.3) if name == "SIGINT" else (0,)
+    ):  # further Ctrl-Cs change nothing
+        process.send_signal(getattr(signal, name))
+        time.sleep(pause)
     printed, error = process.communicate(timeout=60)
     fault = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up"}[name]
     assert process.returncode == FAULTS[fault].exit_status == 128 + getattr(signal, name)
     assert is_gone(kernel)
     assert re.search(rf"02_b +{fault} .*in cell 2/2: from lib.outputs", printed)
-    assert re.search(r"03_c +not run", printed)
     assert "What is finished is kept; go on with" in printed
     assert error == f"\n{fault}: ending the kernel …\n"
+    return printed
+
+
+@pytest.mark.parametrize("name", ["SIGINT", pytest.param("SIGHUP", marks=pytest.mark.slow)])
+def test_an_interruption_ends_the_kernel_keeps_what_is_finished_and_says_so(project, name):
+    project.add("01_a")
+    project.add("02_b", 600)
+    project.add("03_c")
+    process = project.start("--jobs", "1")
+    printed = is_ended_by(process, project.kernel("02_b"), name)
+    assert re.search(r"03_c +not run", printed)
     assert list(project.figures()) == ["01_a.txt"]
     project.add("02_b")
-    status, printed, _ = project.run()
+    status, printed, _ = project.run("--only", "01", "02")
     assert status == 0
-    assert "[1/3] 01_a: kept" in printed
+    assert "[1/2] 01_a: kept" in printed
 
 
-def test_further_ctrl_cs_change_nothing(project):
-    project.add("01_a", 600)
-    process = project.start()
-    kernel = project.kernel("01_a")
-    for pause in (0, 0.02, 0.3, 0.3, 1):
-        process.send_signal(signal.SIGINT)
-        time.sleep(pause)
-    printed, error = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert is_gone(kernel)
-    assert error == "\ninterrupted: ending the kernel …\n"
-    assert "What is finished is kept; go on with" in printed
+def test_a_second_run_on_the_profile_refuses_and_names_the_first_which_can_be_terminated(project):
+    project.add("02_b", 600)
+    first = project.start()
+    kernel = project.kernel("02_b")
+    status, _, error = project.run("--models", "resnet50")
+    assert status == FAULTS["busy"].exit_status == 8
+    assert f"process {first.pid} on" in error
+    assert "`python run_all.py --profile demo`" in error
+    is_ended_by(first, kernel, "SIGTERM")
 
 
 def test_a_closed_output_and_a_folder_that_is_gone_are_no_reason_to_stop(project, tmp_path):
@@ -260,23 +316,10 @@ def test_an_interruption_before_any_work_says_that_nothing_changed(monkeypatch, 
     assert "interrupted before any notebook began" in capsys.readouterr().err
 
 
-def test_a_second_run_on_the_profile_refuses_and_names_the_first(project):
-    project.add("01_a", 600)
-    first = project.start()
-    project.kernel("01_a")
-    status, _, error = project.run("--models", "resnet50")
-    assert status == FAULTS["busy"].exit_status == 8
-    assert f"process {first.pid} on" in error
-    assert "`python run_all.py --profile demo`" in error
-    first.terminate()
-    first.communicate(timeout=60)
-    assert first.returncode == 143
-
-
 def test_a_killed_run_leaves_no_kernel_no_lock_and_no_half_result(project):
     project.add("01_a")
     project.add("02_b", 600)
-    process = project.start()
+    process = project.start("--jobs", "1")
     kernel = project.kernel("02_b")
     process.kill()
     process.communicate(timeout=60)
@@ -303,7 +346,7 @@ def test_a_full_disk_under_the_results_is_told_and_leaves_what_was_there(project
     project.add("03_c")
     filling = "import os\nfrom lib.base.paths import OUTPUT\nwith open(OUTPUT / 'filler', 'wb', 0) as f:\n    try:\n        while True: f.write(b'x' * 4096)\n    except OSError: pass"
     project.add("02_b", 0, filling, "'x' * 10**6")
-    run = f"{mounting} && {sys.executable} run_all.py --profile demo; code=$?; ls {disk}/demo; exit $code"
+    run = f"{mounting} && {sys.executable} run_all.py --profile demo --jobs 1; code=$?; ls {disk}/demo; exit $code"
     done = subprocess.run(
         [*mount, run], cwd=project.folder, env={**os.environ, "PYTHONPATH": str(project.folder)},
         capture_output=True, text=True, check=False,
@@ -423,6 +466,8 @@ def test_a_python_without_the_packages_is_told_the_mend(project, tmp_path):
         (["--profile", "demo", "--from", ""], "'' names nothing"),
         (["--profile", "demo", "--timeout", "soon"], "'soon' is no time; write 90s, 30m or 8h"),
         (["--profile", "demo", "--timeout", "0"], "'0' is no time"),
+        (["--profile", "demo", "--jobs", "0"], "neither auto nor a number of notebooks"),
+        (["--profile", "demo", "dmeo"], "Did you mean 'demo'"),
     ],
 )
 def test_a_wrong_option_is_refused_before_anything_starts(arguments, message, capsys, monkeypatch):
@@ -442,11 +487,16 @@ def test_a_timeout_is_given_with_its_unit(text, seconds):
     assert run_all.duration(text) == seconds
 
 
-def test_the_paper_profile_without_data_says_what_is_missing(
-    capsys, no_real_data, tmp_path, monkeypatch
-):
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch) -> None:
+    """Runs within this process write nothing to the checkout and start no kernel."""
     for place in ("lib.study.places.OUTPUT", "lib.study.places.FIGURES", "run_all.OUTPUT"):
         monkeypatch.setattr(place, tmp_path / place)
+    monkeypatch.setattr(preflight, "check_kernel", lambda *_: preflight.Findings())
+    monkeypatch.setattr("lib.runner.warm.CAN_FORK", False)
+
+
+def test_the_paper_profile_without_data_says_what_is_missing(capsys, no_real_data, elsewhere):
     assert run_all.main(["--models", "resnet50"]) == FAULTS["missing files"].exit_status == 3
     error = capsys.readouterr().err
     assert "clickme/val/val-0.tfrecords" in error
@@ -463,7 +513,7 @@ def test_list_names_everything(capsys):
 def test_names_may_be_separated_by_commas_or_spaces(monkeypatch):
     taken = {}
 
-    def take(options, study, known, chosen, values, command, progress):
+    def take(options, study, known, chosen, values, command, progress, warm):
         taken.update(values)
 
     monkeypatch.setattr(run_all, "prepared", take)
@@ -536,6 +586,8 @@ def evil(tmp_path) -> tuple[Path, Path]:
 @pytest.mark.slow
 def test_no_name_runs_in_a_browser_as_a_script(study_copy, evil, browser, tmp_path):
     """Every notebook, and the report, of images and models with evil names."""
+    from nbconvert import HTMLExporter  # takes a second
+
     folder, rows = evil
     models = ["--models", "resnet50", "smallnet", "--methods", "grad_cam", "evidence"]
     status, printed, error = study_copy.run("--images", str(folder), "--extend", str(rows), *models)
@@ -581,24 +633,39 @@ def test_killed_at_random_moments_and_resumed_the_results_are_the_same(project, 
         assert kept[name]["outputs"][path] == undisturbed.figures()[f"{name}.txt"]
 
 
-def test_what_keep_going_left_out_is_told_with_a_status_of_its_own(project):
-    cell = """from lib.outputs import write_result
-from lib.base.paths import OUTPUT
-with write_result(OUTPUT / profile / "tables" / "left_out.csv") as partial:
-    partial.write_text("left_out,reason\\nval-3,it is cut short\\n")"""
-    writes = "`data/output/{profile}/tables/left_out.csv`"
-    folder = project.folder / "notebooks"
-    write_notebook(folder, "01_a", cell, writes=writes, parameters=PARAMETERS)
-    status, out, _ = project.run("--keep-going")
-    assert status == FAULTS["left out"].exit_status == 14
-    assert "val-3: it is cut short" in out
-    assert "Complete but for that" in out
-    status, _, _ = project.run()
-    assert status == 0
+class Ended:
+    """In place of `SideBySide`: whatever is to be run has ended."""
+
+    def __init__(self, jobs, ended):
+        self.ended = ended
+
+    def run(self, sessions):
+        for each in sessions:
+            self.ended(each)
 
 
-def test_unreadable_images_are_told_before_any_work(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(preflight, "check_kernel", lambda *_: preflight.Findings())
+def test_what_keep_going_left_out_is_told_with_a_status_of_its_own(elsewhere, monkeypatch, capsys):
+    def session(options, study, known, chosen, values, command, progress, warm):
+        table = study.places.tables / "left_out.csv"
+        table.parent.mkdir(parents=True, exist_ok=True)
+        table.write_text("left_out,reason\nval-3,it is cut short\n")
+        over = Session([], known, values, study, {"device": "cpu"}, progress)
+        over.outcomes = [Outcome("04_scoring", "ok", outputs={shown(table): ""})]
+        return over
+
+    monkeypatch.setattr(run_all, "prepared", session)
+    monkeypatch.setattr("lib.runner.side_by_side.SideBySide", Ended)
+    assert run_all.main(["--profile", "demo", "--keep-going"]) == 14
+    assert FAULTS["left out"].exit_status == 14
+    said = capsys.readouterr().out
+    assert "val-3: it is cut short" in said
+    assert "Complete but for that" in said
+    # Without the option nothing is left out: a table of that name is none of the run's business.
+    assert run_all.main(["--profile", "demo"]) == 0
+    assert "val-3" not in capsys.readouterr().out
+
+
+def test_unreadable_images_are_told_before_any_work(tmp_path, capsys, elsewhere):
     (tmp_path / "val-0.tfrecords").write_text("<html>404</html>")
     arguments = ["--profile", "demo", "--images", str(tmp_path), "--dry-run"]
     assert run_all.main(arguments) == FAULTS["unreadable files"].exit_status == 13

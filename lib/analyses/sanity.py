@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from tqdm import tqdm
 
+from ..base.progress_bar import progress_bar
 from ..maps.cam import cam_maps
 from ..networks.building import build_network
 from ..networks.dcls import dcls_layers
@@ -108,7 +108,7 @@ def score_forgetting(study: Study, count: int) -> pd.DataFrame:
     batch = held_out(study, count)
     plain = any(method.plain for method in study.choices.methods)
     frames = []
-    for backbone, dcls in tqdm(study.networks.there(), desc="forgetting", unit="model"):
+    for backbone, dcls in progress_bar(study.networks.there(), desc="forgetting", unit="model"):
         trained: dict[str, torch.Tensor] = {}
         whole = study.networks.load_model(backbone.key, dcls)
         whole.attentions = study.networks.attentions(backbone.key, dcls)

@@ -88,7 +88,7 @@ def draw_view(view: View, opacity: float, caveat: str = "") -> Image.Image:
     warned = _wrapped(caveat, width - 2 * _GAP, _font(_SMALL)) if caveat else []
     foot = _HEAD + _TILE + below + 8
     canvas = Image.new("RGB", (width, foot + 17 * (len(told) + len(warned)) + 8), "white")
-    draw = ImageDraw.Draw(image)
+    draw = ImageDraw.Draw(canvas)
     for number, (pixels, title, about, shown) in enumerate(tiles):
         left = _GAP + number * (_TILE + _GAP)
         bold, small = _font(_TEXT, True), _font(_SMALL + 1)

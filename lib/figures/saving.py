@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import PlaceHolderLayoutEngine
+from matplotlib.transforms import Bbox
 
 from ..base.files import write_atomically
 from ..study.outputs import provenance, staged, write_provenance, write_result
 from ..study.study import Study
 from .captions import caption_of
 
+# With an engine, even one that does nothing, matplotlib draws a figure twice for a file.
+_NO_LAYOUT = {"figure.autolayout": False, "figure.constrained_layout.use": False}
 # What would tell the time, of each kind of file: without it a run gives the same bytes again.
 _TIMELESS = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
@@ -24,29 +27,43 @@ def draw_files(
     folder: Path,
     name: str,
     write: Callable[[Path], AbstractContextManager[Path]] = write_atomically,
+    formats: Sequence[str] = tuple(_TIMELESS),
 ) -> None:
     """Write a figure as NAME.png, NAME.pdf and NAME.svg, each whole or not at all.
 
-    write : opens a place for writing
+    write   : opens a place for writing
+    formats : of "png", "pdf" and "svg"
     """
     with _placed(fig), plt.rc_context({"svg.hashsalt": name}):
-        for suffix, timeless in _TIMELESS.items():
+        window = _window(fig)
+        for suffix in formats:
             with write(folder / f"{name}.{suffix}") as partial:
-                fig.savefig(partial, format=suffix, metadata=timeless)
+                fig.savefig(partial, format=suffix, metadata=_TIMELESS[suffix], bbox_inches=window)
 
 
 @contextmanager
 def _placed(fig: Figure) -> Iterator[None]:
     """Meanwhile all of a figure has its place, which takes long to find for each file again."""
     layout = fig.get_layout_engine()
-    if isinstance(layout, PlaceHolderLayoutEngine):  # it has
+    if layout is None:  # it has
         yield
         return
-    fig.draw_without_rendering()
-    fig.set_layout_engine("none")
-    yield
-    if layout is not None:
+    if not isinstance(layout, PlaceHolderLayoutEngine):
+        fig.draw_without_rendering()
+    with plt.rc_context(_NO_LAYOUT):
+        fig.set_layout_engine(None)
+    try:
+        yield
+    finally:
         fig.set_layout_engine(layout)
+
+
+def _window(fig: Figure) -> Bbox | None:
+    """What of a figure goes into its files, in inches: asked for once, as each answer takes a
+    drawing; None where a style wants all of its sheet."""
+    if plt.rcParams["savefig.bbox"] != "tight":
+        return None
+    return fig.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])
 
 
 def save_figure(
@@ -59,25 +76,31 @@ def save_figure(
 ) -> Path:
     """Write a figure as PNG, PDF and SVG, its provenance as JSON, its caption as text.
 
-    The profile's caveat is printed at the figure's foot, so it travels with it.
+    The profile's caveat, and how the sample of a short run is smaller, are printed at the
+    figure's foot, so they travel with it. A short run (`Choices.brief`) writes the PNG alone:
+    the other formats take more than half of the time.
 
     drawn_from : the saved table that the figure shows, if it shows one
     caption    : for a figure that `lib.figures.captions` has none for
-    of         : as for `provenance`
+    of         : as for `provenance`; its "sample", if it has one, is told at the foot
     Returns where the PNG is.
     """
     profile, folder = study.choices.profile, study.places.figures
+    sample = str((of or {}).get("sample", ""))
+    foot = "\n".join(filter(None, [profile.caveat, sample]))
     with _placed(fig):
-        if profile.caveat:
+        if foot:
             lowest = min(0.0, fig.get_tightbbox().y0 / fig.get_figheight())
-            fig.text(0.5, lowest - 0.02, profile.caveat, ha="center", va="top",
+            fig.text(0.5, lowest - 0.02, foot, ha="center", va="top",
                      fontsize="small", color="#a00000")  # fmt: skip
-        draw_files(fig, folder, name, write_result)
+        formats = ("png",) if study.choices.brief else tuple(_TIMELESS)
+        draw_files(fig, folder, name, write_result, formats)
     write_provenance(folder / f"{name}.json", provenance(study, drawn_from, of))
     if not caption and (known := caption_of(name, study.choices)):
         caption = ". ".join(known)
     people = f"Human maps: {study.reading}." if study.reading else ""
-    words = " ".join(filter(None, [caption, f"Data: {profile.label}.", people, profile.caveat]))
+    told = [caption, f"Data: {profile.label}.", people, profile.caveat, sample]
+    words = " ".join(filter(None, told))
     with write_result(folder / f"{name}.txt") as partial:
         partial.write_text(f"{words}\n", encoding="utf-8")
     return staged(folder / f"{name}.png")

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from ..base.progress_bar import progress_bar
 from ..networks.grids import CHANNELS_FIRST
 from ..networks.layers import found_layer
 from ..networks.split import evaluating, split_at
@@ -196,7 +196,7 @@ def live_maps(
             model = LiveModel(network, layer, reshape, x[:1].to(first.device, first.dtype))
         together = row.key == "refine_cam" or len(model.layer_names) == 1
         parts = [model] if together else model.each_layer()
-        for start in tqdm(range(0, len(x), batch_size), disable=not progress, unit="batch"):
+        for start in progress_bar(range(0, len(x), batch_size), disable=not progress, unit="batch"):
             some = x[start : start + batch_size].to(first.device, first.dtype)
             asked = _part(targets, start, start + len(some), len(x))
             found.append(_of_batch(row, parts, some, asked, sides, aug_smooth))

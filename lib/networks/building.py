@@ -1,18 +1,33 @@
-"""A variant's network with new random weights, and its number of parameters."""
+"""A variant's network with new random weights, and its number of parameters.
+
+Building a network to count its parameters takes a while, so the numbers are remembered in
+`data/output/parameters.json`, which may be deleted at any time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 import timm
 import torch
 from timm.models import metaformer
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
+from ..base.files import write_json
+from ..base.fingerprint import code_of, fingerprint
+from ..base.paths import OUTPUT
+from ..base.stored_json import DamagedJson, of_each, read_json
 from .backbones import Backbone
 from .dcls import convert_to_dcls
+
+COUNTS = OUTPUT / "parameters.json"
+_REMEMBERED = 1000  # networks
+_COUNTED_BY = "networks.building", "networks.dcls"
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -70,17 +85,59 @@ def draw_zeros(network: nn.Module) -> nn.Module:
     return network
 
 
-def weightless(backbone: Backbone) -> torch.device:
-    """Return where to build a network whose parameters are only counted. A user's own function
-    builds a real one, because it may need values."""
-    return torch.device("cpu" if backbone.build else "meta")
+class _Undrawn(TorchFunctionMode):
+    """Leave tensors on the meta device unfilled: torch would compute shapes for minutes."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in _FILLING and args[0].is_meta:
+            return args[0]
+        return function(*args, **(kwargs or {}))
+
+
+_FILLING = {
+    getattr(torch.Tensor, name)
+    for name in ("uniform_", "normal_", "erfinv_", "clamp_", "mul_", "add_", "fill_", "zero_")
+}
+
+
+@contextlib.contextmanager
+def weightless(backbone: Backbone) -> Iterator[None]:
+    """Build networks here if their parameters are only counted. A user's own function builds a
+    real one, because it may need values."""
+    if backbone.build is not None:
+        with torch.device("cpu"):
+            yield
+    else:
+        with torch.device("meta"), _Undrawn():
+            yield
 
 
 @cache
 def parameter_counts(backbone: Backbone, *, mini: bool, classes: int) -> dict[bool, int]:
     """Return {dcls: learnable parameters}, shared positions counted once, without any weights."""
+    if backbone.build is not None:  # a user's own function may change without its row
+        return _counted(backbone, mini, classes)
+    made = code_of(*_COUNTED_BY), version("timm"), version("dcls")
+    key = fingerprint({"facts": [backbone, mini, classes, made]})
+    remembered = _remembered()
+    if set(remembered.get(key, ())) != {str(dcls) for dcls in backbone.forms}:
+        counts = {str(dcls): n for dcls, n in _counted(backbone, mini, classes).items()}
+        remembered = _remembered() | {key: counts}
+        with contextlib.suppress(OSError):  # the cache only saves time
+            write_json(COUNTS, dict([*remembered.items()][-_REMEMBERED:]))
+    return {dcls: remembered[key][str(dcls)] for dcls in backbone.forms}
+
+
+def _counted(backbone: Backbone, mini: bool, classes: int) -> dict[bool, int]:
     with weightless(backbone):
         return {
             dcls: count_parameters(build_network(backbone, dcls, mini=mini, num_classes=classes))
             for dcls in backbone.forms
         }
+
+
+def _remembered() -> dict[str, dict[str, int]]:
+    try:
+        return read_json(COUNTS, of_each(of_each({"type": "integer", "minimum": 0})))
+    except (OSError, DamagedJson):
+        return {}  # none yet, or damaged: counted anew

@@ -258,7 +258,7 @@ class StudyModel(nn.Module):
         """
         folded = self.folded()
         origin = self.backbone.origin
-        if form is None and self.provenance.architecture == "mini":
+        if form is None and (self.provenance.architecture == "mini" or self.backbone.embedded):
             form = MINI_FORM
         elif form is None and origin:
             side, named = self.backbone.preprocessing.crop, self.backbone.named
@@ -270,7 +270,8 @@ class StudyModel(nn.Module):
         elif form is None:
             side = self.backbone.preprocessing.crop
             form = remembered_form(folded.network, self.variant, side)
-        model = self.with_network(written(folded.network, form))
+        # `folded` is a copy already; only `plain` needs it as it is.
+        model = self.with_network(written(folded.network, form, in_place=not keep_plain))
         model.form, model.precision = form, PRECISIONS[precision].key
         if keep_plain:
             object.__setattr__(model, "plain", folded)  # not a submodule: parameters would count

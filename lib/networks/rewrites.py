@@ -60,7 +60,7 @@ class Form:
 PLAIN = Form(channels_last=False)
 # For a user's own networks: nothing is removed or merged, whatever the forward does.
 LAYOUTS = (PLAIN, Form())
-# For the embedded example's miniatures, whose forward passes are too short to be measured.
+# For the embedded networks, whose forward passes are too short, or too few, to be measured.
 MINI_FORM = Form(fused=True)
 
 
@@ -166,9 +166,9 @@ def _taken_over(star: StarReLU, layer: nn.Linear | nn.Conv2d, padded: bool) -> S
     return SquaredReLU(bias)
 
 
-def written(network: nn.Module, form: Form) -> nn.Module:
-    """Return a copy of a folded network in eval mode, in that form."""
-    network = copy.deepcopy(network).eval()
+def written(network: nn.Module, form: Form, in_place: bool = False) -> nn.Module:
+    """Return a folded network in eval mode, in that form: a copy, unless `in_place`."""
+    network = (network if in_place else copy.deepcopy(network)).eval()
     if form.fused:
         network = _fused(network)
     if form.linear_as_conv:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import google_crc32c
 import requests
-from tqdm import tqdm
 
 from ..base.files import write_json
+from ..base.progress_bar import progress_bar
 from ..base.stored_json import TEXT, mapping, read_json
 from .publishers import Published
 from .requesting import (
@@ -123,7 +123,9 @@ class Transfer:
 
     def _store(self, answer: requests.Response, have: int, size: int) -> None:
         shown = sys.stderr is not None and sys.stderr.isatty()
-        bar = tqdm(total=size or None, initial=have, unit="B", unit_scale=True, disable=not shown)
+        bar = progress_bar(
+            total=size or None, initial=have, unit="B", unit_scale=True, disable=not shown
+        )
         with bar, self.part.open("ab") as file:
             for chunk in body_of(answer, (size or LARGEST) - have):
                 file.write(chunk)

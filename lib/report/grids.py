@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-# A number, with its interval or its sign, or two counts.
-_NUMBER = re.compile(r"(< )?[-+]?(\d[-+\d.,e \[–\]]*|inf)|–")
+# A number, with its interval, its sign or its dagger, or two counts.
+_NUMBER = re.compile(r"(< )?[-+]?(\d[-+\d.,e \[–\]]*|inf)†?|–")
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,10 @@ class Grid:
     columns: list[str]
     numeric: list[bool]
     rows: list[list[str]]
+
+    @property
+    def size(self) -> int:
+        return len(self.rows)
 
 
 def as_grid(table: pd.DataFrame, caption: str = "") -> Grid:

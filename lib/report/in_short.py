@@ -1,4 +1,4 @@
-"""What people, networks and controls on one scale show, in words. Needs no torch."""
+"""What people, models and controls on one scale show, in words. Needs no torch."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ _KINDS = (PEOPLE, CONTROL, NETWORK)
 
 
 def in_sentences(table: pd.DataFrame) -> list[str]:
-    """What a table of `lib.scores.beside_people` shows, of one protocol and reading, in words."""
+    """What a table of `lib.scores.beside_people` shows, for one protocol and reading, in words."""
     of = {kind: table[table.kind == kind].sort_values("rho") for kind in _KINDS}
     said = []
-    people, controls, networks = (of[kind] for kind in _KINDS)
+    people, controls, models = (of[kind] for kind in _KINDS)
     if len(people):
         told = "; ".join(f"{row.label}: {_rho(row)}" for row in people.itertuples())
         said.append(f"How well people agree with one another, mean Spearman ρ: {told}.")
     if len(controls):
         best = controls.iloc[-1]
         said.append(f"The best map that ignores the image, {best.label}, reaches {_rho(best)}.")
-    if len(networks):
-        best, many = networks.iloc[-1], len(networks)
-        distinct = networks.rho.round(6).nunique()
-        equal = f"; the {many} give only {distinct} distinct values" if distinct < many else ""
+    if len(models):
+        best, many = models.iloc[-1], len(models)
+        distinct = models.rho.round(6).nunique()
+        equal = f"; the {many} have only {distinct} distinct values" if distinct < many else ""
         which = (
-            f"Of {many} explanations of networks the highest, picked after the fact"
+            f"The highest of {many} kinds of heatmap, picked after the fact"
             if many > 1
-            else "The network's explanation"
+            else "The model's heatmap"
         )
         said.append(f"{which}, {best.label}, reaches {_rho(best)}{equal}.")
-    if len(networks) and len(controls):
-        above, fewest = int(networks.above_control.sum()), networks.n.min()
+    if len(models) and len(controls):
+        above, fewest = int(models.above_control.sum()), models.n.min()
         if fewest < RULES.fewest_images:
             said.append(
-                f"So few images ({fewest}) decide nothing: {RULES.fewest_images} are the fewest of "
-                "which this study says that a network lies above such a map, or does not."
+                f"So few images ({fewest}) decide nothing: {RULES.fewest_images} are the fewest "
+                "that can say whether a model lies above such a map."
             )
         else:
             surely = f"{above} of {many} surely lie" if above else "None of them surely lies"

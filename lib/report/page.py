@@ -1,4 +1,4 @@
-"""The study's report: one HTML page with its verdicts, tables, figures and their origin.
+"""The study's report: one HTML page with the answer, figures and tables by question, and origin.
 
 It reads only what is on disk, and the page needs nothing but itself: style and figures are
 inside. Every part may be missing or damaged, and is then named as such.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import re
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,11 +21,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ..base.files import is_partial, write_atomically
 from ..base.paths import shown
 from ..base.stored_json import TEXT, DamagedJson, mapping, of_each, read_json
-from ..base.words import clock, in_words
-from ..figures.captions import CAPTIONS, caption_of
+from ..base.words import clock, counted, in_words
+from ..figures.captions import CAPTIONS, alt_text_of, caption_of
 from ..maps.methods import METHODS
 from ..networks.backbones import BACKBONES
 from ..runner.faults import FAULTS
+from ..runner.outcomes import Outcome
 from ..scores.controls import CONTROLS
 from ..study.comparisons import pairs_of
 from ..study.outputs import of_another_study
@@ -32,93 +34,14 @@ from ..study.places import Places
 from ..study.rules import NOT_ASKED
 from ..study.study import Study
 from .grids import Grid, as_grid, as_texts
-from .in_short import in_sentences
+from .questions import NOTES, QUESTIONS, TABLES, named_as, question_of
 from .readable import DAGGER, readable_leaderboard, readable_table
+from .summary import Summary, summary_of
 
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
-# Figures that stand first, beside what notebook 00 found in words.
-_LEADING = ("beside_people", "gaze_sample")
-TABLES = {
-    "beside_people": "People, networks and maps that ignore the image, on one scale",
-    "fixation_measures": "Measures at the fixations themselves",
-    "weights": "Weights: files, checksums, accuracy",
-    "summary": "Scores: raw, beside the strongest control, with the centre held constant",
-    "controls_summary": "Controls: maps that no network made",
-    "ceiling": "The human ceiling: how well these people agree",
-    "paired": "Differences, image by image: {change}",
-    "compared": "Every two models, image by image",
-    "power": "What so many images can tell apart",
-    "sanity": "Networks that forget",
-    "measures": "Other measures of agreement",
-    "threshold": "Threshold-Grad-CAM taken apart: the floor",
-    "two_by_two": "Threshold-Grad-CAM taken apart: order and floor",
-    "targets": "Maps of the true and of the predicted class",
-    "method_ranking": "CAM methods by their agreement with people",
-    "faithfulness": "Are CAM methods faithful to their network?",
-    "method_costs": "What a CAM method costs",
-    "cose": "COSE: do explanations follow the image and change with the answer?",
-    "cose_dcls": "COSE with DCLS less without",
-    "cose_conditions": "Answers before and after a change",
-    "cose_left_out": "Missing from COSE",
-    "lcam_against_grad_cam": "Learned maps less Grad-CAM",
-    "parameters": "Learnable parameters",
-}
-_NOTES = {
-    "beside_people": "rho: mean Spearman's ρ with the map of all observers, of one person with "
-    "that of all others; not divided by any ceiling; reading: the part of the image that the "
-    "network sees. Intervals: 95 %, over images.",
-    "fixation_measures": "nss: standard deviations above the map's mean; auc judd, shuffled auc: "
-    "0.5 is chance; information gain: bits per fixation beyond the centre bias. More is better. "
-    "people: each observer's fixations under the map of all others (docs/fixations.md).",
-    "weights": "verified: by the publisher's checksum when it was fetched; top1: of these "
-    "images; top1 known: of ImageNet's validation images, as published; p: of such a gap by "
-    "chance.",
-    "summary": "raw: mean ρ; score: raw ÷ ceiling, which is missing where none is known; control: "
-    "the strongest; over control: score less its score, paired by image; above control: that "
-    "surely lies above 0; rescaled: 0 at the strongest control, 1 at the ceiling, not given where "
-    "the control comes near it; other human: another image's human map; partial: ρ with the "
-    "distance from the centre held constant; correct: score over correctly classified images; "
-    "tied: share of pixels whose value is another's too; attainable: the largest ρ that these ties "
-    "allow. Intervals: 95 %, over images.",
-    "ceiling": "split half: mean ρ of the maps of two halves of an image's observers; ceiling: "
-    "the same for all observers, by Spearman and Brown; one against rest: of one observer's map "
-    "with all others'; most: the mean ρ that a perfect model would reach. Only an estimate has "
-    "these.",
-    "controls_summary": "strongest: the highest of its protocol and reading. A score that does not "
-    "lie above it may come from looking at the centre, or where people look in any image.",
-    "paired": "difference: second less first, mean over images in units of the score, with its "
-    "95 % interval, not corrected; p of no difference, missing for few images; p holm: corrected "
-    "over the pairs of a protocol and panel; decision: by p holm and the smallest effect that "
-    "matters; effect: Cohen's d; spread: standard deviation over images.",
-    "compared": "difference: second less first, as above; p corrected by Holm over all pairs of a "
-    "protocol.",
-    "power": "Images for which a paired t test finds a mean difference of that size four times "
-    "in five at 0.05 ÷ 8, with the spread seen here.",
-    "threshold": "order: of ReLU and mean over channels; tied, attainable as above.",
-    "faithfulness": "For the predicted class. average drop, deletion, road morf: less is more "
-    "faithful; increase, insertion, road lerf, road combined: more is; let through, the map's mean "
-    "in per cent, is no merit, but who hides less drops less. Average drop and increase as L-CAM "
-    "takes them, deletion and insertion as RISE, ROAD at 20, 50 and 80 % of the pixels.",
-    "method_costs": "A map's time beyond the forward and head gradient that all methods share, in "
-    "milliseconds and as a multiple of the network's forward; measured once, on this machine.",
-    "cose": "Each explanation is of the class that the network predicts for that input. "
-    "consistency: mean SSIM where the answer stays right; sensitivity: 1 less the mean SSIM where "
-    "it becomes wrong; COSE: the root of their product; chance, ceiling: COSE of unrelated random "
-    "maps of this resolution, and of maps that follow the image perfectly and are unrelated "
-    "once the answer changes (no bound); matched: COSE once finer maps are averaged to the "
-    "layer's cells; n kept, n changed: pairs; n undefined: pairs of two constant maps. No "
-    "intervals of fewer than twelve images. Published: each map scaled to 0-1, as its explainer "
-    "gives it; corrected: where part of the image left it, scaled within what stayed, and whole "
-    "windows alone.",
-    "cose_dcls": "Paired by image, over those that both networks have right; 95 % intervals, not "
-    "corrected for their number.",
-    "lcam_against_grad_cam": "difference: paired by image, mean over models, with its 95 % "
-    "interval, not corrected; better: on so many of the models. Less average drop is better, more "
-    "of everything else; let through, the map's mean in per cent, is no merit. Maps of the "
-    "predicted class; of score, the study's target.",
-    "sanity": "similarity: ρ with the trained network's map; part: the last that forgot.",
-    "measures": "rank: among the models under this measure, 1 the best.",
-}
+# Heatmaps beside human maps; the first of these that a run made stands in the summary.
+_LEADING = ("gaze_sample", "maps_beside_people", "clickme_sample")
+_NOT_MADE = "Not made in this run."
 _NAMES = {"backbone": BACKBONES, "method": METHODS, "control": CONTROLS}
 # What the headings of the first columns begin with: a narrow screen shows no others.
 _FIRST = (
@@ -129,7 +52,7 @@ _PNG_BEGINS, _PNG_ENDS = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
 @dataclass(frozen=True)
 class Section:
-    """What stands under a heading.
+    """A table, or several, under one heading.
 
     key    : the file's name without suffix
     lack   : why there are no grids although nothing is wrong
@@ -147,7 +70,7 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Image:
+class Figure:
     """A figure. title, caption : its heading and the rest of its words; data : base64"""
 
     key: str
@@ -162,51 +85,72 @@ class Image:
     commit: str
 
 
+@dataclass(frozen=True)
+class Fold:
+    """What answers one question.
+
+    unmade : titles of figures and tables that the run could have made and did not
+    """
+
+    key: str
+    text: str
+    figures: Sequence[Figure] = ()
+    tables: Sequence[Section] = ()
+    unmade: Sequence[str] = ()
+
+    @property
+    def count(self) -> str:
+        """ "3 figures, 1 table" """
+        tables = sum(bool(part.grids) for part in self.tables)
+        parts = (len(self.figures), "figure"), (tables, "table")
+        return ", ".join(counted(number, what) for number, what in parts if number)
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.figures or self.tables)
+
+
 class _NothingToShow(Exception):
     """A table is there and says nothing about this study; says why."""
 
 
 def write_report(study: Study) -> Path:
-    """Write `report.html` of what the study's folders hold now; returns where it is."""
+    """Write `report.html` of what the study's folders hold now; returns where it is.
+
+    The page is one file: figures are inside it, so that it can be sent and kept. Tables and
+    figures that another study left in the folders are named and not shown.
+    """
     tables = study.places.tables
-    comparison = study.choices.comparison
-    whole = study.choices.of_paper  # else what is not made is not asked for
-    images, spoilt = _images(study)
+    figures, spoilt = _figures(study)
     part = functools.partial(_part, study)
-    drawn = {path.stem for path in study.places.figures.glob("*.png")}
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    folds = _folds(study, figures)
+    leading = next((f for key in _LEADING for f in figures if f.key == key), None)
     page = environment.get_template("report.html.j2").render(
-        question=comparison.question,
-        comparison=comparison,
-        differences=bool(pairs_of(study.choices)),
-        reading=study.reading,
-        short=_in_short(study),
-        leading=[p for p in images if p.key in _LEADING],
+        study=study,
         choices=study.choices,
-        left_out=part("Left out", tables / "left_out.csv", _plain),
-        weights=part("Weights", tables / "weights.csv", _weights),
-        verdicts=part("Verdicts", tables / "verdicts.csv", _verdicts),
-        results=part("Results", tables / "results.csv", _results),
-        dagger=DAGGER,
-        board=part("Leaderboard", tables / "leaderboard.csv", _leaderboard),
-        tables=[
-            part(title.format(change=comparison.change), tables / f"{key}.csv", _plain)
-            for key, title in TABLES.items()
-        ],
-        images=images,
+        comparison=study.choices.comparison,
+        differences=bool(pairs_of(study.choices)),
+        summary=_summary(study),
+        controls=[control.label for control in CONTROLS.values()],
+        leading=leading,
+        trouble=_trouble(study),
+        skipped=part("Skipped, because missing or unreadable", tables / "left_out.csv", _skipped),
+        remarks=part("About the weights", tables / "weights.csv", _weights),
+        folds=[fold for fold in folds if not fold.is_empty],
+        opened=next((fold.key for fold in folds if fold.count), ""),
+        unmade=[fold for fold in folds if fold.is_empty and fold.unmade],
         spoilt=spoilt,
-        undrawn=[
-            caption_of(key, study.choices)[0] for key in CAPTIONS if whole and key not in drawn
-        ],
-        whole=whole,
+        dagger=DAGGER,
         run=part("The last run", study.places.output / "run.json", _run),
+        weights=part(TABLES["weights"], tables / "weights.csv", _plain),
         origin=part(
-            "What the results were made from", study.places.output, lambda _: _origin(study.places)
+            "Versions and inputs", study.places.output, lambda _: _origin(study.places)
         ),
-    )
+    )  # fmt: skip
     path = study.places.output / "report.html"
     with write_atomically(path) as partial:
         # A file's name may be no text at all.
@@ -214,18 +158,65 @@ def write_report(study: Study) -> Path:
     return path
 
 
-def _in_short(study: Study) -> list[str]:
-    """What notebook 00 found, in sentences; none where it did not run, or not for this study."""
-    path = study.places.tables / "beside_people.csv"
+def _folds(study: Study, figures: Sequence[Figure]) -> list[Fold]:
+    """Every question with what the run made of it."""
+    whole = study.choices.of_paper  # else what is not made is not asked for
+    drawn = {figure.key for figure in figures}
+    folds = []
+    for question in QUESTIONS.values():
+        parts = [_table(study, key) for key in question.tables]
+        unmade = [caption_of(key, study.choices)[0] for key in question.figures if key not in drawn]
+        unmade += [part.title for part in parts if part.lack == _NOT_MADE]
+        folds.append(
+            Fold(
+                question.key, question.text,
+                [figure for figure in figures if question_of(figure.key) == question.key],
+                [p for p in parts if p.grids or p.damage or (whole and p.lack != _NOT_MADE)],
+                unmade if whole else (),
+            )
+        )  # fmt: skip
+    return folds
+
+
+def _table(study: Study, key: str) -> Section:
+    title, read = _READERS.get(key, (TABLES.get(key, ""), _plain))
+    change = study.choices.comparison.change
+    return _part(study, title.format(change=change), study.places.tables / f"{key}.csv", read)
+
+
+def _summary(study: Study) -> Summary:
+    """What the first screen says; of the results alone where another table is damaged."""
+    names = ("results", "controls_summary", "ceiling", "verdicts", "beside_people")
+    found = [_frame(study, study.places.tables / f"{name}.csv") for name in names]
+    for tables in (found, found[:1]):
+        try:
+            return summary_of(study.choices.comparison.change, *tables)
+        except _UNREADABLE:
+            continue
+    return Summary([])
+
+
+def _frame(study: Study, path: Path) -> pd.DataFrame | None:
+    """A table of this study; None where it is missing, damaged or another study's."""
+    if _foreign(study, path):
+        return None
     try:
-        if _foreign(study, path):
-            return []
-        table = pd.read_csv(path)
-        groups = [*table.groupby(["protocol", "reading"], sort=False)]
-        (protocol, reading), first = groups[0]
-        which = f"Of protocol {protocol} and the models that see this part of the image: {reading}."
-        return [which] * (len(groups) > 1) + in_sentences(first)
-    except (*_UNREADABLE, IndexError):
+        return pd.read_csv(path)
+    except _UNREADABLE:
+        return None
+
+
+def _trouble(study: Study) -> list[str]:
+    """Which notebooks of the last run did not succeed, and why, a sentence each."""
+    try:
+        run = read_json(study.places.output / "run.json", {"type": "object"})
+        told = []
+        for outcome in run["notebooks"]:
+            if not Outcome(outcome["notebook"], outcome["status"]).is_well:
+                why = str(outcome["detail"] or outcome["reason"]).partition("\n")[0]
+                told.append(f"{outcome['notebook']}: {outcome['status']}" + f". {why}" * bool(why))
+        return told
+    except _UNREADABLE:
         return []
 
 
@@ -243,14 +234,14 @@ def _part(study: Study, title: str, path: Path, read: Callable[[Path], list[Grid
     try:
         grids = [grid for grid in read(path) if grid.rows]
     except FileNotFoundError:
-        return Section(key, title, source, lack="Not made in this run.")
+        return Section(key, title, source, lack=_NOT_MADE)
     except _NothingToShow as why:
         return Section(key, title, source, lack=str(why))
     except _UNREADABLE as error:
         words = f"{source} cannot be read ({type(error).__name__}: {error})."
         return Section(key, title, source, damage=words)
     lack = "" if grids else "It has no rows."
-    return Section(key, title, source, grids, lack, note=_NOTES.get(key, ""))
+    return Section(key, title, source, grids, lack, note=NOTES.get(key, ""))
 
 
 # --- tables ---------------------------------------------------------------------------------
@@ -265,7 +256,12 @@ def _plain(path: Path) -> list[Grid]:
         table = table.drop(columns="dcls")
     if "label" in table and table["label"].equals(table.get("backbone")):
         table = table.drop(columns="label")
-    return [as_grid(table)]
+    return [as_grid(table.rename(columns={"left_out": "skipped"}))]
+
+
+def _skipped(path: Path) -> list[Grid]:
+    table = pd.read_csv(path)
+    return [as_grid(table.rename(columns={"left_out": "skipped"}))] if len(table) else []
 
 
 def _weights(path: Path) -> list[Grid]:
@@ -288,7 +284,9 @@ def _verdicts(path: Path) -> list[Grid]:
     if len(claims) and told.empty:
         raise _NothingToShow("None of the paper's claims is about these models alone.")
     speaks_of = "; ".join(map(str, table["speaks_of"].unique()))
-    return [as_grid(told.dropna(axis="columns", how="all"), f"They speak of: {speaks_of}")]
+    return [
+        as_grid(told.dropna(axis="columns", how="all"), f"These verdicts are about: {speaks_of}")
+    ]
 
 
 def _found(statistic: str, *numbers: float) -> str:
@@ -323,26 +321,34 @@ def _leaderboard(path: Path) -> list[Grid]:
     ]
 
 
+# {key: title, reader} of the tables that are not shown as they are.
+_READERS = {
+    "verdicts": ("Verdicts", _verdicts),
+    "results": ("Results", _results),
+    "leaderboard": ("Leaderboard", _leaderboard),
+}
+
+
 # --- figures --------------------------------------------------------------------------------
 
 
-def _images(study: Study) -> tuple[list[Image], list[str]]:
+def _figures(study: Study) -> tuple[list[Figure], list[str]]:
     """The figures in the captions' order, then any others; and why some are not shown."""
     found = sorted(study.places.figures.glob("*.png"))
     paths = {path.stem: path for path in found if not is_partial(path)}
-    images, spoilt = [], []
+    figures, spoilt = [], []
     for key in dict.fromkeys([*CAPTIONS, *paths]):
         try:
             if key in paths and (other := _foreign(study, paths[key])):
                 spoilt.append(f"{shown(paths[key])} is {other}: not shown.")
             elif key in paths:
-                images.append(_image(study, paths[key]))
+                figures.append(_figure(study, paths[key]))
         except (OSError, ValueError) as error:
             spoilt.append(f"{shown(paths[key])} cannot be read ({error}).")
-    return images, spoilt
+    return figures, spoilt
 
 
-def _image(study: Study, path: Path) -> Image:
+def _figure(study: Study, path: Path) -> Figure:
     data = path.read_bytes()
     if not (data.startswith(_PNG_BEGINS) and data.endswith(_PNG_ENDS) and len(data) > 24):
         raise ValueError("it is no whole PNG")
@@ -351,14 +357,25 @@ def _image(study: Study, path: Path) -> Image:
         words = path.with_suffix(".txt").read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         words = ""
-    known = caption_of(path.stem, study.choices)
-    title, whole = known or (path.stem.replace("_", " ").capitalize(), "")
-    whole = f"{title}. {whole}" if known else words or title
-    return Image(
-        path.stem, title, (words or whole).removeprefix(f"{title}."), whole,
+    key = path.stem
+    row = named_as(key)  # "leaderboard" of "leaderboard_grad_cam"
+    known = caption_of(row, study.choices) if row else None
+    title, whole = known or (key.replace("_", " ").capitalize(), "")
+    caption = (words or whole).removeprefix(f"{title}.").strip()
+    if known and key != row:
+        more = key.removeprefix(f"{row}_")
+        title += f": {METHODS[more].label if more in METHODS else more.replace('_', ' ')}"
+    alt = alt_text_of(key, study.choices) if known else f"{title}. {_sentence(caption)}".strip()
+    return Figure(
+        key, title, caption or title, alt,
         base64.b64encode(data).decode(), width, height, shown(path),
         hashlib.sha256(data).hexdigest(), str(_facts(path.with_suffix(".json")).get("commit", "")),
     )  # fmt: skip
+
+
+def _sentence(text: str) -> str:
+    """The first one."""
+    return re.split(r"(?<=[.!?])\s", text, maxsplit=1)[0]
 
 
 # --- origin ---------------------------------------------------------------------------------

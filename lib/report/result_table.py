@@ -142,8 +142,9 @@ def _entered(choices: Choices, entered: pd.DataFrame, of: NamedTuple) -> float:
 
 
 _PAIRED = (
-    "Difference: {change}, paired per image; p corrected by Holm over these; n: images of the "
-    "difference, on which both have a map (a score is over all on which its own model has one). "
+    "Difference: {change}, paired by image; p is corrected by Holm over these differences; n "
+    "counts the images on which both models have a heatmap (a score is over all images on which "
+    "its own model has one). "
 )
 
 
@@ -156,21 +157,22 @@ def write_results(
 ) -> None:
     """Write the results table as CSV (numbers), Markdown and LaTeX (rounded).
 
-    missed  : what `lib.scores.study_scores.left_out` tells; the caption names it
+    missed  : as `lib.scores.study_scores.left_out` makes it; the caption names what was skipped
     weights : as `lib.scores.accuracy.weights_table` makes it; the caption has its remarks
     """
     choices, paired = study.choices, results.difference.notna().any()
     subset = f"At most {choices.limit} images. " if choices.limit else ""
     caption = (
-        f"Score: mean Spearman correlation with human maps over the human ceiling "
+        f"Score: mean Spearman correlation with human maps, divided by the human ceiling "
         f"({choices.profile.label}, protocols: {', '.join(choices.protocols)}, "
-        f"target: {choices.target} class); without a ceiling the correlation itself. Ceiling: "
-        f"{ceilings.words}. {DAGGER}: not surely above the strongest map that no network made. "
+        f"target: {choices.target} class); where no ceiling is known, the correlation itself. "
+        f"Ceiling: {ceilings.words}. "
+        f"{DAGGER}: not surely above the floor, the strongest map that no model made. "
         f"{_PAIRED.format(change=choices.comparison.change) if paired else ''}"
         f"{f'Human maps: {study.reading}. ' if study.reading else ''}"
-        f"Intervals: 95 %, over images. Nothing is decided of "
-        f"fewer than {RULES.fewest_images} images; a difference below "
-        f"{choices.smallest_effect:g} is too small to matter (rules {choices.rules.version}). "
+        f"Intervals: 95 %, over images. Fewer than {RULES.fewest_images} images decide nothing; "
+        f"a difference below {choices.smallest_effect:g} is too small to matter "
+        f"(rules {choices.rules.version}). "
         f"{subset}{_in_words(missed)}{_told(weights)}{choices.profile.caveat}"
     ).strip()
     table = readable_table(results)
@@ -201,7 +203,7 @@ def _in_words(missed: pd.DataFrame) -> str:
     if missed.empty:
         return ""
     names = ", ".join(missed.left_out[:20]) + (" …" if len(missed) > 20 else "")
-    return f"Left out, because missing or unreadable ({len(missed)}, see left_out.csv): {names}. "
+    return f"Skipped, because missing or unreadable ({len(missed)}, see left_out.csv): {names}. "
 
 
 def _told(weights: pd.DataFrame) -> str:

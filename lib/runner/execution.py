@@ -24,8 +24,9 @@ from ..study.outputs import STAGING
 from ..study.places import Places
 from .faults import RunError, full_disk
 from .kernel import KERNEL, Kernel
-from .progress import Progress
+from .progress import Running
 from .steps import Step, code_cells, literal
+from .warm import WarmParent
 
 
 class Attempt:
@@ -33,6 +34,7 @@ class Attempt:
 
     values  : the notebook's parameters
     timeout : seconds for the whole notebook, None for no limit
+    warm    : the process that its kernel is forked from, None to start it alone
     """
 
     def __init__(
@@ -40,22 +42,26 @@ class Attempt:
         step: Step,
         values: Mapping[str, object],
         places: Places,
-        progress: Progress,
+        progress: Running,
         staging: Path,
         timeout: float | None = None,
+        warm: WarmParent | None = None,
     ):
         self.step, self.values, self.places, self.staging = step, values, places, staging
         self.results = staging / "results"
         self.executed = staging / f"{step.name}.ipynb"
-        self.final = places.output / "notebooks" / self.executed.name
+        self.final = final_place(step, places)
         self.ran_as_read = False  # whether what was executed is what the step says
-        environment = {STAGING: str(self.results)}
-        self.kernel = Kernel(progress, staging / "kernel.log", environment, timeout)
+        self.kernel = Kernel(
+            progress, staging / "kernel.log", step.path.parent, self.executed,
+            {STAGING: str(self.results)}, timeout, warm,
+        )  # fmt: skip
 
     def execute(self) -> None:
         """Run it in a fresh kernel; no process that it started is left.
 
-        Raises RunError saying what happened, and Interruption.
+        Raises RunError saying what happened. It changes no directory and heeds no signal: several
+        may run at once, in threads.
         """
         try:
             shutil.rmtree(self.staging, ignore_errors=True)
@@ -63,7 +69,7 @@ class Attempt:
             notebook = papermill.execute_notebook(
                 literal(self.step.path), literal(self.executed), self.step.bound(self.values),
                 engine_name="study", kernel_name=KERNEL, progress_bar=False,
-                cwd=str(self.step.path.parent), kernel=self.kernel,
+                request_save_on_cell_execute=False, kernel=self.kernel,
             )  # fmt: skip
         except PapermillExecutionError as error:
             raise self._of_cell(error) from None
@@ -134,7 +140,7 @@ class Attempt:
         finally:
             for partial in partials.values():
                 partial.unlink(missing_ok=True)
-        self.forget_failure()
+        forget_failure(self.step, self.places)
         return list(moves)
 
     def keep_failed(self, status: str, detail: str) -> Path | None:
@@ -150,10 +156,6 @@ class Attempt:
         except (OSError, ValueError, AttributeError):
             return None
         return place
-
-    def forget_failure(self) -> None:
-        """Remove what an earlier failure left."""
-        self.final.with_suffix(".failed.ipynb").unlink(missing_ok=True)
 
     # --- faults in words -------------------------------------------------------------------
 
@@ -209,6 +211,16 @@ class Attempt:
 
     def _full(self, more: str = "") -> RunError:
         return full_disk(self.places.output, self.places.figures, more=more)
+
+
+def final_place(step: Step, places: Places) -> Path:
+    """Where a notebook lies as executed."""
+    return places.output / "notebooks" / f"{step.name}.ipynb"
+
+
+def forget_failure(step: Step, places: Places) -> None:
+    """Remove what an earlier failure left."""
+    final_place(step, places).with_suffix(".failed.ipynb").unlink(missing_ok=True)
 
 
 def _cut(text: str, length: int = 4000) -> str:

@@ -69,5 +69,5 @@ def disk_advice(folders: Iterable[Path]) -> str:
         free.append(f"{shown(folder)} has {space:.0f} MiB free")
     return (
         f"{', '.join(dict.fromkeys(free))}. Free some space, or put a link to a larger disk in "
-        "that place. Results of runs, kept scores among them, are removed by `make clean`"
+        "that place. Results of runs, cached scores among them, are removed by `make clean`"
     )

@@ -12,21 +12,24 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # before jupyter looks for kernels
 
 import psutil
+from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
+from papermill.iorw import write_ipynb
 from traitlets.config import Config
 
 from ..study.outputs import STAGING
-from . import signals
 from .memory import MemoryWatch
-from .progress import Progress
+from .progress import Running
 from .steps import code_cells
 from .temporary import temporary_folder
+from .warm import ENVIRONMENT, Forked, ParentGone, WarmParent
 
 # What nbclient leaves unawaited at an interruption is no news: the runner tells what happened.
 logging.getLogger("asyncio").setLevel(logging.CRITICAL)
@@ -46,24 +49,38 @@ class Kernel:
 
     progress    : hears which cell has begun, and the cells' stderr
     log         : file for what the kernel process itself prints, crashes above all
+    cwd         : the folder that it runs in
+    executed    : where the notebook is saved at its end, whatever that is
     environment : variables added to this process's own
     timeout     : seconds that the notebook may take, from now on; None for no limit
+    warm        : the process that it is forked from; None to start it alone
     where       : the cell that began last
+    process     : its process, once it answers
     """
 
-    progress: Progress
+    progress: Running
     log: Path
+    cwd: Path
+    executed: Path
     environment: Mapping[str, str] = field(default_factory=dict)
     timeout: float | None = None
+    warm: WarmParent | None = None
     where: str = "no cell: none had begun"
     memory: MemoryWatch | None = None
-    process: subprocess.Popen | None = None
+    process: subprocess.Popen | Forked | None = None
     begun: float = field(default_factory=time.monotonic)
+    _launched: subprocess.Popen | Forked | None = None
+    _is_unwanted: bool = False
 
     @property
     def time_left(self) -> float:
         """Seconds until the timeout; infinite without one."""
         return math.inf if self.timeout is None else self.begun + self.timeout - time.monotonic()
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds for a wait that ends with the timeout; None for no limit."""
+        return None if self.timeout is None else max(self.time_left, 0.001)
 
     @property
     def ending(self) -> str:
@@ -72,6 +89,37 @@ class Kernel:
         if code is None:
             return "it still runs"
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+
+    def stop(self) -> None:
+        """End its process now, or as soon as there is one; for another thread than its own."""
+        self._is_unwanted = True
+        if self._launched:
+            self._launched.kill()
+
+    def launched(self, process: subprocess.Popen | Forked) -> None:
+        """Its process has been started."""
+        self._launched = process
+        if self._is_unwanted:
+            process.kill()
+
+    def end(self) -> None:
+        """No process lives any more that began with it: its own, and whatever that started."""
+        if self.memory:
+            self.memory.stop()
+        if self._launched is None:
+            return
+        session, tree = self._launched.pid, []
+        if self._launched.poll() is None:
+            with contextlib.suppress(psutil.Error):
+                tree = psutil.Process(session).children(recursive=True)
+            self._launched.kill()
+        for process in tree:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._launched.wait(timeout=10)
+        marked = self.environment.get(STAGING)
+        end_processes(Path(marked) if marked else None, session)
 
     def last_words(self) -> str:
         """A crash that the kernel process reported, or the end of what it printed."""
@@ -99,16 +147,18 @@ class StudyEngine(Engine):
                 kernel.where = f"cell {position}/{len(counted)}: {first}"
                 kernel.progress.cell(kernel.where)
 
-        def time_left(_cell):
-            return None if kernel.timeout is None else max(kernel.time_left, 0.001)
-
-        with _ended(kernel), _sockets() as config, kernel.log.open("wb") as log:
+        with contextlib.ExitStack() as stack:
+            stack.callback(kernel.end)
+            config, log = (
+                stack.enter_context(_sockets()),
+                stack.enter_context(kernel.log.open("wb")),
+            )
             client = PapermillNotebookClient(
                 nb_man,
                 kernel_name=kernel_name,
                 startup_timeout=math.ceil(max(min(_START_TIMEOUT, kernel.time_left), 1)),
                 iopub_timeout=_OUTPUT_TIMEOUT,
-                timeout_func=time_left,
+                timeout_func=lambda _cell: kernel.patience,
                 coalesce_streams=True,  # a bar that moves is one output, not one for each move
                 stderr_file=kernel.progress,
                 extra_arguments=_CRASHES_TO_LOG,
@@ -122,11 +172,52 @@ class StudyEngine(Engine):
 
             client.on_notebook_start = started
             manager = client.create_kernel_manager()
-            environment = os.environ | {"PYTHONFAULTHANDLER": "1"} | kernel.environment
-            client.execute(env=environment, stdout=log, stderr=log)
+            manager.study_kernel = kernel  # for the provisioner
+            environment = os.environ | ENVIRONMENT | kernel.environment
+            try:
+                client.execute(env=environment, stdout=log, stderr=log, cwd=str(kernel.cwd))
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    write_ipynb(nb_man.nb, str(kernel.executed))
+                raise
 
 
 papermill_engines.register("study", StudyEngine)
+
+
+class ForkingProvisioner(LocalProvisioner):
+    """Forks the kernel of its manager's `study_kernel` from that one's warm parent, if it has one;
+    else starts it alone. Tells the study's kernel of its process in either case.
+    """
+
+    async def launch_kernel(self, cmd, **kwargs):
+        kernel = getattr(self.parent, "study_kernel", None)
+        if kernel is None:
+            return await super().launch_kernel(cmd, **kwargs)
+        try:
+            if kernel.warm is None or not kernel.warm.makes(cmd):
+                raise ParentGone
+            self.process = kernel.warm.fork(
+                cmd, str(kwargs["cwd"]), kwargs["env"], kwargs["stdout"].fileno(),
+                kwargs["stderr"].fileno(), kernel.patience,
+            )  # fmt: skip
+            self.pid = self.pgid = self.process.pid  # it leads a session of its own
+            self.cwd = kwargs["cwd"]
+        except ParentGone:
+            await super().launch_kernel(cmd, **kwargs)
+        kernel.launched(self.process)
+        return self.connection_info
+
+
+def _provide() -> None:
+    """Let Jupyter start the kernels of this process by ForkingProvisioner."""
+    factory, name = KernelProvisionerFactory.instance(), "study"
+    place = f"{ForkingProvisioner.__module__}:{ForkingProvisioner.__name__}"
+    factory.provisioners[name] = EntryPoint(name, place, KernelProvisionerFactory.GROUP_NAME)
+    factory.default_provisioner_name = name
+
+
+_provide()
 
 
 @contextlib.contextmanager
@@ -142,36 +233,23 @@ def _sockets() -> Iterator[Config]:
             yield Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"}})
 
 
-@contextlib.contextmanager
-def _ended(kernel: Kernel) -> Iterator[None]:
-    """At the end, no process lives that began within: the kernel, and whatever it started."""
-    me = psutil.Process()
-    before = set(me.children(recursive=True))
-    try:
-        yield
-    finally:
-        with signals.held():
-            if kernel.memory:
-                kernel.memory.stop()
-            started = set(me.children(recursive=True)) - before
-            for process in started:
-                with contextlib.suppress(psutil.Error):
-                    process.kill()
-            psutil.wait_procs(started, timeout=10)
-            if STAGING in kernel.environment:
-                end_processes(Path(kernel.environment[STAGING]))
+def end_processes(staging: Path | None, session: int = 0) -> None:
+    """End every process of this user of a session, or whose environment names a staging folder
+    below `staging`.
 
-
-def end_processes(staging: Path) -> None:
-    """End every process of this user whose environment names a staging folder below `staging`.
-
-    What a kernel started can outlive it, as nobody's child; its environment still tells.
+    What a kernel started can outlive it, as nobody's child; its session or environment still tells.
     """
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            marker = process.environ().get(STAGING)
-            if marker and Path(marker).is_relative_to(staging) and process.pid != os.getpid():
+            if process.pid != os.getpid() and _began_there(process, staging, session):
                 process.kill()
                 found.append(process)
     psutil.wait_procs(found, timeout=10)
+
+
+def _began_there(process: psutil.Process, staging: Path | None, session: int) -> bool:
+    if session and hasattr(os, "getsid") and os.getsid(process.pid) == session:
+        return True
+    marker = process.environ().get(STAGING) if staging else None
+    return bool(marker) and Path(marker).is_relative_to(staging)

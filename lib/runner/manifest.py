@@ -61,14 +61,19 @@ def step_facts(
 ) -> Facts:
     """What determines the step's results now; a file that is missing has the hash ""."""
     text = json.dumps([step.code, step.reads, step.writes])
-    code = [p for p in (ROOT / "lib").rglob("*") if p.suffix in _LIB_SUFFIXES]
     return Facts(
         hashlib.sha256(text.encode()).hexdigest(),
         dict(values),
-        hashes(sorted(code)),
+        code_of_the_package(),
         hashes([*step.inputs(study), *study.inputs.files()["extension"]]) | _verified(step, study),
         dict(environment),
     )
+
+
+def code_of_the_package() -> dict[str, str]:
+    """{file: SHA-256} of `lib/` now."""
+    code = [p for p in (ROOT / "lib").rglob("*") if p.suffix in _LIB_SUFFIXES]
+    return hashes(sorted(code))
 
 
 def _verified(step: Step, study: Study) -> dict[str, str]:

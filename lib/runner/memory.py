@@ -19,11 +19,11 @@ OWN_GROUP = Path("/proc/self/cgroup")
 class MemoryWatch:
     """Samples a process and its children until stopped; a peak shorter than the interval escapes.
 
-    peak, gpu_peak : bytes; the GPU's is what is in use on all GPUs together, by anyone
+    now, peak, gpu_peak : bytes; the GPU's is what is in use on all GPUs together, by anyone
     """
 
     def __init__(self, pid: int, interval: float = 0.5):
-        self.peak = self.gpu_peak = self.gpu_total = 0
+        self.now = self.peak = self.gpu_peak = self.gpu_total = 0
         self.least_available = psutil.virtual_memory().available
         self._interval = interval
         self._kills = _out_of_memory_kills()
@@ -35,7 +35,8 @@ class MemoryWatch:
         with contextlib.suppress(psutil.Error), _gpus() as gpus:
             process = psutil.Process(pid)
             while True:
-                self.peak = max(self.peak, _resident(process))
+                self.now = _resident(process)
+                self.peak = max(self.peak, self.now)
                 self.least_available = min(self.least_available, psutil.virtual_memory().available)
                 used, self.gpu_total = _gpu_memory(gpus)
                 self.gpu_peak = max(self.gpu_peak, used)
@@ -113,6 +114,17 @@ def _container_limit() -> int:
             with contextlib.suppress(OSError, ValueError):
                 limits.append(int((group / name).read_text()))
     return min(limits) if min(limits) < limits[0] else 0
+
+
+def available() -> int:
+    """Bytes that processes may take yet: of this machine, and of this control group."""
+    free = [psutil.virtual_memory().available]
+    for group in _groups():
+        for limit, used in (("memory.max", "memory.current"),
+                            ("memory.limit_in_bytes", "memory.usage_in_bytes")):  # fmt: skip
+            with contextlib.suppress(OSError, ValueError):
+                free.append(int((group / limit).read_text()) - int((group / used).read_text()))
+    return max(min(free), 0)
 
 
 def _out_of_memory_kills() -> int:

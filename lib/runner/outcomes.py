@@ -110,14 +110,14 @@ def resume_command(
     """
     words = list(arguments)
     if forced:
-        words = _without(words, "--only", "--from")
+        words = without(words, "--only", "--from")
         words += ["--only", *(o.notebook for o in outcomes if not o.is_well)]
     short_of_memory = any(
         o.status in ("kernel died", "out of memory") and "Lower --batch-size" in o.detail
         for o in outcomes
     )
     if short_of_memory:
-        words = [*_without(words, "--batch-size"), "--batch-size", str(batch_size // 2 or 8)]
+        words = [*without(words, "--batch-size"), "--batch-size", str(batch_size // 2 or 8)]
     return shlex.join([_python(), sys.argv[0] or "run_all.py", *words])
 
 
@@ -129,7 +129,7 @@ def _python() -> str:
     return sys.executable if here.startswith("..") else here
 
 
-def _without(words: Sequence[str], *options: str) -> list[str]:
+def without(words: Sequence[str], *options: str) -> list[str]:
     """The arguments less these options and their values."""
     kept, dropping = [], False
     for word in words:

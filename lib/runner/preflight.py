@@ -35,8 +35,9 @@ from .kernel import KERNEL, Kernel
 from .progress import Progress
 from .steps import Step, literal
 from .temporary import temporary_folder
+from .warm import WarmParent
 
-# Figures, tables, notebooks and kept scores of the whole study, twice, and some room.
+# Figures, tables, notebooks and cached scores of the whole study, twice, and some room.
 _NEEDED = 200 * 2**20  # bytes
 _MARK = "\n--- the kernel's report ---\n"  # imported packages may print as well
 # Seconds for starting it, importing what the notebooks import, and reading every weights file,
@@ -63,13 +64,38 @@ class Findings:
     left_out: Sequence[str] = ()
 
 
-def check(steps: Sequence[Step], values: Mapping[str, object], study: Study) -> Findings:
-    """Look for everything that would stop the steps."""
-    problems = [*check_inputs(steps, study), *check_disk(study.places)]
+def check(
+    steps: Sequence[Step],
+    values: Mapping[str, object],
+    study: Study,
+    warm: WarmParent | None = None,
+) -> Findings:
+    """Look for everything that would stop the steps.
+
+    warm : the process that kernels are forked from, None to start them alone
+    """
+    problems = check_files(steps, study)
     if any(p.fault.key == "disk full" for p in problems):
         return Findings(problems)  # nor is there room for a kernel's files
-    found = check_kernel(steps, values)
+    found = check_kernel(steps, values, warm)
     return replace(found, problems=[*problems, *found.problems])
+
+
+def check_files(steps: Sequence[Step], study: Study) -> list[RunError]:
+    """What needs no kernel: notebooks, what they read, and the disks that they write to."""
+    return [*check_notebooks(steps), *check_inputs(steps, study), *check_disk(study.places)]
+
+
+def check_notebooks(steps: Sequence[Step]) -> list[RunError]:
+    """Each is a notebook in every detail, which `steps` does not look at."""
+    problems = []
+    for step in steps:
+        try:
+            nbformat.validate(nbformat.read(step.path, as_version=4))
+        except (nbformat.ValidationError, ValueError, AttributeError, KeyError, TypeError) as error:
+            text = f"{shown(step.path)}: no valid notebook: {str(error).splitlines()[0]}"
+            problems.append(trouble("wrong option", text))
+    return problems
 
 
 def check_inputs(steps: Sequence[Step], study: Study) -> list[RunError]:
@@ -169,8 +195,10 @@ def check_disk(places: Places) -> list[RunError]:
 # --- the kernel -----------------------------------------------------------------------------
 
 
-def check_kernel(steps: Sequence[Step], values: Mapping[str, object]) -> Findings:
-    """Start the kernel that the notebooks will have, and look at it from within."""
+def check_kernel(
+    steps: Sequence[Step], values: Mapping[str, object], warm: WarmParent | None = None
+) -> Findings:
+    """Start a kernel as the notebooks will have, and look at it from within."""
     try:
         spec = KernelSpecManager().get_kernel_spec(KERNEL)
     except NoSuchKernel:
@@ -180,7 +208,7 @@ def check_kernel(steps: Sequence[Step], values: Mapping[str, object]) -> Finding
         text = f"the kernel {KERNEL!r} is no valid JSON: {error}"
         return Findings([trouble("not ready", text)])
     mends = _mends(spec.resource_dir)
-    report, failure = _ask_kernel(steps, values)
+    report, failure = _ask_kernel(steps, values, warm)
     if failure:
         text = f"the kernel {KERNEL!r} ({spec.resource_dir}) does not start: {failure}"
         return Findings([trouble("not ready", text, *mends)])
@@ -247,7 +275,9 @@ def _is_this_python(report: Mapping[str, str]) -> bool:
     return os.path.realpath(there[0]) == os.path.realpath(here[0]) and there[1] == here[1]
 
 
-def _ask_kernel(steps: Sequence[Step], values: Mapping[str, object]) -> tuple[dict, str]:
+def _ask_kernel(
+    steps: Sequence[Step], values: Mapping[str, object], warm: WarmParent | None
+) -> tuple[dict, str]:
     """The kernel's report on itself, or why there is none."""
     modules = sorted({name for step in steps for name in step.imports()})
     # By its text: which `lib` the kernel imports is part of the question.
@@ -255,18 +285,22 @@ def _ask_kernel(steps: Sequence[Step], values: Mapping[str, object]) -> tuple[di
     asked = f"{modules!r}, {dict(values)!r}, {sorted({r for step in steps for r in step.reads})!r}"
     cell = new_code_cell(f"{source}\n\nprint({_MARK!r} + report({asked}))")
     with temporary_folder() as folder:
-        kernel = Kernel(
-            Progress(io.StringIO()), Path(folder, "kernel.log"), timeout=_KERNEL_TIMEOUT
-        )
         paths = Path(folder, "question.ipynb"), Path(folder, "answer.ipynb")
+        asking = Progress(io.StringIO(), quiet=True).begin("the preflight")
+        kernel = Kernel(
+            asking, Path(folder, "kernel.log"), NOTEBOOKS, paths[1], timeout=_KERNEL_TIMEOUT,
+            warm=warm,
+        )  # fmt: skip
         nbformat.write(new_notebook(cells=[cell]), paths[0])
         try:
             answer = papermill.execute_notebook(
                 *map(literal, paths), engine_name="study", kernel_name=KERNEL,
-                progress_bar=False, cwd=str(NOTEBOOKS), kernel=kernel,
+                progress_bar=False, kernel=kernel,
             )  # fmt: skip
             printed = [o.text for o in answer.cells[0].outputs if o.get("name") == "stdout"]
             return json.loads("".join(printed).rpartition(_MARK)[2]), ""
         except Exception as error:
             said = kernel.last_words()
             return {}, f"{type(error).__name__}: {error}" + (f"\n{said}" if said else "")
+        finally:
+            asking.end("done", 0)

@@ -1,9 +1,11 @@
-"""A run: what is up to date is kept, the rest is executed in order, all of it is reported."""
+"""A profile's run: what is up to date is kept, the rest is executed, all of it is reported.
+
+`side_by_side` says which notebook begins when; here stands what it is to begin and to end one.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -17,17 +19,18 @@ from ..base.shortage import is_disk_full
 from ..base.versions import commit
 from ..base.words import clock
 from ..study.study import Study
-from . import signals
-from .execution import Attempt
+from .execution import Attempt, forget_failure
 from .faults import RunError, full_disk
 from .kernel import end_processes
 from .manifest import Facts, Manifest, Record, differences, hashes, step_facts
-from .outcomes import END_THE_RUN, Outcome, write_run
+from .outcomes import Outcome, write_run
 from .progress import Progress
 from .steps import Step
-from .temporary import sweep_temporary_folders
+from .temporary import STAGING_PREFIX, staging_folder
+from .warm import WarmParent
 
-_STAGING = ".staging-"
+# Bytes that a notebook on the embedded data, or on others, is taken to need where no run tells.
+_SMALL, _LARGE = 2 * 2**30, 8 * 2**30
 
 
 @dataclass
@@ -41,6 +44,7 @@ class Session:
     force       : run also what is up to date
     timeout     : seconds for each notebook
     command     : as typed, for the report
+    warm        : the process that kernels are forked from, None to start each alone
     """
 
     steps: Sequence[Step]
@@ -52,10 +56,15 @@ class Session:
     force: bool = False
     timeout: float | None = None
     command: str = ""
+    warm: WarmParent | None = None
 
     def __post_init__(self):
         self.outcomes = [Outcome(step.name, reason="not reached") for step in self.steps]
         self._started = _now()
+        self._begun: set[int] = set()
+        self._ended: set[int] = set()
+        self._facts_of: dict[int, Facts] = {}
+        self._staging = staging_folder(self.study.places.output)
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -121,37 +130,50 @@ class Session:
         record = self.manifest[step.name]
         return record.seconds if record else None
 
-    def _usual_after(self) -> list[float | None]:
-        """For each step the seconds that those after it took last time, None if one is unknown."""
-        after: list[float | None] = []
-        total: float | None = 0.0
-        for step, reason in reversed(self.decisions()):
-            after.append(total)
-            usual = self._usual(step) if reason else 0.0
-            total = None if total is None or usual is None else total + usual
-        return after[::-1]
+    def seconds(self, index: int) -> float:
+        """About how long a notebook takes: as last time, else as it says."""
+        usual = self._usual(self.steps[index])
+        return self.steps[index].declared_seconds if usual is None else usual
 
-    # --- running --------------------------------------------------------------------------
+    def memory(self, index: int) -> int:
+        """Bytes that a notebook takes at most: as last time, else a guess."""
+        record = self.manifest[self.steps[index].name]
+        if record and record.peak_memory_bytes:
+            return record.peak_memory_bytes
+        return _SMALL if self.study.choices.profile.is_embedded else _LARGE
 
-    def run(self) -> list[Outcome]:
-        """Execute what must be. Writes `manifest.json` at every success, `run.json` throughout."""
-        self._sweep()
-        try:
-            self._run_all()
-        except signals.Interruption as interruption:
-            left = next((o for o in self.outcomes if o.status in ("not run", "running")), None)
-            if left is not None:
-                left.status = interruption.fault.key
-        # The run is over: what asks it to end now has been heeded.
-        with contextlib.suppress(signals.Interruption), signals.held():
-            shutil.rmtree(self.study.places.output / f"{_STAGING}{os.getpid()}", ignore_errors=True)
-            self._report(ended=_now())
-        return self.outcomes
+    @cached_property
+    def _suppliers(self) -> list[set[int]]:
+        """For each notebook those before it whose results it reads."""
+        return [
+            {i for i, earlier in enumerate(self.steps[:index]) if step.needed(earlier.writes)}
+            for index, step in enumerate(self.steps)
+        ]
 
-    def _sweep(self) -> None:
+    @cached_property
+    def urgency(self) -> list[float]:
+        """For each notebook the seconds from its beginning to the end of what waits for it."""
+        urgency = [self.seconds(index) for index in range(len(self.steps))]
+        for index in reversed(range(len(self.steps))):
+            for supplier in self._suppliers[index]:
+                through = self.seconds(supplier) + urgency[index]
+                urgency[supplier] = max(urgency[supplier], through)
+        return urgency
+
+    @cached_property
+    def _would_run(self) -> list[bool]:
+        return [bool(reason) for _, reason in self.decisions()]
+
+    def rest(self) -> float | None:
+        """Seconds that notebooks that have not begun took last time; None if one is unknown."""
+        usual = [self._usual(self.steps[i]) for i in self._left() if self._would_run[i]]
+        return None if None in usual else sum(usual)
+
+    # --- running, from one thread ---------------------------------------------------------
+
+    def open(self) -> None:
         """Remove what a run that was killed has left: processes, staged and partial files."""
-        sweep_temporary_folders()
-        for remains in self.study.places.output.glob(f"{_STAGING}*"):
+        for remains in self.study.places.output.glob(f"{STAGING_PREFIX}*"):
             end_processes(remains)
             shutil.rmtree(remains, ignore_errors=True)
         an_hour_ago = time.time() - 3600  # what is younger may be JupyterLab's
@@ -165,72 +187,99 @@ class Session:
                     if is_partial(path) and path.stat().st_mtime < an_hour_ago:
                         path.unlink()
 
-    def _run_all(self) -> None:
-        usual_after = self._usual_after()
-        broken: dict[str, str] = {}  # file: the notebook that was to write it
-        for index, step in enumerate(self.steps):
-            outcome = self.outcomes[index]
-            needs = step.needed(broken)
-            if needs:
-                outcome.reason = f"it needs the results of {broken[needs[0]]}"
-            else:
-                self._run(step, index, usual_after[index])
-            if not outcome.is_well:
-                broken.update(dict.fromkeys(step.writes, step.name))
-            self._report()
-            if outcome.status in END_THE_RUN:
-                break
+    def _left(self) -> list[int]:
+        return [i for i in range(len(self.steps)) if i not in self._begun]
 
-    def _run(self, step: Step, index: int, usual_after: float | None) -> None:
-        outcome = self.outcomes[index]
-        title = f"[{index + 1}/{len(self.steps)}] {step.name}"
-        staging = self.study.places.output / f"{_STAGING}{os.getpid()}" / step.name
-        attempt = Attempt(
-            step, self.values, self.study.places, self.progress, staging, self.timeout
-        )
+    def ready(self) -> list[int]:
+        """Notebooks that can begin: those whose results they read have ended."""
+        return [i for i in self._left() if self._suppliers[i] <= self._ended]
+
+    @property
+    def is_over(self) -> bool:
+        return len(self._ended) == len(self.steps)
+
+    def end(self) -> None:
+        """Nothing more begins; the report says so."""
+        self._begun |= {*range(len(self.steps))}
+        self._ended |= {*range(len(self.steps))}
+        shutil.rmtree(self._staging, ignore_errors=True)
+        self._report(ended=_now())
+
+    def begin(self, index: int) -> Attempt | None:
+        """Prepare a notebook, for `Attempt.execute`; None if it is not to run, which is told."""
+        step, outcome = self.steps[index], self.outcomes[index]
+        self._begun.add(index)
+        lacking = [i for i in sorted(self._suppliers[index]) if not self.outcomes[i].is_well]
+        if lacking:
+            outcome.reason = f"it needs the results of {self.steps[lacking[0]].name}"
+            self._settle(index)
+            return None
         facts = self._facts(step)
         outcome.reason = self.why_run(step, facts)
+        title = f"[{index + 1}/{len(self.steps)}] {step.name}"
         if not outcome.reason:
             outcome.status, outcome.reason = "kept", self._kept_since(step)
             outcome.outputs = self.manifest[step.name].outputs
-            attempt.forget_failure()
+            forget_failure(step, self.study.places)
             self.progress.say(f"{title}: kept, {outcome.reason}")
-            return
+            self._settle(index)
+            return None
         outcome.status = "running"
         self._report()
-        self.progress.begin(title, self._usual(step), usual_after)
-        started = time.monotonic()
-        asked_to_end = None
-        try:
-            attempt.execute()
-            with signals.held():  # published and recorded, or neither
-                outcome.outputs = hashes(attempt.publish())
-                outcome.status = "ok"
-                self._measure(outcome, attempt, started)
-                self._record(step, outcome, attempt, facts)
-        except signals.Interruption as interruption:
-            asked_to_end = interruption
-            if outcome.status != "ok":
-                outcome.status = interruption.fault.key
-                outcome.detail = f"in {attempt.kernel.where}"
-        except RunError as error:
-            outcome.status, outcome.detail = error.fault.key, str(error)
-        except OSError as error:  # the manifest
-            full = is_disk_full(error)
-            outcome.status = "disk full" if full else "failed"
-            outcome.detail = str(full_disk(self.study.places.output) if full else error)
-        with signals.held():
-            self._measure(outcome, attempt, started)
-            if not outcome.is_well:
-                kept = attempt.keep_failed(outcome.status, outcome.detail)
-                outcome.detail += f"\nsee {shown(kept)}" if kept else ""
-            shutil.rmtree(staging, ignore_errors=True)
-            self.progress.end(outcome.status, outcome.seconds, outcome.detail)
-        if asked_to_end and outcome.is_well:
-            raise asked_to_end
+        attempt = Attempt(
+            step, self.values, self.study.places,
+            self.progress.begin(title, self._usual(step)), self._staging / step.name,
+            self.timeout, self._warm(facts),
+        )  # fmt: skip
+        self._facts_of[index] = facts
+        return attempt
 
-    def _measure(self, outcome: Outcome, attempt: Attempt, started: float) -> None:
-        outcome.seconds = round(time.monotonic() - started, 3)
+    def _warm(self, facts: Facts) -> WarmParent | None:
+        """The warm parent, unless the package's code has changed since it was imported."""
+        return self.warm if self.warm and facts.lib == self.warm.code else None
+
+    def finish(self, index: int, attempt: Attempt, error: RunError | None) -> None:
+        """Publish and record what came of an attempt, or keep and tell its failure; whole."""
+        step, outcome = self.steps[index], self.outcomes[index]
+        try:
+            if error:
+                raise error
+            outcome.outputs = hashes(attempt.publish())
+            outcome.status = "ok"
+            self._measure(outcome, attempt)
+            self._record(step, outcome, attempt, self._facts_of[index])
+        except RunError as fault:
+            outcome.status, outcome.detail = fault.fault.key, str(fault)
+        except OSError as fault:  # the manifest
+            full = is_disk_full(fault)
+            outcome.status = "disk full" if full else "failed"
+            outcome.detail = str(full_disk(self.study.places.output) if full else fault)
+        self._conclude(index, attempt)
+
+    def interrupt(self, index: int, attempt: Attempt | None, fault: str) -> None:
+        """Tell that a notebook that has begun was ended. fault : a key of FAULTS"""
+        outcome = self.outcomes[index]
+        outcome.status = fault
+        if attempt:
+            outcome.detail = f"in {attempt.kernel.where}"
+            self._conclude(index, attempt)
+
+    def _conclude(self, index: int, attempt: Attempt) -> None:
+        outcome = self.outcomes[index]
+        self._measure(outcome, attempt)
+        if not outcome.is_well:
+            kept = attempt.keep_failed(outcome.status, outcome.detail)
+            outcome.detail += f"\nsee {shown(kept)}" if kept else ""
+        shutil.rmtree(attempt.staging, ignore_errors=True)
+        attempt.kernel.progress.end(outcome.status, outcome.seconds, outcome.detail)
+        self._settle(index)
+
+    def _settle(self, index: int) -> None:
+        self._ended.add(index)
+        self._report()
+
+    def _measure(self, outcome: Outcome, attempt: Attempt) -> None:
+        outcome.seconds = round(time.monotonic() - attempt.kernel.begun, 3)
         if attempt.kernel.memory:
             outcome.peak_memory_bytes = attempt.kernel.memory.peak
             outcome.peak_gpu_bytes = attempt.kernel.memory.gpu_peak

@@ -17,21 +17,32 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import nbformat
-import papermill
-from IPython.core.inputtransformer2 import TransformerManager
-
 from ..base.paths import NOTEBOOKS, ROOT, shown
+from ..base.stored_json import TEXT, DamagedJson, mapping, read_json
 from ..base.tables import unknown_name
 from ..study.places import Places
 from ..study.study import Study
 from .faults import RunError
 
 _CONTRACT = re.compile(r"\*\*Reads\*\*(?P<reads>.*)\*\*Writes\*\*(?P<writes>.*)", re.DOTALL)
-_PYTHON = TransformerManager()  # makes Python of `%time` and `!ls`
 _QUOTED = re.compile(r"`([^`]+)`")
 _KINDS = {"str": str, "int": int, "float": (int, float), "list": list, "bool": bool, "dict": dict}
 _REST = "options"  # the parameter that takes all values without one of their own
+# As much of a notebook as is read here: nbformat, which checks all of it before a run, takes long
+# to be imported.
+_LINES = {"anyOf": [TEXT, {"type": "array", "items": TEXT}]}
+_METADATA = {"type": "object", "properties": {"tags": {"type": "array", "items": TEXT}}}
+_CELL = mapping({"cell_type": TEXT, "metadata": _METADATA, "source": _LINES})
+_NOTEBOOK = mapping(
+    {"nbformat": {"const": 4}, "cells": {"type": "array", "items": _CELL}},
+    {"metadata": {"type": "object", "properties": {"kernelspec": {"type": "object"}}}},
+)
+_SECONDS = {"second": 1, "minute": 60, "hour": 3600}
+_NUMBERS = {
+    "half an": 0.5, "half a": 0.5, "a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "four": 4,
+    "five": 5,
+}  # fmt: skip
+_COST = re.compile(rf"(?:({'|'.join(_NUMBERS)}|\d+) )?({'|'.join(_SECONDS)})s?\b")
 
 
 @dataclass(frozen=True)
@@ -96,28 +107,56 @@ class Step:
 
     def imports(self) -> list[str]:
         """Every module that its cells import in any case: not in a `try`, not in a function."""
-        modules: set[str] = set()
+        return sorted({module for module, _ in self.imported_names()})
+
+    def imported_names(self) -> list[tuple[str, str]]:
+        """`imports`, each with every name that is imported from it; "" for the module itself."""
+        found: set[tuple[str, str]] = set()
         for source in self.code:
-            for node in ast.parse(_PYTHON.transform_cell(source)).body:
+            for node in _parsed(source).body:
                 if isinstance(node, ast.Import):
-                    modules.update(name.name for name in node.names)
+                    found.update((name.name, "") for name in node.names)
                 elif isinstance(node, ast.ImportFrom) and node.module:
-                    modules.add(node.module)
-        return sorted(modules)
+                    found.update((node.module, name.name) for name in node.names)
+        return sorted(found)
+
+    @property
+    def declared_seconds(self) -> float:
+        """About how long it says that it takes: "half a minute on the demo" is 30, "seconds" 5."""
+        found = _COST.search(self.cost)
+        if not found:
+            return 60.0
+        number, unit = found.groups()
+        return float(_NUMBERS.get(number or "five", number or 5)) * _SECONDS[unit]
+
+
+def _parsed(source: str) -> ast.Module:
+    """A cell's code; `%time` and `!ls` as IPython understands them."""
+    try:
+        return ast.parse(source)
+    except SyntaxError:
+        from IPython.core.inputtransformer2 import TransformerManager  # takes long to be imported
+
+        return ast.parse(TransformerManager().transform_cell(source))
 
 
 def _place(template: str, places: Places) -> Path:
     return ROOT / template.replace("{profile}", places.name)
 
 
-def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+def source_of(cell: Mapping) -> str:
+    source = cell["source"]
+    return source if isinstance(source, str) else "".join(source)
+
+
+def code_cells(notebook: Mapping) -> list:
     """The code cells that a reader of the source counts: not the injected parameters."""
     return [
         cell
-        for cell in notebook.cells
-        if cell.cell_type == "code"
-        and cell.source.strip()
-        and "injected-parameters" not in cell.metadata.get("tags", [])
+        for cell in notebook["cells"]
+        if cell["cell_type"] == "code"
+        and source_of(cell).strip()
+        and "injected-parameters" not in cell["metadata"].get("tags", [])
     ]
 
 
@@ -128,43 +167,52 @@ def read_step(path: Path) -> Step:
         return RunError("wrong option", f"{shown(path)}: {reason}")
 
     try:
-        notebook = nbformat.read(path, as_version=4)
-        nbformat.validate(notebook)
-    except nbformat.ValidationError as error:
-        raise refused(f"no valid notebook: {str(error).splitlines()[0]}") from None
-    except (ValueError, AttributeError, KeyError, TypeError, OSError, RecursionError) as error:
+        notebook = read_json(path, _NOTEBOOK)
+    except DamagedJson as error:
+        raise refused(f"no readable notebook: {error}") from None
+    except OSError as error:
         raise refused(f"no readable notebook: {type(error).__name__}: {error}") from None
-    cells = notebook.cells
-    tagged = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
+    cells = notebook["cells"]
+    tagged = [c for c in cells if "parameters" in c["metadata"].get("tags", [])]
     if len(tagged) != 1:
         raise refused(f"{len(tagged)} cells are tagged 'parameters', one must be")
-    language = notebook.metadata.get("kernelspec", {}).get("language", "python")
-    if language != "python":
-        raise refused(f"its kernel's language is {language}; the study's notebooks are Python's")
+    kernel = notebook.get("metadata", {}).get("kernelspec", {})
+    if kernel.get("language", "python") != "python":
+        raise refused(
+            f"its kernel's language is {kernel['language']}; the study's notebooks are Python's"
+        )
     second = cells[1] if len(cells) > 1 else tagged[0]
-    contract = _CONTRACT.search(second.source) if second.cell_type == "markdown" else None
+    is_text = second["cell_type"] == "markdown"
+    contract = _CONTRACT.search(source_of(second)) if is_text else None
     if not contract:
         raise refused("its second cell must be text that says what it **Reads** and **Writes**")
     try:
-        parameters = papermill.inspect_notebook(literal(path))
-    except ValueError as error:
-        raise refused(f"papermill cannot read its parameters: {error}") from None
-    step = Step(
-        path,
-        {name: p["inferred_type_name"].split("[")[0] for name, p in parameters.items()},
-        tuple(posixpath.normpath(read) for read in _QUOTED.findall(contract["reads"])),
-        tuple(posixpath.normpath(write) for write in _QUOTED.findall(contract["writes"])),
-        contract["writes"].rpartition("`")[2].strip(" ·\n"),
-        tuple(cell.source for cell in code_cells(notebook)),
-    )
-    if any(path.startswith("..") for path in step.reads + step.writes):
-        raise refused("what it reads and writes must lie in the project's folder")
-    try:
+        step = Step(
+            path,
+            _parameters(source_of(tagged[0])),
+            tuple(posixpath.normpath(read) for read in _QUOTED.findall(contract["reads"])),
+            tuple(posixpath.normpath(write) for write in _QUOTED.findall(contract["writes"])),
+            contract["writes"].rpartition("`")[2].strip(" ·\n"),
+            tuple(source_of(cell) for cell in code_cells(notebook)),
+        )
         step.imports()
     except SyntaxError as error:
         line = (error.text or "").strip()
         raise refused(f"a code cell is no Python: {error.msg}: {line}") from None
+    if any(path.startswith("..") for path in step.reads + step.writes):
+        raise refused("what it reads and writes must lie in the project's folder")
     return step
+
+
+def _parameters(source: str) -> dict[str, str]:
+    """{name: its declared type, "None" without one}, of the cell that sets them."""
+    found: dict[str, str] = {}
+    for node in _parsed(source).body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            found[node.target.id] = ast.unparse(node.annotation).split("[")[0]
+        elif isinstance(node, ast.Assign):
+            found |= {name.id: "None" for name in node.targets if isinstance(name, ast.Name)}
+    return found
 
 
 def literal(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,7 +11,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+STAGING_PREFIX = ".staging-"
 _PREFIX, _LOCK = "dcls-", "in-use.lock"
+
+
+def staging_folder(output: Path) -> Path:
+    """Where this process's notebooks stage results that belong into a run's folder."""
+    return output / f"{STAGING_PREFIX}{os.getpid()}"
 
 
 @contextlib.contextmanager

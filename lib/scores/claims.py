@@ -111,7 +111,7 @@ class _Scores:
         return float(np.mean(of_all))
 
     def gain(self, backbone: str, method: str) -> pd.Series:
-        """Score with DCLS less without it, image by image."""
+        """Score with DCLS minus without it, image by image."""
         difference = self.of(backbone, True, method) - self.of(backbone, False, method)
         return difference.dropna()
 

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..base.geometry import DELIVERED_SIZE, Preprocessing
+from ..base.progress_bar import progress_bar
 from ..maps.forward import enlarge
 from ..maps.methods import min_max
 from ..people.clickme import ClickMe
@@ -63,7 +63,7 @@ def control_maps(
     readings : {(protocol, reading): how human maps are read}
     """
     means = {reading: _Mean() for reading in readings}
-    with tqdm(total=2 * len(clickme), desc="controls", unit="image") as bar:
+    with progress_bar(total=2 * len(clickme), desc="controls", unit="image") as bar:
         for block in map_blocks(clickme):
             for reading, (protocol, geometry) in readings.items():
                 scored = clickme.is_scored(protocol.key, block.places)

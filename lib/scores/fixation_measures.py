@@ -25,6 +25,7 @@ from ..base.tables import Table
 from ..maps.methods import RANDOM_CAM
 from ..study.plug_ins import load_plug_ins
 from .controls import NETWORK
+from .spearman import order_of_row
 from .statistics import means_by
 
 BANDWIDTH = 0.1  # of the centre bias's Gaussian: its standard deviation, in shorter sides
@@ -121,7 +122,8 @@ class Viewed:
     """
 
     def __init__(self, one: np.ndarray):
-        self.flat = np.asarray(one, np.float64).ravel()
+        self._as_given = np.ascontiguousarray(one).ravel()
+        self.flat = self._as_given.astype(np.float64)
         self.orders = bool(np.isfinite(self.flat).all() and self.flat.min() < self.flat.max())
 
     @cached_property
@@ -131,7 +133,7 @@ class Viewed:
 
     @cached_property
     def order(self) -> np.ndarray:
-        return np.argsort(self.flat)
+        return order_of_row(self._as_given if self._as_given.dtype == np.float32 else self.flat)
 
     @cached_property
     def ordered(self) -> np.ndarray:

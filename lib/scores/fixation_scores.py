@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..base.geometry import DELIVERED_SIZE, Preprocessing
+from ..base.progress_bar import progress_bar
 from ..maps.cam import cam_maps
 from ..people.clickme import ClickMe, Fixated, Observed
 from ..people.human_maps import human_maps
@@ -122,7 +122,7 @@ def score_fixations(study: Study) -> pd.DataFrame:
 
 
 def _networks(study: Study, clickme: ClickMe, frames: dict[str, _Frame]) -> Iterator[tuple]:
-    for backbone, dcls in tqdm(study.networks.there(), desc="fixations", unit="model"):
+    for backbone, dcls in progress_bar(study.networks.there(), desc="fixations", unit="model"):
         model = study.networks.inference_model(backbone.key, dcls)
         geometry = backbone.preprocessing
         frame = frames[PROTOCOLS[study.choices.protocols[0]].reading_name(geometry)]

@@ -13,9 +13,9 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from ..base.geometry import WHOLE, Preprocessing
+from ..base.progress_bar import progress_bar
 from ..maps.elsewhere import Maps, MapsError, Match, as_scored, not_finite
 from ..people.clickme import ClickMe
 from ..people.human_maps import human_maps
@@ -62,7 +62,9 @@ def validate(collection: Collection, image_ids: Sequence[str]) -> tuple[dict[str
     unordered: list[str] = []
     of = collection.match.of
     wanted = [image_id for image_id in image_ids if image_id in of]
-    for image_id in tqdm(wanted, desc=f"checking {collection.name}", unit="map", leave=False):
+    for image_id in progress_bar(
+        wanted, desc=f"checking {collection.name}", unit="map", leave=False
+    ):
         try:
             bad = not_finite(collection.maps.read(of[image_id]))
         except MapsError as error:
@@ -91,7 +93,7 @@ def score_maps(
     """
     known = {c.name: dict((unreadable or {}).get(c.name, {})) for c in collections}
     frames = []
-    with tqdm(total=len(clickme), desc="scoring", unit="image", leave=False) as bar:
+    with progress_bar(total=len(clickme), desc="scoring", unit="image", leave=False) as bar:
         for block in map_blocks(clickme):
             frames += _scored(block, clickme, collections, geometry, known)
             bar.update(len(block.image_ids))

@@ -17,8 +17,8 @@ from functools import cached_property
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from ..base.progress_bar import progress_bar
 from ..base.tables import Table
 from ..maps.cam import cam_maps
 from ..maps.forward import is_constant
@@ -172,7 +172,7 @@ def score_measures(study: Study) -> pd.DataFrame:
     protocol = PROTOCOLS[study.choices.protocols[0]]
     clickme = study.clickme()
     rows: list[tuple] = []
-    for backbone, dcls in tqdm(study.networks.there(), desc="measures", unit="model"):
+    for backbone, dcls in progress_bar(study.networks.there(), desc="measures", unit="model"):
         model = study.networks.inference_model(backbone.key, dcls)
         for batch in clickme.batches(_BATCH):
             scored = clickme.is_scored(protocol.key, batch.places)

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..base.fingerprint import code_of, fingerprint
 from ..base.geometry import Preprocessing
+from ..base.progress_bar import progress_bar
 from ..people.clickme import ClickMe
 from ..people.human_maps import human_maps
 from ..people.protocols import PROTOCOLS, Protocol
@@ -118,7 +118,7 @@ def score_observers(clickme: ClickMe, geometries: Sequence[Preprocessing]) -> pd
     """
     readings = _readings(clickme.protocols, geometries)
     rows = []
-    with tqdm(total=len(clickme), desc="observers", unit="image", leave=False) as bar:
+    with progress_bar(total=len(clickme), desc="observers", unit="image", leave=False) as bar:
         for block in _blocks(clickme.observed()):
             together = torch.cat([maps for _, _, maps in block])
             counts = [len(maps) for _, _, maps in block]

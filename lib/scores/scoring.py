@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from ..base.progress_bar import progress_bar
 from ..maps.forward import enlarge, head_pass
 from ..maps.methods import CamMethod
 from ..networks.batch_size import BatchSize
@@ -109,7 +109,9 @@ def score_part(
     """
     scores = Scores(methods, predicted)
     slow = any(method.forwards for method in methods)
-    with tqdm(total=len(part.some), desc=model.variant, leave=False, disable=not slow) as bar:
+    with progress_bar(
+        total=len(part.some), desc=model.variant, leave=False, disable=not slow
+    ) as bar:
 
         def work(piece: Block) -> None:
             scores.add(model, piece)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
+from ..base.progress_bar import progress_bar
 from ..maps.methods import METHODS
 from ..networks.backbones import variant_name
 from ..study.choices import Choices
@@ -44,7 +45,7 @@ def score_study(study: Study) -> pd.DataFrame:
             waiting[unit.path] = unit
         else:
             tables[unit.variant, unit.path] = table
-    with tqdm(total=len(units), initial=len(tables), desc="scoring", unit="model") as bar:
+    with progress_bar(total=len(units), initial=len(tables), desc="scoring", unit="model") as bar:
         bar.set_postfix_str(f"{len(tables)} kept from before", refresh=False)
         elsewhere = study.choices.workers or study.choices.scheduler
         score = score_on_cluster if elsewhere else score_here

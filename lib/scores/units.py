@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from ..base.threads import reuse_memory
@@ -22,7 +24,7 @@ from ..networks.models import StudyModel
 from ..people.clickme import ClickMe
 from ..people.stored import StoredError
 from ..study.study import Study
-from .kept import kept_path, write_kept
+from .kept import kept_path, read_kept, write_kept
 from .prepared import PreparedPart
 from .scoring import score_part
 
@@ -76,7 +78,14 @@ class Scorer:
             self._room = torch.cuda.get_device_properties(self.device).total_memory / 3
 
     def score(self, unit: Unit) -> None:
-        """Compute a unit's scores and keep them. Raises StoredError, WeightsError."""
+        """Compute a unit's scores and cache them, unless another process of this machine has done
+        so while this one waited. Raises StoredError, WeightsError."""
+        with _alone(unit.path) as waited:
+            tolerant = self.study.choices.keep_going
+            if not waited or read_kept(unit.path, tolerant) is None:
+                self._score(unit)
+
+    def _score(self, unit: Unit) -> None:
         if self._part is None or self._part.some.part is not unit.some.part:
             self._part = None  # its memory goes before the next one's comes
             self._part = PreparedPart(unit.some, self.device, self.batch.now)
@@ -109,6 +118,29 @@ class Scorer:
             self._room -= taken
             self._models[name] = model
         return model
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[bool]:
+    """Within, no other process works on this file; yields whether one did before. Of notebooks
+    that run side by side, two may score the same unit. Where files cannot be locked, both do."""
+    place = path.with_suffix(".lock")
+    lock, waited = FileLock(place), False
+    with contextlib.ExitStack() as held:
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                held.enter_context(lock.acquire(timeout=0))
+            except Timeout:
+                waited = True
+                held.enter_context(lock.acquire())
+        except (OSError, NotImplementedError):
+            pass  # the cached file itself appears whole in any case
+        try:
+            yield waited
+        finally:
+            with contextlib.suppress(OSError):
+                place.unlink()
 
 
 def foretell(model: StudyModel, some: np.ndarray, methods: Sequence[CamMethod], images: int) -> str:

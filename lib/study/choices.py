@@ -19,7 +19,7 @@ from ..people.stored import Read
 from ..people.stored.fit import CROP
 from ..people.stored.layouts import LAYOUTS, Layout
 from .comparisons import COMPARISONS, Comparison, Member, check_compared, comparison_of
-from .profiles import PROFILES, TARGETS, Profile
+from .profiles import PROFILES, TARGETS, Brief, Profile
 from .rules import RULES, Rules
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ class Choices:
     name       : name of the folders of results, "" for one made from the choices
     compare    : a key of COMPARISONS; or models that are compared pairwise, see `compared`;
                  empty for the comparison that the models suggest
+    whole      : whether long analyses take the profile's whole sample, not its `brief` one;
+                 always False where the profile has one sample only
     """
 
     profile: Profile
@@ -102,6 +104,7 @@ class Choices:
     smallest_effect: float = RULES.smallest_effect
     compare: tuple[str, ...] = ()
     name: str = ""
+    whole: bool = False
 
     @classmethod
     def of(
@@ -176,8 +179,10 @@ class Choices:
         return replace(self, **changes)
 
     def __post_init__(self) -> None:
-        for name in ("keep_going", "compile"):
+        for name in ("keep_going", "compile", "whole"):
             object.__setattr__(self, name, bool(getattr(self, name)))
+        if not self.profile.brief:
+            object.__setattr__(self, "whole", False)
         for name in ("limit", "batch_size", "workers"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 0:
@@ -331,10 +336,41 @@ class Choices:
         """Return the classes whose evidence heatmaps show: the labels, or None for predicted."""
         return None if self.predicted else labels
 
-    def few(self, part: int) -> int:
+    @property
+    def sample(self) -> int:
+        """The number of images for analyses that score many methods or models."""
+        return self.brief.images if self.brief else self.profile.sample
+
+    @property
+    def brief(self) -> Brief | None:
+        """The smaller sample of the long analyses, where they take it."""
+        return None if self.whole else self.profile.brief
+
+    @property
+    def sampled(self) -> dict:
+        """The choices in which the long analyses differ, by the names of the fields."""
+        limit = min(self.limit or self.sample, self.sample)
+        if self.brief and self.backbones == self.profile.backbones:
+            return {"limit": limit, "backbones": tuple(BACKBONES.select(self.brief.models))}
+        return {"limit": limit}
+
+    @property
+    def of_sample(self) -> dict[str, str]:
+        """How the sample of the long analyses is smaller than a whole run's, as
+        {"sample": a sentence}; {} where it is not."""
+        if not self.brief:
+            return {}
+        taken = self.sampled
+        of = f"{len(taken.get('backbones', self.backbones))} of {len(self.backbones)} backbones"
+        return {"sample": f"Short run: {taken['limit']} images at most, {of}. --whole takes all."}
+
+    def few(self, part: int, least: int = 2) -> int:
         """Return a fraction of the sample's number of images, for analyses that cost even more;
-        at most `limit`."""
-        return max(1, min(self.limit or self.profile.sample, self.profile.sample // part))
+        at most `limit`.
+
+        least : the fewest, as far as `limit` allows; one image alone has no interval
+        """
+        return min(self.limit or self.sample, max(least, self.sample // part))
 
     def prefer_method(self, key: str = "threshold_grad_cam") -> CamMethod:
         """Return this method if it is chosen, otherwise the first chosen one."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from ..base.files import write_atomically, write_json
 from ..base.fingerprint import sha256_of
 from ..base.paths import shown
+from ..base.progress_bar import STAGING
 from ..base.spreadsheets import csv_text
 from ..base.stored_json import TEXT, mapping, of_each, read_json
 from ..base.versions import commit, environment
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from .study import Study
 
 _SAVED = mapping({"study": {"type": "object"}, "inputs": of_each(TEXT)})
-STAGING = "DCLS_STAGING"  # the environment variable that names the staging folder
 
 
 def staged(path: Path) -> Path:

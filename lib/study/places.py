@@ -20,7 +20,8 @@ class Places:
 
     @property
     def name(self) -> str:
-        """The name of the folders of results: the profile's key, "demo_subset" for less than all.
+        """The name of the folders of results: the profile's key, "demo_subset" for less than all,
+        "demo_whole" where long analyses take their whole sample.
 
         A quick look at two models therefore never replaces the whole study's figures, nor do
         results on other images, or on the same images read differently ("paper_gaze_1a2b" for a
@@ -37,6 +38,8 @@ class Places:
             name += f"_{place}_{fingerprint({'images': images} | how)[:4]}"
         if extend := self.choices.extend:
             name += f"_{re.sub(r'[^a-zA-Z0-9_-]+', '_', Path(extend).stem)[:40]}"
+        if self.choices.whole:
+            name += "_whole"
         return name if self.choices.is_whole else f"{name}_subset"
 
     @property

@@ -18,23 +18,42 @@ DEMO_RECIPE = "the demo's"
 
 
 @dataclass(frozen=True)
+class Brief:
+    """A smaller sample of the long analyses.
+
+    images : in place of the profile's `sample`
+    models : keys of backbones, in place of all, where the user chooses none
+    """
+
+    images: int
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Profile:
     """A row: which images, which weights, and what results may claim.
 
-    data        : folder of shards and weights; None for one that the user may choose
-    images      : folder of images and gaze instead of shards
-    models      : keys of its own backbones, if these are not the study's
-    methods, protocols, target : the defaults
-    notebooks   : numbers of those in a full run; () for all except the gaze profile's
-    shard_names : every shard that a full run needs, in reading order
-    mini        : whether the weights are the embedded example's miniatures
-    classes     : number of classes; labels lie below it
-    photographs : Figures 5 and 6 show "held-out" images of the shards, or
-                  "photographs" that packages contain or the user provides
-    caveat      : printed on every figure and table made from it; "" for none
-    sample      : number of images in analyses that score many methods or models
-    published_ceiling : whether the people are ClickMe's, whose ceiling is published
-    own         : models that a user's file added
+        data        : folder of shards and weights; None for one that the user may choose
+        images      : folder of images and gaze instead of shards
+        models      : keys of its own backbones, if these are not the study's
+        methods, protocols, target : the defaults
+        notebooks   : numbers of those in a full run; () for all except the gaze profile's
+        shard_names : every shard that a full run needs, in reading order
+        mini        : whether the weights are the embedded example's miniatures
+        classes     : number of classes; labels lie below it
+        photographs : Figures 5 and 6 show "held-out" images of the shards, or
+                      "photographs" that packages contain or the user provides
+        caveat      : printed on every figure and table made from it; "" for none
+    <<<<<<< HEAD
+        sample      : images for analyses that score many methods or networks a model
+        brief       : what these analyses take unless `Choices.whole`; None: all that they can
+        published_ceiling : its people are ClickMe's, how well they agree is published
+        own         : models that a reader's file added
+    =======
+        sample      : number of images in analyses that score many methods or models
+        published_ceiling : whether the people are ClickMe's, whose ceiling is published
+        own         : models that a user's file added
+    >>>>>>> 7679192c48afc71aaa51d0ff1ee30afc6bb0ad29
     """
 
     key: str
@@ -46,6 +65,7 @@ class Profile:
     photographs: str
     caveat: str
     sample: int
+    brief: Brief | None = None
     published_ceiling: bool = False
     images: Path | None = None
     models: tuple[str, ...] = ()
@@ -89,7 +109,7 @@ PROFILES: Table[Profile] = Table(
             "demo", "embedded example", DEMO, ("val-0.tfrecords",),
             mini=True, classes=12, photographs="held-out",
             caveat="Embedded example: simulated people, miniature models. No evidence about DCLS.",
-            sample=48,
+            sample=48, brief=Brief(24, ("convnext_tiny", "resnet50")),
         ),
         Profile(
             "paper", "ClickMe", None,

@@ -66,7 +66,7 @@ class NamedModels(UserWarning):
 # The choices that determine results, besides profile, models and methods.
 _RESULTS_DEPEND_ON = (
     "limit", "protocols", "images", "layout", "fit", "gaze", "precision", "compile", "target",
-    "accept", "ceiling", "smallest_effect", "compare",
+    "accept", "ceiling", "smallest_effect", "compare", "whole",
 )  # fmt: skip
 
 
@@ -129,9 +129,9 @@ class Study:
         return Study(self.choices.changed(**changes))
 
     def sampled(self, **changes) -> Study:
-        """Return the study on at most the sample's number of images, with other changes."""
-        sample = self.choices.profile.sample
-        return self.changed(limit=min(self.choices.limit or sample, sample), **changes)
+        """Return the study on at most the sample's number of images, and its models, as the long
+        analyses take them, with other changes."""
+        return self.changed(**self.choices.sampled | changes)
 
     @cached_property
     def inputs(self) -> Inputs:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
-from stand_ins import ALL_VARIANTS, VARIANT_IDS
+from stand_ins import EACH_VARIANT
 
 from lib.demo.__main__ import HELD_OUT, SEED, TRAINING, as_record
 from lib.demo.players import human_map
@@ -94,7 +94,7 @@ def test_simulated_people_look_at_telling_parts_and_not_merely_the_mask():
     assert 0.4 < np.mean(inside) < 0.95
 
 
-@pytest.mark.parametrize(("key", "dcls"), ALL_VARIANTS, ids=VARIANT_IDS)
+@pytest.mark.parametrize(("key", "dcls"), EACH_VARIANT)
 def test_every_miniature_is_nine_tenths_right_and_plain_ones_agree_with_people(
     key, dcls, batches, gaussian
 ):

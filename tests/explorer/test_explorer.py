@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import base64
 import contextlib
@@ -24,6 +25,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 from scipy.stats import spearmanr
@@ -227,58 +229,57 @@ def upload(explorer: Explorer, name: str, content: bytes) -> None:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("image", "kind"),
-    [(Image.new("L", (40, 90), 99), "PNG"), (Image.new("RGBA", (300, 60), (9, 0, 0, 0)), "PNG"),
-     (Image.new("RGB", (500, 400), "red"), "JPEG"), (Image.new("P", (3, 3)), "GIF"),
-     (Image.new("1", (1, 1)), "BMP"), (Image.new("CMYK", (64, 64)), "JPEG")],
-)  # fmt: skip
-def test_any_image_can_be_uploaded(shown, image, kind):
-    before = bytes(shown.panel.value)
-    upload(shown, f"my.{kind.lower()}", encoded(image, kind))
-    assert "yours" in shown.image.value.title
-    assert "ρ: n/a (no human map)" in shown.message.value
-    assert bytes(shown.panel.value) != before
-    assert shown.upload.value == ()
-    found = shown.chosen_view()
-    assert found.human_map is None
-    assert found.predicted
-    assert all(e.asked == e.top[0][0] for e in found.explanations)
+def test_any_image_can_be_uploaded(shown):
+    for image, kind in (
+        (Image.new("L", (40, 90), 99), "PNG"), (Image.new("RGBA", (300, 60), (9, 0, 0, 0)), "PNG"),
+        (Image.new("RGB", (500, 400), "red"), "JPEG"), (Image.new("P", (3, 3)), "GIF"),
+        (Image.new("1", (1, 1)), "BMP"), (Image.new("CMYK", (64, 64)), "JPEG"),
+    ):  # fmt: skip
+        before = bytes(shown.panel.value)
+        upload(shown, f"{image.mode}.{kind.lower()}", encoded(image, kind))
+        assert f"{image.mode}.{kind.lower()} (yours)" in str(shown.image.options)
+        assert "yours" in shown.image.value.title
+        assert "ρ: n/a (no human map)" in shown.message.value
+        assert bytes(shown.panel.value) != before
+        assert shown.upload.value == ()
+        found = shown.chosen_view()
+        assert found.human_map is None
+        assert found.predicted
+        assert all(e.asked == e.top[0][0] for e in found.explanations)
 
 
 PNG = encoded(Image.effect_noise((200, 200), 60))
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"no image", PNG[: len(PNG) // 2], b"\xff\xd8\xff\xe0 hardly",
-     encoded(Image.new("I;16", (20, 20)))],
-    ids=["empty", "text", "truncated", "jpeg", "16-bit"],
-)  # fmt: skip
-def test_what_is_no_image_is_refused_in_words(shown, content):
-    before, options = bytes(shown.panel.value), shown.image.options
-    upload(shown, "<b>odd.png", content)
-    assert "&lt;b&gt;odd.png is not a readable image" in shown.message.value
-    assert "BytesIO" not in shown.message.value
-    assert 'role="alert"' in shown.message.value
-    assert bytes(shown.panel.value) == before
-    assert shown.image.options == options
-    shown.opacity.value = 0.2  # and goes on
-    assert "alert" not in shown.message.value
+def test_what_is_no_image_is_refused_in_words(shown):
+    options = shown.image.options
+    for opacity, content in (
+        (0.1, b""), (0.2, b"no picture"), (0.3, PNG[: len(PNG) // 2]),
+        (0.4, b"\xff\xd8\xff\xe0 hardly"), (0.5, encoded(Image.new("I;16", (20, 20)))),
+    ):  # fmt: skip
+        before = bytes(shown.panel.value)
+        upload(shown, "<b>odd.png", content)
+        assert "&lt;b&gt;odd.png is not a readable image" in shown.message.value
+        assert "BytesIO" not in shown.message.value
+        assert 'role="alert"' in shown.message.value
+        assert bytes(shown.panel.value) == before
+        assert shown.image.options == options
+        shown.opacity.value = opacity  # and goes on
+        assert "alert" not in shown.message.value
 
 
 # --- controls -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("control", "value"),
-    [("backbone", "caformer_s18"), ("method", "layer_cam"), ("floor", 0.6), ("opacity", 0.2)],
-)
-def test_every_control_changes_the_image(shown, control, value):
-    before = bytes(shown.panel.value)
-    getattr(shown, control).value = value
-    assert bytes(shown.panel.value) != before
-    assert Image.open(io.BytesIO(shown.panel.value)).format == "PNG"
+def test_every_control_changes_the_image(shown):
+    for control, value in (
+        ("backbone", "caformer_s18"), ("method", "layer_cam"), ("opacity", 0.2),
+        ("method", "threshold_grad_cam"), ("floor", 0.6),
+    ):  # fmt: skip
+        before = bytes(shown.panel.value)
+        getattr(shown, control).value = value
+        assert bytes(shown.panel.value) != before, control
+        assert Image.open(io.BytesIO(shown.panel.value)).format == "PNG"
 
 
 def test_image_and_layer_change_theirs(shown):
@@ -414,7 +415,22 @@ def outputs_of(path: Path) -> list:
             if "data" in o]  # fmt: skip
 
 
-def test_programs_that_run_notebooks_get_the_static_image(tmp_path, monkeypatch):
+def test_programs_that_run_notebooks_get_the_static_image(monkeypatch, displayed):
+    """Of a kernel that one of them started, as it asks; nbconvert and papermill rest on nbclient."""
+    monkeypatch.delenv(STAGING, raising=False)
+    cell = new_code_cell("get_ipython().kernel.get_parent('shell')['content']")
+    NotebookClient(new_notebook(cells=[cell])).execute()
+    content = ast.literal_eval(cell.outputs[0]["data"]["text/plain"])
+    assert content["code"] == cell.source
+    fake_kernel(monkeypatch, content)
+    explorer = explore(two_models(limit=2))
+    ((image, how),) = displayed
+    assert how == {}
+    assert image.data == explorer.still()
+
+
+@pytest.mark.slow  # of which the test above is the quick form
+def test_nbconvert_gets_the_static_image(tmp_path, monkeypatch):
     monkeypatch.delenv(STAGING, raising=False)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     path = write_cell(tmp_path / "small.ipynb")

@@ -94,8 +94,9 @@ def test_many_forward_methods_equal_the_librarys(key, method, images):
     assert_same(ours, library(LIBRARY[method], model, x, targets), 1e-4)
 
 
-def test_ablation_cam_sets_one_channel_after_the_other_to_zero(images):
-    model = mini("convnext_tiny").folded()  # whose features can be negative
+@pytest.mark.parametrize("key", ["convnext_tiny", "resnet50", "fastvit_sa24"])
+def test_ablation_cam_sets_one_channel_after_the_other_to_zero(key, images):
+    model = mini(key).folded()  # ConvNeXt's features can be negative, and a norm follows them
     x = model.prepare(images[:2])
     passed = head_pass(model, x, LABELS)
     for image, target in enumerate(LABELS.tolist()):
@@ -109,6 +110,18 @@ def test_ablation_cam_sets_one_channel_after_the_other_to_zero(images):
         expected = (torch.stack(weights)[:, None, None] * features).sum(0).relu()
         ours = METHODS["ablation_cam"].maps(model, x, passed)[image]
         np.testing.assert_allclose(unit(ours[None]), unit(expected[None]), atol=1e-4)
+
+
+@pytest.mark.parametrize("key", ["resnet50", "convnext_tiny"])
+def test_ablation_cam_runs_each_channel_only_where_the_others_bear_on_it(key, images):
+    model = mini(key).folded()
+    x = model.prepare(images[:1])
+    passed = head_pass(model, x, LABELS[:1])
+    channels, asked = passed.features.shape[1], []
+    answered = model.answered
+    model.answered = lambda x, features: (asked.append(len(features)), answered(x, features))[1]
+    METHODS["ablation_cam"].maps(model, x, passed)
+    assert sum(asked) == (10 if key == "resnet50" else 10 + channels)
 
 
 def test_full_grad_of_a_rewritten_model_without_the_published_one_is_refused(images):

@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 from rehearsal import in_original_names, random_network, write_stand_in
-from stand_ins import ALL_VARIANTS, VARIANT_IDS, mini
+from stand_ins import ALL_VARIANTS, EACH_VARIANT, VARIANT_IDS, mini
 from timm.utils.model import reparameterize_model
 
 from lib.networks import opened
@@ -27,7 +27,7 @@ def test_a_full_size_checkpoint_in_the_original_naming_gives_the_same_logits(tmp
     compare(tmp_path, key, dcls, random_network(key, dcls), build_network(BACKBONES[key], dcls))
 
 
-@pytest.mark.parametrize(("key", "dcls"), ALL_VARIANTS, ids=VARIANT_IDS)
+@pytest.mark.parametrize(("key", "dcls"), EACH_VARIANT)
 def test_a_checkpoint_in_the_original_naming_gives_the_same_logits(tmp_path, key, dcls):
     compare(tmp_path, key, dcls, mini(key, dcls).network, mini(key, dcls).network)
 
@@ -40,7 +40,7 @@ def compare(tmp_path, key, dcls, trained, fresh):
         for parameter in fresh.parameters():
             parameter.fill_(float("nan"))  # what is not loaded shows
     assert load_weights(fresh, path, BACKBONES[key].family, source.reading) == []
-    x = torch.randn(2, 3, *[BACKBONES[key].preprocessing.crop] * 2)
+    x = torch.randn(2, 3, 96, 96)
     with torch.inference_mode():
         torch.testing.assert_close(fresh.eval()(x), trained.eval()(x), rtol=0, atol=0)
 

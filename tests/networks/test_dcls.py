@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 
 import pytest
 import timm
@@ -10,7 +11,7 @@ import torch
 from DCLS.construct.modules import ConstructKernel2d, Dcls2d
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stand_ins import ALL_VARIANTS, EIGHT, FAMILIES, VARIANT_IDS, mini
+from stand_ins import ALL_VARIANTS, EACH, EIGHT, FAMILIES, VARIANT_IDS, mini
 from torch import nn
 
 from lib.networks import timm_variants  # noqa: F401 - registers
@@ -39,10 +40,16 @@ PARAMETERS = {
 }
 
 
+@cache
+def on_meta(key: str, dcls: bool) -> nn.Module:
+    """The variant in full size, without its numbers; made once for all tests that look at it."""
+    with torch.device("meta"):
+        return build_network(BACKBONES[key], dcls)
+
+
 @pytest.mark.parametrize(("key", "dcls"), ALL_VARIANTS, ids=VARIANT_IDS)
 def test_parameter_count_equals_the_published_one(key, dcls):
-    with torch.device("meta"):
-        network = build_network(BACKBONES[key], dcls)
+    network = on_meta(key, dcls)
     assert count_parameters(network) == PARAMETERS[key][dcls]
 
 
@@ -66,10 +73,7 @@ def expected_layers(key: str) -> list[str]:
 
 @pytest.mark.parametrize("key", EIGHT)
 def test_exactly_the_listed_layers_are_replaced(key):
-    with torch.device("meta"):
-        plain = build_network(BACKBONES[key], False)
-        converted = build_network(BACKBONES[key], True)
-    layers = dcls_layers(converted)
+    plain, layers = on_meta(key, False), dcls_layers(on_meta(key, True))
     assert sorted(layers) == sorted(expected_layers(key))
     recipe = BACKBONES[key].dcls
     for name, layer in layers.items():
@@ -84,8 +88,7 @@ def test_exactly_the_listed_layers_are_replaced(key):
 
 @pytest.mark.parametrize("key", EIGHT)
 def test_positions_are_shared_within_a_stage_and_only_there(key):
-    with torch.device("meta"):
-        layers = dcls_layers(build_network(BACKBONES[key], True))
+    layers = dcls_layers(on_meta(key, True))
     # Stages differ in width, and no two stages of these backbones have the same.
     by_width: dict[int, set[int]] = {}
     for layer in layers.values():
@@ -143,10 +146,10 @@ def test_a_position_between_cells_is_spread_bilinearly():
     torch.testing.assert_close(kernel, expected)
 
 
-@pytest.mark.parametrize("key", EIGHT)
+@pytest.mark.parametrize("key", EACH)
 def test_folded_model_equals_dcls_model(key):
     model = mini(key, dcls=True)
-    x = torch.randn(2, 3, model.backbone.preprocessing.crop, model.backbone.preprocessing.crop)
+    x = torch.randn(2, 3, 96, 96)
     with torch.no_grad():
         features, logits = model.features(x), model(x)
         folded = fold_dcls(model)
@@ -170,8 +173,7 @@ def test_folded_full_size_model_equals_dcls_model(key):
 @pytest.mark.parametrize("key", FAMILIES)
 def test_folding_survives_a_change_of_dtype_and_device_after_a_forward(key):
     model = mini(key, dcls=True)
-    side = model.backbone.preprocessing.crop
-    x = torch.randn(1, 3, side, side)
+    x = torch.randn(1, 3, 96, 96)
     with torch.no_grad():
         expected = model(x)  # builds the package's index tensors, which do not move
         torch.testing.assert_close(fold_dcls(model.double())(x.double()).float(), expected,
@@ -196,7 +198,7 @@ def test_a_bfloat16_layer_builds_its_kernel_in_float32():
     assert torch.equal(dense_kernel(layer), construct(weight, positions, None).bfloat16())
 
 
-@pytest.mark.parametrize("key", EIGHT)
+@pytest.mark.parametrize("key", EACH)
 def test_state_dict_round_trips_with_positions_repeated_per_layer(key):
     one, other = mini(key, dcls=True), mini(key, dcls=True)
     state = one.state_dict()

@@ -15,6 +15,7 @@ from timm.data import create_transform
 from lib.base.geometry import Preprocessing
 from lib.base.tables import Table, UnknownName
 from lib.networks.backbones import BACKBONES
+from lib.networks.building import count_parameters, parameter_counts
 from lib.networks.checkpoints import MissingWeights, load_weights
 from lib.networks.dcls import dcls_layers
 from lib.networks.loading import demo_weights_path, load_model, save_weights
@@ -165,3 +166,27 @@ def test_baseline_tags_are_timms_and_of_imagenet_1k(key):
     row = BACKBONES[key]
     assert row.timm_tag in timm.list_pretrained()
     assert timm.get_pretrained_cfg(row.timm_tag).num_classes == 1000
+
+
+def test_parameters_are_counted_without_making_any_and_remembered(tmp_path, monkeypatch):
+    monkeypatch.setattr("lib.networks.building.COUNTS", tmp_path / "parameters.json")
+    row, made = BACKBONES["caformer_s18"], []
+    expected = {dcls: mini(row.key, dcls, 12).network for dcls in (False, True)}
+    expected = {
+        dcls: sum({id(p): p.numel() for p in network.parameters()}.values())
+        for dcls, network in expected.items()
+    }
+    monkeypatch.setattr(
+        "lib.networks.building.count_parameters",
+        lambda network: (made.append(network), count_parameters(network))[1],
+    )
+    for damage in ("", "{", '{"a": {"True": -1}}', None, None):
+        parameter_counts.cache_clear()  # as another process
+        if damage is not None:
+            (tmp_path / "parameters.json").write_text(damage)
+        assert parameter_counts(row, mini=True, classes=12) == expected
+    parameter_counts.cache_clear()
+    assert len(made) == 2 * 3  # not where it was remembered
+    assert all(p.is_meta for network in made for p in network.parameters())
+    assert parameter_counts(row, mini=True, classes=13)[False] > expected[False]
+    parameter_counts.cache_clear()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
-from stand_ins import ALL_VARIANTS, VARIANT_IDS, mini
+from stand_ins import EACH_VARIANT, mini
 from timm.models.metaformer import StarReLU
 from torch import nn
 
@@ -41,12 +42,11 @@ def unlike(network: nn.Module) -> nn.Module:
     return network
 
 
-@pytest.mark.parametrize(("key", "dcls"), ALL_VARIANTS, ids=VARIANT_IDS)
+@pytest.mark.parametrize(("key", "dcls"), EACH_VARIANT)
 def test_every_form_computes_the_same_features_and_logits(key, dcls):
     model = mini(key, dcls)
     folded = fold_dcls(unlike(model.network))
-    side = model.backbone.preprocessing.crop
-    x = torch.randn(2, 3, side, side)
+    x = torch.randn(2, 3, 96, 96)
     forms = candidates(folded)
     assert PLAIN in forms
     assert Form() in forms
@@ -118,7 +118,7 @@ def test_a_measurement_is_remembered_and_a_damaged_memory_made_anew(tmp_path, mo
     assert len(calls) == 11
 
 
-def test_a_miniatures_form_is_not_measured_and_a_full_size_networks_is(monkeypatch):
+def test_an_embedded_networks_form_is_not_measured_and_another_full_size_networks_is(monkeypatch):
     small = mini("resnet50")
     assert small.for_inference().form == MINI_FORM
     asked = []
@@ -126,6 +126,10 @@ def test_a_miniatures_form_is_not_measured_and_a_full_size_networks_is(monkeypat
         "lib.networks.models.remembered_form",
         lambda _, name, side: asked.append((name, side)) or PLAIN,
     )
+    row = replace(small.backbone, embedded=True)
+    embedded = StudyModel(small.network, row, Provenance("resnet50", "random", "full"))
+    assert embedded.for_inference().form == MINI_FORM
+    assert not asked
     full = StudyModel(small.network, small.backbone, Provenance("resnet50", "random", "full"))
     assert full.for_inference().form == PLAIN
     assert asked == [("resnet50", 224)]

@@ -19,7 +19,8 @@ from stand_ins import CEILINGS, NO_CONTROLS, board, made_up_scores
 from lib import leaderboard
 from lib.figures.captions import CAPTIONS, caption_of
 from lib.report.grids import as_texts
-from lib.report.page import TABLES, write_report
+from lib.report.page import write_report
+from lib.report.questions import QUESTIONS, TABLES, question_of
 from lib.report.result_table import results_table
 from lib.runner.outcomes import Outcome, write_run
 from lib.study.comparisons import COMPARISONS
@@ -87,6 +88,8 @@ def fill(study: Study) -> None:
     weights = {"label": "ResNet-50", "verified": "yes", "n": 48, "top1": 0.9, "remarks": ""}
     told = {**weights, "label": "CAFormer-S18", "remarks": f"top-1 0.1 % of 48 images {EVIL}"}
     save_csv(study, "weights", [weights, told])
+    long = {"backbone": "a_name_that_is_long_and_has_no_space", "difference": 0.5}
+    save_csv(study, "power", [long | {"n": 10**9}])
     save_csv(study, "paired", [{"backbone": f"row {i}", "p": 10.0**-i} for i in range(40)])
     for name in [*CAPTIONS, "my_own"]:
         save_image(study, name, size=(2000, 600) if name == "learned_kernels" else (640, 320))
@@ -151,10 +154,10 @@ def test_everything_that_is_there_is_shown(study):
     assert "ot made in this run" not in page.text
     assert "cannot be read" not in page.text
     for words in (
-        COMPARISONS["dcls"].question, study.choices.profile.label, study.choices.profile.caveat, "Left out", "/long/long",
-        "undecided at this n", "mean difference: 0.0123 [-0.500, 12.250]", "They speak of: simulated people",
+        COMPARISONS["dcls"].question, study.choices.profile.label, study.choices.profile.caveat, "Skipped", "/long/long",
+        "undecided at this n", "mean difference: 0.0123 [-0.500, 12.250]", "These verdicts are about: simulated people",
         "Grad-CAM, protocol published", "Threshold-Grad-CAM, protocol corrected", "CAFormer-S18 mini",
-        "40 rows", "1.00e-05", "a column 19", "ResNet-50", "0.143",
+        "(40 rows)", "1.00e-05", "a column 19", "ResNet-50", "0.143",
         *(title.format(change="with DCLS minus without") for title in TABLES.values()),
         *(caption_of(key, study.choices)[0] for key in CAPTIONS), "My own", "What my_own shows.",
         "made at commit 0123456789ab", "python run_all.py", "01_setup", "1:15", "1.0 GiB",
@@ -163,22 +166,84 @@ def test_everything_that_is_there_is_shown(study):
     ):  # fmt: skip
         assert words in page.text
     images = page.all("img")
-    alts = [". ".join(caption_of(key, study.choices)) for key in CAPTIONS]
-    assert [image["alt"] for image in images] == [
-        *alts,
-        "What my_own shows. Data: embedded example.",
-    ]
-    assert (images[0]["width"], images[0]["height"]) == ("640", "320")
+    alts = [image["alt"] for image in images]
+    assert len(set(alts)) == len(alts) == len(CAPTIONS) + 1
+    assert all(alts)
+    assert alts[-1] == "My own. What my_own shows."
+    assert all(image["decoding"] == "async" for image in images)
+
+
+def test_every_figure_and_table_belongs_to_a_question():
+    figures = [name for row in QUESTIONS.values() for name in row.figures]
+    tables = [name for row in QUESTIONS.values() for name in row.tables]
+    assert sorted(figures) == sorted(CAPTIONS)
+    assert sorted(tables) == sorted({*TABLES, "verdicts", "results", "leaderboard"} - {"weights"})
+    assert question_of("leaderboard_grad_cam") == question_of("leaderboard") == "agreement"
+    assert question_of("my_own") == question_of("scoreless") == "other"
+    assert question_of("cose_by_change") == "cose"
+
+
+def test_questions_hold_their_figures_and_tables_and_count_them(study):
+    fill(study)
+    page = Page(study)
+    folds = [tag for tag in page.all("details") if tag.get("class") == "question"]
+    assert len(folds) == len(page.all("section")) == len(QUESTIONS) + 1  # and the run's own
+    assert ["open" in fold for fold in folds] == [True] + [False] * len(QUESTIONS)
+    for row in QUESTIONS.values():
+        start = page.source.index(f'<section id="{row.key}">')
+        inside = page.source[start : page.source.index("</section>", start)]
+        for name in row.tables:
+            assert f'id="table-{name}"' in inside
+        for name in row.figures:
+            assert f'"#figure-{name}"' in inside or f'id="figure-{name}"' in inside
+        assert f'<a href="#{row.key}">' in page.source
+    assert f"{QUESTIONS['fixations'].text} 1 figure, 1 table" in page.text
+    assert f"{QUESTIONS['claims'].text} 1 table" in page.text
+    assert f"{QUESTIONS['other'].text} 1 figure" in page.text
+    assert "My own" in page.text.split(QUESTIONS["other"].text)[-1]
+
+
+def test_the_summary_shows_heatmaps_beside_human_maps_once(study):
+    for name in ("scores", "maps_beside_people", "clickme_sample"):
+        save_image(study, name)
+    page = Page(study)
+    assert len(page.all("img")) == 3
+    assert page.source.index('id="figure-maps_beside_people"') < page.source.index("<nav")
+    assert page.source.index('id="figure-clickme_sample"') > page.source.index("<nav")
+    assert "This figure stands at the top of the page." in page.text
+
+
+def test_a_run_that_failed_says_so_first(study):
+    fill(study)
+    page = Page(study)
+    told = page.text.index("The last run is incomplete")
+    assert told < page.text.index("Agreement, ρ")
+    assert "02_x: failed. KeyError: 'a'" in page.text
+    assert "01_setup: ok" not in page.text
+    path = study.places.output / "run.json"
+    well = [Outcome("01_setup", "ok"), Outcome("02_x", "kept")]
+    write_run(path, well, {}, "python run_all.py", "2026-01-01", "2026-01-02")
+    assert "is incomplete" not in Page(study).text
+
+
+def test_a_figure_per_method_is_named_after_it(study):
+    save_image(study, "leaderboard_grad_cam")
+    title = caption_of("leaderboard", study.choices)[0]
+    assert f"{title}: Grad-CAM" in Page(study).text
 
 
 def test_what_is_not_there_is_named_as_not_made(study):
     page = Page(study)
-    assert page.text.count("Not made in this run.") == 4  # verdicts, results, run, origin
-    unmade = "; ".join(TABLES.values()).format(change="with DCLS minus without")
-    assert f"Not made in this run: {unmade}." in page.text
-    assert caption_of(next(iter(CAPTIONS)), study.choices)[0] in page.text
-    assert "Left out" not in page.text
-    assert not page.all("img", "table")
+    assert page.text.count("Not made in this run.") == 3  # run, origin, weights
+    for row in QUESTIONS.values():
+        change = "with DCLS minus without"
+        titles = [caption_of(name, study.choices)[0] for name in row.figures]
+        titles += [TABLES.get(name, name.capitalize()).format(change=change) for name in row.tables]
+        assert not titles or f"{row.text} Not made in this run: {'; '.join(titles)}." in page.text
+    assert "This run has made no scores that can be shown." in page.text
+    assert "Skipped" not in page.text
+    assert not page.all("img", "table", "svg")
+    assert len(page.all("section")) == 1
     assert study.choices.profile.caveat in page.text
 
 
@@ -191,7 +256,7 @@ def test_what_is_damaged_is_named_and_the_rest_is_shown(study, garbage):
     page = Page(study)
     for name in ("verdicts.csv", "results.csv", "run.json", "size.png"):
         assert f"{name} cannot be read" in page.text
-    assert "What so many images can tell apart" in page.text
+    assert TABLES["power"] in page.text
     assert len(page.all("img")) == 1
 
 
@@ -200,8 +265,8 @@ def test_a_table_without_rows_has_none(study):
     save_csv(study, "power", pd.DataFrame(columns=["n", "power"]))
     save_csv(study, "verdicts", pd.DataFrame(columns=list(verdict("", ""))))
     page = Page(study)
-    assert "Left out" not in page.text
-    assert page.text.count("It has no rows.") == 1
+    assert "Skipped" not in page.text
+    assert page.text.count("It has no rows.") == 2  # power, verdicts
     assert not page.all("table")
 
 
@@ -294,10 +359,11 @@ def written(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def opened(browser, written):
-    """Opens the page at a width, in a colour scheme; at the end nothing may have gone wrong."""
+    """Opens the page at a width, in a colour scheme, with every fold open or as it is; at the end
+    nothing may have gone wrong."""
     contexts, wrong, requests = [], [], []
 
-    def open_page(width: int, scheme: str = "light"):
+    def open_page(width: int, scheme: str = "light", closed: bool = False):
         size = {"width": width, "height": 800}
         contexts.append(browser.new_context(viewport=size, color_scheme=scheme))
         page = contexts[-1].new_page()
@@ -305,7 +371,8 @@ def opened(browser, written):
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("request", lambda request: requests.append(request.url))
         page.goto(written.as_uri())
-        page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        if not closed:
+            page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
         return page
 
     yield open_page
@@ -318,13 +385,19 @@ def opened(browser, written):
 WIDTHS = [320, 360, 820, 1280]
 
 
+@pytest.mark.parametrize("closed", [True, False])
 @pytest.mark.parametrize("width", WIDTHS)
-def test_the_page_fits_every_width(opened, width):
-    page = opened(width)
+def test_the_page_fits_every_width(opened, width, closed):
+    page = opened(width, closed=closed)
     assert page.evaluate("""() => {
         const root = document.documentElement
         return root.scrollWidth <= root.clientWidth
     }""")
+    assert (
+        page.evaluate("""() => [...document.querySelectorAll('tbody th')].filter(
+        head => head.scrollWidth > head.clientWidth + 1).map(head => head.innerText)""")
+        == []
+    )
     assert page.locator("table").count() > 10
     assert page.evaluate("""() => [...document.querySelectorAll('table')].filter(table => {
         const holder = table.closest('.scroll')
@@ -373,7 +446,7 @@ CONTRASTS = """() => {
         .flatMap(element => ['', '::before'].map(part => {
             const [low, high] = [getComputedStyle(element, part).color, ground(element)]
                 .map(luminance).sort((a, b) => a - b)
-            return {text: element.innerText.slice(0, 40), contrast: (high + 0.05) / (low + 0.05)}
+            return {text: element.textContent.slice(0, 40), contrast: (high + 0.05) / (low + 0.05)}
         }))
 }"""
 
@@ -391,7 +464,7 @@ def test_every_text_stands_out_from_its_ground(opened, scheme, width):
 
 def test_a_heading_sorts_by_click_and_by_keyboard_numbers_as_numbers(opened):
     page = opened(1280)
-    table = page.locator("#leaderboard table")
+    table = page.locator("#table-leaderboard table")
 
     def shown():
         return table.locator("tbody th").all_inner_texts()
@@ -417,7 +490,58 @@ def test_a_heading_sorts_by_click_and_by_keyboard_numbers_as_numbers(opened):
     assert shown() == ["last", "middle", "best"]  # 7, 60, 1200
 
 
-def test_it_prints_on_pages(opened):
-    printed = opened(1280, "dark").pdf(format="A4")
+def test_other_tables_sort_too(opened):
+    page = opened(1280)
+    table = page.locator("#table-paired table")
+    table.get_by_role("button", name="p", exact=True).click()  # 1, 0.1, …, 1e-39
+    assert table.locator("tbody th").all_inner_texts()[:2] == ["row 39", "row 38"]
+
+
+OPEN = "e => e.closest('details').open"
+
+
+def test_a_link_opens_the_fold_of_its_target(opened):
+    page = opened(1280, closed=True)
+    link = page.locator("nav a", has_text=QUESTIONS["cose"].text)
+    heading = page.locator("#cose h2")
+    assert not heading.evaluate(OPEN)
+    link.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.querySelector('#cose details').open")
+    assert page.locator("#figure-cose").is_visible()
+    heading.click()
+    assert not heading.evaluate(OPEN)
+    link.click()  # the address has this target already
+    page.wait_for_function("() => document.querySelector('#cose details').open")
+    page.goto(page.url.partition("#")[0] + "#table-parameters")
+    page.wait_for_function("() => document.querySelector('#conversion details').open")
+
+
+def test_every_question_opens_and_closes_at_once(opened):
+    page = opened(1280, closed=True)
+    folds = page.locator("details.question")
+    count = "all => all.filter(fold => fold.open).length"
+    assert folds.evaluate_all(count) == 1
+    button = page.get_by_role("button", name="Open all questions")
+    button.focus()
+    page.keyboard.press("Enter")
+    assert folds.evaluate_all(count) == folds.count() == len(QUESTIONS) + 1
+    page.get_by_role("button", name="Close all questions").click()
+    assert folds.evaluate_all(count) == 0
+
+
+def test_the_drawn_scale_lies_within_a_phone(opened):
+    page = opened(360, closed=True)
+    places = page.evaluate("""() => [...document.querySelectorAll('.scale circle, .scale text')]
+        .map(e => e.getBoundingClientRect()).map(r => [r.left, r.right])""")
+    assert len(places) > 10
+    assert all(left >= 0 and right <= 360 for left, right in places)
+
+
+def test_it_prints_on_pages_every_fold_and_figure(opened):
+    page = opened(1280, "dark", closed=True)
+    printed = page.pdf(format="A4")
     assert printed.startswith(b"%PDF")
-    assert len(re.findall(rb"/Type /Page\b", printed)) > 3
+    assert len(re.findall(rb"/Type /Page\b", printed)) > len(CAPTIONS) / 3
+    shown = page.locator("details").evaluate_all("all => all.filter(fold => fold.open).length")
+    assert shown < page.locator("details").count()  # closed again

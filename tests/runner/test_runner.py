@@ -23,6 +23,7 @@ import pytest
 import safetensors.torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from stand_ins import write_notebook
+from toy_runs import VALUES, Runner, writing
 
 from lib.base.fingerprint import sha256_of
 from lib.base.paths import DEMO, ROOT
@@ -34,77 +35,11 @@ from lib.runner.execution import Attempt
 from lib.runner.faults import FAULTS, RunError
 from lib.runner.manifest import Manifest
 from lib.runner.outcomes import Outcome, closing_table, exit_status, resume_command
-from lib.runner.progress import Progress
-from lib.runner.session import Session
+from lib.runner.progress import Progress, Running
 from lib.runner.steps import Step, check_parameters, find_steps, read_step, select_steps
 from lib.runner.temporary import sweep_temporary_folders, temporary_folder
 from lib.study.profiles import PROFILES
 from lib.study.study import Study
-
-VALUES = {"profile": "demo", "limit": 3, "batch_size": 32}
-
-
-class Runner:
-    """Runs toy notebooks of a folder as the study's are run; results go below the folder."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.study = Study.from_profile("demo", limit=3)
-        self.environment = {"python": "3", "torch": "2"}
-        self.printed = io.StringIO()
-
-    @property
-    def notebooks(self) -> Path:
-        return self.study.places.output / "notebooks"
-
-    def write(self, name: str, *cells: str, reads: str = "", writes: str = "") -> None:
-        write_notebook(self.folder / "sources", name, *cells, reads=reads, writes=writes)
-
-    def session(self, values: dict | None = None, **options) -> Session:
-        steps = find_steps(self.folder / "sources")
-        progress = Progress(self.printed, log=self.study.places.output / "run.log")
-        self.study.places.output.mkdir(parents=True, exist_ok=True)
-        return Session(
-            steps, steps, VALUES | (values or {}), self.study,
-            self.environment, progress, **options,
-        )  # fmt: skip
-
-    def run(self, *cells: str, values: dict | None = None, **options) -> Outcome:
-        """One notebook "01_it" of these cells."""
-        writes = options.pop("writes", "")
-        self.write("01_it", *cells, writes=writes)
-        (outcome,) = self.session(values, **options).run()
-        return outcome
-
-    def figure(self, name: str = "a.txt") -> Path:
-        return self.study.places.figures / name
-
-
-def writing(text: str = "made", name: str = "a.txt") -> str:
-    """A cell that writes a result as notebooks do."""
-    return (
-        "from lib.outputs import write_result\nfrom pathlib import Path\n"
-        f"with write_result(FIGURES / {name!r}) as partial:\n    partial.write_text({text!r})"
-    )
-
-
-@pytest.fixture
-def runner(tmp_path, monkeypatch) -> Runner:
-    monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path / "output")
-    monkeypatch.setattr("lib.study.places.FIGURES", tmp_path / "figures")
-    return Runner(tmp_path)
-
-
-@pytest.fixture
-def figures(runner) -> str:
-    """A cell that says where figures belong."""
-    return f"from pathlib import Path; FIGURES = Path({str(runner.study.places.figures)!r})"
-
-
-@pytest.fixture
-def declared(runner) -> str:
-    return f"`{runner.figure()}`"
-
 
 # --- success and failure -------------------------------------------------------------
 
@@ -315,14 +250,14 @@ def test_an_executed_notebook_put_back_is_the_same_source(runner):
 
 @pytest.mark.slow
 def test_slow_outputs_are_no_timeout(runner, monkeypatch):
-    write = Progress.write
-    monkeypatch.setattr(Progress, "write", lambda *a: time.sleep(0.02) or write(*a))
+    write = Running.write
+    monkeypatch.setattr(Running, "write", lambda *a: time.sleep(0.02) or write(*a))
     cell = "import sys\nfor i in range(400): print(i, file=sys.stderr, flush=True)"
     assert runner.run(cell).status == "ok"
 
 
 def test_trouble_of_the_runners_own_is_not_laid_on_memory(runner, monkeypatch):
-    monkeypatch.setattr(Progress, "cell", lambda *_: 1 / 0)
+    monkeypatch.setattr(Running, "cell", lambda *_: 1 / 0)
     outcome = runner.run("1")
     assert outcome.status == "failed"
     assert "ZeroDivisionError" in outcome.detail
@@ -955,11 +890,12 @@ BARS = (
 def test_progress_keeps_one_line_on_a_terminal(tmp_path):
     terminal = Terminal()
     progress = Progress(terminal, log=tmp_path / "run.log")
-    progress.begin("[4/5] 04_scoring", usual=57.0, usual_after=20.0)
-    progress.cell("cell 2/6: scores = score_study(study)")
-    progress.write(BARS)
-    progress.write("a warning\n")
-    progress.end("ok", 12.0)
+    progress.rest(20.0)
+    running = progress.begin("[4/5] 04_scoring", usual=57.0)
+    running.cell("cell 2/6: scores = score_study(study)")
+    running.write(BARS)
+    running.write("a warning\n")
+    running.end("ok", 12.0)
     text = terminal.getvalue()
     assert "[4/5] 04_scoring · 0:00 of ~0:57 · ~1:17 left · cell 2/6: scores = sco" in text
     assert "scoring: 19% 3/16 [00:06<00:26]" in text
@@ -967,34 +903,79 @@ def test_progress_keeps_one_line_on_a_terminal(tmp_path):
     assert text.endswith("[4/5] 04_scoring: ok in 0:12\n")
     log = (tmp_path / "run.log").read_text()
     assert log.count("scoring: ") == log.count("19% 3/16") + 1 == 2
-    assert "a warning" in log
+    assert "04  a warning" in log
     assert re.match(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d  \[4/5\] 04_scoring", log)
 
 
-def test_the_time_left_is_never_less_than_a_bars():
+def shown_on(terminal: str) -> list[str]:
+    """The lines that a terminal shows after this text: of what moves its cursor, what is used."""
+    lines, row, column = [""], 0, 0
+    for part in re.split(r"(\x1b\[A|\x1b\[K|\r|\n)", terminal):
+        if part == "\x1b[A":
+            row -= 1
+        elif part == "\x1b[K":
+            lines[row] = lines[row][:column]
+        elif part == "\r":
+            column = 0
+        elif part == "\n":
+            row, column = row + 1, 0
+            lines += [""] * (row == len(lines))
+        else:
+            lines[row] = lines[row][:column] + part + lines[row][column + len(part) :]
+            column += len(part)
+    return lines
+
+
+def test_every_notebook_that_runs_has_a_line_on_a_terminal():
+    terminal = Terminal()
+    progress = Progress(terminal)
+    other = Progress(beside=progress)  # another profile's
+    first, second = progress.begin("[1/2] 01_a"), other.begin("[2/2] 02_b")
+    first.cell("cell 1/2: x = 1")
+    second.write(BARS)
+    both = [
+        "[1/2] 01_a · 0:00 · cell 1/2: x = 1",
+        "[2/2] 02_b · 0:00 · scoring: 19% 3/16 [00:06<00:26]",
+    ]
+    assert shown_on(terminal.getvalue()) == both
+    progress.say("a word")
+    assert shown_on(terminal.getvalue()) == ["a word", *both]
+    first.end("ok", 3.0)
+    assert shown_on(terminal.getvalue()) == ["a word", "[1/2] 01_a: ok in 0:03", both[1]]
+    second.end("failed", 4.0, "why")
+    assert shown_on(terminal.getvalue()) == [
+        "a word", "[1/2] 01_a: ok in 0:03", "[2/2] 02_b: failed in 0:04", "  why", "",
+    ]  # fmt: skip
+
+
+def test_the_time_left_is_that_of_the_longest_and_of_what_waits():
     progress = Progress(Terminal())
-    progress.begin("[4/5] 04_scoring", usual=10.0, usual_after=20.0)
-    progress.write("scoring:  19%|██  | 3/16 [00:06<01:26,  2.00s/model]")
-    assert progress.state() == (
+    progress.rest(20.0)
+    first = progress.begin("[4/5] 04_scoring", usual=10.0)
+    first.write("scoring:  19%|██  | 3/16 [00:06<01:26,  2.00s/model]")
+    assert first.state() == (
         "[4/5] 04_scoring · 0:00 of ~0:10 · ~1:46 left · scoring: 19% 3/16 [00:06<01:26]"
     )
     # On a narrow terminal the estimate makes room for the bar.
-    assert (
-        progress.state(70) == "[4/5] 04_scoring · 0:00 of ~0:10 · scoring: 19% 3/16 [00:06<01:26]"
-    )
-    progress.end("ok", 1.0)
+    assert first.state(70) == "[4/5] 04_scoring · 0:00 of ~0:10 · scoring: 19% 3/16 [00:06<01:26]"
+    second = progress.begin("[5/5] 05_figures", usual=200.0)
+    assert " · ~3:40 left · " in first.state()
+    assert second.state() == "[5/5] 05_figures · 0:00 of ~3:20 · "
+    third = progress.begin("[3/5] 03_x")
+    assert "left" not in first.state()  # one is unknown
+    for running in (first, second, third):
+        running.end("ok", 1.0)
 
 
 @pytest.mark.parametrize("quiet", [False, True])
 def test_progress_in_a_file_has_no_bars_and_a_sign_of_life_unless_quiet(monkeypatch, quiet):
     monkeypatch.setattr("lib.runner.progress.SIGN_OF_LIFE", 0.2)
     stream = io.StringIO()
-    progress = Progress(stream, quiet=quiet)
-    progress.begin("[1/5] 01_setup")
-    progress.cell("cell 1/3: x")
-    progress.write(BARS)
+    running = Progress(stream, quiet=quiet).begin("[1/5] 01_setup")
+    running.cell("cell 1/3: x")
+    running.write(BARS)
     time.sleep(0.3)
-    progress.end("failed", 2.0, "cell 1 raised")
+    running.end("failed", 2.0, "cell 1 raised")
     lines = stream.getvalue().splitlines()
     assert lines[0] == "[1/5] 01_setup …"
     assert lines[-2:] == ["[1/5] 01_setup: failed in 0:02", "  cell 1 raised"]
@@ -1003,13 +984,12 @@ def test_progress_in_a_file_has_no_bars_and_a_sign_of_life_unless_quiet(monkeypa
 
 
 def test_the_log_has_each_bar_once_whatever_its_kind(tmp_path):
-    progress = Progress(io.StringIO(), log=tmp_path / "run.log")
-    progress.begin("x")
+    running = Progress(io.StringIO(), log=tmp_path / "run.log").begin("x")
     for i in range(50):
-        progress.write(f"\rfiles: {i}it [00:01, 44.1it/s]")
-        progress.write(f"\x1b[A\rinner:  {i}%|█| {i}/50 [00:00<00:01, 9it/s]\x1b[A")
-    progress.write("x" * 10**6)
-    progress.end("ok", 1.0)
+        running.write(f"\rfiles: {i}it [00:01, 44.1it/s]")
+        running.write(f"\x1b[A\rinner:  {i}%|█| {i}/50 [00:00<00:01, 9it/s]\x1b[A")
+    running.write("x" * 10**6)
+    running.end("ok", 1.0)
     log = (tmp_path / "run.log").read_text()
     assert len(log.splitlines()) == 4
     assert len(log) < 1500
@@ -1026,9 +1006,7 @@ def test_a_terminal_that_has_gone_does_not_end_the_run():
         def write(self, text):
             raise BrokenPipeError
 
-    progress = Progress(Gone())
-    progress.begin("x")
-    progress.end("ok", 1.0)
+    Progress(Gone()).begin("x").end("ok", 1.0)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (75, "1:15"), (7200, "2:00:00")])

@@ -52,7 +52,7 @@ def pairs(draw, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(data=st.data())
 def test_spearman_equals_scipy(dtype, data):
     ours, human = data.draw(pairs(np.float32))

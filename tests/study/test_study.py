@@ -172,6 +172,51 @@ def test_a_subset_never_replaces_the_whole_studys_results():
     )
 
 
+def test_a_short_runs_analyses_take_fewer_images_and_models_and_a_whole_runs_all():
+    short, whole = (Study.from_profile("demo", whole=w) for w in (False, True))
+    sampled = short.sampled().choices
+    assert (sampled.limit, [b.key for b in sampled.backbones]) == (
+        24,
+        ["resnet50", "convnext_tiny"],
+    )
+    assert [short.choices.few(part) for part in (1, 3, 24)] == [24, 8, 2]
+    assert [short.choices.few(3, least=n) for n in (12, 100)] == [12, 24]
+    assert short.choices.backbones == THE_EIGHT  # what is scored stays whole
+    (said,) = short.choices.of_sample.values()
+    assert said == "Short run: 24 images at most, 2 of 8 backbones. --whole takes all."
+
+    assert whole.sampled().choices == whole.changed(limit=48).choices
+    assert [whole.choices.few(part) for part in (1, 3, 24)] == [48, 16, 2]
+    assert whole.choices.of_sample == {}
+
+
+def test_a_short_run_takes_the_models_and_the_limit_that_are_chosen():
+    study = Study.from_profile("demo", ["fastvit_sa24"], limit=10)
+    sampled = study.sampled(methods=("grad_cam",)).choices
+    assert (sampled.limit, [b.key for b in sampled.backbones]) == (10, ["fastvit_sa24"])
+    assert [m.key for m in sampled.methods] == ["grad_cam"]
+    assert study.choices.few(3) == 8
+    assert study.choices.few(1) == 10
+    assert study.changed(limit=1).choices.few(3) == 1
+    assert "10 images at most, 1 of 1 backbones" in study.choices.of_sample["sample"]
+
+
+def test_short_and_whole_runs_keep_their_results_apart_and_share_cached_scores():
+    short, whole = (Study.from_profile("demo", whole=w) for w in (False, True))
+    assert (short.places.name, whole.places.name) == ("demo", "demo_whole")
+    assert short.places.scores == whole.places.scores
+    assert whole.changed(limit=5).places.name == "demo_whole_subset"
+    assert short.unlike(whole.facts()) == ["whole: True, here False"]
+
+
+def test_whole_changes_nothing_where_a_profile_has_one_sample():
+    for profile in ("gaze", "paper", "rehearsal"):
+        asked, usual = (Study.from_profile(profile, whole=w) for w in (True, False))
+        assert asked.choices == usual.choices
+        assert asked.places.name == usual.places.name
+        assert asked.choices.of_sample == {}
+
+
 def test_preferred_backbones_fall_back_to_a_chosen_one():
     study = Study.from_profile("demo", models=["resnet50", "caformer_s18"], methods=["grad_cam"])
     assert [b.key for b in study.networks.prefer("caformer_s18", "convformer_s18")] == [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -28,21 +29,21 @@ def cose(consistency, likeness):
         return np.sqrt(consistency * (1 - likeness))
 
 
+@dataclass(frozen=True)
 class _Sums:
     """Per image: sums and numbers of SSIM over pairs that stay right, and become wrong.
 
+    images   : (image,) their names
     of_image : (image, 4) float64
     """
 
-    def __init__(self, pairs: pd.DataFrame, column: str, images: Sequence[str]):
-        known = pairs[pairs[column].notna()]
-        kept = known[(known.condition == KEPT) & (known.group != MODEL)]
-        changed = known[known.condition == CHANGED]
-        columns = []
-        for chosen in (kept, changed):
-            grouped = chosen.groupby("image_id")[column]
-            columns += [grouped.sum().reindex(images), grouped.size().reindex(images)]
-        self.of_image = np.nan_to_num(np.stack(columns, axis=1).astype(np.float64))
+    images: np.ndarray
+    of_image: np.ndarray
+
+    def only(self, images: Sequence[str]) -> _Sums:
+        """Those of some of the images, in their order."""
+        places = pd.Index(self.images).get_indexer(images)
+        return _Sums(self.images[places], self.of_image[places])
 
     def scores(self, weights: np.ndarray) -> np.ndarray:
         """(…, image) how often each image counts -> (…, 3): consistency, sensitivity, COSE."""
@@ -55,6 +56,34 @@ class _Sums:
     def numbers(self) -> tuple[int, int]:
         """Of pairs: that stay right, that become wrong."""
         return int(self.of_image[:, 1].sum()), int(self.of_image[:, 3].sum())
+
+
+_NO_SUMS = _Sums(np.empty(0, object), np.zeros((0, 4)))
+
+
+def _sums(pairs: pd.DataFrame, column: str, by: Sequence[str]) -> dict[tuple, _Sums]:
+    """{key: sums of its pairs}, a key for each combination of the columns `by` that there is; one
+    pass over the table for all of them."""
+    key = pairs.groupby([*by], sort=False).ngroup().to_numpy()
+    image, names = pd.factorize(pairs.image_id.to_numpy(object))
+    place, there = pd.factorize(key * len(names) + image)  # a place per key and image
+    values = pairs[column].to_numpy(np.float64)
+    known = ~np.isnan(values)
+    kept = (pairs.condition == KEPT).to_numpy() & (pairs.group != MODEL).to_numpy()
+    changed = (pairs.condition == CHANGED).to_numpy()
+    of_place = np.zeros((len(there), 4))
+    for number, chosen in enumerate((known & kept, known & changed)):
+        grouped = pd.Series(values[chosen]).groupby(place[chosen])
+        for column_of, found in ((2 * number, grouped.sum()), (2 * number + 1, grouped.size())):
+            of_place[found.index, column_of] = found
+    # Whose each place is; places of one key lie in the order in which its images appear.
+    order = np.argsort(there // len(names), kind="stable")
+    ends = np.cumsum(np.bincount(there // len(names)))
+    keys = pairs[[*by]].drop_duplicates().itertuples(index=False, name=None)
+    return {
+        of: _Sums(names[there[some] % len(names)], of_place[some])
+        for of, some in zip(keys, np.split(order, ends[:-1]), strict=True)
+    }
 
 
 _SCORES = ("consistency", "sensitivity", "cose")
@@ -78,14 +107,13 @@ def _intervals(found: np.ndarray) -> np.ndarray:
     return ends
 
 
-def _scored(pairs: pd.DataFrame, column: str) -> dict:
+def _scored(sums: _Sums) -> dict:
     """`consistency, sensitivity, cose`, each with `_low, _high`, and the numbers of pairs."""
-    images = list(pairs.image_id.unique())
-    sums = _Sums(pairs, column, images)
-    values = sums.scores(np.ones(len(images)))
+    images = len(sums.images)
+    values = sums.scores(np.ones(images))
     low, high = np.full((2, len(_SCORES)), np.nan)
-    if len(images) >= RULES.fewest_for_cose:
-        low, high = _intervals(sums.scores(_resampled(len(images))))
+    if images >= RULES.fewest_for_cose:
+        low, high = _intervals(sums.scores(_resampled(images)))
     row = {}
     for place, name in enumerate(_SCORES):
         row |= {name: values[place], f"{name}_low": low[place], f"{name}_high": high[place]}
@@ -150,6 +178,7 @@ def summarise_cose(pairs: pd.DataFrame) -> pd.DataFrame:
     cells       : the map's resolution
     """
     rows = []
+    sums = {c: _sums(pairs, c, _BY) for c in (*SSIM.values(), *MATCHED.values())}
     for key, chosen in pairs.groupby(_BY, sort=False):
         right = chosen[chosen.condition.isin([KEPT, CHANGED])]
         cells = right.cells.max()
@@ -160,9 +189,9 @@ def summarise_cose(pairs: pd.DataFrame) -> pd.DataFrame:
             levels = reference_levels(int(cells), int(chosen.side.iloc[0]), floor)
         scores, numbers = {}, {}
         for reading in READINGS:
-            scored = _scored(chosen, SSIM[reading])
+            scored = _scored(sums[SSIM[reading]][key])
             same = chosen[MATCHED[reading]].equals(chosen[SSIM[reading]])
-            matched = scored if same else _scored(chosen, MATCHED[reading])
+            matched = scored if same else _scored(sums[MATCHED[reading]][key])
             numbers = {name: scored.pop(name) for name in ("n_kept", "n_changed")}
             found = levels.get(reading, {"chance": np.nan, "ceiling": np.nan})
             scored |= {name: found[name] for name in ("chance", "ceiling")}
@@ -193,21 +222,21 @@ def by_change(pairs: pd.DataFrame, by: Sequence[str] = _BY) -> pd.DataFrame:
     network has no consistency.
     """
     rows = []
-    for key, chosen in pairs.groupby(list(by), sort=False):
-        for name, part in _parts(chosen):
+    sums = {
+        (reading, part): _sums(pairs, SSIM[reading], [*by, part])
+        for reading in READINGS
+        for part in ("group", "change")
+    }
+    for key, chosen in pairs.groupby([*by], sort=False):
+        groups = [("group", name) for name in (GEOMETRIC, PHOTOMETRIC, MODEL)]
+        for part, name in (*groups, *(("change", name) for name in chosen.change.unique())):
             row = dict(zip(by, key, strict=True)) | {"part": name}
             for reading in READINGS:
-                scored = _scored(part, SSIM[reading])
+                scored = _scored(sums[reading, part].get((*key, name), _NO_SUMS))
                 numbers = {name: scored.pop(name) for name in ("n_kept", "n_changed")}
                 row |= _of_reading(scored, reading) | numbers
             rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _parts(pairs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    for group in (GEOMETRIC, PHOTOMETRIC, MODEL):
-        yield group, pairs[pairs.group == group]
-    yield from pairs.groupby("change", sort=False)
 
 
 def conditions(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -219,41 +248,39 @@ def conditions(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def compare_cose(pairs: pd.DataFrame) -> pd.DataFrame:
-    """With DCLS less without: `backbone, method, reading, score, difference, low, high, n`.
+    """With DCLS minus without: `backbone, method, reading, score, difference, low, high, n`.
 
     score : consistency, sensitivity, cose
     n     : images that both networks have right before any change; the 95 % interval is of
             resampling these, both networks' pairs of an image together
     """
     rows = []
+    sums = {reading: _sums(pairs, column, _BY) for reading, column in SSIM.items()}
     for (backbone, method), chosen in pairs.groupby(["backbone", "method"], sort=False):
         right = chosen[chosen.condition.isin([KEPT, CHANGED])]
         images = [set(right[right.dcls == dcls].image_id) for dcls in (False, True)]
         both = sorted(images[0] & images[1])
         if not both:
             continue
-        for reading, column in SSIM.items():
-            for score, *found in _differences(right, column, both):
+        for reading in SSIM:
+            of_both = [sums[reading][backbone, dcls, method].only(both) for dcls in (False, True)]
+            for score, *found in _differences(*of_both):
                 rows.append((backbone, method, reading, score, *found, len(both)))
     names = ["backbone", "method", "reading", "score", "difference", "low", "high", "n"]
     return pd.DataFrame(rows, columns=names)
 
 
-def _differences(
-    right: pd.DataFrame, column: str, images: Sequence[str]
-) -> Iterator[tuple[str, float, float, float]]:
-    """Of each score: its name, with DCLS less without, and the interval's ends."""
-    without, with_dcls = (
-        _Sums(right[right.dcls == dcls], column, images) for dcls in (False, True)
-    )
+def _differences(without: _Sums, with_dcls: _Sums) -> Iterator[tuple[str, float, float, float]]:
+    """Of each score: its name, with DCLS minus without on the same images, the interval's ends."""
 
     def difference(weights: np.ndarray) -> np.ndarray:
         return with_dcls.scores(weights) - without.scores(weights)
 
-    values = difference(np.ones(len(images)))
+    images = len(without.images)
+    values = difference(np.ones(images))
     low, high = np.full((2, len(_SCORES)), np.nan)
-    if len(images) >= RULES.fewest_for_cose:
-        low, high = _intervals(difference(_resampled(len(images))))
+    if images >= RULES.fewest_for_cose:
+        low, high = _intervals(difference(_resampled(images)))
     return zip(_SCORES, values, low, high, strict=True)
 
 

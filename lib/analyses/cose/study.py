@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from ...base.fingerprint import code_of, fingerprint, sha256_of
 from ...base.geometry import Preprocessing
+from ...base.progress_bar import progress_bar
 from ...base.threads import reuse_memory
 from ...maps.methods import PUBLISHED_METHODS
 from ...networks.backbones import Backbone, variant_name
@@ -171,7 +172,7 @@ class Work:
         reuse_memory()
         others = {variant: self._others(*variant) for variant in self.earlier}
         total = sum(map(len, self.blocks)) * sum(map(len, others.values()))
-        with tqdm(total=total, desc="COSE", unit="image") as bar:
+        with progress_bar(total=total, desc="COSE", unit="image") as bar:
             for (backbone, dcls), compared in others.items():
                 bar.set_postfix_str(variant_name(backbone.key, dcls))
                 variant = _Variant(self.study, backbone, dcls, self.with_spearman)

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from ...base.files import write_atomically
 from ...base.geometry import Preprocessing
+from ...base.progress_bar import progress_bar
 from ...networks.preprocessing import normalised
 from ...networks.weights_files import WeightsError, read_weights
 from ...people.image_folders import FolderImages, centre_crop
@@ -118,7 +119,7 @@ def train(
         network.train()
         losses = []
         batches = zip(parts, images.batches(parts, recipe.seed, epoch), strict=True)
-        for part, batch in tqdm(batches, f"epoch {epoch}", len(parts), leave=False):
+        for part, batch in progress_bar(batches, f"epoch {epoch}", len(parts), leave=False):
             x = normalised(batch.to(device), geometry, torch.contiguous_format)
             loss = F.cross_entropy(network(x), torch.from_numpy(labels[part]).to(device))
             if not loss.isfinite():

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from ...base.progress_bar import progress_bar
 from ...base.threads import each
 from ...maps.forward import HeadPass, enlarge, head_pass, is_constant
 from ...maps.methods import CamMethod, min_max
@@ -59,7 +59,7 @@ def score_faithfulness(
     tables: list[pd.DataFrame] = []
     work = [(b, d) for b in backbones for d in b.forms]
     total = len(work) * len(methods) * len(batches)
-    with tqdm(total=total, desc="faithfulness", unit="batch") as bar:
+    with progress_bar(total=total, desc="faithfulness", unit="batch") as bar:
         for backbone, dcls in work:
             model = study.networks.inference_model(backbone.key, dcls, methods)
             for batch in batches:
@@ -172,7 +172,7 @@ def score_folder(
     images = FolderImages(paths, backbone.preprocessing.crop)
     tables: list[pd.DataFrame] = []
     parts = torch.arange(len(paths)).split(_FORWARD)
-    for part in tqdm(parts, desc=model.variant, unit="batch", leave=False):
+    for part in progress_bar(parts, desc=model.variant, unit="batch", leave=False):
         places = part.tolist()
         some = torch.stack(each(images.centre, places))
         names = [paths[place].relative_to(folder).as_posix() for place in places]

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from ...base.files import write_atomically
 from ...base.paths import shown
+from ...base.progress_bar import progress_bar
 from ...base.stored_json import parse_json
 from ...base.tables import Table, unknown_name
 from ...networks.taps import frozen
@@ -220,7 +221,7 @@ def train_attention(
         run.load(checkpoint)
         report(f"resumed at step {run.step} of {run.steps}: {shown(checkpoint)}")
     at = look_steps(run.steps, looks) if look_at is not None else set()
-    with evaluating(model), frozen(model), tqdm(
+    with evaluating(model), frozen(model), progress_bar(
         total=run.steps, initial=run.step, desc=METHODS[key].label, unit="step", leave=False
     ) as bar:  # fmt: skip
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ...base.progress_bar import progress_bar
 from . import Part, Read, StoredError, StoredImage, layout_in, list_parts
 from .folders import LABELS, Files, files_below
 from .gaze import BLUR, GAZE
@@ -76,7 +77,7 @@ def check(
     except (StoredError, OSError) as error:
         found.problems.append(str(error))
         return found
-    with tqdm(total=sum(map(len, parts)), unit="image", leave=False) as bar:
+    with progress_bar(total=sum(map(len, parts)), unit="image", leave=False) as bar:
         for part in parts:
             _read(part, classes, found, bar)
     if not place.is_dir() or layout_in(place, read) not in LAYOUTS:  # data sets have other files
