@@ -84,7 +84,10 @@ def _run(options: argparse.Namespace) -> None:
         refuse_as_output(options.out, [options.list] if options.list else [])
     files = [study.inputs.weights_path(b.key, d) for b, d in variants if not b.untrained]
     if missing := [path for path in files if not path.is_file()]:
-        raise MissingWeights("weights are missing, fetch them: " + ", ".join(map(shown, missing)))
+        raise MissingWeights(
+            "these weights do not exist, fetch them or name others: "
+            + ", ".join(map(shown, missing))
+        )
     for backbone, dcls in variants:  # fails before hours are spent on the others
         study.networks.attentions(backbone.key, dcls)
     tables: list[pd.DataFrame] = []

@@ -188,7 +188,10 @@ def _run(options: argparse.Namespace, study: Study) -> int:
         study.inputs.weights_path(b.key, d) for b, d in study.choices.variants if not b.untrained
     ]
     if missing := [path for path in files if not path.is_file()]:
-        raise MissingWeights("weights are missing, fetch them: " + ", ".join(map(shown, missing)))
+        raise MissingWeights(
+            "these weights do not exist, fetch them or name others: "
+            + ", ".join(map(shown, missing))
+        )
     for backbone, dcls in study.choices.variants:
         study.networks.remarks_on(backbone.key, dcls)
         study.networks.attentions(backbone.key, dcls)

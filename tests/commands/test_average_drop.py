@@ -75,7 +75,7 @@ def test_the_measures_step_by_step(folder, tmp_path, capsys):
         (["--out", "values.txt"], "must end in .csv"),
         (
             ["--profile", "paper", "--models", "vgg16"],
-            "weights are missing, fetch them: .*vgg16.tv_in1k",
+            "these weights do not exist, fetch them or name others: .*vgg16.tv_in1k",
         ),
         (["--methods", "lcam_fm"], "no attention weights at"),
     ],

@@ -157,7 +157,7 @@ def test_what_was_made_before_a_damaged_image_is_kept(here, capsys, monkeypatch)
     [
         (["--images", "nowhere"], "nowhere is not a folder of images"),
         (["--classes", "5"], "has 3 classes .ant, bee, cat., but the model has 5"),
-        (["--weights", "none.pth"], "no weights at .*none.pth"),
+        (["--weights", "none.pth"], "these weights do not exist.*none.pth"),
         (["--weights", ""], "--timm needs --weights"),
         (["--timm", "resnet5O"], "unknown timm model 'resnet5O'"),
         (["--models", "resnet50"], "give either --models or --timm"),

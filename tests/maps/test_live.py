@@ -395,7 +395,7 @@ def test_layers_that_cannot_be_are_refused(x):
     for layer, of, why in (
         ("d", network, "no layer 'd'; the network's parts are a, b, c, end"),
         (nn.Conv2d(3, 3, 1), network, "no module of the network"),
-        ("end", network, "no maps"),
+        ("end", network, "not maps"),
         ("c", Twice().eval(), "more than once"),
         ([], network, "give a layer"),
     ):
