@@ -152,7 +152,7 @@ def test_maps_that_are_constant_or_not_finite_are_told(tmp_path, capsys, tables)
         assert main([*options, name]) == 0
     said = capsys.readouterr().out
     assert "the heatmap is constant" in said
-    assert "the map is not finite" in said
+    assert "the heatmap is not finite" in said
 
 
 class Small(nn.Module):
