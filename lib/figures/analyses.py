@@ -11,7 +11,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
 
-from ..maps.methods import METHODS
+from ..maps.methods import METHODS, RANDOM_CAM
 from ..networks.backbones import BACKBONES
 from ..study.comparisons import Comparison
 from ..study.rules import RULES
@@ -93,11 +93,12 @@ def plot_paired_differences(
     paired, order = paired.assign(row=named), list(dict.fromkeys(named))
     stacked = width_of(7.2, size, fig) / len(panels) < 2.3  # then one panel below the other
     rows, columns = (len(panels), 1) if stacked else (1, len(panels))
-    high = row_of(0.34) * len(order) + 0.5
+    high = row_of(0.27) * len(order) + 0.5
     sheet = lay_out((min(3.7 * columns + 0.6, 7.2), high * rows + 1.0), rows, columns, sharey=True,
                     sharex=True, size=size, fig=fig)  # fmt: skip
     for ax in sheet.axes[:, 0]:
-        sheet.names_along_y(ax, order, row_of(0.34))
+        sheet.names_along_y(ax, order, row_of(0.27))
+    alike = False
     of = {key: rows.difference for key, rows in differences.groupby(["panel", "group", "form"])}
     for ax, panel in zip(sheet.axes.flat, panels, strict=True):
         of_panel = paired[paired.panel == panel]
@@ -109,6 +110,7 @@ def plot_paired_differences(
             ax.plot(ends, [place, place], color="0.7", lw=thick(0.7), zorder=1)
             sure = row.p_holm < RULES.alpha
             small = "little" in row.decision or row.decision == "equivalent"
+            alike |= small
             colour = "0.6" if small else asked_colour(row.backbone, DCLS_COLOUR)
             ax.errorbar(
                 row.difference, place,
@@ -137,6 +139,7 @@ def plot_paired_differences(
         Line2D([], [], ls="none", marker="o", ms=large(0.75), label="p < 0.05 (Holm)", **dark),
         Line2D([], [], ls="none", marker="o", ms=large(0.75), label="p ≥ 0.05",
                **dark | {"markerfacecolor": "white"}),
+        *([Line2D([], [], lw=thick(1.8), color="0.6", label="too small to matter")] * alike),
     ])  # fmt: skip
     return sheet.shown
 
@@ -336,7 +339,7 @@ def plot_randomisation(
     parts = {key: list(similarity[similarity.backbone == key].part.unique()) for key in order}
     alike = all(names == parts[order[0]] for names in parts.values())
     rows, wide = bands * len(methods), max(min(1.75 * columns + 0.7, 7.2), 3.6)
-    high = 1.2 * rows + 0.9 + (0 if alike else 0.55 * rows)
+    high = 1.3 * rows + 0.9 + (0 if alike else 0.55 * rows)
     sheet = lay_out((wide, high), rows, columns, sharex=alike, sharey=True, size=size, fig=fig)
     handles = {}
     for row, method in enumerate(methods):
@@ -354,6 +357,7 @@ def plot_randomisation(
             ax.set_xticks(range(len(parts[key])), parts[key], rotation=60, ha="right",
                           rotation_mode="anchor", fontsize="x-small")  # fmt: skip
             ax.tick_params(axis="y", labelsize="small")
+            ax.set(ylim=(-1.1, 1.1), yticks=[-1, 0, 1])
     for row in range(rows):
         for number in range(len(order), bands * columns):
             if row % bands == bands - 1:
@@ -368,7 +372,8 @@ def plot_randomisation(
 
 def _points(ax: Axes, rows: pd.DataFrame, dcls: bool, shift: float) -> ErrorbarContainer:
     """One model's similarity part by part, with its intervals, beside its other form's."""
-    errors = np.abs(rows[["low", "high"]].to_numpy().T - rows.similarity.to_numpy())
+    ends = np.clip(rows[["low", "high"]].to_numpy().T, -1, 1)  # a correlation lies there
+    errors = np.abs(ends - rows.similarity.to_numpy())
     return ax.errorbar(
         np.arange(len(rows)) + shift, rows.similarity, yerr=errors, fmt="s-" if dcls else "o-",
         color=DCLS_COLOUR if dcls else PLAIN_COLOUR, ms=large(0.5), lw=thick(0.45),
@@ -400,7 +405,7 @@ def plot_alignment_against_faithfulness(
         points, bars = [], []
         for row in chosen.itertuples():
             low, high = np.clip([row.drop_low, row.drop_high], 0, 100)  # a drop lies there
-            mark, colour = kinds[METHODS[row.method].is_control]
+            mark, colour = kinds[row.method == RANDOM_CAM]
             ax.errorbar(
                 row.drop, row.score, xerr=[[row.drop - low], [high - row.drop]],
                 yerr=[[row.score - row.low], [row.high - row.score]], fmt=mark, color=colour,
@@ -419,8 +424,8 @@ def plot_alignment_against_faithfulness(
                 "bars: 95 % intervals", "medium")  # fmt: skip
     sheet.left(f"score ({_short(table)}), {_n(table.n)} images", "medium")
     sheet.legend([
-        Line2D([], [], ls="none", marker=kinds[METHODS[key].is_control][0], ms=large(0.6),
-               color=kinds[METHODS[key].is_control][1], label=f"{number}  {METHODS[key].label}")
+        Line2D([], [], ls="none", marker=kinds[key == RANDOM_CAM][0], ms=large(0.6),
+               color=kinds[key == RANDOM_CAM][1], label=f"{number}  {METHODS[key].label}")
         for key, number in number_of.items()
     ], beside=True)  # fmt: skip
     for ax, points, names, bars in of_panel:
@@ -450,7 +455,7 @@ def plot_method_ranking(
     ax.grid(axis="x")
     common = f"{ranking.pairs.max()} of {ranking.pairs_in_all.max()}"
     sheet.below(
-        f"score over all models ({_short(ranking)}); {_n(ranking.n)} images, {common} pairs of image "
-        "and model; bars: 95 % intervals"
+        f"score over all models ({_short(ranking)}); {_n(ranking.n)} images, {common} pairs of "
+        "image and model; bars: 95 % intervals"
     )
     return sheet.shown

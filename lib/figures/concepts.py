@@ -49,8 +49,8 @@ def plot_concepts(
     words    : for each concept, such as its likeliest classes
     """
     count = len(images)
-    wide = 1.9 * count + 2.6
-    cell = width_of(wide, size, fig) / wide * 1.9
+    wide = min(1.9 * count + 2.6, 7.2)
+    cell = max(width_of(wide, size, fig) - 2.6, 0.5 * width_of(wide, size, fig)) / count
     sheet = lay_out((wide, 2 * cell + 0.4), 2, count, size=size, fig=fig)
     axes = sheet.axes
     for column, (image, found) in enumerate(zip(images, maps, strict=True)):

@@ -27,11 +27,12 @@ from .style import (
 
 # Okabe and Ito's, and grey for what no network and no person made.
 _KINDS = {
-    "people": ("#D55E00", "people with one another"),
-    "network": ("#0072B2", "a network's map with people's"),
+    "people": ("#D55E00", "people with each other"),
+    "network": ("#0072B2", "a model's heatmap with the human map"),
     "control": ("0.45", "a map that ignores the image"),
 }
-_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
+# Light ones, on which a black digit can be read.
+_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00")
 
 
 def plot_beside_people(
@@ -62,7 +63,7 @@ def plot_beside_people(
         tick.set_color(_KINDS[kind][0])
     ax.set_ylim(-0.7, len(rows) - 0.3)
     sheet.below(
-        f"mean Spearman ρ with people's map (n = {span(rows.n)} images; lines: 95 % interval"
+        f"agreement ρ with the human map (n = {span(rows.n)} images; bars: 95 % intervals"
         + (f",\ncautious because of fewer than {few} images)" if rows.n.min() < few else ")"),
         "medium",
     )
@@ -98,9 +99,9 @@ def plot_fixation_measures(
     measures = list(dict.fromkeys(table.measure))
     of = {key: table[table.measure == key].set_index("method") for key in measures}
     order = of[measures[0]].sort_values("value").index
-    columns = panels_across(len(measures), 2.1, len(measures), size, fig)
+    columns = panels_across(len(measures), 1.5, min(len(measures), 4), size, fig)
     lines, high = -(-len(measures) // columns), row_of(0.22)
-    sheet = lay_out((2.1 * columns + 1.8, (high * len(order) + 0.8) * lines + 0.6), lines, columns,
+    sheet = lay_out((min(2.1 * columns + 1.8, 7.2), (high * len(order) + 0.8) * lines + 0.6), lines, columns,
                     sharey=True, size=size, fig=fig)  # fmt: skip
     axes, names = sheet.axes, [labels.get(name, name) for name in order]
     for ax in axes[:, 0]:
@@ -123,7 +124,7 @@ def plot_fixation_measures(
         ax.locator_params(axis="x", nbins=4)
         ax.grid(axis="x")
     sheet.below(
-        f"n = {span(table.n)} images; lines: 95 % intervals; dotted: chance, and for information "
+        f"n = {span(table.n)} images; bars: 95 % intervals; dotted: chance, and for information "
         "gain the centre bias"
     )
     sheet.above(title)
@@ -148,8 +149,9 @@ def plot_scanpaths(
     people   : so many observers an image
     """
     count, sides = len(images), images.shape[1:3]
-    high = width_of(2.4 * count, size, fig) / count + 0.4
-    sheet = lay_out((2.4 * count, high), 1, count, size=size, fig=fig)
+    wide = min(2.4 * count, 7.2)
+    high = width_of(wide, size, fig) / count + 0.4
+    sheet = lay_out((wide, high), 1, count, size=size, fig=fig)
     mark = large() * min(1.0, sheet.panel / 2)  # a digit fits in
     columns = zip(sheet.axes[0], images, points, owners, strict=True)
     for ax, image, of_image, whose in columns:
