@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "analyses": ["plot_alignment_against_faithfulness", "plot_compared", "plot_floor_sweep",
         "plot_measures", "plot_method_ranking", "plot_paired_differences", "plot_randomisation",
         "plot_two_by_two"],
-    "captions": ["CAPTIONS", "caption_of"],
+    "captions": ["CAPTIONS", "alt_text_of", "caption_of"],
     "concepts": ["plot_concepts"],
     "cose": ["plot_consistency_against_sensitivity", "plot_cose_by_change", "plot_followed"],
     "faithfulness": ["plot_faithfulness"],

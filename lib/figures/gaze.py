@@ -101,8 +101,8 @@ def plot_fixation_measures(
     order = of[measures[0]].sort_values("value").index
     columns = panels_across(len(measures), 1.5, min(len(measures), 4), size, fig)
     lines, high = -(-len(measures) // columns), row_of(0.22)
-    sheet = lay_out((min(2.1 * columns + 1.8, 7.2), (high * len(order) + 0.8) * lines + 0.6), lines, columns,
-                    sharey=True, size=size, fig=fig)  # fmt: skip
+    default = min(2.1 * columns + 1.8, 7.2), (high * len(order) + 0.8) * lines + 0.6
+    sheet = lay_out(default, lines, columns, sharey=True, size=size, fig=fig)
     axes, names = sheet.axes, [labels.get(name, name) for name in order]
     for ax in axes[:, 0]:
         sheet.names_along_y(ax, names, high, "small")

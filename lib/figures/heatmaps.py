@@ -144,10 +144,13 @@ def plot_method_grid(
 
 
 def _bare(axes: np.ndarray) -> None:
-    """Images need no ticks and no frame."""
-    for ax in axes.flat:
+    """Images need no ticks and no frame; beyond the first column, whose axes bear names, no axes
+    either, which would take most of the time that the figure takes."""
+    for ax in axes[:, 0]:
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
+    for ax in axes[:, 1:].flat:
+        ax.set_axis_off()
 
 
 def draw_map(ax: Axes, image: np.ndarray, heatmap: np.ndarray) -> None:
@@ -286,7 +289,7 @@ def plot_receptive_fields(
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
-    side = max(image.shape[-1] for images in fields.values() for image in images.values())
+    sides = {key: next(iter(images.values())).shape[-1] for key, images in fields.items()}
     for number, (backbone, images) in enumerate(fields.items()):
         band, column = divmod(number, columns)
         of_model = axes[band * len(names) : (band + 1) * len(names), column]
@@ -296,14 +299,14 @@ def plot_receptive_fields(
                 strength = np.log10(np.maximum(images[name], 1e-3))
                 image = ax.imshow(strength, vmin=-3, vmax=0, cmap="magma")
         sheet.panel_title(of_model[0], backbone.label, "x-small", name=True)
+        if number == 0 or len(set(sides.values())) > 1:
+            _ruler(of_model[0], sides[backbone])
     sheet.names_of_images(axes[:, 0], names * bands, cell)
-    _ruler(axes[len(names) - 1, 0], side)
     bar = sheet.figure.colorbar(image, ax=axes, shrink=0.8, pad=0.01, ticks=[-3, -2, -1, 0])
     bar.ax.set_yticklabels(["0.001", "0.01", "0.1", "1"], fontsize="x-small")
     bar.set_label("mean |gradient| ÷ its peak", fontsize="x-small")
-    sheet.above(
-        f"Each panel is the whole input, {side} × {side} pixels; n = {count} images", "small"
-    )
+    inputs = " or ".join(f"{side} × {side}" for side in sorted(set(sides.values())))
+    sheet.above(f"Each panel is the whole input, {inputs} pixels; n = {count} images", "small")
     return sheet.shown
 
 
