@@ -197,9 +197,9 @@ CAPTIONS: Table[Caption] = Table(
         ),
         Caption(
             "rho_per_image", "How the agreement spreads over images",
-            "Distribution of the agreement ρ over the n images with a valid heatmap: {label}. Thick "
-            "lines: the middle half of the images; white dots: medians. Of fewer than 30 images "
-            "each is a dot, and no curve is drawn.",
+            "Distribution of the agreement ρ over the n images with a valid heatmap: {label}. "
+            "Thick lines: the middle half of the images; white dots: medians. Of fewer than 30 "
+            "images each is a dot, and no curve is drawn.",
             "One violin or column of dots per model shows how the agreement spreads over images, "
             "with its middle half and median.", "05",
         ),
@@ -213,8 +213,8 @@ CAPTIONS: Table[Caption] = Table(
         Caption(
             "floor_sweep", "Threshold-Grad-CAM taken apart: the floor",
             "Score against the floor, for both orders of ReLU and mean over channels, one panel "
-            "per backbone[[, without and with DCLS]]; below each, the share of tied pixels. Dotted: "
-            "the published floor. Bars: 95 % intervals over n images, drawn at every few floors "
+            "per backbone[[, without and with DCLS]]; below each, the share of tied pixels. "
+            "Dotted: the published floor. Bars: 95 % intervals over n images, drawn at every few floors "
             "and side by side so that they do not hide each other.",
             "Small panels of lines, one per backbone: the score, and below it the share of tied "
             "pixels, against the floor for two orders of operations.", "04c",
@@ -279,8 +279,8 @@ CAPTIONS: Table[Caption] = Table(
             "faithfulness_measures", "Faithfulness of CAM methods, measure by measure",
             "One panel per measure, with its authors, unit and n; one row per method that has "
             "every measure, one mark per model. Heatmaps and probabilities are of the predicted "
-            "class. Average drop, deletion and road_morf are lower where a heatmap is more "
-            "faithful, the others are higher; let_through, the heatmap's mean, has no better "
+            "class. Average drop, deletion and road morf are lower where a heatmap is more "
+            "faithful, the others are higher; let through, the heatmap's mean, has no better "
             "side, but a method that hides less drops less. Bars: 95 % intervals over images.",
             "Small panels, one per measure of faithfulness: a row per CAM method with a mark and "
             "an interval bar for each model.", "06",
@@ -353,7 +353,7 @@ CAPTIONS: Table[Caption] = Table(
         Caption(
             "lcam", "Learned heatmaps against Grad-CAM",
             "One panel per measure, one row per method: its difference from Grad-CAM, paired by "
-            "image. Small marks: one per model; an angle bracket at an end marks a model beyond "
+            "image. Small marks: one per model; a triangle at an end marks a model beyond "
             "the axis, which ends one and a half times the middle half of the marks beyond it. "
             "Coloured: the mean over all models with its 95 % interval over n images. Average drop "
             f"is what L-CAM is trained for, so that a smaller one is expected. {_SCORE}",
@@ -394,12 +394,10 @@ def caption_of(key: str, choices: Choices) -> tuple[str, str] | None:
 def alt_text_of(key: str, choices: Choices) -> str:
     """One or two sentences for those who cannot see a figure of a study; of a figure without a row
     those of the row that its name begins with ("leaderboard_grad_cam"), else its name."""
-    rows = [
-        row for name in CAPTIONS if (row := CAPTIONS[name]) and f"{key}_".startswith(f"{name}_")
-    ]
-    if not rows:
+    known = [name for name in CAPTIONS if f"{key}_".startswith(f"{name}_")]
+    if not known:
         return f"Figure {key.replace('_', ' ')}."
-    return _filled(max(rows, key=lambda row: len(row.key)).alt, choices)
+    return _filled(CAPTIONS[max(known, key=len)].alt, choices)
 
 
 def _filled(text: str, choices: Choices) -> str:

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure, FigureBase
+from matplotlib.markers import CARETLEFTBASE, CARETRIGHTBASE
 
 from ..maps.methods import METHODS
 from ..networks.backbones import BACKBONES
@@ -162,7 +163,14 @@ def plot_against_grad_cam(
             label="mean, 95 % interval",
         ),
         plt.Line2D(
-            [], [], color="0.3", ls="", marker="$›$", ms=large(0.8), label="beyond the axis"
+            [],
+            [],
+            color="0.3",
+            ls="",
+            marker=CARETRIGHTBASE,
+            ms=large(0.8),
+            mew=0,
+            label="beyond the axis",
         ),
     ]
     sheet.legend(handles)
@@ -173,11 +181,12 @@ def plot_against_grad_cam(
         for row in single.itertuples():
             number = order[row.backbone]
             shift = (2 * number + row.dcls) / (2 * len(order)) - 0.5
-            beyond = "›" if row.difference > right else "‹" if row.difference < left else ""
+            mark, share = MARKS[number % len(MARKS)], 0.5
+            if not left <= row.difference <= right:
+                mark, share = (CARETRIGHTBASE if row.difference > right else CARETLEFTBASE), 0.8
             ax.plot(
-                np.clip(row.difference, left, right), places[row.method] + 0.5 * shift,
-                f"${beyond}$" if beyond else MARKS[number % len(MARKS)], ms=large(0.5),
-                alpha=0.7, color=colours[bool(row.dcls)], mew=0 if not beyond else thick(0.3),
+                np.clip(row.difference, left, right), places[row.method] + 0.5 * shift, ls="",
+                marker=mark, ms=large(share), alpha=0.7, color=colours[bool(row.dcls)], mew=0,
             )  # fmt: skip
         for row in mean.itertuples():
             place = places[row.method]
