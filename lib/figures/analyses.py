@@ -215,8 +215,8 @@ def plot_floor_sweep(
     }
     floors = np.sort(sweep.floor.unique())
     # Bars at some floors, side by side: a band for each of four lines would hide the lines.
-    barred = floors[:: max(1, len(floors) // 4)]
-    step = 0.012 * np.ptp(floors)
+    barred = floors[np.abs(floors[:, None] - np.array([0, 0.3, 0.6, 0.9])).argmin(axis=0)]
+    step = 0.02 * np.ptp(floors)
     for number, key in enumerate(order):
         line, column = divmod(number, columns)
         above, below = axes[2 * line, column], axes[2 * line + 1, column]
@@ -227,7 +227,7 @@ def plot_floor_sweep(
             label = f"{name}, {'with' if dcls else 'without'} DCLS"
             above.plot(chosen.floor, chosen.score, label=label, lw=thick(0.86), **style)
             some = chosen[chosen.floor.isin(barred)]
-            above.vlines(some.floor + step * (place - 1.5), some.low, some.high, lw=thick(0.6),
+            above.vlines(some.floor + step * (place - 1.5), some.low, some.high, lw=thick(0.5),
                          color=style["color"])  # fmt: skip
             below.plot(chosen.floor, 100 * chosen.tied, lw=thick(0.86), **style)
         for ax in (above, below):
@@ -255,7 +255,7 @@ def plot_two_by_two(changes: pd.DataFrame, *, size: Size = None, ax: Axes | None
     """
     models = _models(changes)
     row = row_of(0.26)
-    sheet = lay_out((5.6, row * len(models) + 1.4), size=size, ax=ax)
+    sheet = lay_out((6.4, row * len(models) + 1.4), size=size, ax=ax)
     ax = sheet.only
     names = list(changes.change_by.unique())
     colours = (PALETTE[4], PALETTE[2], PALETTE[6])

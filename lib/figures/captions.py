@@ -214,8 +214,8 @@ CAPTIONS: Table[Caption] = Table(
             "floor_sweep", "Threshold-Grad-CAM taken apart: the floor",
             "Score against the floor, for both orders of ReLU and mean over channels, one panel "
             "per backbone[[, without and with DCLS]]; below each, the share of tied pixels. "
-            "Dotted: the published floor. Bars: 95 % intervals over n images, drawn at every few floors "
-            "and side by side so that they do not hide each other.",
+            "Dotted: the published floor. Bars: 95 % intervals over n images, at four floors and "
+            "side by side so that they do not hide each other.",
             "Small panels of lines, one per backbone: the score, and below it the share of tied "
             "pixels, against the floor for two orders of operations.", "04c",
         ),

@@ -18,6 +18,7 @@ from .style import (
     lay_out,
     panels_across,
     plot_nothing,
+    points_of,
     row_of,
     span,
     thick,
@@ -149,21 +150,24 @@ def plot_scanpaths(
     people   : so many observers an image
     """
     count, sides = len(images), images.shape[1:3]
-    wide = min(2.4 * count, 7.2)
-    high = width_of(wide, size, fig) / count + 0.4
-    sheet = lay_out((wide, high), 1, count, size=size, fig=fig)
-    mark = large() * min(1.0, sheet.panel / 2)  # a digit fits in
-    columns = zip(sheet.axes[0], images, points, owners, strict=True)
-    for ax, image, of_image, whose in columns:
+    columns = panels_across(count, 3.4, 2, size, fig)
+    rows = -(-count // columns)
+    wide = 2.8 * columns
+    high = rows * (width_of(wide, size, fig) / columns * sides[0] / sides[1] + 0.1) + 0.4
+    sheet = lay_out((wide, high), rows, columns, size=size, fig=fig)
+    for ax in sheet.axes.flat:
+        ax.set_axis_off()
+    digit = points_of("x-small")
+    mark = 1.35 * digit  # a digit fits in
+    shown = zip(sheet.axes.flat, images, points, owners, strict=False)
+    for ax, image, of_image, whose in shown:
         ax.imshow(image)
         for number, who in enumerate(np.unique(whose)[:people]):
             path, colour = of_image[whose == who], _COLOURS[number % len(_COLOURS)]
             ax.plot(*(path.T - 0.5), color=colour, lw=thick(0.7), clip_on=True)
-            draw_points(ax, path, sides, s=(1.08 * mark) ** 2, c=colour, linewidths=thick(0.28))
+            draw_points(ax, path, sides, s=mark**2, c=colour, linewidths=thick(0.28))
             for place, (x, y) in enumerate(path, 1):
                 if 0 <= x <= sides[1] and 0 <= y <= sides[0]:
-                    ax.text(x - 0.5, y - 0.5, place, fontsize=0.83 * mark, ha="center", va="center")
-        ax.set(xticks=[], yticks=[])
-        ax.spines[:].set_visible(False)
+                    ax.text(x - 0.5, y - 0.5, place, fontsize=digit, ha="center", va="center")
     sheet.above(title)
     return sheet.shown

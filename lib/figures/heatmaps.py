@@ -80,7 +80,8 @@ def plot_heatmap_rows(
     for column, image in enumerate(images):
         axes[0, column].imshow(image)
         if len(column_titles):
-            sheet.panel_title(axes[0, column], column_titles[column], "x-small")
+            name = wrapped(column_titles[column], 0.95 * cell, "x-small", name=True)
+            sheet.panel_title(axes[0, column], name, "x-small")
         if len(points):
             draw_points(axes[0, column], points[column], image.shape[:2])
         for line, maps in enumerate(rows.values(), 1):
@@ -157,8 +158,8 @@ def draw_map(ax: Axes, image: np.ndarray, heatmap: np.ndarray) -> None:
     """A map over its image as `overlay`; of a map that is constant the image and the word."""
     known = np.asarray(heatmap)[np.isfinite(heatmap)]
     constant = not len(known) or known.min() == known.max()
-    ax.imshow(overlay(image, np.full(image.shape[:2], np.nan)) if constant
-              else overlay(image, heatmap))  # fmt: skip
+    shown = np.full(image.shape[:2], np.nan) if constant else heatmap
+    ax.imshow(np.round(255 * overlay(image, shown)).astype(np.uint8))  # bytes are drawn faster
     if constant:
         ax.text(0.5, 0.5, "constant", transform=ax.transAxes, ha="center", va="center",
                 fontsize="x-small",
