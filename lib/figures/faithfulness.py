@@ -50,7 +50,7 @@ def plot_faithfulness(
     columns = panels_across(len(measures), 2.0, _COLUMNS, size, fig)
     rows = -(-len(measures) // columns)
     row = row_of(0.17)
-    default = min(2.3 * columns + 1.6, 7.2), rows * (row * len(methods) + 1.5)
+    default = min(2.3 * columns + 1.6, 7.2), rows * (row * len(methods) + 1.25)
     sheet = lay_out(default, rows, columns, sharey=True, size=size, fig=fig)
     axes = sheet.axes
     for ax in axes[:, 0]:

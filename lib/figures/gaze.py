@@ -150,7 +150,7 @@ def plot_scanpaths(
     people   : so many observers an image
     """
     count, sides = len(images), images.shape[1:3]
-    columns = panels_across(count, 3.4, 2, size, fig)
+    columns = panels_across(count, 1.7, 2, size, fig)
     rows = -(-count // columns)
     wide = 2.8 * columns
     high = rows * (width_of(wide, size, fig) / columns * sides[0] / sides[1] + 0.1) + 0.4

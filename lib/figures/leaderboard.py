@@ -118,7 +118,7 @@ def plot_leaderboard(
     ax.grid(axis="x")
     ax.hlines(range(len(board)), 0, 1, transform=ax.get_yaxis_transform(), color="0.9",
               lw=thick(0.35), zorder=0)  # fmt: skip
-    sheet.title(f"{board.method_label.iloc[0]}: {_counts(board)}")
+    sheet.title(f"{board.method_label.iloc[0]}\n{_counts(board)}")
     sheet.below(_unit(board), "medium")
     sheet.legend([*_keys(board), *lines])
     return sheet.shown
@@ -162,7 +162,8 @@ def plot_accuracy_against_score(
     ax.grid()
     missing = [f"accuracy unknown ({len(without)}):", *without.label] if len(without) else []
     keys = [*_keys(drawn), *(Line2D([], [], ls="none", label=text) for text in missing)]
-    if keys:  # first, as it takes room from the panel
-        sheet.legend(keys, beside=True)
-    sheet.legend(label_points(sheet, ax, points, [*drawn.label], bars))
+    sheet.legend(keys, beside=True)  # first, as it takes room from the panel
+    numbered = label_points(sheet, ax, points, [*drawn.label], bars)
+    if numbered:
+        sheet.legend([*numbered, *keys], beside=True)
     return sheet.shown

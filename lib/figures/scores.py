@@ -234,6 +234,8 @@ def plot_score_bars(
     columns = 1 if len(panels) <= _MOST_IN_A_COLUMN else 3
     rows = -(-len(panels) // columns)
     upright = _stand(names, bars, 0.85 * width_of(7.2, size, fig, ax) / columns)
+    if not upright and 1 < len(panels) <= 3 and width_of(7.2, size, fig, ax) > 6:
+        columns, rows = len(panels), 1  # lying bars need height more than width
     row = row_of(0.1 * max(len(forms), 2))
     high = 2.3 if upright else row * len(names) + 0.6
     sheet = lay_out((7.2, high * rows + 1.2), rows, columns, sharex=True, sharey=True,

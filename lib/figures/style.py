@@ -286,8 +286,8 @@ class Sheet:
         self, handles: Sequence[Artist] | None = None, title: str = "", columns: int = 3,
         beside: bool = False,
     ) -> None:  # fmt: skip
-        """One legend of all panels: above them, or to their right if asked and narrow enough.
-        Within somebody's Axes: where matplotlib finds it best.
+        """The one legend of all panels: above them, or to their right if asked and narrow enough.
+        Within somebody's Axes: where matplotlib finds it best. It replaces an earlier one.
 
         handles : labelled artists; None: those of the first panel
         columns : at most so many, above
@@ -296,6 +296,8 @@ class Sheet:
             handles = self.only.get_legend_handles_labels()[0]
         if not handles:
             return
+        for earlier in self.figure.legends if not self.inside else ():
+            earlier.remove()
         size, em = plt.rcParams["legend.fontsize"], points_of(plt.rcParams["legend.fontsize"]) / 72
         names = [handle.get_label() for handle in handles]
         around = 5 * em  # the mark, and the space to the next column
@@ -470,7 +472,7 @@ def label_points(
     return handles
 
 
-_MOST_WRITTEN = 0.22  # of a panel's area
+_MOST_WRITTEN = 0.12  # of a panel's area
 
 
 def _candidates(width: float, line: float) -> Iterator[tuple[float, float]]:
