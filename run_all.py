@@ -128,7 +128,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     what = parser.add_argument_group("what is studied").add_argument
-    what("--profile", nargs="+", action="extend", type=_names, default=[], metavar="KEY",
+    what("--profile", nargs="+", type=_names, default=[], metavar="KEY",
          help=f"which data: {', '.join(PROFILES)} (default: paper); of several, one after the "
          "other, each with its report as soon as it is done")  # fmt: skip
     what("--models", nargs="+", action="extend", type=_names, default=[], metavar="MODEL",

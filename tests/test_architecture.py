@@ -50,6 +50,8 @@ INSIDE_FUNCTIONS = {
     "lib.study.study": {
         "lib.study.networks", "lib.people.clickme", "lib.study.device", "lib.study.named_models"
     },
+    "lib.runner.forking": {"ipykernel"},  # in the child; the parent has imported it
+    "lib.runner.steps": {"IPython.core.inputtransformer2"},  # of magics alone
     "lib.runner.within": {"lib", "lib.base.versions", "lib.study.device", "lib.study.study", "torch"},
 }  # fmt: skip
 

@@ -159,8 +159,8 @@ def plot_scanpaths(
         ax.set_axis_off()
     digit = points_of("x-small")
     mark = 1.35 * digit  # a digit fits in
-    shown = zip(sheet.axes.flat, images, points, owners, strict=False)
-    for ax, image, of_image, whose in shown:
+    panels = zip(sheet.axes.flat, images, points, owners, strict=False)
+    for ax, image, of_image, whose in panels:
         ax.imshow(image)
         for number, who in enumerate(np.unique(whose)[:people]):
             path, colour = of_image[whose == who], _COLOURS[number % len(_COLOURS)]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from matplotlib.transforms import Bbox
 
 from ..base.files import write_atomically
@@ -44,15 +45,17 @@ def draw_files(
 def _placed(fig: Figure) -> Iterator[None]:
     """Meanwhile all of a figure has its place, which takes long to find for each file again."""
     layout = fig.get_layout_engine()
-    if layout is not None:
+    if layout is None:  # it has
+        yield
+        return
+    if not isinstance(layout, PlaceHolderLayoutEngine):
         fig.draw_without_rendering()
-    # matplotlib would bring the layout of the settings back after each file.
     with plt.rc_context(_NO_LAYOUT):
         fig.set_layout_engine(None)
-        try:
-            yield
-        finally:
-            fig.set_layout_engine(layout)
+    try:
+        yield
+    finally:
+        fig.set_layout_engine(layout)
 
 
 def _window(fig: Figure) -> Bbox | None:

@@ -88,6 +88,8 @@ def fill(study: Study) -> None:
     weights = {"label": "ResNet-50", "verified": "yes", "n": 48, "top1": 0.9, "remarks": ""}
     told = {**weights, "label": "CAFormer-S18", "remarks": f"top-1 0.1 % of 48 images {EVIL}"}
     save_csv(study, "weights", [weights, told])
+    long = {"backbone": "a_name_that_is_long_and_has_no_space", "difference": 0.5}
+    save_csv(study, "power", [long | {"n": 10**9}])
     save_csv(study, "paired", [{"backbone": f"row {i}", "p": 10.0**-i} for i in range(40)])
     for name in [*CAPTIONS, "my_own"]:
         save_image(study, name, size=(2000, 600) if name == "learned_kernels" else (640, 320))
@@ -391,6 +393,11 @@ def test_the_page_fits_every_width(opened, width, closed):
         const root = document.documentElement
         return root.scrollWidth <= root.clientWidth
     }""")
+    assert (
+        page.evaluate("""() => [...document.querySelectorAll('tbody th')].filter(
+        head => head.scrollWidth > head.clientWidth + 1).map(head => head.innerText)""")
+        == []
+    )
     assert page.locator("table").count() > 10
     assert page.evaluate("""() => [...document.querySelectorAll('table')].filter(table => {
         const holder = table.closest('.scroll')
@@ -439,7 +446,7 @@ CONTRASTS = """() => {
         .flatMap(element => ['', '::before'].map(part => {
             const [low, high] = [getComputedStyle(element, part).color, ground(element)]
                 .map(luminance).sort((a, b) => a - b)
-            return {text: element.innerText.slice(0, 40), contrast: (high + 0.05) / (low + 0.05)}
+            return {text: element.textContent.slice(0, 40), contrast: (high + 0.05) / (low + 0.05)}
         }))
 }"""
 
