@@ -377,18 +377,22 @@ def test_a_short_runs_figure_is_one_file_and_says_how_its_sample_is_smaller(tmp_
 
 
 def test_files_hold_all_that_is_drawn_whatever_the_layout(tmp_path):
-    sizes = {}
     for layout in ("constrained", "tight", "none"):
-        fig, ax = plt.subplots(figsize=(2, 2), layout=layout)
-        ax.text(0, 1.6, "above", transform=ax.transAxes)  # beyond the sheet
-        with plt.rc_context({"savefig.bbox": "tight", "savefig.dpi": 100}):
-            draw_files(fig, tmp_path, layout)
-            fig.savefig(tmp_path / "alone.png")
-        with Image.open(tmp_path / f"{layout}.png") as image:
-            sizes[layout] = np.array(image.size)
-        with Image.open(tmp_path / "alone.png") as image:
-            np.testing.assert_allclose(sizes[layout], image.size, atol=3)
-        plt.close(fig)
+        sizes = []
+        for alone in (True, False):  # a layout once made is another at the second time
+            fig, ax = plt.subplots(figsize=(2, 2), layout=layout)
+            ax.text(0, 1.6, "above", transform=ax.transAxes)  # beyond the sheet
+            engine = fig.get_layout_engine()
+            with plt.rc_context({"savefig.bbox": "tight", "savefig.dpi": 100}):
+                if alone:
+                    fig.savefig(tmp_path / f"{layout}.png")
+                else:
+                    draw_files(fig, tmp_path, layout)
+                    assert fig.get_layout_engine() is engine
+            with Image.open(tmp_path / f"{layout}.png") as image:
+                sizes.append(image.size)
+            plt.close(fig)
+        np.testing.assert_allclose(*sizes, atol=3)
     with plt.rc_context({"savefig.bbox": None, "savefig.dpi": 100}):
         fig = plt.figure(figsize=(2, 3))
         draw_files(fig, tmp_path, "sheet")
