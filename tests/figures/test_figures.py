@@ -385,11 +385,11 @@ def test_files_hold_all_that_is_drawn_whatever_the_layout(tmp_path):
             engine = fig.get_layout_engine()
             with plt.rc_context({"savefig.bbox": "tight", "savefig.dpi": 100}):
                 if alone:
-                    fig.savefig(tmp_path / f"{layout}.png")
+                    fig.savefig(tmp_path / f"of_{layout}.png")
                 else:
-                    draw_files(fig, tmp_path, layout)
+                    draw_files(fig, tmp_path, f"of_{layout}")
                     assert fig.get_layout_engine() is engine
-            with Image.open(tmp_path / f"{layout}.png") as image:
+            with Image.open(tmp_path / f"of_{layout}.png") as image:
                 sizes.append(image.size)
             plt.close(fig)
         np.testing.assert_allclose(*sizes, atol=3)
