@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..base.geometry import DELIVERED_SIZE, Preprocessing
+from ..base.geometry import DELIVERED_SIZE, WHOLE, Preprocessing
 from ..base.loops import bilinear
 from ..base.threads import each
 from .protocols import Protocol
@@ -102,12 +102,26 @@ def human_maps(stored: Tensor, protocol: Protocol, geometry: Preprocessing) -> T
 
     Returns (image, 224, 224) float32.
     """
-    blur, crop, _ = protocol.reading(geometry)
+    return part_seen(blurred_maps(stored, protocol), protocol, geometry)
+
+
+def blurred_maps(stored: Tensor, protocol: Protocol) -> Tensor:
+    """Make whole human maps, (image, 224, 224) float32, before any crop: alike for all backbones.
+
+    stored : (image, 256, 256)
+    """
+    blur, _, _ = protocol.reading(WHOLE)
     maps = _BLURS[blur](stored)
     if blur == "mended":  # a constant map stays constant: rounding errors are no order
         flat = stored.flatten(1)
         constant = flat.amin(dim=1) == flat.amax(dim=1)
         maps = torch.where(constant[:, None, None], 0.0, maps)
+    return maps
+
+
+def part_seen(maps: Tensor, protocol: Protocol, geometry: Preprocessing) -> Tensor:
+    """Crop `blurred_maps` to what the backbone sees, if the protocol does, at 224 x 224."""
+    _, crop, _ = protocol.reading(geometry)
     if crop is None:
         return maps
     window = geometry.window(geometry.resize)

@@ -13,7 +13,7 @@ from ..base.fingerprint import code_of, fingerprint
 from ..base.geometry import Preprocessing
 from ..base.progress_bar import progress_bar
 from ..people.clickme import ClickMe
-from ..people.human_maps import human_maps
+from ..people.human_maps import blurred_maps, part_seen
 from ..people.protocols import PROTOCOLS, Protocol
 from ..study.choices import Choices
 from ..study.study import Study
@@ -122,12 +122,12 @@ def score_observers(clickme: ClickMe, geometries: Sequence[Preprocessing]) -> pd
         for block in _blocks(clickme.observed()):
             together = torch.cat([maps for _, _, maps in block])
             counts = [len(maps) for _, _, maps in block]
+            whole = {p.key: blurred_maps(together, p) for p in clickme.protocols}
             for (key, reading), geometry in readings.items():
                 protocol = PROTOCOLS[key]
                 # Reading a map is linear but for rounding: a half's is the sum of its observers'.
-                read = human_maps(together, protocol, geometry).numpy()[:, _COMPARED][
-                    ..., _COMPARED
-                ]
+                read = part_seen(whole[key], protocol, geometry).numpy()
+                read = read[:, _COMPARED][..., _COMPARED]
                 of_each = np.split(read, np.cumsum(counts)[:-1])
                 for (image_id, place, _), maps in zip(block, of_each, strict=True):
                     if clickme.is_scored(key, np.array([place]))[0]:

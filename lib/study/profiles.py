@@ -44,16 +44,10 @@ class Profile:
         photographs : Figures 5 and 6 show "held-out" images of the shards, or
                       "photographs" that packages contain or the user provides
         caveat      : printed on every figure and table made from it; "" for none
-    <<<<<<< HEAD
-        sample      : images for analyses that score many methods or networks a model
-        brief       : what these analyses take unless `Choices.whole`; None: all that they can
-        published_ceiling : its people are ClickMe's, how well they agree is published
-        own         : models that a reader's file added
-    =======
-        sample      : number of images in analyses that score many methods or models
-        published_ceiling : whether the people are ClickMe's, whose ceiling is published
-        own         : models that a user's file added
-    >>>>>>> 7679192c48afc71aaa51d0ff1ee30afc6bb0ad29
+    sample      : number of images in analyses that score many methods or models
+    brief       : the smaller sample of these analyses unless `Choices.whole`; None if there is none
+    published_ceiling : whether the people are ClickMe's, whose ceiling is published
+    own         : models that a user's file added
     """
 
     key: str
