@@ -228,7 +228,7 @@ def test_a_finished_module_and_what_lies_beside_it_stay_until_the_next_is_finish
     checkpoint = path.with_name(".lcam_fm.unfinished.pt")
     assert checkpoint.exists()
     kept = checkpoint.read_bytes()
-    with pytest.raises(AttentionError, match=r"is of another training \(recipe\)"):
+    with pytest.raises(AttentionError, match=r"belongs to another training \(recipe\)"):
         train(replace(SMALL, lr=0.3), resume=True)
     train(other, "two", resume=True)
     two = beside()
