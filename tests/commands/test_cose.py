@@ -132,7 +132,7 @@ def test_what_was_made_before_a_damaged_image_is_kept(here, capsys, monkeypatch)
     damaged.write_bytes(whole[: len(whole) - 40])
     assert cose.main(words(here)) == 2
     said = capsys.readouterr().err
-    assert re.search(r"3\.png is no readable image.*what is done is kept", said)
+    assert re.search(r"3\.png is no readable image.*results so far are cached", said)
     assert not (here / "out" / "pairs.csv").exists()
     made, real = [], cose_study.pairs_of_changed_images
 

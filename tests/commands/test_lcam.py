@@ -144,7 +144,7 @@ def test_a_training_that_was_ended_is_resumed_when_asked(demo, undrawn, capsys, 
     assert "--resume" in capsys.readouterr().err
     monkeypatch.setattr(run, "one_step", step)
     assert command("--methods", "lcam_fm") == 2
-    assert "did not end" in capsys.readouterr().err
+    assert "unfinished training" in capsys.readouterr().err
     assert command("--methods", "lcam_fm", "--resume") == 0
     assert "resumed at step 1 of 2" in capsys.readouterr().out
 

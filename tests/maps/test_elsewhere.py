@@ -429,7 +429,7 @@ def test_wrong_archives_are_refused(tmp_path):
     with pytest.raises(MapsError, match="not a readable .npz"):
         open_maps(tmp_path / "a.npz")
     np.savez(tmp_path / "a.npz", first=np.eye(2), second=np.eye(2))
-    with pytest.raises(MapsError, match="entries first, second: name the map's 'map'"):
+    with pytest.raises(MapsError, match="entries first, second: name the map 'map'"):
         open_maps(tmp_path).read("a")
 
 

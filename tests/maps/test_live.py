@@ -278,7 +278,7 @@ def test_concepts_are_the_packages(x):
     torch.testing.assert_close(found.answers, literal, atol=1e-3, rtol=1e-4)
     assert answers.shape == literal.shape
     for count in (0, 13):
-        with pytest.raises(ValueError, match="from 1 to 12 can"):
+        with pytest.raises(ValueError, match="choose from 1 to 12"):
             factorised(LiveModel(network, "b"), x, count)
 
 

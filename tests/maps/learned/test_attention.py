@@ -383,7 +383,7 @@ def test_a_resumed_training_ends_as_an_uninterrupted_one(tmp_path, key, recipe):
     whole = train_attention(Toy(), key, ArrayImages(images, "p"), recipe, SIDE, **options)
     with pytest.raises(Killed):
         train_attention(Toy(), key, Dying(images, "p"), recipe, SIDE, checkpoint=path, **options)
-    with pytest.raises(AttentionError, match="did not end"):
+    with pytest.raises(AttentionError, match="unfinished training"):
         train_attention(
             Toy(), key, ArrayImages(images, "p"), recipe, SIDE, checkpoint=path, **options
         )
