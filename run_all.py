@@ -128,7 +128,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     what = parser.add_argument_group("what is studied").add_argument
-    what("--profile", nargs="+", action="extend", type=_names, default=[], metavar="KEY",
+    what("--profile", nargs="+", type=_names, default=[], metavar="KEY",
          help=f"which data: {', '.join(PROFILES)} (default: paper); of several, one after the "
          "other, each with its report as soon as it is done")  # fmt: skip
     what("--models", nargs="+", action="extend", type=_names, default=[], metavar="MODEL",
@@ -393,16 +393,13 @@ def _work(
             _download(each.study, tell, tolerant, options.unverified)
     if options.download_only and not is_dry:
         return 0
-    warm, code = _warm_parent(asked, stack)
+    warm = _warm_parent(asked, stack)
     _import_the_rest()
     from lib.runner import preflight
     from lib.runner.side_by_side import SideBySide, usual_jobs
 
     def session(of: _Asked, tell: Progress):
-        made = prepared(options, of.study, known, of.chosen, of.values, command, tell, warm)
-        if made:  # tests ask for none
-            made.warm, made.warm_code = warm, code
-        return made
+        return prepared(options, of.study, known, of.chosen, of.values, command, tell, warm)
 
     for each in asked[1:]:
         if problems := preflight.check_files(each.chosen, each.study):
@@ -431,21 +428,20 @@ def _work(
     return next(iter([*ending, *filter(None, statuses)]), 0)
 
 
-def _warm_parent(asked: list[_Asked], stack: contextlib.ExitStack) -> tuple:
-    """The process that kernels are forked from, and the code that it has imported."""
+def _warm_parent(asked: list[_Asked], stack: contextlib.ExitStack):
+    """The process that kernels are forked from, which begins to import; None where none can be."""
     from lib.runner.manifest import code_of_the_package
     from lib.runner.temporary import staging_folder
     from lib.runner.warm import CAN_FORK, WarmParent, names_to_import
 
     if not CAN_FORK:
-        return None, {}
-    code = code_of_the_package()
+        return None
     names = names_to_import(step for each in asked for step in each.chosen)
     # By which the next run finds it, and what it has forked, should nobody be left to end them.
     marker = {STAGING: str(staging_folder(asked[0].study.places.output))}
-    warm = WarmParent(names, NOTEBOOKS, marker)
+    warm = WarmParent(names, NOTEBOOKS, marker, code_of_the_package())
     stack.callback(warm.close)
-    return warm, code
+    return warm
 
 
 def _import_the_rest() -> None:
@@ -595,7 +591,7 @@ def prepared(options, study, known, chosen, values, command, progress, warm=None
         progress.say(f"will be left out: {why}")
     session = Session(
         chosen, known, values, study, found.environment, progress,
-        options.force, options.timeout, command,
+        options.force, options.timeout, command, warm,
     )  # fmt: skip
     chosen = [
         *(

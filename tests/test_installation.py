@@ -77,7 +77,7 @@ def test_the_other_name_serves_beside_somebodys_lib(tmp_path):
     done = subprocess.run(
         command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False
     )
-    assert (done.returncode, "holds no images" in done.stdout) == (2, True)
+    assert (done.returncode, "contains no images" in done.stdout) == (2, True)
     assert not (tmp_path / "ran").exists()
 
 

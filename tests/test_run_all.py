@@ -16,7 +16,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 import psutil
@@ -29,6 +28,7 @@ from lib.people.stored.shards import Shard
 from lib.runner import preflight
 from lib.runner.faults import FAULTS
 from lib.runner.outcomes import Outcome
+from lib.runner.session import Session
 from lib.runner.steps import find_steps
 from lib.study.study import Study
 
@@ -189,7 +189,7 @@ def test_two_profiles_run_as_one_each_with_its_report_when_it_is_done(project):
     (project.folder / "data" / "gaze").symlink_to(ROOT / "data" / "gaze")
     project.add("01_a", 2)  # not of a whole run on gaze
     project.add("04_b")
-    status, printed, error = project.run("--profile", "gaze", "--jobs", "1")
+    status, printed, error = project.run("--profile", "demo", "gaze", "--jobs", "1")
     assert status == 0, printed + error
     pages = [f"All of it on one page: data/output/{name}/report.html" for name in ("demo", "gaze")]
     assert printed.index(pages[0]) < printed.index(pages[1])
@@ -199,7 +199,7 @@ def test_two_profiles_run_as_one_each_with_its_report_when_it_is_done(project):
     assert not (project.folder / "figures" / "gaze" / "01_a.txt").exists()
     # Of what fails, the command that goes on is of its profile alone.
     project.add("04_b", 0, "assert profile == 'demo'")
-    status, printed, _ = project.run("--profile", "gaze")
+    status, printed, _ = project.run("--profile", "demo", "gaze")
     assert status == 1
     assert re.search(r"go on with\n    \S*python run_all.py --profile gaze\n", printed)
 
@@ -211,7 +211,7 @@ def test_an_answer_that_needs_no_run_waits_for_no_import(arguments):
         "import sys, run_all\n"
         f"run_all.main([*{arguments!r}, '--from', '04', '--only', '05'])\n"
         "heavy = {'torch', 'pandas', 'nbformat', 'papermill', 'IPython', 'jupyter_client', 'scipy'}\n"
-        "sys.exit(', '.join(heavy & set(sys.modules)))"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
                           check=False)  # fmt: skip
@@ -261,7 +261,7 @@ def test_an_interruption_ends_the_kernel_keeps_what_is_finished_and_says_so(proj
     project.add("01_a")
     project.add("02_b", 600)
     project.add("03_c")
-    process = project.start()
+    process = project.start("--jobs", "1")
     printed = is_ended_by(process, project.kernel("02_b"), name)
     assert re.search(r"03_c +not run", printed)
     assert list(project.figures()) == ["01_a.txt"]
@@ -319,7 +319,7 @@ def test_an_interruption_before_any_work_says_that_nothing_changed(monkeypatch, 
 def test_a_killed_run_leaves_no_kernel_no_lock_and_no_half_result(project):
     project.add("01_a")
     project.add("02_b", 600)
-    process = project.start()
+    process = project.start("--jobs", "1")
     kernel = project.kernel("02_b")
     process.kill()
     process.communicate(timeout=60)
@@ -346,7 +346,7 @@ def test_a_full_disk_under_the_results_is_told_and_leaves_what_was_there(project
     project.add("03_c")
     filling = "import os\nfrom lib.base.paths import OUTPUT\nwith open(OUTPUT / 'filler', 'wb', 0) as f:\n    try:\n        while True: f.write(b'x' * 4096)\n    except OSError: pass"
     project.add("02_b", 0, filling, "'x' * 10**6")
-    run = f"{mounting} && {sys.executable} run_all.py --profile demo; code=$?; ls {disk}/demo; exit $code"
+    run = f"{mounting} && {sys.executable} run_all.py --profile demo --jobs 1; code=$?; ls {disk}/demo; exit $code"
     done = subprocess.run(
         [*mount, run], cwd=project.folder, env={**os.environ, "PYTHONPATH": str(project.folder)},
         capture_output=True, text=True, check=False,
@@ -458,7 +458,7 @@ def test_a_python_without_the_packages_is_told_the_mend(project, tmp_path):
         (["--profile", "demo", "--precision", "fp8"], "unknown precision 'fp8'"),
         (["--profile", "demo", "--workers", "-1"], "workers must be a whole number"),
         (["--profile", "demo", "--batch-size", "0"], "neither auto nor a number of images"),
-        (["--profile", "demo", "--device", "tpu"], "device 'tpu' is none of"),
+        (["--profile", "demo", "--device", "tpu"], "device 'tpu' is not one of"),
         (["--profile", "demo", "--only", "12"], "unknown notebook '12'"),
         (["--profile", "demo", "--from", "12"], "unknown notebook '12'"),
         (["--profile", "demo", "--from", "2", "--only", "3"], "exclude each other"),
@@ -493,6 +493,7 @@ def elsewhere(tmp_path, monkeypatch) -> None:
     for place in ("lib.study.places.OUTPUT", "lib.study.places.FIGURES", "run_all.OUTPUT"):
         monkeypatch.setattr(place, tmp_path / place)
     monkeypatch.setattr(preflight, "check_kernel", lambda *_: preflight.Findings())
+    monkeypatch.setattr("lib.runner.warm.CAN_FORK", False)
 
 
 def test_the_paper_profile_without_data_says_what_is_missing(capsys, no_real_data, elsewhere):
@@ -632,16 +633,28 @@ def test_killed_at_random_moments_and_resumed_the_results_are_the_same(project, 
         assert kept[name]["outputs"][path] == undisturbed.figures()[f"{name}.txt"]
 
 
+class Ended:
+    """In place of `SideBySide`: whatever is to be run has ended."""
+
+    def __init__(self, jobs, ended):
+        self.ended = ended
+
+    def run(self, sessions):
+        for each in sessions:
+            self.ended(each)
+
+
 def test_what_keep_going_left_out_is_told_with_a_status_of_its_own(elsewhere, monkeypatch, capsys):
-    def session(options, study, *_):
+    def session(options, study, known, chosen, values, command, progress, warm):
         table = study.places.tables / "left_out.csv"
         table.parent.mkdir(parents=True, exist_ok=True)
         table.write_text("left_out,reason\nval-3,it is cut short\n")
-        return SimpleNamespace(
-            run=lambda: [Outcome("04_scoring", "ok", outputs={shown(table): ""})]
-        )
+        over = Session([], known, values, study, {"device": "cpu"}, progress)
+        over.outcomes = [Outcome("04_scoring", "ok", outputs={shown(table): ""})]
+        return over
 
     monkeypatch.setattr(run_all, "prepared", session)
+    monkeypatch.setattr("lib.runner.side_by_side.SideBySide", Ended)
     assert run_all.main(["--profile", "demo", "--keep-going"]) == 14
     assert FAULTS["left out"].exit_status == 14
     said = capsys.readouterr().out
@@ -659,7 +672,7 @@ def test_unreadable_images_are_told_before_any_work(tmp_path, capsys, elsewhere)
     assert "val-0.tfrecords, record 0 at byte 0" in capsys.readouterr().err
     missing = str(tmp_path / "nowhere")
     assert run_all.main(["--profile", "demo", "--images", missing, "--dry-run"]) == 3
-    assert "The folder of --images is not there" in capsys.readouterr().err
+    assert "The folder of --images does not exist" in capsys.readouterr().err
     few = ["--profile", "demo", "--images", str(DEMO / "tour" / "gaze"), "--dry-run"]
     assert run_all.main([*few, "--protocols", "published"]) == 2
     assert "fewer than the one whole batch of 32" in capsys.readouterr().err

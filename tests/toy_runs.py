@@ -53,7 +53,7 @@ class Runner:
         progress = Progress(self.printed, log=self.study.places.output / "run.log")
         self.study.places.output.mkdir(parents=True, exist_ok=True)
         if options.get("warm"):
-            options["warm_code"] = self.code() if self.changed is None else self.changed
+            options["warm"].code = self.code() if self.changed is None else self.changed
         return ToySession(
             steps, steps, VALUES | (values or {}), self.study,
             self.environment, progress, **options,

@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "summarise_package_metrics"],
     "method_study": ["alignment", "concepts_of", "contrasted", "estimate", "map_grid",
         "method_costs", "quick", "rank_methods", "same_order", "score_contrasted",
-        "summarise_faithfulness"],
+        "shown_backbones", "summarise_faithfulness"],
     "sanity": ["compare_targets", "score_forgetting", "summarise_forgetting"],
     "taken_apart": ["score_family", "sweep", "two_by_two"],
 })  # fmt: skip

@@ -37,6 +37,13 @@ def contrasted(methods: Sequence[CamMethod]) -> tuple[CamMethod, ...]:
     return found or tuple(methods[:2])
 
 
+def shown_backbones(study: Study) -> list[Backbone]:
+    """Those whose maps are looked at method by method: ConvNeXt-T and ResNet-50 where they are
+    chosen; in a short run the first alone."""
+    keys = ("convnext_tiny",) if study.choices.brief else ("convnext_tiny", "resnet50")
+    return study.networks.prefer(*keys)
+
+
 def quick(methods: Sequence[CamMethod]) -> tuple[CamMethod, ...]:
     """Return the methods that need at most one additional forward pass of the network."""
     return tuple(method for method in methods if method.forwards in (0, 1))

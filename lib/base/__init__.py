@@ -1,4 +1,4 @@
-"""Tools that know nothing about the study: tables of rows, paths, files written whole, hashes.
+"""Tools that know nothing about the study: tables of rows, paths, safe writing of files, hashes.
 
 May import: nothing of lib.
 Public names: those below, imported on first use.

@@ -1,4 +1,4 @@
-"""Stable hashes of what determines a result, to tell whether a kept one still holds."""
+"""Stable hashes of everything that determines a result; they tell whether a cached one is valid."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from .stored_json import SHA256, DamagedJson, mapping, of_each, read_json
 HASHES = OUTPUT / "hashes.json"
 _STAMP = {"type": "array", "items": {"type": "integer"}}
 _ENTRIES = of_each(mapping({"stamp": _STAMP, "sha256": SHA256}))
-WORTH_KEEPING = 32 * 2**20  # bytes: below, hashing is quicker than looking up
+WORTH_KEEPING = 32 * 2**20  # bytes; hashing a smaller file is quicker than looking its hash up
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON-able data that is equal in every process.
+    """Return the value as data for JSON that are the same in every process.
 
-    Functions count with their source, so an edited formula is another one.
+    A function is represented by its source, so an edited formula counts as another one.
     """
     if isinstance(value, partial):
         return [_plain(value.func), _plain(value.args), _plain(value.keywords)]
@@ -61,9 +61,9 @@ def _sha256(path: Path, *stamp: int) -> str:
     entry = known.get(str(path))
     if entry is None or entry["stamp"] != [*stamp]:
         entry = {"stamp": stamp, "sha256": _digest(path)}
-        # A file changed this very moment may change again without a new time of change.
+        # A file that changed just now may change again within the same timestamp.
         if time.time() - changed / 1e9 > 2:
-            # What is only quicker with it must not fail without it.
+            # The cache only saves time, so a failure to write it must not stop the work.
             with contextlib.suppress(OSError):
                 write_json(HASHES, known | {str(path): entry})
     return entry["sha256"]
@@ -81,14 +81,14 @@ def _known_hashes() -> dict[str, dict]:
     try:
         return read_json(HASHES, _ENTRIES)
     except (OSError, DamagedJson):
-        return {}  # none yet, or damaged: hashed anew
+        return {}  # missing or damaged: the files are hashed again
 
 
 def sha256_of(path: Path) -> str:
-    """A file's SHA-256; a folder's is of its files' names and hashes.
+    """Return the SHA-256 of a file; for a folder, of its files' names and hashes.
 
-    Large files are hashed once, for all processes, while size, inode and times of change
-    stay the same; `data/output/hashes.json` may be deleted at any time.
+    A large file is hashed once for all processes, as long as its size, inode and timestamps
+    stay the same. `data/output/hashes.json` may be deleted at any time.
     """
     if path.is_dir():
         return _sha256(path.absolute(), *_folder_stamp(path))
@@ -101,7 +101,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _folder_stamp(folder: Path) -> tuple[int, ...]:
-    """Total size, a hash of all names and stamps, the latest time of change."""
+    """Return the total size, a hash of all names and stamps, and the latest time of change."""
     size = changed = 0
     stamps = hashlib.sha256()
     for path in _files(folder):
@@ -112,7 +112,7 @@ def _folder_stamp(folder: Path) -> tuple[int, ...]:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
+    """Return the bytes of a file, or of all files in a folder."""
     return sum(p.stat().st_size for p in _files(path)) if path.is_dir() else path.stat().st_size
 
 
@@ -122,16 +122,17 @@ def _hash_of_module(name: str) -> str:
 
 
 def code_of(*names: str) -> dict[str, str]:
-    """{module: SHA-256 of its text}, as it was when this process first asked.
+    """Return {module: SHA-256 of its text}, as it was when this process first asked.
 
-    names : from the package on, "base.geometry", so that it may be installed under another name
+    names : module names within the package, such as "base.geometry"; the package may be
+            installed under another name
 
-    Found by name, so that no module is imported for its hash.
+    Modules are found by name, so hashing a module does not import it.
     """
     return {name: _hash_of_module(name) for name in names}
 
 
 def fingerprint(facts: dict[str, Any]) -> str:
-    """Sixteen hexadecimal digits that change with any of the facts."""
+    """Return sixteen hexadecimal digits that change with any of the facts."""
     text = json.dumps(_plain(facts), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Sizes: how large an image is where models and people meet, and what a backbone sees of it."""
+"""Sizes: the size at which models and people are compared, and the part that a backbone sees."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ DELIVERED_SIZE = 224  # the side, in pixels, of images and of all maps that are 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Geometry of a backbone's input: bicubic resize to a square, centre crop.
+    """The geometry of a backbone's input: a bicubic resize to a square, then a centre crop.
 
     Both sides are in pixels and start from the 224x224 image that the ClickMe
-    reader delivers; all eight backbones share ImageNet's mean and deviation.
+    reader delivers; all eight backbones share ImageNet's mean and standard deviation.
     """
 
     resize: int
@@ -23,7 +23,7 @@ class Preprocessing:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     def window(self, side: int) -> slice:
-        """The rows (and columns) of an image of this side that the crop keeps.
+        """Return the rows (and columns) that the crop keeps of an image of this side.
 
         ConvNeXt and ResNet-50 do not see an image's border: 14 and 5 or 6 of 224 pixels.
         """
@@ -33,10 +33,13 @@ class Preprocessing:
         )
 
 
-WHOLE = Preprocessing(resize=224, crop=224)  # nothing of the image is cut off
+WHOLE = Preprocessing(resize=224, crop=224)  # the crop keeps the whole image
 
 
 def centre_map(height: int, width: int) -> np.ndarray:
-    """(height, width) float64, higher the nearer to the centre: orders as any round Gaussian."""
+    """Return (height, width) float64 values that fall with the distance from the centre.
+
+    Their order is that of any round Gaussian.
+    """
     rows, columns = (np.arange(n, dtype=np.float64) - (n - 1) / 2 for n in (height, width))
     return -(rows[:, None] ** 2 + columns**2)

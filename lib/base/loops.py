@@ -1,6 +1,6 @@
-"""Loops over a row's or a map's pixels, compiled: one pass each, and threads run side by side.
+"""Compiled loops over the pixels of a row or a map: one pass each, and threads run in parallel.
 
-numpy's and torch's forms of the same make an array a step, which costs several times as much.
+The same steps in numpy or torch allocate one array per step, which costs several times as much.
 """
 
 from __future__ import annotations
@@ -10,23 +10,26 @@ from collections.abc import Callable
 import numba
 import numpy as np
 
-_DIGITS = 2048  # 11 bits: three passes for 32
-STEPS = 1e5  # of a map's range, where maps are settled
+_DIGITS = 2048  # 11 bits, so 32 bits take three passes
+STEPS = 1e5  # the number of steps to which a map's range is rounded when maps are settled
 
 
 def _compiled(loop: Callable) -> Callable:
-    """Compiled at the first call, and kept for later processes where a folder can be written."""
+    """Compile at the first call, and cache the code for later processes if a folder is writable."""
     try:
         return numba.njit(loop, nogil=True, cache=True, error_model="numpy")
-    except RuntimeError:  # neither the package's folder nor a cache of the user's
+    except RuntimeError:  # neither the package's folder nor the user's cache is writable
         return numba.njit(loop, nogil=True, error_model="numpy")
 
 
 @_compiled
 def order_of_bits(bits):
-    """The places of float32 numbers, given as uint32 bits, in order; equal ones as they come.
+    """Return the positions of float32 numbers in ascending order; equal ones keep their order.
 
-    A radix sort: with its sign handled, a float32 orders as its bits do. -0 equals 0.
+    bits : the numbers' bits as uint32
+
+    This is a radix sort: once the sign is handled, float32 numbers order as their bits do.
+    -0 equals 0.
     """
     count = bits.size
     digits = np.zeros((3, _DIGITS), np.int32)
@@ -65,10 +68,11 @@ def order_of_bits(bits):
 
 @_compiled
 def average_ranks(ordered, settle, centred):
-    """Ranks of numbers in order, less the mean rank, into `centred`.
+    """Write the ranks of ordered numbers, minus the mean rank, into `centred`.
 
-    settle : numbers that agree once rounded to 1e-5 of the range are equal
-    Returns the ranks' length as a vector, and how many numbers are equal to another.
+    settle : whether numbers count as equal if they agree once rounded to 1e-5 of the range
+
+    Return the length of the ranks as a vector, and how many numbers are tied.
     """
     count = ordered.size
     numbers = ordered.astype(np.float64)
@@ -93,7 +97,7 @@ def average_ranks(ordered, settle, centred):
 
 @_compiled
 def weighted_sum(weights, values, order):
-    """Sum of `weights[i] * values[order[i]]`."""
+    """Return the sum of `weights[i] * values[order[i]]`."""
     total = 0.0
     for i in range(order.size):
         total += weights[i] * values[order[i]]
@@ -102,11 +106,12 @@ def weighted_sum(weights, values, order):
 
 @_compiled
 def bilinear(x, before, after, between, out):
-    """(height, width, channel) resized into `out`, in TensorFlow's order of float32 operations.
+    """Resize (height, width, channel) into `out`, in TensorFlow's order of float32 operations.
 
-    before, after, between : for each row or column of `out`, as many of each: its two
-                             neighbours in `x`, and how far between them it lies
-    Truncated where `out` holds whole numbers.
+    before, after, between : for each row or column of `out`: its two neighbours in `x`, and how
+                             far it lies between them
+
+    Values are truncated if `out` holds integers.
     """
     side, channels = before.size, x.shape[2]
     rows = np.empty((x.shape[0], side, channels), np.float32)
@@ -125,11 +130,12 @@ def bilinear(x, before, after, between, out):
 
 @_compiled
 def mean_ssim(a, b, inside, c1, c2):
-    """Mean SSIM over windows of 5 x 5 pixels of two (height, width) maps, in float64.
+    """Return the mean SSIM of two (height, width) maps over windows of 5 x 5 pixels, in float64.
 
-    inside : (height, width) uint8; windows that hold a 0 of it do not count
+    inside : (height, width) uint8; windows that contain a 0 of it do not count
     c1, c2 : the two small numbers that keep quotients finite
-    Missing if no window counts.
+
+    The result is NaN if no window counts.
     """
     height, width = a.shape
     first, second = np.zeros(width), np.zeros(width)  # sums of five rows, column by column
@@ -157,7 +163,7 @@ def mean_ssim(a, b, inside, c1, c2):
                   + other_squares[j + 3] + other_squares[j + 4]) / 25  # fmt: skip
             uv = (products[j] + products[j + 1] + products[j + 2] + products[j + 3]
                   + products[j + 4]) / 25  # fmt: skip
-            sample = 25 / 24  # of a window's pixels
+            sample = 25 / 24  # makes the variance in a window of 25 pixels unbiased
             spread = sample * (uu - u * u + vv - v * v)
             common = sample * (uv - u * v)
             found[j] = (2 * u * v + c1) * (2 * common + c2) / ((u * u + v * v + c1) * (spread + c2))

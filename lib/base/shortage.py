@@ -1,4 +1,4 @@
-"""How errors, and what a process printed last, say that memory or disk did not suffice."""
+"""Recognising a lack of memory or disk from an error, or from a process's last output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NO_MEMORY_TEXTS = (
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """The error, or one that it comes from, says that no space is left."""
+    """Return whether the error, or one that caused it, says that no space is left."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno in _NO_SPACE:
@@ -27,7 +27,7 @@ def says_disk_full(text: str) -> bool:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """The device, or the machine, had too little memory for what was asked."""
+    """Return whether the error says that the device or the machine ran out of memory."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
         return True
     return isinstance(error, RuntimeError) and says_out_of_memory(str(error))

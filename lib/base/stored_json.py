@@ -1,4 +1,4 @@
-"""Reading JSON that may be damaged, or somebody else's: its shape is checked before any use."""
+"""Reading JSON that may be damaged or foreign: its shape is checked before any use."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 
 import fastjsonschema
 
-LARGEST = 64 * 2**20  # bytes; ours have kilobytes
-_TOLD = 200  # characters of what is wrong
+LARGEST = 64 * 2**20  # bytes; the project's own files have kilobytes
+_TOLD = 200  # characters of an error's description in a message
 TEXT = {"type": "string"}
 SHA256 = {"type": "string", "pattern": "^[0-9a-f]{64}", "maxLength": 64}
 
 
 class DamagedJson(ValueError):
-    """JSON that cannot be read, or has another shape than it should; says which file and why."""
+    """JSON that cannot be read or has an unexpected shape; the message names the file and why."""
 
 
 def mapping(required: Mapping[str, Any], optional: Mapping[str, Any] | None = None) -> dict:
-    """The schema of an object with these entries; others may be there too."""
+    """Return the schema of an object with these entries; it may have others, too."""
     return {
         "type": "object",
         "required": [*required],
@@ -30,23 +30,24 @@ def mapping(required: Mapping[str, Any], optional: Mapping[str, Any] | None = No
 
 
 def of_each(schema: Mapping[str, Any]) -> dict:
-    """The schema of an object whose every value has this one."""
+    """Return the schema of an object whose values all have this schema."""
     return {"type": "object", "additionalProperties": schema}
 
 
 def parse_json(text: str | bytes, schema: Mapping[str, Any], name: object) -> Any:
-    """What a JSON text says, if it has the schema's shape.
+    """Return the value of a JSON text that has the schema's shape.
 
     schema : JSON Schema, draft 7
-    name   : how errors call it
-    Raises DamagedJson.
+    name   : what errors call the text
+
+    Raise DamagedJson if the text is not JSON or has another shape.
     """
     try:
         if len(text) > LARGEST:
             raise ValueError(f"it is larger than {LARGEST // 2**20} MiB")
         value = json.loads(text)
     except RecursionError:
-        raise DamagedJson(f"{name} cannot be read: it is nested too deep") from None
+        raise DamagedJson(f"{name} cannot be read: it is nested too deeply") from None
     except ValueError as error:
         raise DamagedJson(f"{name} cannot be read: {_shown(error)}") from None
     try:
@@ -69,9 +70,9 @@ def _shown(said: object) -> str:
 
 
 def read_json(path: Path, schema: Mapping[str, Any]) -> Any:
-    """What a JSON file says, if it has the schema's shape.
+    """Return the value of a JSON file that has the schema's shape.
 
-    Raises DamagedJson naming the file, and OSError where it cannot be read at all.
+    Raise DamagedJson, which names the file, and OSError if the file cannot be opened.
     """
     if path.stat().st_size > LARGEST:
         raise DamagedJson(f"{path} cannot be read: it is larger than {LARGEST // 2**20} MiB")

@@ -1,7 +1,7 @@
 """Tables of named rows: models, methods, protocols, profiles.
 
 A row is a frozen dataclass with a `key`. A repeated key is refused when the
-table is made; an unknown key is refused with the nearest one that exists.
+table is created; an unknown key is refused, and the message names the nearest existing one.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ R = TypeVar("R", bound=Row)
 
 
 class UnknownName(ValueError, KeyError):
-    """A name that no table row, option or parameter carries."""
+    """The error for a name that no row, option or parameter has."""
 
-    __str__ = ValueError.__str__  # KeyError shows its message quoted
+    __str__ = ValueError.__str__  # KeyError would show its message in quotes
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownName:
-    """The error for an unknown name: says what it is, the nearest, and all."""
+    """Return the error for an unknown name; it gives the nearest known name, and all of them."""
     known = list(known)
     near = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.4)
     hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -39,7 +39,7 @@ _noting: list[list[tuple[Table, str]]] = []
 
 @contextmanager
 def rows_noted() -> Iterator[list[tuple[Table, str]]]:
-    """The rows that are added meanwhile, to whatever table, as (table, key)."""
+    """Yield a list that collects the rows added meanwhile, to any table, as (table, key)."""
     noted: list[tuple[Table, str]] = []
     _noting.append(noted)
     try:
@@ -49,11 +49,12 @@ def rows_noted() -> Iterator[list[tuple[Table, str]]]:
 
 
 class Table(Mapping[str, R], Generic[R]):
-    """An ordered mapping from key to row; rows can be added, not changed.
+    """An ordered mapping from keys to rows. Rows can be added, but not changed.
 
     kind : what a row is, in the singular, for error messages ("model")
     rows : their order is the order of tables, legends and runs
-    Raises ValueError on a repeated key; lookups raise `UnknownName`.
+
+    A repeated key raises ValueError; looking up an unknown key raises `UnknownName`.
     """
 
     def __init__(self, kind: str, rows: Iterable[R]):
@@ -63,7 +64,10 @@ class Table(Mapping[str, R], Generic[R]):
             self.add(row)
 
     def add(self, row: R) -> R:
-        """Append a row (a reader's own model, method, …); repeated keys raise."""
+        """Append a row, such as a user's own model or method, and return it.
+
+        Raise ValueError for a repeated key.
+        """
         if row.key in self._rows:
             raise ValueError(f"two rows of the {self.kind} table have the key {row.key!r}")
         self._rows[row.key] = row
@@ -72,12 +76,12 @@ class Table(Mapping[str, R], Generic[R]):
         return row
 
     def keep(self, keys: Iterable[str]) -> None:
-        """Take back rows that were added and are not among these."""
+        """Remove the added rows whose keys are not among these."""
         wanted = set(keys)
         self._rows = {key: row for key, row in self._rows.items() if key in wanted}
 
     def take_back(self, key: str) -> None:
-        """Take back one row that was added."""
+        """Remove one row that was added."""
         del self._rows[key]
 
     def __getitem__(self, key: str) -> R:
@@ -96,6 +100,6 @@ class Table(Mapping[str, R], Generic[R]):
         return len(self._rows)
 
     def select(self, keys: Iterable[str]) -> list[R]:
-        """Rows for these keys, in the table's order, once each; all for none."""
+        """Return the rows for these keys, in the table's order, each once; all rows for no keys."""
         wanted = {self[key].key for key in keys}
         return [row for key, row in self._rows.items() if not wanted or key in wanted]

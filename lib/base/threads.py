@@ -1,4 +1,4 @@
-"""Threads and memory of a process that scores."""
+"""Threads and memory of a process that computes scores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import torch
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # from malloc.h
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -25,10 +25,10 @@ def _pool(process: int) -> ThreadPoolExecutor:
 
 @cache
 def reuse_memory() -> None:
-    """Let glibc keep freed memory for what is allocated next; elsewhere nothing.
+    """Let glibc keep freed memory for the next allocations; do nothing on other systems.
 
-    Else each forward's activations are given back and asked for again, page by page: some
-    hundredths of a forward.
+    Otherwise each forward pass returns its activations' memory and requests it again, page by
+    page, which takes some hundredths of the pass.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
@@ -38,9 +38,9 @@ def reuse_memory() -> None:
 
 
 def each(work: Callable[[T], R], things: Iterable[T]) -> list[R]:
-    """`work` done on each of the things, in order of the things.
+    """Return `work` of each thing, in the order of the things.
 
-    By one thread where torch has one only, so that processes share a machine as told.
+    If torch has only one thread, so does this, so that processes share a machine as intended.
     """
     if torch.get_num_threads() == 1:
         return [work(thing) for thing in things]

@@ -1,4 +1,4 @@
-"""With what a result was made: the checkout's commit, Python, packages."""
+"""What a result was made with: the checkout's commit, Python and packages."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ PACKAGE = "dcls-alignment"
 
 
 def commit() -> str:
-    """This checkout's commit now, "-dirty" if it holds anything else; "unknown" outside git, and
-    for a copy within another repository, whose commit says nothing of it. An installation's is the
-    one that pip was given."""
+    """Return this checkout's current commit, with "-dirty" if files differ from it.
+
+    It is "unknown" outside git, and for a copy within another repository, whose commit says
+    nothing about it. For an installation it is the commit that pip was given.
+    """
     if not IS_CHECKOUT:
         told = json.loads(distribution(PACKAGE).read_text("direct_url.json") or "{}")
         return told.get("vcs_info", {}).get("commit_id", "unknown")[:12]
@@ -40,7 +42,7 @@ def commit() -> str:
 
 @cache
 def environment() -> dict[str, str]:
-    """Python, the machine, and the version of every package that this one asks for."""
+    """Return the versions of Python, the machine and every package that this one requires."""
     needed = [line for line in requires(PACKAGE) or [] if "extra ==" not in line]
     names = sorted(re.match(r"[\w.-]+", line).group() for line in needed)
     return {

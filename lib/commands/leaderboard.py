@@ -22,6 +22,7 @@ from ..figures.style import STYLE
 from ..report.readable import DAGGER, readable_leaderboard
 from ..scores.controls import control_labels
 from ..scores.leaderboard import NAME, accuracy_correlation, board_file, boards, leaderboard
+from ..scores.statistics import correlation_interval
 from .running import run
 
 _SUFFIXES = (".csv", ".parquet")
@@ -89,8 +90,10 @@ def _draw(board: pd.DataFrame, out: Path) -> None:
         with plt.style.context(STYLE):
             drawn = {out.stem: plot_leaderboard(rows, controls, control_labels())}
             if rows.imagenet_top1.notna().any():
-                found = accuracy_correlation(rows)[0]
-                drawn[f"{out.stem}_accuracy"] = plot_accuracy_against_score(rows, found)
+                rho, count = accuracy_correlation(rows)
+                drawn[f"{out.stem}_accuracy"] = plot_accuracy_against_score(
+                    rows, rho, correlation_interval(rho, count)
+                )
             for name, figure in drawn.items():
                 draw_files(figure, out.parent, f"{name}_{of}")
                 plt.close(figure)

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure, FigureBase
+from matplotlib.lines import Line2D
 
-from ..maps.methods import METHODS
+from ..maps.methods import METHODS, RANDOM_CAM
 from ..networks.backbones import BACKBONES
 from ..study.comparisons import Comparison
 from ..study.rules import RULES
 from .scores import panel_name, panels_of, row_names, subject
 from .style import (
     DCLS_COLOUR,
-    MARKS,
+    PALETTE,
     PLAIN_COLOUR,
     Size,
+    asked_colour,
     cautious,
-    colour_of,
+    form_labels,
+    label_points,
     large,
     lay_out,
     methods_of,
@@ -35,7 +38,7 @@ from .style import (
     width_of,
 )
 
-_IN_CELLS = "xx-small"  # numbers in the cells of a matrix
+_IN_CELLS = "x-small"  # numbers in the cells of a matrix
 
 
 def _present(keys: Sequence[str]) -> list[str]:
@@ -51,15 +54,13 @@ def _models(table: pd.DataFrame) -> list[tuple[str, bool]]:
 
 def _nothing(title: str, *, size: Size = None, ax: Axes | None = None) -> Figure:
     """In place of a figure that would show no number."""
-    return plot_nothing(
-        f"{title}: nothing to show.\nNo image has a map that orders anything.", size=size, ax=ax
-    )
+    return plot_nothing(f"{title}: nothing to show.\nEvery heatmap is constant.", size=size, ax=ax)
 
 
 def _short(table: pd.DataFrame) -> str:
     """What a score is, in few words."""
     known = table.ceiling.dropna()
-    return f"mean ρ ÷ {known.mean():.3f}" if len(known) else "mean ρ"
+    return f"ρ ÷ {known.mean():.3f}" if len(known) else "ρ"
 
 
 def _n(values: pd.Series) -> str:
@@ -90,13 +91,14 @@ def plot_paired_differences(
         [*paired.group] if comparison.shared and paired.form.nunique() == 1 else row_names(paired)
     )
     paired, order = paired.assign(row=named), list(dict.fromkeys(named))
-    stacked = width_of(9, size, fig) / len(panels) < 2.5  # then one panel below the other
+    stacked = width_of(7.2, size, fig) / len(panels) < 2.3  # then one panel below the other
     rows, columns = (len(panels), 1) if stacked else (1, len(panels))
-    high = row_of(0.34) * len(order) + 0.5
-    sheet = lay_out((3.7 * columns + 0.6, high * rows + 1.0), rows, columns, sharey=True,
+    high = row_of(0.27) * len(order) + 0.5
+    sheet = lay_out((min(3.7 * columns + 0.6, 7.2), high * rows + 1.0), rows, columns, sharey=True,
                     sharex=True, size=size, fig=fig)  # fmt: skip
     for ax in sheet.axes[:, 0]:
-        sheet.names_along_y(ax, order, row_of(0.34))
+        sheet.names_along_y(ax, order, row_of(0.27))
+    alike = False
     of = {key: rows.difference for key, rows in differences.groupby(["panel", "group", "form"])}
     for ax, panel in zip(sheet.axes.flat, panels, strict=True):
         of_panel = paired[paired.panel == panel]
@@ -108,7 +110,8 @@ def plot_paired_differences(
             ax.plot(ends, [place, place], color="0.7", lw=thick(0.7), zorder=1)
             sure = row.p_holm < RULES.alpha
             small = "little" in row.decision or row.decision == "equivalent"
-            colour = "0.6" if small else colour_of(row.backbone)
+            alike |= small
+            colour = "0.6" if small else asked_colour(row.backbone, DCLS_COLOUR)
             ax.errorbar(
                 row.difference, place,
                 xerr=[[row.difference - row.low], [row.high - row.difference]],
@@ -126,10 +129,18 @@ def plot_paired_differences(
     first = paired["first"].unique() if "first" in paired else ()
     change = f"{comparison.change} ({first[0]})" if len(first) == 1 else comparison.change
     sheet.below(
-        f"{change}: change of the score ({score_unit(paired)})\nthick: 95 % interval of "
-        "the mean; thin: middle half of images; filled: p < 0.05 (by Holm); grey: too little to "
-        "matter"
+        f"{change}: change of the score ({score_unit(paired)})",
+        "medium",
     )
+    dark = {"color": DCLS_COLOUR, "markeredgecolor": "0.2", "markeredgewidth": thick(0.57)}
+    sheet.legend([
+        Line2D([], [], lw=thick(1.8), color=DCLS_COLOUR, label="95 % interval of the mean"),
+        Line2D([], [], lw=thick(0.7), color="0.7", label="middle half of the images"),
+        Line2D([], [], ls="none", marker="o", ms=large(0.75), label="p < 0.05 (Holm)", **dark),
+        Line2D([], [], ls="none", marker="o", ms=large(0.75), label="p ≥ 0.05",
+               **dark | {"markerfacecolor": "white"}),
+        *([Line2D([], [], lw=thick(1.8), color="0.6", label="too small to matter")] * alike),
+    ])  # fmt: skip
     return sheet.shown
 
 
@@ -148,11 +159,10 @@ def plot_compared(compared: pd.DataFrame, *, size: Size = None, ax: Axes | None 
     names = [*labels.values()]
     grid = np.full((len(names), len(names)), np.nan)
     most = compared.difference.abs().max()
-    side = 0.42 * len(names)
-    width = width_of(side + 3.2, size, ax=ax)
-    cell = min(0.42, 0.5 * width / len(names)) if size or ax else 0.42
-    roomy = cell > 1.1 * text_width("+0.00", _IN_CELLS)
-    sheet = lay_out((side + 3.2, cell * len(names) + 1.6), size=size, ax=ax)
+    wide = min(0.42 * len(names) + 3.2, 7.2)
+    cell = min(0.42, 0.66 * width_of(wide, size, ax=ax) / len(names))
+    roomy = cell > 1.05 * text_width("+.00", _IN_CELLS)
+    sheet = lay_out((wide, cell * len(names) + 1.6), size=size, ax=ax)
     ax = sheet.only
     for row in compared.itertuples():
         first, second = place[row.first], place[row.second]
@@ -162,20 +172,25 @@ def plot_compared(compared: pd.DataFrame, *, size: Size = None, ax: Axes | None 
         for y, x, value in ((second, first, row.difference), (first, second, -row.difference)):
             alike = "little" in row.decision or row.decision == "equivalent"
             dark = abs(value) > 0.6 * most
-            text = "≈" if alike else f"{value:+.2f}" if roomy else "·"
+            text = "≈" if alike else _in_cell(value) if roomy else "·"
             ax.text(x, y, text, ha="center", va="center", fontsize=_IN_CELLS,
                     color="white" if dark else "black")  # fmt: skip
     image = ax.imshow(grid, cmap="RdBu_r", vmin=-most or -1, vmax=most or 1,
                       aspect="equal" if roomy else "auto")  # fmt: skip
     sheet.names_along_x(ax, names, "x-small", upright=True)
     sheet.names_along_y(ax, names, cell, "x-small")
-    sheet.scale(image, f"row's score less column's ({_short(compared)})", cell * len(names))
+    sheet.scale(image, f"row's score minus column's ({_short(compared)})", cell * len(names))
     mark = "number" if roomy else "dot"
     methods = ", ".join(compared.methods.unique())
     sheet.above(f"{methods}: {_n(compared.n_paired)} images, {compared.protocol.iloc[0]} protocol\n"
-                f"{mark}: differs (p < 0.05 by Holm over all pairs); ≈: too little to matter; "
-                "none: undecided", "x-small")  # fmt: skip
+                f"{mark}: p < 0.05 (Holm); ≈: too little to matter; empty: undecided",
+                "small")  # fmt: skip
     return sheet.shown
+
+
+def _in_cell(value: float) -> str:
+    """A difference in as few characters as it takes."""
+    return f"{value:+.2f}".replace("0.", ".", 1).replace("-", "−")
 
 
 def plot_floor_sweep(
@@ -187,29 +202,36 @@ def plot_floor_sweep(
             n, ceiling`; floor and tied in 0-1
     """
     order = _present(sweep.backbone)
-    columns = panels_across(len(order), 2.0, 4, size, fig)
+    columns = panels_across(len(order), 1.75, 4 if len(order) <= 8 else 6, size, fig)
     rows = -(-len(order) // columns)
-    sheet = lay_out((2.0 * columns + 0.8, 2.9 * rows + 0.7), 2 * rows, columns, sharex=True,
-                    sharey="row", height_ratios=[2.2, 1] * rows, size=size, fig=fig)  # fmt: skip
+    wide = min(1.75 * columns + 0.8, 7.2)
+    sheet = lay_out((wide, 2.6 * rows + 0.9), 2 * rows, columns, sharex=True, sharey="row",
+                    height_ratios=[2.2, 1] * rows, size=size, fig=fig)  # fmt: skip
     axes = sheet.axes
     styles = {
         (name, dcls): {"color": DCLS_COLOUR if dcls else PLAIN_COLOUR, "ls": style}
         for name, style in zip(sweep.order.unique(), ("-", "--"), strict=True)
         for dcls in (False, True)
     }
+    floors = np.sort(sweep.floor.unique())
+    # Bars at some floors, side by side: a band for each of four lines would hide the lines.
+    barred = floors[np.abs(floors[:, None] - np.array([0, 0.3, 0.6, 0.9])).argmin(axis=0)]
+    step = 0.02 * np.ptp(floors)
     for number, key in enumerate(order):
         line, column = divmod(number, columns)
         above, below = axes[2 * line, column], axes[2 * line + 1, column]
-        for (name, dcls), style in styles.items():
+        for place, ((name, dcls), style) in enumerate(styles.items()):
             chosen = sweep[(sweep.backbone == key) & (sweep.order == name) & (sweep.dcls == dcls)]
             if chosen.empty:  # a model without a DCLS form
                 continue
             label = f"{name}, {'with' if dcls else 'without'} DCLS"
-            above.plot(chosen.floor, chosen.score, label=label, lw=thick(0.93), **style)
-            above.fill_between(chosen.floor, chosen.low, chosen.high, color=style["color"],
-                               alpha=0.12, lw=0)  # fmt: skip
-            below.plot(chosen.floor, 100 * chosen.tied, lw=thick(0.93), **style)
-        above.axvline(0.3, color="0.6", lw=thick(0.5), ls=":")
+            above.plot(chosen.floor, chosen.score, label=label, lw=thick(0.86), **style)
+            some = chosen[chosen.floor.isin(barred)]
+            above.vlines(some.floor + step * (place - 1.5), some.low, some.high, lw=thick(0.5),
+                         color=style["color"])  # fmt: skip
+            below.plot(chosen.floor, 100 * chosen.tied, lw=thick(0.86), **style)
+        for ax in (above, below):
+            ax.axvline(0.3, color="0.6", lw=thick(0.5), ls=":", zorder=0)
         sheet.panel_title(above, BACKBONES[key].label, name=True)
         below.set_ylim(0, 100)
     for number in range(len(order), rows * columns):
@@ -219,10 +241,8 @@ def plot_floor_sweep(
     for line in range(rows):
         axes[2 * line, 0].set_ylabel(f"score\n({_short(sweep)})", fontsize="small")
         axes[2 * line + 1, 0].set_ylabel("tied (%)", fontsize="small")
-    sheet.below(
-        f"floor, as a share of the map's range (dotted: published); {_n(sweep.n)} images; bands: "
-        "95 % intervals"
-    )
+    sheet.below(f"floor, as a share of the heatmap's range; {_n(sweep.n)} images; bars: 95 % "
+                "intervals")  # fmt: skip
     sheet.legend(columns=2)
     return sheet.shown
 
@@ -235,10 +255,10 @@ def plot_two_by_two(changes: pd.DataFrame, *, size: Size = None, ax: Axes | None
     """
     models = _models(changes)
     row = row_of(0.26)
-    sheet = lay_out((6.8, row * len(models) + 1.6), size=size, ax=ax)
+    sheet = lay_out((6.4, row * len(models) + 1.4), size=size, ax=ax)
     ax = sheet.only
     names = list(changes.change_by.unique())
-    colours = ("#E69F00", "#009E73", "#000000")
+    colours = (PALETTE[4], PALETTE[2], PALETTE[6])
     for shift, name, colour, mark in zip((-0.22, 0, 0.22), names, colours, "os^", strict=True):
         chosen = changes[changes.change_by == name].set_index(["backbone", "dcls"]).reindex(models)
         places = np.arange(len(models)) + shift
@@ -252,8 +272,8 @@ def plot_two_by_two(changes: pd.DataFrame, *, size: Size = None, ax: Axes | None
         if models[place][0] != models[place - 1][0]:
             ax.axhline(place - 0.5, color="0.9", lw=thick(0.43), zorder=0)
     sheet.below(
-        f"against plain Grad-CAM: change of the score ({score_unit(changes)})\n"
-        f"{_n(changes.n)} images, paired; bars: 95 % intervals",
+        f"score minus plain Grad-CAM's ({_short(changes)}); {_n(changes.n)} images, paired; "
+        "bars: 95 % intervals",
         "medium",
     )
     sheet.legend()
@@ -272,17 +292,17 @@ def plot_measures(
     methods, models = methods_of(measured), _models(measured)
     rows = list(measured.label.unique())
     labels = [BACKBONES[key].titled(dcls) for key, dcls in models]
-    width = 0.42 * len(models) + 2.6
+    width = min(0.42 * len(models) + 2.6, 7.2)
     # Models lie side by side where each has room for its name, else one below the other.
-    beside = 0.6 * width_of(width, size, fig) / len(models) > row_of(0.17)
-    row = row_of(0.3) if beside else row_of(0.2)
+    beside = 0.66 * width_of(width, size, fig) / len(models) > row_of(0.17)
+    row = row_of(0.22) if beside else row_of(0.2)
     down, across = (rows, labels) if beside else (labels, rows)
     sheet = lay_out((width, (row * len(down) + 0.5) * len(methods) + 1.4), len(methods), 1,
                     sharex=True, size=size, fig=fig)  # fmt: skip
     for ax in sheet.axes[:, 0]:
         sheet.names_along_y(ax, down, row)
     cell = 0.8 * sheet.panel / len(across)
-    written = next((s for s in ("small", "xx-small") if cell > text_width("00.5", s)), None)
+    written = next((s for s in ("small", "x-small") if cell > text_width("00.5", s)), None)
     for ax, method in zip(sheet.axes[:, 0], methods, strict=True):
         wide = measured[measured.method == method].pivot(
             index="label", columns=["backbone", "dcls"], values="rank"
@@ -301,55 +321,64 @@ def plot_measures(
     bar = sheet.figure.colorbar(image, ax=sheet.axes[:, 0], shrink=0.7, pad=0.01)
     bar.set_label(f"rank among the {len(models)} models\n(1: agrees most)", fontsize="small")
     bar.ax.invert_yaxis()
-    sheet.above(f"Does the measure of agreement matter? ({_n(measured.n)} images)", "medium")
+    sheet.above(f"{_n(measured.n)} images", "medium")
     return sheet.shown
 
 
 def plot_randomisation(
     similarity: pd.DataFrame, *, size: Size = None, fig: FigureBase | None = None
 ) -> Figure:
-    """A panel per backbone: similarity to the trained network's maps as parts forget.
+    """A panel per method and backbone: similarity to the trained network's maps as parts forget.
 
     similarity : `backbone, dcls, method, part, similarity, low, high, n`, parts in order;
                  similarity is Spearman's correlation
     """
     order, methods = _present(similarity.backbone), methods_of(similarity)
-    columns = panels_across(len(order), 2.05, 4, size, fig)
-    rows = -(-len(order) // columns)
+    columns = panels_across(len(order), 1.75, 4 if len(order) <= 8 else 6, size, fig)
+    bands = -(-len(order) // columns)
     parts = {key: list(similarity[similarity.backbone == key].part.unique()) for key in order}
     alike = all(names == parts[order[0]] for names in parts.values())
-    sheet = lay_out((2.05 * columns + 0.7, 2.1 * rows + 1.2), rows, columns, sharex=alike,
-                    sharey=True, size=size, fig=fig)  # fmt: skip
-    axes = sheet.axes
-    for ax, key in zip(axes.flat, order, strict=False):
-        of_model = similarity[similarity.backbone == key]
-        for method, style in zip(methods, ("-", "--", ":", "-.") * 5, strict=False):
-            for dcls in (False, True):
-                chosen = of_model[(of_model.method == method) & (of_model.dcls == dcls)]
-                if len(chosen):
-                    _band(ax, chosen.set_index("part").loc[parts[key]], style, dcls,
-                          METHODS[method].label)  # fmt: skip
-        ax.axhline(0, color="0.3", lw=thick(0.43))
-        sheet.panel_title(ax, BACKBONES[key].label, name=True)
-        names = parts[key]
-        ax.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize="x-small")
-    for ax in axes.flat[len(order) :]:
-        ax.set_axis_off()
-    sheet.left("similarity to the trained\nnetwork's map (Spearman's ρ)")
-    sheet.below(
-        f"what has forgotten, from the head down to here; {_n(similarity.n)} images; bands: "
-        "95 % intervals"
-    )
-    sheet.legend(columns=2)
+    rows, wide = bands * len(methods), max(min(1.75 * columns + 0.7, 7.2), 3.6)
+    high = 1.3 * rows + 0.9 + (0 if alike else 0.55 * rows)
+    sheet = lay_out((wide, high), rows, columns, sharex=alike, sharey=True, size=size, fig=fig)
+    handles = {}
+    for row, method in enumerate(methods):
+        for number, key in enumerate(order):
+            band, column = divmod(number, columns)
+            ax = sheet.axes[row * bands + band, column]
+            of_both = similarity[(similarity.backbone == key) & (similarity.method == method)]
+            forms = of_both.groupby(of_both.dcls.astype(bool))
+            for dcls, chosen in forms:
+                handles[dcls] = _points(ax, chosen.set_index("part").reindex(parts[key]), dcls,
+                                        0.14 * (2 * dcls - 1) * (forms.ngroups - 1))  # fmt: skip
+            ax.axhline(0, color="0.3", lw=thick(0.43), zorder=0)
+            sheet.panel_title(ax, f"{METHODS[method].label}\n{BACKBONES[key].label}" if column == 0
+                              else BACKBONES[key].label, "small", name=True)  # fmt: skip
+            ax.set_xticks(range(len(parts[key])), parts[key], rotation=60, ha="right",
+                          rotation_mode="anchor", fontsize="x-small")  # fmt: skip
+            ax.tick_params(axis="y", labelsize="small")
+            ax.set(ylim=(-1.1, 1.1), yticks=[-1, 0, 1])
+    for row in range(rows):
+        for number in range(len(order), bands * columns):
+            if row % bands == bands - 1:
+                sheet.axes[row, number - (bands - 1) * columns].set_axis_off()
+    sheet.left("similarity to the trained network's heatmap (Spearman's ρ)")
+    sheet.below(f"re-initialised, from the head down to this part; {_n(similarity.n)} images; "
+                "bars: 95 % intervals")  # fmt: skip
+    names = form_labels(handles)
+    sheet.legend([handle for _, handle in sorted(handles.items())] if names else [], columns=2)
     return sheet.shown
 
 
-def _band(ax: Axes, rows: pd.DataFrame, style: str, dcls: bool, label: str) -> None:
-    places = np.arange(len(rows))
-    colour = DCLS_COLOUR if dcls else PLAIN_COLOUR
-    name = f"{label}, {'with' if dcls else 'without'} DCLS"
-    ax.plot(places, rows.similarity, ls=style, color=colour, lw=thick(0.93), label=name)
-    ax.fill_between(places, rows.low, rows.high, color=colour, alpha=0.12, lw=0)
+def _points(ax: Axes, rows: pd.DataFrame, dcls: bool, shift: float) -> ErrorbarContainer:
+    """One model's similarity part by part, with its intervals, beside its other form's."""
+    ends = np.clip(rows[["low", "high"]].to_numpy().T, -1, 1)  # a correlation lies there
+    errors = np.abs(ends - rows.similarity.to_numpy())
+    return ax.errorbar(
+        np.arange(len(rows)) + shift, rows.similarity, yerr=errors, fmt="s-" if dcls else "o-",
+        color=DCLS_COLOUR if dcls else PLAIN_COLOUR, ms=large(0.5), lw=thick(0.45),
+        elinewidth=thick(0.6), label=f"{'with' if dcls else 'without'} DCLS",
+    )  # fmt: skip
 
 
 def plot_alignment_against_faithfulness(
@@ -364,37 +393,43 @@ def plot_alignment_against_faithfulness(
         return _nothing("Agreement and faithfulness", size=size)
     models = _models(table)
     methods = methods_of(table)
-    columns = panels_across(len(models), 3.3, 2, size, fig)
+    columns = panels_across(len(models), 3.2, 2, size, fig)
     rows = -(-len(models) // columns)
-    sheet = lay_out((3.3 * columns + 2.2, 2.7 * rows + 0.6), rows, columns, sharex=True,
+    sheet = lay_out((min(3.2 * columns + 2.2, 7.2), 2.6 * rows + 0.6), rows, columns, sharex=True,
                     sharey=True, size=size, fig=fig)  # fmt: skip
-    axes = sheet.axes
-    colours = plt.get_cmap("tab20")(np.linspace(0, 1, max(len(methods), 2)))
+    axes, number_of = sheet.axes, {key: number for number, key in enumerate(methods, 1)}
+    kinds = {False: ("o", DCLS_COLOUR), True: ("D", PALETTE[1])}
+    of_panel = []
     for ax, (key, dcls) in zip(axes.flat, models, strict=False):
-        chosen = table[(table.backbone == key) & (table.dcls == dcls)].set_index("method")
-        for number, method in enumerate(methods):
-            if method not in chosen.index:
-                continue
-            row = chosen.loc[method]
+        chosen = table[(table.backbone == key) & (table.dcls == dcls)]
+        points, bars = [], []
+        for row in chosen.itertuples():
             low, high = np.clip([row.drop_low, row.drop_high], 0, 100)  # a drop lies there
+            mark, colour = kinds[row.method == RANDOM_CAM]
             ax.errorbar(
-                row["drop"], row.score, xerr=[[row["drop"] - low], [high - row["drop"]]],
-                yerr=[[row.score - row.low], [row.high - row.score]],
-                fmt=MARKS[number % len(MARKS)], color=colours[number], ms=large(0.83),
-                elinewidth=thick(0.5), markeredgecolor="0.2", markeredgewidth=thick(0.35),
-                label=METHODS[method].label,
+                row.drop, row.score, xerr=[[row.drop - low], [high - row.drop]],
+                yerr=[[row.score - row.low], [row.high - row.score]], fmt=mark, color=colour,
+                ecolor="0.75", ms=large(0.6), elinewidth=thick(0.4), markeredgecolor="white",
+                markeredgewidth=thick(0.3), label=METHODS[row.method].label,
             )  # fmt: skip
+            points.append((row.drop, row.score))
+            bars += [(low, row.score, high, row.score), (row.drop, row.low, row.drop, row.high)]
+        of_panel.append((ax, points, [f"{number_of[key]}" for key in chosen.method], bars))
         sheet.panel_title(ax, BACKBONES[key].titled(dcls), name=True)
         ax.set_xlim(-5, 105)
         ax.grid()
     for ax in axes.flat[len(models) :]:
         ax.set_axis_off()
-    sheet.below(f"average drop (%), all pixels; less is more faithful; {_n(table.n_drop)} images")
-    sheet.left(
-        f"agreement with people: score ({_short(table)})\n{_n(table.n)} images; bars: "
-        "95 % intervals"
-    )
-    sheet.legend(beside=True)
+    sheet.below(f"average drop (%), all pixels, {_n(table.n_drop)} images (less is more faithful); "
+                "bars: 95 % intervals", "medium")  # fmt: skip
+    sheet.left(f"score ({_short(table)}), {_n(table.n)} images", "medium")
+    sheet.legend([
+        Line2D([], [], ls="none", marker=kinds[key == RANDOM_CAM][0], ms=large(0.6),
+               color=kinds[key == RANDOM_CAM][1], label=f"{number}  {METHODS[key].label}")
+        for key, number in number_of.items()
+    ], beside=True)  # fmt: skip
+    for ax, points, names, bars in of_panel:
+        label_points(sheet, ax, points, names, bars)
     return sheet.shown
 
 
@@ -420,8 +455,7 @@ def plot_method_ranking(
     ax.grid(axis="x")
     common = f"{ranking.pairs.max()} of {ranking.pairs_in_all.max()}"
     sheet.below(
-        f"score over all models ({_short(ranking)}); bars: 95 % intervals over images\n"
-        f"{_n(ranking.n)} images; {common} pairs of image and model, of which every method has "
-        "a map"
+        f"score over all models ({_short(ranking)}); {_n(ranking.n)} images, {common} pairs of "
+        "image and model; bars: 95 % intervals"
     )
     return sheet.shown

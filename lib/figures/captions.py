@@ -1,4 +1,4 @@
-"""What each figure shows, in words: printed beside it, and its text for who cannot see it.
+"""What each figure shows, in words: its caption, and a text for those who cannot see it.
 
 The order is that of the report. What stands in double brackets is said only of a study that has
 pairs with and without DCLS; braces take words from the study's comparison.
@@ -18,272 +18,365 @@ from ..study.comparisons import forms_of
 class Caption:
     """A row: `key` is the figure's file name without suffix.
 
-    number : of the paper's figure that it is, said where the paper's models ran
+    text     : what is drawn, for which data, and what bars and marks are
+    alt      : one or two sentences for those who cannot see the figure
+    notebook : the number of the notebook that makes it
+    number   : of the paper's figure that it is, said where the paper's models ran
     """
 
     key: str
     title: str
     text: str
+    alt: str
+    notebook: str
     number: str = ""
 
 
 _MAPS = (
     "Colours run from each map's own minimum to its own maximum, so they compare places within "
-    "an image, not images."
+    "an image, not images with each other. Grey: the model does not see this part of the image."
 )
-_BARS = "Bars: 95 % intervals over images."
+_BARS = "Bars: 95 % intervals over n images; the figure gives n."
 _SCORE = (
-    "Score: mean Spearman correlation with the human maps over valid images, divided by the "
-    "human ceiling, how well these people agree, where it is known; the axis says by what."
+    "Score: agreement ρ (Spearman's rank correlation of heatmap and human map, mean over the "
+    "images whose heatmap is valid) divided by the human ceiling on the axis; ρ itself where no "
+    "ceiling is known."
 )
+_CONTROLS = "Lines and their bands: control maps that no network made, with their 95 % intervals."
 
 _CLICKME = (
-    "Where the axis says 0.658, the ceiling is ClickMe's, published as a number; if it is the "
-    "correlation of two halves of the players, a perfect model reaches 1.35."
+    "A ceiling of 0.658 is ClickMe's, published as a number; if it is the correlation of two "
+    "halves of the players, a perfect model reaches 1.35."
 )
 
 CAPTIONS: Table[Caption] = Table(
     "figure",
     [
         Caption(
-            "beside_people", "People, a network, and maps that ignore the image",
-            "Mean Spearman correlation with the map of all observers: of a network's maps, one row "
-            "a CAM method; of control maps that no network made; and of people, one person with "
-            "all others, one half with the other, and what as many other people would reach. "
-            "Dashed: the best control; a map to its left agrees less with people than this "
-            "control, surely so only where a paired test says it. Lines: 95 % intervals over "
-            "images; of fewer than 50 images they also allow for unseen ones as extreme as any.",
+            "beside_people", "People, a model, and maps that ignore the image",
+            "Agreement ρ with the human map of all observers, mean over n images: of a model's "
+            "heatmaps, one row per CAM method; of control maps; and of people (one person with "
+            "all others, one half with the other, and what as many other people would reach). "
+            "The dashed line marks the floor, the strongest control. A heatmap to its left "
+            "agrees less with people than this control; only a paired test decides whether "
+            "that is sure. Bars: 95 % intervals over images; for fewer than 50 images they also "
+            "allow for unseen images as extreme as any seen.",
+            "Dots with horizontal interval bars, one row each for people, CAM methods and control "
+            "maps, ordered by agreement with the human map; a dashed line marks the strongest "
+            "control.", "00",
         ),
         Caption(
-            "gaze_sample", "Where people looked, and where a network finds its evidence",
-            "Above, eight images with everybody's fixations and the class whose evidence is drawn, "
-            "with its probability where the network predicted it; then the human map that the "
-            "fixations make, and the maps of the network (the first of several) where it looked: "
-            "grey is cropped away. "
-            f"{_MAPS}",
+            "gaze_sample", "Where people looked, and where a model finds its evidence",
+            "Eight images with the fixations of all observers; above each, the class that is "
+            "explained, with its probability where the model predicted it. Below: the human map "
+            "made from the fixations, and heatmaps of the model (of the first, where there are "
+            f"several). {_MAPS}",
+            "Rows of eight images: photographs with fixation points, human maps, and heatmaps of "
+            "a model laid over the photographs.", "00",
         ),
         Caption(
-            "fixation_measures", "Maps measured where people looked",
-            "Mean over images of four measures that use the fixations themselves, a panel each. "
-            "NSS: the map's value at fixations in its standard deviations above its mean. "
-            "AUC-Judd: how often a fixated pixel lies above any pixel. Shuffled AUC: above where "
-            "people looked in other images, so that a preference for the centre counts nothing. "
-            "Information gain: bits per fixation beyond the centre bias. People: each observer's "
-            "fixations under the map of all others. More is better. Lines: 95 % intervals over "
-            "images.",
+            "fixation_measures", "Heatmaps measured at fixations",
+            "Mean over n images of four measures that use the fixations themselves, a panel each. "
+            "NSS: the map's value at fixations, in standard deviations above its mean. "
+            "AUC-Judd: how often a fixated pixel lies above any pixel. Shuffled AUC: how often it "
+            "lies above pixels fixated in other images, so that a preference for the centre earns "
+            "nothing. Information gain: bits per fixation beyond the centre bias. The row of "
+            "people: each observer's fixations under the map of all others. Larger is better; "
+            "the dotted line is chance. Bars: 95 % intervals over images.",
+            "Four panels of dots with interval bars, one row per CAM method, control and people, "
+            "for NSS, two kinds of AUC and information gain; a dotted line marks chance.", "00",
         ),
         Caption(
-            "scanpaths", "One person after another",
-            "The first three observers of four images: a colour each, fixations numbered in their "
-            "order. Those beside the image are not drawn.",
+            "scanpaths", "Scanpaths of three observers",
+            "Fixations of the first three observers on four images: one colour per observer, "
+            "fixations numbered in their order. Fixations outside the image are not drawn.",
+            "Four photographs with numbered fixations joined by lines, one colour for each of "
+            "three observers.", "00",
         ),
         Caption(
             "clickme_sample", "Images and human maps",
-            "Eight images as they are delivered to the models, and where people looked, in the "
-            f"study's first reading. {_MAPS}",
+            "Eight images as models receive them, and their human maps under the study's first "
+            f"protocol. {_MAPS}",
+            "Eight images above, and below them the same images overlaid with human maps.", "01",
         ),
         Caption(
-            "maps_beside_people", "Human maps and a model's maps",
-"Images, human maps, and the maps of the models of one {rows}: of ConvNeXt-B where it is "
-            "chosen, else of the first. For the class above: the image's own or, where predicted "
-            "classes are asked for, what the first of these models predicts, while each other "
-            f"map is of its model's own prediction. {_MAPS}", "Figure 1",
+            "maps_beside_people", "Human maps and a model's heatmaps",
+            "Eight images, their human maps, and the heatmaps of the models of one {rows}: of "
+            "ConvNeXt-B where it is chosen, else of the first. Each heatmap explains the class "
+            "above the image; where predicted classes are asked for, that class is the first "
+            "model's prediction, and each other heatmap explains its own model's prediction. "
+            f"{_MAPS}",
+            "Rows of eight images: the images, their human maps, and the heatmaps of each model "
+            "compared.", "03", "Figure 1",
         ),
         Caption(
             "pairs", "Scores of pairs: {second} against {first}",
-            "A point per {rows}; above the dashed line {second} scores higher. "
-            f"{_SCORE} {_BARS}", "Figure 2",
+            "One point per {rows}: the score {first} (horizontal) and {second} (vertical). Points "
+            f"above the dashed line score higher {{second}}. {_SCORE} {_BARS}",
+            "Scatter plot with one named point per {rows}, the score {first} against the score "
+            "{second}, with interval bars and the dashed line of equal scores.", "05", "Figure 2",
         ),
         Caption(
             "scores", "Scores: {label}",
-            f"{{panels}} {_SCORE} {_BARS} Lines: control maps that no network made, "
-            "scored in the same way: the centred Gaussian, the mean human map of the other "
-            "images, another image's human map, random maps. A hollow bar does not surely lie "
-            "above the strongest of them: such a model may do no more than look at the centre. "
-            "{clickme}",
-            "Figure 3",
+            f"{{panels}} {_SCORE} 1 means that a model agrees with people as much as they agree "
+            f"with each other. {_BARS} {_CONTROLS} They are scored in the same way: the centred "
+            "Gaussian, the mean human map of the other images, another image's human map, and "
+            "random maps. A hollow bar is not surely above the strongest of them: such a model "
+            "may do no more than look at the centre. {clickme}",
+            "Bar chart of the score of every model with interval bars, one panel per CAM method, "
+            "crossed by black and grey lines of control maps.", "05", "Figure 3",
         ),
         Caption(
             "along", "Scores along the comparison's axis",
-            "Score against {axis}, a line per {rows}; a panel per method. Where few points are "
-            "compared, a line between them is no trend by itself: the table of differences tells "
-            f"what is sure. Lines across: control maps that no network made. {_SCORE} {_BARS}",
+            "Score against {axis}, one line per {rows}, one panel per CAM method. Where few points "
+            "are compared, a line between them is no trend by itself: the table of differences "
+            f"gives the tests. {_CONTROLS} {_SCORE} {_BARS}",
+            "Lines with interval bars: the score against {axis}, one line per {rows}, crossed by "
+            "black and grey lines of control maps.", "05",
         ),
         Caption(
             "size", "Size and score",
-            "Learnable parameters and score of the first model of each {rows}. "
-            f"{_SCORE} {_BARS}", "Figure 4",
+            "One named point per {rows}, its first model: learnable parameters and score. The "
+            "title gives Spearman's rank correlation over models with its 95 % interval (Bonett "
+            "and Wright), which takes these models for a sample of others like them. "
+            f"{_SCORE} {_BARS}",
+            "Scatter plot with one named point per model: the number of learnable parameters "
+            "against the score, with interval bars.", "05", "Figure 4",
         ),
         Caption(
             "leaderboard", "Leaderboard",
-            f"Every model of the run, best first. {_SCORE} Bars and bands: 95 % intervals over "
-            "images. Lines: control maps that no network made; hollow: not surely above the "
-            "strongest of them. Neighbours may not differ: two models on the same images are "
-            "compared by their paired difference.",
+            f"Every model of the run, the best first. {_SCORE} {_BARS} {_CONTROLS} The coloured "
+            "line is the human ceiling. A hollow mark is not surely above the strongest control. "
+            "Neighbours may not differ: the paired differences compare two models.",
+            "Dots with horizontal interval bars, one row per model, the best above, beside black "
+            "and grey lines of control maps and a coloured line of the human ceiling.", "05c",
         ),
         Caption(
             "accuracy", "Accuracy and agreement",
-            "ImageNet's top-1 as published, of ImageNet's own validation images, against the score "
-            "of each model whose accuracy is known; the others are named. Numbers: places on the "
-            f"leaderboard. {_SCORE} {_BARS} Few points make a weak rank correlation whatever its "
-            "value; below five models none is given.",
+            "One named point per model: ImageNet's top-1 accuracy as published, on ImageNet's own "
+            "validation images, and the score. Models of unknown accuracy are listed, not drawn. "
+            "The title gives Spearman's rank correlation over models with its 95 % interval "
+            f"(Bonett and Wright); below five models it gives none. {_SCORE} {_BARS}",
+            "Scatter plot with one named point per model: published ImageNet accuracy against the "
+            "score, with interval bars.", "05c",
         ),
         Caption(
             "maps_by_method", "Every method on one model",
-            "Every chosen method on ResNet-50[[ without DCLS]] (on the first model where that is "
-            "not chosen): for the true class, or for the "
-            f"predicted one on photographs without a label. {_MAPS}", "Figure 5",
+            "Heatmaps of every chosen method on ResNet-50[[ without DCLS]] (on the first model "
+            "where that is not chosen), for the true class, or for the predicted class of "
+            f"photographs without a label. {_MAPS}",
+            "A row of images, then one row of heatmaps over the same images for each CAM method.",
+            "03", "Figure 5",
         ),
         Caption(
-            "maps_of_two", "Maps of CAFormer and ConvFormer, or of others",
-            "Every chosen method on CAFormer and ConvFormer without DCLS, whose plain Grad-CAM "
-            "maps the paper calls random; where neither is chosen, on the first model. "
-            f"{_MAPS}", "Figure 6",
+            "maps_of_two", "Heatmaps of CAFormer and ConvFormer, or of others",
+            "Heatmaps of every chosen method on CAFormer and ConvFormer without DCLS, whose plain "
+            "Grad-CAM heatmaps the paper calls random; on the first model where neither is chosen. "
+            f"{_MAPS}",
+            "A row of images, then one row of heatmaps over the same images for each model and "
+            "CAM method.", "03", "Figure 6",
         ),
         Caption(
             "paired_differences", "Differences, image by image: {change}",
-            "Mean over the images valid for both models, in units of the score, one row a "
-            "pair. Thick bars: 95 % intervals; thin ones: the middle half of "
-            "images. Filled where p, corrected by Holm over the pairs of its panel, is below "
-            "0.05; the intervals are not corrected. Grey where the difference is surely too small "
-            "to matter.",
+            "One row per pair, one panel per CAM method: the mean difference over the images valid "
+            "for both models, in units of the score. Thick bars: 95 % intervals of the mean; thin "
+            "lines: the middle half of the images. Filled marks: p below 0.05, corrected by Holm "
+            "over the pairs of the panel; the intervals are not corrected. Grey: the difference is "
+            "surely too small to matter.",
+            "Dots with thick interval bars and thin lines, one row per pair of models, on either "
+            "side of a dashed line at zero; one panel per CAM method.", "05b",
         ),
         Caption(
             "compared", "Every two models, image by image",
-            "Mean score of the row's model less the column's, over the images valid for both, "
-            "with a number where it surely differs (p < 0.05, corrected by Holm over all pairs), "
-            "and ≈ where the difference is surely too small to matter.",
+            "Mean score of the row's model minus the column's, over the n images valid for both. A "
+            "cell has a number where the two surely differ (p < 0.05, corrected by Holm over all "
+            "pairs), ≈ where the difference is surely too small to matter, and nothing where it is "
+            "undecided.",
+            "Matrix of all pairs of models, red where the row's model scores higher and blue where "
+            "it scores lower, with a number in each decided cell.", "05b",
         ),
         Caption(
-            "rho_per_image", "How the correlation spreads over images",
-            "Distribution of Spearman's correlation over valid images: {label}; "
-            "lines inside: quartiles.",
+            "rho_per_image", "How the agreement spreads over images",
+            "Distribution of the agreement ρ over the n images with a valid heatmap: {label}. "
+            "Thick lines: the middle half of the images; white dots: medians. Of fewer than 30 "
+            "images each is a dot, and no curve is drawn.",
+            "One violin or column of dots per model shows how the agreement spreads over images, "
+            "with its middle half and median.", "05",
         ),
         Caption(
-            "protocols", "Published and corrected reading",
-            "Scores under each reading protocol: how much of a score is the reading of images "
-            f"and human maps? {_SCORE} {_BARS}",
+            "protocols", "Published and corrected protocol",
+            "Scores of the same models under each protocol; the distance between two marks of a "
+            f"row is the effect of how images and human maps are read. {_SCORE} {_BARS}",
+            "Dots with horizontal interval bars, one row per model and one colour per protocol.",
+            "05",
         ),
         Caption(
             "floor_sweep", "Threshold-Grad-CAM taken apart: the floor",
-            "Mean score against the floor, for both orders of ReLU and mean over channels, one "
-            "panel a model[[, without and with DCLS]]; below, the share of tied pixels. Bands: "
-            "95 % intervals over images.",
+            "Score against the floor, for both orders of ReLU and mean over channels, one panel "
+            "per backbone[[, without and with DCLS]]; below each, the share of tied pixels. "
+            "Dotted: the published floor. Bars: 95 % intervals over n images, at four floors and "
+            "side by side so that they do not hide each other.",
+            "Small panels of lines, one per backbone: the score, and below it the share of tied "
+            "pixels, against the floor for two orders of operations.", "04c",
         ),
         Caption(
             "two_by_two", "Threshold-Grad-CAM taken apart: order and floor",
-            "Paired change of the score against plain Grad-CAM by the floor of 0.3 alone, by the "
-            f"ReLU before the mean alone, and by both, which is Threshold-Grad-CAM. {_BARS}",
+            "One row per model: the paired change of the score against plain Grad-CAM by the floor "
+            "of 0.3 alone, by the ReLU before the mean alone, and by both, which is "
+            f"Threshold-Grad-CAM. {_BARS}",
+            "Three marks with horizontal interval bars per model, for the floor alone, the ReLU "
+            "alone and both, beside a dashed line at zero.", "04c",
         ),
         Caption(
             "measures", "Other measures of agreement",
-            "Each backbone's rank among the models under each measure of agreement, 1 the best: "
-            "where rows of a column differ, the choice of measure matters.",
+            "Each model's rank among the models under each measure of agreement, 1 the best; one "
+            "panel per CAM method; mean over n images. Where the rows of a column differ, the "
+            "choice of measure matters. Ranks have no interval: close models change places by "
+            "chance.",
+            "Coloured table of ranks: a row per measure of agreement, a column per model; one "
+            "panel per CAM method.", "04d",
         ),
         Caption(
-            "randomisation", "Maps of networks that forget, from the head down",
-            "Similarity (Spearman's correlation, mean over images) of maps to those of the "
-            "trained network, as the weights of its parts are drawn anew, once, from the head "
-            "down; scales, biases and statistics stay. Maps that stay similar do not depend on "
-            "what was learned. Threshold-Grad-CAM's hardly change with the head: on the embedded "
-            "example their similarity is then still 0.88, Grad-CAM's 0.29, so that they tell more "
-            "of where features are large than of the class. Bands: 95 % intervals over images.",
+            "randomisation", "Heatmaps of networks that are re-initialised from the head down",
+            "Similarity (Spearman's correlation, mean over n images) of heatmaps to those of the "
+            "trained network while the weights of its parts are drawn anew, once, from the head "
+            "down; scales, biases and statistics stay. One panel per CAM method and backbone"
+            "[[, without and with DCLS]]. A heatmap that stays similar does not depend on what was "
+            "learned. Bars: 95 % intervals over images, cut off at ±1.",
+            "Small panels, one per CAM method and backbone: points with interval bars fall from 1 "
+            "as the network is re-initialised from its head to its stem.", "04d",
         ),
         Caption(
             "method_grid", "Every CAM method on one image",
-            "A row per method, a column per model, for the image's true class; grey where the "
-            "network does not look, and all over where a map is constant. The last row is a "
-            "control: Grad-CAM with random weights of the channels, which still shows where "
-            f"features are large. {_MAPS}",
+            "One image, explained for its true class: methods in columns, models in rows, in "
+            "bands. The word “constant” marks a heatmap that is the same everywhere, which "
+            "explains nothing. The last method is a control: Grad-CAM with random weights of the "
+            f"channels, which still shows where features are large. {_MAPS}",
+            "A grid of heatmaps over the same image, CAM methods in columns and models in rows; "
+            "constant heatmaps are marked by the word.", "06",
         ),
         Caption(
             "concepts", "What the features of the layer are made of",
             "Deep feature factorisation: the last features of some images together, without any "
             "class, as the sum of a few concepts that are never negative. A pixel has the colour "
-            "of its strongest concept, the fuller the stronger. Beside each concept: the two "
-            "likeliest classes, with their probability, of the model's answer to features that "
-            "are the concept's everywhere.",
+            "of its strongest concept, more saturated where that is stronger. The legend gives, "
+            "for each concept, the two likeliest classes and their probability if the features "
+            "were that concept everywhere.",
+            "A row of images, and below it the same images in grey, coloured by the strongest "
+            "concept at each place; a legend names each concept's likeliest classes.", "06",
         ),
         Caption(
             "method_ranking", "CAM methods by their agreement with people",
-            "Mean over the pairs of image and model of which every method but the control has a "
-            "valid map, the best above; methods that take many forwards (ScoreCAM, FullGrad) are "
-            "left out. Neighbours may differ by nothing: on these networks several formulas give "
-            "equal maps. The control, Grad-CAM with random weights of the channels, follows where "
-            f"features are large, which alone agrees with people. {_SCORE} {_BARS}",
+            "One row per method, the best above: its mean over the pairs of image and model for "
+            "which every method but the control has a valid heatmap. Methods that take many "
+            "forward passes (ScoreCAM, FullGrad) are skipped. Neighbours may not differ: on these "
+            "networks several formulas give equal heatmaps. The control, Grad-CAM with random "
+            "weights of the channels, follows where features are large, which alone agrees with "
+            f"people. {_SCORE} {_BARS}",
+            "Dots with horizontal interval bars, one row per CAM method, the best above.", "06",
         ),
         Caption(
             "faithfulness_measures", "Faithfulness of CAM methods, measure by measure",
-            "A panel per measure, with its unit, whose definition it is, and the number of images; "
-            "a row per method that has every measure, a mark per model. Maps and probabilities are "
-            "of the predicted class. Average drop, deletion and road_morf are lower where a map is "
-            "more faithful, the others higher; let_through, the map's mean, is no merit, but who "
-            "hides less drops less. Bars: 95 % intervals over images.",
+            "One panel per measure, with its authors, unit and n; one row per method that has "
+            "every measure, one mark per model. Heatmaps and probabilities are of the predicted "
+            "class. Average drop, deletion and road morf are lower where a heatmap is more "
+            "faithful, the others are higher; let through, the heatmap's mean, has no better "
+            "side, but a method that hides less drops less. Bars: 95 % intervals over images.",
+            "Small panels, one per measure of faithfulness: a row per CAM method with a mark and "
+            "an interval bar for each model.", "06",
         ),
         Caption(
             "alignment_faithfulness", "Agreement with people against faithfulness",
-            "A panel per model, a point per CAM method: its score, and the average drop of the "
-            "predicted class's probability when the image is masked with the map; left is more "
-            f"faithful, up agrees more with people. {_BARS}",
+            "One panel per model, one numbered point per CAM method: its score, and the average "
+            "drop of the predicted class's probability when the image is masked by the heatmap. "
+            "Left is more faithful, up agrees more with people. The diamond is the control, random "
+            f"weights of the channels. {_BARS}",
+            "Scatter plots, one per model, with a numbered point per CAM method: average drop "
+            "against the score, with interval bars.", "06",
         ),
         Caption(
             "cose", "COSE: consistency against sensitivity",
-            "A panel per method[[; an arrow leads from each model to the same with DCLS]]. "
-            "Right: explanations stay the same, where the image is changed and the answer "
-            "stays right; up: they change, where it becomes wrong. Grey: lines of equal COSE. "
-            "Chance is what unrelated random maps of this resolution score, the ceiling what maps "
-            "score that follow the image perfectly and are unrelated once the answer changes: no "
-            "bound, as maps can become opposed. The control has one random set of channel weights "
-            "for all images: it follows the features, and so both the image and the answer. "
-            "Each map is scaled to 0-1, as published (docs/cose.md). "
-            "Bars, where there are any: 95 % bootstrap intervals over images.",
+            "The first panel shows every model of every method on one scale; the others enlarge "
+            "one method each[[, with an arrow from each model to the same with DCLS]]. Right: "
+            "heatmaps stay the same where the image is changed and the answer stays right. Up: "
+            "heatmaps change where the answer becomes wrong. Grey: lines of equal COSE, with its "
+            "value. Chance is the COSE of unrelated random maps of this resolution. The ceiling "
+            "is the COSE of maps that follow the image perfectly and are unrelated once the "
+            "answer changes; it is no bound, because maps can become opposed. The control has one "
+            "random set of channel weights for all images. Each heatmap is scaled to 0-1, as "
+            "published (docs/cose.md). Bars, where there are any: 95 % bootstrap intervals over "
+            "images.",
+            "Scatter plots of sensitivity against consistency: all methods together, then one "
+            "enlarged panel per method with named points and grey lines of equal COSE.", "07",
         ),
         Caption(
             "cose_by_change", "COSE by kind of change",
-            "Consistency and sensitivity for each kind of change, pairs of all models together; "
-            "a change of the network has no consistency, and one that no answer fell to no "
+            "Consistency (left) and sensitivity (right) for each kind of change, over the pairs of "
+            "all models together. The brackets give the pairs that stay right and those that "
+            "become wrong; a range, where methods lost some to constant heatmaps. A change of the "
+            "network has no consistency, and a change that turned no answer wrong has no "
             "sensitivity. Bars, where there are any: 95 % bootstrap intervals over images.",
+            "Two panels of marks, consistency and sensitivity, with a row per kind of change and a "
+            "colour per CAM method.", "07",
         ),
         Caption(
-            "cose_followed", "Explanations of changed images, brought back",
-            "An image, the largest change of each kind that COSE made of it, the explanation of "
-            "each, and where it lies on the unchanged image; uncovered is what left it. SSIM "
-            "compares it with the first column's, as published and, in brackets where it differs, "
-            "corrected; it should be high where the answer is the same, low where it is another. "
-            f"{_MAPS}",
+            "cose_followed", "Heatmaps of changed images, brought back",
+            "One image, the largest change of each kind that COSE made of it, the heatmap of each, "
+            "and the heatmap laid back on the unchanged image; what left the image is uncovered. "
+            "SSIM compares it with the first column's, as published and, in brackets where it "
+            "differs, corrected. It should be high where the answer is the same, and low where "
+            f"the answer is another. {_MAPS}",
+            "Columns of one image under each kind of change: the changed image, its heatmap, and "
+            "the heatmap laid back on the original, with their similarity.", "07",
         ),
         Caption(
-            "lcam_losses", "L-CAM: the loss while it is trained",
-            "Terms of the loss of the two L-CAMs step by step, thick the mean of five steps, and "
-            "how often the network keeps its answer when it sees only what the map lets through.",
+            "lcam_losses", "L-CAM: the loss during training",
+            "Terms of the loss of the two L-CAMs step by step, and the share of images for which "
+            "the network keeps its answer when it sees only what the heatmap lets through. Thin: "
+            "each step; thick: the mean of five steps.",
+            "Four panels of curves over training steps: cross-entropy, area, variation, and the "
+            "share of images whose class stays when masked.", "08",
         ),
         Caption(
-            "lcam_looks", "L-CAM: maps while they are trained",
-            "Maps of the network's predicted class, from an untrained module on; below, "
-            f"Grad-CAM's. {_MAPS}",
+            "lcam_looks", "L-CAM: heatmaps during training",
+            "Heatmaps of the network's predicted class from an untrained module on; the last row "
+            f"is Grad-CAM's. {_MAPS}",
+            "A row of images, then rows of heatmaps at successive steps of training, and "
+            "Grad-CAM's.", "08",
         ),
         Caption(
-            "lcam_maps", "L-CAM: trained maps beside gradients' maps",
-            "Human maps, and each method's maps of the predicted class, on images that modules "
-            f"were not trained on. {_MAPS}",
+            "lcam_maps", "L-CAM: trained heatmaps beside gradients' heatmaps",
+            "Human maps, and each method's heatmaps of the predicted class, on images that the "
+            f"modules were not trained on. {_MAPS}",
+            "A row of images, a row of human maps, then one row of heatmaps per CAM method.", "08",
         ),
         Caption(
-            "lcam", "Learned maps against Grad-CAM",
-            "Of each method and measure the difference to Grad-CAM, paired by image: a mark per "
-            "model, and the mean over all of them with its 95 % interval over images. "
-            "Average drop is what L-CAM is trained for, so that "
-            f"a smaller one is its own yardstick. {_SCORE}",
+            "lcam", "Learned heatmaps against Grad-CAM",
+            "One panel per measure, one row per method: its difference from Grad-CAM, paired by "
+            "image. Small marks: one per model; a triangle at an end marks a model beyond "
+            "the axis, which ends one and a half times the middle half of the marks beyond it. "
+            "Coloured: the mean over all models with its 95 % interval over n images. Average drop "
+            f"is what L-CAM is trained for, so that a smaller one is expected. {_SCORE}",
+            "Panels of small marks, one per model, around zero, with the mean and its interval for "
+            "each learned method and measure.", "08",
         ),
         Caption(
             "learned_kernels", "Learned kernels",
-            "Kernels of sixteen channels of the first replaced layer of each stage, over the whole "
-            "window in which positions are learned; each on its own symmetric scale, which is "
-            "linear around 0 and logarithmic beyond.",
+            "Kernels of sixteen channels of the first replaced layer of each stage, cropped, all "
+            "alike, to the central cells that hold visible weights; the foot gives the size of the "
+            "crop and of the whole window in which positions are learned. Each kernel has its own "
+            "symmetric scale, linear around 0 and logarithmic beyond.",
+            "Rows of sixteen small square kernels, one row per stage, red for positive and blue "
+            "for negative weights.", "02",
         ),
         Caption(
             "receptive_fields", "Receptive fields",
-            "How strongly the central feature depends on each input pixel, mean over images, "
-            "[[with and without DCLS]].",
+            "How strongly the central feature of the last layer depends on each input pixel: the "
+            "size of the gradient, mean over n images, relative to its peak, on a logarithmic "
+            "scale, [[with and without DCLS]]. Each panel is the whole input of its model; the "
+            "white bar gives the scale in pixels.",
+            "A panel per model: brightness shows how strongly the central feature depends on each "
+            "input pixel.", "02",
         ),
     ],
 )  # fmt: skip
@@ -293,18 +386,29 @@ def caption_of(key: str, choices: Choices) -> tuple[str, str] | None:
     """Title and text of a figure of a study; None for one that has no row."""
     if key not in CAPTIONS:
         return None
-    row, comparison = CAPTIONS[key], choices.comparison
-    forms = forms_of(choices)
-    first, second = forms if len(forms) == 2 else ("the first", "the later")
+    row = CAPTIONS[key]
     number = f"{row.number}. " if row.number and choices.of_paper else ""
-    kept = r"\1" if choices.paired else ""
+    return number + _filled(row.title, choices), _filled(row.text, choices)
+
+
+def alt_text_of(key: str, choices: Choices) -> str:
+    """One or two sentences for those who cannot see a figure of a study; of a figure without a row
+    those of the row that its name begins with ("leaderboard_grad_cam"), else its name."""
+    known = [name for name in CAPTIONS if f"{key}_".startswith(f"{name}_")]
+    if not known:
+        return f"Figure {key.replace('_', ' ')}."
+    return _filled(CAPTIONS[max(known, key=len)].alt, choices)
+
+
+def _filled(text: str, choices: Choices) -> str:
+    """A row's text with the words of the study's comparison."""
+    comparison, forms = choices.comparison, forms_of(choices)
+    first, second = forms if len(forms) == 2 else ("the first", "the later")
     words = {
         "first": first, "second": second, "rows": comparison.rows, "label": comparison.label,
         "change": comparison.change, "axis": comparison.axis or "their order",
-        "panels": "" if comparison.key == "methods" else "One panel per method.",
+        "panels": "" if comparison.key == "methods" else "One panel per CAM method.",
         "clickme": _CLICKME if choices.profile.published_ceiling else "",
     }  # fmt: skip
-    title, text = (
-        re.sub(r"\[\[(.*?)\]\]", kept, some).format(**words) for some in (row.title, row.text)
-    )
-    return number + title, " ".join(text.split())
+    kept = r"\1" if choices.paired else ""
+    return " ".join(re.sub(r"\[\[(.*?)\]\]", kept, text).format(**words).split())

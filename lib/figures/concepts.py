@@ -49,8 +49,8 @@ def plot_concepts(
     words    : for each concept, such as its likeliest classes
     """
     count = len(images)
-    wide = 1.9 * count + 2.6
-    cell = width_of(wide, size, fig) / wide * 1.9
+    wide = min(1.75 * count + 0.5, 7.2)
+    cell = max(width_of(wide, size, fig) - 0.5, 0.0) / count
     sheet = lay_out((wide, 2 * cell + 0.4), 2, count, size=size, fig=fig)
     axes = sheet.axes
     for column, (image, found) in enumerate(zip(images, maps, strict=True)):
@@ -65,5 +65,5 @@ def plot_concepts(
         for n, text in enumerate(words)
     ]
     sheet.above(title)
-    sheet.legend(patches, "answer, were the concept\neverywhere", columns=2, beside=True)
+    sheet.legend(patches, "the answer if the features were one concept everywhere", columns=2)
     return sheet.shown

@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
+from matplotlib.lines import Line2D
 
 from ..maps.methods import METHODS
 from ..networks.backbones import BACKBONES
 from ..study.rules import RULES
-from .heatmaps import draw_map_scale, overlay
+from .heatmaps import draw_map, draw_map_scale
 from .style import (
     DCLS_COLOUR,
     MARKS,
+    PALETTE,
     PLAIN_COLOUR,
     Size,
     form_labels,
+    label_points,
     large,
     lay_out,
     methods_of,
@@ -55,10 +57,6 @@ def _bars(table: pd.DataFrame, score: str) -> str:
     return f"no intervals: fewer than {_FEWEST} images"
 
 
-def _mark(key: str) -> str:
-    return MARKS[list(BACKBONES).index(key) % len(MARKS)]
-
-
 def plot_consistency_against_sensitivity(
     summary: pd.DataFrame,
     reading: str = _PUBLISHED,
@@ -66,7 +64,8 @@ def plot_consistency_against_sensitivity(
     size: Size = None,
     fig: FigureBase | None = None,
 ) -> Figure:
-    """A panel per method, an arrow per backbone from plain to DCLS.
+    """A panel with all methods, then one per method, enlarged, with an arrow per backbone from
+    plain to DCLS.
 
     summary : as `lib.analyses.cose.results.summarise_cose` makes it; `backbone, dcls, method,
               cells, chance, ceiling, n_images, n_right, n_kept, n_changed`, and of the reading
@@ -75,84 +74,115 @@ def plot_consistency_against_sensitivity(
     """
     summary = _of_reading(summary, reading)
     methods = methods_of(summary)
-    most = 2 if len(methods) == 4 else 3
-    columns = panels_across(len(methods), 2.9, most, size, fig)
-    rows = -(-len(methods) // columns)
-    sheet = lay_out((2.9 * columns + 1.3, 2.8 * rows + 0.8), rows, columns, sharex=True,
-                    sharey=True, size=size, fig=fig)  # fmt: skip
+    panels = [*methods] if len(methods) == 1 else ["", *methods]
+    columns = panels_across(len(panels), 2.3, 3, size, fig)
+    rows = -(-len(panels) // columns)
+    sheet = lay_out((min(2.3 * columns + 1.3, 7.2), 2.5 * rows + 0.7), rows, columns, size=size,
+                    fig=fig)  # fmt: skip
     axes = sheet.axes
-    handles = [
-        plt.Line2D([], [], marker=_mark(key), ls="", ms=large(0.83), mfc="white", mec="0.2",
-                   label=BACKBONES[key].label)
-        for key in BACKBONES if key in set(summary.backbone)
-    ]  # fmt: skip
     colours = {False: PLAIN_COLOUR, True: DCLS_COLOUR}
-    for dcls, label in form_labels(summary.dcls).items():
-        colour = colours[dcls]
-        handles.append(
-            plt.Line2D([], [], marker="s", ls="", ms=large(0.83), color=colour, label=label)
-        )
-    sheet.legend(handles, beside=True)
-    shown = summary[["consistency", "sensitivity"]].dropna()
-    left = min(0.4, shown.consistency.min() - 0.05) if len(shown) else 0.4
-    top = max(1.0, shown.sensitivity.max() + 0.05) if len(shown) else 1.0
-    for ax, method in zip(axes.flat, methods, strict=False):
+    handles = [
+        Line2D([], [], marker="o", ls="", ms=large(0.7), color=colours[dcls], label=label)
+        for dcls, label in form_labels(summary.dcls).items()
+    ]
+    known = summary.dropna(subset=["consistency", "sensitivity"])
+    if len(methods) > 1:
+        _overview(axes.flat[0], known, methods)
+        sheet.panel_title(axes.flat[0], "all methods, each model a mark", "small")
+        handles += [
+            Line2D([], [], ls="", marker=MARKS[number % len(MARKS)], ms=large(0.6), mew=thick(0.6),
+                   color=PALETTE[number % len(PALETTE)], mfc="white",
+                   label=METHODS[method].label)
+            for number, method in enumerate(methods)
+        ]  # fmt: skip
+    named = []
+    for ax, method in zip(axes.flat[len(panels) - len(methods) :], methods, strict=False):
         chosen = summary[summary.method == method]
-        _lines_of_equal_cose(ax, left, top)
-        for key in [key for key in BACKBONES if key in set(chosen.backbone)]:
-            _arrow(ax, chosen[chosen.backbone == key].set_index("dcls"), key)
-        levels = f"chance {chosen.chance.mean():.2f}, ceiling {chosen.ceiling.mean():.2f}"
+        named.append((ax, *_arrows(ax, known[known.method == method])))
+        _lines_of_equal_cose(ax)
+        levels = f"COSE of chance {chosen.chance.mean():.2f}, ceiling {chosen.ceiling.mean():.2f}"
         pairs = f"{span(chosen.n_kept)} + {span(chosen.n_changed)} pairs a model"
-        sheet.panel_title(ax, f"{METHODS[method].label}\n{_cells(chosen.cells.dropna())}: COSE of "
-                              f"{levels}\n{pairs}", "small")  # fmt: skip
-        ax.set_xlim(left, 1.0)
-        ax.set_ylim(min(0, shown.sensitivity.min() - 0.05) if len(shown) else 0, top)
-    for ax in axes.flat[len(methods) :]:
+        sheet.panel_title(ax, f"{METHODS[method].label}\n{levels}\n{pairs}", "x-small")
+    for ax in axes.flat[len(panels) :]:
         ax.set_axis_off()
     sheet.below(
-        "consistency: mean SSIM of explanations where the answer stays right; "
-        f"of {span(summary.n_images)} images a model has {span(summary.n_right)} right "
-        "before any change; pairs: that stay right + become wrong; "
-        f"{reading} reading; {_bars(summary, 'consistency')}"
+        f"consistency (mean SSIM where the answer stays right); n = {span(summary.n_images)} "
+        f"images, {span(summary.n_right)} right; {_bars(summary, 'consistency')}"
     )
-    sheet.left("sensitivity: 1 − mean SSIM where it becomes wrong")
+    sheet.left("sensitivity (1 − mean SSIM where it becomes wrong)")
+    sheet.legend(handles)
+    for ax, points, names, bars in named:
+        label_points(sheet, ax, points, names, bars)
     return sheet.shown
 
 
-def _cells(cells: pd.Series) -> str:
-    low, high = (int(cells.min()), int(cells.max())) if len(cells) else (0, 0)
-    return f"{low} × {low} cells" if low == high else f"{low}–{high} cells a side"
+def _overview(ax: Axes, known: pd.DataFrame, methods: Sequence[str]) -> None:
+    """All models of all methods on one plane, whose scale the other panels enlarge."""
+    for number, method in enumerate(methods):
+        chosen = known[known.method == method]
+        ax.plot(chosen.consistency, chosen.sensitivity, MARKS[number % len(MARKS)], mfc="none",
+                color=PALETTE[number % len(PALETTE)], ms=large(0.5),
+                mew=thick(0.5))  # fmt: skip
+    _fit(ax, known.consistency, known.sensitivity)
+    _lines_of_equal_cose(ax)
 
 
-def _lines_of_equal_cose(ax: Axes, left: float, top: float) -> None:
-    x = np.linspace(max(left, 0.01), 1, 100)
-    for level in (0.3, 0.5, 0.7, 0.9):
+def _fit(ax: Axes, x: pd.Series, y: pd.Series) -> None:
+    """Limits around the data, a tenth of the plane at least."""
+    for values, place in ((x, ax.set_xlim), (y, ax.set_ylim)):
+        if len(values):
+            low, high = values.min(), values.max()
+            margin = max(0.14 * (high - low), (0.1 - (high - low)) / 2)
+            place(low - margin, high + margin)
+
+
+def _lines_of_equal_cose(ax: Axes) -> None:
+    """Grey lines of equal COSE across the limits of the axes, each named at its left end."""
+    (left, right), (low, top) = ax.get_xlim(), ax.get_ylim()
+    x = np.linspace(max(left, 0.01), right, 100)
+    corners = np.sqrt(np.maximum([left * low, right * top], 0))
+    step = 0.05 if np.ptp(corners) < 0.3 else 0.1
+    for level in np.arange(step, 1.2, step):
         y = level**2 / x
-        ax.plot(x[y < top], y[y < top], color="0.85", lw=thick(0.5), zorder=0)
-        if level**2 < top:
-            x0 = max(left, level**2 / top)
-            ax.annotate(f"COSE {level}", (x0, level**2 / x0), xytext=(3, -7), ha="left",
-                        fontsize="xx-small", textcoords="offset points", color="0.55",
-                        zorder=0)  # fmt: skip
-
-
-def _arrow(ax: Axes, pair: pd.DataFrame, key: str) -> None:
-    mark = _mark(key)
-    for dcls, colour in ((False, PLAIN_COLOUR), (True, DCLS_COLOUR)):
-        if dcls not in pair.index or pair.loc[dcls, ["consistency", "sensitivity"]].isna().any():
+        inside = (y > low) & (y < top)
+        if inside.sum() < 5:
             continue
-        row = pair.loc[dcls]
-        bars = [
-            [[row[name] - row[f"{name}_low"]], [row[f"{name}_high"] - row[name]]]
-            for name in ("consistency", "sensitivity")
-        ]
-        ax.errorbar(row.consistency, row.sensitivity, xerr=bars[0], yerr=bars[1], fmt=mark,
-                    color=colour, ms=large(0.75), elinewidth=thick(0.43), markeredgecolor="0.2",
-                    markeredgewidth=thick(0.35), zorder=2)  # fmt: skip
-    if len(pair) == 2 and not pair[["consistency", "sensitivity"]].isna().any(axis=None):
-        ends = pair.reindex([False, True])[["consistency", "sensitivity"]].to_numpy()
-        ax.annotate("", ends[1], ends[0], zorder=1,
-                    arrowprops={"arrowstyle": "->", "color": "0.5", "lw": thick(0.5)})  # fmt: skip
+        ax.plot(x[inside], y[inside], color="0.85", lw=thick(0.5), zorder=0)
+        note = ax.annotate(f"{level:.2f}".rstrip("0"), (x[inside][0], y[inside][0]), xytext=(1, -1),
+                           ha="left", va="top", fontsize="x-small", color="0.55",
+                           textcoords="offset points", zorder=0)  # fmt: skip
+        note.set_in_layout(False)
+    ax.set(xlim=(left, right), ylim=(low, top))
+    ax.locator_params(nbins=4)
+    ax.tick_params(labelsize="small")
+
+
+def _arrows(
+    ax: Axes, known: pd.DataFrame
+) -> tuple[list[tuple[float, float]], list[str], list[tuple[float, float, float, float]]]:
+    """The models of one method, an arrow from each to the same with DCLS; and for their names the
+    points, texts and bars that `label_points` takes."""
+    points, names, bars = [], [], []
+    for key in [key for key in BACKBONES if key in set(known.backbone)]:
+        pair = known[known.backbone == key].set_index("dcls").sort_index()
+        for dcls, row in pair.iterrows():
+            colour = DCLS_COLOUR if dcls else PLAIN_COLOUR
+            x, y = row.consistency, row.sensitivity
+            across, up = ((row[f"{name}_low"], row[f"{name}_high"])
+                          for name in ("consistency", "sensitivity"))  # fmt: skip
+            ax.errorbar(
+                x, y, xerr=[[x - across[0]], [across[1] - x]], yerr=[[y - up[0]], [up[1] - y]],
+                fmt="o", color=colour, ecolor="0.8", ms=large(0.6), elinewidth=thick(0.43),
+                markeredgecolor="white", markeredgewidth=thick(0.3), zorder=2,
+            )  # fmt: skip
+            points.append((x, y))
+            names.append(BACKBONES[key].label if dcls == pair.index[0] else "")
+        if len(pair) == 2:
+            ends = pair[["consistency", "sensitivity"]].to_numpy()
+            arrow = {"arrowstyle": "->", "color": "0.5", "lw": thick(0.5)}
+            ax.annotate("", ends[1], ends[0], zorder=1, arrowprops=arrow)
+    _fit(ax, known.consistency, known.sensitivity)
+    return points, names, bars
 
 
 _PARTS = {"geometric": "all geometric", "photometric": "all photometric", "model": "all networks"}
@@ -180,10 +210,10 @@ def plot_cose_by_change(
     # Of one changed network the row of all says the same.
     order += others + [key for key in _PARTS if key != "model" or len(others) > 1]
     row = row_of(0.27)
-    stacked = width_of(7.4, size, fig) < 4.5
+    stacked = width_of(7.2, size, fig) < 4.5
     high = row * len(order)
     sheet = lay_out(
-        (7.4, 2 * high + 2.2 if stacked else high + 1.4), *((2, 1) if stacked else (1, 2)),
+        (7.2, 2 * high + 2.2 if stacked else high + 1.4), *((2, 1) if stacked else (1, 2)),
         sharey=True, size=size, fig=fig,
     )  # fmt: skip
     names = []
@@ -193,7 +223,7 @@ def plot_cose_by_change(
         names.append(f"{label} ({span(some.n_kept)} + {span(some.n_changed)})")
     for ax in sheet.axes[:, 0]:
         sheet.names_along_y(ax, names, row, "small")
-    colours = plt.get_cmap("tab10")(np.arange(len(methods)) % 10)
+    colours = [PALETTE[number % len(PALETTE)] for number in range(len(methods))]
     says = {
         "consistency": "consistency (mean SSIM where the answer stays right)",
         "sensitivity": "sensitivity (1 − mean SSIM where it becomes wrong)",
@@ -211,8 +241,7 @@ def plot_cose_by_change(
         ax.set_xlabel(wrapped(label, sheet.panel, "small"), fontsize="small")
     sheet.only.set_ylim(len(order) - 0.5, -0.5)
     sheet.below(
-        "change of the image or network (pairs that stay right + become wrong, of all models "
-        f"together; a range where methods lost some to constant maps); {reading} reading; "
+        f"rows: change (pairs that stay right + become wrong); {reading} reading; "
         f"{_bars(parts, 'consistency')}"
     )
     sheet.legend()
@@ -220,30 +249,38 @@ def plot_cose_by_change(
 
 
 def plot_followed(
-    rows: Sequence[Followed], title: str, *, size: Size = None, fig: FigureBase | None = None
+    rows: Sequence[Followed], title: str = "", *, size: Size = None, fig: FigureBase | None = None
 ) -> Figure:
     """A column per change: the image, its explanation, and that brought back.
 
     rows : as `lib.analyses.cose.followed` makes them, the unchanged image first
     """
-    wide = 0.95 * len(rows) + 0.7
-    cell = max(width_of(wide, size, fig) - 0.7, 0.0) / len(rows)
-    sheet = lay_out((wide, 3 * cell + 0.85), 3, len(rows), size=size, fig=fig)
+    bands = 1 if len(rows) < 9 else 2
+    across = -(-len(rows) // bands)
+    beside = 1.1
+    wide = min(0.95 * across + beside, 7.2)
+    cell = max(width_of(wide, size, fig) - beside, 0.0) / across
+    sheet = lay_out((wide, bands * (3 * cell + 0.85)), 3 * bands, across, size=size, fig=fig)
     axes = sheet.axes
-    for column, row in enumerate(rows):
-        found, back = overlay(row.image, row.found), overlay(rows[0].image, row.back)
-        for ax, image in zip(axes[:, column], (row.image, found, back), strict=True):
-            ax.imshow(image)
-            ax.set(xticks=[], yticks=[])
-            ax.spines[:].set_visible(False)
-        sheet.panel_title(axes[0, column], row.title, "xx-small")
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+    for ax in axes[3 * bands - 3 :, len(rows) - (bands - 1) * across :].flat:
+        ax.set_visible(False)
+    for number, row in enumerate(rows):
+        band, column = divmod(number, across)
+        above, middle, below = axes[3 * band : 3 * band + 3, column]
+        above.imshow(row.image)
+        draw_map(middle, row.image, row.found)
+        draw_map(below, rows[0].image, row.back)
+        sheet.panel_title(above, wrapped(row.title, cell, "x-small"), "x-small")
         ssim, corrected = (f"{round(x, 2) + 0.0:.2f}" for x in (row.ssim, row.corrected))
         words = "" if np.isnan(row.ssim) else f"SSIM {ssim}\n"
         if ssim != corrected:
             words = f"{words.rstrip()} ({corrected})\n"
-        words += row.answer if column == 0 or row.answer != rows[0].answer else "same answer"
-        axes[2, column].set_xlabel(wrapped(words, sheet.panel, "xx-small"), fontsize="xx-small")
-    sheet.names_of_images(axes[:, 0], ["image", "explanation", "brought back"], cell)
-    draw_map_scale(sheet.figure, axes[1:], 0.8)
+        words += row.answer if number == 0 or row.answer != rows[0].answer else "same answer"
+        below.set_xlabel(wrapped(words, cell, "x-small"), fontsize="x-small", labelpad=1)
+    sheet.names_of_images(axes[:, 0], ["image", "heatmap", "brought back"] * bands, cell)
+    draw_map_scale(sheet.figure, axes, 0.4)
     sheet.above(title, "medium")
     return sheet.shown

@@ -24,7 +24,7 @@ from .style import (
     wrapped,
 )
 
-_COLUMNS = 4
+_COLUMNS = 3
 _ARROWS = {"less": "← more faithful", "more": "more faithful →", "neither": "no merit"}
 
 
@@ -47,37 +47,38 @@ def plot_faithfulness(
     methods, measures = methods_of(table), list(table.measure.unique())
     models = [(k, d) for k in BACKBONES for d in (False, True)
               if ((table.backbone == k) & (table.dcls == d)).any()]  # fmt: skip
-    columns = panels_across(len(measures), 2.3, _COLUMNS, size, fig)
+    columns = panels_across(len(measures), 2.0, _COLUMNS, size, fig)
     rows = -(-len(measures) // columns)
-    row = row_of(0.3)
-    sheet = lay_out((2.3 * columns + 1.6, rows * (row * len(methods) + 1.5)), rows, columns,
-                    sharey=True, size=size, fig=fig)  # fmt: skip
+    row = row_of(0.17)
+    default = min(2.3 * columns + 1.6, 7.2), rows * (row * len(methods) + 1.25)
+    sheet = lay_out(default, rows, columns, sharey=True, size=size, fig=fig)
     axes = sheet.axes
-    sheet.names_along_y(sheet.only, [METHODS[m].label for m in methods], row)
+    for ax in axes[:, 0]:
+        sheet.names_along_y(ax, [METHODS[m].label for m in methods], row, "x-small")
     for ax, measure in zip(axes.flat, measures, strict=False):
         chosen = table[table.measure == measure]
         for number, (key, dcls) in enumerate(models):
             of_model = chosen[(chosen.backbone == key) & (chosen.dcls == dcls)].set_index("method")
             of_model = of_model.reindex(methods)
-            shift = 0.5 * ((number + 0.5) / len(models) - 0.5)
+            shift = 0.6 * ((number + 0.5) / len(models) - 0.5)
             errors = np.abs(of_model[["low", "high"]].to_numpy().T - of_model.value.to_numpy())
             ax.errorbar(
                 of_model.value, np.arange(len(methods)) + shift, xerr=errors,
-                fmt=MARKS[list(BACKBONES).index(key) % len(MARKS)], ms=large(0.58),
-                elinewidth=thick(0.57),
+                fmt=MARKS[list(BACKBONES).index(key) % len(MARKS)], ms=large(0.42),
+                elinewidth=thick(0.4),
                 color=DCLS_COLOUR if dcls else PLAIN_COLOUR, label=BACKBONES[key].titled(dcls),
             )  # fmt: skip
         ax.tick_params(axis="x", labelsize="x-small")
         ax.grid(axis="x")
-    sheet.legend(beside=True)
+    sheet.legend()
     for ax, measure in zip(axes.flat, measures, strict=False):
         chosen = table[table.measure == measure]
         first = chosen.iloc[0]
-        sheet.panel_title(ax, f"{measure}\n{first.definition}", "x-small")
+        sheet.panel_title(ax, f"{measure.replace('_', ' ')}\n{first.definition}", "x-small")
         said = f"{first.unit}; n = {span(chosen.n)}\n{_ARROWS[first.faithful]}"
         ax.set_xlabel(wrapped(said, sheet.panel, "x-small"), fontsize="x-small")
     for ax in axes.flat[len(measures) :]:
         ax.set_axis_off()
     sheet.only.set_ylim(len(methods) - 0.5, -0.5)
-    sheet.below("n: images; bars: 95 % intervals; maps of the predicted class")
+    sheet.below("n: images; bars: 95 % intervals; heatmaps of the predicted class")
     return sheet.shown

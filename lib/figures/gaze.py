@@ -18,6 +18,7 @@ from .style import (
     lay_out,
     panels_across,
     plot_nothing,
+    points_of,
     row_of,
     span,
     thick,
@@ -27,11 +28,12 @@ from .style import (
 
 # Okabe and Ito's, and grey for what no network and no person made.
 _KINDS = {
-    "people": ("#D55E00", "people with one another"),
-    "network": ("#0072B2", "a network's map with people's"),
+    "people": ("#D55E00", "people with each other"),
+    "network": ("#0072B2", "a model's heatmap with the human map"),
     "control": ("0.45", "a map that ignores the image"),
 }
-_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
+# Light ones, on which a black digit can be read.
+_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00")
 
 
 def plot_beside_people(
@@ -62,7 +64,7 @@ def plot_beside_people(
         tick.set_color(_KINDS[kind][0])
     ax.set_ylim(-0.7, len(rows) - 0.3)
     sheet.below(
-        f"mean Spearman ρ with people's map (n = {span(rows.n)} images; lines: 95 % interval"
+        f"agreement ρ with the human map (n = {span(rows.n)} images; bars: 95 % intervals"
         + (f",\ncautious because of fewer than {few} images)" if rows.n.min() < few else ")"),
         "medium",
     )
@@ -98,10 +100,10 @@ def plot_fixation_measures(
     measures = list(dict.fromkeys(table.measure))
     of = {key: table[table.measure == key].set_index("method") for key in measures}
     order = of[measures[0]].sort_values("value").index
-    columns = panels_across(len(measures), 2.1, len(measures), size, fig)
+    columns = panels_across(len(measures), 1.5, min(len(measures), 4), size, fig)
     lines, high = -(-len(measures) // columns), row_of(0.22)
-    sheet = lay_out((2.1 * columns + 1.8, (high * len(order) + 0.8) * lines + 0.6), lines, columns,
-                    sharey=True, size=size, fig=fig)  # fmt: skip
+    default = min(2.1 * columns + 1.8, 7.2), (high * len(order) + 0.8) * lines + 0.6
+    sheet = lay_out(default, lines, columns, sharey=True, size=size, fig=fig)
     axes, names = sheet.axes, [labels.get(name, name) for name in order]
     for ax in axes[:, 0]:
         sheet.names_along_y(ax, names, high, "small")
@@ -123,7 +125,7 @@ def plot_fixation_measures(
         ax.locator_params(axis="x", nbins=4)
         ax.grid(axis="x")
     sheet.below(
-        f"n = {span(table.n)} images; lines: 95 % intervals; dotted: chance, and for information "
+        f"n = {span(table.n)} images; bars: 95 % intervals; dotted: chance, and for information "
         "gain the centre bias"
     )
     sheet.above(title)
@@ -148,20 +150,24 @@ def plot_scanpaths(
     people   : so many observers an image
     """
     count, sides = len(images), images.shape[1:3]
-    high = width_of(2.4 * count, size, fig) / count + 0.4
-    sheet = lay_out((2.4 * count, high), 1, count, size=size, fig=fig)
-    mark = large() * min(1.0, sheet.panel / 2)  # a digit fits in
-    columns = zip(sheet.axes[0], images, points, owners, strict=True)
-    for ax, image, of_image, whose in columns:
+    columns = panels_across(count, 1.7, 2, size, fig)
+    rows = -(-count // columns)
+    wide = 2.8 * columns
+    high = rows * (width_of(wide, size, fig) / columns * sides[0] / sides[1] + 0.1) + 0.4
+    sheet = lay_out((wide, high), rows, columns, size=size, fig=fig)
+    for ax in sheet.axes.flat:
+        ax.set_axis_off()
+    digit = points_of("x-small")
+    mark = 1.35 * digit  # a digit fits in
+    panels = zip(sheet.axes.flat, images, points, owners, strict=False)
+    for ax, image, of_image, whose in panels:
         ax.imshow(image)
         for number, who in enumerate(np.unique(whose)[:people]):
             path, colour = of_image[whose == who], _COLOURS[number % len(_COLOURS)]
             ax.plot(*(path.T - 0.5), color=colour, lw=thick(0.7), clip_on=True)
-            draw_points(ax, path, sides, s=(1.08 * mark) ** 2, c=colour, linewidths=thick(0.28))
+            draw_points(ax, path, sides, s=mark**2, c=colour, linewidths=thick(0.28))
             for place, (x, y) in enumerate(path, 1):
                 if 0 <= x <= sides[1] and 0 <= y <= sides[0]:
-                    ax.text(x - 0.5, y - 0.5, place, fontsize=0.83 * mark, ha="center", va="center")
-        ax.set(xticks=[], yticks=[])
-        ax.spines[:].set_visible(False)
+                    ax.text(x - 0.5, y - 0.5, place, fontsize=digit, ha="center", va="center")
     sheet.above(title)
     return sheet.shown

@@ -15,12 +15,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from .scores import draw_controls
+from .scores import correlated, draw_controls
 from .style import (
     DCLS_COLOUR,
+    PALETTE,
     PLAIN_COLOUR,
     Size,
     asked_colour,
+    label_points,
     large,
     lay_out,
     row_of,
@@ -32,19 +34,19 @@ from .style import (
 )
 
 _TRAINED, _UNTRAINED = ("o", DCLS_COLOUR), ("D", PLAIN_COLOUR)
-_CEILING_COLOUR = "#CC79A7"
+_CEILING_COLOUR = PALETTE[1]  # of people, as in the figures of gaze
 
 
 def _unit(board: pd.DataFrame) -> str:
     """What the axis of values says."""
     if board.ranked_by.iloc[0] == "score":
         return f"score ({score_unit(board)})"
-    some = "; no human ceiling is known" + " of some" * bool(board.ceiling.notna().any())
-    return f"mean Spearman ρ{some}"
+    some = "; ceiling unknown" + " for some" * bool(board.ceiling.notna().any())
+    return f"agreement ρ{some}"
 
 
 def _counts(board: pd.DataFrame) -> str:
-    return f"n = {span(board.n)} images, {board.protocol.iloc[0]} protocol"
+    return f"n = {span(board.n)} images, {board.protocol.iloc[0]} protocol; bars: 95 % intervals"
 
 
 def _looks(board: pd.DataFrame) -> Iterator[tuple[bool, pd.Series, dict]]:
@@ -75,6 +77,9 @@ def _keys(board: pd.DataFrame) -> list[Line2D]:
         if len(some) and board.untrained.nunique() > 1:
             name = "random weights" if untrained else "trained"
             found.append(Line2D([], [], ls="none", marker=marker, color=colour, label=name))
+    if not board.above_control.all():
+        found.append(Line2D([], [], ls="none", marker="o", color=PLAIN_COLOUR, mfc="white",
+                            label="not surely above the controls"))  # fmt: skip
     return found
 
 
@@ -104,8 +109,8 @@ def plot_leaderboard(
     lines = draw_controls(ax, controls, labels, upright=False)
     if board.ranked_by.iloc[0] == "score":
         reachable = board.reachable.dropna()
-        told = f"; a perfect model may reach {reachable.max():.2f}" if len(reachable) else ""
-        lines.append(ax.axvline(1, color=_CEILING_COLOUR, lw=thick(1.2), zorder=1,
+        told = f" (a perfect model: {reachable.max():.2f})" if len(reachable) else ""
+        lines.append(ax.axvline(1, color=_CEILING_COLOUR, lw=thick(1.0), zorder=1,
                                 label=f"human ceiling{told}"))  # fmt: skip
     for place, (_, one, look) in enumerate(_looks(board)):
         _draw(ax, one.value, place, one[["low", "high"]].to_numpy(float), "x", look)
@@ -113,55 +118,52 @@ def plot_leaderboard(
     ax.grid(axis="x")
     ax.hlines(range(len(board)), 0, 1, transform=ax.get_yaxis_transform(), color="0.9",
               lw=thick(0.35), zorder=0)  # fmt: skip
-    sheet.title(f"{board.method_label.iloc[0]}: {_counts(board)}")
+    sheet.title(f"{board.method_label.iloc[0]}\n{_counts(board)}")
     sheet.below(_unit(board), "medium")
-    sheet.legend([*_keys(board), *lines],
-                 "bars and bands: 95 % intervals; lines: maps that no network made; "
-                 "hollow: not surely above the strongest of them", columns=2)  # fmt: skip
+    sheet.legend([*_keys(board), *lines])
     return sheet.shown
 
 
 def plot_accuracy_against_score(
     board: pd.DataFrame,
     correlation: float,
+    interval: tuple[float, float] | None = None,
     *,
     size: Size = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """ImageNet's top-1, as published, against agreement with people: a numbered point per model.
+    """ImageNet's top-1, as published, against agreement with people: a named point per model.
 
     Models whose accuracy is not known are counted and named, and not drawn.
 
     board       : of one method and protocol, as in the module's words
     correlation : `lib.scores.leaderboard.accuracy_correlation`, for the title; NaN if there is none
+    interval    : the correlation's, `lib.scores.statistics.correlation_interval`
     """
     drawn = board[board.imagenet_top1.notna() & board.value.notna()]
     without = board.drop(drawn.index)
-    high = min(4.6, 0.6 * width_of(7.2, size, ax=ax) + 1.0)
-    sheet = lay_out((7.2, high), size=size, ax=ax)
+    high = min(4.4, 0.6 * width_of(6.4, size, ax=ax) + 1.0)
+    sheet = lay_out((6.4, high), size=size, ax=ax)
     ax = sheet.only
+    points, bars = [], []
     for _, one, look in _looks(drawn):
         _draw(ax, one.imagenet_top1, one.value, one[["low", "high"]].to_numpy(float), "y", look)
-        ax.annotate(f"{one['rank']}", (one.imagenet_top1, one.value), xytext=(4, 3),
-                    textcoords="offset points", fontsize="small", zorder=4)  # fmt: skip
-    sheet.legend(_numbered(drawn, without), f"{_counts(board)};\nbars: 95 % interval; hollow: not "
-                 "surely above the strongest control", beside=True)  # fmt: skip
-    ax.set_xlabel(wrapped("ImageNet top-1 as published (%)", sheet.panel))
+        points.append((one.imagenet_top1, one.value))
+        bars.append((one.imagenet_top1, one.low, one.imagenet_top1, one.high))
+    ax.set_xlabel(wrapped("ImageNet top-1 accuracy as published (%)", sheet.panel))
     ax.set_ylabel(wrapped(_unit(board), min(sheet.panel, 3.4)))
     ax.locator_params(nbins=6)
+    ax.margins(0.1)
     models = f"{len(drawn)} model{'s' * (len(drawn) != 1)}"
-    told = f"rank correlation of accuracy and agreement {correlation:+.2f} over {models}"
+    told = correlated("accuracy and agreement", correlation, interval, len(drawn))
     if np.isnan(correlation):
         told = f"{models}: too few, or too much alike, for a rank correlation"
-    sheet.title(f"{board.method_label.iloc[0]}\n{told}")
+    sheet.title(f"{board.method_label.iloc[0]}: {told}\n{_counts(board)}")
     ax.grid()
+    missing = [f"accuracy unknown ({len(without)}):", *without.label] if len(without) else []
+    keys = [*_keys(drawn), *(Line2D([], [], ls="none", label=text) for text in missing)]
+    sheet.legend(keys, beside=True)  # first, as it takes room from the panel
+    numbered = label_points(sheet, ax, points, [*drawn.label], bars)
+    if numbered:
+        sheet.legend([*numbered, *keys], beside=True)
     return sheet.shown
-
-
-def _numbered(drawn: pd.DataFrame, without: pd.DataFrame) -> list[Line2D]:
-    """A line of the legend for each model: those drawn, then those without a known accuracy."""
-    texts = [f"{row['rank']}  {row.label}" for _, row in drawn.iterrows()]
-    if len(without):
-        texts.append(f"not drawn, accuracy not known ({len(without)}):")
-        texts += [f"–  {label}" for label in without.label]
-    return [Line2D([], [], ls="none", label=text) for text in texts]

@@ -45,15 +45,15 @@ def draw_files(
 def _placed(fig: Figure) -> Iterator[None]:
     """Meanwhile all of a figure has its place, which takes long to find for each file again."""
     layout = fig.get_layout_engine()
-    if layout is None:  # it has
-        yield
-        return
-    if not isinstance(layout, PlaceHolderLayoutEngine):
+    if layout is not None and not isinstance(layout, PlaceHolderLayoutEngine):
         fig.draw_without_rendering()
+    # matplotlib gives a figure the layout of the settings after each file.
     with plt.rc_context(_NO_LAYOUT):
         fig.set_layout_engine(None)
-    yield
-    fig.set_layout_engine(layout)
+        try:
+            yield
+        finally:
+            fig.set_layout_engine(layout)
 
 
 def _window(fig: Figure) -> Bbox | None:

@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
@@ -31,9 +30,12 @@ from ..study.comparisons import Comparison
 from .style import (
     DCLS_COLOUR,
     MARKS,
+    PALETTE,
+    PLAIN_COLOUR,
     Size,
     cautious,
     colour_of,
+    label_points,
     large,
     lay_out,
     row_of,
@@ -45,8 +47,6 @@ from .style import (
     wrapped,
 )
 
-_HOLLOW = "hollow: not surely above the strongest of these maps"
-
 
 def _errors(frame: pd.DataFrame, column: str) -> np.ndarray:
     return np.abs(frame[["low", "high"]].to_numpy().T - frame[column].to_numpy())
@@ -56,6 +56,11 @@ def _counts(frame: pd.DataFrame) -> str:
     low, high = frame.n.min(), frame.n.max()
     number = f"{low}" if low == high else f"{low}–{high}"
     return f"n = {number} images{cautious(low)}, {frame.protocol.iloc[0]} protocol"
+
+
+def _told(frame: pd.DataFrame) -> str:
+    """The line below a title: how many images, of which protocol, and what the bars are."""
+    return f"{_counts(frame)}; bars: 95 % intervals"
 
 
 def panels_of(arranged: pd.DataFrame) -> list[str]:
@@ -125,10 +130,10 @@ def _colours(arranged: pd.DataFrame) -> list[str]:
 
 
 def _point(ax: Axes, x: float, y: float, key: str, label: str, **errors: np.ndarray) -> None:
-    """A model's mark with its bars, in its colour, named for the legend."""
+    """A model's mark with its bars, in its colour."""
     ax.errorbar(
-        x, y, **errors, fmt="o", ms=large(), color=colour_of(key), markeredgecolor="0.2",
-        markeredgewidth=thick(0.35), capsize=large(0.33), elinewidth=thick(0.7), label=label,
+        x, y, **errors, fmt="o", ms=large(0.9), color=colour_of(key), ecolor="0.45",
+        markeredgecolor="0.2", markeredgewidth=thick(0.35), elinewidth=thick(0.6), label=label,
     )  # fmt: skip
 
 
@@ -145,8 +150,8 @@ def plot_pairs(
         raise ValueError(f"{comparison.label}: these are no pairs of the same two forms")
     first, second = (arranged[arranged.place == p].set_index("group") for p in (0, 1))
     first = first.loc[second.index]
-    high = min(4.6, 0.8 * width_of(6.8, size, ax=ax) + 1.2)
-    sheet = lay_out((6.8, high), size=size, ax=ax)
+    wide = width_of(4.6, size, ax=ax)
+    sheet = lay_out((4.6, min(4.4, wide - 0.2)), size=size, ax=ax)
     ax = sheet.only
     for group, x_error, y_error in zip(
         second.index, _errors(first, "score").T, _errors(second, "score").T, strict=True
@@ -158,20 +163,28 @@ def plot_pairs(
     ax.plot(limits, limits, ls="--", color="0.5", lw=thick(0.7), zorder=0)
     ax.set(xlim=limits, ylim=limits, aspect="equal")
     ax.locator_params(nbins=5)
-    side, unit = min(sheet.panel, 4.0), score_unit(arranged)
-    ax.set_xlabel(wrapped(f"score {forms[0]}\n({unit})", side))
-    ax.set_ylabel(wrapped(f"score {forms[1]}\n({unit})", side))
-    sheet.title(
-        f"{panel_name(arranged.panel.iloc[0])}:\nabove the dashed line: {forms[1]} scores higher"
-    )
-    sheet.legend(title=f"{_counts(first)},\nbars: 95 % interval", beside=True)
+    unit = score_unit(arranged)
+    for name, form in (("x", forms[0]), ("y", forms[1])):
+        ax.set(**{f"{name}label": wrapped(f"score {form} ({unit})", min(sheet.panel, 4.0))})
+    sheet.title(f"{panel_name(arranged.panel.iloc[0])}\n{_told(first)}")
+    bars = [
+        box
+        for x, y, a, b in zip(first.score, second.score, first.index, second.index, strict=True)
+        for box in (
+            (first.low[a], y, first.high[a], y), (x, second.low[b], x, second.high[b])
+        )
+    ]  # fmt: skip
+    points = [*zip(first.score, second.score, strict=True)]
+    sheet.legend(label_points(sheet, ax, points, [*second.index], bars), beside=True)
     return sheet.shown
 
 
+# Grey and black, because colours mean models.
 _CONTROL_LINES = {
-    "mean_human": ("#D55E00", "-"), "centre": ("#009E73", "--"), "other_human": ("0.1", ":"),
-    "random": ("0.55", "-."),
+    "mean_human": ("0.0", "-"), "centre": ("0.0", (0, (4, 2))),
+    "other_human": ("0.0", (0, (1, 1.5))), "random": ("0.55", "-"),
 }  # fmt: skip
+_FURTHER_LINES = (("0.55", (0, (4, 2))), ("0.55", (0, (1, 1.5))), ("0.3", (0, (6, 2, 1, 2))))
 
 
 def draw_controls(
@@ -183,10 +196,11 @@ def draw_controls(
     band, line = (ax.axhspan, ax.axhline) if upright else (ax.axvspan, ax.axvline)
     drawn = []
     for number, key in enumerate([*known, *new]):
-        colour, style = _CONTROL_LINES.get(key, (f"C{number}", "-"))
+        further = _FURTHER_LINES[(number - len(known)) % len(_FURTHER_LINES)]
+        colour, style = _CONTROL_LINES.get(key, further)
         chosen = controls[controls.control == key]
-        band(chosen.low.min(), chosen.high.max(), color=colour, alpha=0.12, lw=0, zorder=0)
-        drawn.append(line(chosen.score.mean(), color=colour, ls=style, lw=thick(0.7), zorder=1,
+        band(chosen.low.min(), chosen.high.max(), color="0.5", alpha=0.18, lw=0, zorder=0)
+        drawn.append(line(chosen.score.mean(), color=colour, ls=style, lw=thick(0.65), zorder=1,
                           label=labels.get(key, key)))  # fmt: skip
     return drawn
 
@@ -220,6 +234,8 @@ def plot_score_bars(
     columns = 1 if len(panels) <= _MOST_IN_A_COLUMN else 3
     rows = -(-len(panels) // columns)
     upright = _stand(names, bars, 0.85 * width_of(7.2, size, fig, ax) / columns)
+    if not upright and 1 < len(panels) <= 3 and width_of(7.2, size, fig, ax) > 6:
+        columns, rows = len(panels), 1  # lying bars need height more than width
     row = row_of(0.1 * max(len(forms), 2))
     high = 2.3 if upright else row * len(names) + 0.6
     sheet = lay_out((7.2, high * rows + 1.2), rows, columns, sharex=True, sharey=True,
@@ -236,22 +252,20 @@ def plot_score_bars(
         _draw_bars(ax, shown, forms, upright)
         ends = (-0.6, len(names) - 0.4)
         ax.set(**{"xlim": ends} if upright else {"ylim": ends[::-1]})
-        told = f"  ({_counts(shown)}; bars: 95 % interval)" if columns == 1 else ""
+        told = f"  ({_told(shown)})" if columns == 1 else ""
         sheet.panel_title(ax, subject(arranged) + panel_name(panel) + told)
         (ax.axhline if upright else ax.axvline)(0, color="0.3", lw=thick(0.45))
         lines = draw_controls(ax, controls, labels, upright)
         ax.grid(axis="y" if upright else "x")
-    reachable = arranged.reachable.dropna()
-    bounds = "1: as much as people agree; a perfect model may reach "
-    bounds = f";\n{bounds}{reachable.max():.2f}" if len(reachable) else ""
-    (sheet.left if upright else sheet.below)(f"score ({score_unit(arranged)}){bounds}")
+    (sheet.left if upright else sheet.below)(f"score ({score_unit(arranged)})", "medium")
     keys = [
         Rectangle((0, 0), 1, 1, facecolor="0.6", edgecolor="0.25", label=form, **style)
         for form, style in zip(forms, _looks(len(forms)), strict=True)
     ]
-    told = f"lines: maps that no network made; bands: their 95 % intervals; {_HOLLOW}"
-    told = told if columns == 1 else f"{_counts(arranged)}; bars: 95 % interval; {told}"
-    sheet.legend([*keys, *lines], told)
+    if not table.above_control.all():
+        keys.append(Rectangle((0, 0), 1, 1, facecolor="none", edgecolor="0.25",
+                              label="not surely above the controls"))  # fmt: skip
+    sheet.legend([*keys, *lines], "" if columns == 1 else _told(arranged))
     return sheet.shown
 
 
@@ -326,7 +340,7 @@ def plot_along(
             some = table[(table.panel == panel) & (table.group == group)].sort_values("at")
             if some.empty:
                 continue
-            colour = colour_of(some.backbone.iloc[0]) if len(groups) > 1 else "#0072B2"
+            colour = colour_of(some.backbone.iloc[0]) if len(groups) > 1 else DCLS_COLOUR
             ax.errorbar(
                 some["at"], some.score, yerr=_errors(some, "score"), color=colour,
                 marker=MARKS[number % len(MARKS)], ms=large(0.75), capsize=large(0.33),
@@ -338,17 +352,16 @@ def plot_along(
                 ax.annotate(row.form, (row.at, row.score), xytext=(3, 3), fontsize="x-small",
                             textcoords="offset points")  # fmt: skip
         shown = table[table.panel == panel]
-        sheet.panel_title(ax, f"{subject(table)}{panel_name(panel)}\n{_counts(shown)}")
+        sheet.panel_title(ax, f"{subject(table)}{panel_name(panel)}\n{_told(shown)}")
         if (table["at"] % 1 == 0).all():
             ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         ax.grid(axis="y")
     sheet.below(comparison.axis, "medium")
-    sheet.left(f"score ({score_unit(table)}; bars: 95 % interval)")
+    sheet.left(f"score ({score_unit(table)})", "medium")
     across = {line.get_label() for line in lines}
     handles, names = sheet.only.get_legend_handles_labels()
     drawn = [h for h, name in zip(handles, names, strict=True) if name not in across]
-    sheet.legend([*(drawn if len(groups) > 1 else []), *lines],
-                 "lines across: maps that no network made; bands: 95 %")  # fmt: skip
+    sheet.legend([*(drawn if len(groups) > 1 else []), *lines])
     return sheet.shown
 
 
@@ -371,7 +384,7 @@ def plot_protocols(
         table["shift"] = 0.0
     per_row = max(0.31, 0.1 * len(protocols)) * (len(forms) if len(forms) > 2 else 1)
     high = row_of(per_row) * len(names) + 1.1
-    sheet = lay_out((3.4 * len(panels) + 1.4, max(high, 2.0)), 1, len(panels), sharex=True,
+    sheet = lay_out((2.7 * len(panels) + 1.8, max(high, 2.0)), 1, len(panels), sharex=True,
                     sharey=True, size=size, fig=fig)  # fmt: skip
     sheet.names_along_y(sheet.only, names, high / max(len(names), 1))
     for index, protocol in enumerate(protocols):
@@ -385,7 +398,7 @@ def plot_protocols(
             ax.errorbar(
                 frame.score, frame.slot + frame["shift"] + shift, xerr=_errors(frame, "score"),
                 ls="none", fmt=_PROTOCOL_MARKS[index % len(_PROTOCOL_MARKS)], ms=large(0.67),
-                capsize=large(0.33), elinewidth=thick(0.7), color=f"C{index}",
+                capsize=large(0.33), elinewidth=thick(0.7), color=PALETTE[index % len(PALETTE)],
                 label=_counts(frame).replace(", ", "\n"),
             )  # fmt: skip
     for ax, title in zip(sheet.axes[0], panels, strict=True):
@@ -394,89 +407,135 @@ def plot_protocols(
         ax.locator_params(axis="x", nbins=4 if sheet.panel < 2 else 6)
     sheet.only.invert_yaxis()
     sheet.below(f"score ({score_unit(arranged)})", "medium")
-    sheet.above(
-        f"{panel_name(arranged.panel.iloc[0])}: how much of a score is the protocol? "
-        "(95 % intervals)"
-    )
-    sheet.legend(beside=True)
+    sheet.above(f"{panel_name(arranged.panel.iloc[0])}; bars: 95 % intervals")
+    sheet.legend()
     return sheet.shown
 
 
 def plot_size_against_score(
-    models: pd.DataFrame, correlation: float, *, size: Size = None, ax: Axes | None = None
+    models: pd.DataFrame,
+    correlation: float,
+    interval: tuple[float, float] | None = None,
+    *,
+    size: Size = None,
+    ax: Axes | None = None,
 ) -> Figure:
-    """Number of learnable parameters against score, a point per model.
+    """Number of learnable parameters against score, a named point per model.
 
     models      : rows of one panel and protocol, `lib.scores.results.one_of_each`; and
                   `parameters_millions`
     correlation : `lib.scores.results.size_correlation`, for the title; NaN if there is none
+    interval    : the correlation's, `lib.scores.statistics.correlation_interval`
     """
-    sheet = lay_out((6.8, 3.8), size=size, ax=ax)
+    sheet = lay_out((4.6, 3.6), size=size, ax=ax)
     ax = sheet.only
     for row, error in zip(models.itertuples(), _errors(models, "score").T, strict=True):
         _point(ax, row.parameters_millions, row.score, row.backbone, row.model,
                yerr=error[:, None])  # fmt: skip
     ax.set_xlabel(wrapped("learnable parameters (millions)", sheet.panel))
-    ax.set_ylabel(wrapped(f"score\n({score_unit(models)})", min(sheet.panel, 3.4)))
+    ax.set_ylabel(wrapped(f"score ({score_unit(models)})", min(sheet.panel, 3.0)))
     ax.locator_params(nbins=6)
-    told = f"rank correlation of size and score {correlation:+.2f} over {len(models)} models"
-    if np.isnan(correlation):
-        told = "too few models for a rank correlation of size and score"
-    sheet.title(f"{panel_name(models.panel.iloc[0])}\n{told}")
-    sheet.legend(title=f"{_counts(models)},\nbars: 95 % interval", beside=True)
+    ax.margins(0.12)
+    told = correlated("size and score", correlation, interval, len(models))
+    sheet.title(f"{panel_name(models.panel.iloc[0])}: {told}\n{_told(models)}")
     ax.grid()
+    points = [*zip(models.parameters_millions, models.score, strict=True)]
+    bars = [(x, low, x, high) for (x, _), low, high in zip(points, models.low, models.high,
+                                                           strict=True)]  # fmt: skip
+    sheet.legend(label_points(sheet, ax, points, [*models.model], bars), beside=True)
     return sheet.shown
+
+
+def correlated(
+    what: str, correlation: float, interval: tuple[float, float] | None, models: int
+) -> str:
+    """A rank correlation over models in words, with its 95 % interval where there is one."""
+    if np.isnan(correlation):
+        return f"too few models for a rank correlation of {what}"
+    ends = ""
+    if interval is not None and not np.isnan(interval).any():
+        ends = " (95 % interval {} to {})".format(*map(_signed, interval))
+    return f"rank correlation of {what} {_signed(correlation)}{ends} over {models} models"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
 
 
 def plot_rho_distributions(
     arranged: pd.DataFrame, scores: pd.DataFrame, *, size: Size = None, ax: Axes | None = None
 ) -> Figure:
-    """How the correlation spreads over images: a violin per model, the two of a pair as halves.
+    """How the agreement spreads over images: a violin per model, the two of a pair as halves; of
+    fewer than 30 images a mark for each.
 
     arranged : of one panel and protocol
     scores   : the per-image table of `lib.scores.study_scores.score_study`; `variant, method,
                image_id, rho`, of the same protocol; invalid maps (`rho` missing) are left out
     """
     forms, (table, names) = shared_forms(arranged), slotted(arranged)
-    of = table[["variant", "method", "slot", "form", "place"]]
-    valid = scores.loc[scores.rho.notna(), ["variant", "method", "rho"]]
-    shown = of.merge(valid, on=["variant", "method"])
-    shown = pd.DataFrame(
-        {
-            "name": [names[slot] for slot in shown.slot],
-            "rho": shown.rho.to_numpy(),
-            "": shown.form.where(shown.form != "", forms[0] if forms else "").to_numpy(),
-        }
-    )
-    by_form = {"hue": "", "hue_order": forms, "split": len(forms) == 2, "gap": 0.08}
-    two = dict(zip(forms, ("0.8", DCLS_COLOUR), strict=False))
-    by_form["palette"] = two if len(forms) == 2 else "colorblind"
+    of = {key: rows.rho.dropna().to_numpy()
+          for key, rows in scores.groupby(["variant", "method"], observed=True)}  # fmt: skip
     many = len(names) * max(len(forms) / 2, 1)
     upright = _stand(names, max(many, 1), 0.85 * width_of(7.2, size, ax=ax))
-    high = 3.4 if upright else row_of(0.3) * many + 1.2
+    high = 3.2 if upright else row_of(0.34) * many + 1.2
     sheet = lay_out((7.2, high), size=size, ax=ax)
     ax = sheet.only
-    places = {"x": "name", "y": "rho"} if upright else {"x": "rho", "y": "name"}
-    sns.violinplot(
-        shown, **places, order=names, inner="quart", cut=0, density_norm="width",
-        linewidth=thick(0.57), ax=ax, **by_form if forms else {"color": "0.8"},
-    )  # fmt: skip
+    two = (PLAIN_COLOUR, DCLS_COLOUR)
+    for row in table.itertuples():
+        rho = of.get((row.variant, row.method), np.empty(0))
+        number = forms.index(row.form) if row.form in forms else 0
+        colour = two[number] if len(forms) == 2 else PALETTE[number % len(PALETTE)]
+        side = ("low", "high")[number] if len(forms) == 2 else "both"
+        away = 0.0 if len(forms) == 2 else row.shift
+        _spread(ax, row.slot + away, rho, colour if forms else PLAIN_COLOUR, side,
+                0.8 / max(len(forms), 1) if len(forms) != 2 else 0.8, upright)  # fmt: skip
+    ends, label = (-0.6, len(names) - 0.4), "agreement ρ of one image"
     if upright:
         sheet.names_along_x(ax, names)
         ax.axhline(0, color="0.3", lw=thick(0.45))
-        ax.set(xlabel="", ylabel="Spearman ρ of one image")
+        ax.set(xlim=ends, xlabel="", ylabel=label)
     else:
-        sheet.names_along_y(ax, names, row_of(0.3))
+        sheet.names_along_y(ax, names, row_of(0.34))
         ax.axvline(0, color="0.3", lw=thick(0.45))
-        ax.set(ylabel="", xlabel="Spearman ρ of one image")
+        ax.set(ylim=ends[::-1], ylabel="", xlabel=label)
     number = span(table.n)
     sheet.title(
-        f"{subject(arranged)}{panel_name(arranged.panel.iloc[0])}: n = {number} images a violin; "
-        "dashed: quartiles"
+        f"{subject(arranged)}{panel_name(arranged.panel.iloc[0])}: n = {number} images a model; "
+        f"thick: middle half; white: median"
     )
-    made = ax.get_legend()
-    if made is not None:  # none where no map is valid
-        handles = made.legend_handles
-        made.remove()
-        sheet.legend(handles)
+    colours = two if len(forms) == 2 else PALETTE
+    sheet.legend([Rectangle((0, 0), 1, 1, facecolor=colour, alpha=0.5, label=form)
+                  for form, colour in zip(forms, colours, strict=False)])  # fmt: skip
     return sheet.shown
+
+
+_FEWEST_OF_A_CURVE = 30  # images; of fewer each is a mark, as a smooth curve would invent some
+
+
+def _spread(
+    ax: Axes, at: float, values: np.ndarray, colour: str, side: str, wide: float, upright: bool
+) -> None:
+    """One model's distribution at its place: a smooth outline, or each image where they are few;
+    with its median and middle half.
+
+    side : "low", "high" or "both" of its place
+    """
+    if not len(values):
+        return
+    shift = {"low": -0.1, "high": 0.1, "both": 0.0}[side] * wide
+    if len(values) >= _FEWEST_OF_A_CURVE and np.ptp(values) > 0:
+        made = ax.violinplot([values], [at], orientation="vertical" if upright else "horizontal",
+                             widths=wide, side=side, showextrema=False)  # fmt: skip
+        made["bodies"][0].set(facecolor=colour, alpha=0.45, edgecolor=colour, lw=thick(0.35))
+    else:  # side by side without chance: in the order of their values
+        away = {"low": (-0.45, -0.2), "high": (0.2, 0.45), "both": (-0.3, 0.3)}[side]
+        order = np.argsort(np.argsort(values, kind="stable"))
+        places = at + wide * (away[0] + (away[1] - away[0]) * (order * 0.618 % 1))
+        ax.plot(*((places, values) if upright else (values, places)), "o", ms=large(0.3),
+                color=colour, alpha=0.7, mew=0)  # fmt: skip
+    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
+    place = at + shift
+    ax.plot(*(([place] * 2, [low, high]) if upright else ([low, high], [place] * 2)), color="0.15",
+            lw=thick(2.0), solid_capstyle="butt")  # fmt: skip
+    ax.plot(*((place, middle) if upright else (middle, place)), "o", color="white", mec="0.15",
+            ms=large(0.5), mew=thick(0.4))  # fmt: skip

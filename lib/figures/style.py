@@ -25,6 +25,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import is_color_like
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
 
 from ..maps.methods import METHODS
@@ -34,6 +35,9 @@ from ..study.rules import RULES
 STYLE = Path(__file__).with_name("study.mplstyle")
 HEATMAP_COLOURS, KERNEL_COLOURS = "viridis", "RdBu_r"
 PLAIN_COLOUR, DCLS_COLOUR = "0.45", "#0072B2"  # of models without and with DCLS
+# Okabe and Ito's colours, which readers with any colour vision tell apart, the darkest first. The
+# yellow is missing because a line in it hardly shows on white.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKS = "osD^v<>PX*hp"
 
 
@@ -106,9 +110,9 @@ def score_unit(table: pd.DataFrame) -> str:
     """What a score is, for an axis: by its table's column `ceiling`."""
     known = table.ceiling.dropna()
     if known.empty:
-        return "mean Spearman ρ; no human ceiling is known"
+        return "agreement ρ; ceiling unknown"
     low, high = f"{known.min():.3f}", f"{known.max():.3f}"
-    return f"mean Spearman ρ ÷ human ceiling, {low if low == high else f'{low}–{high}'}"
+    return f"agreement ρ ÷ ceiling {low if low == high else f'{low}–{high}'}"
 
 
 def form_labels(has_dcls: Iterable[bool]) -> dict[bool, str]:
@@ -282,8 +286,8 @@ class Sheet:
         self, handles: Sequence[Artist] | None = None, title: str = "", columns: int = 3,
         beside: bool = False,
     ) -> None:  # fmt: skip
-        """One legend of all panels: above them, or to their right if asked and narrow enough.
-        Within somebody's Axes: where matplotlib finds it best.
+        """The one legend of all panels: above them, or to their right if asked and narrow enough.
+        Within somebody's Axes: where matplotlib finds it best. It replaces an earlier one.
 
         handles : labelled artists; None: those of the first panel
         columns : at most so many, above
@@ -292,6 +296,8 @@ class Sheet:
             handles = self.only.get_legend_handles_labels()[0]
         if not handles:
             return
+        for earlier in self.figure.legends if not self.inside else ():
+            earlier.remove()
         size, em = plt.rcParams["legend.fontsize"], points_of(plt.rcParams["legend.fontsize"]) / 72
         names = [handle.get_label() for handle in handles]
         around = 5 * em  # the mark, and the space to the next column
@@ -402,6 +408,86 @@ def width_of(
     if fig is not None:
         return fig.bbox.width / fig.get_dpi()
     return default if size is None else size[0]
+
+
+def label_points(
+    sheet: Sheet,
+    ax: Axes,
+    points: Sequence[tuple[float, float]],
+    names: Sequence[str],
+    bars: Sequence[tuple[float, float, float, float]] = (),
+    size: str = "x-small",
+) -> list[Artist]:
+    """Write each point's name beside it, where it covers no mark, no bar and no other name.
+
+    Names that would fill the panel become numbers, and the handles that are returned say in a
+    legend which number is whose; else none is returned. The limits of the axes must be final.
+
+    points : (x, y) in data
+    bars   : (left, bottom, right, top) in data, of the intervals of the points
+    """
+    if not points:
+        return []
+    if not sheet.inside:  # the layout gives the panel its size
+        sheet.figure.get_figure(root=True).draw_without_rendering()
+    scale = 72 / ax.get_figure(root=True).get_dpi()
+    wide, high = ax.bbox.width * scale, ax.bbox.height * scale
+    line = 1.15 * points_of(size)
+    widths = [72 * text_width(name, size) for name in names]
+    handles: list[Artist] = []
+    texts = [*names]
+    if max(widths) > 0.4 * wide or line * sum(widths) > _MOST_WRITTEN * wide * high:
+        texts = [f"{number}" for number in range(1, len(names) + 1)]
+        handles = [Line2D([], [], ls="none", label=f"{text}  {name}")
+                   for text, name in zip(texts, names, strict=True)]  # fmt: skip
+        widths = [72 * text_width(text, size) for text in texts]
+
+    def placed(x: float, y: float) -> np.ndarray:
+        return ax.transAxes.inverted().transform(ax.transData.transform((x, y))) * (wide, high)
+
+    marks = np.array([placed(*point) for point in points])
+    mark = 0.6 * large()
+    taken = [np.array([*(at - mark), *(at + mark)]) for at in marks]
+    lines = [np.array([*(placed(a, b) - 1), *(placed(c, d) + 1)]) for a, b, c, d in bars]
+    for text, width, at, point in zip(texts, widths, marks, points, strict=True):
+        around = np.array([*_candidates(width, line)])
+        boxes = np.hstack(
+            [at + around - (width / 2, line / 2), at + around + (width / 2, line / 2)]
+        )
+        outside = np.maximum(0, -boxes[:, :2]).sum(axis=1) + np.maximum(
+            0, boxes[:, 2:] - (wide, high)
+        ).sum(axis=1)
+        cost = np.hypot(*around.T) + 40 * outside
+        cost += 5 * sum(_shared(boxes, one) for one in taken)
+        cost += 2 * sum((_shared(boxes, one) for one in lines), np.zeros(len(boxes)))
+        best = int(np.argmin(cost))
+        taken.append(boxes[best])
+        far = abs(around[best][1]) > 1.6 * line or abs(around[best][0]) > 0.5 * width + 2 * mark + 4
+        leader = {"arrowstyle": "-", "color": "0.6", "lw": thick(0.35), "shrinkA": 0, "shrinkB": 2}
+        note = ax.annotate(
+            text, point, around[best], textcoords="offset points", fontsize=size, ha="center",
+            va="center", zorder=5, annotation_clip=False, arrowprops=leader if far else None,
+        )  # fmt: skip
+        note.set_in_layout(False)  # it lies within the panel, whose size shall stay
+    return handles
+
+
+_MOST_WRITTEN = 0.12  # of a panel's area
+
+
+def _candidates(width: float, line: float) -> Iterator[tuple[float, float]]:
+    """Where a text may lie, by its middle's distance from its point: near ones first."""
+    for gap in (3, 8, 15, 24, 36, 50):
+        across, up = width / 2 + gap, line / 2 + gap
+        yield from ((across, 0), (-across, 0), (0, up), (0, -up))
+        yield from ((across, up), (across, -up), (-across, up), (-across, -up))
+        yield from ((width / 3, up), (-width / 3, up), (width / 3, -up), (-width / 3, -up))
+
+
+def _shared(boxes: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The area that each box has in common with another; (left, bottom, right, top) each."""
+    low, high = np.maximum(boxes[:, :2], other[:2]), np.minimum(boxes[:, 2:], other[2:])
+    return np.maximum(high - low, 0).prod(axis=1)
 
 
 def panels_across(

@@ -268,7 +268,8 @@ class StudyModel(nn.Module):
         elif form is None:
             side = self.backbone.preprocessing.crop
             form = remembered_form(folded.network, self.variant, side)
-        model = self.with_network(written(folded.network, form))
+        # `folded` is a copy already; only `plain` needs it as it is.
+        model = self.with_network(written(folded.network, form, in_place=not keep_plain))
         model.form, model.precision = form, PRECISIONS[precision].key
         if keep_plain:
             object.__setattr__(model, "plain", folded)  # no part of it, whose parameters count

@@ -166,9 +166,9 @@ def _taken_over(star: StarReLU, layer: nn.Linear | nn.Conv2d, padded: bool) -> S
     return SquaredReLU(bias)
 
 
-def written(network: nn.Module, form: Form) -> nn.Module:
-    """A copy of a folded network in eval mode, in that form."""
-    network = copy.deepcopy(network).eval()
+def written(network: nn.Module, form: Form, in_place: bool = False) -> nn.Module:
+    """A folded network in eval mode, in that form: a copy, unless it may be changed in place."""
+    network = (network if in_place else copy.deepcopy(network)).eval()
     if form.fused:
         network = _fused(network)
     if form.linear_as_conv:

@@ -1,4 +1,4 @@
-"""Images and what people looked at: stores, human maps, the protocols that read them.
+"""Images and where people looked at them: stores, human maps, and the protocols that read them.
 
 May import: base.
 Public names: those below, imported on first use.

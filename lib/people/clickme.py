@@ -1,8 +1,8 @@
-"""ClickMe as the models are given it: images, human maps and labels, batch by batch.
+"""ClickMe as models receive it: images, human maps and labels, batch by batch.
 
-Other stores of images and maps (`lib.people.stored`) are read in the same way.
-Reading is done as the published study does it, so that scores can equal its own;
-`PROTOCOLS` tells which of the stored images are scored, and how their maps are read.
+Other stores of images and maps (`lib.people.stored`) are read in the same way. Images and maps
+are read exactly as in the published study, so that scores can equal the published ones.
+`PROTOCOLS` defines which of the stored images are scored, and how their maps are read.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ T = TypeVar("T")
 class ClickMeBatch:
     """Consecutive images as delivered to the models.
 
-    image_ids  : one name per image
-    images   : (image, 224, 224, 3) uint8
+    image_ids   : one name per image
+    images      : (image, 224, 224, 3) uint8
     stored_maps : (image, 256, 256) uint8 or float32, larger = more important
-    labels     : (image,) int64, -1 where an image has no class
-    places     : (image,) place among the stored images, from 0, which tells by which
-                 protocols the image is scored
+    labels      : (image,) int64, -1 for an image without a class
+    places      : (image,) position among the stored images, from 0; it determines which
+                  protocols score the image
     """
 
     image_ids: list[str]
@@ -46,18 +46,21 @@ class ClickMeBatch:
 
     @cached_property
     def human_maps(self) -> Tensor:
-        """(image, 224, 224) float32 on the stored scale, in the published reading."""
+        """Return the human maps of the published protocol: (image, 224, 224) float32.
+
+        Values are on the stored scale.
+        """
         return published_human_maps(self.stored_maps)
 
     def human_maps_by(self, protocol: str) -> Tensor:
-        """The same in any reading, of whole images."""
+        """Return the human maps of any protocol, of whole images: (image, 224, 224) float32."""
         return human_maps(self.stored_maps, PROTOCOLS[protocol], WHOLE)
 
 
 class Observed(NamedTuple):
-    """An image of two or more observers.
+    """An image that two or more observers saw.
 
-    maps : (observer, 256, 256) float32, what each adds to the human map, see
+    maps : (observer, 256, 256) float32, what each observer contributes to the human map; see
            `lib.people.stored.Part.observer_maps`
     """
 
@@ -67,13 +70,14 @@ class Observed(NamedTuple):
 
 
 class Fixated(NamedTuple):
-    """An image of which it is known where people looked.
+    """An image with the positions at which people looked.
 
-    points  : (fixation, 2) float64 x, y in pixels of the stored 256 x 256 square, which they may
-              leave
-    owners  : (fixation,) int64, whose each is, from 0; empty where observers are not known
-    weights : (fixation,) float64, by which they make the human map
-    outside : fixations beside the image's file that were left out
+    points  : (fixation, 2) float64 x, y in pixels of the stored 256 x 256 square; they may lie
+              outside it
+    owners  : (fixation,) int64, the observer of each fixation, from 0; empty if observers are
+              unknown
+    weights : (fixation,) float64, the weight of each fixation in the human map
+    outside : how many fixations outside the image's file were skipped
     """
 
     image_id: str
@@ -85,18 +89,21 @@ class Fixated(NamedTuple):
 
 
 def deliver_images(stored: np.ndarray) -> np.ndarray:
-    """(image, 256, 256, 3) uint8 -> (image, 224, 224, 3) uint8, truncated, not rounded."""
+    """Scale (image, 256, 256, 3) uint8 to (image, 224, 224, 3) uint8, truncated, not rounded."""
     return truncated_resize(stored, DELIVERED_SIZE)
 
 
 class ClickMe(Listing):
-    """Images, human maps and labels under a reading protocol; see `Listing`.
+    """Images, human maps and labels under a protocol; see `Listing`.
 
-    They are read when iterated, so memory does not grow with their number.
+    Iteration reads them, so memory does not grow with their number.
     """
 
     def batches(self, size: int = 32) -> Iterator[ClickMeBatch]:
-        """Decoded and preprocessed images, `size` at a time; the last may be smaller."""
+        """Yield decoded and preprocessed images, `size` at a time; the last batch may be smaller.
+
+        Raises ValueError for a size that is not a whole number of 1 or more.
+        """
         if not isinstance(size, int) or size < 1:
             raise ValueError(f"a batch's size must be a whole number of 1 or more, got {size!r}")
         pending: list[tuple[Chosen, StoredImage]] = []
@@ -109,20 +116,20 @@ class ClickMe(Listing):
             yield _batch(pending)
 
     def observed(self) -> Iterator[Observed]:
-        """Those of the images that are known to have two observers or more."""
+        """Yield the images that are known to have two or more observers."""
         for chosen, maps in self._of_each(lambda part, index: part.observer_maps(index)):
             if len(maps) > 1:
                 yield Observed(chosen.image_id, chosen.place, torch.from_numpy(maps))
 
     def fixated(self) -> Iterator[Fixated]:
-        """Those of the images of which fixations are stored, not maps alone."""
+        """Yield the images whose fixations are stored, rather than only a map."""
         for chosen, found in self._of_each(lambda part, index: part.fixations(index)):
             if found is not None:
                 where = found.at, found.owners, found.weights
                 yield Fixated(chosen.image_id, chosen.place, *where, found.outside)
 
     def _of_each(self, read: Callable[[Part, int], T]) -> Iterator[tuple[Chosen, T]]:
-        """What is read of each image; with `keep_going` of those of which it can be."""
+        """Yield what `read` returns for each image; with `keep_going`, skip unreadable ones."""
         for chosen in self.chosen:
             try:
                 found = read(chosen.part, chosen.index)

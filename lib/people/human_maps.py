@@ -1,4 +1,4 @@
-"""Stored human maps as they are compared with a network's maps."""
+"""Stored human maps in the form in which they are compared with heatmaps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .protocols import Protocol
 
 @cache
 def _neighbours(stored: int, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each output pixel: the pixels before and after it, and how far between."""
+    """Return, for each output pixel, its neighbours before and after, and how far between it is."""
     scale = np.float32(stored) / np.float32(side)
     half = np.float32(0.5)
     at = (np.arange(side, dtype=np.float32) + half) * scale - half
@@ -27,11 +27,11 @@ def _neighbours(stored: int, side: int) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 
 def resize(x: Tensor, side: int) -> Tensor:
-    """(image, s, s) uint8 or float32 -> (image, side, side) float32 as tf.image.resize does it.
+    """Resize (image, s, s) uint8 or float32 to (image, side, side) float32 as tf.image.resize does.
 
-    Bilinear with half-pixel centres and no antialias, in TensorFlow's own order of
-    float32 operations: F.interpolate's differs in the last digits, which truncation
-    to uint8 turns into whole levels wherever an image is flat.
+    The resize is bilinear with half-pixel centres and no antialiasing, in TensorFlow's own order
+    of float32 operations. F.interpolate differs in the last digits, and truncation to uint8 turns
+    these into whole levels wherever an image is flat.
     """
     resized = torch.empty(len(x), side, side)
     _resize_each(x[..., None].numpy(), resized[..., None].numpy())
@@ -39,7 +39,7 @@ def resize(x: Tensor, side: int) -> Tensor:
 
 
 def truncated_resize(stored: np.ndarray, side: int) -> np.ndarray:
-    """The same for (image, s, s, 3) uint8 images, truncated to uint8, not rounded."""
+    """Resize (image, s, s, 3) uint8 images likewise, truncated to uint8, not rounded."""
     resized = np.empty((len(stored), side, side, 3), np.uint8)
     _resize_each(stored, resized)
     return resized
@@ -53,8 +53,8 @@ def _resize_each(images: np.ndarray, resized: np.ndarray) -> None:
 
 @cache
 def _blur_kernel() -> Tensor:
-    # Ten taps a side with sigma 10, peak at the sixth column and the fifth row: an
-    # even kernel has no centre, and the published code's two ranges differ.
+    # Ten taps per side with sigma 10, and the peak at the sixth column and the fifth row: an
+    # even kernel has no centre, and the two ranges in the published code differ.
     columns = torch.arange(-5, 5, dtype=torch.float64)
     rows = torch.arange(4, -6, -1, dtype=torch.float64)
     kernel = torch.exp(-(rows[:, None] ** 2 + columns[None, :] ** 2) / (2 * 10.0**2))
@@ -62,11 +62,11 @@ def _blur_kernel() -> Tensor:
 
 
 def published_human_maps(stored: Tensor) -> Tensor:
-    """(image, 256, 256) -> (image, 224, 224) float32: shrink to 64, blur, enlarge.
+    """Make published human maps: (image, 256, 256) -> (image, 224, 224) float32.
 
-    The blur pads with zeros, so it dims the borders (to a quarter or a third in
-    the corners) and moves maps by about half a pixel at 64: defects of the
-    published reading that are kept here on purpose.
+    The maps are shrunk to 64, blurred and enlarged. The blur pads with zeros, so it dims the
+    borders (to a quarter or a third in the corners) and moves maps by about half a pixel at 64.
+    These defects of the published protocol are reproduced on purpose.
     """
     small = resize(stored, 64).unsqueeze(1)
     blurred = F.conv2d(F.pad(small, (4, 5, 4, 5)), _blur_kernel())
@@ -74,9 +74,10 @@ def published_human_maps(stored: Tensor) -> Tensor:
 
 
 def mended_human_maps(stored: Tensor) -> Tensor:
-    """Like `published_human_maps`, with eleven taps a side, and weights that sum to 1 everywhere.
+    """Make human maps like `published_human_maps`, with a symmetric, normalised blur.
 
-    Eleven is the smallest symmetric kernel that covers the published one's ten.
+    The kernel has eleven taps per side, and its weights sum to 1 everywhere. Eleven is the
+    smallest symmetric kernel that covers the published one's ten.
     """
     small = resize(stored, 64).unsqueeze(1)
     at = torch.arange(-5, 6, dtype=torch.float64)
@@ -95,10 +96,15 @@ _BLURS = {
 
 
 def human_maps(stored: Tensor, protocol: Protocol, geometry: Preprocessing) -> Tensor:
-    """(image, 256, 256) -> (image, 224, 224) float32, as compared with a backbone's maps."""
+    """Make human maps as they are compared with a backbone's heatmaps.
+
+    stored : (image, 256, 256)
+
+    Returns (image, 224, 224) float32.
+    """
     blur, crop, _ = protocol.reading(geometry)
     maps = _BLURS[blur](stored)
-    if blur == "mended":  # whose rounding errors are no map; zero padding would make one of them
+    if blur == "mended":  # a constant map stays constant: rounding errors are no order
         flat = stored.flatten(1)
         constant = flat.amin(dim=1) == flat.amax(dim=1)
         maps = torch.where(constant[:, None, None], 0.0, maps)

@@ -1,8 +1,8 @@
 """Folders of images: ImageNet's usual layouts, and any folder of class folders.
 
-`lib.people.labels` tells their classes. Images to train on are read when they are asked for, by
-several processes if wanted; the crop and the flip of each follow from the seed, the epoch and the
-image's place in the list alone.
+`lib.people.labels` finds their classes. Training images are read on demand, by several processes
+if wanted. The crop and the flip of an image depend only on the seed, the epoch and the image's
+position in the list.
 """
 
 from __future__ import annotations
@@ -24,34 +24,37 @@ from .images import read_image
 from .stored.part import refuse_unprintable
 
 _SUFFIXES = {".jpeg", ".jpg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff"}
-_RESIZE = 256 / 224  # the shorter side, of the crop's
+_RESIZE = 256 / 224  # the shorter side, relative to the crop's
 _LONGEST = 50  # times the shorter side
 
 
 class ImageFolderError(ValueError):
-    """A folder or list without images, or an image that cannot be read."""
+    """The error for a folder or list without images, or for an image that cannot be read."""
 
 
 def listed_images(folder: Path, annotations: Path | None = None, limit: int = 0) -> list[Path]:
-    """The images of a folder, by name; folders in it may be one level or more deep, and links,
-    each of which is read once.
+    """Return the images of a folder, sorted by name.
 
-    annotations : a text file whose lines begin with an image's path below `folder`, with or
-                  without its suffix, and may go on with a class: these, in this order
-    limit       : so many at most, drawn from all by a fixed seed; 0 for all
-    Images may be links too; a list's must be below the folder by their names.
-    Raises ImageFolderError naming what is not there.
+    The folder may have subfolders of any depth, and links to folders; each is read once.
+
+    annotations : a text file in which each line begins with an image's path below `folder`, with
+                  or without its suffix, and may continue with a class; only these images are
+                  returned, in this order
+    limit       : at most this many images, drawn from all with a fixed seed; 0 for all
+
+    Images may be links, too; the names in a list must lie below the folder.
+    Raises ImageFolderError, which names what is missing.
     """
     if limit < 0:
         raise ImageFolderError(f"the limit must be 0 or more, got {limit}")
     if not folder.is_dir():
-        raise ImageFolderError(f"{folder} is no folder of images")
+        raise ImageFolderError(f"{folder} is not a folder of images")
     if annotations is None:
         found = sorted(_below(folder))
     else:
         found = list(annotated_images(folder, annotations))
     if not found:
-        raise ImageFolderError(f"no images ({', '.join(sorted(_SUFFIXES))}) in {folder}")
+        raise ImageFolderError(f"{folder} contains no images ({', '.join(sorted(_SUFFIXES))})")
     try:
         refuse_unprintable(found)
     except ValueError as error:
@@ -69,7 +72,7 @@ def _below(folder: Path) -> Iterator[Path]:
     seen = set()
     for root, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
         status = Path(root).stat()
-        if (status.st_dev, status.st_ino) in seen:  # a link back, or a second one
+        if (status.st_dev, status.st_ino) in seen:  # a link back, or a second link
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
@@ -81,20 +84,20 @@ def _below(folder: Path) -> Iterator[Path]:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # of a name that is too long
+    except OSError:  # the name is too long, for example
         return False
 
 
 def annotated_images(folder: Path, annotations: Path) -> dict[Path, str]:
-    """{image of a folder: what follows it in its line of the list, "" for nothing}.
+    """Return {image: the text after it in its line of the list, "" for none}.
 
-    Raises ImageFolderError naming what is not there.
+    Raises ImageFolderError, which names the images that are missing.
     """
     try:
         lines = annotations.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ImageFolderError(f"the list {annotations} cannot be read: {error}") from error
-    # By their names, wherever links lead; and absolute, for a folder called "." or "..".
+    # Names are compared, wherever links lead; paths are absolute, so that "." and ".." work.
     root, missing = Path(os.path.normpath(folder.absolute())), []
     found: dict[Path, tuple[Path, str]] = {}
     for number, line in enumerate(lines, 1):
@@ -116,7 +119,7 @@ def annotated_images(folder: Path, annotations: Path) -> dict[Path, str]:
         elif not path.is_relative_to(root):
             raise ImageFolderError(f"{annotations}, line {number}: {name} is not below {folder}")
         elif path in found:
-            raise ImageFolderError(f"{annotations}, line {number}: {name} is there twice")
+            raise ImageFolderError(f"{annotations}, line {number}: {name} is listed twice")
         else:
             found[path] = folder / path.relative_to(root), rest
     if missing:
@@ -129,12 +132,14 @@ def annotated_images(folder: Path, annotations: Path) -> dict[Path, str]:
 
 
 class FolderImages(Dataset):
-    """Images of files, the shorter side resized to 8/7 of the crop's: for
-    `lib.maps.learned.training` a crop drawn by lot, and a flip, for evaluation the centre.
+    """Images from files, with the shorter side resized to 8/7 of the crop's.
 
-    side    : of the crop
-    workers : processes that read; 0 reads in this one
-    folder  : above all of them; where it lies does not tell images from others
+    `lib.maps.learned.training` receives a random crop, possibly flipped; evaluation receives the
+    centre.
+
+    side    : the crop's side in pixels
+    workers : processes that read images; 0 reads in this process
+    folder  : the folder that contains all images; its location does not identify them
     """
 
     def __init__(self, paths: Sequence[Path], side: int, workers: int = 0, folder: Path = Path()):
@@ -145,7 +150,7 @@ class FolderImages(Dataset):
         return len(self.paths)
 
     def centre(self, index: int) -> Tensor:
-        """(3, side, side) in 0-1. Raises ImageFolderError."""
+        """Return (3, side, side) in 0-1. Raises ImageFolderError if the image cannot be read."""
         image = _resized(self.paths[index], round(self.side * _RESIZE), quick=False)
         crop = _centre(image, self.side)
         return torch.from_numpy(crop.copy()).permute(2, 0, 1).float().div_(255)
@@ -169,16 +174,16 @@ class FolderImages(Dataset):
             if "DataLoader worker" not in str(error):
                 raise
             raise ImageFolderError(
-                f"a process that reads images was ended, for lack of memory perhaps: fewer of "
-                f"them (--readers) may do ({error})"
+                f"a process that reads images was ended, perhaps for lack of memory ({error}): "
+                "use fewer of them (--readers)"
             ) from error
-        except ImageFolderError as error:  # a reading process's comes with its whole traceback
+        except ImageFolderError as error:  # a worker's error contains its whole traceback
             raise ImageFolderError(
                 str(error).strip().splitlines()[-1].split("Error: ")[-1]
             ) from None
 
     def spread(self, count: int) -> np.ndarray:
-        """At even distances: a list is often sorted by class."""
+        """Return evenly spaced positions, because a list is often sorted by class."""
         return np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int)
 
     def some(self, count: int) -> Tensor:
@@ -186,7 +191,7 @@ class FolderImages(Dataset):
 
     def facts(self) -> dict:
         if not self._facts:
-            # Not their sizes: one that could not be read may be mended and training go on.
+            # Sizes are omitted: an unreadable file may be repaired before training continues.
             names = "\n".join(os.path.relpath(p, self.folder) for p in self.paths)
             digest = hashlib.sha256(names.encode()).hexdigest()[:16]
             self._facts = {"images": len(self), "names": digest}
@@ -194,8 +199,10 @@ class FolderImages(Dataset):
 
 
 def centre_crop(path: Path, geometry: Preprocessing) -> np.ndarray:
-    """(crop, crop, 3) uint8: the shorter side resized, bicubic, and the centre cut out, both as
-    a network wants it. Raises ImageFolderError."""
+    """Return the centre of an image as a model expects it: (crop, crop, 3) uint8.
+
+    The shorter side is resized (bicubic) and the centre cut out. Raises ImageFolderError.
+    """
     resized = _resized(path, geometry.resize, quick=False, by=Image.Resampling.BICUBIC)
     return _centre(resized, geometry.crop)
 
@@ -213,18 +220,20 @@ def _resized(
         image = read_image(path, at_least=(shorter, shorter) if quick else None)
     except ValueError as error:
         raise ImageFolderError(str(error)) from error
-    if max(image.size) > _LONGEST * min(image.size):  # enlarged, it would fill the memory
-        raise ImageFolderError(f"{path} is no image: {image.width} x {image.height} pixels")
+    if max(image.size) > _LONGEST * min(image.size):  # resized, it would fill the memory
+        raise ImageFolderError(
+            f"{path} is too elongated: {image.width} x {image.height} pixels; crop it"
+        )
     scale = shorter / min(image.size)
     size = tuple(max(shorter, round(n * scale)) for n in image.size)
     return image.resize(size, by)
 
 
 class ArrayImages:
-    """Images in memory, of the crop's size already, flipped by lot.
+    """Images in memory, already of the crop's size, and randomly flipped.
 
     images : (image, side, side, 3) uint8
-    name     : told with what was trained on them
+    name   : what the record of a training calls them
     """
 
     def __init__(self, images: np.ndarray, name: str):
@@ -241,7 +250,7 @@ class ArrayImages:
             yield torch.where(flipped, batch.flip(-1), batch)
 
     def spread(self, count: int) -> np.ndarray:
-        """The first: they are in no order."""
+        """Return the first images; they are in no particular order."""
         return np.arange(min(count, len(self)))
 
     def some(self, count: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Image files as pixels: upright, in colour, refused by name where they are none."""
+"""Image files as pixels: upright and in colour; other files are refused by name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-# Whatever a file is called: Pillow hands PostScript, for one, to a program that runs it.
+# Only these, whatever a file is called: Pillow passes PostScript, for example, to an interpreter.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF", "AVIF", "JPEG2000")
 
 
@@ -18,7 +18,7 @@ MOST_PIXELS = Image.MAX_IMAGE_PIXELS  # 89 million; Pillow itself refuses twice 
 
 
 def refuse_huge(width: int, height: int) -> None:
-    """Raise ValueError for a size that a header of a few bytes may claim, and no memory holds."""
+    """Raise ValueError for a size that a small header may claim, but that no memory can hold."""
     if width * height > MOST_PIXELS:
         raise ValueError(_huge(f"{width} x {height} pixels"))
 
@@ -29,8 +29,11 @@ def _huge(size: str) -> str:
 
 
 def open_image(source: Path | BinaryIO) -> Image.Image:
-    """As Pillow opens a file, if it is of a format that holds pixels and nothing to run, and not
-    huge; no pixel is decoded yet. Raises ValueError and what Pillow raises."""
+    """Open an image file with Pillow, without decoding any pixel.
+
+    Only formats that contain pixels and nothing executable are opened, up to `MOST_PIXELS`.
+    Raises ValueError for a larger image, and what Pillow raises.
+    """
     Image.init()
     try:
         with warnings.catch_warnings():
@@ -47,24 +50,26 @@ def open_image(source: Path | BinaryIO) -> Image.Image:
 
 
 def upright_size(path: Path) -> tuple[int, int] | None:
-    """Width and height as EXIF turns an image, from its header; None where it has none."""
+    """Return an image's width and height after its EXIF rotation, from its header, or None."""
     try:
         with open_image(path) as opened:
             turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
             return opened.size[::-1] if turned else opened.size
-    except Exception:  # whatever a decoder makes of a damaged file; said when it is read
+    except Exception:  # a damaged file may raise anything; reading it reports the error
         return None
 
 
 def read_image(
     source: Path | BinaryIO, name: str = "", at_least: tuple[int, int] | None = None
 ) -> Image.Image:
-    """An image file in RGB: turned as its EXIF says, transparency on white.
+    """Read an image file in RGB: rotated as its EXIF says, with transparency on white.
 
-    source   : where the file is, or its bytes as an open file
-    name     : what errors call it; "" for the path
-    at_least : a size that is enough: JPEGs of twice that or more are decoded at a half or less
-    Raises ValueError naming the file if it is no readable image.
+    source   : the file's path, or its bytes as an open file
+    name     : what errors call the file; "" for its path
+    at_least : a sufficient size; a JPEG that is at least twice as large is decoded at half the
+               size or less
+
+    Raises ValueError, which names the file, if it is not a readable image.
     """
     name = name or str(source)
     try:
@@ -78,11 +83,11 @@ def read_image(
                 return upright.convert("RGB")
             upright = upright.convert("RGBA")
     except UnidentifiedImageError:
-        raise ValueError(f"{name} is no readable image: its format is not known") from None
-    # Pillow's readers of damaged files raise whatever their format makes of it.
+        raise ValueError(f"{name} is not a readable image: its format is unknown") from None
+    # For a damaged file, Pillow's readers may raise almost any exception.
     except (OSError, SyntaxError, ValueError, RuntimeError, TypeError, IndexError, KeyError,
             AttributeError, OverflowError, MemoryError, struct.error,
             Image.DecompressionBombError) as error:  # fmt: skip
-        raise ValueError(f"{name} is no readable image: {error}") from None
+        raise ValueError(f"{name} is not a readable image: {error}") from None
     white = Image.new("RGBA", upright.size, "white")
     return Image.alpha_composite(white, upright).convert("RGB")

@@ -1,4 +1,4 @@
-"""The classes of a folder's images: told by class folders, by a list, or by nothing.
+"""The classes of a folder's images: from class folders, from a list, or unknown.
 
 No human maps are needed. Source of ImageNet's order: timm's `ImageNetInfo`.
 """
@@ -29,7 +29,7 @@ from .stored.folders import (
     spelled_once,
 )
 
-# How the classes are told.
+# The ways in which classes are found.
 AUTO, CSV, FOLDERS, IMAGENET, LIST, NONE = "auto", "csv", "folders", "imagenet", "list", "none"
 LAYOUTS = (AUTO, CSV, FOLDERS, IMAGENET, LIST, NONE)
 _SYNSET = re.compile(r"n\d{8}")
@@ -38,7 +38,7 @@ _SHOWN = 3  # problems in a message
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """An image's file, its path below the folder, its place among all of these, its class."""
+    """An image's file, its path below the folder, its position among all of them, and its class."""
 
     path: Path
     name: str
@@ -48,11 +48,11 @@ class LabelledImage:
 
 @dataclass(frozen=True)
 class LabelledFolder:
-    """Images of a folder.
+    """The images of a folder, with their classes.
 
-    layout  : how their classes are told, one of LAYOUTS but "auto"
-    classes : how many there are, 0 where the layout does not tell
-    names   : of the classes, () where they have none but their numbers
+    layout  : how their classes were found, one of LAYOUTS except "auto"
+    classes : how many there are; 0 if the layout does not say
+    names   : the names of the classes; () if they have only numbers
     """
 
     images: tuple[LabelledImage, ...]
@@ -73,30 +73,33 @@ def labelled_images(
     classes: int = 0,
     limit: int = 0,
 ) -> LabelledFolder:
-    """The images of a folder with their classes.
+    """Return the images of a folder with their classes.
 
-    layout : csv      `labels.csv` in the folder: `image,label`, the label a number
-             imagenet its folders are synsets (n02123045), of which ImageNet's order makes numbers
-             folders  its folders are classes, numbered by name as torchvision's ImageFolder does
-             list     what follows each image in `annotations`: a number or a synset
-             none     no class is told
-             auto     the csv or the list if there is one; else the folders, as synsets for
-                      networks of 1000 classes only; else none
-    annotations : a text file, one image of the folder at the start of each line: these alone
-    classes : how many the network has, 0 for as many as there are; no label may lie outside
-    limit   : so many at most, drawn from all by a fixed seed; a smaller limit's are among a
-              larger one's. 0 for all
-    Raises ImageFolderError (UnknownName for a layout) naming what is wrong.
+    layout : csv      `labels.csv` in the folder: `image,label`, where the label is a number
+             imagenet its folders are synsets (n02123045), numbered in ImageNet's order
+             folders  its folders are classes, numbered by name as in torchvision's ImageFolder
+             list     the text after each image in `annotations`: a number or a synset
+             none     classes are unknown
+             auto     the csv or the list if there is one; otherwise the folders, as synsets only
+                      for models with 1000 classes; otherwise none
+    annotations : a text file, with one image of the folder at the start of each line; only these
+                  images are returned
+    classes : how many classes the model has, 0 for as many as the folder has; a label outside
+              them is an error
+    limit   : at most this many images, drawn from all with a fixed seed; a smaller limit's images
+              are among a larger one's. 0 for all
+
+    Raises ImageFolderError (UnknownName for a layout), which names what is wrong.
     """
     if layout not in LAYOUTS:
-        raise unknown_name("way of telling classes", layout, LAYOUTS)
+        raise unknown_name("way of finding classes", layout, LAYOUTS)
     if limit < 0:
         raise ImageFolderError(f"the limit must be 0 or more, got {limit}")
     if not folder.is_dir():
-        raise ImageFolderError(f"{folder} is no folder of images")
+        raise ImageFolderError(f"{folder} is not a folder of images")
     if layout == CSV or (layout == AUTO and (folder / LABELS).is_file()):
         if annotations is not None:
-            raise ImageFolderError(f"{LABELS} names the images: leave the list out")
+            raise ImageFolderError(f"{LABELS} already names the images: omit the list")
         return _made(folder, CSV, _of_csv(folder), classes, (), limit)
     rest = annotated_images(folder, annotations) if annotations else {}
     paths = list(rest) or listed_images(folder)
@@ -106,16 +109,16 @@ def labelled_images(
     names: tuple[str, ...] = ()
     if layout == LIST:
         if annotations is None:
-            raise ImageFolderError("classes from a list need the list")
+            raise ImageFolderError("the layout 'list' needs a list of images and classes")
         labels = [(path, _from_list(rest[path], annotations, path)) for path in paths]
     elif layout in (FOLDERS, IMAGENET):
         names = _synsets() if layout == IMAGENET else tuple(own)
         labels = list(_of_folders(folder, paths, names, layout))
         if classes and len(names) != classes:
             raise ImageFolderError(
-                f"{folder} has {len(names)} classes ({_some(names)}), and the network answers by "
-                f"{classes}: give the network of this data set, or the whole data set (a class "
-                "without images is an empty folder), or tell the classes otherwise "
+                f"{folder} has {len(names)} classes ({_some(names)}), but the model has {classes}: "
+                "use the model of this data set, or the whole data set (a class without images is "
+                "an empty folder), or another source of classes "
                 f"({', '.join(LAYOUTS[1:])})"
             )
         classes = len(names)
@@ -153,8 +156,8 @@ def _made(
 def _found_out(
     folder: Path, paths: Sequence[Path], own: Sequence[str], rest: Sequence[str], classes: int
 ) -> str:
-    """How the classes are told, where that was not said."""
-    if rest and all(rest):  # somebody wrote them down
+    """Return how the classes are stored, if the user did not say it."""
+    if rest and all(rest):  # the list gives a class for each image
         return LIST
     if any(path.parent != folder for path in paths):
         synsets = own and all(_SYNSET.fullmatch(name) for name in own)
@@ -170,11 +173,11 @@ def _of_folders(
         first, *below = path.relative_to(folder).parts
         if not below:
             raise ImageFolderError(
-                f"{path} lies beside the class folders: move it into one of them, or tell the "
-                f"classes otherwise ({', '.join(LAYOUTS[1:])})"
+                f"{path} lies beside the class folders: move it into one of them, or use another "
+                f"source of classes ({', '.join(LAYOUTS[1:])})"
             )
         if first not in number_of:
-            what = "no synset of ImageNet's" if layout == IMAGENET else "no class"
+            what = "not a synset of ImageNet" if layout == IMAGENET else "not a class"
             raise ImageFolderError(f"{path}: its folder {first} is {what}")
         yield path, number_of[first]
 
@@ -184,8 +187,8 @@ def _from_list(text: str, annotations: Path, path: Path) -> int:
         return _synsets().index(text) if _SYNSET.fullmatch(text) else class_index(text)
     except ValueError:
         raise ImageFolderError(
-            f"{shown(annotations)}: {path.name} is followed by {text[:50]!r}, which is no class: a "
-            "number from 0, or a synset of ImageNet's"
+            f"{shown(annotations)}: {path.name} is followed by {text[:50]!r}, which is not a "
+            "class: write a number from 0, or a synset of ImageNet"
         ) from None
 
 
@@ -203,7 +206,7 @@ def _of_csv(folder: Path) -> list[tuple[Path, int]]:
         try:
             path, label = inside(folder, row["image"]), class_index(row["label"])
             name = spelled_once(row["image"])
-            if known and labels.get(name) == label:  # another observer's row
+            if known and labels.get(name) == label:  # a row of another observer
                 continue
             refuse_repeated(lines, name, number)
             labels[name] = label

@@ -1,4 +1,4 @@
-"""Which of the stored images a study takes, before any is read; nothing here needs torch."""
+"""Which of the stored images a study uses, before any is read; nothing here needs torch."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .stored import Part, Read, StoredError, open_parts
 L = TypeVar("L", bound="Listing")
 
 
-# The seed of `limit`'s subset: the same images for everyone who asks for as many.
+# The seed of `limit`'s subset: everyone who asks for the same number gets the same images.
 SUBSET_SEED = 20240803
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """A stored image: its part, its index there, its place among all."""
+    """A stored image: its part, its index in that part, its position among all images."""
 
     part: Part
     index: int
@@ -35,23 +35,23 @@ class Chosen:
 
 
 class Listing:
-    """Images under a reading protocol: which ones, and in which parts they lie.
+    """Images under one or more protocols: which ones, and in which parts they lie.
 
-    places   : shards, or folders of images and maps (`lib.people.stored`), in reading order
-    protocols : keys of `PROTOCOLS`; read is what any of them scores
-    limit    : a subset of so many images, drawn without replacement by a fixed
-               seed from those that every protocol scores; a smaller limit's images
-               are among a larger one's. 0 takes all.
-    classes  : labels must lie in 0 … classes - 1
-    keep_going : what cannot be read is left out, and named in `left_out`
-    unread   : the name of a last shard that the published reader stops before
-    read     : how folders are read
-    labelled : an image without a class is an error: maps are of its class
+    places     : shards, or folders of images and maps (`lib.people.stored`), in reading order
+    protocols  : keys of `PROTOCOLS`; an image is read if any of them scores it
+    limit      : a subset of this many images, drawn without replacement with a fixed
+                 seed from those that every protocol scores; a smaller limit's images
+                 are among a larger one's. 0 takes all.
+    classes    : labels must lie in 0 … classes - 1
+    keep_going : whether images that cannot be read are skipped, and named in `left_out`
+    unread     : the name of a last shard that the published protocol does not reach
+    read       : how folders are read
+    labelled   : whether an image without a class is an error, because heatmaps are of its class
 
     Raises FileNotFoundError and StoredError.
 
-    chosen   : the images that are taken
-    left_out : {part or image: why it is not read}, growing as images are read
+    chosen   : the images that are used
+    left_out : {part or image: why it is skipped}, which grows as images are read
     without_labels : whether it is known, before any image is read, that none has a class
     """
 
@@ -78,8 +78,8 @@ class Listing:
         self.without_labels = bool(parts) and all(part.without_labels for part in parts)
         if labelled and self.without_labels:
             raise StoredError(
-                f"{places[0]} says of no image which class it has: `--target predicted` makes "
-                "maps of the class that a network predicts"
+                f"{places[0]} has no classes of its images: use `--target predicted`, which makes "
+                "heatmaps of the class that a model predicts"
             )
         self.left_out = {part.name: part.damage for part in parts if part.damage}
         stored = [(part, index) for part in parts for index in range(len(part))]
@@ -93,33 +93,33 @@ class Listing:
                     f"32 that protocol {key!r} needs; `--protocols corrected` scores any number"
                 )
         taken = range(max(self._scored.values()))
-        # The same subset whatever the protocols: every one of them scores what this one does.
+        # The same subset for all protocols: each of them scores what this one does.
         common = PROTOCOLS["published"].scored(self.stored, last) or self.stored
         order = np.random.default_rng(SUBSET_SEED).permutation(common).tolist()
-        if 0 < limit < len(taken):  # what not all protocols score comes last
+        if 0 < limit < len(taken):  # images that some protocols do not score come last
             taken = sorted([*order, *range(common, self.stored)][:limit])
         self.chosen = [Chosen(*stored[place], place) for place in taken]
 
     def scored(self, protocol: str) -> int:
-        """How many of these images a protocol scores."""
+        """Return how many of these images a protocol scores."""
         return sum(chosen.place < self._scored[protocol] for chosen in self.chosen)
 
     def is_scored(self, protocol: str, places: np.ndarray) -> np.ndarray:
-        """Which of the images at these places a protocol scores, as bools."""
+        """Return, as bools, which of the images at these positions a protocol scores."""
         return places < self._scored[protocol]
 
     def __len__(self) -> int:
         return len(self.chosen)
 
     def per_part(self: L) -> Iterator[L]:
-        """The same images, part by part: a unit of work that fits in memory."""
+        """Yield the same images part by part; a part is a unit of work that fits in memory."""
         for _, group in groupby(self.chosen, key=lambda chosen: id(chosen.part)):
             some = copy.copy(self)
             some.chosen, some.left_out = list(group), {}
             yield some
 
     def blocks(self: L, size: int) -> Iterator[L]:
-        """The same images, so many at a time, of one part each."""
+        """Yield the same images, at most `size` at a time, each time from one part."""
         for some in self.per_part():
             for start in range(0, len(some), size):
                 block = copy.copy(some)
@@ -128,5 +128,5 @@ class Listing:
 
     @property
     def part(self) -> Part:
-        """The part of which these images are, where they are of one."""
+        """The part that contains these images, if there is only one."""
         return self.chosen[0].part

@@ -1,7 +1,7 @@
 """Ten real photographs for Figures 5 and 6, with their attributions.
 
 They come with packages that the study needs anyway (scikit-image, scikit-learn,
-matplotlib), so nothing is downloaded. A user's own folder takes their place.
+matplotlib), so nothing is downloaded. A user's own folder can replace them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ATTRIBUTIONS = "attributions.csv"
 
 @dataclass(frozen=True)
 class Photograph:
-    """pixels : (224, 224, 3) uint8, a centred square of the original."""
+    """A photograph. pixels : (224, 224, 3) uint8, a centred square of the original"""
 
     name: str
     pixels: np.ndarray
@@ -39,7 +39,7 @@ def _in(package: str, folder: str) -> Callable[[str], Callable[[], Path]]:
 _scikit_image, _scikit_learn = _in("skimage", "data"), _in("sklearn", "datasets/images")
 _matplotlib = _in("matplotlib", "mpl-data/sample_data")
 
-# Attributions as the packages' own notes give them.
+# The attributions are those in the packages' own notes.
 _SHIPPED: dict[str, tuple[Callable[[], Path], str]] = {
     "cat": (_scikit_image("chelsea.png"), "Stefan van der Walt, CC0 (scikit-image)"),
     "coffee": (_scikit_image("coffee.png"), "Rachel Michetti, CC0 (scikit-image)"),
@@ -55,10 +55,11 @@ _SHIPPED: dict[str, tuple[Callable[[], Path], str]] = {
 
 
 def load_square(source: Path | BinaryIO, name: str = "") -> np.ndarray:
-    """An image file as (224, 224, 3) uint8: upright, in colour, centred square.
+    """Return an image file as (224, 224, 3) uint8: upright, in colour, the centred square.
 
     source, name : as for `lib.people.images.read_image`
-    Raises ValueError naming the file if it is no readable image.
+
+    Raises ValueError, which names the file, if it is not a readable image.
     """
     colour = read_image(source, name)
     return np.array(
@@ -67,20 +68,20 @@ def load_square(source: Path | BinaryIO, name: str = "") -> np.ndarray:
 
 
 def shipped_photographs() -> list[Photograph]:
-    """The ten photographs that the installed packages ship."""
+    """Return the ten photographs that the installed packages contain."""
     return [Photograph(n, load_square(path()), text) for n, (path, text) in _SHIPPED.items()]
 
 
 def folder_photographs(folder: Path) -> list[Photograph]:
-    """A user's photographs, by file name; attributions from `attributions.csv`.
+    """Return a user's photographs, sorted by file name, with their attributions.
 
-    The CSV has the columns `file,attribution`; an image without a line there is
-    shown as "no attribution given". Raises ValueError naming an unreadable file or
-    a line of the CSV for which there is no image.
+    `attributions.csv` in the folder has the columns `file,attribution`; an image without a row
+    is shown with "no attribution given". Raises ValueError, which names an unreadable file or
+    a row without an image.
     """
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
     if not files:
-        raise ValueError(f"{folder} holds no image ({', '.join(SUFFIXES)})")
+        raise ValueError(f"{folder} contains no images ({', '.join(SUFFIXES)})")
     credit: dict[str, str] = {}
     listing = folder / ATTRIBUTIONS
     if listing.is_file():
@@ -95,13 +96,13 @@ def folder_photographs(folder: Path) -> list[Photograph]:
             for number, row in enumerate(lines, 2):
                 if None in row or None in row.values():
                     raise ValueError(
-                        f"{listing}, line {number}: needs a file and an attribution; "
+                        f"{listing}, line {number}: it needs a file and an attribution; "
                         'put "quotes" around text with commas'
                     )
             credit = {row["file"]: row["attribution"] for row in lines}
         strangers = sorted(set(credit) - {p.name for p in files})
         if strangers:
-            raise ValueError(f"{listing} names images that are not there: {', '.join(strangers)}")
+            raise ValueError(f"{listing} names images that do not exist: {', '.join(strangers)}")
     return [
         Photograph(p.stem, load_square(p), credit.get(p.name, "no attribution given"))
         for p in files
@@ -109,6 +110,6 @@ def folder_photographs(folder: Path) -> list[Photograph]:
 
 
 def photographs(folder: Path, count: int = 10) -> list[Photograph]:
-    """The user's folder if it exists, else the shipped ones; `count` at most."""
+    """Return at most `count` photographs: the user's, or the shipped ones if they have none."""
     found = folder_photographs(folder) if folder.is_dir() else shipped_photographs()
     return found[:count]

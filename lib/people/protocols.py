@@ -1,9 +1,9 @@
-"""Reading protocols: how stored records become what is scored.
+"""Protocols: how stored human maps become what is scored.
 
-"published" is the study's own reading, its defects included; "corrected" mends them all.
-Each mend can be switched on alone ("published+blur"), which tells what it does to a score.
-Both blur the stored map as ClickMe's clicks need it. Gaze is blurred already, by the Gaussian that
-its data set states: "gaze" reads it like "corrected", without a second blur.
+"published" reads them as the published study did, with its defects; "corrected" mends them all.
+Each correction can be applied alone ("published+blur"), which shows its effect on a score.
+Both blur the stored map, as ClickMe's clicks require. Gaze is already blurred, by the Gaussian
+that its data set states: "gaze" equals "corrected" without a second blur.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _WHOLE_BATCH = 32
 
 @dataclass(frozen=True)
 class Mend:
-    """label : what it does"""
+    """A correction of the published protocol. label : what it does"""
 
     key: str
     label: str
@@ -27,7 +27,7 @@ class Mend:
 MENDS: Table[Mend] = Table(
     "mend",
     [
-        Mend("images", "no image is left out, of a partial batch or the last shard"),
+        Mend("images", "images of a partial batch and of the last shard are scored"),
         Mend("crop", "the human map is cropped exactly as the image is"),
         Mend("blur", "the human map's blur is symmetric and does not dim the borders"),
         Mend("ties", "maps are rounded to 1e-5 of their range before ranking"),
@@ -37,8 +37,10 @@ MENDS: Table[Mend] = Table(
 
 @dataclass(frozen=True)
 class Protocol:
-    """mends : keys of `MENDS`
-    blurs : the stored map is blurred
+    """How stored human maps are read.
+
+    mends : keys of `MENDS`
+    blurs : whether the stored map is blurred
     """
 
     key: str
@@ -47,9 +49,9 @@ class Protocol:
     blurs: bool = True
 
     def scored(self, stored: int, unread: int = 0) -> int:
-        """How many of the stored images are scored: the first so many, in reading order.
+        """Return how many of the stored images are scored: the first ones, in reading order.
 
-        unread : images of the last shard, where it is the one that is never read
+        unread : the number of images in the last shard, if it is the one that is never read
         """
         if "images" in self.mends:
             return stored
@@ -57,11 +59,11 @@ class Protocol:
 
     @property
     def settles(self) -> bool:
-        """Maps are rounded before ranking."""
+        """Whether maps are rounded before ranking."""
         return "ties" in self.mends
 
     def reading(self, geometry: Preprocessing) -> tuple:
-        """What tells this protocol's ranked human maps for a backbone from others."""
+        """Return what determines this protocol's ranked human maps for a backbone."""
         crop = (geometry.resize, geometry.crop) if "crop" in self.mends else None
         if crop and crop[0] == crop[1]:
             crop = None
@@ -69,7 +71,7 @@ class Protocol:
         return (blur, crop, self.settles)
 
     def reading_name(self, geometry: Preprocessing) -> str:
-        """The part of the human maps that a backbone is compared with, in words."""
+        """Return the part of the human maps that a backbone is compared with, in words."""
         _, crop, _ = self.reading(geometry)
         return "whole" if crop is None else f"centre, {crop[1]} of {crop[0]}"
 

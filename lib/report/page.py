@@ -22,8 +22,7 @@ from ..base.files import is_partial, write_atomically
 from ..base.paths import shown
 from ..base.stored_json import TEXT, DamagedJson, mapping, of_each, read_json
 from ..base.words import clock, counted, in_words
-from ..figures import captions
-from ..figures.captions import CAPTIONS, caption_of
+from ..figures.captions import CAPTIONS, alt_text_of, caption_of
 from ..maps.methods import METHODS
 from ..networks.backbones import BACKBONES
 from ..runner.faults import FAULTS
@@ -366,17 +365,12 @@ def _figure(study: Study, path: Path) -> Figure:
     if known and key != row:
         more = key.removeprefix(f"{row}_")
         title += f": {METHODS[more].label if more in METHODS else more.replace('_', ' ')}"
+    alt = alt_text_of(key, study.choices) if known else f"{title}. {_sentence(caption)}".strip()
     return Figure(
-        key, title, caption or title, _alt(study, key) or f"{title}. {_sentence(caption)}".strip(),
+        key, title, caption or title, alt,
         base64.b64encode(data).decode(), width, height, shown(path),
         hashlib.sha256(data).hexdigest(), str(_facts(path.with_suffix(".json")).get("commit", "")),
     )  # fmt: skip
-
-
-def _alt(study: Study, key: str) -> str:
-    """The caption table's own words for those who cannot see the figure, where it has any."""
-    of_table = getattr(captions, "alt_text_of", None)
-    return of_table(key, study.choices) if of_table else ""
 
 
 def _sentence(text: str) -> str:

@@ -114,7 +114,7 @@ TABLES = {
     "faithfulness": "Faithfulness of CAM methods to their model",
     "method_costs": "What a CAM method costs",
     "cose": "COSE: consistency and sensitivity of the heatmaps",
-    "cose_dcls": "COSE: with DCLS less without",
+    "cose_dcls": "COSE: with DCLS minus without",
     "cose_conditions": "Answers before and after a change of the image",
     "cose_left_out": "What COSE skipped",
     "lcam_against_grad_cam": "Learned maps less Grad-CAM",

@@ -125,7 +125,7 @@ def summary_of(
 ) -> Summary:
     """What the run's tables say; each of them may be missing (None).
 
-    change : what a difference of the study's comparison is: "with DCLS less without"
+    change : what a difference of the study's comparison is: "with DCLS minus without"
     results, controls, ceilings, verdicts, beside_people : the tables `results`,
              `controls_summary`, `ceiling`, `verdicts` and `beside_people`
     Raises AttributeError, KeyError, TypeError or ValueError for a table without its columns.

@@ -37,8 +37,9 @@ def main() -> None:
             found = importlib.import_module(module)
             getattr(found, name, None) if name else found
     kernel = _serve(channel)
-    if kernel:
-        kernel()
+    if kernel is None:
+        os._exit(0)  # the runner need not wait until all that was imported is taken down
+    kernel()
 
 
 def _serve(channel: socket.socket) -> Callable[[], None] | None:

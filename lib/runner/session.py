@@ -9,7 +9,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
@@ -45,7 +45,6 @@ class Session:
     timeout     : seconds for each notebook
     command     : as typed, for the report
     warm        : the process that kernels are forked from, None to start each alone
-    warm_code   : `Facts.lib` when that began
     """
 
     steps: Sequence[Step]
@@ -58,7 +57,6 @@ class Session:
     timeout: float | None = None
     command: str = ""
     warm: WarmParent | None = None
-    warm_code: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         self.outcomes = [Outcome(step.name, reason="not reached") for step in self.steps]
@@ -238,7 +236,7 @@ class Session:
 
     def _warm(self, facts: Facts) -> WarmParent | None:
         """The warm parent, unless the package's code has changed since it was imported."""
-        return self.warm if self.warm and facts.lib == self.warm_code else None
+        return self.warm if self.warm and facts.lib == self.warm.code else None
 
     def finish(self, index: int, attempt: Attempt, error: RunError | None) -> None:
         """Publish and record what came of an attempt, or keep and tell its failure; whole."""

@@ -39,16 +39,9 @@ _NOTEBOOK = mapping(
 )
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600}
 _NUMBERS = {
-    "half an": 0.5,
-    "half a": 0.5,
-    "a": 1,
-    "an": 1,
-    "one": 1,
-    "two": 2,
-    "three": 3,
-    "four": 4,
+    "half an": 0.5, "half a": 0.5, "a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "four": 4,
     "five": 5,
-}
+}  # fmt: skip
 _COST = re.compile(rf"(?:({'|'.join(_NUMBERS)}|\d+) )?({'|'.join(_SECONDS)})s?\b")
 
 
@@ -129,7 +122,7 @@ class Step:
 
     @property
     def declared_seconds(self) -> float:
-        """About how long it says that it takes: "half a minute on the demo" is 30."""
+        """About how long it says that it takes: "half a minute on the demo" is 30, "seconds" 5."""
         found = _COST.search(self.cost)
         if not found:
             return 60.0

@@ -55,6 +55,7 @@ class WarmParent:
     names       : what it imports: (module, name in it or "")
     cwd         : where kernels are started
     environment : added to this process's own variables; libraries read some when they are imported
+    code        : {file: SHA-256} of the package's code, which it is about to import
     """
 
     def __init__(
@@ -62,7 +63,9 @@ class WarmParent:
         names: Sequence[tuple[str, str]],
         cwd: Path,
         environment: Mapping[str, str] | None = None,
+        code: Mapping[str, str] | None = None,
     ):
+        self.code = dict(code or {})
         self._answers = threading.Lock()
         self._has_answered = False
         self._channel, theirs = socket.socketpair()

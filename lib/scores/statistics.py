@@ -74,6 +74,25 @@ class _Sample:
         return float(3 / g * (np.cbrt(1 + g * (t - g / 6)) - 1))
 
 
+def correlation_interval(
+    correlation: float, count: int, confidence: float = 1 - RULES.alpha
+) -> tuple[float, float]:
+    """The interval of a rank correlation over so many models; NaN for fewer than five models, and
+    where the correlation is 1 or -1, which has no spread.
+
+    It is Fisher's, with the standard error that ranks have. It takes the models for a sample of
+    others like them, which a handful of chosen backbones hardly is.
+
+    Source: Bonett and Wright, Psychometrika 65 (2000)
+    """
+    if count < 5 or not abs(correlation) < 1:
+        return float("nan"), float("nan")
+    error = np.sqrt((1 + correlation**2 / 2) / (count - 3))
+    far = stats.norm.ppf((1 + confidence) / 2) * error
+    middle = np.arctanh(correlation)
+    return float(np.tanh(middle - far)), float(np.tanh(middle + far))
+
+
 def mean_interval(
     values: Iterable[float],
     confidence: float = 1 - RULES.alpha,

@@ -1,4 +1,4 @@
-"""What was chosen, which files that reads, the models built from it, where results go; own rows.
+"""What was chosen, the files and models that follow from it, where results go; users' own rows.
 
 May import: maps, networks, people, base.
 Public names: those below, imported on first use.

@@ -1,4 +1,4 @@
-"""What a user chooses, checked: plain values and rows of tables, no files and no torch."""
+"""What a user chooses, checked: plain values and rows of tables, without files or torch."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from .rules import RULES, Rules
 if TYPE_CHECKING:
     import torch
 
-# Notebooks of one question: where people look, what DCLS replaces, what differs between models.
+# Notebooks of a single question: where people look, what DCLS replaces, how models differ.
 _OF_GAZE, _OF_DCLS, _OF_COMPARISONS = "00", "02", ("05", "05b", "05c")
-_OF_SEVERAL = "05c"  # a leaderboard of one model would say nothing
-_FEW = 4  # models; notebook 00 shows maps of each, and asks each again about every image
+_OF_SEVERAL = "05c"  # a leaderboard needs more than one model
+_FEW = 4  # models; notebook 00 shows maps of each, and evaluates each on every image
 _COMPILERS = (os.environ.get("CXX") or "g++", "clang++", "c++", "cl")  # torch.compile's
 _OF_THE_CLUSTER = ("workers", "scheduler")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
 def check_names(chosen: Iterable[str], known: Iterable[str]) -> None:
-    """Raise UnknownName, with the nearest one, for a choice that there is not."""
+    """Raise UnknownName, with the nearest known name, for a choice that does not exist."""
     known = list(known)
     for name in chosen:
         if name not in known:
@@ -43,7 +43,7 @@ def check_names(chosen: Iterable[str], known: Iterable[str]) -> None:
 
 
 def _in_order(models: Sequence[str]) -> tuple[Backbone, ...]:
-    """Rows in the table's order, those that a name has made after them and as they were asked."""
+    """Return rows in the table's order, followed by those that a name created, as requested."""
     rows = BACKBONES.select(models)
     asked = dict.fromkeys(BACKBONES[key] for key in models)
     return (*(r for r in rows if not r.named), *(r for r in asked if r.named))
@@ -51,33 +51,33 @@ def _in_order(models: Sequence[str]) -> tuple[Backbone, ...]:
 
 @dataclass(frozen=True)
 class Choices:
-    """Everything that can be chosen about a study; make one with `of`.
+    """Everything that can be chosen about a study; create one with `of`.
 
     limit      : number of images to use, 0 for all
     device     : "auto", "cpu", "cuda", "cuda:1" or "mps"
-    batch_size : images per forward, 0 for a size that suits the device
+    batch_size : images per forward pass, 0 for a size that suits the device
     data_dir   : folder of downloaded files, "" for the project's `data/`
     protocols  : keys of PROTOCOLS
-    images   : a folder of images and human maps in place of the profile's, "" for none
-    keep_going : what is missing or cannot be read is left out and named
+    images     : a folder of images and human maps instead of the profile's, "" for none
+    keep_going : whether missing or unreadable files are skipped and named
     precision  : a key of PRECISIONS
-    compile    : networks are compiled by torch.compile, which needs a C++ compiler
-    workers    : so many processes score at once, 0 for none but this one
+    compile    : whether torch.compile compiles the models, which needs a C++ compiler
+    workers    : how many processes score in parallel, 0 for only this one
     scheduler  : address of a Dask scheduler whose workers score, "" for none
-    target     : one of TARGETS, the class whose evidence the maps show
-    layout     : how `images` lie there, a key of LAYOUTS or of PLAIN, "" to find out
-    fit        : how images that are no squares become such, one of FITS
+    target     : one of TARGETS: the class whose evidence the heatmaps show
+    layout     : how `images` is organised, a key of LAYOUTS or of PLAIN, "" to recognise it
+    fit        : how images that are not square become square, one of FITS
     gaze       : "KEY=VALUE" texts: how gaze was recorded and becomes maps
     extend     : a file of own models and methods, see `lib.study.own_rows`, "" for none
-    accept     : names of tensors, or patterns of them, that weights files may lack or have beyond
-                 their network's
-    ceiling    : the human ceiling, in 0-1, for who knows that of the human maps; 0 for none
-    smallest_effect : difference of scores below which it does not matter
-    name       : of the folders of results, in place of what the choices are called; "" for that
-    compare    : a key of COMPARISONS; or models of which every two are compared, see `compared`;
-                 empty for what the models ask for
-    whole      : long analyses take the profile's whole sample, not its `brief` one; always False
-                 where the profile has one sample only
+    accept     : names or patterns of tensors that weights files may lack, or have beyond those
+                 of their model
+    ceiling    : the human ceiling in 0-1, if it is known for these human maps; 0 otherwise
+    smallest_effect : a difference of scores below this does not matter
+    name       : name of the folders of results, "" for one made from the choices
+    compare    : a key of COMPARISONS; or models that are compared pairwise, see `compared`;
+                 empty for the comparison that the models suggest
+    whole      : whether long analyses take the profile's whole sample, not its `brief` one;
+                 always False where the profile has one sample only
     """
 
     profile: Profile
@@ -121,19 +121,20 @@ class Choices:
         gazed: bool = False,
         **options,
     ) -> Choices:
-        """Names become rows, and every choice is checked.
+        """Look up the names' rows and check every choice.
 
-        models, methods, protocols, target : keys; empty takes the profile's: all models, and most
-                  often the published methods, as always where models are named
+        models, methods, protocols, target : keys; empty takes the profile's: all models, and
+                  usually the published methods (always, if models are named)
         own     : models that the file `extend` has added
-        gazed   : the folder `images` holds gaze points
+        gazed   : whether the folder `images` contains gaze points
         options : the other fields by name
-        Raises ValueError (UnknownName for a name) saying what is wrong, the nearest
+
+        Raises ValueError (UnknownName for a name), which says what is wrong, the nearest known
         name, and what is allowed.
         """
         if any(isinstance(names, str) for names in (models, methods, accept, compare, gaze)):
             raise ValueError(
-                "models, methods, accept, compare and gaze are lists of names, not one text"
+                "models, methods, accept, compare and gaze must be lists of names, not one text"
             )
         row = replace(PROFILES[profile], own=tuple(own))
         chosen = _in_order(models) if models else row.backbones
@@ -141,11 +142,11 @@ class Choices:
         if absent:
             raise ValueError(f"the {row.key} profile has no model {', '.join(absent)}")
         if images := options.get("images"):
-            caveat = "" if row.images else row.caveat  # of the embedded people
+            caveat = "" if row.images else row.caveat  # it concerns the embedded people
             layout = options.get("layout")
             label = LAYOUTS[layout].label if layout in LAYOUTS else Path(images).name[:40]
             row = replace(row, label=label, caveat=caveat)
-            if gazed:  # which is blurred once already
+            if gazed:  # gaze is already blurred once
                 row = replace(row, protocols=("gaze",))
         made = cls(
             row,
@@ -165,8 +166,8 @@ class Choices:
         return made
 
     def changed(self, **changes) -> Choices:
-        """The same with other values, by the names of the fields or of `from_profile`; rows, or
-        their keys. Raises as `of`."""
+        """Return the same choices with other values, named like the fields or the parameters of
+        `from_profile`; rows or their keys. Raises as `of`."""
         if "models" in changes:
             changes["backbones"] = changes.pop("models")
         check_names(changes, (f.name for f in fields(self)))
@@ -187,29 +188,29 @@ class Choices:
             if not isinstance(value, int) or isinstance(value, bool) or value < 0:
                 raise ValueError(f"{name} must be a whole number of 0 or more, got {value!r}")
         if self.workers and self.scheduler:
-            raise ValueError("workers and scheduler exclude each other: one starts a cluster here")
+            raise ValueError("workers and scheduler exclude each other: workers starts its own")
         if self.compile and not any(map(which, _COMPILERS)):
             raise ValueError(
-                f"compile needs a C++ compiler, and none of {', '.join(_COMPILERS)} is there: "
-                "install one, or leave --compile out"
+                f"compile needs a C++ compiler, and none of {', '.join(_COMPILERS)} was found: "
+                "install one, or omit --compile"
             )
         if not _DEVICE.fullmatch(str(self.device)):
             raise ValueError(
-                f"device {self.device!r} is none of auto, cpu, cuda, cuda:<number>, mps"
+                f"device {self.device!r} is not one of auto, cpu, cuda, cuda:<number>, mps"
             )
         if self.target not in TARGETS:
             raise unknown_name("target", self.target, TARGETS)
-        read = self.read  # raises, with the nearest name
+        read = self.read  # raises, with the nearest known name
         if not self.images and (self.layout or self.gaze or read.fit != CROP):
             raise ValueError(
-                "layout, fit and gaze say how the folder of `images` is read: give one"
+                "layout, fit and gaze say how the folder of `images` is read: give the folder, too"
             )
-        PRECISIONS[self.precision]  # raises, with the nearest name
+        PRECISIONS[self.precision]  # raises, with the nearest known name
         for name in self.accept:
             if not isinstance(name, str) or len(re.sub(r"[*?.\[\]!]", "", name)) < 2:
                 raise ValueError(
                     f"accept {name!r} names no tensor: give its name, or a pattern such as "
-                    "'*.total_ops'; what would match all is refused"
+                    "'*.total_ops'; a pattern that matches everything is refused"
                 )
 
         for name, low, high in (("ceiling", 0, 1), ("smallest_effect", 0, 2)):
@@ -220,27 +221,27 @@ class Choices:
             object.__setattr__(self, name, float(value))
         if 0 < self.ceiling < RULES.least_ceiling:
             raise ValueError(
-                f"ceiling {self.ceiling:g}: people who agree by less than {RULES.least_ceiling:g} "
-                "are no yardstick; 0 is for a ceiling that you do not know"
+                f"ceiling {self.ceiling:g} is below {RULES.least_ceiling:g}: people who agree so "
+                "little are no yardstick; use 0 if you do not know the ceiling"
             )
         if self.name == "subset":
-            raise ValueError("name 'subset' is that of runs without one: choose another")
+            raise ValueError("name 'subset' is taken by runs without a name: choose another")
         if not isinstance(self.name, str) or not re.fullmatch(
             r"([A-Za-z0-9][\w-]{0,59})?", self.name
         ):
             raise ValueError(
-                f"name {self.name!r} names no folder: letters, digits, _ and -, 60 at most"
+                f"name {self.name!r} cannot name a folder: use letters, digits, _ and -, at most 60"
             )
         one = len(self.compare) == 1 and self.compare[0] not in COMPARISONS
         if one or len(set(self.compare)) < len(self.compare):
             raise ValueError(
-                f"compare takes one of {', '.join(COMPARISONS)}, or two different models or more; "
+                f"compare needs one of {', '.join(COMPARISONS)}, or two or more different models; "
                 f"got {', '.join(self.compare)}"
             )
 
     @property
     def rows(self) -> list[Backbone | CamMethod | Layout]:
-        """The models, methods and data set that were chosen."""
+        """The chosen models, methods and data set."""
         data_set = [LAYOUTS[self.layout]] if self.layout in LAYOUTS else []
         return [*self.backbones, *self.methods, *data_set]
 
@@ -251,31 +252,31 @@ class Choices:
 
     @property
     def rules(self) -> Rules:
-        """By which results are judged."""
+        """The rules by which results are judged."""
         return replace(RULES, smallest_effect=self.smallest_effect)
 
     @property
     def comparison(self) -> Comparison:
-        """The row of COMPARISONS that `compare` names, or that these models ask for."""
+        """The row of COMPARISONS that `compare` names, or that these models suggest."""
         return comparison_of(self)
 
     @property
     def compared(self) -> list[Member]:
-        """The models of which every two are compared: those that `compare` names, or all variants.
+        """The models that are compared pairwise: those that `compare` names, or all variants.
 
-        A name is a variant's, such as "resnet50_dcls", with a method of the study's behind a
-        colon where that is not the preferred one. Raises UnknownName.
+        A name is a variant's, such as "resnet50_dcls", optionally followed by a colon and one of
+        the study's methods; without it, the preferred method is meant. Raises UnknownName.
         """
         named = self.compare[1:] and self.compare
         return [*map(self.member, named or (variant_name(b.key, d) for b, d in self.variants))]
 
     def member(self, name: str) -> Member:
-        """One of the study's models by such a name. Raises UnknownName."""
+        """Return one of the study's models by its name. Raises UnknownName."""
         variants = {variant_name(b.key, dcls): (b, dcls) for b, dcls in self.variants}
         methods = {method.key: method for method in self.methods}
         named = {b.named: b.key for b in self.backbones if b.named}
         variant, colon, method = name.partition(":")
-        for text, key in named.items():  # as --models takes it, which may have colons itself
+        for text, key in named.items():  # a name as given to --models may itself have colons
             if name == text or name.startswith(f"{text}:"):
                 variant, colon, method = key, *name[len(text) :].partition(":")[1:]
         check_names([variant], variants)
@@ -284,9 +285,9 @@ class Choices:
         return Member(backbone, dcls, methods.get(method, self.prefer_method()), name=name)
 
     def options(self) -> dict:
-        """What `Study.from_profile` makes the same choices from, in another process.
+        """The options with which `Study.from_profile` makes the same choices in another process.
 
-        Without workers and scheduler: those processes score by themselves.
+        Workers and scheduler are omitted, because those processes score by themselves.
         """
         return {
             "profile": self.profile.key,
@@ -301,16 +302,16 @@ class Choices:
 
     @property
     def variants(self) -> list[tuple[Backbone, bool]]:
-        """(backbone, dcls) pairs, each backbone's baseline first."""
+        """The pairs (backbone, dcls), each backbone's baseline first."""
         return [(backbone, dcls) for backbone in self.backbones for dcls in backbone.forms]
 
     @property
     def paired(self) -> bool:
-        """Some backbone has both forms, without DCLS and with it."""
+        """Whether some backbone has both variants, plain and DCLS."""
         return any(backbone.dcls for backbone in self.backbones)
 
     def takes(self, number: str) -> bool:
-        """Whether a whole run has the notebook of this number, such as "04b"."""
+        """Return whether a full run includes the notebook of this number, such as "04b"."""
         if number in _OF_COMPARISONS and len(self.variants) > 1:
             return True
         if number == _OF_SEVERAL or (number == _OF_DCLS and not self.paired):
@@ -322,22 +323,22 @@ class Choices:
 
     @property
     def of_paper(self) -> bool:
-        """It asks the paper's question of some of the paper's models, so that its figures and
-        claims are meant."""
+        """Whether it asks the paper's question of some of the paper's models, so that the paper's
+        figures and claims apply."""
         return self.comparison.key == "dcls" and any(b in THE_EIGHT for b in self.backbones)
 
     @property
     def predicted(self) -> bool:
-        """Maps show the evidence for the class that a network predicts."""
+        """Whether heatmaps show the evidence for the class that a model predicts."""
         return self.target == "predicted"
 
     def asked(self, labels: torch.Tensor) -> torch.Tensor | None:
-        """The classes whose evidence maps show: the labels, or None for the predicted ones."""
+        """Return the classes whose evidence heatmaps show: the labels, or None for predicted."""
         return None if self.predicted else labels
 
     @property
     def sample(self) -> int:
-        """Images for analyses that score many methods or networks a model."""
+        """The number of images for analyses that score many methods or models."""
         return self.brief.images if self.brief else self.profile.sample
 
     @property
@@ -347,7 +348,7 @@ class Choices:
 
     @property
     def sampled(self) -> dict:
-        """The choices by which the long analyses differ, by the names of the fields."""
+        """The choices in which the long analyses differ, by the names of the fields."""
         limit = min(self.limit or self.sample, self.sample)
         if self.brief and self.backbones == self.profile.backbones:
             return {"limit": limit, "backbones": tuple(BACKBONES.select(self.brief.models))}
@@ -355,27 +356,29 @@ class Choices:
 
     @property
     def of_sample(self) -> dict[str, str]:
-        """For results of the long analyses, {"sample": how it is smaller than a whole run's}; {}
-        where it is not."""
+        """How the sample of the long analyses is smaller than a whole run's, as
+        {"sample": a sentence}; {} where it is not."""
         if not self.brief:
             return {}
         taken = self.sampled
         of = f"{len(taken.get('backbones', self.backbones))} of {len(self.backbones)} backbones"
         return {"sample": f"Short run: {taken['limit']} images at most, {of}. --whole takes all."}
 
-    def few(self, part: int) -> int:
-        """A part of the sample's number of images, for analyses that cost even more; at most
-        `limit`."""
-        at_least = min(2, self.limit or 2)  # one image has no interval
-        return max(at_least, min(self.limit or self.sample, self.sample // part))
+    def few(self, part: int, least: int = 2) -> int:
+        """Return a fraction of the sample's number of images, for analyses that cost even more;
+        at most `limit`.
+
+        least : the fewest, as far as `limit` allows; one image alone has no interval
+        """
+        return min(self.limit or self.sample, max(least, self.sample // part))
 
     def prefer_method(self, key: str = "threshold_grad_cam") -> CamMethod:
-        """This method if it is chosen, else the first that is."""
+        """Return this method if it is chosen, otherwise the first chosen one."""
         return next((m for m in self.methods if m.key == key), self.methods[0])
 
     @property
     def is_whole(self) -> bool:
-        """All models and images, and the profile's own methods and protocols, are chosen."""
+        """Whether all models and images, and the profile's methods and protocols, are chosen."""
         methods = tuple(method.key for method in self.methods)
         chosen = (self.backbones, methods, self.limit, self.protocols, self.precision, self.target)
         row = self.profile
@@ -383,7 +386,7 @@ class Choices:
         return chosen == whole
 
 
-# What can be chosen, by the names of options and parameters; and what of it is a plain value.
+# Everything that can be chosen, by the names of options and parameters; and the plain values.
 NAMES = tuple("models" if f.name == "backbones" else f.name for f in fields(Choices))
 _LISTS = ("models", "methods", "protocols", "accept", "compare", "gaze")
 OPTIONS = tuple(n for n in NAMES if n not in ("profile", *_LISTS))

@@ -1,7 +1,7 @@
 """Comparisons: which models belong together, in which order, and what the difference is called.
 
-One row a comparison. Tables, figures, tests and wording follow from the row; the paper's question,
-with DCLS against without, is the first one.
+Each row is one comparison; tables, figures, tests and wording follow from it. The first row is the
+paper's question: with DCLS against without.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 class Member:
     """A model in a comparison, with one method or with each of the study's.
 
-    method : None for each of the study's
-    form   : what sets it apart from the others of its group: "with DCLS"; "" for one alone
-    at     : its place on the comparison's axis, if it has one
-    name   : as `Choices.compare` names it
+    method : None for each of the study's methods
+    form   : what distinguishes it from the others of its group: "with DCLS"; "" for one alone
+    at     : its position on the comparison's axis, if it has one
+    name   : its name in `Choices.compare`
     """
 
     backbone: Backbone
@@ -42,14 +42,14 @@ class Member:
 
     @property
     def label(self) -> str:
-        """The model's own, with its method where that is not each of the study's."""
+        """The model's label, followed by its method if it has one of its own."""
         model = self.backbone.titled(self.dcls)
         return f"{model}, {self.method.label}" if self.method else model
 
 
 @dataclass(frozen=True)
 class Group:
-    """Models that belong together, in their order; the others are compared with the first.
+    """Models that belong together, in their order; each later one is compared with the first.
 
     label  : unique within the comparison
     family : p values are corrected over all groups of the same family
@@ -62,9 +62,9 @@ class Group:
 
 @dataclass(frozen=True)
 class Placed:
-    """A model and a method with their place in the comparison.
+    """A model and a method with their position in the comparison.
 
-    panel : the method's key where each of the study's has a panel of its own, else ""
+    panel : the method's key if each of the study's methods has its own panel, otherwise ""
     place : 0 for the group's first
     """
 
@@ -81,13 +81,13 @@ class Comparison:
 
     label    : what is compared, in a few words
     question : the report's heading
-    groups   : of the models that were chosen; those in no group stand alone
+    groups   : returns groups of the chosen models; a model in no group stands alone
     rows     : what a group is called, in the singular
-    change   : what a difference is: "with DCLS less without"
-    axis     : what the order is of, with its unit; "" for an order without one
-    along    : the summary's column with the place on the axis
-    shared   : groups have the same forms, so that two of them can stand side by side
-    applies  : whether it is meant where nobody names a comparison
+    change   : what a difference is: "with DCLS minus without"
+    axis     : what the order means, with its unit; "" for an order without one
+    along    : the summary's column with the position on the axis
+    shared   : whether groups have the same forms, so that they can be drawn side by side
+    applies  : whether the comparison is meant if nobody names one
     """
 
     key: str
@@ -103,8 +103,8 @@ class Comparison:
 
 
 def _by_dcls(choices: Choices) -> list[Group]:
-    """p values of the study's own are corrected together, a reader's own apart from them, and a
-    fairer pair of one of the study's by itself."""
+    """Pair each backbone's variants. p values of the study's own models are corrected together,
+    those of a user's separately, and a fairer pair of one of the study's models by itself."""
     found = []
     for b in choices.backbones:
         if b.dcls is None:
@@ -116,7 +116,7 @@ def _by_dcls(choices: Choices) -> list[Group]:
 
 
 def _by_training(choices: Choices) -> list[Group]:
-    """The checkpoints of one folder are a training."""
+    """Group the checkpoints of each folder as one training."""
     groups = _together(choices, lambda b: f"{_base(b)}@{_folder(b)}" if b.series else "")
     return [
         Group(
@@ -131,7 +131,7 @@ def _by_training(choices: Choices) -> list[Group]:
 
 
 def _base(backbone: Backbone) -> str:
-    """The name of which `NAME@PATH` made a row."""
+    """Return the name from which `NAME@PATH` made a row."""
     return backbone.named.partition("@")[0]
 
 
@@ -140,8 +140,8 @@ def _folder(backbone: Backbone) -> Path:
 
 
 def _of_training(group: Group, groups: Sequence[Group]) -> str:
-    """What is trained: "resnet18" of "resnet18, epoch 3"; with as much of the folder as it takes
-    to tell trainings apart."""
+    """Return what is trained: "resnet18" for "resnet18, epoch 3", with as much of the folder as is
+    needed to distinguish trainings."""
 
     def told(one: Group, parts: int) -> str:
         first = one.members[0].backbone
@@ -167,18 +167,18 @@ def _by_method(choices: Choices) -> list[Group]:
 
 
 def _published(backbone: Backbone) -> bool:
-    """Its weights are those that its architecture is published with: not random, no file's."""
+    """Return whether its weights are the architecture's published ones: not random or a file's."""
     return not backbone.untrained and not backbone.weights
 
 
 def _architecture(backbone: Backbone) -> str:
-    """timm's name; "" where the network is another one, as with DCLS."""
+    """Return timm's name, "" if the network is modified, as with DCLS."""
     with_dcls = _base(backbone).endswith(variant_name("", True))
     return "" if with_dcls else backbone.timm_name
 
 
 def _by_learning(choices: Choices) -> list[Group]:
-    """Random weights first."""
+    """Group trained models with untrained ones, random weights first."""
     found = []
     for group in _together(choices, _architecture):
         random = [m for m in group.members if m.backbone.untrained]
@@ -190,7 +190,7 @@ def _by_learning(choices: Choices) -> list[Group]:
 
 
 def _by_tuning(choices: Choices) -> list[Group]:
-    """An architecture with the weights that it is published with first, then those of files."""
+    """Group models of one architecture: published weights first, then those of files."""
     found = []
     for group in _together(choices, _architecture):
         before = [m for m in group.members if _published(m.backbone)]
@@ -216,7 +216,7 @@ def _plain_forms(choices: Choices) -> Iterator[Member]:
 
 
 def _together(choices: Choices, named: Callable[[Backbone], str]) -> list[Group]:
-    """Models without DCLS by what they have in common, where that is not "" and several have it."""
+    """Group models without DCLS by a property, if it is not "" and several models share it."""
     found: dict[str, list[Member]] = {}
     for member in _plain_forms(choices):
         if name := named(member.backbone):
@@ -225,7 +225,7 @@ def _together(choices: Choices, named: Callable[[Backbone], str]) -> list[Group]
 
 
 def _chosen(choices: Choices) -> list[Group]:
-    """The models that `compare` names, in their order."""
+    """Return the models that `compare` names, in their order."""
     members = [replace(m, form=m.label) for m in choices.compared]
     methods = {m.method for m in members}
     if len(methods) == 1 and not any(":" in m.name for m in members):
@@ -244,48 +244,48 @@ COMPARISONS: Table[Comparison] = Table(
         Comparison(
             "dcls", "with and without DCLS",
             f"Do convolutions with learnable spacings make vision models {_HUMAN}",
-            _by_dcls, "backbone", "with DCLS less without", shared=True,
+            _by_dcls, "backbone", "with DCLS minus without", shared=True,
             applies=lambda choices: choices.paired,
         ),
         Comparison(
             "training", "checkpoints over a training",
-            f"Does a network, while it is trained, come to {_HUMAN}",
-            _by_training, "training", "later less first checkpoint",
+            f"Does a model, while it is trained, come to {_HUMAN}",
+            _by_training, "training", "later minus first checkpoint",
             "stage of the training, as its files are numbered",
             applies=lambda choices: bool(_by_training(choices)),
         ),
         Comparison(
             "learning", "trained and untrained",
-            f"Is it training that makes networks {_HUMAN}",
-            _by_learning, "architecture", "trained less untrained", shared=True,
+            f"Does training make models {_HUMAN}",
+            _by_learning, "architecture", "trained minus untrained", shared=True,
             applies=lambda choices: bool(_by_learning(choices)),
         ),
         Comparison(
             "tuning", "before and after fine-tuning",
-            f"Does fine-tuning make networks {_HUMAN}",
-            _by_tuning, "architecture", "after less before", shared=True,
+            f"Does fine-tuning make models {_HUMAN}",
+            _by_tuning, "architecture", "after minus before", shared=True,
             applies=lambda choices: bool(_by_tuning(choices)),
         ),
         Comparison(
             "recipes", "training recipes of one architecture",
-            f"Does the recipe of its training make a network {_HUMAN}",
-            _by_recipe, "architecture", "each less the first",
+            f"Does the training recipe make a model {_HUMAN}",
+            _by_recipe, "architecture", "each minus the first",
         ),
         Comparison(
             "sizes", "models by their size",
             f"Do larger models {_HUMAN}",
-            _by_size, "model", "each less the first", "learnable parameters (millions)",
+            _by_size, "model", "each minus the first", "learnable parameters (millions)",
             "parameters_millions",
         ),
         Comparison(
             "methods", "CAM methods on each model",
             "Which CAM method's heatmaps lie where people look?",
-            _by_method, "model", "each method less the first", shared=True,
+            _by_method, "model", "each method minus the first", shared=True,
         ),
         Comparison(
-            "models", "the models that are named, with the first of them",
+            "models", "the named models, with the first of them",
             f"Which of these models {_HUMAN}",
-            _chosen, "model", "each less the first",
+            _chosen, "model", "each minus the first",
             applies=lambda choices: len(choices.compared) == 2 or len(choices.compare) > 1,
         ),
         Comparison("none", "models side by side", f"Do vision models {_HUMAN}", _none),
@@ -300,12 +300,13 @@ def named_groups(
     at: Mapping[str, float],
     choices: Choices,
 ) -> list[Group]:
-    """A reader's own groups of models by their names: those models that were chosen.
+    """Return the groups of a user's comparison, restricted to the chosen models.
 
-    groups : {label: names as `Choices.compare` has them}
-    forms  : of the models of every group, by their places; empty for the models' labels
-    at     : {name: place on the axis}
-    Raises ValueError where no group has two of the chosen models.
+    groups : {label: names as in `Choices.compare`}
+    forms  : what the models of every group are called, by position; empty for the models' labels
+    at     : {name: position on the axis}
+
+    Raises ValueError if no group has two of the chosen models.
     """
     found = []
     of_methods = any(":" in name for names in groups.values() for name in names)
@@ -315,7 +316,7 @@ def named_groups(
             try:
                 member = choices.member(name)
             except UnknownName:
-                continue  # of the comparison, not of this study
+                continue  # it belongs to the comparison, but not to this study
             member = member if of_methods else replace(member, method=None)
             form = forms[place] if forms else member.label
             members.append(replace(member, form=form, at=at.get(name, member.at)))
@@ -323,14 +324,14 @@ def named_groups(
             found.append(Group(label, tuple(members)))
     if not found:
         raise ValueError(
-            "no group of this comparison has two of the study's models; its models are "
+            "no group of this comparison has two of the study's models; choose some of "
             f"{', '.join(name for names in groups.values() for name in names)}"
         )
     return found
 
 
 def check_compared(choices: Choices) -> None:
-    """Raise UnknownName, or ValueError where a comparison that is asked for compares nothing."""
+    """Raise UnknownName, or ValueError if a requested comparison compares nothing."""
     comparison = comparison_of(choices)
     groups = comparison.groups(choices)
     if choices.compare and comparison.key != "none" and not any(g.members[1:] for g in groups):
@@ -341,7 +342,7 @@ def check_compared(choices: Choices) -> None:
 
 
 def comparison_of(choices: Choices) -> Comparison:
-    """The row that `compare` names, or the first that the chosen models ask for."""
+    """Return the row that `compare` names, or the first that the chosen models suggest."""
     if len(choices.compare) == 1:
         return COMPARISONS[choices.compare[0]]
     if choices.compare:
@@ -351,7 +352,7 @@ def comparison_of(choices: Choices) -> Comparison:
 
 
 def groups_of(choices: Choices) -> list[Group]:
-    """The groups of the study's comparison, then every other model as a group of its own."""
+    """Return the groups of the study's comparison, then every other model as its own group."""
     groups = comparison_of(choices).groups(choices)
     there = {member.variant for group in groups for member in group.members}
     taken = {group.label for group in groups}
@@ -367,8 +368,8 @@ def groups_of(choices: Choices) -> list[Group]:
 
 
 def arranged(choices: Choices) -> list[Placed]:
-    """Every model of the study with every method, at its place in the comparison; several times
-    where it is in several groups."""
+    """Return every model of the study with every method, at its position in the comparison; a
+    model in several groups appears several times."""
     found = []
     for group in groups_of(choices):
         for place, member in enumerate(group.members):
@@ -380,7 +381,7 @@ def arranged(choices: Choices) -> list[Placed]:
 
 
 def pairs_of(choices: Choices) -> list[tuple[Placed, Placed]]:
-    """(first, later) of every group and panel."""
+    """Return (first, later) of every group and panel."""
     first: dict[tuple[str, str], Placed] = {}
     found = []
     for each in arranged(choices):
@@ -393,7 +394,7 @@ def pairs_of(choices: Choices) -> list[tuple[Placed, Placed]]:
 
 
 def forms_of(choices: Choices) -> tuple[str, ...]:
-    """What the models of a group are called, where all groups have the same forms; else nothing."""
+    """Return what the models of a group are called if all groups share their forms, else ()."""
     if not comparison_of(choices).shared:
         return ()
     forms = {tuple(m.form for m in g.members) for g in groups_of(choices) if len(g.members) > 1}

@@ -1,4 +1,4 @@
-"""The device that a study's models are on. Needs torch, and nothing else of the study."""
+"""The device of a study's models. This module needs torch, and nothing else of the study."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import torch
 
 
 def chosen_device(name: str) -> torch.device:
-    """The device of that name, "auto" taking a GPU where there is one.
+    """Return the device of that name; "auto" chooses a GPU if there is one.
 
-    Raises ValueError if it is absent.
+    Raises ValueError if it does not exist.
     """
-    # Scores must not depend on a GPU's shortened float32.
+    # Scores must not depend on a GPU's reduced float32 precision.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

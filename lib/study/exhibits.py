@@ -1,4 +1,4 @@
-"""The images of a study that are looked at: in figures, in the explorer, for a quick check."""
+"""The images of a study that are shown: in figures, in the explorer, for a quick check."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from .study import Study
 
 @dataclass(frozen=True)
 class Exhibit:
-    """Images to explain, and the class whose evidence is asked for.
+    """Images to explain, and the class whose evidence is requested.
 
-    images : (image, 224, 224, 3) uint8
+    images   : (image, 224, 224, 3) uint8
     targets  : (image,) class indices, or None for each model's predicted class
     titles   : one per image
     credits  : attributions, "" for images of the embedded example
@@ -36,9 +36,9 @@ class Exhibit:
 
 
 def held_out(study: Study, count: int) -> ClickMeBatch:
-    """The first images of a fixed, seeded subset of the profile's shards.
+    """Return the first images of a fixed, seeded subset of the profile's shards.
 
-    Where some cannot be read, with `keep_going`, of a larger subset. Raises StoredError.
+    If some cannot be read, `keep_going` draws from a larger subset. Raises StoredError.
     """
     return _first(study, count)[1]
 
@@ -54,11 +54,12 @@ def _first(study: Study, count: int) -> tuple[ClickMe, ClickMeBatch]:
 
 @dataclass(frozen=True)
 class Looks:
-    """Images of a study with where people looked at them.
+    """Images of a study, and where people looked at them.
 
-    batch  : the images, as `held_out` gives them
-    points : per image (fixation, 2) x, y in its 224 x 224 pixels; empty where only maps are known
-    owners : per image (fixation,) whose each is; empty where observers are not known
+    batch  : the images, as `held_out` returns them
+    points : for each image (fixation, 2) x, y in its 224 x 224 pixels; empty if only maps are
+             known
+    owners : for each image (fixation,) the observer of each; empty if observers are unknown
     """
 
     batch: ClickMeBatch
@@ -67,7 +68,7 @@ class Looks:
 
 
 def looks(study: Study, count: int) -> Looks:
-    """The same images as `held_out`, with their fixations. Raises StoredError."""
+    """Return the same images as `held_out`, with their fixations. Raises StoredError."""
     clickme, batch = _first(study, count)
     found = {each.image_id: each for each in clickme.fixated()}
     none = np.zeros((0, 2)), np.zeros(0, np.int64)
@@ -81,7 +82,7 @@ def looks(study: Study, count: int) -> Looks:
 
 
 def exhibit(study: Study, count: int = 10) -> Exhibit:
-    """What Figures 5 and 6 show: photographs, or the demo's held-out images."""
+    """Return what Figures 5 and 6 show: photographs, or the demo's held-out images."""
     if study.choices.profile.photographs == "photographs":
         found = photographs(PHOTOGRAPHS, count)
         credits = "; ".join(f"{p.name}: {p.attribution}" for p in found)
@@ -92,7 +93,7 @@ def exhibit(study: Study, count: int = 10) -> Exhibit:
 
 
 def image_titles(study: Study, batch: ClickMeBatch) -> list[str]:
-    """What images show: the class of each, or its name where nobody told its class."""
+    """Return the class of each image, or the image's name if its class is unknown."""
     names = study.networks.class_names()
     return [
         names[label] if label != NO_LABEL else Path(name).stem
@@ -103,7 +104,7 @@ def image_titles(study: Study, batch: ClickMeBatch) -> list[str]:
 def evidence_titles(
     study: Study, model: StudyModel, images: np.ndarray, targets: Tensor | None
 ) -> list[str]:
-    """The class whose evidence a model's maps show: the one that is asked for, or predicted."""
+    """Return the classes whose evidence a model's heatmaps show: requested, or predicted."""
     names = study.networks.class_names()
     if targets is not None:
         return [names[label] for label in targets]

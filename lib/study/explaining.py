@@ -1,4 +1,4 @@
-"""Maps of any model for any images, by one call."""
+"""Heatmaps of any model for any images, in one call."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _BATCH = 16
 _BY_DEFAULT = Preprocessing(resize=256, crop=224)
 
 Seen = np.ndarray | Image.Image | str | Path
-# Squares (image, side, side, 3) and their targets -> (image, size, size) of the part that is seen.
+# Squares (image, side, side, 3) and their targets -> (image, size, size) of the visible part.
 Explained = Callable[[np.ndarray, Any, int], np.ndarray]
 
 
-@torch.inference_mode(False)  # gradients are needed, wherever it is called from
+@torch.inference_mode(False)  # gradients are needed, whatever mode the caller is in
 def explain(
     model: nn.Module | str,
     images: Seen | Sequence[Seen],
@@ -44,24 +44,26 @@ def explain(
     layer: str | nn.Module | Sequence[str | nn.Module] = "",
     preprocessing: Preprocessing | None = None,
 ) -> np.ndarray | list[np.ndarray]:
-    """Maps of what a model looks at in images, each of its image's own size.
+    """Return heatmaps of a model for images, each of its image's own size.
 
-    model    : a name as `Study.from_profile` takes it ("resnet50", "resnet50_dcls", "timm:NAME"),
-               with its published weights, which `dcls-fetch NAME` fetches; what `load_model`
-               returns; or any network in memory
-    images : (image, h, w, 3) uint8, or one or several of: (h, w, 3) uint8, PIL's images, files
-    method   : a key of METHODS, or a row of one's own
-    target   : the class that is explained, one or one per image; None is the predicted one. Of
-               a network in memory also a function of its answer (`lib.maps.targets`)
-    layer    : of a network in memory, whose output maps are made of; "" is found
-    preprocessing : of a network in memory, how images become inputs; by default what timm's
-               `pretrained_cfg` of the network says, else 256 pixels, 224 of them cropped, with
-               ImageNet's mean and deviation
-    Returns (image, h, w) float32, each map from 0 to 1; of one image (h, w), of images of
-    several sizes a list of such. The network sees the centred square of an image, less what its
-    crop cuts off; beside that a map is 0. A map without any evidence is 0 everywhere.
-    Raises ValueError, also for a map that is not finite; UnknownName; and MissingWeights for
-    weights that are not there.
+    model  : a name as in `Study.from_profile` ("resnet50", "resnet50_dcls", "timm:NAME"), with
+             its published weights, which `dcls-fetch NAME` fetches; the result of `load_model`;
+             or any network in memory
+    images : (image, h, w, 3) uint8, or one or several of: (h, w, 3) uint8, PIL images, files
+    method : a key of METHODS, or a row of your own
+    target : the class to explain, one for all or one per image; None for the predicted class. For
+             a network in memory it may also be a function of its answer (`lib.maps.targets`)
+    layer  : of a network in memory: the layer whose output makes the heatmaps; "" to find it
+    preprocessing : of a network in memory: how images become inputs. By default it is what timm's
+             `pretrained_cfg` of the network says, otherwise 256 pixels with a crop of 224 and
+             ImageNet's mean and standard deviation
+
+    Returns (image, h, w) float32 with each heatmap in 0-1; (h, w) for one image; a list for
+    images of several sizes. The model sees the centred square of an image, minus what its crop
+    cuts off; outside that area a heatmap is 0. A heatmap without any evidence is 0 everywhere.
+
+    Raises ValueError for input that does not fit and for a heatmap that is not finite, UnknownName
+    for an unknown name, and MissingWeights for weights that do not exist.
     """
     row = METHODS[method] if isinstance(method, str) else method
     given, names, alone = _read(images)
@@ -71,14 +73,14 @@ def explain(
     _refuse_inferring(model)
     if isinstance(model, StudyModel):
         if layer != "" or preprocessing is not None:
-            raise ValueError(f"{model.variant} has its layer and preprocessing: leave them out")
+            raise ValueError(f"{model.variant} has its own layer and preprocessing: omit these")
         geometry, explained = model.backbone.preprocessing, _of_study(model, row)
     elif isinstance(model, nn.Module):
         network = model.network if isinstance(model, LiveModel) else model
         geometry = preprocessing or _of_timm(network)
         explained = _in_memory(model, row, layer, geometry)
     else:
-        raise ValueError(f"model is a name or a network, and not {type(model).__name__}")
+        raise ValueError(f"model must be a name or a network, not {type(model).__name__}")
     maps: list[np.ndarray] = []
     for some, asked in _batches(given, targets):
         maps += _placed(some, asked, geometry, explained, names[len(maps) :])
@@ -87,12 +89,11 @@ def explain(
     return np.stack(maps) if len({one.shape for one in maps}) == 1 else maps
 
 
-# --- what is given ----------------------------------------------------------------------------
+# --- input ------------------------------------------------------------------------------------
 
 
 def _read(images: Seen | Sequence[Seen]) -> tuple[list[np.ndarray], list[str], bool]:
-    """(h, w, 3) uint8 each, what it is called, and whether there was one without an axis of
-    images."""
+    """Return each image as (h, w, 3) uint8, its name, and whether a single image was given."""
     alone = isinstance(images, str | Path | Image.Image) or getattr(images, "ndim", 0) == 3
     given = [images] if alone else list(images)
     if not given:
@@ -105,14 +106,14 @@ def _read(images: Seen | Sequence[Seen]) -> tuple[list[np.ndarray], list[str], b
 def _pixels(image: Seen, number: int) -> np.ndarray:
     if isinstance(image, str | Path):
         if not Path(image).is_file():
-            raise ValueError(f"there is no file {image}")
+            raise ValueError(f"{image} does not exist")
         image = read_image(Path(image))
     if isinstance(image, Image.Image):
         return np.asarray(image.convert("RGB"))
     pixels = np.asarray(image)
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
         raise ValueError(
-            f"image {number} must be (h, w, 3) uint8, an image of PIL's, or a file, and is "
+            f"image {number} must be (h, w, 3) uint8, a PIL image, or a file, but it is "
             f"{pixels.dtype} {pixels.shape}"
         )
     return pixels
@@ -121,14 +122,14 @@ def _pixels(image: Seen, number: int) -> np.ndarray:
 def _targets(target: Any, images: int) -> Any:
     if target is None or (callable(target) and not isinstance(target, Tensor)):
         return target
-    if getattr(target, "ndim", None) == 0:  # a number of torch's or NumPy's
+    if getattr(target, "ndim", None) == 0:  # a scalar of torch or NumPy
         target = target.item()
     if isinstance(target, Integral):
         return [int(target)] * images
     if isinstance(target, str):
         raise ValueError(
-            f"target {target!r} is a text: give the class as a number, one or one per image, or "
-            "None for the predicted one (`dcls-cam --target` takes names)"
+            f"target {target!r} is a text: give the class as a number, one for all or one per "
+            "image, or None for the predicted class (`dcls-cam --target` takes names)"
         )
     if not hasattr(target, "__len__"):
         raise ValueError(_no_target(target))
@@ -148,24 +149,24 @@ def _target(one: Any) -> Any:
 
 def _no_target(given: Any) -> str:
     return (
-        f"target {given!r} is no class: give the class as a whole number, one or one per image, "
-        "or None for the predicted one"
+        f"target {given!r} is not a class: give a whole number, one for all or one per image, "
+        "or None for the predicted class"
     )
 
 
 def _refuse_inferring(model: Any) -> None:
-    """Raise ValueError for a network of which no gradient can be had."""
+    """Raise ValueError for a network that cannot provide gradients."""
     if isinstance(model, nn.Module) and any(
         one.is_inference() for one in (*model.parameters(), *model.buffers())
     ):
         raise ValueError(
-            "the network's weights were made under torch.inference_mode, so that it has no "
-            "gradients: make or load it outside"
+            "the network's weights were created under torch.inference_mode, so they have no "
+            "gradients: create or load the network outside it"
         )
 
 
 def _batches(given: list[np.ndarray], targets: Any) -> Iterator[tuple[list[np.ndarray], Any]]:
-    """Neighbours of one size together."""
+    """Yield neighbouring images of the same size together."""
     for _, group in groupby(range(len(given)), key=lambda number: given[number].shape):
         numbers = list(group)
         for start in range(0, len(numbers), _BATCH):
@@ -173,15 +174,17 @@ def _batches(given: list[np.ndarray], targets: Any) -> Iterator[tuple[list[np.nd
             yield given[some], targets[some] if isinstance(targets, list) else targets
 
 
-# --- what is made -----------------------------------------------------------------------------
+# --- heatmaps ---------------------------------------------------------------------------------
 
 
 def _placed(
     images: list[np.ndarray], targets: Any, geometry: Preprocessing, explained: Explained,
     names: Sequence[str],
 ) -> list[np.ndarray]:  # fmt: skip
-    """Maps of images of one size, where in them the network looked. Raises ValueError, with the
-    image's name, for one that is not finite."""
+    """Return heatmaps of images of one size, placed where the model looked.
+
+    Raises ValueError, which names the image, for a heatmap that is not finite.
+    """
     height, width = images[0].shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
@@ -193,7 +196,7 @@ def _placed(
     for one, name in zip(seen, names, strict=False):
         if not np.isfinite(one).all():
             raise ValueError(
-                f"{name} has no map: the network's answer to it, or the gradient of that, is not "
+                f"{name} has no heatmap: the model's answer to it, or its gradient, is not "
                 "finite (NaN or infinite)"
             )
     return list(canvas)
@@ -218,7 +221,7 @@ def _in_memory(model: nn.Module, row: CamMethod, layer: Any, geometry: Preproces
 
 
 def _of_timm(network: nn.Module) -> Preprocessing:
-    """What timm says of one of its networks, else ImageNet's usual."""
+    """Return timm's preprocessing for one of its networks, otherwise ImageNet's usual one."""
     if not (told := getattr(network, "pretrained_cfg", None)):
         return _BY_DEFAULT
     found = resolve_data_config({}, pretrained_cfg=told)
@@ -229,7 +232,7 @@ def _of_timm(network: nn.Module) -> Preprocessing:
 
 
 def _named(name: str, row: CamMethod) -> StudyModel:
-    """A model by its name, with its weights. Raises UnknownName, MissingWeights."""
+    """Return a model by its name, with its weights. Raises UnknownName, MissingWeights."""
     key = name.removesuffix("_dcls")
     profile = "gaze" if key in PROFILES["gaze"].models else "paper"
     study = Study.from_profile(profile, [key], target="predicted")
@@ -237,8 +240,8 @@ def _named(name: str, row: CamMethod) -> StudyModel:
         raise ValueError(f"{name!r} names {len(study.choices.backbones)} models: name one")
     backbone = study.choices.backbones[0]
     if key != name and backbone.dcls is None:
-        raise ValueError(f"{key} has no DCLS form")
+        raise ValueError(f"{key} has no DCLS form: omit _dcls")
     path = study.inputs.weights_path(backbone.key, key != name)
     if not (backbone.untrained or path.is_file()):
-        raise MissingWeights(f"no weights at {shown(path)}; fetch them: `dcls-fetch {key}`")
+        raise MissingWeights(f"{shown(path)} does not exist: fetch it with `dcls-fetch {key}`")
     return study.networks.inference_model(backbone.key, key != name, (row,))

@@ -1,8 +1,8 @@
-"""A reader's own models and CAM methods: a small Python file that adds rows to the tables.
+"""A user's own models and CAM methods: a small Python file that adds rows to the tables.
 
 `run_all.py --extend FILE` and `Study.from_profile(extend=FILE)` run the file once in each
-process; what it adds by `add_model` and `add_method` is then chosen, scored, drawn and reported
-like the study's own. The file is the reader's own program: it is run, not checked.
+process. Whatever it adds by `add_model` and `add_method` is then chosen, scored, drawn and
+reported like the study's own rows. The file is the user's own program: it is run, not checked.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ _loading: list[tuple[Path, str]] = []
 
 
 class ExtensionError(ValueError):
-    """A file of own rows that is not there, fails, adds nothing or has changed meanwhile."""
+    """The error for a file of own rows that is missing, fails, adds nothing or has changed."""
 
 
 def placed(path: Path) -> Path:
-    """A file of own rows, whatever the working folder is later. Raises ExtensionError."""
+    """Return a file of own rows as an absolute path. Raises ExtensionError."""
     try:
         place = path.expanduser().resolve()
-        if place.exists() and not place.is_file():  # a folder; a pipe would be read for ever
-            raise ExtensionError(f"the file of --extend cannot be read: {place} is no file")
-    except (RuntimeError, OSError) as error:  # somebody's ~, a link to itself
+        if place.exists() and not place.is_file():  # a folder, or a pipe that never ends
+            raise ExtensionError(f"the file of --extend cannot be read: {place} is not a file")
+    except (RuntimeError, OSError) as error:  # somebody else's ~, or a link to itself
         raise ExtensionError(f"the file of --extend cannot be read: {error}") from None
     return place
 
 
 def load_extension(path: Path) -> str:
-    """Run a file that adds rows, once a process; returns the hash of `extension_files`.
+    """Run a file that adds rows, once per process, and return the hash of `extension_files`.
 
-    Modules beside it can be imported by it. Raises ExtensionError saying which line failed and
-    why.
+    The file can import modules beside it. Raises ExtensionError, which says which line failed
+    and why.
     """
     path = placed(path)
     try:
@@ -72,12 +72,12 @@ def load_extension(path: Path) -> str:
 
 
 def extension_files(path: Path) -> list[Path]:
-    """A file of own rows and the modules of the reader's own that it imports, they in turn too.
+    """Return a file of own rows and the user's own modules that it imports, directly or not.
 
-    A module is the reader's own if it lies in the file's folder or below, and no installed
-    distribution claims it; neither Python's modules nor this project's ever are. Modules from
-    elsewhere, such as a lab's package on PYTHONPATH, are not followed even where the reader edits
-    them: kept results do not notice that they change.
+    A module is the user's own if it lies in the file's folder or below and no installed
+    distribution claims it; Python's modules and this project's never are. Modules from
+    elsewhere, such as a lab's package on PYTHONPATH, are not followed even if the user edits
+    them: cached results do not notice that they change.
     """
     path = path.resolve()
     _make_importable(path.parent)
@@ -91,13 +91,13 @@ def extension_files(path: Path) -> list[Path]:
 
 
 def _imported(file: Path, tree: Tree) -> list[Path]:
-    """The files of the reader's own modules that a file's import statements name."""
+    """Return the files of the user's own modules that a file's import statements name."""
     if not file.is_file():
         return []
     try:
         parsed = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError, MemoryError, RecursionError):
-        return []  # running it says what is wrong
+        return []  # running the file reports what is wrong
     names = set()
     for node in ast.walk(parsed):
         if isinstance(node, ast.Import):
@@ -118,21 +118,21 @@ def _imported(file: Path, tree: Tree) -> list[Path]:
 
 
 def _refuse_hidden(folder: Path, name: str, spec: ModuleSpec) -> None:
-    """A module beside the file in whose place another one of its name is imported."""
+    """Raise ExtensionError if another module of the same name hides one beside the file."""
     places = folder / f"{name}.py", folder / name / "__init__.py"
     beside = [place for place in places if place.is_file()]
     found = Path(spec.origin or "").resolve()
-    # A namespace has no origin; an environment within the folder brings modules from there, too.
+    # A namespace has no origin; an environment within the folder also provides modules there.
     if not beside or not spec.origin or found in [place.resolve() for place in beside]:
         return
     raise ExtensionError(
         f"{beside[0]} is hidden by another module of that name, {spec.origin}: rename it (or, if "
-        "another file of --extend brought that one, restart the process)"
+        "another file of --extend imported that module, restart the process)"
     )
 
 
 def _make_importable(folder: Path) -> None:
-    """Modules beside a file of own rows; last, so that none takes an installed one's place."""
+    """Let Python import modules beside a file of own rows, after all installed ones."""
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
 
@@ -141,9 +141,9 @@ def _run(path: Path, digest: str) -> None:
     name = f"dcls_extension_{digest[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise ExtensionError(f"{path} is no Python file: its name must end in .py")
+        raise ExtensionError(f"{path} is not a Python file: its name must end in .py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # hashing its functions looks their source up there
+    sys.modules[name] = module  # hashing its functions looks up their source there
     _loading.append((path, digest))
     try:
         spec.loader.exec_module(module)
@@ -154,8 +154,8 @@ def _run(path: Path, digest: str) -> None:
         said = f"{type(error).__name__}: {error}"
         if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == "lib":
             said += (
-                f". The package is installed here, and named {NAME}: write `from {NAME}.extension "
-                "import …`, which a checkout understands, too"
+                f". The package is installed under the name {NAME}: write `from {NAME}.extension "
+                "import …`, which also works in a checkout"
             )
         raise ExtensionError(f"{path}, line {at}: {said}") from error
     finally:
@@ -175,8 +175,8 @@ def _taken_back_on_failure() -> Iterator[list[tuple[Table, str]]]:
 
 @contextmanager
 def rows_added_by(path: Path, digest: str) -> Iterator[list[tuple[Table, str]]]:
-    """Rows that are added meanwhile are a command's own: paths start at this path's folder, and
-    `digest` is their origin. Those of a failure are taken back."""
+    """Give added rows to a command: paths start at this path's folder, and `digest` is the rows'
+    origin. After a failure the rows are removed."""
     _loading.append((path, digest))
     try:
         with _taken_back_on_failure() as added:
@@ -186,10 +186,10 @@ def rows_added_by(path: Path, digest: str) -> Iterator[list[tuple[Table, str]]]:
 
 
 def being_read() -> tuple[Path, str]:
-    """The file of own rows that is running now, and its hash. Raises ExtensionError for none."""
+    """Return the file of own rows that is running, and its hash. Raises ExtensionError if none."""
     if not _loading:
         raise ExtensionError(
-            "add_model, add_method and the like are called by the file that --extend names, or "
-            "Study.from_profile(extend=…), or by a plug-in"
+            "add_model, add_method and the like work only in the file that --extend or "
+            "Study.from_profile(extend=…) names, or in a plug-in: call them there"
         )
     return _loading[-1]

@@ -1,4 +1,4 @@
-"""Which files a study reads, whether they are there, and what to do where they are not."""
+"""Which files a study reads, whether they exist, and what to do if they do not."""
 
 from __future__ import annotations
 
@@ -41,34 +41,34 @@ from .profiles import CLASS_NAMES, DEMO_RECIPE
 
 L = TypeVar("L", bound=Listing)
 UNTRAINED_SEED = 0
-NO_FILE = Path(f"random weights (seed {UNTRAINED_SEED})")  # in the place of a file
+NO_FILE = Path(f"random weights (seed {UNTRAINED_SEED})")  # stands for a file
 
 
 class MissingInputs(FileNotFoundError):
-    """Files a profile needs are not there; the message lists each and what to do."""
+    """The error for files that a profile lacks; it lists each, and what to do."""
 
     def _render_traceback_(self) -> list[str]:
-        """What a notebook shows: where the code stood helps nobody to find a file."""
+        """Return what a notebook shows: only the message, because no code is at fault."""
         return [f"{type(self).__name__}: {self}"]
 
 
 def chosen_folder(name: str, folder: str) -> str:
-    """A chosen folder as an absolute path, "" for none.
+    """Return a chosen folder as an absolute path, "" for none.
 
-    Raises ValueError for a file, and for a folder of images around this project's results.
+    Raises ValueError for a file, and for a folder of images that contains this project's results.
     """
     if not str(folder):
         return ""
     try:
         path = Path(folder).expanduser().resolve()
-    except RuntimeError as error:  # ~somebody
+    except RuntimeError as error:  # an unknown user after ~
         raise ValueError(f"{name}: {error}") from None
     if not str(path).isprintable():
-        raise ValueError(f"{name}: the name {str(path)!a} is no printable text; rename the folder")
+        raise ValueError(f"{name}: the name {str(path)!a} is not printable text; rename the folder")
     try:
         if path.exists() and not path.is_dir():
-            raise ValueError(f"{name} must be a folder, and {path} is none")
-    except OSError as error:  # of a name that is too long
+            raise ValueError(f"{name} must be a folder, but {path} is a file")
+    except OSError as error:  # the name is too long, for example
         raise ValueError(f"{name}: {error.strerror}: {str(path)[:100]} …") from None
     if name == "images" and OUTPUT.is_relative_to(path):
         elsewhere = f": start in another one, or name one for results by {HOME_VARIABLE}"
@@ -87,14 +87,14 @@ class Inputs:
 
     @property
     def data(self) -> Path:
-        """Folder of shards and weights."""
+        """The folder of shards and weights."""
         if self.choices.profile.data is not None:
             return self.choices.profile.data
         return Path(self.choices.data_dir) if self.choices.data_dir else DATA
 
     @property
     def downloads(self) -> Path:
-        """Folder of what is fetched: of a profile that comes with its own files, the user's."""
+        """The folder of downloads; the user's, if the profile comes with its own files."""
         if not self.choices.profile.is_embedded:
             return self.data
         return Path(self.choices.data_dir) if self.choices.data_dir else DATA
@@ -102,7 +102,7 @@ class Inputs:
     # --- images -----------------------------------------------------------------------------
 
     def image_paths(self) -> list[Path]:
-        """The profile's validation shards in reading order, or the user's images."""
+        """Return the profile's validation shards in reading order, or the user's images."""
         if self.choices.images:
             return image_files(Path(self.choices.images))
         if self.choices.profile.images is not None:
@@ -113,7 +113,10 @@ class Inputs:
         return [self.data / "clickme" / "val" / name for name in names]
 
     def listed(self, kind: type[L] = Listing, limit: int | None = None) -> L:
-        """The study's images, as a listing or whatever reads one; `limit` overrides its own."""
+        """Return the study's images, as a listing or a class that reads one.
+
+        limit : overrides the study's own
+        """
         return kind(
             self.image_paths(),
             self.choices.protocols,
@@ -129,12 +132,12 @@ class Inputs:
 
     @staticmethod
     def weights_name(key: str, dcls: bool) -> str:
-        """The variant whose weights these are: the fairer pair shares its DCLS model."""
+        """Return the variant whose weights these are: the fairer pair shares its DCLS model."""
         return variant_name((dcls and BACKBONES[key].pair_of) or key, dcls)
 
     def weights_path(self, key: str, dcls: bool) -> Path:
-        """A variant's weights: `<variant>.safetensors` if it is there, else as published. No file
-        of an untrained one."""
+        """Return a variant's weights file: `<variant>.safetensors` if it exists, otherwise the
+        published file. An untrained variant has none: NO_FILE stands for it."""
         row = BACKBONES[key]
         if row.untrained:
             return NO_FILE
@@ -147,8 +150,8 @@ class Inputs:
         return self.downloads / source.place
 
     def weights_sha256(self, key: str, dcls: bool) -> str:
-        """The SHA-256 of a variant's weights file; of random weights, of what determines them
-        beside the network. Raises OSError for a file that is not there."""
+        """Return the SHA-256 of a variant's weights file; for random weights, of what determines
+        them besides the network. Raises OSError for a file that does not exist."""
         if BACKBONES[key].untrained:
             return hashlib.sha256(str(NO_FILE).encode()).hexdigest()
         return sha256_of(self.weights_path(key, dcls))
@@ -157,36 +160,36 @@ class Inputs:
         return self.data / "checkpoints" / f"{self.weights_name(key, dcls)}.safetensors"
 
     def _published_weights(self, key: str, dcls: bool) -> Source | None:
-        """None for a reader's own backbone."""
+        """Return the published source, or None for a user's own backbone."""
         return WEIGHTS.get(self.weights_name(key, dcls))
 
     def published(self, key: str, dcls: bool) -> Source | None:
-        """The published file that a variant's weights are read from, None if from another."""
+        """Return the published file that a variant's weights are read from, or None."""
         source = self._published_weights(key, dcls)
         path = self.weights_path(key, dcls)
         return source if source and path == self.downloads / source.place else None
 
     def unverified(self) -> dict[Path, str]:
-        """{published file that this study reads: why no publisher's checksum verified it}."""
+        """Return {published file that this study reads: why no checksum verified it}."""
         places = [self.downloads / source.place for source in self.sources()]
         try:
             known = KnownFiles(self.downloads).unverified(
                 [path for path in places if path.is_file()]
             )
-        except ValueError as error:  # the preflight refuses it
+        except ValueError as error:  # the preflight check refuses it
             return {path: str(error) for path in places if path.is_file()}
         return {self.downloads / name: why for name, why in known.items()}
 
     def reading(self, key: str, dcls: bool) -> Reading:
-        """How a variant's weights file is read."""
+        """Return how a variant's weights file is read."""
         row, source = BACKBONES[key], self.published(key, dcls)
         found = source.reading if source else AS_IS
-        if row.named and row.weights:  # a training's own notes beside the weights
+        if row.named and row.weights:  # a training script's notes beside the weights
             found = AS_WRITTEN
         return replace(found, accepted=self.choices.accept)
 
     def recipe(self, key: str, dcls: bool) -> str:
-        """How a variant's weights were trained."""
+        """Return how a variant's weights were trained."""
         if BACKBONES[key].untrained:
             return "untrained"
         source = self.published(key, dcls)
@@ -201,11 +204,11 @@ class Inputs:
         return source.recipe if source else "unknown"
 
     def attention_path(self, key: str, dcls: bool, method: str) -> Path:
-        """Where the trained module of a learned method is (`dcls-lcam` writes it)."""
+        """Return the path of a learned method's trained module (`dcls-lcam` writes it)."""
         return self.data / "attention" / self.weights_name(key, dcls) / f"{method}.safetensors"
 
     def weights(self, backbone: Backbone) -> list[Path]:
-        """The weights of a backbone's variants, and of the chosen methods that are learned."""
+        """Return the weights of a backbone's variants, and of the chosen learned methods."""
         learned = [m.key for m in self.choices.methods if m.learned]
         return [
             path
@@ -220,9 +223,9 @@ class Inputs:
         return all(path.is_file() for path in self.weights(backbone))
 
     def training_checkpoints(self, key: str, dcls: bool) -> list[Path]:
-        """Files of a variant's weights from earlier in its training, by name; often none.
+        """Return files of a variant's weights from earlier in its training, by name; often none.
 
-        Files that end otherwise than `WEIGHTS_SUFFIXES` are no weights.
+        Only files with an ending of `WEIGHTS_SUFFIXES` are weights.
         """
         folder = self.data / "checkpoints" / "training" / self.weights_name(key, dcls)
         return [p for p in _files_in(folder) if p.name.endswith(WEIGHTS_SUFFIXES)]
@@ -230,7 +233,7 @@ class Inputs:
     # --- all of them --------------------------------------------------------------------------
 
     def files(self) -> dict[str, list[Path]]:
-        """Files by the names under which notebooks declare that they read them."""
+        """Return files by the names under which notebooks declare that they read them."""
         variants = [(b.key, dcls) for b, dcls in self.choices.variants]
         own = self.choices.profile.photographs == "photographs" and PHOTOGRAPHS.is_dir()
         weights = [path for b in self.choices.backbones for path in self.weights(b)]
@@ -256,11 +259,11 @@ class Inputs:
         return [path for paths in self.files().values() for path in paths]
 
     def missing(self) -> list[Path]:
-        """Files that the chosen models and the profile's images need and are not there."""
+        """Return the missing files that the chosen models and the profile's images need."""
         return [path for path in self.all_files() if not path.exists()]
 
     def inventory(self) -> list[dict]:
-        """Every input file with its size in MB, or that it is missing."""
+        """Return every input file with its size in MB, or that it is missing."""
         return [
             {
                 "file": shown(path),
@@ -270,14 +273,14 @@ class Inputs:
         ]
 
     def hashes(self, *names: str) -> dict[str, str]:
-        """SHA-256 of every input file that is there, of those under these names if any."""
+        """Return the SHA-256 of every existing input file, or only of those under these names."""
         chosen = [p for name, paths in self.files().items() if name in names for p in paths]
         paths = chosen if names else self.all_files()
         return {shown(path): sha256_of(path) for path in paths if path.exists()}
 
     def sources(self) -> list[Source]:
-        """The published files that this study reads; of a profile that comes with its own files,
-        those of further models."""
+        """Return the published files that this study reads; for a profile that comes with its own
+        files, those of further models."""
         embedded = self.choices.profile.is_embedded
         weights = [
             source
@@ -293,9 +296,9 @@ class Inputs:
         return list(dict.fromkeys([*weights, *shards]))
 
     def require(self) -> None:
-        """Raise MissingInputs, listing every missing file, unless all are there.
+        """Raise MissingInputs, which lists every missing file, unless all exist.
 
-        With `keep_going`, unless there are images and both weights of a backbone.
+        With `keep_going`, raise it unless there are images and both weights of a backbone.
         """
         missing = self.missing()
         if not missing:
@@ -310,8 +313,8 @@ class Inputs:
         if not IS_CHECKOUT and self.choices.profile.mini:
             raise MissingInputs(
                 f"the files of the {self.choices.profile.key} profile are {ONLY_IN_A_CHECKOUT}. "
-                "The profile gaze is here, and needs no download; the profile paper takes any "
-                "model with images of yours (`images`)"
+                "The gaze profile works here without a download; the paper profile takes any "
+                "model with your own images (`images`)"
             )
         sources = {self.downloads / source.place: source for source in self.sources()}
         listed = "\n".join(_line(path, sources.get(path)) for path in missing)
@@ -321,7 +324,7 @@ class Inputs:
         )
 
     def _mend(self, missing: list[Path], sources: Mapping[Path, Source]) -> str:
-        """What to do about missing files."""
+        """Return what to do about missing files."""
         choices = self.choices
         learned = [m.key for m in choices.methods if m.learned]
         if learned and all(path.stem in learned for path in missing):
@@ -331,7 +334,7 @@ class Inputs:
                 else f"dcls-lcam --profile {choices.profile.key} --images FOLDER"
             )
             return (
-                f"Learned methods are trained beside each network first: `{command}"
+                f"Learned methods need a module for each model. Train them: `{command}"
                 + (f" --extend {shlex.quote(choices.extend)}" if choices.extend else "")
                 + f" --models {_typed(choices.backbones)} "
                 f"--methods {' '.join(learned)}`, see docs/lcam.md."
@@ -339,11 +342,11 @@ class Inputs:
         named = {name for b in choices.profile.own for name in (b.weights, b.weights_dcls)}
         if own := [path.name for path in missing if str(path) in named]:
             return (
-                f"{choices.extend or 'A plug-in'} names {', '.join(own)} there: put them there, "
-                "or name others."
+                f"{choices.extend or 'A plug-in'} names {', '.join(own)} there: put the files "
+                "there, or name others."
             )
         if choices.images and not Path(choices.images).exists():
-            return "The folder of --images is not there."
+            return "The folder of --images does not exist: give another."
         if choices.profile.is_embedded and any(path in sources for path in missing):
             return f"Fetch them: `{self.fetch_command()}`, or put them there by hand."
         if choices.profile.is_embedded:
@@ -355,7 +358,7 @@ class Inputs:
         )
 
     def fetch_command(self) -> str:
-        """The command that fetches what this study lacks."""
+        """Return the command that fetches what this study lacks."""
         choices = self.choices
         if not IS_CHECKOUT:
             given = {"--data-dir": choices.data_dir, "--extend": choices.extend}
@@ -376,7 +379,7 @@ class Inputs:
 
 
 def _typed(backbones: Sequence[Backbone]) -> str:
-    """Models as a command line names them."""
+    """Return the models as a command line names them."""
     return " ".join(shlex.quote(b.named or b.key) for b in backbones)
 
 
@@ -386,7 +389,7 @@ def _files_in(folder: Path) -> list[Path]:
 
 
 def _line(path: Path, source: Source | None) -> str:
-    """A missing file, with its size and address where they are known."""
+    """Return a line for a missing file, with its size and address if they are known."""
     known = source is not None and source.about_bytes
     size = f" (about {source.about_bytes / 1e6:.0f} MB)" if known else ""
     return f"  {shown(path)}{size}" + (f"\n    {source.address}" if source else "")

@@ -1,10 +1,10 @@
-"""Models that a name makes, without a file of rows: timm's, untrained ones, and files of weights.
+"""Models made from a name, without a file of rows: timm's, untrained ones, and weights files.
 
 `timm:NAME`       timm's architecture NAME with its published weights; a tag, as in
-                  `timm:resnet50.a1_in1k`, names which; `timm:resnet*` takes several
-`untrained:NAME`  the same with random weights from a fixed seed: a control, no result
-`NAME@PATH`       NAME a model of the table, `timm:NAME` or timm's own NAME, with the weights of a
-                  file; of a folder, a row per numbered file: the stages of one training
+                  `timm:resnet50.a1_in1k`, selects them; `timm:resnet*` gives several models
+`untrained:NAME`  the same with random weights from a fixed seed: a control, not a result
+`NAME@PATH`       NAME is a model of the table, `timm:NAME` or timm's own NAME; the weights come
+                  from a file; a folder gives a row per numbered file: the stages of one training
 """
 
 from __future__ import annotations
@@ -43,8 +43,10 @@ _COLOURS = (
 
 @dataclass
 class Named:
-    """rows : in the order in which they were asked for
-    notes : what was left out, and what a short name stands for, in words
+    """Rows made from names.
+
+    rows  : in the order in which they were requested
+    notes : what was skipped, and what a short name stands for, in words
     """
 
     rows: list[Backbone] = field(default_factory=list)
@@ -52,12 +54,13 @@ class Named:
 
 
 def named_rows(texts: Sequence[str], profile: Profile, predicted: bool) -> Named:
-    """The models of these texts, added to the table; keys of the table are rows, too.
+    """Return the models of these texts, added to the table; a text may also be a key of the table.
 
-    predicted : maps show the evidence for the predicted class, so that a model may answer by
-                other classes than the profile's
-    Raises UnknownName with the nearest name, and ValueError for weights that there are not, or
-    that are of other classes.
+    predicted : whether heatmaps show the evidence for the predicted class, so that a model may
+                have other classes than the profile
+
+    Raises UnknownName with the nearest name, and ValueError for weights that do not exist or
+    have other classes.
     """
     made = Named()
     folders: dict[str, set[Path]] = {}
@@ -75,7 +78,7 @@ def named_rows(texts: Sequence[str], profile: Profile, predicted: bool) -> Named
 
 @dataclass
 class _Member:
-    """One file of weights: of which model, and which stage of a training."""
+    """One weights file: its model, and its stage of a training."""
 
     base: str
     file: Path
@@ -84,11 +87,11 @@ class _Member:
 
 
 class _Maker:
-    """Makes rows of texts for one profile."""
+    """Makes rows from texts for one profile."""
 
     def __init__(self, profile: Profile, predicted: bool, notes: list[str], several: set[str]):
         self.profile, self.notes = profile, notes
-        self.several = several  # models with weights of several folders: labels tell them apart
+        self.several = several  # models with weights in several folders, which labels distinguish
         self.classes = None if predicted else profile.classes
 
     def rows_of(self, text: str) -> list[Backbone]:
@@ -111,11 +114,11 @@ class _Maker:
             raise ValueError(refused[names[0]])
         usable = [name for name in names if name not in refused]
         if not usable:
-            raise ValueError(f"timm:{pattern}: none can be taken: {next(iter(refused.values()))}")
+            raise ValueError(f"timm:{pattern}: none can be used: {next(iter(refused.values()))}")
         _check_count(f"timm:{pattern}", usable)
         if refused:
             self.notes.append(
-                f"timm:{pattern}: {len(refused)} of {len(names)} are left out, such as "
+                f"timm:{pattern}: {len(refused)} of {len(names)} are skipped, such as "
                 f"{next(iter(refused.values()))}"
             )
         if len(names) > 1:
@@ -169,7 +172,7 @@ class _Maker:
     def _of_files(self, text: str) -> list[Backbone]:
         base, _, place = text.partition("@")
         if base.startswith(_UNTRAINED):
-            raise ValueError(f"{text}: untrained weights come from no file")
+            raise ValueError(f"{text}: untrained weights do not come from a file: omit untrained:")
         self._check_base(base)
         if not base.startswith(_TIMM) and _of_table(base)[0] is None:
             base = f"{_TIMM}{base}"
@@ -191,10 +194,10 @@ class _Maker:
             matching = [Path(name) for name in glob(str(path))]  # noqa: PTH207 - of any folder
             files = sorted(p for p in matching if p.name.endswith(WEIGHTS_SUFFIXES))
             if not files:
-                raise ValueError(f"{text}: there is no file, folder or pattern of files {place}")
+                raise ValueError(f"{text}: no file or folder is named, or matches, {place}")
         stages, left = stages_of([file.resolve() for file in files], text)
         if left:
-            self.notes.append(f"{text}: left out, without such a number: {some_of(left)}")
+            self.notes.append(f"{text}: skipped, without such a number: {some_of(left)}")
         return [self._one_of_file(_Member(base, s.file, s.number, s.word)) for s in stages]
 
     def _one_of_file(self, member: _Member) -> Backbone:
@@ -218,7 +221,7 @@ class _Maker:
             taken = {other.label for other in BACKBONES.values()}
             before = [o for o in BACKBONES.values() if series and o.weights]
             of_series = [o for o in before if Path(o.weights).parent == file.parent]
-            colour = of_series[0].colour if of_series else row.colour  # one for a training
+            colour = of_series[0].colour if of_series else row.colour  # one colour per training
             return replace(
                 row, label=next((label for label in labels if label not in taken), key),
                 colour=colour, named=text, series=series, stage=member.stage, weights=str(file),
@@ -226,10 +229,10 @@ class _Maker:
 
         return self._added(key, text, made)
 
-    # --- what they share ------------------------------------------------------------------
+    # --- shared -----------------------------------------------------------------------------
 
     def _base(self, name: str, key: str) -> Backbone:
-        """A row of this architecture under another key, without weights of its own."""
+        """Return a row of this architecture under another key, without weights of its own."""
         row, dcls = _of_table(name)
         if row is None:
             name = name.removeprefix(_TIMM)
@@ -247,25 +250,25 @@ class _Maker:
         return replace(row, **own, origin=_digest(fingerprint(facts)))
 
     def _check_base(self, name: str) -> None:
-        """Raise UnknownName unless the table, or timm, has this architecture; ValueError for a
-        form that it has not."""
+        """Raise UnknownName unless the table, or timm, has this architecture, and ValueError for
+        a form that it does not have."""
         row, dcls = _of_table(name)
         if row is None and not name.startswith(_TIMM) and not is_model(name):
             raise _unknown(name)
         if row is None:
             timm_names.check_architecture(name.removeprefix(_TIMM))
         elif dcls and row.dcls is None:
-            raise ValueError(f"{row.key} has no DCLS form")
+            raise ValueError(f"{row.key} has no DCLS form: omit _dcls")
 
     def _suffix(self, name: str) -> str:
-        """Of a key: the embedded example's miniatures are other networks of the same name."""
+        """Return a key's suffix: the embedded miniatures are other networks of the same name."""
         row, _ = _of_table(name)
         return "_mini" * (row is not None and self.profile.mini and not row.origin)
 
     def _each(
         self, text: str, names: Sequence[str], make: Callable[[str], Backbone]
     ) -> list[Backbone]:
-        """A row each; of several, those that serve for no maps are left out and told."""
+        """Make a row per name; if there are several, skip and note those without usable layers."""
         rows, failed = [], []
         for name in names:
             try:
@@ -273,7 +276,7 @@ class _Maker:
             except ValueError as error:
                 if len(names) == 1:
                     raise
-                failed.append(f"{text}: left out: {error}")
+                failed.append(f"{text}: skipped: {error}")
         if not rows:
             raise ValueError(failed[0])
         self.notes += failed
@@ -282,20 +285,20 @@ class _Maker:
     def _added(
         self, key: str, text: str, make: Callable[[str], Backbone], published: str = ""
     ) -> Backbone:
-        """The row of this key: the one that is there if the same text made it, or a new one.
+        """Return the row of this key: the existing one if the same text made it, or a new one.
 
         published : the name, with its tag, of weights that are to be fetched
         """
         if key in BACKBONES:
             if BACKBONES[key].named != text:
                 raise ValueError(
-                    f"{text} would be called {key}, as another model of the table: rename that one"
+                    f"{text} would have the key {key}, like another model of the table: rename one"
                 )
             return BACKBONES[key]
         row = make(key)
         if any(other.label == row.label for other in BACKBONES.values()):
             row = replace(row, label=f"{row.label} ({key})")
-        if row.family.startswith(OF_TIMM) and row.build is None:  # no row that was tried before
+        if row.family.startswith(OF_TIMM) and row.build is None:  # such a row was not tried before
             found = found_of(row)
             row = at_its_layer(row, found)
             if published and key not in WEIGHTS:
@@ -304,12 +307,12 @@ class _Maker:
 
 
 def _built(row: Backbone, dcls: bool, mini: bool, classes: int) -> nn.Module:
-    """A network of a row of the table, in one of its forms."""
+    """Build a row's network, plain or with DCLS."""
     return build_network(row, dcls, mini=mini, num_classes=classes)
 
 
 def _of_table(name: str) -> tuple[Backbone | None, bool]:
-    """The row of the table that a text names, with DCLS or without; None for a name of timm's."""
+    """Return the row that a text names, and whether with DCLS; None for a name of timm's."""
     if name in BACKBONES:
         return BACKBONES[name], False
     key = name.removesuffix(variant_name("", True))
@@ -321,7 +324,7 @@ def _is_timms(text: str) -> bool:
 
 
 def _unknown(text: str) -> ValueError:
-    """The error for a text that names nothing, with what may have been meant."""
+    """Return the error for a text that names nothing, with what may have been meant."""
     error = unknown_name("model", text, BACKBONES)
     prefix, _, name = text.rpartition(":")
     near = difflib.get_close_matches(name, {*BACKBONES, *list_models()}, n=3, cutoff=0.5)
@@ -339,8 +342,8 @@ def _unknown(text: str) -> ValueError:
         timm_names.check_architecture(name)
     if ":" in text:
         return type(error)(
-            f"unknown model {text!r}: {prefix}: is no way to name one; there are timm:NAME, "
-            "untrained:NAME and NAME@PATH"
+            f"unknown model {text!r}: {prefix}: is not a known prefix; use timm:NAME, "
+            "untrained:NAME or NAME@PATH"
         )
     return error
 
@@ -349,8 +352,8 @@ def _check_count(text: str, names: Iterable[str]) -> None:
     names = list(names)
     if len(names) > MOST:
         raise ValueError(
-            f"{text} are {len(names)} models, such as {', '.join(names[:4])}; a pattern may name "
-            f"at most {MOST}: narrow it ({names[0][:9]}*), or give several"
+            f"{text} matches {len(names)} models, such as {', '.join(names[:4])}; a pattern may "
+            f"match at most {MOST}: narrow it ({names[0][:9]}*), or give several"
         )
 
 

@@ -1,4 +1,4 @@
-"""A study's networks: loaded from its weights, on its device, made ready for maps."""
+"""A study's models: loaded with its weights, on its device, prepared for heatmaps."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ R = TypeVar("R")
 
 @cache
 def _loads(networks: Networks, key: str, *hashes: str) -> bool:
-    """Whether both weights of a backbone, of these hashes, can be read and fit."""
+    """Return whether both weights of a backbone, of these hashes, can be read and fit."""
     try:
         for dcls in BACKBONES[key].forms:
             networks.remarks_on(key, dcls)
@@ -49,7 +49,7 @@ def _loads(networks: Networks, key: str, *hashes: str) -> bool:
 def _own_classes(
     row: Backbone, dcls: bool, path: Path, reading: Reading, usual: int, sha256: str
 ) -> int:
-    """By how many classes the file of these weights answers: the usual ones if it fits them."""
+    """Return how many classes a weights file has: the usual number if it fits that."""
     try:
         remarks_on(row, dcls, path, reading, False, usual)
     except WeightsError:
@@ -59,17 +59,17 @@ def _own_classes(
 
 @dataclass(frozen=True)
 class Networks:
-    """Makes the networks of one study."""
+    """Builds the models of one study."""
 
     choices: Choices
     inputs: Inputs
 
     def device(self) -> torch.device:
-        """Where the study's models are. Raises ValueError if it is absent."""
+        """The device of the study's models. Raises ValueError if it does not exist."""
         return chosen_device(self.choices.device)
 
     def there(self) -> list[tuple[Backbone, bool]]:
-        """The variants; with `keep_going`, only backbones whose weights can all be read."""
+        """Return the variants; with `keep_going`, only backbones whose weights can all be read."""
         there = [
             b for b in self.choices.backbones if not self.choices.keep_going or self._can_load(b)
         ]
@@ -81,14 +81,14 @@ class Networks:
         )
 
     def prefer(self, *keys: str) -> list[Backbone]:
-        """Those of these backbones that are chosen and there; if none is, a reader's own, and
-        else the first one."""
+        """Return those of these backbones that are chosen and available; otherwise a user's own,
+        otherwise the first chosen one."""
         there = list(dict.fromkeys(backbone for backbone, _ in self.there()))
         own = [b for b in there if b.origin]
         return [b for b in there if b.key in keys] or own or there[:1]
 
     def load_model(self, key: str, dcls: bool, weights: Path | None = None) -> StudyModel:
-        """A variant with this profile's weights, or other ones, on the study's device."""
+        """Return a variant with this profile's weights, or others, on the study's device."""
         row = BACKBONES[key]
         if row.untrained and weights is None:
             return self.untrained_model(key, dcls, UNTRAINED_SEED)
@@ -107,8 +107,8 @@ class Networks:
     def _read_as(
         self, key: str, dcls: bool, weights: Path | None
     ) -> tuple[Path, Reading, bool, int]:
-        """A variant's weights file, or another one; how it is read; whether it is a miniature's,
-        and of how many classes."""
+        """Return a variant's weights file, or another one; how it is read; whether it is a
+        miniature's; and its number of classes."""
         profile = self.choices.profile
         mini = profile.mini and not BACKBONES[key].origin
         if weights is None:
@@ -118,8 +118,8 @@ class Networks:
         return path, reading, mini, self._classes(key, dcls, path, reading)
 
     def _classes(self, key: str, dcls: bool, path: Path, reading: Reading) -> int:
-        """By how many classes a variant answers: the profile's, or, where each model's own answer
-        is explained, as many as the file of a model by name, or of a reader's own, is of."""
+        """Return a variant's number of classes: the profile's; or, if each model's own prediction
+        is explained, that of the file of a named model or of a user's own."""
         count, row = self.choices.profile.classes, BACKBONES[key]
         own = row.named or row.origin
         if own and self.choices.predicted and path.is_file():
@@ -129,7 +129,7 @@ class Networks:
     def _read(
         self, row: Backbone, dcls: bool, path: Path, reading: Reading, read: Callable[[], R]
     ) -> R:
-        """What reading a model's file gives; where it is of other classes, that is said first."""
+        """Return what `read` returns; if the file has other classes, the error says that first."""
         try:
             return read()
         except WeightsError as error:
@@ -137,14 +137,16 @@ class Networks:
             if count in (None, self.choices.profile.classes) or self.choices.predicted:
                 raise
             raise WeightsError(
-                f"{path} is of {count} classes, and the {self.choices.profile.key} profile has "
+                f"{path} has {count} classes, but the {self.choices.profile.key} profile has "
                 f"{self.choices.profile.classes}: --target predicted explains what each model "
-                "predicts, of whatever classes"
+                "predicts, whatever its classes"
             ) from error
 
     def remarks_on(self, key: str, dcls: bool, weights: Path | None = None) -> list[str]:
-        """What a reader of results must know of a variant's weights, or of other ones: their file
-        is opened and compared with the network. Raises MissingWeights, WeightsError."""
+        """Return what readers of results must know about a variant's weights, or about others.
+
+        The file is opened and compared with the network. Raises MissingWeights, WeightsError.
+        """
         row = BACKBONES[key]
         if row.untrained and weights is None:
             return []
@@ -155,7 +157,7 @@ class Networks:
         )  # fmt: skip
 
     def remarks(self) -> dict[str, list[str]]:
-        """{variant: what a reader must know of its weights}, of those with any remark."""
+        """Return {variant: what readers must know about its weights}, for those with remarks."""
         found: dict[str, list[str]] = {}
         for backbone, dcls in self.choices.variants:
             with contextlib.suppress(MissingWeights, WeightsError):
@@ -164,9 +166,11 @@ class Networks:
         return found
 
     def unusable(self, earlier: bool = False) -> list[str]:
-        """Why files that this study would load cannot be: weights, modules of its learned methods,
-        and weights from earlier in a training if they are asked for. Those that are not there are
-        no part of it."""
+        """Return why files that this study would load cannot be used.
+
+        The files are weights, modules of its learned methods and, if `earlier`, weights from
+        earlier in a training. Missing files are not reported here.
+        """
         problems: dict[str, None] = {}
         for backbone, dcls in self.choices.variants:
             trained = self.inputs.training_checkpoints(backbone.key, dcls) if earlier else ()
@@ -185,21 +189,25 @@ class Networks:
         return list(problems)
 
     def _check_classes(self, model: StudyModel) -> None:
-        """Raise ValueError unless a reader's own network answers by the profile's classes."""
+        """Raise ValueError unless a user's own model has the profile's number of classes."""
         profile, side = self.choices.profile, model.backbone.preprocessing.crop
         with torch.inference_mode():
             classes = model(torch.zeros(1, 3, side, side)).shape[-1]
         if classes != profile.classes:
             raise ValueError(
-                f"{model.variant} answers by {classes} classes, and the {profile.key} profile "
-                f"has {profile.classes}: `build` is given their number"
+                f"{model.variant} has {classes} classes, but the {profile.key} profile has "
+                f"{profile.classes}: `build` receives that number and should use it"
             )
 
     def attentions(
         self, key: str, dcls: bool, methods: Sequence[CamMethod] | None = None
     ) -> dict[str, nn.Module]:
-        """The trained modules of the learned ones among these methods, the study's own if none
-        are given, on its device. Raises AttentionError."""
+        """Return the trained modules of the learned methods among these, on the study's device.
+
+        methods : the study's own if None
+
+        Raises AttentionError.
+        """
         asked = self.choices.methods if methods is None else methods
         learned = [m.key for m in asked if m.learned]
         if not learned:
@@ -216,34 +224,36 @@ class Networks:
     def inference_model(
         self, key: str, dcls: bool, methods: Sequence[CamMethod] | None = None
     ) -> StudyModel:
-        """The same as `load_model`, ready to make maps fast by these methods, the study's own if
-        none are given."""
+        """Return the same model as `load_model`, prepared to make heatmaps fast.
+
+        methods : the methods to prepare it for, the study's own if None
+        """
         return self.made_ready(self.load_model(key, dcls), methods)
 
     def made_ready(
         self, model: StudyModel, methods: Sequence[CamMethod] | None = None
     ) -> StudyModel:
-        """A model as `inference_model` gives it; a network that became another keeps the
-        learned methods' modules of what it was."""
+        """Return a model prepared like `inference_model`'s. Learned methods keep the modules of
+        the original network, also if preparation changes the network."""
         key = model.backbone.key
         model.attentions = self.attentions(key, model.variant != key, methods)
         plain = any(m.plain for m in (self.choices.methods if methods is None else methods))
         return model.for_inference(self.choices.precision, self.choices.compile, keep_plain=plain)
 
     def untrained_model(self, key: str, dcls: bool, seed: int) -> StudyModel:
-        """A variant with random weights, on the study's device."""
+        """Return a variant with random weights, on the study's device."""
         profile, backbone = self.choices.profile, BACKBONES[key]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = build_network(backbone, dcls, mini=profile.mini, num_classes=profile.classes)
-        if backbone.untrained:  # an end of zeros would give maps without any evidence
+        if backbone.untrained:  # a zero head would give heatmaps without any evidence
             network = draw_zeros(network)
         size = "mini" if profile.mini and not backbone.origin else "full"
         provenance = Provenance(variant_name(key, dcls), "random", size, note=f"seed {seed}")
         return StudyModel(network, backbone, provenance).eval().to(self.device())
 
     def class_names(self) -> list[str]:
-        """One name per class of the networks' answers, for captions."""
+        """Return the name of each class of the models' answers, for captions."""
         if self.choices.profile.mini:
             return CLASS_NAMES.read_text(encoding="utf-8").splitlines()
         info = ImageNetInfo()

@@ -1,7 +1,7 @@
-"""Writing results: whole or not at all, and with where they come from beside them.
+"""Writing results: completely or not at all, with their provenance beside them.
 
-Under `run_all.py` a notebook's results gather in a staging folder and take their places
-together when the notebook has succeeded; in JupyterLab each takes its place at once.
+Under `run_all.py` a notebook's results are collected in a staging folder and published together
+when the notebook has succeeded; in JupyterLab each is published at once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SAVED = mapping({"study": {"type": "object"}, "inputs": of_each(TEXT)})
 
 
 def staged(path: Path) -> Path:
-    """Where to write a result now: `path`, or its place in the staging folder, if there is one."""
+    """Return where to write a result now: `path`, or its place in the staging folder, if any."""
     folder = os.environ.get(STAGING)
     place = Path(os.path.abspath(path))  # noqa: PTH100 - links to other disks stay links
     return Path(folder, *place.parts[1:]) if folder else path
@@ -37,7 +37,7 @@ def staged(path: Path) -> Path:
 
 @contextmanager
 def write_result(path: Path) -> Iterator[Path]:
-    """`write_atomically` for results that belong at `path`; notebooks' own files too."""
+    """Write a result that belongs at `path`, as `write_atomically` does; for notebooks, too."""
     with write_atomically(staged(path)) as partial:
         yield partial
 
@@ -45,13 +45,13 @@ def write_result(path: Path) -> Iterator[Path]:
 def provenance(
     study: Study, drawn_from: Path | None = None, of: Mapping[str, object] | None = None
 ) -> dict:
-    """What a result was made from: choices, inputs, commit, environment; of its weights what was
-    not as expected, and of its files which no publisher's checksum verified.
+    """Return what a result was made from: choices, inputs, commit, environment.
 
-    Without the time, so that the same study gives the same file; the run's manifest has it.
+    It includes remarks on the weights, and files that no publisher's checksum verified. It has
+    no time, so that the same study gives the same file; the run's manifest has the time.
 
-    drawn_from : the saved table that it shows, whose own inputs are then told
-    of         : where it was made of other methods, images or classes than the study's: which
+    drawn_from : the saved table that the result shows; the table's inputs are then given
+    of         : methods, images or classes of the result that differ from the study's
     """
     if drawn_from is None:
         inputs = study.inputs.hashes()
@@ -73,12 +73,12 @@ def provenance(
 
 
 def saved_provenance(path: Path) -> dict:
-    """The provenance saved beside a result. Raises OSError or ValueError if none is."""
+    """Return the provenance saved beside a result. Raises OSError or ValueError without one."""
     return read_json(path.with_suffix(".json"), _SAVED)
 
 
 def of_another_study(study: Study, path: Path) -> str:
-    """How the study differs from that for which a result was made; "" if nothing tells."""
+    """Return how the study differs from that of a result; "" if it is not known."""
     try:
         return "; ".join(study.unlike(saved_provenance(path)["study"]))
     except (OSError, ValueError):
@@ -86,7 +86,7 @@ def of_another_study(study: Study, path: Path) -> str:
 
 
 def write_provenance(path: Path, facts: dict) -> None:
-    """Write what `provenance` tells beside a result."""
+    """Write a result's provenance beside it, as `provenance` returns it."""
     write_json(staged(path), facts)
 
 
@@ -97,9 +97,11 @@ def save_table(
     suffix: str = "csv",
     of: Mapping[str, object] | None = None,
 ) -> Path:
-    """Write a table below `tables/` as "csv" or "parquet", its provenance as JSON.
+    """Write a table below `tables/` as "csv" or "parquet", with its provenance as JSON.
 
     of : as for `provenance`
+
+    Returns the table's path.
     """
     writers = {
         "csv": lambda path: path.write_text(csv_text(table), encoding="utf-8", newline=""),

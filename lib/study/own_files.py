@@ -1,4 +1,4 @@
-"""Which Python files are a reader's own: in a folder or below, claimed by no distribution."""
+"""Which Python files are a user's own: in a folder or below, and claimed by no distribution."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 
 from ..base.paths import CODE
 
-INSTALLERS_OWN = {"site-packages", "dist-packages"}  # folders that hold nothing of the reader's
+INSTALLERS_OWN = {"site-packages", "dist-packages"}  # folders without any files of the user's
 NOT_SEARCHED = INSTALLERS_OWN | {"node_modules", "__pycache__"}
 
 
 class Tree:
-    """The folder of a file of own rows with all below it, and what in it is the reader's own.
+    """The folder of a file of own rows with everything below it, and which files are the user's.
 
-    In a home folder, say, environments and folders of `pip install --target` lie there as well.
+    A home folder, for example, may also contain environments and folders of `pip install --target`.
 
     folder : resolved
     """
@@ -31,7 +31,7 @@ class Tree:
         self._claims: dict[Path, set[str]] = {}
 
     def own_files(self, spec: ModuleSpec) -> list[Path]:
-        """A module's file, or all Python files of a package; none of what is not own."""
+        """Return a module's file, or all Python files of a package, if they are the user's own."""
         if spec.submodule_search_locations:
             folders = [Path(place) for place in spec.submodule_search_locations]
             return [file for folder in folders for file in self._python_files(folder)]
@@ -49,12 +49,12 @@ class Tree:
         for here, folders, names in os.walk(package, followlinks=True):
             folders[:] = [name for name in folders if self._enters(Path(here, name), entered)]
             files += [Path(here, name) for name in names if name.endswith(".py")]
-        # Editors leave links to nowhere beside what is being edited.
+        # Editors leave broken links beside files that are being edited.
         places = [file.resolve() for file in files if file.is_file()]
         return [place for place in places if self._is_own(place)]
 
     def _enters(self, folder: Path, entered: set[Path]) -> bool:
-        """Whether to search a folder of a package; noted, since links may lead there again."""
+        """Return whether to search a folder of a package, once: links may lead there again."""
         place = folder.resolve()
         if place in entered or not self._is_own(place / "__init__.py"):
             return False
@@ -67,7 +67,7 @@ class Tree:
         return True
 
     def _is_own(self, place: Path) -> bool:
-        """place : resolved; a folder is asked about by its `__init__.py`, there or not"""
+        """Return whether a file is the user's own; for a folder, ask about its `__init__.py`."""
         if not place.is_relative_to(self.folder):
             return False
         if any(place.is_relative_to(folder) for folder in self._foreign):
@@ -78,7 +78,7 @@ class Tree:
         return not self._is_claimed(place)
 
     def _is_claimed(self, place: Path) -> bool:
-        """Whether a distribution installed between the tree's folder and the place lists it."""
+        """Return whether a distribution between the tree's folder and the place lists it."""
         above = [folder for folder in place.parents if folder.is_relative_to(self.folder)]
         for folder in above:
             if folder not in self._claims:
@@ -88,10 +88,10 @@ class Tree:
 
 
 def _claimed_in(folder: Path) -> set[str]:
-    """The files, and whole folders, that distributions with their metadata in a folder claim.
+    """Return the files and folders that distributions with metadata in a folder claim.
 
-    An .egg-info without a version in its name is no installed one: building a project, or
-    installing it to be edited, leaves one among its sources.
+    An .egg-info without a version in its name is not an installed one: building a project, or an
+    editable installation, leaves one among the sources.
     """
     claimed: set[str] = set()
     for metadata in (*folder.glob("*.dist-info"), *folder.glob("*-*.egg-info")):
@@ -100,10 +100,11 @@ def _claimed_in(folder: Path) -> set[str]:
 
 
 def _claimed_by(metadata: Path) -> set[str]:
-    """What one distribution claims; all that lies around it if nothing is known.
+    """Return what one distribution claims; everything around it if nothing is known.
 
-    As texts: a list may have tens of thousands of lines, and a Path of each takes a second. Not by
-    `Distribution.files`, which takes a list of sources for one of installed files.
+    Entries are texts, because a list may have tens of thousands of lines, and making a Path of
+    each takes a second. `Distribution.files` is not used: it confuses lists of sources with lists
+    of installed files.
     """
     folder, distribution = metadata.parent, Distribution.at(metadata)
     around = folder.as_posix()

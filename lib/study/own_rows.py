@@ -1,4 +1,4 @@
-"""What a file of own rows calls: `add_model` and `add_method`, each checked before it is added."""
+"""`add_model`, `add_method` and `add_comparison` for files of own rows; each checks its input."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from ..networks.timm_names import check_architecture, family_of, preprocessing_o
 from .comparisons import COMPARISONS, Comparison, named_groups
 from .extension import being_read
 
-# Beside the study's own, of which colour-blind readers can tell them; then they are repeated.
+# Colours that colour-blind readers can distinguish from the study's own; they are then repeated.
 _COLOURS = ("#332288", "#AA4499", "#117733", "#882255", "#44AA99", "#999933")
 
 
 def _place(file: str | Path) -> str:
-    """A path as the file of own rows names it: from its own folder on."""
+    """Return a path of a file of own rows as absolute: it starts at that file's folder."""
     if not str(file):
         return ""
     return str((being_read()[0].parent / Path(file).expanduser()).resolve())
@@ -52,19 +52,20 @@ def add_model(
 ) -> Backbone:
     """Add a model to the table.
 
-    key          : how options name it
-    timm         : a name of timm's registry, with the tag of its weights if they are to be fetched
-                   by --download
-    build        : instead: a function that makes the network for a number of classes; it takes
-                   (image, 3, side, side), normalised, and returns (image, class) logits
-    weights      : the file with its weights, from this file's folder on: safetensors or a
-                   checkpoint that torch.load reads with weights_only; not needed for a tag of timm
-    weights_dcls : the same of the network converted by `dcls`; together or not at all
-    layer        : whose output the maps are made of, a name of `named_modules()`; "" is found:
-                   where timm's forward_features ends, else the last layer with a map
-    preprocessing : how images become inputs; by default what timm says of the tag, else
-                   256 resized, 224 cropped, ImageNet's mean and deviation
-    Raises ValueError naming what does not fit.
+    key          : its name in options
+    timm         : a name of timm's registry, with the tag of its weights if --download is to
+                   fetch them
+    build        : instead of timm: a function that builds the network for a number of classes; the
+                   network takes normalised (image, 3, side, side) and returns (image, class) logits
+    weights      : the weights file, relative to this file's folder: safetensors, or a checkpoint
+                   that torch.load reads with weights_only; unnecessary with a tag of timm
+    weights_dcls : the weights file of the network converted by `dcls`; both or neither
+    layer        : the layer whose output makes the heatmaps, a name of `named_modules()`; "" to
+                   find it: the end of timm's forward_features, otherwise the last suitable layer
+    preprocessing : how images become inputs; by default what timm says for the tag, otherwise a
+                   resize to 256, a crop of 224, and ImageNet's mean and standard deviation
+
+    Returns the row. Raises ValueError, which names what does not fit.
     """
     _, digest = being_read()
     _check_key(key)
@@ -75,7 +76,7 @@ def add_model(
     if timm:
         check_architecture(timm)
     if not weights and (build is not None or "." not in timm):
-        raise ValueError(f"{key}: weights, a file, are needed without a tag of timm")
+        raise ValueError(f"{key}: without a tag of timm, weights must name a file")
     own = [b for b in BACKBONES.values() if b.origin]
     row = Backbone(
         key, label or key, family_of(timm) if timm else "own", timm, dcls,
@@ -99,10 +100,12 @@ def _check_key(key: str) -> None:
 
 
 def _refuse_twin(table: Mapping[str, Backbone | CamMethod], kind: str, label: str) -> None:
-    """Figures and tables tell rows by their labels."""
+    """Raise ValueError for a label that another row has: figures and tables use labels."""
     for row in table.values():
         if row.label == label:
-            raise ValueError(f"two rows of the {kind} table, {row.key} one, have the label {label}")
+            raise ValueError(
+                f"the label {label} belongs to {row.key} in the {kind} table: choose another"
+            )
 
 
 def add_method(
@@ -115,14 +118,16 @@ def add_method(
 ) -> CamMethod:
     """Add a CAM method to the table.
 
-    maps : (features, gradient) -> (image, h, w), both (image, channel, h, w), of the study's layer
-           and of the target's logit; or (model, x, passed) -> the same, for what needs more:
-           `model.features`, `model.answered`, the prepared images, and a `HeadPass`
-    cam  : instead: a class in the manner of pytorch-grad-cam's, made as cam(model, layers) and
-           called with inputs and targets
-    on_images : the class must be given images, with a forward and backward of the whole
-           network, not the features of the study's layer
-    Raises ValueError for neither or both, or a function of other parameters.
+    maps : a function (features, gradient) -> (image, h, w). Both inputs are (image, channel, h, w):
+           the study's layer, and the gradient of the target's logit. Or a function
+           (model, x, passed), for methods that need more: `model.features`, `model.answered`, the
+           prepared images, and a `HeadPass`
+    cam  : instead of maps: a class like those of pytorch-grad-cam, created as cam(model, layers)
+           and called with inputs and targets
+    on_images : whether the class needs images, with a forward and backward pass through the whole
+           network, rather than the features of the study's layer
+
+    Returns the row. Raises ValueError for neither or both, or for a function with other parameters.
     """
     _, digest = being_read()
     _check_key(key)
@@ -162,22 +167,23 @@ def add_comparison(
     axis: str = "",
     at: Mapping[str, float] | None = None,
 ) -> Comparison:
-    """Add a comparison to the table; --compare KEY asks for it.
+    """Add a comparison to the table; --compare KEY selects it.
 
-    groups : {label: names of the models that belong together}; the later ones of each are compared
-             with its first. A name is as --compare takes it: "mynet", "resnet50_dcls",
-             "resnet50:grad_cam"; models that a study does not have are passed over
-    forms  : what the models of every group are called by their places, ("before", "after"); then
-             they stand side by side
+    groups : {label: names of the models that belong together}; in each group the later models are
+             compared with the first. Names are those of --compare: "mynet", "resnet50_dcls",
+             "resnet50:grad_cam"; models that a study does not have are skipped
+    forms  : what the models of every group are called by position, ("before", "after"); groups
+             are then drawn side by side
     label, question, change, rows : words for tables, figures and the report: what is compared, the
-             report's heading, what a difference is ("after less before"), what a group is called
-    axis, at : what the order is of, with its unit, and {name: number} on it
-    Raises ValueError for what does not fit.
+             report's heading, what a difference is ("after minus before"), what a group is called
+    axis, at : what the order means, with its unit, and {name: position on it}
+
+    Returns the row. Raises ValueError for input that does not fit.
     """
     being_read()
     _check_key(key)
     if not groups or not all(len(names) > 1 for names in groups.values()):
-        raise ValueError(f"{key}: a comparison needs groups of two models or more")
+        raise ValueError(f"{key}: a comparison needs groups of two or more models")
     if forms and {len(names) for names in groups.values()} != {len(forms)}:
         raise ValueError(f"{key}: forms must name every place of every group: {', '.join(forms)}")
     if len(set(forms)) < len(forms):
@@ -196,16 +202,18 @@ def add_comparison(
         Comparison(
             key, label or key, question or "Do vision models look where people look?",
             partial(named_groups, dict(groups), tuple(forms), dict(at or {})), rows,
-            change or "later less first", axis, shared=bool(forms),
+            change or "later minus first", axis, shared=bool(forms),
         )
     )  # fmt: skip
 
 
 def guarded(said: str, maps: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A reader's function, given copies: what it changes in place would change the methods after
-    it. What it returns is checked; what it raises is told as a ValueError.
+    """Return a user's function with checks.
 
-    said : how messages name it
+    It receives copies, because changes in place would alter the methods after it. Its result is
+    checked; an exception becomes a ValueError.
+
+    said : what messages call it
     """
 
     def guarded(*given: nn.Module | Tensor | HeadPass) -> Tensor:
@@ -213,7 +221,7 @@ def guarded(said: str, maps: Callable[..., Tensor]) -> Callable[..., Tensor]:
         try:
             found = maps(*map(_copied, given))
         except Exception as error:
-            if is_out_of_memory(error):  # a smaller batch may do
+            if is_out_of_memory(error):  # a smaller batch may suffice
                 raise
             raise ValueError(f"{said} fails: {type(error).__name__}: {error}") from error
         if not isinstance(found, Tensor) or found.is_complex():
@@ -221,7 +229,7 @@ def guarded(said: str, maps: Callable[..., Tensor]) -> Callable[..., Tensor]:
             raise ValueError(f"{said} must return a tensor of real numbers, not {what}")
         if found.ndim != 3 or len(found) != len(like):
             raise ValueError(
-                f"{said} must make maps of shape (image, h, w), here {len(like)} of them, and made "
+                f"{said} must make maps of shape (image, h, w), here {len(like)} of them, but made "
                 f"{tuple(found.shape)}"
             )
         return found.detach().to(like.device).float()

@@ -1,4 +1,4 @@
-"""Where a study's results go: folders named by what was chosen."""
+"""Where a study's results are written: folders named after the choices."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ class Places:
 
     @property
     def name(self) -> str:
-        """Names the folders of results: the profile's key, "demo_subset" for less than all,
+        """The name of the folders of results: the profile's key, "demo_subset" for less than all,
         "demo_whole" where long analyses take their whole sample.
 
-        So a quick look at two models never replaces the whole study's figures, nor do
-        results on other images, or on the same read otherwise ("paper_gaze_1a2b" for a folder
-        `gaze`). A name that is chosen takes the place of all that.
+        A quick look at two models therefore never replaces the whole study's figures, nor do
+        results on other images, or on the same images read differently ("paper_gaze_1a2b" for a
+        folder `gaze`). A chosen name replaces all of that.
         """
         name = self.choices.profile.key
         if self.choices.name:
             return f"{name}_{self.choices.name}"
         if images := self.choices.images:
-            # With a hash, for folders of one name in different places.
+            # With a hash, to distinguish folders of the same name in different places.
             place = re.sub(r"[^\w-]+", "_", Path(images).name)[:40]
             read = self.choices.read
             how = {"fit": read.fit, "gaze": [*read.gaze]} if read.gaze or read.fit != CROP else {}
@@ -48,7 +48,7 @@ class Places:
 
     @property
     def output(self) -> Path:
-        """Tables and executed notebooks."""
+        """The folder of tables and executed notebooks."""
         return OUTPUT / self.name
 
     @property
@@ -57,5 +57,5 @@ class Places:
 
     @property
     def scores(self) -> Path:
-        """Kept scores, named by what determines them: whole and subset runs share them."""
+        """The folder of cached scores, whose names depend on what determines them."""
         return OUTPUT / self.choices.profile.key / "scores"

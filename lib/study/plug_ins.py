@@ -1,8 +1,8 @@
 """Plug-ins: installed packages that add models, methods, data sets and measures by entry points.
 
 An entry point of a group below is a function without parameters that calls `add_model`,
-`add_comparison`, `add_method`, `add_layout` or `add_measure`. Nothing of a plug-in is imported
-before a study asks for what is not in the tables, or for measures: see docs/plug-ins.md.
+`add_comparison`, `add_method`, `add_layout` or `add_measure`. No plug-in is imported before a
+study asks for measures, or for a name that no table has; see docs/plug-ins.md.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..people.stored.layouts import LAYOUTS
 from .comparisons import COMPARISONS
 from .extension import ExtensionError, rows_added_by
 
-VARIABLE = "DCLS_ALIGNMENT_PLUG_INS"  # names of packages, with commas between; "none" for none
+VARIABLE = "DCLS_ALIGNMENT_PLUG_INS"  # names of packages, separated by commas; "none" for none
 MODELS, METHODS_, DATA_SETS, MEASURES = GROUPS = ("models", "methods", "data_sets", "measures")
 _TABLES: dict[str, tuple[Table, ...]] = {
     MODELS: (BACKBONES, WEIGHTS, COMPARISONS),
@@ -39,12 +39,12 @@ loaded: dict[EntryPoint, str] = {}  # with the hash that is the origin of its ro
 
 
 class PlugInError(ExtensionError):
-    """A plug-in that cannot be imported, fails, or adds what is none of its group's."""
+    """The error for a plug-in that cannot be imported, fails, or adds rows of another group."""
 
 
 def found(*groups: str) -> list[EntryPoint]:
-    """The entry points of these groups, of all if none are named, in the packages' order of names;
-    those that the environment leaves out are left out."""
+    """Return the entry points of these groups (all groups if none are named), sorted by package;
+    those that the environment variable excludes are omitted."""
     points = {p for group in groups or GROUPS for p in entry_points(group=f"{NAME}.{group}")}
     wanted = os.environ.get(VARIABLE)
     if wanted is not None:
@@ -54,9 +54,9 @@ def found(*groups: str) -> list[EntryPoint]:
 
 
 def load_plug_ins(*groups: str) -> None:
-    """Add what plug-ins bring for these groups, for all if none are named; once a process.
+    """Add the rows of plug-ins of these groups (all groups if none are named), once per process.
 
-    Raises PlugInError naming package and entry point.
+    Raises PlugInError, which names package and entry point.
     """
     for point in found(*groups):
         if point not in loaded:
@@ -64,9 +64,9 @@ def load_plug_ins(*groups: str) -> None:
 
 
 def load_asked(models: Iterable = (), methods: Iterable = (), layout: str | None = None) -> None:
-    """Plug-ins for names that are in no table yet.
+    """Load plug-ins if a name is in no table yet.
 
-    layout : how a folder of images lies, "" to find out; None for no folder
+    layout : the layout of a folder of images, "" to recognise it; None without a folder
     """
     if any(map(_is_unknown, _texts(models))):
         load_plug_ins(MODELS)
@@ -77,25 +77,25 @@ def load_asked(models: Iterable = (), methods: Iterable = (), layout: str | None
 
 
 def plug_in_origins(rows: Iterable) -> set[str]:
-    """The origins of those rows that plug-ins added."""
+    """Return the origins of those of these rows that plug-ins added."""
     return {getattr(row, "origin", "") for row in rows} & set(loaded.values())
 
 
 def plug_ins_used(rows: Iterable) -> Mapping[str, str]:
-    """{package: version} of the plug-ins that added these rows."""
+    """Return {package: version} of the plug-ins that added these rows."""
     asked = plug_in_origins(rows)
     return dict(_package(point) for point, origin in loaded.items() if origin in asked)
 
 
 def plug_in_files(rows: Iterable) -> list[Path]:
-    """The Python files of plug-ins that added these rows, and of all that add measures."""
+    """Return the Python files of plug-ins that added these rows, and of all that add measures."""
     asked = plug_in_origins(rows)
     points = [point for point, origin in loaded.items() if origin in asked]
     return sorted({file for point in (*points, *found(MEASURES)) for file in _files(point)})
 
 
 def _texts(names: Iterable) -> list[str]:
-    """Those that are names, not rows; of one text in place of a list none, which is refused."""
+    """Return the names, without rows; () for a text instead of a list, which is refused later."""
     return [] if isinstance(names, str) else [name for name in names if isinstance(name, str)]
 
 
@@ -115,19 +115,19 @@ def _package(point: EntryPoint) -> tuple[str, str]:
 def _load(point: EntryPoint) -> str:
     name, version = _package(point)
     said = f"the plug-in {name} {version}, {point.group}: {point.name} = {point.value},"
-    instead = f"; to do without plug-ins: {VARIABLE}=none"
+    instead = f"; to run without plug-ins: {VARIABLE}=none"
     try:
         origin = hashlib.sha256(f"{name} {version} ".encode())
         for file in _files(point):
             origin.update(sha256_of(file).encode())
         function = point.load()
         if not callable(function):
-            raise TypeError(f"{point.value} is no function")
+            raise TypeError(f"{point.value} is not a function")
         place = Path(getattr(sys.modules[point.module], "__file__", None) or ".")
         with rows_added_by(place, origin.hexdigest()) as added:
             function()
             _check(point, [table for table, _ in added])
-    except (Exception, SystemExit) as error:  # whatever another package raises
+    except (Exception, SystemExit) as error:  # another package may raise anything
         raise PlugInError(f"{said} fails: {type(error).__name__}: {error}{instead}") from error
     return origin.hexdigest()
 
@@ -140,22 +140,22 @@ def _check(point: EntryPoint, added: list[Table]) -> None:
         known = _TABLES.get(group)
         if table not in known if known else table.kind in _ELSEWHERE:
             raise ValueError(
-                f"it adds a {table.kind}, and is of the group {point.group}: each group adds its "
-                "own kind of rows"
+                f"it adds a {table.kind}, but belongs to the group {point.group}: each group adds "
+                "its own kind of rows"
             )
 
 
 def _files(point: EntryPoint) -> list[Path]:
-    """The Python files of an entry point's package, of its outermost one; of a module its own."""
+    """Return the Python files of an entry point's outermost package, or of its module."""
     parts = point.module.split(".")
     for number in range(len(parts)):
         try:
             spec = find_spec(".".join(parts[: number + 1]))
         except (ImportError, ValueError):
-            return []  # loading says so
+            return []  # loading reports the error
         if spec is None:
             return []
-        if spec.has_location and spec.origin:  # not a namespace
+        if spec.has_location and spec.origin:  # a namespace has none
             if spec.submodule_search_locations is None:
                 return [Path(spec.origin)]
             return sorted(p for d in spec.submodule_search_locations for p in Path(d).rglob("*.py"))

@@ -12,7 +12,7 @@ from ..networks.backbones import BACKBONES, THE_EIGHT, Backbone
 from ..networks.sources import SHARDS
 from ..people.protocols import DEFAULT_PROTOCOLS
 
-TARGETS = ("true", "predicted")  # whose evidence a map shows: the label's, as published, or …
+TARGETS = ("true", "predicted")  # the class whose evidence a heatmap shows; published: true
 CLASS_NAMES = DEMO / "classes.txt"
 DEMO_RECIPE = "the demo's"
 
@@ -33,21 +33,27 @@ class Brief:
 class Profile:
     """A row: which images, which weights, and what results may claim.
 
-    data        : folder of shards and weights; None for one that the user may choose
-    images    : folder of images and gaze in place of shards
-    models      : keys of its own backbones, where these are not the study's
-    methods, protocols, target : what is taken where nothing is chosen
-    notebooks   : numbers of those that a whole run takes; () for all but that of gaze
-    shard_names : every shard that a whole run needs, in reading order
-    mini        : the weights are the embedded example's miniatures
-    classes     : number of classes; labels lie below it
-    photographs : Figures 5 and 6 show "held-out" images of the shards, or
-                  "photographs" that packages ship or the user provides
-    caveat      : printed on every figure and table made from it; "" for none
-    sample      : images for analyses that score many methods or networks a model
-    brief       : what these analyses take unless `Choices.whole`; None: all that they can
-    published_ceiling : its people are ClickMe's, how well they agree is published
-    own         : models that a reader's file added
+        data        : folder of shards and weights; None for one that the user may choose
+        images      : folder of images and gaze instead of shards
+        models      : keys of its own backbones, if these are not the study's
+        methods, protocols, target : the defaults
+        notebooks   : numbers of those in a full run; () for all except the gaze profile's
+        shard_names : every shard that a full run needs, in reading order
+        mini        : whether the weights are the embedded example's miniatures
+        classes     : number of classes; labels lie below it
+        photographs : Figures 5 and 6 show "held-out" images of the shards, or
+                      "photographs" that packages contain or the user provides
+        caveat      : printed on every figure and table made from it; "" for none
+    <<<<<<< HEAD
+        sample      : images for analyses that score many methods or networks a model
+        brief       : what these analyses take unless `Choices.whole`; None: all that they can
+        published_ceiling : its people are ClickMe's, how well they agree is published
+        own         : models that a reader's file added
+    =======
+        sample      : number of images in analyses that score many methods or models
+        published_ceiling : whether the people are ClickMe's, whose ceiling is published
+        own         : models that a user's file added
+    >>>>>>> 7679192c48afc71aaa51d0ff1ee30afc6bb0ad29
     """
 
     key: str
@@ -71,12 +77,12 @@ class Profile:
 
     @property
     def backbones(self) -> tuple[Backbone, ...]:
-        """All that a whole run studies."""
+        """All backbones that a full run studies."""
         return tuple(b for b in self.known if b.compared)
 
     @property
     def known(self) -> tuple[Backbone, ...]:
-        """All that can be chosen."""
+        """All backbones that can be chosen."""
         if self.mini:
             return THE_EIGHT + self.own
         if self.models:
@@ -85,7 +91,7 @@ class Profile:
 
     @property
     def is_embedded(self) -> bool:
-        """Its files come with the project."""
+        """Whether its files come with the project."""
         return self.mini or self.images is not None
 
 
@@ -103,7 +109,7 @@ PROFILES: Table[Profile] = Table(
             "demo", "embedded example", DEMO, ("val-0.tfrecords",),
             mini=True, classes=12, photographs="held-out",
             caveat="Embedded example: simulated people, miniature models. No evidence about DCLS.",
-            sample=48, brief=Brief(36, ("convnext_tiny", "resnet50")),
+            sample=48, brief=Brief(24, ("convnext_tiny", "resnet50")),
         ),
         Profile(
             "paper", "ClickMe", None,
@@ -115,8 +121,8 @@ PROFILES: Table[Profile] = Table(
             "rehearsal", "rehearsal", DATA / "rehearsal" / "data",
             tuple(f"{key}.tfrecords" for key in SHARDS),
             mini=False, classes=1000, photographs="photographs",
-            caveat="Rehearsal: full-size networks with random weights, generated images and "
-            "maps. No result.",
+            caveat="Rehearsal: full-size models with random weights, generated images and "
+            "maps. Not a result.",
             sample=16,
         ),
     ],

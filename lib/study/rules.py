@@ -1,7 +1,7 @@
 """The rules by which results are judged, fixed before any result: thresholds, levels, counts.
 
 Every verdict names the version of the rules that gave it. A change to any value changes the
-version; raise `number` with it, and say in docs/statistics.md what changed.
+version; whoever changes one raises `number`, and states the change in docs/statistics.md.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from ..base.fingerprint import fingerprint
 class Rules:
     """Every threshold on which a decision rests.
 
-    number     : raised by whoever changes a rule
-    alpha      : false alarms that are allowed, in a family of comparisons together
-    fewest_images : with fewer nothing is decided, see docs/statistics.md
-    cautious_below : with fewer p counts with images that may have gone unseen
-    fewest_for_cose : with fewer COSE, which is no mean over images, has no interval
-    fewest_for_ceiling : with fewer images of two observers or more no ceiling is estimated
+    number     : the version, to be raised with every change
+    alpha      : the allowed rate of false alarms in a family of comparisons together
+    fewest_images : with fewer, nothing is decided, see docs/statistics.md
+    cautious_below : with fewer, p takes into account images that may have been missed
+    fewest_for_cose : with fewer, COSE has no interval, because it is not a mean over images
+    fewest_for_ceiling : with fewer images of two or more observers, no ceiling is estimated
     least_ceiling : people who may agree by less have no ceiling: a score would be divided by
-                 next to nothing
-    smallest_effect : difference of scores below which it does not matter; `--smallest-effect`
-    power      : with which `images_needed` finds an effect
+                 almost nothing
+    smallest_effect : a difference of scores below this does not matter; `--smallest-effect`
+    power      : the power for which `images_needed` is computed
     family     : backbones over which p values are corrected
-    dcls_raises, threshold_raises : how many backbones of eight, models of sixteen must rise for
-                 claims 1 and 3
-    least_span : of scores between the strongest control and the ceiling; with less room no score
-                 is rescaled to it
-    height     : share of the other baselines' height above the strongest control below which maps
-                 count as random-looking, for claim 2
+    dcls_raises, threshold_raises : how many of eight backbones, and of sixteen models, must rise
+                 for claims 1 and 3
+    least_span : the smallest difference between the strongest control and the ceiling at which
+                 scores are rescaled to it
+    height     : for claim 2: heatmaps look random if their score above the strongest control is
+                 less than this share of the other baselines'
     """
 
     number: int = 1
@@ -51,9 +51,9 @@ class Rules:
 
     @property
     def version(self) -> str:
-        """Such as "1-3fa9c2": the number, and a digest of all values."""
+        """The version, such as "1-3fa9c2": the number, and a digest of all values."""
         return f"{self.number}-{fingerprint(asdict(self))[:6]}"
 
 
 RULES = Rules()
-NOT_ASKED = "not asked"  # of a claim whose models were not chosen
+NOT_ASKED = "not asked"  # the verdict on a claim whose models were not chosen

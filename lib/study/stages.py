@@ -1,4 +1,4 @@
-"""Weights files of one training, in the order of the numbers in their names."""
+"""Weights files of one training, ordered by the numbers in their names."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _WORDS = {"ep": "epoch", "steps": "step", "iter": "iteration", "iterations": "it
 
 @dataclass(frozen=True)
 class Stage:
-    """A file of a training, the number that tells when it was written, and of what that is the
-    number: "epoch", "step" or "iteration"."""
+    """A file of a training, the number that tells when it was written, and what that number
+    counts: "epoch", "step" or "iteration"."""
 
     file: Path
     number: int
@@ -26,14 +26,15 @@ class Stage:
 
 
 def stages_of(files: Sequence[Path], where: str) -> tuple[list[Stage], list[str]]:
-    """Files in the order of the number in their names, and the names of those that have none.
+    """Return files ordered by the number in their names, and the names of those without one.
 
-    Names that are alike but for their numbers belong together; of several such groups the largest
-    is taken. Where several numbers differ, the one after "epoch", "step" or the like is taken,
-    else the first that is another in every file.
+    Names that differ only in their numbers belong together; of several such groups the largest
+    is used. If several numbers differ, the one after "epoch", "step" or the like is used,
+    otherwise the first that differs between all files.
 
-    where : how messages name the training
-    Raises ValueError if no file has a number, or two files have the same.
+    where : what messages call the training
+
+    Raises ValueError if no file has a number, or if two files have the same.
     """
     alike: dict[tuple[str, ...], list[tuple[Path, list[str]]]] = defaultdict(list)
     for file in files:
@@ -43,9 +44,9 @@ def stages_of(files: Sequence[Path], where: str) -> tuple[list[Stage], list[str]
     if not alike:
         names = ", ".join(sorted(file.name for file in files)[:5]) or "no weights file at all"
         raise ValueError(
-            f"{where}: no file of weights there has a number in its name, which would say when it "
-            f"was written: {names}; such names are epoch_3.pth, checkpoint-12.pth.tar. One file "
-            f"alone is named by its own path. Files of weights end in {', '.join(WEIGHTS_SUFFIXES)}"
+            f"{where}: no weights file there has a number in its name that says when it was "
+            f"written: {names}; such names are epoch_3.pth, checkpoint-12.pth.tar. To use a single "
+            f"file, give its own path. Weights files end in {', '.join(WEIGHTS_SUFFIXES)}"
         )
     texts, group = max(alike.items(), key=lambda item: len(item[1]))
     place = _place(texts, [numbers for _, numbers in group])
@@ -55,7 +56,7 @@ def stages_of(files: Sequence[Path], where: str) -> tuple[list[Stage], list[str]
     for one, other in pairwise(found):
         if one.number == other.number:
             raise ValueError(
-                f"{where}: two files are of {word} {one.number}, {one.file.name} and "
+                f"{where}: two files have {word} {one.number}, {one.file.name} and "
                 f"{other.file.name}; put one of them elsewhere"
             )
     taken = {stage.file for stage in found}
@@ -63,7 +64,7 @@ def stages_of(files: Sequence[Path], where: str) -> tuple[list[Stage], list[str]
 
 
 def word_of(file: Path, number: int) -> str:
-    """Of what a number in a file's name is the number."""
+    """Return what a number in a file's name counts."""
     texts, numbers = _taken_apart(file)
     for text, found in zip(texts, numbers, strict=False):
         if int(found) == number and (word := _word(text)):
@@ -72,7 +73,7 @@ def word_of(file: Path, number: int) -> str:
 
 
 def _taken_apart(file: Path) -> tuple[tuple[str, ...], list[str]]:
-    """A name's texts and the numbers between them, without its ending."""
+    """Return a name's texts and the numbers between them, without its ending."""
     name = next((file.name.removesuffix(s) for s in sorted(WEIGHTS_SUFFIXES, key=len, reverse=True)
                  if file.name.endswith(s)), file.name)  # fmt: skip
     parts = re.split(r"(\d+)", name)
@@ -80,13 +81,13 @@ def _taken_apart(file: Path) -> tuple[tuple[str, ...], list[str]]:
 
 
 def _word(before: str) -> str:
-    """The word that says of what the number after it is; "" for another."""
+    """Return the word that says what the number after it counts; "" for any other word."""
     found = re.search(r"([a-z]+)[^a-z]*$", before.lower())
     return found[1] if found and found[1] in _NUMBERED else ""
 
 
 def _place(texts: Sequence[str], numbers: Sequence[list[str]]) -> int:
-    """Which of the numbers in the names tells when a file was written."""
+    """Return which of the numbers in the names tells when a file was written."""
     count = len(numbers[0])
     different = [len({row[place] for row in numbers}) for place in range(count)]
     changing = [p for p in range(count) if different[p] > 1] or list(range(count))
@@ -100,7 +101,7 @@ def _place(texts: Sequence[str], numbers: Sequence[list[str]]) -> int:
 
 
 def weights_in(folder: Path) -> list[Path]:
-    """The weights files of a folder; hidden ones are none."""
+    """Return the weights files of a folder, without hidden ones."""
     return sorted(
         path for path in folder.iterdir()
         if path.is_file() and path.name.endswith(WEIGHTS_SUFFIXES) and path.name[0] != "."

@@ -1,7 +1,7 @@
-"""One study: what was chosen, which files it reads, its networks, where its results go.
+"""One study: what was chosen, which files it reads, its models, and where its results go.
 
 Everything a user chooses is checked here, before any work, for notebooks and
-`run_all.py` alike. Importing this module and making a `Study` costs no torch.
+`run_all.py` alike. Importing this module and making a `Study` does not load torch.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 
 def _found_in(folder: Path, options: Mapping) -> dict:
-    """What a folder of images says of itself: the data set whose layout it has, and whether it
-    holds gaze. What is wrong with it reading it tells."""
+    """Return what a folder of images reveals: the data set whose layout it has, and whether it
+    contains gaze. Reading the folder reports any problem."""
     with suppress(StoredError, ValueError):
         read = Read(options.get("layout", ""))
         found = layout_in(folder, read)
@@ -43,12 +43,12 @@ def _found_in(folder: Path, options: Mapping) -> dict:
 def _by_name(
     models: Sequence[str], profile: Profile, target: str
 ) -> tuple[Sequence[str | Backbone], list[Backbone]]:
-    """Keys of the models that were asked for, and those of them that a name has made. What a short
-    name stands for, and what was left out, is warned of."""
+    """Return keys of the requested models, and the models made from names. A warning gives what a
+    short name stands for, and what was skipped."""
     texts = [] if isinstance(models, str) else [m for m in models if isinstance(m, str)]
     if all(text in BACKBONES and not BACKBONES[text].named for text in texts):
         return models, []
-    # Imported here because it pulls in torch and timm.
+    # Imported here because it loads torch and timm.
     from .named_models import named_rows
 
     made = named_rows(texts, profile, (target or profile.target) == "predicted")
@@ -60,10 +60,10 @@ def _by_name(
 
 
 class NamedModels(UserWarning):
-    """What a name of models stands for, and what of it was left out."""
+    """The warning that says what names of models stand for, and what was skipped."""
 
 
-# The choices on which results depend, beside profile, models and methods.
+# The choices that determine results, besides profile, models and methods.
 _RESULTS_DEPEND_ON = (
     "limit", "protocols", "images", "layout", "fit", "gaze", "precision", "compile", "target",
     "accept", "ceiling", "smallest_effect", "compare", "whole",
@@ -72,11 +72,11 @@ _RESULTS_DEPEND_ON = (
 
 @dataclass(frozen=True)
 class Study:
-    """The four parts of a study; make one with `from_profile`.
+    """The four parts of a study; create one with `from_profile`.
 
     choices  : what was chosen, checked
     inputs   : which files it reads
-    networks : its networks
+    networks : its models
     places   : where its results go
     """
 
@@ -93,11 +93,12 @@ class Study:
     ) -> Study:
         """Check every choice and bind it to a profile's data.
 
-        models, methods : keys; empty takes all models and the published methods. Models also as
-                  "timm:NAME", "untrained:NAME" and "NAME@PATH", see `lib.study.named_models`
-        limit   : so many of the images, 0 for all
+        models, methods : keys; empty takes all models and the published methods. Models may also
+                  be "timm:NAME", "untrained:NAME" and "NAME@PATH", see `lib.study.named_models`
+        limit   : the number of images to use, 0 for all
         options : the other fields of `Choices` by name: device, batch_size, images, …
-        Raises ValueError (UnknownName for a name) saying what is wrong, the nearest
+
+        Raises ValueError (UnknownName for a name), which says what is wrong, the nearest known
         name, and what is allowed.
         """
         check_names(options, NAMES)
@@ -120,7 +121,7 @@ class Study:
         return cls(Choices.of(profile, models, methods, own + named, limit=limit, **options))
 
     def changed(self, **changes) -> Study:
-        """The same study with other choices, fields of `Choices` by name."""
+        """Return the same study with other choices, fields of `Choices` by name."""
         load_asked(changes.get("models", ()), changes.get("methods", ()))
         if "models" in changes:
             target = changes.get("target", self.choices.target)
@@ -128,7 +129,8 @@ class Study:
         return Study(self.choices.changed(**changes))
 
     def sampled(self, **changes) -> Study:
-        """The same on at most so many images, and models, as long analyses take, and changed."""
+        """Return the study on at most the sample's number of images, and its models, as the long
+        analyses take them, with other changes."""
         return self.changed(**self.choices.sampled | changes)
 
     @cached_property
@@ -141,20 +143,20 @@ class Study:
 
     @cached_property
     def networks(self) -> Networks:
-        # Imported here because it pulls in torch, which choosing and checking do without.
+        # Imported here because it loads torch, which choosing and checking do not need.
         from .networks import Networks
 
         return Networks(self.choices, self.inputs)
 
     def clickme(self, limit: int | None = None) -> ClickMe:
-        """The study's images, human maps and labels; `limit` overrides its own."""
-        # Imported here because it pulls in torch.
+        """Return the study's images, human maps and labels; `limit` overrides its own."""
+        # Imported here because it loads torch.
         from ..people.clickme import ClickMe
 
         return self.inputs.listed(ClickMe, limit)
 
     def unlike(self, facts: Mapping) -> list[str]:
-        """How this study differs from the one that `facts` describe, ignoring where it ran."""
+        """Return how this study differs from the one in `facts`, ignoring where it ran."""
         return [
             f"{name}: {facts[name]}, here {value}"
             for name, value in self._made_by().items()
@@ -162,7 +164,7 @@ class Study:
         ]
 
     def _made_by(self) -> dict:
-        """The choices on which results depend."""
+        """Return the choices that determine results."""
         options, extend = self.choices.options(), self.choices.extend
         used = plug_ins_used(self.choices.rows)
         return {
@@ -174,20 +176,20 @@ class Study:
 
     @property
     def reading(self) -> str:
-        """How the gaze of its images becomes maps, in words; "" where only maps are stored."""
+        """How the gaze of its images becomes maps, in words; "" if only maps are stored."""
         return self._viewing.get("in_words", "")
 
     @cached_property
     def _viewing(self) -> dict:
-        """How gaze becomes maps; {} where only maps are stored."""
+        """Return how gaze becomes maps; {} if only maps are stored."""
         places = self.inputs.image_paths()
-        with suppress(StoredError):  # which reading the images tells
+        with suppress(StoredError):  # reading the images reports it
             return gaze_facts(places[0], self.choices.read) if places[0].is_dir() else {}
         return {}
 
     def facts(self) -> dict:
-        """The choices as plain values, written beside figures and tables."""
-        # Imported here because it pulls in torch.
+        """Return the choices as plain values, written beside figures and tables."""
+        # Imported here because it loads torch.
         from .device import chosen_device
 
         return self._made_by() | {

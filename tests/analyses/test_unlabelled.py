@@ -82,7 +82,7 @@ def test_maps_are_of_the_predicted_class(study):
 
 
 def test_the_true_class_of_what_has_none_is_refused_at_once(study):
-    with pytest.raises(StoredError, match="which class it has: `--target predicted`"):
+    with pytest.raises(StoredError, match="no classes of its images: use `--target predicted`"):
         score_study(study.changed(target="true"))
     assert isinstance(study.facts()["viewing"], dict)
 

@@ -15,12 +15,16 @@ from lib.runner.progress import Progress
 
 
 @pytest.fixture
-def in_a_kernel(monkeypatch):
-    """As tqdm asks for it at the import of `tqdm.auto`."""
-    kernel = SimpleNamespace(config={"IPKernelApp": {}})
-    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: kernel))
-    for name in ("tqdm.auto", "tqdm.autonotebook"):
+def forgotten(monkeypatch):
+    """tqdm asks once for where it is: at the import of these modules."""
+    for name in ("tqdm.auto", "tqdm.autonotebook", "ipykernel.zmqshell"):
         monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+@pytest.fixture
+def in_a_kernel(forgotten, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipykernel.zmqshell", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
 
 
 def test_a_kernel_shows_a_widget(in_a_kernel, monkeypatch, capsys):
@@ -40,7 +44,7 @@ def test_a_kernel_under_the_runner_writes_the_text_that_the_runner_reads(in_a_ke
     assert "maps: 100% 3/3" in progress.state()
 
 
-def test_a_terminal_gets_text(monkeypatch, capsys):
+def test_a_terminal_gets_text(forgotten, monkeypatch, capsys):
     monkeypatch.delenv(STAGING, raising=False)
     with progress_bar(total=2, desc="maps") as bar:
         assert not isinstance(bar, tqdm.notebook.tqdm)

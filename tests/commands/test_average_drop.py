@@ -69,7 +69,7 @@ def test_the_measures_step_by_step(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["--images", "nowhere"], "nowhere is no folder of images"),
+        (["--images", "nowhere"], "nowhere is not a folder of images"),
         (["--methods", "grad_can"], "unknown method 'grad_can'"),
         (["--limit", "-2"], "the limit must be 0 or more"),
         (["--out", "values.txt"], "must end in .csv"),
@@ -146,7 +146,7 @@ def test_what_was_measured_before_a_damaged_image_is_kept(folder, tmp_path, caps
     monkeypatch.setattr(average_drop, "score_folder", damaged_meanwhile)
     words = ["--profile", "demo", "--models", "resnet50", "--images", str(folder)]
     assert average_drop.main([*words, "--out", str(out)]) == 2
-    assert "c.png is no readable image" in capsys.readouterr().err
+    assert "c.png is not a readable image" in capsys.readouterr().err
     table = pd.read_csv(out)
     assert set(table.dcls) == {False}
     assert set(table.backbone) == {BACKBONES["resnet50"].key}

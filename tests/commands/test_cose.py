@@ -132,7 +132,7 @@ def test_what_was_made_before_a_damaged_image_is_kept(here, capsys, monkeypatch)
     damaged.write_bytes(whole[: len(whole) - 40])
     assert cose.main(words(here)) == 2
     said = capsys.readouterr().err
-    assert re.search(r"3\.png is no readable image.*results so far are cached", said)
+    assert re.search(r"3\.png is not a readable image.*results so far are cached", said)
     assert not (here / "out" / "pairs.csv").exists()
     made, real = [], cose_study.pairs_of_changed_images
 
@@ -155,7 +155,7 @@ def test_what_was_made_before_a_damaged_image_is_kept(here, capsys, monkeypatch)
 @pytest.mark.parametrize(
     ("more", "why"),
     [
-        (["--images", "nowhere"], "nowhere is no folder of images"),
+        (["--images", "nowhere"], "nowhere is not a folder of images"),
         (["--classes", "5"], "has 3 classes .ant, bee, cat., and the network answers by 5"),
         (["--weights", "none.pth"], "no weights at .*none.pth"),
         (["--weights", ""], "--timm needs --weights"),
@@ -167,9 +167,9 @@ def test_what_was_made_before_a_damaged_image_is_kept(here, capsys, monkeypatch)
         (["--methods", "grad_can"], "unknown method 'grad_can'"),
         (["--out", "pairs.txt"], "must end in .csv"),
         (["--labels", "none", "--classes", "1"], "--classes must be 2 or more"),
-        (["--list", "twice.txt"], "line 2: ant/1.png is there twice"),
+        (["--list", "twice.txt"], "line 2: ant/1.png is listed twice"),
         (["--labels", "list", "--list", "far.txt", "--classes", "3"], "label 3 is outside 0 … 2"),
-        (["--images", "damaged"], "no.png is no readable image"),
+        (["--images", "damaged"], "no.png is not a readable image"),
     ],
 )
 def test_what_is_asked_wrongly_is_said(more, why, here, capsys, monkeypatch):

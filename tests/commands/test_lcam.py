@@ -60,7 +60,19 @@ def command(*words: str) -> int:
     )  # fmt: skip
 
 
-def test_what_the_command_trains_is_a_method_like_any_other(demo, capsys, monkeypatch):
+@pytest.fixture
+def drawn_last(monkeypatch):
+    """The maps and losses of each network with DCLS after its last step, and nothing else."""
+    draw = lcam.draw_early
+
+    def drawn(path, images, label, history, looks):
+        if len(history) == 2 and path.parent.name.endswith("_dcls"):
+            draw(path, images, label, history, looks)
+
+    monkeypatch.setattr(lcam, "draw_early", drawn)
+
+
+def test_what_the_command_trains_is_a_method_like_any_other(demo, drawn_last, capsys):
     study = Study.from_profile("demo", ["resnet50"], ["grad_cam", "lcam_fm"], 3)
     with pytest.raises(
         MissingInputs, match="lib.demo.attention --models resnet50 --methods lcam_fm"
@@ -97,7 +109,6 @@ def test_what_the_command_trains_is_a_method_like_any_other(demo, capsys, monkey
     assert len(score_forgetting(study, 2))
 
     before = facts_of_maps(study, RESNET, False)["attentions"]
-    monkeypatch.setattr(lcam, "draw_early", lambda *_: None)
     assert command("--methods", "lcam_fm") == 0
     assert "trained alike before" in capsys.readouterr().out
     assert command("--methods", "lcam_fm", "--seed", "1") == 0

@@ -68,7 +68,7 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(folders, tmp_path, cap
         (folders, "b cannot be merged with a: its rules differ"),
         (["a", "none"], "none does not exist: give a folder of results"),
         (["a", "--out", "x.xlsx"], "must end in .csv or .parquet"),
-        (["a", "--out", "a/tables/leaderboard.csv"], "is a file that is read"),
+        (["a", "--out", "a/tables/leaderboard.csv"], "is an input file"),
         (["a", "--protocol", "x"], "no run has the protocol 'x'; choose from gaze"),
     ):
         assert main([*asked, "--no-figures"]) == 2

@@ -119,8 +119,8 @@ def test_images_that_cannot_be_read_are_all_named_before_a_model_is_loaded(
     monkeypatch.setattr(AskedModel, "load", lambda *_: pytest.fail("loaded"))
     assert main([good, str(tmp_path / "b.png"), str(tmp_path / "c.png")]) == 2
     said = capsys.readouterr().err
-    assert "b.png is no readable image" in said
-    assert "c.png is no readable image" in said
+    assert "b.png is not a readable image" in said
+    assert "c.png is not a readable image" in said
     many = [good] + [image(tmp_path / f"{n}.png", (8, 8)) for n in range(MOST_MAPS // 8)]
     assert main([*many, "--model", "resnet50", "convnext_tiny", "--both", "--method", "grad_cam",
                  "layer_cam"]) == 2  # fmt: skip
@@ -387,4 +387,4 @@ def test_a_image_damaged_within_is_refused_by_name(tmp_path, capsys):
     data[second] ^= 1  # the type of a chunk
     image.write_bytes(bytes(data))
     assert main([str(image)]) == 2
-    assert "broken.png is no readable image" in capsys.readouterr().err
+    assert "broken.png is not a readable image" in capsys.readouterr().err

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 
@@ -45,7 +44,6 @@ def test_every_page_opens_from_its_file(site, browser, width, height):
     assert len(files) > 50
     for file in files:
         page.goto(file)
-        page.wait_for_load_state("networkidle")
         assert page.locator("h1").count() == 1, file
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), file
         broken = page.evaluate(
@@ -59,6 +57,7 @@ def test_every_page_opens_from_its_file(site, browser, width, height):
 def test_the_search_answers_without_a_server(site, browser):
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.goto((site / "index.html").as_uri())
-    page.locator(".md-search__input").fill("human ceiling")
-    page.wait_for_selector(".md-search-result__item")
-    assert re.search("ceiling", page.locator(".md-search-result__list").inner_text(), re.I)
+    page.locator(".md-search__input").click()
+    page.keyboard.type("ceiling")
+    found = page.locator(".md-search-result__item a[href*='/score.html'][href$='#the-ceiling']")
+    found.first.wait_for()

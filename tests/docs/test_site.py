@@ -22,7 +22,7 @@ PAGES = sorted(DOCS.rglob("*.md"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 TEXTS = [*PAGES, ROOT / "README.md", ROOT / "data" / "README.md", *NOTEBOOKS]
 ELSEWHERE = {"data.md": ROOT / "data" / "README.md", "benchmark.md": ROOT / "data/bench/bench.md"}
-OPTIONAL = {"gallery.md", "notebooks.md"}  # in the navigation where they are there
+OPTIONAL = {"gallery.md"}  # in the navigation where it is there
 MADE = {f"reference/{name}.md" for name in ("doors", "commands", "run_all", "exit-statuses")}
 
 

@@ -259,7 +259,7 @@ def test_what_is_no_image_is_refused_in_words(shown):
     ):  # fmt: skip
         before = bytes(shown.panel.value)
         upload(shown, "<b>odd.png", content)
-        assert "&lt;b&gt;odd.png is no readable image" in shown.message.value
+        assert "&lt;b&gt;odd.png is not a readable image" in shown.message.value
         assert "BytesIO" not in shown.message.value
         assert 'role="alert"' in shown.message.value
         assert bytes(shown.panel.value) == before
@@ -600,7 +600,7 @@ def test_in_jupyterlab_the_image_follows_the_controls(browser, lab, tmp_path):
     broken = folder / "broken.png"
     broken.write_bytes(b"no image")
     at.upload(broken)
-    at.page.get_by_text("broken.png is no readable image").wait_for()
+    at.page.get_by_text("broken.png is not a readable image").wait_for()
     assert at.pixels() == fifth
     at.choose("image", here.image.options[1][0])
     at.until_new(fifth)

@@ -25,7 +25,7 @@ def test_each_panel_has_its_unit_direction_authors_and_n():
     ]  # fmt: skip
     fig = plot_faithfulness(pd.DataFrame(rows))
     titles = [" ".join(ax.get_title().split()) for ax in fig.axes]
-    assert titles == [f"{m} somebody's {m}" for m in _MEASURES]
+    assert titles == [f"{m.replace('_', ' ')} somebody's {m}" for m in _MEASURES]
     assert [ax.get_xlabel() for ax in fig.axes] == [
         "%; n = 7–8\n← more faithful", "probability; n = 7–8\nmore faithful →",
     ]  # fmt: skip

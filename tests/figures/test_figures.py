@@ -15,10 +15,17 @@ from PIL import Image
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.text import Text
 
 from lib.base.files import write_atomically
 from lib.figures.analyses import plot_randomisation
-from lib.figures.heatmaps import overlay, plot_heatmap_rows, plot_kernels, plot_receptive_fields
+from lib.figures.heatmaps import (
+    overlay,
+    plot_heatmap_rows,
+    plot_kernels,
+    plot_method_grid,
+    plot_receptive_fields,
+)
 from lib.figures.saving import draw_files, save_figure
 from lib.figures.scores import (
     plot_along,
@@ -28,7 +35,7 @@ from lib.figures.scores import (
     plot_score_bars,
     plot_size_against_score,
 )
-from lib.figures.style import use_study_style
+from lib.figures.style import label_points, lay_out, use_study_style
 from lib.networks.backbones import BACKBONES, THE_EIGHT
 from lib.scores.controls import CONTROLS, control_labels
 from lib.study.comparisons import COMPARISONS
@@ -82,14 +89,15 @@ def summary() -> pd.DataFrame:
 def test_figure_2_places_each_backbone_at_its_two_scores(summary):
     one = summary[summary.panel == "threshold_grad_cam"]
     fig = plot_pairs(one, OF_DCLS)
-    (ax,), (legend,) = fig.axes, fig.legends
+    (ax,) = fig.axes
     points = [c.lines[0].get_xydata()[0] for c in ax.containers]
     expected = [(0.3 + 0.05 * i, 0.4 + 0.05 * i) for i in range(8)]
     np.testing.assert_allclose(points, expected)
     assert ax.get_xlim() == ax.get_ylim()
-    assert [t.get_text() for t in legend.get_texts()] == [b.label for b in THE_EIGHT]
-    assert "n = 224 images" in legend.get_title().get_text()
-    assert "95 %" in legend.get_title().get_text()
+    assert [t.get_text() for t in ax.texts] == [b.label for b in THE_EIGHT]
+    np.testing.assert_allclose([t.xy for t in ax.texts], expected)
+    assert "n = 224 images" in ax.get_title()
+    assert "95 %" in ax.get_title()
 
 
 def test_figure_3_has_a_panel_per_method_and_intervals(summary):
@@ -105,8 +113,11 @@ def test_figure_4_shows_a_point_per_model(summary):
     one = summary[(summary.panel == "threshold_grad_cam") & (summary.place == 0)]
     (ax,) = plot_size_against_score(one, 0.5).axes
     assert len(ax.containers) == 8
+    assert [t.get_text() for t in ax.texts] == [b.label for b in THE_EIGHT]
     assert ax.get_xlabel() == "learnable parameters (millions)"
-    assert "+0.50 over 8 models" in ax.get_title()
+    assert "+0.50 over 8 models" in ax.get_title().replace("\n", " ")
+    (ax,) = plot_size_against_score(one, -0.5, (-0.9, 0.3)).axes
+    assert "−0.50 (95 % interval −0.90 to +0.30)" in ax.get_title().replace("\n", " ")
 
 
 @pytest.mark.parametrize("models", [["resnet50"], ["fastvit_sa36", "convnext_base"]])
@@ -186,7 +197,11 @@ def test_parts_that_forget_differ_between_networks():
     assert [[t.get_text() for t in ax.get_xticklabels()] for ax in fig.axes[:2]] == [
         ["nothing", "head", "stage 4"], ["nothing", "head"],
     ]  # fmt: skip
-    assert [len(ax.get_lines()) for ax in fig.axes[:2]] == [3, 2]  # with the line at 0
+    assert [len(ax.containers) for ax in fig.axes[:2]] == [2, 1]
+    plain, dcls = (c.lines[0].get_xydata() for c in fig.axes[0].containers)
+    np.testing.assert_allclose((plain[:, 0] + dcls[:, 0]) / 2, range(3))
+    assert (plain[:, 0] < dcls[:, 0]).all()  # side by side
+    np.testing.assert_allclose(plain[:, 1], 0.5)
 
 
 def test_overlay_keeps_the_order_of_the_map_and_is_even():
@@ -223,6 +238,86 @@ def test_distributions_are_drawn_however_few_maps_are_valid(valid):
     assert ("n = 0 images" if not valid else f"n = 0–{valid} images") in ax.get_title()
 
 
+def test_a_constant_map_is_named_and_leaves_its_image_uncovered():
+    """Of one that is the same in all it covers, and of one that covers nothing."""
+    image = np.full((8, 8, 3), 100, np.uint8)
+    inner = np.full((8, 8), np.nan)
+    inner[2:6, 2:6] = 3.0
+    maps = np.stack([np.arange(64.0).reshape(8, 8), inner, np.full((8, 8), np.nan)])
+    axes = plot_heatmap_rows([image] * 3, {"Grad-CAM": maps}).axes[3:6]
+    assert [[text.get_text() for text in ax.texts] for ax in axes] == [
+        [], ["constant"], ["constant"],
+    ]  # fmt: skip
+    for ax in axes[1:]:
+        assert np.unique(ax.images[0].get_array()).tolist() == [100]
+
+
+@pytest.mark.parametrize(("methods", "columns"), [(1, 2), (26, 9)])
+def test_methods_lie_in_columns_and_models_in_rows_of_one_page(methods, columns):
+    maps = {f"M{m}": np.random.default_rng(m).random((2, 8, 8)) for m in range(methods)}
+    image = np.full((8, 8, 3), 50, np.uint8)
+    fig = plot_method_grid(image, ["ResNet-50", "ConvNeXt-T"], maps)
+    width, height = fig.get_size_inches()
+    assert width <= 7.2
+    assert height < 9
+    shown = {ax.get_title(): ax for ax in fig.axes if ax.get_title()}
+    assert [*shown] == ["image", *maps]
+    for label, values in maps.items():
+        spec = shown[label].get_subplotspec()
+        below = next(
+            ax for ax in fig.axes[: -1] if (other := ax.get_subplotspec())
+            and other.rowspan.start == spec.rowspan.start + 1
+            and other.colspan == spec.colspan
+        )  # fmt: skip
+        for ax, heatmap in zip((shown[label], below), values, strict=True):
+            np.testing.assert_allclose(
+                ax.images[0].get_array(), 255 * overlay(image, heatmap), atol=0.51
+            )
+    across = {ax.get_subplotspec().colspan.start for ax in shown.values()}
+    assert len(across) == columns
+
+
+def test_kernels_are_cropped_alike_and_layers_named_in_words():
+    """A weight two cells from the centre of 9, and one at the centre alone: 5 cells are shown."""
+    far, near = np.zeros((2, 9, 9)), np.zeros((1, 9, 9))
+    far[:, 4, 6], far[0, 0, 0], near[:, 4, 4] = -2.0, 0.01, 1.0
+    stages = {"stages.1.blocks.2.conv_dw\n48 channels": far, "layer4.0.conv2\n8 channels": near}
+    fig = plot_kernels(stages)
+    shown = [ax for ax in fig.axes if ax.images]
+    assert [ax.images[0].get_array().shape for ax in shown[:3]] == [(5, 5)] * 3
+    assert shown[0].images[0].get_array()[2, 4] == -2
+    names = [ax.get_ylabel() for ax in fig.axes if "stage" in ax.get_ylabel()]
+    assert names == ["stage 2, block 3\n48 channels", "stage 4, block 1\n8 channels"]
+    assert "5 × 5 cells of windows of 9 × 9" in fig.get_supxlabel()
+
+
+def test_names_lie_within_the_panel_and_over_nothing():
+    """Eight crowded points by their names; thirty by numbers, with a legend of the names."""
+    for count in (1, 8, 30):
+        fig, ax = plt.subplots(figsize=(3.3, 3))
+        rng = np.random.default_rng(0)
+        points = [*map(tuple, 0.5 + 0.2 * rng.standard_normal((count, 2)))]
+        ax.plot(*np.transpose(points), "o")
+        ax.set(xlim=(0, 1), ylim=(0, 1))
+        names = [f"ConvNeXt-{number}" for number in range(count)]
+        sheet = lay_out((0, 0), ax=ax)
+        keys = label_points(sheet, ax, points, names)
+        assert [text.xy for text in ax.texts] == points
+        if count == 30:
+            assert [text.get_text() for text in ax.texts] == [f"{n}" for n in range(1, 31)]
+            assert [key.get_label() for key in keys] == [
+                f"{n}  {name}" for n, name in enumerate(names, 1)
+            ]
+        else:
+            assert ([text.get_text() for text in ax.texts], keys) == (names, [])
+        fig.draw_without_rendering()
+        boxes = [Text.get_window_extent(text) for text in ax.texts]  # without its line
+        frame = ax.get_window_extent()
+        for number, box in enumerate(boxes):
+            assert frame.x0 - 1 < box.x0 < box.x1 < frame.x1 + 1
+            assert not any(box.overlaps(other) for other in boxes[number + 1 :])
+
+
 def test_overlay_of_a_constant_map_is_its_minimum_everywhere():
     image = overlay(np.zeros((8, 8, 3), np.uint8), np.full((8, 8), 3.0))
     assert len(np.unique(image.reshape(-1, 3), axis=0)) == 1
@@ -236,7 +331,7 @@ def test_heatmap_rows_label_rows_and_columns(count):
     axes = fig.axes
     assert [axes[i * count].get_ylabel() for i in range(3)] == ["image", "people", "model"]
     assert axes[0].get_title() == "cat"
-    assert axes[-1].get_yticklabels()[1].get_text() == "map's\nmaximum"
+    assert axes[-1].get_yticklabels()[1].get_text() == "maximum\nof a map"
 
 
 def test_kernel_and_receptive_field_figures_are_drawn():
@@ -245,7 +340,8 @@ def test_kernel_and_receptive_field_figures_are_drawn():
     rows = list(BACKBONES.values())[:2]
     both = {"without DCLS": field, "with DCLS": np.zeros((32, 32))}
     fig = plot_receptive_fields(dict.fromkeys(rows, both), 4)
-    assert "mean over 4 images" in " ".join(fig.get_suptitle().split())
+    assert "32 × 32 pixels; n = 4 images" in " ".join(fig.get_suptitle().split())
+    assert [text.get_text() for text in fig.axes[0].texts] == ["5 px"]
 
 
 def test_saved_figure_carries_caveat_and_provenance(tmp_path, monkeypatch, summary):
@@ -281,18 +377,25 @@ def test_a_short_runs_figure_is_one_file_and_says_how_its_sample_is_smaller(tmp_
 
 
 def test_files_hold_all_that_is_drawn_whatever_the_layout(tmp_path):
-    sizes = {}
     for layout in ("constrained", "tight", "none"):
-        fig, ax = plt.subplots(figsize=(2, 2), layout=layout)
-        ax.text(0, 1.6, "above", transform=ax.transAxes)  # beyond the sheet
-        with plt.rc_context({"savefig.bbox": "tight", "savefig.dpi": 100}):
-            draw_files(fig, tmp_path, layout)
-            fig.savefig(tmp_path / "alone.png")
-        with Image.open(tmp_path / f"{layout}.png") as image:
-            sizes[layout] = np.array(image.size)
-        with Image.open(tmp_path / "alone.png") as image:
-            np.testing.assert_allclose(sizes[layout], image.size, atol=3)
-        plt.close(fig)
+        sizes = []
+        for alone in (True, False):  # a layout once made is another at the second time
+            fig, ax = plt.subplots(figsize=(2, 2), layout=layout)
+            ax.text(0, 1.6, "above", transform=ax.transAxes)  # beyond the sheet
+            engine = fig.get_layout_engine()
+            with plt.rc_context({"savefig.bbox": "tight", "savefig.dpi": 100}):
+                if alone:
+                    fig.savefig(tmp_path / f"of_{layout}.png")
+                else:
+                    draw_files(fig, tmp_path, f"of_{layout}")
+                    assert fig.get_layout_engine() is engine
+            with Image.open(tmp_path / f"of_{layout}.png") as image:
+                sizes.append(image.size)
+            plt.close(fig)
+        np.testing.assert_allclose(*sizes, atol=3)
+
+
+def test_a_style_may_want_all_of_the_sheet(tmp_path):
     with plt.rc_context({"savefig.bbox": None, "savefig.dpi": 100}):
         fig = plt.figure(figsize=(2, 3))
         draw_files(fig, tmp_path, "sheet")

@@ -49,8 +49,9 @@ def test_thirty_models_stand_in_their_order_and_can_be_read(width):
     ] * 15
     assert 1 in [line.get_xdata()[0] for line in ax.lines]  # the human ceiling
     names = [text.get_text() for text in fig.legends[0].get_texts()]
-    assert any("may" in name and "1.25" in name.replace("\n", " ") for name in names)
+    assert any("a perfect model: 1.25" in name.replace("\n", " ") for name in names)
     assert "n = 60" in ax.get_title()
+    assert "not surely above the controls" in [name.replace("\n", " ") for name in names]
     fig.draw_without_rendering()
     boxes = [text.get_window_extent() for text in ax.get_yticklabels()]
     assert not any(a.overlaps(b) for a, b in zip(boxes, boxes[1:], strict=False))
@@ -64,21 +65,26 @@ def test_by_rho_there_is_no_line_of_the_ceiling_and_colours_of_ones_own_are_used
         assert plot_leaderboard(shown, CONTROLS, LABELS, ax=ax) is fig
     assert 1 not in [line.get_xdata()[0] for line in ax.lines]
     assert [mark.get_color() for mark in marks(ax)] == ["#123456"] * 2
-    assert ax.get_xlabel() == "mean Spearman ρ; no human ceiling is known of some"
+    assert ax.get_xlabel() == "agreement ρ; ceiling unknown for some"
     plt.close(fig)
 
 
-def test_models_of_unknown_accuracy_are_counted_and_named_not_drawn():
-    fig = plot_accuracy_against_score(board(6), -0.5)
-    (ax,) = fig.axes
+@pytest.mark.parametrize("width", [6.4, 3.4])
+def test_models_of_unknown_accuracy_are_counted_and_named_not_drawn(width):
+    """Names stand at their points where there is room, else numbers and a legend."""
+    fig = plot_accuracy_against_score(board(6), -0.5, size=(width, None))
+    (ax,), (legend,) = fig.axes, fig.legends
     assert [mark.get_xdata()[0] for mark in marks(ax)] == [70, 72, 74]
-    assert [text.get_text() for text in ax.texts] == ["1", "2", "3"]
-    names = [text.get_text().replace("\n", "") for text in fig.legends[0].get_texts()]
-    assert names[0] == f"1  {LONG}_0"
-    assert names[3:] == ["not drawn, accuracy not known (3):"] + [
-        f"–  {LONG}_{i}" for i in (3, 4, 5)
-    ]
-    assert "-0.50 over 3 models" in ax.get_title()
+    models = [f"{LONG}_{i}" for i in range(6)]
+    names = [text.get_text().replace("\n", "") for text in legend.get_texts()]
+    if width > 5:
+        assert [text.get_text() for text in ax.texts] == models[:3]
+        assert names == ["accuracy unknown (3):", *models[3:]]
+    else:
+        assert [text.get_text() for text in ax.texts] == ["1", "2", "3"]
+        assert names == [*(f"{i}  {name}" for i, name in enumerate(models[:3], 1)),
+                         "accuracy unknown (3):", *models[3:]]  # fmt: skip
+    assert "−0.50 over 3 models" in ax.get_title().replace("\n", " ")
     plt.close(fig)
     title = plot_accuracy_against_score(board(6), float("nan")).axes[0].get_title()
     assert "too few" in title

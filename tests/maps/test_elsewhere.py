@@ -389,7 +389,7 @@ def test_what_cannot_be_read_of_people_costs_that_image_alone(images, tmp_path, 
     (images / "d_human.png").write_bytes(b"no map")
     table = scored(images, write_maps(tmp_path / "m"))
     assert table.image_id.tolist() == ["a.jpg", "b.jpg", "c.jpg", "e.jpg"]
-    assert "d_human.png is no readable map" in capsys.readouterr().err
+    assert "d_human.png is not a readable map" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

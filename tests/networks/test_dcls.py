@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 
 import pytest
 import timm
@@ -39,10 +40,16 @@ PARAMETERS = {
 }
 
 
+@cache
+def on_meta(key: str, dcls: bool) -> nn.Module:
+    """The variant in full size, without its numbers; made once for all tests that look at it."""
+    with torch.device("meta"):
+        return build_network(BACKBONES[key], dcls)
+
+
 @pytest.mark.parametrize(("key", "dcls"), ALL_VARIANTS, ids=VARIANT_IDS)
 def test_parameter_count_equals_the_published_one(key, dcls):
-    with torch.device("meta"):
-        network = build_network(BACKBONES[key], dcls)
+    network = on_meta(key, dcls)
     assert count_parameters(network) == PARAMETERS[key][dcls]
 
 
@@ -66,10 +73,7 @@ def expected_layers(key: str) -> list[str]:
 
 @pytest.mark.parametrize("key", EIGHT)
 def test_exactly_the_listed_layers_are_replaced(key):
-    with torch.device("meta"):
-        plain = build_network(BACKBONES[key], False)
-        converted = build_network(BACKBONES[key], True)
-    layers = dcls_layers(converted)
+    plain, layers = on_meta(key, False), dcls_layers(on_meta(key, True))
     assert sorted(layers) == sorted(expected_layers(key))
     recipe = BACKBONES[key].dcls
     for name, layer in layers.items():
@@ -84,8 +88,7 @@ def test_exactly_the_listed_layers_are_replaced(key):
 
 @pytest.mark.parametrize("key", EIGHT)
 def test_positions_are_shared_within_a_stage_and_only_there(key):
-    with torch.device("meta"):
-        layers = dcls_layers(build_network(BACKBONES[key], True))
+    layers = dcls_layers(on_meta(key, True))
     # Stages differ in width, and no two stages of these backbones have the same.
     by_width: dict[int, set[int]] = {}
     for layer in layers.values():

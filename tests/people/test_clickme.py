@@ -216,10 +216,10 @@ def test_a_corrupt_payload_is_noticed_on_reading(shard, inside):
 def test_a_file_that_is_no_tfrecord_is_refused(tmp_path):
     path = tmp_path / "val-0.tfrecords"
     path.write_bytes(b"<html>404 not found</html>")
-    with pytest.raises(StoredError, match="is no TFRecord file"):
+    with pytest.raises(StoredError, match="is not a TFRecord file"):
         ClickMe([path])
     path.write_bytes(b"")
-    with pytest.raises(StoredError, match="holds no record"):
+    with pytest.raises(StoredError, match="contains no records"):
         ClickMe([path])
 
 
@@ -252,8 +252,8 @@ heatmap = np.zeros((256, 256), np.uint8)
             Record(jpeg(image), jpeg(image), 1),
             "heatmap is 256x256 YCbCr, expected 256x256 grey",
         ),
-        (Record(b"no jpeg", jpeg(heatmap), 1), "image is no readable JPEG"),
-        (Record(jpeg(image), jpeg(heatmap)[:200], 1), "heatmap is no readable JPEG"),
+        (Record(b"no jpeg", jpeg(heatmap), 1), "image is not a readable JPEG"),
+        (Record(jpeg(image), jpeg(heatmap)[:200], 1), "heatmap is not a readable JPEG"),
         (Record(jpeg(image), jpeg(heatmap), 1000), "label 1000 is outside 0 … 999"),
         (Record(jpeg(image), jpeg(heatmap), -1), "label -1 is outside"),
     ],

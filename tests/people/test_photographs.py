@@ -43,7 +43,7 @@ def test_a_users_folder_takes_their_place(tmp_path):
 @pytest.mark.parametrize(
     ("attributions", "message"),
     [("name,text\n", "needs the columns file,attribution"),
-     ("file,attribution\nz.jpg,me\n", "not there: z.jpg")],
+     ("file,attribution\nz.jpg,me\n", "do not exist: z.jpg")],
 )  # fmt: skip
 def test_a_wrong_attribution_list_is_refused(tmp_path, attributions, message):
     Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
@@ -54,12 +54,12 @@ def test_a_wrong_attribution_list_is_refused(tmp_path, attributions, message):
 
 def test_an_unreadable_image_is_named(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no image")
-    with pytest.raises(ValueError, match=r"broken.jpg is no readable image"):
+    with pytest.raises(ValueError, match=r"broken.jpg is not a readable image"):
         folder_photographs(tmp_path)
 
 
 def test_an_empty_folder_is_named(tmp_path):
-    with pytest.raises(ValueError, match="holds no image"):
+    with pytest.raises(ValueError, match="contains no images"):
         photographs(tmp_path)
 
 
@@ -115,7 +115,7 @@ def test_postscript_is_no_image_whatever_it_is_called(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
     path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
     for read in (read_image, read_grey, lambda p: FolderImages([p], 4).centre(0)):
-        with pytest.raises(ValueError, match="a.png is no readable"):
+        with pytest.raises(ValueError, match="a.png is not a readable"):
             read(path)
 
 

@@ -88,6 +88,8 @@ def fill(study: Study) -> None:
     weights = {"label": "ResNet-50", "verified": "yes", "n": 48, "top1": 0.9, "remarks": ""}
     told = {**weights, "label": "CAFormer-S18", "remarks": f"top-1 0.1 % of 48 images {EVIL}"}
     save_csv(study, "weights", [weights, told])
+    long = {"backbone": "a_name_that_is_long_and_has_no_space", "difference": 0.5}
+    save_csv(study, "power", [long | {"n": 10**9}])
     save_csv(study, "paired", [{"backbone": f"row {i}", "p": 10.0**-i} for i in range(40)])
     for name in [*CAPTIONS, "my_own"]:
         save_image(study, name, size=(2000, 600) if name == "learned_kernels" else (640, 320))
@@ -156,7 +158,7 @@ def test_everything_that_is_there_is_shown(study):
         "undecided at this n", "mean difference: 0.0123 [-0.500, 12.250]", "These verdicts are about: simulated people",
         "Grad-CAM, protocol published", "Threshold-Grad-CAM, protocol corrected", "CAFormer-S18 mini",
         "(40 rows)", "1.00e-05", "a column 19", "ResNet-50", "0.143",
-        *(title.format(change="with DCLS less without") for title in TABLES.values()),
+        *(title.format(change="with DCLS minus without") for title in TABLES.values()),
         *(caption_of(key, study.choices)[0] for key in CAPTIONS), "My own", "What my_own shows.",
         "made at commit 0123456789ab", "python run_all.py", "01_setup", "1:15", "1.0 GiB",
         "KeyError: 'a' in cell 2", "1: a notebook's cell raised an error",
@@ -234,7 +236,7 @@ def test_what_is_not_there_is_named_as_not_made(study):
     page = Page(study)
     assert page.text.count("Not made in this run.") == 3  # run, origin, weights
     for row in QUESTIONS.values():
-        change = "with DCLS less without"
+        change = "with DCLS minus without"
         titles = [caption_of(name, study.choices)[0] for name in row.figures]
         titles += [TABLES.get(name, name.capitalize()).format(change=change) for name in row.tables]
         assert not titles or f"{row.text} Not made in this run: {'; '.join(titles)}." in page.text
@@ -391,6 +393,11 @@ def test_the_page_fits_every_width(opened, width, closed):
         const root = document.documentElement
         return root.scrollWidth <= root.clientWidth
     }""")
+    assert (
+        page.evaluate("""() => [...document.querySelectorAll('tbody th')].filter(
+        head => head.scrollWidth > head.clientWidth + 1).map(head => head.innerText)""")
+        == []
+    )
     assert page.locator("table").count() > 10
     assert page.evaluate("""() => [...document.querySelectorAll('table')].filter(table => {
         const holder = table.closest('.scroll')
@@ -439,7 +446,7 @@ CONTRASTS = """() => {
         .flatMap(element => ['', '::before'].map(part => {
             const [low, high] = [getComputedStyle(element, part).color, ground(element)]
                 .map(luminance).sort((a, b) => a - b)
-            return {text: element.innerText.slice(0, 40), contrast: (high + 0.05) / (low + 0.05)}
+            return {text: element.textContent.slice(0, 40), contrast: (high + 0.05) / (low + 0.05)}
         }))
 }"""
 

@@ -93,10 +93,10 @@ def test_differences_are_counted_by_their_decision_for_each_method():
     ]
     found = summary_of(CHANGE, pd.DataFrame(rows), CONTROLS)
     assert found.sentences[0] == (
-        "In 3 comparisons by Grad-CAM (with DCLS less without), the score rises in 2 and falls in 1."
+        "In 3 comparisons by Grad-CAM (with DCLS minus without), the score rises in 2 and falls in 1."
     )
     assert found.sentences[1] == (
-        "In 1 comparison by Other (with DCLS less without), the score is undecided."
+        "In 1 comparison by Other (with DCLS minus without), the score is undecided."
     )
     assert [line.label for line in found.scale.lines][1:4] == ["A", "B", "C"]
     assert [line.told for line in found.scale.lines][1:4] == [
@@ -114,7 +114,7 @@ def test_too_few_images_decide_no_comparison():
     rows = pair("A", 0.6, 0.8, decisions.TOO_FEW, n=8)
     found = summary_of(CHANGE, pd.DataFrame(rows)).sentences
     assert found[1] == (
-        "The comparison (with DCLS less without) is not decided: at least 50 images are needed."
+        "The comparison (with DCLS minus without) is not decided: at least 50 images are needed."
     )
 
 

@@ -174,8 +174,9 @@ def test_remarks_stand_in_every_form_of_the_results_table_and_in_its_origin(stud
         Networks, "remarks_on",
         lambda _, key, dcls, *__: ["not read: 24 (total_ops)"] * ((key, dcls) == ("caformer_s18", True)),
     )  # fmt: skip
-    study = study.changed(models=[b.key for b in THE_EIGHT])
-    scores = scored(study, {"resnet50": 0})
+    models = ["resnet50", "convnext_tiny", "caformer_s18"]
+    study = study.changed(models=models)
+    scores = scored(study, {"resnet50": 0}).query("backbone in @models")
     table = weights_table(study, scores)
     results = results_table(study, scores, NO_CONTROLS, CEILINGS)
     write_results(study, results, left_out(pd.DataFrame()), table, CEILINGS)

@@ -134,8 +134,8 @@ def test_fourteen_of_sixteen_models_must_rise_by_the_threshold(without, verdict)
 
 
 def test_a_rise_too_small_to_matter_is_that_however_sure_it_is():
-    """0.002 more on each of 20,000 images, a tenth of the smallest effect."""
-    found = decided(rises(**dict.fromkeys(KEYS, 0.002 * CEILING)), noise=0.01, n=20_000)
+    """0.002 more on each of 2,000 images, a tenth of the smallest effect."""
+    found = decided(rises(**dict.fromkeys(KEYS, 0.002 * CEILING)), noise=0.003, n=2000)
     row = found["dcls"]
     assert row.verdict == TOO_SMALL
     assert "8 change by less than 0.02 (8 of them surely rise)" in row.because
@@ -153,7 +153,7 @@ def test_a_smaller_smallest_effect_decides_otherwise_and_has_another_version():
     rules = set()
     for smallest, verdict in ((0.02, TOO_SMALL), (0.0005, REPRODUCED)):
         study = Study.from_profile("paper", protocols=["published"], smallest_effect=smallest)
-        found = verdicts(study, table(small, noise=0.01, n=20_000), controls(n=20_000), CEILINGS)
+        found = verdicts(study, table(small, noise=0.003, n=2000), controls(n=2000), CEILINGS)
         assert found.verdict[0] == verdict
         rules |= set(found.rules)
     assert len(rules) == 2

@@ -5,8 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import random
 import re
+import threading
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from multiprocessing.process import BaseProcess
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from filelock import FileLock
 from rehearsal import write_stand_in
 from stand_ins import CEILINGS, NO_CONTROLS, imports_of, make_record, module_of
 
@@ -37,7 +40,7 @@ from lib.study.inputs import Inputs, MissingInputs
 from lib.study.profiles import PROFILES
 from lib.study.study import Study
 
-SHARDS, IMAGES = 3, 12
+SHARDS, IMAGES = 3, 8
 _MAKE_STUDY = """
 import os, sys
 from dataclasses import replace
@@ -165,6 +168,33 @@ def test_two_at_once_do_not_disturb_each_other(data, tmp_path):
     files = list((tmp_path / "shared").rglob("*.parquet"))
     assert len(files) == SHARDS * 2
     assert not list((tmp_path / "shared").rglob(".*"))
+
+
+def test_what_another_process_scores_is_waited_for_and_not_scored_again(make, monkeypatch):
+    study = make()
+    score_study(study)
+    unit = next(units.units_of(study, study.clickme(), {}))
+    whole = unit.path.read_bytes()
+    unit.path.unlink()
+    waits = threading.Event()
+
+    class Watched(FileLock):
+        def acquire(self, timeout=None, **options):
+            if timeout is None:
+                waits.set()
+            return super().acquire(timeout=timeout, **options)
+
+    monkeypatch.setattr(units, "FileLock", Watched)
+    monkeypatch.setattr(units, "score_part", lambda *_: pytest.fail("scored again"))
+    scorer = units.Scorer(study)
+    with ThreadPoolExecutor(1) as other:
+        with FileLock(unit.path.with_suffix(".lock")):
+            scored = other.submit(scorer.score, unit)
+            assert waits.wait(60)
+            unit.path.write_bytes(whole)
+        scored.result()
+    assert unit.path.read_bytes() == whole
+    assert not list(study.places.scores.glob("*.lock"))
 
 
 def test_a_damaged_file_of_kept_scores_is_made_anew(make):

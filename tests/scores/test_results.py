@@ -271,8 +271,8 @@ def test_all_models_are_compared_where_none_are_named():
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["resnet50"], "two different models or more"),
-        (["resnet50", "resnet50"], "two different models or more"),
+        (["resnet50"], "two or more different models"),
+        (["resnet50", "resnet50"], "two or more different models"),
         (["resnet50", "resnet50:threshold_grad_cam"], "one model twice"),
         (["resnet50", "resnet5"], "resnet50"),
         (["resnet50", "resnet50:gradcam"], "grad_cam"),

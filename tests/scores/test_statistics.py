@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -28,7 +29,14 @@ from lib.scores.decisions import (
     equivalence_p,
 )
 from lib.scores.observers import ceilings_of
-from lib.scores.statistics import effect_size, holm, images_needed, mean_interval, mean_p
+from lib.scores.statistics import (
+    correlation_interval,
+    effect_size,
+    holm,
+    images_needed,
+    mean_interval,
+    mean_p,
+)
 from lib.study.rules import RULES
 from lib.study.study import Study
 
@@ -357,3 +365,17 @@ def test_no_sample_size_for_next_to_no_effect():
         assert np.isnan(images_needed(effect_size(differences)))
     assert np.isnan(effect_size([0.1, 0.1, 0.1]))  # its spread is rounding
     assert effect_size([0.1, 0.2, 0.3]) == pytest.approx(2)
+
+
+@pytest.mark.parametrize(("rho", "count"), [(-0.26, 8), (0.9, 20)])
+def test_a_rank_correlations_interval_is_the_published_one(rho, count):
+    """Fisher's z, whose variance is (1 + ρ²/2) / (n - 3) for ranks."""
+    z = 0.5 * math.log((1 + rho) / (1 - rho))
+    far = 1.959964 * math.sqrt((1 + rho**2 / 2) / (count - 3))
+    expected = [(math.exp(2 * e) - 1) / (math.exp(2 * e) + 1) for e in (z - far, z + far)]
+    assert correlation_interval(rho, count) == pytest.approx(expected, abs=1e-6)
+
+
+def test_few_or_perfectly_ordered_models_have_no_interval():
+    for rho, count in ((0.5, 4), (1.0, 9), (-1.0, 9), (float("nan"), 9)):
+        assert all(map(math.isnan, correlation_interval(rho, count)))

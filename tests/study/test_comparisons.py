@@ -138,7 +138,7 @@ def test_models_are_compared_by_the_names_that_made_them(tables):
         ("{'A': ['small', 'lone']}, forms=('a', 'a')", "forms must differ"),
         ("{'A': ['small', 'lone']}, axis='x', at={'small': 1}", "a number for lone, got None"),
         ("{'A': ['small', 'lone']}, axis='x', at={'small': 1, 'lone': 'b'}", "for lone, got 'b'"),
-        ("{'A': ['small']}, label='x'", "groups of two models or more"),
+        ("{'A': ['small']}, label='x'", "groups of two or more models"),
         ("{'A': ['small', 'small']}", "names one model twice: small, small"),
         ("{'A': ['small', 'lone']}, forms=('before',)", "must name every place"),
         ("{'A': ['small', 'lone']}, axis='dose'", "axis, its name, and at"),

@@ -79,7 +79,7 @@ def test_an_answer_that_is_not_finite_names_its_image(network, images, tmp_path)
     Image.fromarray(black).save(tmp_path / "black.png")
     plain = Preprocessing(64, 64, (0, 0, 0), (1, 1, 1))
     given = [*images[:2], tmp_path / "black.png"]
-    with pytest.raises(ValueError, match=r"image 2 \(.*black\.png\) has no map: .* not finite"):
+    with pytest.raises(ValueError, match=r"image 2 \(.*black\.png\) has no heatmap: .* not finite"):
         explain(ByLight(network), given, target=1, layer="network.0", preprocessing=plain)
 
 
@@ -101,7 +101,7 @@ def test_it_works_under_inference_mode_but_for_networks_made_there(network, imag
     with torch.inference_mode():
         np.testing.assert_array_equal(explain(network, **given), expected)
         made = nn.Sequential(nn.Conv2d(3, 4, 9, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    with pytest.raises(ValueError, match="made under torch.inference_mode"):
+    with pytest.raises(ValueError, match="created under torch.inference_mode"):
         explain(made, **given)
 
 
@@ -109,19 +109,19 @@ def test_it_works_under_inference_mode_but_for_networks_made_there(network, imag
     ("changed", "said"),
     [
         ({"images": []}, "images is empty"),
-        ({"images": "nowhere.jpg"}, "there is no file nowhere.jpg"),
+        ({"images": "nowhere.jpg"}, "nowhere.jpg does not exist"),
         ({"images": np.zeros((2, 9, 9), np.uint8)}, "image 0 must be"),
         ({"images": np.zeros((9, 9, 3))}, "float64"),
         ({"method": "grad_can"}, "Did you mean 'grad_cam'"),
         ({"target": [1, 2]}, "4 images, 2 targets"),
         ({"target": 9}, "0 … 3"),
-        ({"target": 1.5}, "target 1.5 is no class"),
+        ({"target": 1.5}, "target 1.5 is not a class"),
         ({"target": "tabby"}, "'tabby' is a text: .* or None"),
-        ({"target": [1, 2.5, 0, 0]}, "target 2.5 is no class"),
-        ({"target": ["tabby"] * 4}, "target 'tabby' is no class"),
+        ({"target": [1, 2.5, 0, 0]}, "target 2.5 is not a class"),
+        ({"target": ["tabby"] * 4}, "target 'tabby' is not a class"),
         ({"layer": "nowhere"}, "no layer 'nowhere'"),
         ({"model": "resnet5"}, "Did you mean 'resnet50'"),
-        ({"model": 3}, "a name or a network, and not int"),
+        ({"model": 3}, "a name or a network, not int"),
     ],
 )
 def test_what_cannot_be_explained_is_named(network, images, changed, said):

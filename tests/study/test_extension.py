@@ -186,7 +186,7 @@ def test_other_processes_make_the_same_study_and_kept_scores_know_the_file(own, 
         ("A('my dog', timm='resnet18.a1_in1k')", "must be a text of letters, digits and _"),
         ("A('dog_dcls', timm='resnet18.a1_in1k')", "must not end in _dcls"),
         ("A('dog')", "either timm's name or a function"),
-        ("A('dog', timm='resnet18')", "weights, a file, are needed without a tag"),
+        ("A('dog', timm='resnet18')", "without a tag of timm, weights must name a file"),
         ("A('dog', timm='resnet18', weights='a.pth', weights_dcls='b.pth')", "belong together"),
         ("A('dog', timm='resnet18', weights='a.pth', layer='layer9')", "no layer 'layer9'"),
         ("A('dog', timm='resnot18', weights='a.pth')", "resnot18"),
@@ -196,7 +196,7 @@ def test_other_processes_make_the_same_study_and_kept_scores_know_the_file(own, 
         ("M(3, lambda f, g: f)", "the key 3 must be a text"),
         ("import sys\nsys.exit()", "SystemExit"),
         ("M('dog', lambda f, g: f)\nimport json", "json.py is hidden by another module"),
-        ("M('dog', lambda f, g: f, label='Grad-CAM')", "grad_cam one, have the label Grad-CAM"),
+        ("M('dog', lambda f, g: f, label='Grad-CAM')", "the label Grad-CAM belongs to grad_cam"),
         (
             "A('dog', timm='resnet18', weights='a.pth', layer='global_pool')",
             "no maps (image, channel, h, w) of more than one",
@@ -241,7 +241,7 @@ def test_a_file_that_is_not_there_or_no_python_is_said(tmp_path, tables):
     (tmp_path / "rows.txt").write_text("x = 1")
     with pytest.raises(ExtensionError, match=r"must end in \.py"):
         load_extension(tmp_path / "rows.txt")
-    with pytest.raises(ExtensionError, match="called by the file that --extend names"):
+    with pytest.raises(ExtensionError, match="work only in the file that --extend"):
         add_method("late", lambda features, gradient: features)
 
 
@@ -594,7 +594,7 @@ def test_a_network_of_other_classes_than_the_profiles_is_told(own):
     row = replace(BACKBONES["small"], build=lambda classes: copy.deepcopy(five))
     BACKBONES.keep(key for key in BACKBONES if key != "small")
     BACKBONES.add(row)
-    with pytest.raises(ValueError, match="answers by 5 classes, and the demo profile has 12"):
+    with pytest.raises(ValueError, match="has 5 classes, but the demo profile has 12"):
         study.networks.load_model("small", False)
 
 
@@ -638,7 +638,7 @@ def test_a_method_that_works_in_place_does_not_change_the_next_ones(place, own):
         (lambda f, g: None, "must return a tensor of real numbers, not NoneType"),
         (lambda f, g: f.numpy(), "not ndarray"),
         (lambda f, g: f.sum(1) * 1j, "not torch.complex64"),
-        (lambda f, g: f.sum(1)[:1], r"here 2 of them, and made \(1, 7, 7\)"),
+        (lambda f, g: f.sum(1)[:1], r"here 2 of them, but made \(1, 7, 7\)"),
         (lambda f, g: 1 / 0, "fails: ZeroDivisionError: division by zero"),
     ],
 )

@@ -79,7 +79,7 @@ def test_a_name_of_timms_is_fetched_from_where_timm_says(tmp_path):
 
 
 def test_checkpoints_of_a_folder_are_rows_in_the_order_of_their_numbers(training):
-    with pytest.warns(NamedModels, match=r"left out.*model_best.pth.tar"):
+    with pytest.warns(NamedModels, match=r"skipped.*model_best.pth.tar"):
         study = chosen(f"{TINY}@{training}")
     rows = study.choices.backbones
     assert [row.stage for row in rows] == [1, 2, 10]
@@ -115,7 +115,7 @@ def test_weights_of_other_classes_are_for_predicted_classes_alone(tmp_path):
     model = study.networks.load_model(study.choices.backbones[0].key, False)
     assert model(torch.zeros(1, 3, 160, 160)).shape == (1, 7)
     (why,) = chosen(f"{TINY}@{tmp_path}/seven.pth", target="true").networks.unusable()
-    assert "is of 7 classes" in why
+    assert "has 7 classes" in why
     assert "--target predicted" in why
 
 
@@ -139,13 +139,13 @@ def test_a_model_of_the_table_takes_weights_too_and_the_example_its_miniatures(t
     [
         ("timm:resent50", "unknown timm model 'resent50'. Did you mean 'resnet50'"),
         ("timm:resnet18.a9_in1k", "Did you mean 'a3_in1k'"),
-        ("timm:*", r"are \d+ models, .* at most 60"),
+        ("timm:*", r"matches \d+ models, .* at most 60"),
         ("timm:gcvit_tiny", "not on timm's hub: fetch https://github.com"),
         ("timm:vit_base_patch16_clip_224.openai", "no classifier whose evidence"),
-        ("tim:resnet18", "tim: is no way to name one"),
+        ("tim:resnet18", "tim: is not a known prefix"),
         ("resnet18", "timm has it: timm:resnet18, or untrained:resnet18"),
-        ("untrained:resnet18@a.pth", "come from no file"),
-        ("resnet50@nowhere", "no file, folder or pattern of files nowhere"),
+        ("untrained:resnet18@a.pth", "do not come from a file"),
+        ("resnet50@nowhere", "no file or folder is named, or matches, nowhere"),
         ("vgg16_dcls@nowhere", "vgg16 has no DCLS form"),
         ("unheard@nowhere", "unknown model 'unheard'"),
     ],
@@ -181,7 +181,7 @@ def test_the_number_that_tells_when_a_file_was_written(tmp_path, names, numbers,
 
 
 def test_files_whose_order_cannot_be_told_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="no file of weights there has a number"):
+    with pytest.raises(ValueError, match="no weights file there has a number"):
         stages_of([tmp_path / "last.pth"], "here")
-    with pytest.raises(ValueError, match="two files are of epoch 3"):
+    with pytest.raises(ValueError, match="two files have epoch 3"):
         stages_of([tmp_path / "epoch_3.pth", tmp_path / "epoch_03.pth"], "here")

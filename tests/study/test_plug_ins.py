@@ -188,11 +188,11 @@ def test_nothing_is_imported_that_nobody_asks_for(site, monkeypatch):
         ("models", "nowhere_at_all:f", "", "ModuleNotFoundError: No module named 'nowhere_at_all'"),
         ("models", "plugged_rows:f", "1 / 0", "ZeroDivisionError"),
         ("models", "plugged_rows:f", "g = 1", "AttributeError"),
-        ("models", "plugged_rows:f", "f = 1", "is no function"),
+        ("models", "plugged_rows:f", "f = 1", "is not a function"),
         ("models", "plugged_rows:f", "f = lambda: None", "adds nothing"),
-        ("models", "plugged_rows:methods", ROWS, "it adds a method, and is of the group"),
-        ("measures", "plugged_rows:methods", ROWS, "it adds a method, and is of the group"),
-        ("methods", "plugged_rows:models", ROWS, "it adds a model, and is of the group"),
+        ("models", "plugged_rows:methods", ROWS, "it adds a method, but belongs to the group"),
+        ("measures", "plugged_rows:methods", ROWS, "it adds a method, but belongs to the group"),
+        ("methods", "plugged_rows:models", ROWS, "it adds a model, but belongs to the group"),
         ("measures", "plugged_rows:f",
          "from lib.extension import add_measure as a\nf = lambda: a('m', lambda x, y: x)",
          r"one real number per image, here 2, and returned .* \(2, 16, 16\)"),
@@ -218,8 +218,11 @@ def test_a_plug_in_that_fails_is_named_and_adds_nothing(site, group, value, text
     ("read", "said"),
     [
         ("1 / 0", "reading it as odd fails: ZeroDivisionError"),
-        ("[1], []", "image 0 of odd is a int, and must be a Looked"),
-        ("[Looked('a', folder / 'no.png', np.zeros((1, 3)), [], [0])], []", "no such file"),
+        ("[1], []", "image 0 of odd is a int, but must be a Looked"),
+        (
+            "[Looked('a', folder / 'no.png', np.zeros((1, 3)), [], [0])], []",
+            "no.png, which does not exist",
+        ),
         ("[Looked('a', folder / 'a.png', np.zeros((1, 2)), [], [0])], []", "points of shape"),
         ("[Looked('a', folder / 'a.png', np.zeros((2, 3)), [], [0])], []", "an order of 1"),
         ("[Looked('a', folder / 'a.png', np.zeros((1, 3)), [], [0])] * 2, []", "another, a"),
@@ -246,9 +249,9 @@ def test_a_data_sets_reader_is_checked(tables, people, tmp_path, read, said):
 def test_rows_are_added_by_files_and_plug_ins_alone(tmp_path, tables):
     from lib.extension import add_layout, add_measure
 
-    with pytest.raises(ExtensionError, match="by a plug-in"):
+    with pytest.raises(ExtensionError, match="or in a plug-in"):
         add_measure("m", lambda maps, human: maps.sum((1, 2)))
-    with pytest.raises(ExtensionError, match="by a plug-in"):
+    with pytest.raises(ExtensionError, match="or in a plug-in"):
         add_layout("d", holds=bool, read=bool, source="")
     (tmp_path / "nothing.py").write_text("")
     with pytest.raises(ExtensionError, match="adds nothing: .*add_measure"):

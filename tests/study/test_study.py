@@ -41,8 +41,8 @@ def test_choices_come_in_the_tables_order_once_each():
         ({"limit": True}, "limit must be a whole number"),
         ({"batch_size": -1}, "batch_size must be a whole number of 0 or more"),
         ({"batch_size": 2.0}, "batch_size must be"),
-        ({"device": "gpu"}, "device 'gpu' is none of"),
-        ({"device": "cuda:x"}, "is none of"),
+        ({"device": "gpu"}, "device 'gpu' is not one of"),
+        ({"device": "cuda:x"}, "is not one of"),
         ({"models": [3]}, "unknown model 3"),
     ],
 )
@@ -79,10 +79,12 @@ def test_each_reading_of_a_folder_has_a_place_of_its_own(tmp_path):
     assert len({study.places.name for study in studies}) == len(readings)
     assert studies[3].facts()["viewing"]["weigh"] == "counts"
     assert studies[0].reading == (
-        "each fixation blurred by a Gaussian of σ = 10 pixels, weighed by duration; "
+        "each fixation blurred by a Gaussian of σ = 10 pixels, weighted by duration; "
         "the centred square of each image"
     )
-    with pytest.raises(ValueError, match="how the folder of `images` is read: give one"):
+    with pytest.raises(
+        ValueError, match="how the folder of `images` is read: give the folder, too"
+    ):
         Study.from_profile("gaze", fit="pad")
 
 
@@ -174,13 +176,14 @@ def test_a_short_runs_analyses_take_fewer_images_and_models_and_a_whole_runs_all
     short, whole = (Study.from_profile("demo", whole=w) for w in (False, True))
     sampled = short.sampled().choices
     assert (sampled.limit, [b.key for b in sampled.backbones]) == (
-        36,
+        24,
         ["resnet50", "convnext_tiny"],
     )
-    assert [short.choices.few(part) for part in (1, 3, 24)] == [36, 12, 2]
+    assert [short.choices.few(part) for part in (1, 3, 24)] == [24, 8, 2]
+    assert [short.choices.few(3, least=n) for n in (12, 100)] == [12, 24]
     assert short.choices.backbones == THE_EIGHT  # what is scored stays whole
     (said,) = short.choices.of_sample.values()
-    assert said == "Short run: 36 images at most, 2 of 8 backbones. --whole takes all."
+    assert said == "Short run: 24 images at most, 2 of 8 backbones. --whole takes all."
 
     assert whole.sampled().choices == whole.changed(limit=48).choices
     assert [whole.choices.few(part) for part in (1, 3, 24)] == [48, 16, 2]
@@ -192,7 +195,8 @@ def test_a_short_run_takes_the_models_and_the_limit_that_are_chosen():
     sampled = study.sampled(methods=("grad_cam",)).choices
     assert (sampled.limit, [b.key for b in sampled.backbones]) == (10, ["fastvit_sa24"])
     assert [m.key for m in sampled.methods] == ["grad_cam"]
-    assert study.choices.few(3) == 10
+    assert study.choices.few(3) == 8
+    assert study.choices.few(1) == 10
     assert study.changed(limit=1).choices.few(3) == 1
     assert "10 images at most, 1 of 1 backbones" in study.choices.of_sample["sample"]
 
@@ -265,7 +269,7 @@ def test_a_changed_study_is_checked_as_a_new_one():
     for choice, why in (
         ({"limt": 9}, "Did you mean 'limit'"),
         ({"limit": -9}, "limit must be a whole number"),
-        ({"device": "gpu"}, "device 'gpu' is none of"),
+        ({"device": "gpu"}, "device 'gpu' is not one of"),
         ({"models": ["resnet5"]}, "Did you mean 'resnet50'"),
     ):
         with pytest.raises(ValueError, match=why):

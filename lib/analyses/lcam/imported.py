@@ -144,7 +144,7 @@ def _compared(
 def _in_timms_names(
     state: Mapping[str, Tensor], network: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Rename torchvision's tensors to timm's: names agree for ResNets, not for VGG's last layers."""
+    """Rename torchvision's tensors to timm's; only the names of VGG's last layers differ."""
     found = {}
     for name, tensor in state.items():
         layer, _, kind = name.rpartition(".")

@@ -1,7 +1,7 @@
-"""Where images, human maps and labels lie: ClickMe's shards, `.npz` files, a plain folder,
-a data set of gaze as its authors distribute it.
+"""Where images, human maps and labels are stored: ClickMe's shards, `.npz` files, a plain folder,
+or a data set of gaze as its authors distribute it.
 
-A `Part` is what is scored and kept at once: a shard, or so many files of a folder.
+A `Part` is what is scored and cached as one unit: a shard, or some files of a folder.
 Nothing here needs torch.
 
 May import: people, base.
@@ -35,10 +35,10 @@ __all__ = [
     "open_parts",
 ]  # fmt: skip
 
-_TOLD = 10  # problems in one message; `lib.people.stored.check` tells all
+_TOLD = 10  # problems in one message; `lib.people.stored.check` lists all
 
 
-# The layouts that are no data set's own.
+# The layouts that belong to no data set.
 PLAIN = ("shards", "archives", "maps", "gaze")
 
 
@@ -46,10 +46,11 @@ PLAIN = ("shards", "archives", "maps", "gaze")
 class Read:
     """How folders are read.
 
-    layout : a key of LAYOUTS, or one of PLAIN; "" is found out
+    layout : a key of LAYOUTS, or one of PLAIN; "" for automatic recognition
     fit    : how images become squares, one of FITS
-    gaze   : "KEY=VALUE" texts, fields of `lib.people.stored.viewing.Viewing`
-    Raises ValueError (UnknownName for a name) saying what is wrong.
+    gaze   : "KEY=VALUE" texts, where KEY is a field of `lib.people.stored.viewing.Viewing`
+
+    Raises ValueError (UnknownName for a name), which says what is wrong.
     """
 
     layout: str = ""
@@ -66,9 +67,9 @@ class Read:
 
 
 def layout_in(folder: Path, read: Read = Read()) -> str:
-    """What lies in a folder, as is said or found out: a key of LAYOUTS, or one of PLAIN.
+    """Return the layout of a folder, as given or recognised: a key of LAYOUTS, or one of PLAIN.
 
-    Raises StoredError where it might be several data sets.
+    Raises StoredError if the folder may contain one of several data sets.
     """
     if read.layout:
         return read.layout
@@ -80,19 +81,19 @@ def layout_in(folder: Path, read: Read = Read()) -> str:
         return "maps"
     found = [layout.key for layout in LAYOUTS.values() if folder.is_dir() and layout.holds(folder)]
     if len(found) > 1:
-        raise StoredError(f"{folder} may be {', '.join(found)}: say which by --layout")
+        raise StoredError(f"{folder} may be {', '.join(found)}: choose one with --layout")
     return found[0] if found else "archives"
 
 
 def has_gaze(layout: str) -> bool:
-    """Whether folders of a layout hold gaze points, not maps alone."""
+    """Return whether folders of a layout contain gaze points, rather than only maps."""
     return layout == "gaze" or layout in LAYOUTS
 
 
 def gaze_facts(folder: Path, read: Read = Read()) -> dict[str, object]:
-    """How the gaze of a folder becomes maps, as plain values; {} for a folder without gaze points.
+    """Return how the gaze of a folder becomes maps, as plain values; {} if it has no gaze points.
 
-    Raises StoredError.
+    Raises StoredError if the folder's layout or its `gaze.json` is unclear.
     """
     if not has_gaze(key := layout_in(folder, read)):
         return {}
@@ -103,7 +104,7 @@ def gaze_facts(folder: Path, read: Read = Read()) -> dict[str, object]:
 
 
 def image_files(place: Path) -> list[Path]:
-    """The shards in a folder in their order, or the folder itself, which is read as a whole."""
+    """Return the shards in a folder in their order, or the folder itself if it is read whole."""
     return find_shards(place) or [place]
 
 
@@ -112,12 +113,14 @@ def open_parts(
     tolerant: bool = False,
     read: Read = Read(),
 ) -> list[Part]:
-    """The parts of some shards or folders, in this order, with what each holds.
+    """Open shards or folders and return their parts, in this order.
 
-    places   : a file is a shard; a folder holds shards, or `labels.csv` with images and
-               maps, or gaze points, or `.npz` files, or is a data set's
-    tolerant : a part that cannot be read has a `damage` and holds what lies before it
+    places   : a file is a shard; a folder contains shards, or `labels.csv` with images and
+               maps, or gaze points, or `.npz` files, or a known data set
+    tolerant : whether a part that cannot be read is returned with the images before the
+               damage, and its `damage` says why
     read     : how folders are read
+
     Raises FileNotFoundError and StoredError, unless tolerant.
     """
     parts: list[Part] = []
@@ -144,7 +147,7 @@ def list_parts(
     place: Path,
     read: Read = Read(),
 ) -> tuple[list[Part], list[str]]:
-    """The parts of a shard or folder as far as they can be read, and every problem in listing them.
+    """Return the readable parts of a shard or folder, and every problem found in listing them.
 
     Raises FileNotFoundError and StoredError for a folder that cannot be listed at all.
     """
@@ -158,19 +161,19 @@ def list_parts(
 
 
 def _shards_at(place: Path, read: Read) -> list[Path]:
-    """The shards to read there, none where the place is a folder to be listed.
+    """Return the shards to read there; none if the place is a folder to be listed.
 
     Raises StoredError for a way of reading that shards do not have.
     """
     shards = [place] if not place.is_dir() else find_shards(place)
     if read.layout not in ("", "shards"):
         if not place.is_dir():
-            raise StoredError(f"{place} is no folder of the layout {read.layout}")
+            raise StoredError(f"{place} is not a folder of the layout {read.layout}")
         return []
     if read.layout == "shards" and not shards:
-        raise StoredError(f"{place} holds no shards (.tfrecords)")
+        raise StoredError(f"{place} contains no shards (.tfrecords)")
     if shards and (read.gaze or read.fit != CROP):
-        raise StoredError(f"{place} holds squares with maps of clicks: leave --fit and --gaze out")
+        raise StoredError(f"{place} contains squares with maps of clicks: omit --fit and --gaze")
     return shards
 
 
@@ -181,7 +184,7 @@ def _listed(folder: Path, read: Read) -> tuple[list[Part], list[str]]:
     if key == "gaze":
         return list_gaze(folder, read.options, fit)
     if read.gaze:
-        raise StoredError(f"{folder} holds no gaze points: leave --gaze {read.gaze[0]} out")
+        raise StoredError(f"{folder} contains no gaze points: omit --gaze {read.gaze[0]}")
     if key == "archives":
         return list_archives(folder, fit)
     if not (folder / LABELS).is_file():

@@ -1,5 +1,6 @@
-"""What is wrong in a folder of one's own images and human maps, file by file, all at once:
-`dcls-check FOLDER`. Everything is read as a run reads it; nothing is scored.
+"""Checking a folder of one's own images and human maps: `dcls-check FOLDER`.
+
+Every file is read as a run reads it, all problems are reported at once, and nothing is scored.
 """
 
 from __future__ import annotations
@@ -20,23 +21,24 @@ from .part import NO_LABEL, STORED_SIZE
 from .shards import Shard
 
 CLASSES = 1000
-_BATCH = 32  # fewer images than that are no whole batch: `published` scores none
+_BATCH = 32  # fewer images are not a whole batch, so `published` scores none of them
 _NAMED = 5
 _MANY_OUTSIDE = 0.1  # of all fixations
 
 
 @dataclass
 class Found:
-    """What a folder holds.
+    """What a folder contains.
 
-    problems : what is wrong, each with file, row or record
-    classes  : {class index: how many images that can be read}
-    unlabelled : images without a class that can be read
-    constant : images whose human map has one value only, by their ids
-    points, outside : of gaze: used, and left out beside their images
-    beside   : of those used, beside the square that is shown to networks
-    observers : how many each image that can be read has, 0 where they are not known
-    names    : of all observers, where they have names
+    problems : what is wrong, each with its file, row or record
+    classes  : {class index: number of readable images}
+    unlabelled : number of readable images without a class
+    constant : ids of the images whose human map has a single value
+    points, outside : number of gaze points that are used, and of those outside their images,
+                      which are skipped
+    beside   : number of used gaze points outside the square that models see
+    observers : number of observers of each readable image, 0 if they are unknown
+    names    : names of all observers, if they have names
     unused   : files that nothing names
     """
 
@@ -53,7 +55,7 @@ class Found:
 
     @property
     def images(self) -> int:
-        """How many can be read."""
+        """The number of readable images."""
         return self.classes.total() + self.unlabelled
 
 
@@ -62,10 +64,12 @@ def check(
     classes: int = CLASSES,
     read: Read = Read(),  # noqa: B008 - frozen
 ) -> Found:
-    """Read every image, map, point and label of a folder or shard; raises for none of them.
+    """Read every image, map, point and label of a folder or shard; no problem raises.
 
     classes : labels must lie in 0 … classes - 1
     read    : how folders are read
+
+    Returns what was found, with every problem.
     """
     found = Found()
     try:
@@ -76,7 +80,7 @@ def check(
     with progress_bar(total=sum(map(len, parts)), unit="image", leave=False) as bar:
         for part in parts:
             _read(part, classes, found, bar)
-    if not place.is_dir() or layout_in(place, read) not in LAYOUTS:  # whose authors add to them
+    if not place.is_dir() or layout_in(place, read) not in LAYOUTS:  # data sets have other files
         found.unused = _unused(place, parts, found.problems)
     return found
 
@@ -109,12 +113,12 @@ def _read_observers(part: Part, index: int, found: Found) -> None:
         found.observers.append(len(part.observer_maps(index)))
         found.names.update(part.observers(index))
     except StoredError as error:
-        if str(error) not in found.problems:  # a shard's observers are all in one file
+        if str(error) not in found.problems:  # one file contains all observers of a shard
             found.problems.append(str(error))
 
 
 def _unused(place: Path, parts: Sequence[Part], problems: Sequence[str]) -> list[str]:
-    """Files below a listed folder that no list names; of those that a problem tells of, none."""
+    """Return the files below a listed folder that neither a list nor a problem names."""
     if not place.is_dir() or any(isinstance(part, Shard) for part in parts):
         return []
     used = {path for part in parts if isinstance(part, Files) for some in part.files
@@ -130,7 +134,7 @@ def _unused(place: Path, parts: Sequence[Part], problems: Sequence[str]) -> list
 
 
 def told(place: Path, found: Found) -> str:
-    """The same in words, a line per problem."""
+    """Return the findings in words, one line per problem."""
     lines = [f"{place}: images with human maps that can be read: {found.images}"]
     if found.classes:
         numbers = f"{min(found.classes)} to {max(found.classes)}"
@@ -139,28 +143,28 @@ def told(place: Path, found: Found) -> str:
         lines.append(f"without a class: {found.unlabelled}; `--target predicted` needs none")
     if found.points:
         lines.append(
-            f"gaze points: {found.points}; beside their images, left out: {found.outside}; "
-            f"beside the {STORED_SIZE} x {STORED_SIZE} square: {found.beside}"
+            f"gaze points: {found.points}; outside their images, skipped: {found.outside}; "
+            f"outside the {STORED_SIZE} x {STORED_SIZE} square: {found.beside}"
         )
     if found.observers:
         lines.append(f"observers: {_counted(found)}")
     if found.constant:
         lines.append(
-            f"human maps with one value only, which orders nothing, left out of means: "
+            f"human maps with a single value, skipped in means because they rank nothing: "
             f"{len(found.constant)} ({_some(found.constant)})"
         )
     if found.outside > _MANY_OUTSIDE * (found.points + found.outside):
         lines.append(
-            "so many fixations lie beside their images: if points are in pixels of the screen, "
-            "say its size, such as --gaze screen=1920x1080"
+            "many fixations lie outside their images: if points are in screen pixels, give the "
+            "screen's size, such as --gaze screen=1920x1080"
         )
     if 0 < found.images < _BATCH and not found.points:
         lines.append(f"fewer than {_BATCH} images: `--protocols corrected` scores them, "
-                     "published takes whole batches only")  # fmt: skip
+                     "published scores only whole batches")  # fmt: skip
     if found.unused:
         lines.append(f"files that nothing names: {len(found.unused)} ({_some(found.unused)})")
     notes = [problem for problem in found.problems if isinstance(problem, Note)]
-    lines += [f"left out: {note}" for note in notes]
+    lines += [f"skipped: {note}" for note in notes]
     problems = [problem for problem in found.problems if problem not in notes]
     lines.append(f"problems: {len(problems)}")
     return "\n".join(lines + [f"  {problem}" for problem in problems])
@@ -169,8 +173,8 @@ def told(place: Path, found: Found) -> str:
 def _counted(found: Found) -> str:
     fewest, most = min(found.observers), max(found.observers)
     if not most:
-        return "not known"
-    each = f"{fewest} to {most} an image" if fewest < most else f"{most} an image"
+        return "unknown"
+    each = f"{fewest} to {most} per image" if fewest < most else f"{most} per image"
     return f"{len(found.names)}, {each}" if found.names else each
 
 

@@ -1,4 +1,4 @@
-"""How an image that is no square becomes one, and its human map with it."""
+"""How an image that is not square becomes a square, together with its human map."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ _SQUARE = (STORED_SIZE, STORED_SIZE)
 
 @dataclass(frozen=True)
 class Fit:
-    """From an image's pixels to those of the 256 x 256 square.
+    """The transformation from an image's pixels to those of the 256 x 256 square.
 
-    how : "crop", the largest square around the centre; "pad", all of it between two bars;
-          "stretch", all of it, its proportions changed
+    how : "crop", the largest square around the centre; "pad", the whole image between two bars;
+          "stretch", the whole image with its proportions changed
     """
 
     how: str = CROP
 
     @property
     def words(self) -> str:
-        """What the square holds, for a caption."""
+        """What the square contains, for a caption."""
         return {
             CROP: "the centred square of each image",
-            PAD: "each image between bars",
+            PAD: "each image padded to a square",
             STRETCH: "each image stretched to a square",
         }[self.how]
 
     def place(self, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-        """By what x, y of an image of this size are multiplied, and what is added then."""
+        """Return factors and offsets that take x, y of an image of this size to the square."""
         sides = np.array([width, height], np.float64)
         if self.how == CROP:
             times = np.full(2, STORED_SIZE / sides.min())
@@ -43,7 +43,7 @@ class Fit:
         return np.array([across, down]) / sides, np.array([left, top], np.float64)
 
     def window(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """Left, top, width and height of what the image takes of the square."""
+        """Return left, top, width and height of the image within the square."""
         if self.how != PAD:
             return 0, 0, *_SQUARE
         longer = max(width, height)
@@ -51,12 +51,12 @@ class Fit:
         return (STORED_SIZE - across) // 2, (STORED_SIZE - down) // 2, across, down
 
     def squared(self, image: Image.Image) -> np.ndarray:
-        """(256, 256, 3) uint8; bars have the image's mean colour."""
+        """Return the image as (256, 256, 3) uint8; bars have the image's mean colour."""
         colour = tuple(np.asarray(image).reshape(-1, 3).mean(axis=0).round().astype(int).tolist())
         return np.asarray(self._fitted(image, Image.Resampling.BICUBIC, colour))
 
     def map(self, heatmap: np.ndarray) -> np.ndarray:
-        """(256, 256); bars have the map's least value. One of this size stays as it is."""
+        """Return the map as (256, 256), unchanged if it has that size; bars have its minimum."""
         if heatmap.shape == _SQUARE:
             return heatmap
         grey = Image.fromarray(heatmap.astype(np.float32))

@@ -1,8 +1,8 @@
 """Images with human maps in ordinary files: `.npz` archives, or a folder with `labels.csv`.
 
-Images and maps of 256x256, ClickMe's own size, are taken as they are. Others become such
-squares (`lib.people.stored.fit`); a map must have its image's proportions. Of several
-observers' maps the human map is the mean.
+Images and maps of 256x256, ClickMe's own size, are used unchanged. Others become squares of that
+size (`lib.people.stored.fit`); a map must have its image's proportions. With maps of several
+observers, the human map is their mean.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ T = TypeVar("T")
 
 LABELS = "labels.csv"
 PER_PART = 1024  # images, as in a shard
-LARGEST = 2**28  # bytes of an archive, unpacked
+LARGEST = 2**28  # bytes of an unpacked archive
 LEADS_OUT = "is a link that leads out of the folder: put the file itself there"
 _COLUMNS = ("image", "map")
 _MAPS = ("heatmap", "heatmaps")
-_PROPORTION = 0.02  # by which a map's width over height may differ from its image's
+_PROPORTION = 0.02  # allowed difference between width/height of a map and of its image
 
 
 class Files(Part):
-    """Some images of a folder. `ids` and `files` (those of one image together) are parallel.
+    """Some images of a folder; `ids` and `files` (one tuple per image) are parallel.
 
-    fit : how images, and maps with them, become squares
+    fit : how images and their maps become squares
     """
 
     def __init__(self, name: str, ids: Sequence[str], files: Sequence[tuple[Path, ...]], fit: Fit):
@@ -82,16 +82,16 @@ class Files(Part):
             return how(index)
         except StoredError:
             raise
-        except Exception as error:  # whatever a decoder makes of a damaged file
+        except Exception as error:  # a damaged file may raise anything
             raise StoredError(f"{self.where(index)}: {type(error).__name__}: {error}") from None
 
     @abstractmethod
     def one(self, index: int) -> StoredImage:
-        """Raises StoredError naming the file."""
+        """Read one image. Raises StoredError, which names the file."""
 
     @abstractmethod
     def by_observer(self, index: int) -> np.ndarray:
-        """`observer_maps`. Raises StoredError naming the file."""
+        """Return `observer_maps` of one image. Raises StoredError, which names the file."""
 
 
 def in_parts(folder: Path, count: int) -> Iterator[tuple[str, slice]]:
@@ -100,11 +100,11 @@ def in_parts(folder: Path, count: int) -> Iterator[tuple[str, slice]]:
         yield f"{name}-{number}", slice(start, start + PER_PART)
 
 
-# --- one archive an image --------------------------------------------------------------
+# --- one archive per image --------------------------------------------------------------
 
 
 class Archives(Files):
-    """`.npz` files with `image`, `label`, and `heatmap` or, of several observers, `heatmaps`."""
+    """`.npz` files with `image`, `label`, and `heatmap`, or `heatmaps` of several observers."""
 
     def one(self, index: int) -> StoredImage:
         image, maps, label = self._opened(index)
@@ -125,10 +125,10 @@ class Archives(Files):
         return _fitted_all(((human, path) for human in maps), image, self.fit)
 
     def _opened(self, index: int) -> tuple[Image.Image, np.ndarray | list[np.ndarray], int]:
-        """The image, its map or its observers' maps, its label."""
+        """Return the image, its map or its observers' maps, and its label."""
         (path,) = self.files[index]
         if not zipfile.is_zipfile(path):
-            raise StoredError(f"{path} is no .npz file")
+            raise StoredError(f"{path} is not an .npz file")
         with zipfile.ZipFile(path) as members:
             size = sum(member.file_size for member in members.infolist())
         if size > LARGEST:
@@ -142,14 +142,14 @@ class Archives(Files):
                     raise StoredError(f"{path} lacks {', '.join(absent)}; has {archive.files}")
                 if len(kinds) > 1:
                     raise StoredError(
-                        f"{path} has heatmap and heatmaps, the observers' maps: keep one of them"
+                        f"{path} has heatmap and also heatmaps, the observers' maps: keep one"
                     )
                 image, human = (archive[key] for key in ("image", *kinds))
                 label = archive["label"] if "label" in archive else np.array(NO_LABEL)
         except StoredError:
             raise
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise StoredError(f"{path} is no readable .npz file: {error}") from None
+            raise StoredError(f"{path} is not a readable .npz file: {error}") from None
         if image.ndim != 3 or image.shape[2] != 3:
             raise StoredError(f"{path}: image has shape {image.shape}, expected (height, width, 3)")
         if label.size != 1 or not np.issubdtype(label.dtype, np.integer):
@@ -170,19 +170,19 @@ class Archives(Files):
 
 
 def list_archives(folder: Path, fit: Fit) -> tuple[list[Part], list[str]]:
-    """The folder's `.npz` files by name, subfolders included, and which of these cannot be read.
+    """List the folder's `.npz` files by name, including subfolders, and those it cannot read.
 
-    Raises StoredError where there is no such file.
+    Raises StoredError if there are no such files.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not there")
+        raise FileNotFoundError(f"{folder} does not exist")
     found, problems = files_below(folder)
     paths = sorted(path for path in found if path.suffix == ".npz")
     if not paths:
         raise StoredError(
             "\n".join(problems)
-            or f"{folder} holds no images: neither shards (.tfrecords), nor {LABELS}, nor "
-            "gaze.csv, nor .npz files, nor a data set of gaze that is known (docs/data-sets.md)"
+            or f"{folder} contains no images: neither shards (.tfrecords), nor {LABELS}, nor "
+            "gaze.csv, nor .npz files, nor a known data set of gaze (docs/data-sets.md)"
         )
     refuse_unprintable(paths)
     outside = [path for path in paths if path.is_symlink() and leads_out(folder, path)]
@@ -197,9 +197,9 @@ def list_archives(folder: Path, fit: Fit) -> tuple[list[Part], list[str]]:
 
 
 def files_below(folder: Path) -> tuple[list[Path], list[str]]:
-    """All files in a folder and its subfolders, and the subfolders that cannot be listed, why.
+    """Return all files in a folder and its subfolders, and why some subfolders cannot be listed.
 
-    `Path.rglob` passes over the latter in silence.
+    `Path.rglob` passes over the latter silently.
     """
     problems: list[str] = []
 
@@ -213,7 +213,7 @@ def files_below(folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def _as_bytes(image: np.ndarray, path: Path) -> np.ndarray:
-    """uint8; floats are taken for 0-1 if none exceeds 1, else for 0-255."""
+    """Return the image as uint8; floats count as 0-1 if none exceeds 1, otherwise as 0-255."""
     if image.dtype == np.uint8:
         return image
     if image.dtype.kind not in "fiu":
@@ -225,7 +225,7 @@ def _as_bytes(image: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _as_map(heatmap: np.ndarray, path: Path) -> np.ndarray:
-    """(height, width), uint8 as it is, anything else float32."""
+    """Return the map as (height, width): uint8 unchanged, anything else as float32."""
     if heatmap.ndim == 3 and heatmap.shape[-1] == 1:
         heatmap = heatmap[..., 0]
     if heatmap.ndim != 2 or not heatmap.size or heatmap.dtype.kind not in "fiu":
@@ -243,9 +243,9 @@ def _as_map(heatmap: np.ndarray, path: Path) -> np.ndarray:
 
 
 class Listed(Files):
-    """An image, its map or its observers' maps, and a class index from the list.
+    """Images with a map, or maps of several observers, and a class index from the list.
 
-    names : the observers of each image, () where they are not known; parallel to its maps
+    names : the observers of each image, parallel to its maps; () if they are unknown
     """
 
     def __init__(
@@ -261,7 +261,7 @@ class Listed(Files):
         self.labels, self.names = labels, names
 
     def digest(self) -> str:
-        # Which maps are of one image; said only then, so that scores kept before still count.
+        # Which maps belong to one image; only if there are several, so older scores stay valid.
         several = [*map(len, self.files)] if any(len(paths) > 2 for paths in self.files) else ""
         return f"{super().digest()} {list(self.labels)}{several}"
 
@@ -290,13 +290,13 @@ class Listed(Files):
 
 
 def list_folder(folder: Path, fit: Fit) -> tuple[list[Part], list[str]]:
-    """What `labels.csv` lists: `image,map,label`, paths from the folder on, class indices.
+    """List the images, maps and labels of `labels.csv`, with the columns `image,map,label`.
 
-    Without the column `label` images have no class. With a column `observer` an image has a
-    row, and a map, for each of its observers.
+    Paths start at the folder; labels are class indices. Without the column `label`, images have
+    no class. With a column `observer`, an image has a row and a map for each of its observers.
 
-    Returns the parts, and what is wrong line by line, a file that is not there above all; of a
-    image with observers all is left out then. Raises StoredError for no such list.
+    Returns the parts, and the problems line by line, such as missing files. If the list names
+    observers, an image with a problem is skipped completely. Raises StoredError without a list.
     """
     rows = read_rows(folder / LABELS, _COLUMNS)
     known = names_observers(rows)
@@ -319,11 +319,13 @@ def list_folder(folder: Path, fit: Fit) -> tuple[list[Part], list[str]]:
                     f"repeats {name} and its observer {who} of line {of_image[who][1]}"
                 )
             if label != images.setdefault(name, (image, label))[1]:
-                raise ValueError(f"the label {label} of {name}, {images[name][1]} further up")
+                raise ValueError(
+                    f"the label of {name} is {label} here, {images[name][1]} in a line above"
+                )
             of_image[who] = human, number
         except (ValueError, TypeError) as error:
             problems.append(f"{LABELS}, line {number}: {error}")
-            if known:  # the others' mean would be another map
+            if known:  # without one observer the mean would be another map
                 damaged.add(spelled_once(row["image"] or ""))
     ids = [name for name in maps if name not in damaged]
     names = [tuple(sorted(maps[name])) for name in ids]
@@ -345,9 +347,9 @@ _KNOWN_COLUMNS = {"image", "map", "label", "file", "x", "y", "duration", "observ
 
 
 def read_rows(path: Path, columns: Iterable[str]) -> list[tuple[int, dict[str, str]]]:
-    """A CSV's rows with the numbers of their lines. Raises StoredError.
+    """Return a CSV's rows with the numbers of their lines. Raises StoredError.
 
-    columns : that it must have; any others are read too
+    columns : columns that it must have; any others are read, too
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -361,76 +363,76 @@ def read_rows(path: Path, columns: Iterable[str]) -> list[tuple[int, dict[str, s
                 meant = name.strip().lower()
                 if names.count(name) > 1 or (name != meant and meant in _KNOWN_COLUMNS):
                     raise StoredError(
-                        f"{path}: the column {name!r} is there twice, or is {meant!r} written "
-                        "otherwise: name each once, in small letters"
+                        f"{path}: the column {name!r} appears twice, or is another spelling of "
+                        f"{meant!r}: name each once, in lower case"
                     )
             lines = [(rows.line_num, row) for row in rows]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise StoredError(f"{path} is no CSV in UTF-8: {error}") from None
+        raise StoredError(f"{path} is not a CSV file in UTF-8: {error}") from None
     if not lines:
-        raise StoredError(f"{path} lists no image")
+        raise StoredError(f"{path} lists no images")
     return lines
 
 
 def refuse_repeated(lines: dict[str, int], name: str, number: int) -> None:
-    """Add a name with the number of its line; ValueError if it is there already."""
+    """Add a name with the number of its line. Raises ValueError if it is already there."""
     if name in lines:
         raise ValueError(f"repeats {name} of line {lines[name]}")
     lines[name] = number
 
 
 def names_observers(rows: Sequence[tuple[int, dict[str, str]]]) -> bool:
-    """Whether a CSV has a column `observer`, and a name in it."""
+    """Return whether a CSV has a column `observer` that contains a name."""
     return any((row.get("observer") or "").strip() for _, row in rows)
 
 
 def observer_of(row: dict[str, str]) -> str:
-    """The name in a row of a CSV that names observers. Raises ValueError."""
+    """Return the observer in a row of a CSV that names observers. Raises ValueError."""
     name = (row["observer"] or "").strip()
     if not name:
-        raise ValueError("lacks an observer; every row names one, or none does")
+        raise ValueError("lacks an observer: name one in every row, or in none")
     if not name.isprintable():
-        raise ValueError(f"the observer {name!a} is no printable text")
+        raise ValueError(f"the observer {name!a} is not printable text")
     return name
 
 
 def class_index(text: str | None) -> int:
-    """A label of `labels.csv`. Raises ValueError."""
+    """Return a label of `labels.csv` as a number. Raises ValueError."""
     if not re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", text or ""):
-        raise ValueError(f"the label {str(text)[:50]!r} is no class index, a whole number")
+        raise ValueError(f"the label {str(text)[:50]!r} is not a class index, a whole number")
     return int(text)
 
 
 def label_of(row: dict[str, str]) -> int:
-    """The label in a row, NO_LABEL where there is no such column. Raises ValueError."""
+    """Return the label in a row, NO_LABEL if there is no such column. Raises ValueError."""
     if "label" not in row:
         return NO_LABEL
     label = class_index(row["label"])
     if label < 0:
-        raise ValueError(f"label {label} is outside 0 …; without classes leave the column out")
+        raise ValueError(f"label {label} is outside 0 …; if there are no classes, omit the column")
     return label
 
 
 def spelled_once(text: str) -> str:
-    """A path in the one spelling that names its image: a/./b.png is a/b.png."""
+    """Return the one spelling of a path that names its image: a/./b.png becomes a/b.png."""
     return PurePosixPath(text).as_posix()
 
 
 def inside(folder: Path, text: str | None) -> Path:
-    """A listed path; it may not lead out of the folder. Raises ValueError."""
+    """Return a listed path, which must not lead out of the folder. Raises ValueError."""
     if not text:
         raise ValueError("lacks a path")
     if not text.isprintable():
-        raise ValueError(f"{text!a} is no printable text; rename the file")
+        raise ValueError(f"{text!a} is not printable text; rename the file")
     windows, posix = PureWindowsPath(text), PurePosixPath(text)
     if posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts:
         raise ValueError(f"{text} leads out of the folder; paths start at the folder of {LABELS}")
     path = folder / posix
     try:
         if not path.is_file():
-            raise ValueError(f"{text} is not there")
-    except OSError:  # of a name that is too long
-        raise ValueError(f"{text[:100]} … is not there: no file has so long a name") from None
+            raise ValueError(f"{text} does not exist")
+    except OSError:  # the name is too long
+        raise ValueError(f"{text[:100]} … does not exist: no file has so long a name") from None
     if leads_out(folder, path):
         raise ValueError(f"{text} {LEADS_OUT}")
     return path
@@ -441,7 +443,7 @@ def leads_out(folder: Path, path: Path) -> bool:
 
 
 def read_listed_image(path: Path) -> Image.Image:
-    """An image file in RGB, upright. Raises StoredError naming it."""
+    """Return an image file in RGB, upright. Raises StoredError, which names it."""
     try:
         return _jpeg_as_published(path) or read_image(path)
     except ValueError as error:
@@ -449,7 +451,7 @@ def read_listed_image(path: Path) -> Image.Image:
 
 
 def _jpeg_as_published(path: Path) -> Image.Image | None:
-    """A plain colour JPEG, decoded as in shards, so that exported images score the same."""
+    """Decode a plain colour JPEG as in shards, so that exported images score the same."""
     with path.open("rb") as file:
         if file.read(2) != b"\xff\xd8":
             return None
@@ -460,26 +462,26 @@ def _jpeg_as_published(path: Path) -> Image.Image | None:
                 return None
         return Image.fromarray(simplejpeg.decode_jpeg(path.read_bytes(), fastdct=True, strict=True))
     except (UnidentifiedImageError, OSError, ValueError):
-        return None  # the ordinary reading says what is wrong with it
+        return None  # the ordinary reader reports what is wrong
 
 
 def _read_map(path: Path) -> np.ndarray:
-    """A map from an image file with one channel, 8 or 16 bit, or from `.npy`."""
+    """Return a map from an image file with one channel, 8 or 16 bit, or from `.npy`."""
     if path.suffix == ".npy":
         try:
-            stored = np.load(path, allow_pickle=False, mmap_mode="r")  # no more than is there
-        except Exception as error:  # whatever numpy makes of a damaged file
-            raise StoredError(f"{path} is no readable .npy file: {error}") from None
+            stored = np.load(path, allow_pickle=False, mmap_mode="r")  # reads no more than needed
+        except Exception as error:  # numpy may raise anything for a damaged file
+            raise StoredError(f"{path} is not a readable .npy file: {error}") from None
         if not isinstance(stored, np.ndarray) or stored.nbytes > LARGEST:
-            raise StoredError(f"{path} is no map: it must hold one (height, width) array")
+            raise StoredError(f"{path} is not a map: it must contain one (height, width) array")
         return _as_map(np.array(stored), path)
     return _as_map(read_grey(path), path)
 
 
 def read_grey(path: Path) -> np.ndarray:
-    """(height, width) of an image file with one channel, 8 or 16 bit, or floats.
+    """Return (height, width) of an image file with one channel, 8 or 16 bit, or floats.
 
-    Three equal channels are taken for one. Raises StoredError naming the file.
+    Three equal channels count as one. Raises StoredError, which names the file.
     """
     try:
         if path.suffix.lower() in (".jpg", ".jpeg"):
@@ -494,7 +496,7 @@ def read_grey(path: Path) -> np.ndarray:
                 opened = opened.convert("L" if opened.mode == "LA" else "RGB")
             pixels = np.asarray(opened)
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-        raise StoredError(f"{path} is no readable map: {error}") from None
+        raise StoredError(f"{path} is not a readable map: {error}") from None
     if pixels.ndim == 3:
         if not (pixels[..., :1] == pixels[..., :3]).all():
             raise StoredError(f"{path} is in colour; a map has one channel")
@@ -514,7 +516,10 @@ def _stored(
 def _fitted_all(
     maps: Iterable[tuple[np.ndarray, Path]], image: Image.Image, fit: Fit
 ) -> np.ndarray:
-    """(map, 256, 256) float32 of maps and the files that hold them. Raises StoredError."""
+    """Return (map, 256, 256) float32 from maps and the files that contain them.
+
+    Raises StoredError.
+    """
     return np.stack([_fitted(human, image, path, fit).astype(np.float32) for human, path in maps])
 
 
@@ -523,11 +528,11 @@ def _mean(maps: np.ndarray) -> np.ndarray:
 
 
 def _fitted(heatmap: np.ndarray, image: Image.Image, path: Path, fit: Fit) -> np.ndarray:
-    """(256, 256): a map made a square as its image is. Raises StoredError."""
+    """Return a map as a square, fitted like its image: (256, 256). Raises StoredError."""
     height, width = heatmap.shape
     if abs(width / height * image.height / image.width - 1) > _PROPORTION:
         raise StoredError(
             f"{path}: the map is {height}x{width}, its image {image.height}x{image.width} "
-            "(height x width): other proportions"
+            "(height x width): their proportions differ"
         )
     return fit.map(heatmap)

@@ -1,9 +1,9 @@
 """Gaze points as human maps: `gaze.csv` beside images, or a data set's own files.
 
-x runs from the left edge of the image, y from its top edge, in pixels of the image as its
-file holds it, upright: the centre of the first pixel is (0.5, 0.5), the last edge (width, height).
-`lib.people.stored.viewing` says how points become maps, `lib.people.stored.layouts` reads the
-files of the field's data sets.
+x is measured from the left edge of the image and y from its top edge, in pixels of the upright
+image file: the centre of the first pixel is (0.5, 0.5), the last edge (width, height).
+`lib.people.stored.viewing` defines how points become maps; `lib.people.stored.layouts` reads the
+files of published data sets.
 """
 
 from __future__ import annotations
@@ -65,44 +65,46 @@ _SAID = {"type": "object"}
 
 
 def gaze_file(folder: Path) -> Path | None:
-    """The folder's list of points, None if it has none."""
+    """Return the folder's list of points, or None."""
     return next((folder / name for name in GAZE if (folder / name).is_file()), None)
 
 
 def read_viewing(path: Path, options: Mapping[str, object]) -> Viewing:
-    """`gaze.json`, and what options say otherwise. Raises StoredError saying what to write: there
-    is no default blur."""
+    """Return how gaze becomes maps, from `gaze.json` and from options, which take precedence.
+
+    Raises StoredError, which says what to write: there is no default blur.
+    """
     said: Mapping[str, object] = {}
     try:
         said = read_json(path, _SAID)
     except FileNotFoundError:
         if not {"sigma_pixels", "sigma_degrees"} & set(options):
             raise StoredError(
-                f"{path} is not there: it says by how much points are blurred, such as {EXAMPLE}; "
-                "on the command line --gaze sigma_pixels=25"
+                f"{path} does not exist: it gives the blur of gaze points, such as {EXAMPLE}; "
+                "write it, or use --gaze sigma_pixels=25 on the command line"
             ) from None
     except (OSError, DamagedJson) as error:
-        raise StoredError(f"{error}; it must say {EXAMPLE}") from None
+        raise StoredError(f"{error}; it must contain {EXAMPLE}") from None
     viewing = Viewing().with_values(said, str(path)).with_values(options, "--gaze")
     viewing.require_sigma(str(path))
     return viewing
 
 
-_AT_ONCE = 4096  # points, for the sake of memory
+_AT_ONCE = 4096  # points, to limit memory
 
 
 def gaze_map(
     points: np.ndarray, sigma: float | np.ndarray, width: int, height: int, fit: Fit | None = None
 ) -> np.ndarray:
-    """Points blurred by a Gaussian, in the square that the image becomes: (256, 256) float32,
-    0-255.
+    """Blur points by a Gaussian, in the square that the image becomes.
 
     points : (point, 3) x, y and weight; x and y as above, of an image of `width` x `height`
-    sigma  : in the image's pixels, one or across and down
-    fit    : how the image becomes a square; its centred square if none is given
-    The Gaussian's values at the pixels' centres; what it has beyond the borders is lost. The
-    largest value is 255. Raises ValueError for a blur below a pixel of the result, or
-    above the square.
+    sigma  : in the image's pixels, one value, or one across and one down
+    fit    : how the image becomes a square; its centred square by default
+
+    Returns (256, 256) float32 in 0-255: the Gaussians' values at the pixels' centres, scaled so
+    that the largest is 255. Parts beyond the borders are lost. Raises ValueError for a blur
+    below a pixel of the result, or above the square.
     """
     blurred = _blurred(_weighed(points), sigma, width, height, fit or Fit())
     return _scaled(blurred, blurred.max())
@@ -116,9 +118,12 @@ def observer_gaze_maps(
     height: int,
     fit: Fit | None = None,
 ) -> np.ndarray:
-    """The same map taken apart: (observer, 256, 256) float32, of which it is the sum.
+    """Return each observer's share of `gaze_map`: (observer, 256, 256) float32.
 
-    owners : (point,) whose each point is, 0 … observer - 1
+    Their sum is that map.
+
+    owners : (point,) the observer of each point, 0 … observer - 1
+
     Raises ValueError as `gaze_map` does.
     """
     points, place = _weighed(points), (sigma, width, height, fit or Fit())
@@ -128,13 +133,13 @@ def observer_gaze_maps(
 
 
 def _weighed(points: np.ndarray) -> np.ndarray:
-    """The points, the largest weight 1."""
+    """Return the points with weights scaled so that the largest is 1."""
     return np.column_stack([points[:, :2], points[:, 2] / points[:, 2].max()])
 
 
 def _scaled(blurred: np.ndarray, highest: float) -> np.ndarray:
     if highest <= np.finfo(np.float64).tiny:
-        return np.zeros((STORED_SIZE, STORED_SIZE), np.float32)  # nobody looked here: no ordering
+        return np.zeros((STORED_SIZE, STORED_SIZE), np.float32)  # nobody looked here
     return (blurred / highest * 255).astype(np.float32)
 
 
@@ -146,8 +151,8 @@ def _blurred(
     if not (spread.min() >= 1 and spread.max() <= STORED_SIZE):
         taken = "centred square" if fit.how == Fit().how else "image"
         raise ValueError(
-            f"a sigma of {np.max(sigma):g} pixels is {spread.max():.3g} of the {STORED_SIZE} to "
-            f"which the {taken} ({width} x {height} in all) is scaled: expected 1 to {STORED_SIZE}"
+            f"a sigma of {np.max(sigma):g} pixels becomes {spread.max():.3g} when the {taken} "
+            f"({width} x {height} in all) is scaled to {STORED_SIZE}: expected 1 to {STORED_SIZE}"
         )
     at = points[:, :2] * times + plus
     centres = np.arange(STORED_SIZE) + 0.5
@@ -171,14 +176,15 @@ def _blurred(
 
 @dataclass(frozen=True)
 class _Seen:
-    """One image's fixations that make its map.
+    """The fixations that make one image's map.
 
     points : (fixation, 3) x, y in pixels of the file, and weight
-    within : (fixation,) bool, whether each lies in the file; all do but where those beside are kept
-    names  : of the observers; empty where they are not known
-    owners : (fixation,) whose each is, a place in `names`
-    left_out : fixations beside the image's file that are not used
-    size   : of the file, width and height
+    within : (fixation,) bool, whether each lies inside the file; fixations outside it are here
+             only if they are kept
+    names  : the observers; empty if they are unknown
+    owners : (fixation,) the observer of each, as an index into `names`
+    left_out : how many fixations outside the image's file are not used
+    size   : the file's width and height
     """
 
     points: np.ndarray
@@ -221,20 +227,20 @@ class Gazed(Files):
         seen = self._read(self._seen, index)
         times, plus = self.fit.place(*seen.size)
         points, owners, left_out = seen.points, seen.owners, seen.left_out
-        if self.fit.how == PAD:  # beside the image is beside the square here, not on its bars
+        if self.fit.how == PAD:  # outside the image then also means outside the square
             points, left_out = points[seen.within], left_out + int((~seen.within).sum())
             owners = owners[seen.within] if len(owners) else owners
         return Fixations(points[:, :2] * times + plus, points[:, 2], owners, left_out)
 
     def _counted(self, index: int) -> _Seen:
-        """Raises StoredError for a point beside its image where that is refused."""
+        """Raises StoredError for a point outside its image if such points are refused."""
         looked = self.looked[index]
         if self.viewing.skip_first and not len(looked.who):
             raise StoredError(
-                f"{self.where(index)}: nobody says whose each fixation is, so that first ones "
-                "cannot be left out; leave skip_first out, or set it to 0"
+                f"{self.where(index)}: the observers of its fixations are unknown, so first "
+                "fixations cannot be skipped; omit skip_first, or set it to 0"
             )
-        # Of a header that cannot be read the decoder says what is wrong.
+        # If a header cannot be read, the decoder reports what is wrong.
         size = upright_size(looked.image) or read_listed_image(looked.image).size
         points, counts = self.viewing.points(looked, *size)
         who = looked.who[counts] if len(looked.who) else looked.who
@@ -251,11 +257,11 @@ class Gazed(Files):
         if not len(points):
             raise StoredError(
                 f"{self.where(index)} has no fixation left: {len(looked.points)} were recorded, "
-                f"{(~counts).sum()} of them first ones that are left out, {beside} beside it"
+                f"{(~counts).sum()} are skipped first ones, {beside} lie outside it"
             )
         if not points[:, 2].any():
             raise StoredError(
-                f"{self.where(index)}: every fixation lasted 0; count them alike, by --gaze "
+                f"{self.where(index)}: every fixation lasted 0; weight them equally by --gaze "
                 "weigh=counts"
             )
         names, owners = np.unique(who, return_inverse=True)
@@ -285,8 +291,10 @@ class Gazed(Files):
 
 
 def viewing_of(folder: Path, layout: Layout | None, options: Mapping[str, object]) -> Viewing:
-    """How the gaze of a folder becomes maps: as its data set's row, or else `gaze.json` says, but
-    for what options say. Raises StoredError."""
+    """Return how the gaze of a folder becomes maps.
+
+    The data set's row or else `gaze.json` defines it; options take precedence. Raises StoredError.
+    """
     if layout is None:
         return read_viewing(folder / BLUR, options)
     viewing = layout.viewing.with_values(options, "--gaze")
@@ -297,17 +305,17 @@ def viewing_of(folder: Path, layout: Layout | None, options: Mapping[str, object
 def list_data_set(
     folder: Path, layout: Layout, options: Mapping[str, object], fit: Fit
 ) -> tuple[list[Part], list[str]]:
-    """The images of a data set that have fixations, in the layout of its authors.
+    """List the images of a data set that have fixations, in the layout of its authors.
 
-    Returns the parts, and what is wrong. Raises StoredError for what concerns all.
+    Returns the parts, and the problems. Raises StoredError for a problem that concerns all images.
     """
     viewing = viewing_of(folder, layout, options)
     looked, problems = layout.read(folder)
     names = Counter(each.name for each in looked)
     if repeated := [name for name, count in names.items() if count > 1]:
         raise StoredError(
-            f"{folder} holds the fixations of {printable(some_of(repeated))} twice, in two files "
-            "or in one: leave one of them there"
+            f"{folder} contains the fixations of {printable(some_of(repeated))} twice, in one file "
+            "or in two: keep only one of them there"
         )
     return _in_parts(folder, looked, viewing, fit), problems
 
@@ -319,13 +327,15 @@ def _in_parts(folder: Path, looked: Sequence[Looked], viewing: Viewing, fit: Fit
 def list_gaze(
     folder: Path, options: Mapping[str, object], fit: Fit
 ) -> tuple[list[Part], list[str]]:
-    """Images with the points of `gaze.csv`, or `fixations.csv`.
+    """List images with the points of `gaze.csv`, or `fixations.csv`.
 
-    The list of points: `file,x,y`, and perhaps `duration`, a point's weight in any one unit, and
-    `observer`. Images are those of `labels.csv` (`image`, and perhaps `label`) or, without
-    that, all that the points name. An image of which a row is wrong is left out whole: the
-    others' map would be another one. Returns the parts, and what is wrong row by row. Raises
-    StoredError for what concerns all.
+    The list of points has the columns `file,x,y`, and optionally `duration`, a point's weight in
+    any one unit, and `observer`. The images are those of `labels.csv` (`image`, and optionally
+    `label`) or, without that file, all that the points name. An image with a wrong row is skipped
+    completely, because the remaining points would make another map.
+
+    Returns the parts, and the problems row by row. Raises StoredError for a problem that concerns
+    all images.
     """
     viewing = viewing_of(folder, None, options)
     problems: list[str] = []
@@ -348,7 +358,7 @@ def list_gaze(
         if not found.rows[name]:
             where = LABELS if (folder / LABELS).is_file() else points.name
             count = len(found.beside[name])
-            beside = f", but {count} outside of it" * bool(count)
+            beside = f", but {count} outside it" * bool(count)
             problems.append(f"{where}, line {line}: {points.name} has no point for {name}{beside}")
             continue
         looked.append(_looked(name, path, found.rows[name] + found.beside[name], label))
@@ -371,7 +381,7 @@ _Row = tuple[float, float, float, str, int]  # x, y, duration, observer, line
 
 
 def _listed(folder: Path, problems: list[str]) -> dict[str, tuple[Path, int, int]]:
-    """{image of `labels.csv`: its file, class index, line}; adds to the problems."""
+    """Return {image of `labels.csv`: its file, class index, line}; adds to the problems."""
     lines: dict[str, int] = {}
     listed: dict[str, tuple[Path, int, int]] = {}
     for number, row in read_rows(folder / LABELS, ("image",)):
@@ -380,7 +390,7 @@ def _listed(folder: Path, problems: list[str]) -> dict[str, tuple[Path, int, int
             label = label_of(row)
             if row.get("map"):
                 raise ValueError(
-                    f"names the map {printable(row['map'])}, and {gaze_file(folder).name} makes "
+                    f"names the map {printable(row['map'])}, but {gaze_file(folder).name} makes "
                     "the maps: leave the column empty, or keep the points elsewhere"
                 )
             row["image"] = spelled_once(row["image"])
@@ -393,9 +403,12 @@ def _listed(folder: Path, problems: list[str]) -> dict[str, tuple[Path, int, int
 
 
 def _named(folder: Path, points: Path) -> tuple[dict[str, tuple[Path, int, int]], dict[str, str]]:
-    """{image that the points name: its file, no class, line}, and {another name of the same file:
-    that one}. The file may lie in a subfolder if its name is there once. A name without a file is
-    left to the reader of the points."""
+    """Return {image that the points name: its file, no class, line}, and {another name of the
+    same file: the first one}.
+
+    The file may lie in a subfolder if only one file has its name. A name without a file is left
+    to the reader of the points.
+    """
     found: dict[str, tuple[Path, int, int]] = {}
     first: dict[Path, str] = {}
     also: dict[str, str] = {}
@@ -424,8 +437,8 @@ def _named(folder: Path, points: Path) -> tuple[dict[str, tuple[Path, int, int]]
 class _Points:
     """A list of points, read row by row.
 
-    rows, beside : {image: its points, and those beside it that are to be left out}
-    damaged : images of which a row is wrong
+    rows, beside : {image: its points}, and the same for points outside it that will be skipped
+    damaged : images with a wrong row
     """
 
     def __init__(self, viewing: Viewing, name: str, also: Mapping[str, str]):
@@ -435,7 +448,7 @@ class _Points:
         self.damaged: set[str] = set()
 
     def read(self, path: Path, images: Mapping[str, Path], problems: list[str]) -> None:
-        """images : {name: file}; adds to the problems. Raises StoredError."""
+        """Read the list. images : {name: file}; adds to the problems. Raises StoredError."""
         sizes: dict[str, tuple[int, int] | None] = {}
         listed = (path.parent / LABELS).is_file()
         rows = read_rows(path, ("file", "x", "y"))
@@ -446,9 +459,9 @@ class _Points:
             try:
                 if name not in images:
                     raise ValueError(
-                        f"{printable(name)} is not (rightly) listed in {LABELS}"
+                        f"{printable(name)} is not listed in {LABELS}, or its row is wrong"
                         if listed
-                        else f"{printable(name)} is no image below the folder, or several are"
+                        else f"{printable(name)} is not an image below the folder, or several are"
                     )
                 weight = _number(row, "duration") if "duration" in row else 1.0
                 if weight <= 0 and self._viewing.weigh == DURATIONS:
@@ -458,7 +471,7 @@ class _Points:
                 if name not in sizes:
                     sizes[name] = upright_size(images[name])
                 kept = self.rows
-                if sizes[name] is not None:  # an unreadable image is told when it is read
+                if sizes[name] is not None:  # reading an unreadable image reports it
                     times, plus = self._viewing.placement(*sizes[name])
                     placed = np.array(at) * times + plus
                     if not _within(placed, sizes[name]) and self._viewing.outside != KEEP:
@@ -472,16 +485,16 @@ class _Points:
 
 
 def _beside(viewing: Viewing, at: Sequence[float], name: str, size: Sequence[int]) -> str:
-    """at : x, y in pixels of the file"""
+    """Return the error for a point outside its image. at : x, y in pixels of the file"""
     (x, y), (width, height) = at, size
     screen = (
         "check screen and placed"
         if any(viewing.screen)
-        else 'if points are in pixels of the screen, say its size, such as "screen": "1920x1080"'
+        else 'if points are in screen pixels, give its size, such as "screen": "1920x1080"'
     )
     return (
-        f"({x:g}, {y:g}) lies outside of {name}, which is {width} wide and {height} high: {screen} "
-        f'in {BLUR}; else such points are left out by "outside": "leave out" there'
+        f"({x:g}, {y:g}) lies outside {name}, which is {width} wide and {height} high: {screen} "
+        f'in {BLUR}; to skip such points, write "outside": "leave out" there'
     )
 
 
@@ -496,5 +509,5 @@ def _number(row: dict[str, str], column: str) -> float:
 
 
 def _within(at: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """(point,) bool: which x, y, in pixels of the file, lie in the image."""
+    """Return which x, y, in pixels of the file, lie in the image: (point,) bool."""
     return ((at >= 0) & (at <= size)).all(axis=-1)

@@ -1,4 +1,4 @@
-"""What every store of images gives."""
+"""What every store of images provides."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ import numpy as np
 from ...base.fingerprint import sha256_of
 
 STORED_SIZE = 256
-NO_LABEL = -1  # of an image whose class nobody told
-MOST_OBSERVERS = 1024  # of an image, for the sake of memory
+NO_LABEL = -1  # of an image without a known class
+MOST_OBSERVERS = 1024  # per image, to limit memory
 NO_OBSERVERS = np.zeros((0, STORED_SIZE, STORED_SIZE), np.float32)
 
 
 class StoredError(ValueError):
-    """Stored images, maps or labels that cannot be read; the message says which and where."""
+    """The error for stored images, maps or labels that cannot be read; it says which and where."""
 
 
 @dataclass(frozen=True)
 class StoredImage:
-    """One decoded example.
+    """One decoded image with its map and label.
 
     image   : (256, 256, 3) uint8
     heatmap : (256, 256) uint8 or float32, larger = more important
@@ -40,10 +40,11 @@ class StoredImage:
 class Fixations(NamedTuple):
     """Where people looked at an image, in the square that it becomes.
 
-    at      : (fixation, 2) float64 x, y in pixels of the 256 x 256 square, which they may leave
-    weights : (fixation,) float64, by which they make the human map
-    owners  : (fixation,) int64, whose each is, from 0; empty where observers are not known
-    outside : fixations beside the image's file that were left out
+    at      : (fixation, 2) float64 x, y in pixels of the 256 x 256 square; they may lie outside it
+    weights : (fixation,) float64, the weight of each fixation in the human map
+    owners  : (fixation,) int64, the observer of each fixation, from 0; empty if observers are
+              unknown
+    outside : how many fixations outside the image's file were skipped
     """
 
     at: np.ndarray
@@ -53,16 +54,16 @@ class Fixations(NamedTuple):
 
     @property
     def beside(self) -> int:
-        """Those beside the square."""
+        """The number of fixations outside the square."""
         return int((~((self.at >= 0) & (self.at <= STORED_SIZE)).all(axis=1)).sum())
 
 
 class Part(ABC):
-    """Images that are scored, and whose scores are kept, at once.
+    """Images whose scores are computed and cached as one unit.
 
-    name   : begins the names of its kept scores
-    damage : why images of it are not there, "" if all are
-    labels : of its images, where they are known before any is read
+    name   : the beginning of the names of its cached scores
+    damage : why some of its images are missing, "" if none are
+    labels : the labels of its images, if they are known before any is read
     """
 
     name: str
@@ -74,19 +75,19 @@ class Part(ABC):
 
     @abstractmethod
     def image_id(self, index: int) -> str:
-        """The image's name in every table."""
+        """Return the image's name in every table."""
 
     @abstractmethod
     def where(self, index: int) -> str:
-        """Where the image lies, for messages."""
+        """Return where the image lies, for messages."""
 
     @abstractmethod
     def digest(self) -> str:
-        """Changes with anything that is stored."""
+        """Return a hash that changes with anything that is stored."""
 
     @abstractmethod
     def read(self, indices: Sequence[int]) -> Iterator[StoredImage | StoredError]:
-        """These images, decoded; in the place of one that cannot be read, why."""
+        """Yield these images, decoded; for an image that cannot be read, yield the error."""
 
     @property
     def without_labels(self) -> bool:
@@ -94,40 +95,40 @@ class Part(ABC):
         return self.labels is not None and all(label == NO_LABEL for label in self.labels)
 
     def observers(self, index: int) -> Sequence[str]:
-        """The names of those whose maps `observer_maps` gives, in its order; () for none."""
+        """Return the names for the maps of `observer_maps`, in its order; () if there are none."""
         return ()
 
     def observer_maps(self, index: int) -> np.ndarray:
-        """What each observer adds to an image's human map: (observer, 256, 256) float32.
+        """Return what each observer contributes to an image's human map.
 
-        The human map is proportional to their sum, and so is some observers' map to the
-        sum of theirs. (0, 256, 256) where observers are not known. Raises StoredError naming
-        the file.
+        Returns (observer, 256, 256) float32, or (0, 256, 256) if observers are unknown. The human
+        map is proportional to the sum, and a map of some observers to the sum of theirs. Raises
+        StoredError, which names the file.
         """
         return NO_OBSERVERS
 
     def fixations(self, index: int) -> Fixations | None:
-        """Where people looked, None where only maps are stored. Raises StoredError."""
+        """Return where people looked, or None if only maps are stored. Raises StoredError."""
         return None
 
     def observers_digest(self) -> str:
-        """Changes with anything of which `observer_maps` are made."""
+        """Return a hash that changes with anything that determines `observer_maps`."""
         return self.digest()
 
 
 def refuse_unprintable(paths: Iterable[Path]) -> None:
-    """Raise StoredError for a file whose name is no text: no table could hold it."""
+    """Raise StoredError for a file whose name is not printable text: no table could hold it."""
     for path in paths:
         if not str(path).isprintable():
-            raise StoredError(f"the file name {str(path)!a} is no printable text; rename it")
+            raise StoredError(f"the file name {str(path)!a} is not printable text; rename it")
 
 
 def refuse_many_observers(count: int, where: object) -> None:
-    """Raise StoredError for so many observers that no memory need hold their maps."""
+    """Raise StoredError if an image has more observers than memory allows for."""
     if count > MOST_OBSERVERS:
         raise StoredError(f"{where}: {count} observers of one image, at most {MOST_OBSERVERS}")
 
 
 def digest_of(paths: Sequence[Path]) -> str:
-    """A hash of these files' contents, in this order."""
+    """Return a hash of these files' contents, in this order."""
     return hashlib.sha256("".join(map(sha256_of, paths)).encode()).hexdigest()

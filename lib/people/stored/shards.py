@@ -1,8 +1,8 @@
 """ClickMe's shards: TFRecord files of `tf.train.Example`s, read without TensorFlow.
 
 An example has `image` (JPEG, 256x256x3), `heatmap` (JPEG, 256x256x1) and `label` (ImageNet
-index). Both checksums of every record are verified. What each observer painted can lie in
-a file beside the shard (`write_observers`); of ClickMe's own it was not published.
+index). Both checksums of every record are verified. A file beside the shard can contain what each
+observer painted (`write_observers`); for ClickMe this was not published.
 
 Source: Linsley et al., "Learning what and where to attend", ICLR 2019 (data);
 Fel et al., "Harmonizing the object recognition strategies of deep neural
@@ -41,11 +41,11 @@ _SUFFIXES = (".tfrecord", ".tfrecords")
 _HEADER = struct.Struct("<QI")  # length, masked CRC of the length
 _FOOTER = struct.Struct("<I")  # masked CRC of the payload
 _CRC_MASK = 0xA282EAD8
-_LARGEST_MASKS = 2**28  # bytes, unpacked: of a shard's 1,024 images thirty observers each
+_LARGEST_MASKS = 2**28  # bytes, unpacked: thirty observers for each of a shard's 1,024 images
 
 
 def find_shards(folder: Path) -> list[Path]:
-    """The folder's TFRecord files, val-2 before val-10."""
+    """Return the folder's TFRecord files, val-2 before val-10."""
     if not folder.is_dir():
         return []
     found = [p for p in folder.iterdir() if p.suffix in _SUFFIXES and p.name[0] != "."]
@@ -65,7 +65,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Address:
-    """Where a record stands. `offset` is that of its header, in bytes."""
+    """The position of a record. `offset` is that of its header, in bytes."""
 
     shard: Path
     index: int
@@ -80,9 +80,10 @@ class Address:
 
 
 class Shard(Part):
-    """A TFRecord file as a part; ids are "val-0:17", for ClickMe has none.
+    """A TFRecord file as a part; ids are "val-0:17", because ClickMe has none.
 
-    tolerant : if the file is cut or corrupt, hold the records before that place
+    tolerant : whether a truncated or corrupt file gives the records before the damage
+
     Raises FileNotFoundError and StoredError, unless tolerant.
     """
 
@@ -92,7 +93,7 @@ class Shard(Part):
         try:
             self.addresses.extend(walk_shard(path))
             if not self.addresses:
-                raise StoredError(f"{path}: the shard holds no record")
+                raise StoredError(f"{path}: the shard contains no records")
         except (StoredError, OSError) as error:
             if not tolerant:
                 raise
@@ -115,7 +116,7 @@ class Shard(Part):
         return _read_masks(observers_path(self.path), 0 if self.damage else len(self))
 
     def observer_maps(self, index: int) -> np.ndarray:
-        """1 where an observer painted. The human map is that of their sum, as JPEG keeps it."""
+        """Return 1 where an observer painted. The human map is made of their sum, as a JPEG."""
         if not observers_path(self.path).is_file():
             return NO_OBSERVERS
         if index >= len(self._masks):
@@ -129,7 +130,7 @@ class Shard(Part):
         return f"{self.digest()} {sha256_of(path)}" if path.is_file() else self.digest()
 
     def records(self) -> Iterator[tuple[Address, Record]]:
-        """The encoded records, checked, in order. Raises StoredError."""
+        """Yield the encoded records in order, after checking them. Raises StoredError."""
         with self.path.open("rb") as file:
             for address in self.addresses:
                 yield address, read_record(file, address)
@@ -152,7 +153,7 @@ class Shard(Part):
 
 
 def _example_class() -> type:
-    # Not at the top: it takes torch along, seconds that listing a shard need not wait for.
+    # Not at the top: this imports torch, which takes seconds and is not needed to list a shard.
     from tfrecord import example_pb2
 
     return example_pb2.Example
@@ -164,9 +165,9 @@ def masked_crc(data: bytes) -> int:
 
 
 def write_shard(path: Path, records: Iterable[Record]) -> int:
-    """Write records as a ClickMe shard; returns how many.
+    """Write records as a ClickMe shard, and return how many there are.
 
-    The file appears under its name only when it is whole.
+    The file appears under its name only when it is complete.
     """
     count, new_example = 0, _example_class()
     with write_atomically(path) as partial, partial.open("wb") as file:
@@ -185,19 +186,19 @@ def write_shard(path: Path, records: Iterable[Record]) -> int:
 
 
 def observers_path(shard: Path) -> Path:
-    """Where a shard's observers are, if they are known: `val-0.observers.npz` beside it."""
+    """Return the path of a shard's observers, if they are known: `val-0.observers.npz`."""
     return shard.with_name(f"{shard.stem}.observers.npz")
 
 
 def write_observers(shard: Path, painted: Iterable[np.ndarray], side: int = STORED_SIZE) -> None:
     """Write what each observer painted, beside a shard.
 
-    painted : by record (observer, 256, 256) bool
-    side    : pixels that are kept a side, of every so many the middle one; the published reading
-              shrinks maps to 64 first of all
+    painted : for each record (observer, 256, 256) bool
+    side    : pixels kept per side, each from the middle of those that it represents; the
+              published protocol begins by shrinking maps to 64
 
-    The entry "counts" holds how many observers each record has, "masks" all of them one after
-    another, (observer, side, side / 8) uint8: eight neighbours of a row are one byte.
+    The entry "counts" contains the number of observers of each record. "masks" contains all
+    masks in sequence, (observer, side, side / 8) uint8: a byte is eight neighbours in a row.
     """
     step = STORED_SIZE // side
     kept = [masks[:, step // 2 :: step, step // 2 :: step] for masks in painted]
@@ -210,7 +211,7 @@ def write_observers(shard: Path, painted: Iterable[np.ndarray], side: int = STOR
         zipfile.ZipFile(partial, "w", zipfile.ZIP_LZMA) as entries,
     ):
         for name, array in arrays.items():
-            # With a fixed time, so that the same masks give the same file.
+            # A fixed time, so that the same masks give the same file.
             entry = zipfile.ZipInfo(f"{name}.npy")
             entry.compress_type = zipfile.ZIP_LZMA
             with entries.open(entry, "w") as file:
@@ -218,23 +219,25 @@ def write_observers(shard: Path, painted: Iterable[np.ndarray], side: int = STOR
 
 
 def _read_masks(path: Path, records: int) -> list[np.ndarray]:
-    """By record (observer, side, side / 8) uint8. Raises StoredError.
+    """Return for each record (observer, side, side / 8) uint8. Raises StoredError.
 
-    records : of the shard, each of which must have a count; 0 if that is not known
+    records : the number of records in the shard, each of which must have a count; 0 if unknown
     """
     try:
         with zipfile.ZipFile(path) as entries:
             size = sum(each.file_size for each in entries.infolist())
             if size > _LARGEST_MASKS:
-                raise StoredError(f"{path} would unpack to {size / 1e6:.0f} MB")
+                raise StoredError(
+                    f"{path} would unpack to {size / 1e6:.0f} MB: no shard's masks need that"
+                )
             arrays = {}
             for name in ("counts", "masks"):
                 with entries.open(f"{name}.npy") as file:
                     arrays[name] = np.lib.format.read_array(file, allow_pickle=False)
     except StoredError:
         raise
-    except Exception as error:  # whatever zipfile and numpy make of a damaged file
-        raise StoredError(f"{path} is no readable .npz file: {error}") from None
+    except Exception as error:  # zipfile and numpy may raise anything for a damaged file
+        raise StoredError(f"{path} is not a readable .npz file: {error}") from None
     counts, masks = arrays["counts"], arrays["masks"]
     if masks.dtype != np.uint8 or masks.ndim != 3 or not _is_packed(*masks.shape[1:]):
         raise StoredError(
@@ -244,7 +247,7 @@ def _read_masks(path: Path, records: int) -> list[np.ndarray]:
     whole = counts.ndim == 1 and counts.dtype.kind in "ui" and counts.sum() == len(masks)
     if not whole or records not in (0, len(counts)) or (counts > MOST_OBSERVERS).any():
         raise StoredError(
-            f"{path}: counts must hold how many of the {len(masks)} masks each of the shard's "
+            f"{path}: counts must give how many of the {len(masks)} masks each of the shard's "
             f"{records or ''} records has, at most {MOST_OBSERVERS}; it is {counts.dtype} "
             f"{counts.shape}"
         )
@@ -256,7 +259,7 @@ def _is_packed(side: int, packed: int) -> bool:
 
 
 def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
-    """An image (height, width, 3) or a map (height, width), uint8, as shards hold them."""
+    """Encode an image (height, width, 3) or a map (height, width), uint8, as shards store them."""
     grey = pixels.ndim == 2
     return simplejpeg.encode_jpeg(
         np.ascontiguousarray(pixels[..., None] if grey else pixels),
@@ -267,7 +270,7 @@ def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
 
 
 def walk_shard(path: Path) -> Iterator[Address]:
-    """Where every record of a shard stands, from the record headers alone.
+    """Yield the position of every record of a shard, from the record headers alone.
 
     Raises FileNotFoundError, and StoredError at a truncated or corrupt place.
     """
@@ -284,7 +287,7 @@ def walk_shard(path: Path) -> Iterator[Address]:
             if masked_crc(header[:8]) != crc:
                 raise here.error(
                     "the length's checksum does not match: the file is corrupt here, "
-                    "or is no TFRecord file"
+                    "or is not a TFRecord file"
                 )
             end = offset + _HEADER.size + length + _FOOTER.size
             if end > size:
@@ -296,14 +299,14 @@ def walk_shard(path: Path) -> Iterator[Address]:
 
 def _one(values: Sequence, name: str, address: Address):
     if len(values) != 1:
-        raise address.error(f"feature {name!r} holds {len(values)} values, expected one")
+        raise address.error(f"feature {name!r} has {len(values)} values, expected one")
     return values[0]
 
 
 def read_record(file: BinaryIO, address: Address) -> Record:
-    """The record at an address of an open shard, its checksum verified.
+    """Return the record at an address of an open shard, after verifying its checksum.
 
-    Raises StoredError naming file, record and offset.
+    Raises StoredError, which names file, record and offset.
     """
     file.seek(address.offset + _HEADER.size)
     payload = file.read(address.length)
@@ -315,7 +318,7 @@ def read_record(file: BinaryIO, address: Address) -> Record:
     try:
         feature = _example_class().FromString(payload).features.feature
     except DecodeError as error:
-        raise address.error(f"no tf.train.Example ({error})") from None
+        raise address.error(f"not a tf.train.Example ({error})") from None
     missing = [name for name in ("image", "heatmap", "label") if name not in feature]
     if missing:
         raise address.error(f"lacks the feature {', '.join(missing)}; has {sorted(feature)}")
@@ -330,7 +333,7 @@ def _decode(jpeg: bytes, colour: bool, name: str, address: Address) -> np.ndarra
     try:
         height, width, stored, _ = simplejpeg.decode_jpeg_header(jpeg)
     except ValueError as error:
-        raise address.error(f"the {name} is no readable JPEG ({error})") from None
+        raise address.error(f"the {name} is not a readable JPEG ({error})") from None
     if (height, width) != (STORED_SIZE, STORED_SIZE) or (stored == "Gray") == colour:
         expected = f"{STORED_SIZE}x{STORED_SIZE} {'colour' if colour else 'grey'}"
         raise address.error(f"the {name} is {height}x{width} {stored}, expected {expected}")
@@ -339,4 +342,4 @@ def _decode(jpeg: bytes, colour: bool, name: str, address: Address) -> np.ndarra
         # The fast inverse transform is TensorFlow's default; the exact one differs.
         return simplejpeg.decode_jpeg(jpeg, colorspace=wanted, fastdct=True, strict=True)
     except ValueError as error:
-        raise address.error(f"the {name} is no readable JPEG ({error})") from None
+        raise address.error(f"the {name} is not a readable JPEG ({error})") from None

@@ -1,7 +1,7 @@
 """How gaze was recorded and becomes human maps: screen, degrees, weights, first fixations.
 
 The fields of `Viewing` are the keys of `gaze.json` and of `--gaze KEY=VALUE`. A data set's row
-(`lib.people.stored.layouts`) has the values that its authors, or most who use it, take.
+(`lib.people.stored.layouts`) has the values that its authors, or most of its users, choose.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _MOST = 10**6  # pixels of a screen's side
 class Looked:
     """One image of a data set, and where people looked at it, as recorded.
 
-    name    : the image's id in every table, a path from the data set's folder on
-    image : its file
-    points  : (fixation, 3) float64 x, y, duration; x from the left edge and y from the top edge,
-              the centre of the first pixel at (0.5, 0.5); in pixels of the image's file, or of
-              the screen where `Viewing.screen` says how large that was; a duration in any one
-              unit, 1 where none was recorded
-    who     : (fixation,) names of the observers; empty where they are not known
-    order   : (fixation,) int, the place in its observer's scanpath, from 0
+    name    : the image's id in every table, a path below the data set's folder
+    image   : its file
+    points  : (fixation, 3) float64 x, y, duration. x is measured from the left edge and y from the
+              top edge, with the centre of the first pixel at (0.5, 0.5); in pixels of the image's
+              file, or of the screen if `Viewing.screen` gives its size. A duration is in any one
+              unit, 1 if none was recorded
+    who     : (fixation,) names of the observers; empty if they are unknown
+    order   : (fixation,) int, the position in the observer's scanpath, from 0
     label   : class index, NO_LABEL for none
     """
 
@@ -54,7 +54,7 @@ class Looked:
 
 
 def read_options(pairs: Sequence[str]) -> dict[str, object]:
-    """{field: value} of texts such as "sigma_pixels=25". Raises StoredError."""
+    """Return {field: value} from texts such as "sigma_pixels=25". Raises StoredError."""
     said: dict[str, object] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
@@ -76,13 +76,14 @@ class Viewing:
 
     sigma_pixels  : standard deviation of the Gaussian, in pixels of the image's file; or
     sigma_degrees, pixels_per_degree : the same in degrees of visual angle, and how many pixels
-                    of the points' own coordinates a degree has; 0 is not said
-    weigh   : "counts": every fixation counts alike; "durations": by how long it lasted
-    skip_first : so many fixations of each observer are left out from the start of each image: the
-                 first one begins where the fixation cross was, most often the centre
-    outside : what becomes of fixations beside the image: "refuse" names them, "leave out" counts
-              them, "keep" lets their Gaussians reach into the image
-    screen  : its width and height in pixels where points are of the screen; (0, 0): of the file
+                    of the points' own coordinates a degree has; 0 for not given
+    weigh   : "counts": all fixations have equal weight; "durations": weight is duration
+    skip_first : how many fixations of each observer are skipped at the start of each image; the
+                 first one begins at the fixation cross, most often the centre
+    outside : what happens to fixations outside the image: "refuse" names them, "leave out" skips
+              and counts them, "keep" lets their Gaussians reach into the image
+    screen  : its width and height in pixels if points are in screen pixels; (0, 0) if they are in
+              pixels of the file
     placed  : how the image lay on the screen: "centre" unscaled, "letterbox" as large as fits,
               "stretch" over all of it
     """
@@ -97,10 +98,11 @@ class Viewing:
     placed: str = CENTRE
 
     def with_values(self, said: Mapping[str, object], where: str) -> Viewing:
-        """The same with some fields said otherwise, by `gaze.json` or options.
+        """Return a copy with some fields changed, by `gaze.json` or options.
 
         where : what errors call the place
-        Raises StoredError naming it, the field, and what to write.
+
+        Raises StoredError, which names the place, the field, and what to write.
         """
         names = [f.name for f in fields(self)]
         read = {}
@@ -112,7 +114,7 @@ class Viewing:
         in_pixels = "sigma_pixels" in read
         in_degrees = "sigma_degrees" in read
         if in_pixels and in_degrees:
-            raise StoredError(f"{where} must say {EXAMPLE}, not both")
+            raise StoredError(f"{where} must give {EXAMPLE}, not both")
         if in_pixels:
             read |= {"sigma_degrees": 0.0}
         if in_degrees:
@@ -120,15 +122,15 @@ class Viewing:
         return replace(self, **read)
 
     def require_sigma(self, where: str) -> None:
-        """Raise StoredError unless the blur is said: without a data set there is no default."""
+        """Raise StoredError unless the blur is given: without a data set there is no default."""
         if not self.sigma_pixels and not (self.sigma_degrees and self.pixels_per_degree):
             raise StoredError(
-                f"{where} must say by how much points are blurred, such as {EXAMPLE}; on the "
+                f"{where} must give the blur of gaze points, such as {EXAMPLE}; on the "
                 "command line --gaze sigma_pixels=25"
             )
 
     def placement(self, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-        """By what recorded x, y are multiplied, and what is added then, to be the file's pixels.
+        """Return factors and offsets that take recorded x, y to pixels of the file.
 
         width, height : of the image's file
         """
@@ -142,14 +144,17 @@ class Viewing:
         return np.full(2, times), (image - screen * times) / 2
 
     def sigma(self, width: int, height: int) -> np.ndarray:
-        """Of the Gaussian across and down, in pixels of an image's file of this size."""
+        """Return sigma across and down, in pixels of an image file of this size."""
         if self.sigma_pixels:
             return np.full(2, self.sigma_pixels)
         return self.sigma_degrees * self.pixels_per_degree * self.placement(width, height)[0]
 
     def points(self, looked: Looked, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-        """(fixation, 3) x, y in pixels of the file, and weight, of the fixations that count; and
-        (fixation,) bool, which of the recorded ones these are: without the first ones."""
+        """Return the fixations that count, and which of the recorded ones they are.
+
+        The former are (fixation, 3): x, y in pixels of the file, and weight. The latter are
+        (fixation,) bool, False for skipped first fixations.
+        """
         counts = looked.order >= self.skip_first
         points = looked.points[counts].copy()
         times, plus = self.placement(width, height)
@@ -160,7 +165,7 @@ class Viewing:
 
     @property
     def words(self) -> str:
-        """How points become maps, for a caption."""
+        """How points become maps, in words, for a caption."""
         if self.sigma_pixels:
             blur = f"{self.sigma_pixels:g} pixels"
         else:
@@ -168,19 +173,21 @@ class Viewing:
                 f"{self.sigma_degrees:g}° ({self.sigma_degrees * self.pixels_per_degree:g} pixels)"
             )
         told = [f"each fixation blurred by a Gaussian of σ = {blur}"]
-        told.append("all alike" if self.weigh == COUNTS else "weighed by duration")
+        told.append(
+            "all fixations weighted equally" if self.weigh == COUNTS else "weighted by duration"
+        )
         if self.skip_first:
-            told.append(f"the first {self.skip_first} of each observer left out")
+            told.append(f"the first {self.skip_first} of each observer skipped")
         return ", ".join(told)
 
     @property
     def facts(self) -> dict:
-        """As plain values, for what stands beside results."""
+        """The fields as plain values, for the record beside results."""
         return asdict(self) | {"screen": list(self.screen)}
 
 
 def _read(name: str, value: object, where: str) -> object:
-    """A field's value, of JSON or of the command line."""
+    """Return a field's value from JSON or from the command line."""
     if name in _WORDS:
         if value not in _WORDS[name]:
             one_of = ", ".join(_WORDS[name])
@@ -201,7 +208,7 @@ def _read(name: str, value: object, where: str) -> object:
     plain = type(value) in (int, float) and abs(value) <= sys.float_info.max
     number = value if plain else math.nan
     if name == "skip_first":
-        if not 0 <= number <= _MOST or number != int(number):  # NaN is not between
+        if not 0 <= number <= _MOST or number != int(number):  # NaN fails the comparison
             raise StoredError(f"{where}: skip_first is {value!r:.60}, expected a whole number")
         return int(number)
     if not 0 < number <= sys.float_info.max:

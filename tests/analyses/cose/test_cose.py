@@ -102,7 +102,7 @@ maps_strategy = st.tuples(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(maps_strategy)
 def test_ssim_is_scikit_images(drawn):
     height, width, seed, scale = drawn

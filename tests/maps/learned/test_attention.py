@@ -695,7 +695,7 @@ def test_crops_follow_from_seed_epoch_and_place_whoever_reads(imagenet):
 def test_a_damaged_image_is_named(imagenet):
     paths = listed_images(imagenet / "ILSVRC2012_img_val")
     paths[1].write_bytes(b"no image")
-    with pytest.raises(ImageFolderError, match="val_00000002.JPEG is no readable image"):
+    with pytest.raises(ImageFolderError, match="val_00000002.JPEG is not a readable image"):
         list(FolderImages(paths, 32).batches([np.arange(3)], 0, 0))
 
 

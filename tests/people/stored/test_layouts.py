@@ -327,7 +327,7 @@ def test_the_blur_on_an_image_as_it_was_shown(key, sigma):
 
 @pytest.mark.parametrize("key", ["toronto", "pysaliency"])
 def test_where_no_blur_is_published_none_is_made_up(key):
-    with pytest.raises(StoredError, match="by how much points are blurred"):
+    with pytest.raises(StoredError, match="must give the blur of gaze points"):
         LAYOUTS[key].viewing.require_sigma(key)
 
 
@@ -656,7 +656,7 @@ def test_a_matrix_of_another_size_than_the_images(key, tmp_path):
     ("change", "says"),
     [
         ({"length": 3}, "X, Y, T and length say 2, 2, 2 and 3 fixations"),
-        ({"X": ["a", 1]}, "X is no list of numbers"),
+        ({"X": ["a", 1]}, "X is not a list of numbers"),
         ({"subject": None}, "subject is None"),
         ({"T": [-1, 5]}, "has a duration below 0"),
     ],
@@ -677,8 +677,8 @@ def test_annotations_of_images_that_nobody_lists(tmp_path):
     found, problems = LAYOUTS["salicon"].read(tmp_path)
     path = tmp_path / "annotations/fixations_train2014.json"
     assert problems == [
-        f"{path}, annotation 4: image_id 7 is none of its images",
-        f"{path}, annotation 5: fixations is no list of pairs of numbers",
+        f"{path}, annotation 4: image_id 7 is not one of its images",
+        f"{path}, annotation 5: fixations is not a list of pairs of numbers",
     ]
     assert [each.name for each in found] == [f"images/train/{SALICON_A}.jpg"]
 
@@ -708,7 +708,7 @@ def test_no_image_at_all_is_an_error(key, tmp_path):
     for suffix in ("jpg", "jpeg", "png"):
         for path in tmp_path.rglob(f"*.{suffix}"):
             path.unlink()
-    with pytest.raises(StoredError, match="none of them is there, such as"):
+    with pytest.raises(StoredError, match="none of which exist, such as"):
         LAYOUTS[key].read(tmp_path)
 
 
@@ -736,7 +736,7 @@ def test_names_lead_nowhere(key, name, tmp_path):
         write_json(folder / MAIN[key], [trial(name, 1, [1], [1], [1], **more)])
     problems = wrong(key, folder)
     assert any(
-        "no name of a file" in said or "leads out of the folder" in said for said in problems
+        "not the name of a file" in said or "leads out of the folder" in said for said in problems
     )
     assert all(said.isprintable() for said in problems)
 
@@ -747,7 +747,7 @@ def test_a_searched_things_name_leads_nowhere(tmp_path):
         trial("000000000009.jpg", 1, [1], [1], [1], task="../images/bottle", condition="present")
     ]
     write_json(tmp_path / MAIN["coco-search18"], said)
-    assert any("no name of a file" in problem for problem in wrong("coco-search18", tmp_path))
+    assert any("not the name of a file" in problem for problem in wrong("coco-search18", tmp_path))
 
 
 @pytest.mark.parametrize("key", WRITERS)
@@ -795,7 +795,7 @@ def test_images_kept_as_arrays_are_refused_with_advice(tmp_path):
     write_pysaliency(tmp_path)
     shutil.copy(GOLDEN / "arrays/stimuli.hdf5", tmp_path)
     (said,) = wrong("pysaliency", tmp_path)
-    assert said.startswith(f"{tmp_path / 'stimuli.hdf5'}: holds images as arrays")
+    assert said.startswith(f"{tmp_path / 'stimuli.hdf5'}: contains images as arrays")
     assert "FileStimuli" in said
 
 
@@ -832,7 +832,9 @@ def test_a_file_that_kills_its_reader_is_refused_and_the_others_are_read(tmp_pat
     path.write_bytes(content)
     found, problems = LAYOUTS["cat2000"].read(tmp_path)
     assert found
-    assert any(str(path) in text and "ends the program that reads it" in text for text in problems)
+    assert any(
+        str(path) in text and "crashes the program that reads it" in text for text in problems
+    )
 
 
 def test_the_same_fixations_twice_are_refused(tmp_path):
@@ -840,5 +842,5 @@ def test_the_same_fixations_twice_are_refused(tmp_path):
     path = tmp_path / "data" / "eye" / "fixations.mat"
     held = loadmat(path)["fixations"]
     savemat(path, {"fixations": np.concatenate([held, held], axis=1 if held.shape[0] == 1 else 0)})
-    with pytest.raises(StoredError, match="holds the fixations of .* twice"):
+    with pytest.raises(StoredError, match="contains the fixations of .* twice"):
         open_parts([tmp_path])

@@ -85,9 +85,9 @@ def test_without_names_the_observers_of_gaze_are_not_known(tmp_path, columns):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("a.png,1,1,1, ", "gaze.csv, line 6: lacks an observer; every row names one, or none does"),
+        ("a.png,1,1,1, ", "gaze.csv, line 6: lacks an observer: name one in every row, or in none"),
         ("a.png,1,1,1", "line 6: lacks an observer"),
-        ("a.png,1,1,1,a\x1bb", r"line 6: the observer 'a.x1bb' is no printable text"),
+        ("a.png,1,1,1,a\x1bb", r"line 6: the observer 'a.x1bb' is not printable text"),
     ],
 )
 def test_a_point_without_a_proper_observer_is_named_by_its_row(tmp_path, row, message):
@@ -99,7 +99,10 @@ def test_a_point_without_a_proper_observer_is_named_by_its_row(tmp_path, row, me
 
 
 def test_a_column_of_observers_that_is_written_otherwise_is_refused(tmp_path):
-    with pytest.raises(StoredError, match="the column 'Observer' is there twice, or is 'observer'"):
+    with pytest.raises(
+        StoredError,
+        match="the column 'Observer' appears twice, or is another spelling of 'observer'",
+    ):
         open_parts([write_gaze(tmp_path, columns="duration,Observer")])
 
 
@@ -114,7 +117,7 @@ def test_who_looked_beside_the_square_only_has_an_empty_map(tmp_path):
 def test_a_image_that_cannot_be_read_has_no_observers_maps_either(tmp_path):
     part = opened(write_gaze(tmp_path))
     (tmp_path / "a.png").write_text("no image")
-    with pytest.raises(StoredError, match=r"a\.png is no readable image"):
+    with pytest.raises(StoredError, match=r"a\.png is not a readable image"):
         part.observer_maps(0)
 
 
@@ -167,9 +170,9 @@ def test_without_names_the_observers_of_maps_are_not_known(tmp_path):
     ("row", "message"),
     [
         ("./a.png,two.png,3,ben", "line 5: repeats a.png and its observer ben of line 2"),
-        ("a.png,two.png,4,zoe", "line 5: the label 4 of a.png, 3 further up"),
+        ("a.png,two.png,4,zoe", "line 5: the label of a.png is 4 here, 3 in a line above"),
         ("a.png,two.png,3,", "line 5: lacks an observer"),
-        ("a.png,gone.png,3,zoe", "line 5: gone.png is not there"),
+        ("a.png,gone.png,3,zoe", "line 5: gone.png does not exist"),
     ],
 )
 def test_one_wrong_row_of_a_image_leaves_it_out(tmp_path, row, message):
@@ -184,7 +187,7 @@ def test_one_wrong_row_of_a_image_leaves_it_out(tmp_path, row, message):
 def test_an_observers_wrong_map_is_named(tmp_path):
     part = opened(write_maps(tmp_path))
     np.save(tmp_path / "one.npy", np.eye(256, 128))
-    message = r"one\.npy: the map is 256x128.* other proportions"
+    message = r"one\.npy: the map is 256x128.* their proportions differ"
     with pytest.raises(StoredError, match=message):
         human_map(part)
     with pytest.raises(StoredError, match=message):
@@ -219,12 +222,12 @@ def test_an_archive_of_one_map_tells_no_observers(tmp_path):
     [
         (
             {"heatmap": np.eye(256), "heatmaps": np.ones((2, 256, 256))},
-            "has heatmap and heatmaps, the observers' maps: keep one of them",
+            "has heatmap and also heatmaps, the observers' maps: keep one",
         ),
         ({}, "lacks heatmap or heatmaps; has"),
         ({"heatmaps": np.eye(256)}, r"heatmaps is float64 \(256, 256\), expected numbers .obs"),
         ({"heatmaps": np.ones((0, 256, 256))}, r"heatmaps is float64 \(0, 256, 256\)"),
-        ({"heatmaps": np.ones((2, 256, 64))}, "the map is 256x64.* other proportions"),
+        ({"heatmaps": np.ones((2, 256, 64))}, "the map is 256x64.* their proportions differ"),
         ({"heatmaps": np.full((2, 256, 256), np.nan)}, "values that are not finite"),
         ({"heatmaps": np.ones((2000, 2, 2))}, "2000 observers of one image, at most 1024"),
         ({"heatmaps": np.array([[["a"]]])}, "expected numbers"),
@@ -293,14 +296,14 @@ MASKS, COUNTS = np.zeros((3, 64, 8), np.uint8), np.array([2, 1])
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"masks": MASKS}, "is no readable .npz file"),
-        ({"counts": np.array([3]), "masks": MASKS}, "counts must hold how many of the 3 masks"),
-        ({"counts": np.array([2, 2]), "masks": MASKS}, "counts must hold how many of the 3 masks"),
-        ({"counts": np.array([2.0, 1]), "masks": MASKS}, "counts must hold.*float64"),
+        ({"masks": MASKS}, "is not a readable .npz file"),
+        ({"counts": np.array([3]), "masks": MASKS}, "counts must give how many of the 3 masks"),
+        ({"counts": np.array([2, 2]), "masks": MASKS}, "counts must give how many of the 3 masks"),
+        ({"counts": np.array([2.0, 1]), "masks": MASKS}, "counts must give.*float64"),
         ({"counts": COUNTS, "masks": MASKS[0]}, r"masks is uint8 \(64, 8\), expected uint8"),
         ({"counts": COUNTS, "masks": MASKS.astype(bool)}, "masks is bool"),
         ({"counts": COUNTS, "masks": np.zeros((3, 48, 6), np.uint8)}, "a side that divides 256"),
-        ({"counts": COUNTS, "masks": np.array([{}], object)}, "is no readable .npz file"),
+        ({"counts": COUNTS, "masks": np.array([{}], object)}, "is not a readable .npz file"),
         (
             {"counts": np.array([1025, 0]), "masks": np.zeros((1025, 8, 1), np.uint8)},
             "at most 1024",
@@ -323,7 +326,7 @@ def test_damaged_observers_of_a_shard_are_named(tmp_path, damage):
     with zipfile.ZipFile(path) as entries:
         content[entries.infolist()[1].header_offset + 500] ^= 1
     path.write_bytes({"text": b"<html>", "cut": content[:600], "flipped": content}[damage])
-    with pytest.raises(StoredError, match=r"val-0\.observers\.npz is no readable .npz file"):
+    with pytest.raises(StoredError, match=r"val-0\.observers\.npz is not a readable .npz file"):
         opened(shard).observer_maps(0)
 
 
@@ -353,7 +356,7 @@ def test_observers_that_cannot_be_read_are_left_out_where_that_is_asked(tmp_path
         list(ClickMe([folder], ("corrected",)).observed())
     tolerant = ClickMe([folder], ("corrected",), keep_going=True)
     assert [found.image_id for found in tolerant.observed()] == ["b.png"]
-    assert "no readable image" in tolerant.left_out["a.png"]
+    assert "not a readable image" in tolerant.left_out["a.png"]
 
 
 def checked(place: Path, capsys) -> str:
@@ -362,15 +365,15 @@ def checked(place: Path, capsys) -> str:
 
 
 def test_check_counts_observers(tmp_path, capsys):
-    assert "\nobservers: 3, 1 to 2 an image\n" in checked(write_gaze(tmp_path), capsys)
+    assert "\nobservers: 3, 1 to 2 per image\n" in checked(write_gaze(tmp_path), capsys)
     write_gaze(tmp_path, POINTS, "duration,remark")
-    assert "\nobservers: not known\n" in checked(tmp_path, capsys)
+    assert "\nobservers: unknown\n" in checked(tmp_path, capsys)
 
 
 def test_check_counts_observers_without_names_and_tells_their_file_once(tmp_path, capsys):
     shard, _ = write_painted(tmp_path, 2, 2)
-    assert "\nobservers: 2 an image\n" in checked(shard, capsys)
+    assert "\nobservers: 2 per image\n" in checked(shard, capsys)
     observers_path(shard).write_text("<html>")
     told = checked(tmp_path, capsys)
     assert "problems: 1\n" in told
-    assert "val-0.observers.npz is no readable .npz file" in told
+    assert "val-0.observers.npz is not a readable .npz file" in told

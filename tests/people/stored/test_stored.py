@@ -202,9 +202,9 @@ GOOD = {"image": np.zeros((256, 256, 3), np.uint8), "heatmap": np.eye(256), "lab
         ({"image": np.full((256, 256, 3), np.nan)}, "values are not in 0-1 or 0-255"),
         ({"heatmap": np.full((256, 256), np.inf)}, "not finite"),
         ({"heatmap": np.zeros((256, 256, 3))}, "expected numbers"),
-        ({"heatmap": np.zeros((64, 128))}, "other proportions"),
+        ({"heatmap": np.zeros((64, 128))}, "their proportions differ"),
         ({"heatmap": np.array([["a"]])}, "expected numbers"),
-        ({"heatmap": np.array([[{}]], object)}, "no readable .npz"),  # would need unpickling
+        ({"heatmap": np.array([[{}]], object)}, "not a readable .npz"),  # would need unpickling
     ],
 )  # fmt: skip
 def test_a_wrong_archive_is_named(tmp_path, change, message):
@@ -228,17 +228,17 @@ def test_what_is_no_archive_is_named(tmp_path, content):
         ("../a.png,m.png,1", "line 2: ../a.png leads out"),
         ("..\\a.png,m.png,1", "leads out"),
         ("C:a.png,m.png,1", "leads out"),
-        ("b.png,m.png,1", "line 2: b.png is not there"),
-        ("a.png,m.png,cat", "line 2: the label 'cat' is no class index"),
-        ("a.png,m.png,٣", "line 2: the label '٣' is no class index"),
-        ("a.png,m.png,1_0", "line 2: the label '1_0' is no class index"),
-        (f"{'a' * 5000}.png,m.png,1", "line 2: a+ … is not there: no file has so long a name"),
+        ("b.png,m.png,1", "line 2: b.png does not exist"),
+        ("a.png,m.png,cat", "line 2: the label 'cat' is not a class index"),
+        ("a.png,m.png,٣", "line 2: the label '٣' is not a class index"),
+        ("a.png,m.png,1_0", "line 2: the label '1_0' is not a class index"),
+        (f"{'a' * 5000}.png,m.png,1", "line 2: a+ … does not exist: no file has so long a name"),
         ("a.png,,1", "line 2: lacks a path"),
         ("a.png", "line 2: lacks a path"),
         ("a.png,m.png,1\na.png,m.png,2", "line 3: repeats a.png of line 2"),
         ("", "lists no image"),
-        ("a\x1b]0;x\x07.png,m.png,1", r"line 2: 'a.x1b.0;x.x07.png' is no printable text"),
-        ("a.png,m\u202e.png,1", "line 2: 'm.u202e.png' is no printable text"),
+        ("a\x1b]0;x\x07.png,m.png,1", r"line 2: 'a.x1b.0;x.x07.png' is not printable text"),
+        ("a.png,m\u202e.png,1", "line 2: 'm.u202e.png' is not printable text"),
         ("out.png,m.png,1", "line 2: out.png is a link that leads out of the folder"),
         ("a.png,outer/m.png,1", "line 2: outer/m.png is a link that leads out of the folder"),
     ],
@@ -289,7 +289,9 @@ def test_a_image_that_claims_to_be_huge_is_refused_by_its_header(tmp_path, suffi
     path = tmp_path / f"a{suffix}"
     Image.new(mode, (256, 256)).save(path)
     claiming(path, side)
-    said = f"a{suffix} is no readable .*: its header says ({side} x|far more).* at most 89 million"
+    said = (
+        f"a{suffix} is not a readable .*: its header says ({side} x|far more).* at most 89 million"
+    )
     for read in (read_image, read_grey, read_listed_image):
         with limited(2**30), pytest.raises(ValueError, match=said):
             read(path)
@@ -322,18 +324,18 @@ def test_a_list_without_its_columns_or_text_is_refused(tmp_path):
     with pytest.raises(StoredError, match="needs the columns image,map;"):
         open_parts([tmp_path])
     (tmp_path / "labels.csv").write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(StoredError, match="no CSV in UTF-8"):
+    with pytest.raises(StoredError, match="not a CSV file in UTF-8"):
         open_parts([tmp_path])
 
 
 @pytest.mark.parametrize(
     ("image", "human", "message"),
     [
-        ("text", "good", "a.png is no readable image"),
-        ("good", "text", "m.png is no readable map"),
+        ("text", "good", "a.png is not a readable image"),
+        ("good", "text", "m.png is not a readable map"),
         ("good", "colour", "m.png is in colour"),
-        ("good", "small", "other proportions"),
-        ("wide", "good", "other proportions"),
+        ("good", "small", "their proportions differ"),
+        ("wide", "good", "their proportions differ"),
     ],
 )
 def test_a_wrong_image_or_map_is_named(tmp_path, image, human, message):
@@ -352,7 +354,7 @@ def test_a_wrong_image_or_map_is_named(tmp_path, image, human, message):
 
 
 def test_an_empty_folder_and_none_are_told_apart(tmp_path):
-    with pytest.raises(StoredError, match="holds no images: neither shards"):
+    with pytest.raises(StoredError, match="contains no images: neither shards"):
         open_parts([tmp_path])
     with pytest.raises(FileNotFoundError):
         open_parts([tmp_path / "nowhere"])

@@ -1,4 +1,4 @@
-"""Data sets of gaze as their authors distribute them: one row a data set, one file a reader.
+"""Data sets of gaze as their authors distribute them: one row per data set, one file per reader.
 
 May import: people, base.
 """
@@ -27,16 +27,17 @@ __all__ = ["LAYOUTS", "Layout", "Note"]
 
 @dataclass(frozen=True)
 class Layout:
-    """A row.
+    """A data set of gaze.
 
-    key     : names it for `--layout`
-    label   : names the data set in results
-    source  : the publication
-    holds   : whether a folder is one, told by what lies where
-    read    : the images that have fixations, and what is wrong, each with file and place, a `Note`
-              where that stops nothing; raises StoredError for what concerns all
-    viewing : the values that its authors, or most who use it, take
-    origin  : of a row that a reader's file or a plug-in adds, its hash
+    key     : its name for `--layout`
+    label   : its name in results
+    source  : its publication
+    holds   : returns whether a folder contains it, judged by its files
+    read    : returns the images that have fixations, and the problems, each with file and
+              position, a `Note` if it stops nothing; raises StoredError for a problem that
+              concerns all images
+    viewing : the values that its authors, or most of its users, choose
+    origin  : a hash of the user's file or plug-in that adds the row, "" for the rows here
     """
 
     key: str
@@ -48,9 +49,9 @@ class Layout:
     origin: str = ""
 
 
-# Every data set's authors, or those who compute with it, make binary maps: fixations count alike.
+# The authors of each data set, or its users, make binary maps: all fixations have equal weight.
 _COUNTED = Viewing(weigh=COUNTS, outside=LEAVE_OUT)
-# 1680 x 1050 pixels over 54 x 35 degrees of visual angle are 31 x 30 a degree.
+# 1680 x 1050 pixels over 54 x 35 degrees of visual angle are 31 x 30 pixels per degree.
 _ON_SCREEN = replace(
     _COUNTED, sigma_degrees=1, pixels_per_degree=31, skip_first=1, screen=coco.SCREEN,
     placed=LETTERBOX,
@@ -71,7 +72,7 @@ LAYOUTS: Table[Layout] = Table(
             "mit1003", "MIT1003",
             "Judd, Ehinger, Durand & Torralba, Learning to predict where humans look, ICCV, 2009",
             mit1003.holds, mit1003.read,
-            # the authors leave out the first fixation, where the cross was; a degree is 35 pixels
+            # the authors skip the first fixation, where the cross was; a degree is 35 pixels
             replace(_COUNTED, sigma_degrees=1, pixels_per_degree=35, skip_first=1),
         ),
         Layout(
@@ -86,7 +87,7 @@ LAYOUTS: Table[Layout] = Table(
             "salicon", "SALICON",
             "Jiang, Huang, Duan & Zhao, SALICON: saliency in context, CVPR, 2015",
             salicon.holds, salicon.read,
-            # what the authors' interface blurs by
+            # the blur of the authors' interface
             replace(_COUNTED, sigma_pixels=19),
         ),
         Layout(

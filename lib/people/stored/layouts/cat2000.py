@@ -1,11 +1,11 @@
 """CAT2000: `Stimuli/<category>/` and `FIXATIONLOCS/<category>/` of its training set.
 
-Each `.mat` of FIXATIONLOCS holds `fixLocs`, a matrix of the image's size that is 1 where anybody
-looked: no observers, no order, no durations, and several fixations of one pixel are one. A pixel's
-fixation is taken to lie at its centre.
+Each `.mat` of FIXATIONLOCS contains `fixLocs`, a matrix of the image's size that is 1 wherever
+somebody looked. It has no observers, no order and no durations, and several fixations of one pixel
+count once. A pixel's fixation is assumed to lie at its centre.
 
-Observers are in `allFixData.mat`, as a `containers.Map`, which only MATLAB can read; pysaliency
-makes HDF5 files of it with MATLAB's or Octave's help, and those are read (layout `pysaliency`).
+Observers are in `allFixData.mat`, as a `containers.Map`, which only MATLAB can read. pysaliency
+converts it to HDF5 files with the help of MATLAB or Octave; use these (layout `pysaliency`).
 """
 
 from __future__ import annotations

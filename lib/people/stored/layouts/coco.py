@@ -1,19 +1,19 @@
 """COCO-Search18 and COCO-FreeView: images of COCO on a screen of 1680 x 1050, fixations in JSON.
 
-A JSON file is a list of trials: `name` (the image's file), `subject`, `X`, `Y` and `T` (ms), the
-fixation at the centre with which a trial begins among them, `length`, `split`; COCO-Search18 has
-`task` (what was searched for), `condition` (present or absent) and `correct` too. The images are
-distributed as large as the screen, COCO's own in the middle of black; images of COCO's own size
-lie there as large as fits. X and Y are an eye tracker's positions on the screen and are taken as
-they are, from its upper left edge.
+A JSON file is a list of trials: `name` (the image's file), `subject`, `X`, `Y` and `T` (ms), which
+include the fixation at the centre with which a trial begins, `length` and `split`. COCO-Search18
+also has `task` (what was searched for), `condition` (present or absent) and `correct`. The images
+are distributed at the size of the screen, with COCO's own in the middle of black; images of
+COCO's own size are assumed to be scaled to fit the screen. X and Y are an eye tracker's positions
+on the screen, from its upper left edge, and are used unchanged.
 
 COCO-Search18: `images/<task>/<name>` (target present), `coco_search18_images_TA/<task>/<name>`
-(absent), `coco_search18_fixations_*.json`. What is looked at depends on the task, so an image that
-was searched for two things is two, each in its task's folder. All trials count, answered rightly
-or not. Files of another split repeat trials, which count once.
+(absent), `coco_search18_fixations_*.json`. Where people look depends on the task, so an image that
+was searched for two things counts as two, each in its task's folder. All trials count, whether
+answered correctly or not. Files of another split repeat trials, which count once.
 
 COCO-FreeView: `COCOFreeView_fixations_*.json`, and the same images, in any of these folders or in
-`images` itself; one image is one.
+`images` itself; each image counts once.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def read_free(folder: Path) -> tuple[list[Looked], list[str]]:
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:
-    """In the folder itself and in those within it, as the archives unpack."""
+    """Return matching files in the folder and one level below, as the archives unpack."""
     return files_in(folder, pattern) + files_in(folder, f"*/{pattern}")
 
 
@@ -100,12 +100,12 @@ def _read(folder: Path, pattern: str, find: Find) -> tuple[list[Looked], list[st
     for path in paths:
         said = read_large_json(folder, path, _ARRAYS)
         if not isinstance(said, list):
-            raise StoredError(f"{path} is no list of trials; fetch it again")
+            raise StoredError(f"{path} is not a list of trials; fetch it again")
         for number, trial in enumerate(said, 1):
             image = None
             try:
                 if not isinstance(trial, dict):
-                    raise ValueError("is no trial")
+                    raise ValueError("is not a trial")
                 image = find(trial)
                 if image is None:
                     task = [trial["task"]] if isinstance(trial.get("task"), str) else []
@@ -135,7 +135,7 @@ def _trial(trial: dict[str, Any]) -> tuple[str, np.ndarray, np.ndarray]:
         raise ValueError(f"subject is {shown(subject)}, expected a number or a name")
     for name in _ARRAYS:
         if not isinstance(trial.get(name), np.ndarray) or trial[name].ndim != 1:
-            raise ValueError(f"{name} is no list of numbers")
+            raise ValueError(f"{name} is not a list of numbers")
     x, y, lasted = (trial[name] for name in _ARRAYS)
     if not len(x) == len(y) == len(lasted) == trial.get("length", len(x)):
         raise ValueError(

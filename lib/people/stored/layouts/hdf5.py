@@ -1,6 +1,6 @@
-"""Reading HDF5 that may be somebody else's: nothing outside of the file is followed.
+"""Reading HDF5 files from others: nothing outside the file is followed.
 
-An HDF5 file may point to other files by links, by external storage and by virtual arrays.
+An HDF5 file may refer to other files by links, external storage and virtual arrays.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from ..part import StoredError
 
 T = TypeVar("T")
 
-LARGEST = 2**31  # bytes of one array, unpacked
+LARGEST = 2**31  # bytes of one unpacked array
 
 
 def with_hdf5(path: Path, how: Callable[[Any], T]) -> T:
-    """What `how` makes of an opened HDF5 file.
+    """Open an HDF5 file and return what `how` makes of it.
 
-    Raises StoredError naming the file, whatever is wrong with it.
+    Raises StoredError, which names the file, for any problem with it.
     """
     import h5py
 
@@ -30,14 +30,14 @@ def with_hdf5(path: Path, how: Callable[[Any], T]) -> T:
             return how(file)
     except StoredError as error:
         raise StoredError(f"{path}: {error}") from None
-    except Exception as error:  # whatever the library makes of a damaged file
+    except Exception as error:  # the library may raise anything for a damaged file
         raise StoredError(
-            f"{path} is no readable HDF5 file ({type(error).__name__}: {error}); fetch it again"
+            f"{path} is not a readable HDF5 file ({type(error).__name__}: {error}); fetch it again"
         ) from None
 
 
 def member(group: Any, name: str) -> Any:
-    """A group's array or group of this name. Raises StoredError."""
+    """Return a group's array or group of this name. Raises StoredError."""
     import h5py
 
     link = group.get(name, getlink=True)
@@ -50,7 +50,7 @@ def member(group: Any, name: str) -> Any:
 
 
 def array(dataset: Any) -> np.ndarray:
-    """An array's values. Raises StoredError where they lie elsewhere or are no array."""
+    """Return an array's values. Raises StoredError if they lie elsewhere or are not an array."""
     if not hasattr(dataset, "dtype"):
         raise StoredError(f"{dataset.name} is a group, expected an array")
     if dataset.external or dataset.is_virtual:
@@ -61,14 +61,14 @@ def array(dataset: Any) -> np.ndarray:
 
 
 def is_reference(dataset: Any) -> bool:
-    """Whether an array points to other arrays of its file."""
+    """Return whether an array refers to other arrays of its file."""
     import h5py
 
     return h5py.check_ref_dtype(dataset.dtype) is h5py.Reference
 
 
 def text(value: object) -> str:
-    """An attribute or element that is text, in any of the ways in which HDF5 stores one."""
+    """Return an attribute or element as text, in whichever way HDF5 stores it."""
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.item()
     if isinstance(value, bytes):

@@ -1,13 +1,13 @@
-"""Reading MATLAB's files, those of version 5 (`-v6`, `-v7`) and of version 7.3, into plain values.
+"""Reading MATLAB files of version 5 (`-v6`, `-v7`) and of version 7.3 into plain values.
 
 | in MATLAB | here |
 |---|---|
-| numbers, logical | array, of MATLAB's own shape |
+| numbers, logical | array, with MATLAB's shape |
 | char | str |
 | cell | list, column by column |
 | struct, struct array | list of dict, column by column; a single struct is a list of one |
 
-No code in such a file is run; objects of MATLAB's classes are refused.
+No code in a file is run; objects of MATLAB classes are refused.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ from .hdf5 import array, is_reference, member, text, with_hdf5
 from .reading import require_within, shown
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-_HDF5_AT = 512  # bytes of MATLAB's own before it
+_HDF5_AT = 512  # bytes of MATLAB's own header before it
 _HEADER, _ORDERS = 128, (b"IM", b"MI")
 _OBJECT = "an object of a MATLAB class, such as containers.Map, which only MATLAB can read"
 
 
 def read_mat(folder: Path, path: Path, name: str | None = None) -> Any:
-    """One variable of a MATLAB file.
+    """Return one variable of a MATLAB file.
 
-    name : None for the only one
-    Raises StoredError naming the file and what to do.
+    name : None for the only variable
+
+    Raises StoredError, which names the file and says what to do.
     """
     require_within(folder, path)
     try:
@@ -49,22 +50,22 @@ def read_mat(folder: Path, path: Path, name: str | None = None) -> Any:
         return with_hdf5(path, lambda file: _newer(file, name))
     if head[_HEADER - 2 : _HEADER] not in _ORDERS:
         raise StoredError(
-            f"{path} is no MATLAB file of version 5 or 7.3: fetch it again, or save it anew in "
+            f"{path} is not a MATLAB file of version 5 or 7.3: fetch it again, or save it again in "
             "MATLAB or Octave (save -v7)"
         )
     try:
         return _older(path, name)
     except StoredError as error:
         raise StoredError(f"{path}: {error}") from None
-    except Exception as error:  # whatever the reader makes of a damaged file
+    except Exception as error:  # the reader may raise anything for a damaged file
         raise StoredError(
-            f"{path} is no readable MATLAB file ({type(error).__name__}: {shown(error)}); "
+            f"{path} is not a readable MATLAB file ({type(error).__name__}: {shown(error)}); "
             "fetch it again"
         ) from None
 
 
 def structs(value: Any) -> Iterator[dict[str, Any] | None]:
-    """A struct array, or a cell array of structs, one by one; None for an empty place.
+    """Yield the elements of a struct array, or of a cell array of structs; None for an empty one.
 
     Raises ValueError for anything else.
     """
@@ -82,7 +83,7 @@ def structs(value: Any) -> Iterator[dict[str, Any] | None]:
 
 
 def entry(struct: dict[str, Any], *names: str) -> Any:
-    """A struct's field, further fields of the structs in it. Raises ValueError."""
+    """Return a struct's field; further names are fields of the structs in it. Raises ValueError."""
     value: Any = struct
     for name in names:
         if isinstance(value, list):
@@ -95,7 +96,7 @@ def entry(struct: dict[str, Any], *names: str) -> Any:
 
 
 def numbers(struct: dict[str, Any], *names: str) -> np.ndarray:
-    """A field that holds numbers, as float64. Raises ValueError."""
+    """Return a field that contains numbers, as float64. Raises ValueError."""
     value = entry(struct, *names)
     if isinstance(value, list) and not value:
         value = np.zeros((0, 0))
@@ -126,7 +127,7 @@ def _the_one(names: list[str], name: str | None) -> str:
 # --- version 5 ----------------------------------------------------------------------------
 
 
-# scipy's reader ends the whole process on some damaged files. Another one reads each file before.
+# scipy's reader crashes the process on some damaged files, so another process tries each first.
 _TRYING = """
 import json, sys, warnings
 from scipy.io import loadmat
@@ -135,19 +136,19 @@ for line in sys.stdin:
     try:
         loadmat(json.loads(line), appendmat=False)
     except Exception:
-        pass  # which is told where it is read
+        pass  # reading it reports the error
     print("survived", flush=True)
 """
 
 
 class _Trial:
-    """A process that reads a file first, started when it is needed and again when it died."""
+    """A process that reads files first; it is started when needed, and again after a crash."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen | None = None
 
     def survives(self, path: Path) -> bool:
-        """Whether a process can read the file and live."""
+        """Return whether the process survives reading the file."""
         if self._process is None or self._process.poll() is not None:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _TRYING], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -164,7 +165,7 @@ class _Trial:
 
 def _end(process: subprocess.Popen) -> None:
     process.kill()
-    with process:  # which closes its pipes and waits for it
+    with process:  # closes its pipes and waits for it
         pass
 
 
@@ -175,15 +176,15 @@ def _older(path: Path, name: str | None) -> Any:
     from scipy.io import loadmat
 
     if not _trial.survives(path):
-        raise StoredError("it ends the program that reads it, so it is damaged; fetch it again")
+        raise StoredError("it crashes the program that reads it, so it is damaged; fetch it again")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of variables that are there twice
+        warnings.simplefilter("ignore")  # about variables that appear twice
         found = loadmat(str(path), appendmat=False, variable_names=None if name is None else [name])
         if name is not None and name not in found:
             found = loadmat(str(path), appendmat=False)
     kept = {key: value for key, value in found.items() if not key.startswith("__")}
     if "None" in kept and name != "None":
-        raise StoredError(f"holds {_OBJECT}")  # which is stored without a name
+        raise StoredError(f"contains {_OBJECT}")  # it is stored without a name
     return _plain(kept[_the_one([*kept], name)])
 
 
@@ -191,7 +192,7 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "toarray"):
         value = value.toarray()
     if not isinstance(value, np.ndarray) or type(value).__name__.startswith("Matlab"):
-        raise StoredError(f"holds {_OBJECT}")
+        raise StoredError(f"contains {_OBJECT}")
     if value.dtype.names:
         return [
             {name: _plain(each[name]) for name in value.dtype.names}
@@ -203,7 +204,7 @@ def _plain(value: Any) -> Any:
         return "\n".join(str(row) for row in value.ravel())
     if value.dtype.kind in "biuf":
         return value
-    raise StoredError(f"holds values of the kind {value.dtype}, which no data set needs")
+    raise StoredError(f"contains values of the kind {value.dtype}, which no data set needs")
 
 
 # --- version 7.3 --------------------------------------------------------------------------
@@ -217,7 +218,7 @@ def _newer(file: Any, name: str | None) -> Any:
 def _node(file: Any, node: Any) -> Any:
     kind = text(node.attrs.get("MATLAB_class", ""))
     if "MATLAB_object_decode" in node.attrs or kind == "function_handle":
-        raise StoredError(f"holds {_OBJECT}")
+        raise StoredError(f"contains {_OBJECT}")
     if hasattr(node, "keys"):
         return _struct(file, node)
     if node.attrs.get("MATLAB_empty"):
@@ -228,13 +229,13 @@ def _node(file: Any, node: Any) -> Any:
     if kind == "char":
         return "".join(map(chr, values.ravel().tolist()))
     if values.dtype.kind not in "biuf":
-        raise StoredError(f"holds values of the kind {values.dtype}, which no data set needs")
+        raise StoredError(f"contains values of the kind {values.dtype}, which no data set needs")
     return values.T
 
 
 def _struct(file: Any, group: Any) -> list[dict[str, Any]]:
     fields = {name: member(group, name) for name in group}
-    # Of a struct array each field points to its values; a cell does so too, and says its class.
+    # Each field of a struct array refers to its values; a cell does so too, and states its class.
     pointing = [
         hasattr(each, "dtype") and is_reference(each) and "MATLAB_class" not in each.attrs
         for each in fields.values()

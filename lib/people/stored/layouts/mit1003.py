@@ -1,13 +1,13 @@
 """MIT1003: `ALLSTIMULI/*.jpeg` and `DATA/<observer>/<image>.mat`, as its archives unpack.
 
-Each `.mat` holds one struct, named after the file (its first 63 characters), with
-`DATA(1).eyeData`: x and y of the eye in pixels of the image, 240 samples a second; negative ones
-are blinks. Its fixations are not distributed: the authors' script makes them of the samples. What
-makes them here is written anew, with the criteria that the script states (`fixations_of`), and was
+Each `.mat` contains one struct, named after the file (its first 63 characters), with
+`DATA(1).eyeData`: x and y of the eye in pixels of the image, 240 samples a second; negative values
+are blinks. The data set contains no fixations: the authors' script computes them from the samples.
+The code here is an independent implementation of the script's criteria (`fixations_of`); it was
 not compared with the script's output.
 
-x and y are taken as they are, from the upper left edge; the authors use their whole part as
-MATLAB's row and column, which begin at 1, so that a doubt of one pixel remains.
+x and y are used unchanged, from the upper left edge. The authors use their integer part as
+MATLAB's row and column, which begin at 1, so an uncertainty of one pixel remains.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from .reading import (
 )
 
 _IMAGES, _DATA = "ALLSTIMULI", "DATA"
-_NO_IMAGES = ("shuff_stimnames", "CalibrationData")  # the order of images, and how well one looked
+_NO_IMAGES = ("shuff_stimnames", "CalibrationData")  # the order of images, and the calibration
 _SUFFIXES = (".jpeg", ".jpg")
 
-# The script's criteria: a saccade is where the eye's speed changes by more than 6 degrees of 34
-# pixels a second within five samples; speeds are means of four steps; what lasts 50 ms or less
-# between two saccades is none of the fixations; the slowing down is sought for 25 samples.
+# The script's criteria: a saccade begins where the eye's speed changes by more than 6 degrees of 34
+# pixels per second within five samples. Speeds are means of four steps. A stretch of 50 ms or less
+# between two saccades is not a fixation. The slowing down is searched for within 25 samples.
 _RATE = 240
-_CHANGE = 6 * 34 / (_RATE / 4)  # pixels a sample; the script sums windows of four samples
+_CHANGE = 6 * 34 / (_RATE / 4)  # pixels per sample; the script sums windows of four samples
 _SMOOTHED, _APART = 4, 5
 _SHORT = 50 * _RATE // 1000
 _SOUGHT = 25
-_LEAST = 3  # samples in a row that a saccade's start takes
+_LEAST = 3  # consecutive samples at which a saccade starts
 
 
 def holds(folder: Path) -> bool:
@@ -95,12 +95,15 @@ def _samples(folder: Path, path: Path) -> np.ndarray:
 
 
 def fixations_of(samples: np.ndarray) -> np.ndarray:
-    """(fixation, 3) x, y, duration in ms, of (sample, 2 or more) x and y, 240 a second.
+    """Return fixations from eye positions: (fixation, 3) x, y, duration in ms.
 
-    A fixation is what lies between saccades, at the median of its samples. A saccade begins where
-    the smoothed speed rises faster than the criterion for three samples or more, and ends with
-    the fall that follows. What is too short between two saccades belongs to them. Blinks are
-    samples as others: their fixations lie beside the image.
+    samples : (sample, 2 or more) x and y, 240 samples a second
+
+    A fixation lies between two saccades, at the median of its samples. A saccade begins where the
+    smoothed speed rises faster than the criterion for three or more samples, and ends with the
+    following fall. A stretch between two saccades that is too short belongs to them. Blinks are
+    treated like other samples: their fixations lie outside the image.
+
     Raises ValueError for another shape.
     """
     samples = np.asarray(samples, np.float64)
@@ -119,7 +122,7 @@ def fixations_of(samples: np.ndarray) -> np.ndarray:
 
 
 def _saccades(x_and_y: np.ndarray) -> list[tuple[int, int]]:
-    """The first and the last sample of each."""
+    """Return the first and the last sample of each saccade."""
     count = len(x_and_y)
     steps = np.concatenate([[0], np.hypot(*np.diff(x_and_y, axis=0).T)])
     speed = np.convolve(steps, np.full(_SMOOTHED, 1 / _SMOOTHED))[:count]
@@ -135,7 +138,7 @@ def _saccades(x_and_y: np.ndarray) -> list[tuple[int, int]]:
         if later:
             end += 1 + later[0][1]
         elif np.flatnonzero(change)[-1] <= end:
-            end = count - 1  # the trial ends within it
+            end = count - 1  # the trial ends during the saccade
         else:
             continue
         if saccades and start - saccades[-1][1] <= _SHORT:
@@ -148,6 +151,6 @@ def _saccades(x_and_y: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _runs(which: np.ndarray) -> list[tuple[int, int]]:
-    """The first and the last place of each stretch of places that are true."""
+    """Return the first and the last position of each run of true values."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], which.astype(np.int8), [0]])))
     return [(int(a), int(b) - 1) for a, b in zip(edges[::2], edges[1::2], strict=True)]

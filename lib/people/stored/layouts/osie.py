@@ -1,11 +1,11 @@
 """OSIE: `data/eye/fixations.mat` and `data/stimuli/`, as its repository has them.
 
-`fixations` is a cell array; each cell holds a struct with `img`, the image's file, and `subjects`,
-a cell array of structs with `fix_x`, `fix_y` and `fix_duration` (ms).
+`fixations` is a cell array; each cell contains a struct with `img`, the image's file, and
+`subjects`, a cell array of structs with `fix_x`, `fix_y` and `fix_duration` (ms).
 
-x and y are an eye tracker's positions, with fractions, and are taken as they are: from the upper
-left edge. The authors' own script rounds them to MATLAB's pixels, which begin at 1; that differs
-by half a pixel, and nobody says which is meant.
+x and y are an eye tracker's positions, with fractions, and are used unchanged, from the upper
+left edge. The authors' own script rounds them to MATLAB's pixels, which begin at 1. The two differ
+by half a pixel, and the data set does not say which is meant.
 """
 
 from __future__ import annotations

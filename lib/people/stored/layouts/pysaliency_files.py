@@ -1,13 +1,13 @@
 """pysaliency's HDF5 files: `stimuli.hdf5` and `fixations.hdf5`, or pairs with the same ending.
 
-`stimuli_train.hdf5` goes with `fixations_train.hdf5`. Images must be files (`FileStimuli`), below
-the folder; stimuli kept as arrays in the HDF5 file are refused with a word on what to do. Fixations
-may be of the types Fixations (1.0 to 1.2), FixationTrains (1.0 to 1.3), Scanpaths and
+`stimuli_train.hdf5` belongs to `fixations_train.hdf5`. Images must be files (`FileStimuli`) below
+the folder; stimuli stored as arrays in the HDF5 file are refused, and the message says what to do.
+Fixations may have the types Fixations (1.0 to 1.2), FixationTrains (1.0 to 1.3), Scanpaths and
 ScanpathFixations (1.0).
 
-In pysaliency the whole part of x is a pixel's column, from 0. Where all coordinates of a file are
-whole, they are columns and rows, and fixations are taken to lie at these pixels' centres;
-otherwise x and y are taken as they are, from the upper left edge.
+In pysaliency the integer part of x is a pixel's column, from 0. If all coordinates of a file are
+integers, they are columns and rows, and fixations are assumed to lie at these pixels' centres.
+Otherwise x and y are used unchanged, from the upper left edge.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def read(folder: Path) -> tuple[list[Looked], list[str]]:
         images, who, order, points = with_hdf5(require_within(folder, fixations), _recorded)
         if len(images) and not 0 <= images.min() <= images.max() < len(names):
             raise StoredError(
-                f"{fixations}: n goes from {images.min()} to {images.max()}, and {stimuli} has "
+                f"{fixations}: n goes from {images.min()} to {images.max()}, but {stimuli} has "
                 f"{len(names)} images: the two files do not belong together"
             )
         for index in np.unique(images):
@@ -75,7 +75,7 @@ def read(folder: Path) -> tuple[list[Looked], list[str]]:
                     absent.append(names[index])
                     continue
                 if image in known:
-                    raise ValueError(f"{shown(names[index])} is in {known[image].name} too")
+                    raise ValueError(f"{shown(names[index])} is in {known[image].name}, too")
                 known[image] = stimuli
                 some = images == index
                 names_of = who[some] if len(who) else who
@@ -99,9 +99,9 @@ def _below(folder: Path, name: str) -> Path | None:
     if outside or not name.isprintable() or not name.strip(". "):
         raise ValueError(
             f"{shown(name)} leads out of the folder: put the images below it and save the stimuli "
-            "anew with pysaliency"
+            "again with pysaliency"
         )
-    path = folder / windows.as_posix()  # which also reads what was saved on Windows
+    path = folder / windows.as_posix()  # also works for files saved on Windows
     return file_within(folder, path, shown(name))
 
 
@@ -113,8 +113,8 @@ def _file_names(file: Any) -> list[str]:
     kind, _ = _kind(file)
     if kind == "Stimuli":
         raise StoredError(
-            "holds images as arrays, which have no files: save each as .png below this folder, "
-            "then pysaliency.FileStimuli(filenames).to_hdf5(…) in the place of this file"
+            "contains images as arrays, without files: save each as .png below this folder, "
+            "then write pysaliency.FileStimuli(filenames).to_hdf5(…) in place of this file"
         )
     if kind != "FileStimuli":
         raise StoredError(f"is of the type {shown(kind) or 'none'}, expected FileStimuli")
@@ -122,13 +122,13 @@ def _file_names(file: Any) -> list[str]:
 
 
 def _recorded(file: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Of each fixation its image, observer, place in the scanpath, and x, y, duration."""
+    """Return each fixation's image, observer, position in the scanpath, and x, y, duration."""
     kind, version = _kind(file)
     if version not in _VERSIONS.get(kind, ()):
         known = ", ".join(_VERSIONS)
         raise StoredError(
             f"is of the type {shown(kind) or 'none'} {shown(version)}, expected one of {known} of "
-            "a version that is known here: save it anew with another version of pysaliency"
+            "a version that is supported: save it again with another version of pysaliency"
         )
     if kind == "ScanpathFixations":
         file = member(file, "scanpaths")
@@ -146,7 +146,7 @@ def _one_by_one(file: Any) -> tuple[np.ndarray, ...]:
     if who is None:
         who = np.zeros(0, str)
     who = _whole(who.ravel())
-    if "lengths" in file:  # of the path up to here
+    if "lengths" in file:  # the length of the path up to here
         order = array(member(file, "lengths")).ravel()
     else:
         order = np.isfinite(array(member(file, "x_hist"))).sum(-1)
@@ -159,7 +159,7 @@ def _one_by_one(file: Any) -> tuple[np.ndarray, ...]:
 
 
 def _in_rows(file: Any, kind: str) -> tuple[np.ndarray, ...]:
-    """Each scanpath in a row of its own, filled up with NaN."""
+    """Return the same from files with one scanpath per row, padded with NaN."""
     trains = kind == "FixationTrains"
     names = ("train_xs", "train_ys", "train_ns") if trains else ("xs", "ys", "n")
     x, y, images = (array(member(file, name)) for name in names)
@@ -196,7 +196,7 @@ def _found(group: Any, names: Iterable[str]) -> np.ndarray | None:
 
 
 def _whole(who: np.ndarray) -> np.ndarray:
-    """Observers as names: 3.0 is "3"."""
+    """Return observers as names: 3.0 becomes "3"."""
     if who.dtype.kind == "f" and (who % 1 == 0).all():
         who = who.astype(np.int64)
     return np.array([text(name) for name in who.tolist()], str)

@@ -1,4 +1,4 @@
-"""What the readers share: names that stay in the folder, fixations as arrays, large JSON."""
+"""What the readers share: checks of file names, fixations as arrays, large JSON files."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Trial = tuple[str, np.ndarray, "np.ndarray | None"]
 
 
 class Note(str):
-    """A problem that stops nothing: what is left out although no file is damaged."""
+    """A problem that stops nothing: images are skipped although no file is damaged."""
 
     __slots__ = ()
 
 
 def first_folder(folder: Path, places: Iterable[str], needs: Sequence[str]) -> Path | None:
-    """The first of these subfolders ("" is the folder) in which all the needed paths lie."""
+    """Return the first subfolder ("" for the folder) that contains all the needed paths."""
     for place in places:
         if all(is_there(folder / place / need) for need in needs):
             return folder / place
@@ -37,7 +37,7 @@ def first_folder(folder: Path, places: Iterable[str], needs: Sequence[str]) -> P
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is such a file or folder; not where nobody may look."""
+    """Return whether a file or folder exists; False if it may not be accessed."""
     try:
         return path.exists()
     except OSError:
@@ -45,9 +45,9 @@ def is_there(path: Path) -> bool:
 
 
 def files_in(place: Path, pattern: str) -> list[Path]:
-    """The files in a folder whose names match, by name; none where there is no such folder.
+    """Return the files in a folder whose names match, sorted by name; none without the folder.
 
-    Files that begin with a dot are left out: other systems' notes on the files of that name.
+    Files that begin with a dot are skipped: they are other systems' notes on files.
     """
     try:
         found = [path for path in place.glob(pattern) if not path.name.startswith(".")]
@@ -57,7 +57,7 @@ def files_in(place: Path, pattern: str) -> list[Path]:
 
 
 def folders_in(place: Path) -> list[Path]:
-    """The folders in a folder, by name; none where there is no such folder."""
+    """Return the folders in a folder, sorted by name; none without the folder."""
     try:
         return sorted(path for path in place.iterdir() if path.is_dir())
     except OSError:
@@ -65,27 +65,28 @@ def folders_in(place: Path) -> list[Path]:
 
 
 def require_within(folder: Path, path: Path) -> Path:
-    """The path. Raises StoredError for a link out of the folder, or for what is no file."""
+    """Return the path. Raises StoredError unless it is a file, and not a link out of the folder."""
     try:
         found = file_within(folder, path, str(path))
     except ValueError as error:
         raise StoredError(str(error)) from None
     if found is None:
-        raise StoredError(f"{path} is not there: fetch it, or choose another folder")
+        raise StoredError(f"{path} does not exist: fetch it, or choose another folder")
     return found
 
 
 def file_within(folder: Path, path: Path, name: str) -> Path | None:
-    """The path, None where there is no such file.
+    """Return the path, or None if the file does not exist.
 
     name : what errors call it
-    Raises ValueError for a link out of the folder, and for what nobody can look at.
+
+    Raises ValueError for a link out of the folder, and for a file that may not be accessed.
     """
     try:
         if not path.is_file():
             return None
         out = leads_out(folder, path)
-    except (OSError, RuntimeError) as error:  # too long a name, links in a circle
+    except (OSError, RuntimeError) as error:  # too long a name, or links in a circle
         raise ValueError(f"{name} cannot be read: {error}") from None
     if out:
         raise ValueError(f"{name} {LEADS_OUT}")
@@ -93,10 +94,11 @@ def file_within(folder: Path, path: Path, name: str) -> Path | None:
 
 
 def image_in(folder: Path, places: Iterable[Path], name: object) -> Path | None:
-    """The image of this name in the first place that has it, None for none.
+    """Return the image of this name from the first place that has it, or None.
 
-    name : as a data file tells it: a file's name, without any folder
-    Raises ValueError for another name, and for a link out of the folder.
+    name : the name in a data file: a file name without any folder
+
+    Raises ValueError for another kind of name, and for a link out of the folder.
     """
     refuse_path(name)
     for place in places:
@@ -106,23 +108,24 @@ def image_in(folder: Path, places: Iterable[Path], name: object) -> Path | None:
 
 
 def refuse_path(name: object) -> None:
-    """Raise ValueError unless this is a file's name, which leads nowhere."""
+    """Raise ValueError unless this is a file name without a path."""
     plain = isinstance(name, str) and name.isprintable() and name.strip(". ")
     if not plain or set(str(name)) & set('/\\:"<>|?*'):
-        raise ValueError(f"{shown(name)} is no name of a file; a path may not stand here")
+        raise ValueError(f"{shown(name)} is not the name of a file; a path is not allowed here")
 
 
 def shown(value: object) -> str:
-    """Somebody else's value, for a message."""
+    """Return a foreign value as a message may show it."""
     return printable(ascii(str(value))[1:-1][:80])
 
 
 def looked_at(folder: Path, image: Path, trials: Iterable[Trial], plus: float = 0) -> Looked:
-    """An image with the fixations of its observers.
+    """Return an image with the fixations of its observers.
 
     plus : what is added to x and y
-    What is marked as lost (a coordinate that is no number, or both -1) is no fixation; the others
-    keep their places in the scanpath. Raises ValueError for arrays that do not fit together.
+
+    Entries marked as lost (a NaN coordinate, or both -1) are not fixations; the others keep
+    their positions in the scanpath. Raises ValueError for arrays that do not fit together.
     """
     points, names, order = [np.zeros((0, 3))], [], [np.zeros(0, np.int64)]
     for who, recorded, durations in trials:
@@ -135,11 +138,11 @@ def looked_at(folder: Path, image: Path, trials: Iterable[Trial], plus: float = 
         lasted = np.ones(len(at)) if durations is None else np.asarray(durations, np.float64)
         if lasted.shape != (len(at),):
             raise ValueError(
-                f"{shown(who)} has {len(at)} fixations and {lasted.size} durations: both are needed"
+                f"{shown(who)} has {len(at)} fixations and {lasted.size} durations: the two differ"
             )
         lost = ~np.isfinite(at).all(1) | (at == -1).all(1)
         if not (np.isfinite(lasted[~lost]) & (lasted[~lost] >= 0)).all():
-            raise ValueError(f"{shown(who)} has a duration below 0, or none where others have one")
+            raise ValueError(f"{shown(who)} has a duration below 0, or lacks one that others have")
         points.append(np.column_stack([at + plus, lasted])[~lost])
         names += [who] * int((~lost).sum())
         order.append(np.flatnonzero(~lost))
@@ -153,10 +156,11 @@ def looked_at(folder: Path, image: Path, trials: Iterable[Trial], plus: float = 
 
 
 def marked_pixels(marks: object, image: Path) -> np.ndarray:
-    """(fixation, 2) x, y of the centres of an image's marked pixels, row by row.
+    """Return x, y of the centres of an image's marked pixels, row by row: (fixation, 2).
 
     marks : (height, width), not 0 where somebody looked
-    Raises ValueError for another size than the image's.
+
+    Raises ValueError if it does not have the image's size.
     """
     if not isinstance(marks, np.ndarray) or marks.ndim != 2:
         raise ValueError("expected a matrix of the image's size that marks fixations")
@@ -173,17 +177,18 @@ def marked_pixels(marks: object, image: Path) -> np.ndarray:
 def told(
     found: Sequence[Looked], problems: Sequence[str], absent: Sequence[str], source: object
 ) -> tuple[list[Looked], list[str]]:
-    """What a reader returns: without images that nobody looked at; with a word on absent ones.
+    """Return what a reader returns: images with fixations, and problems including absent images.
 
-    absent : the images of which there are fixations and no file, as paths from the folder on
-    source : where these fixations lie
-    Raises StoredError where nothing at all could be read.
+    absent : the images that have fixations but no file, as paths below the folder
+    source : where these fixations are stored
+
+    Raises StoredError if nothing could be read.
     """
     kept = [each for each in found if len(each.points)]
     problems = list(problems)
     if absent and not found and not problems:
         raise StoredError(
-            f"{source} has fixations on {len(absent)} images, and none of them is there, such as "
+            f"{source} has fixations on {len(absent)} images, none of which exist, such as "
             f"{shown(absent[0])}: put the data set's images where its authors have them"
         )
     if absent:
@@ -191,8 +196,8 @@ def told(
         everyone = len(found) + len(absent)
         problems.append(
             Note(
-                f"{source}: left out for want of their files, {len(absent)} of {everyone} images "
-                f"with fixations: {names}"
+                f"{source}: skipped because their files are missing, {len(absent)} of {everyone} "
+                f"images with fixations: {names}"
             )
         )
     if not kept and not problems:
@@ -201,11 +206,12 @@ def told(
 
 
 def read_large_json(folder: Path, path: Path, arrays: Iterable[str] = ()) -> Any:
-    """What a JSON file of a data set says.
+    """Return the content of a data set's JSON file.
 
-    arrays : the keys whose lists of numbers become arrays at once, for the sake of memory; null
-             is no number
-    Raises StoredError naming the file.
+    arrays : the keys whose lists of numbers become arrays at once, to save memory; null is not
+             a number
+
+    Raises StoredError, which names the file.
     """
     require_within(folder, path)
     keys = tuple(arrays)
@@ -216,7 +222,7 @@ def read_large_json(folder: Path, path: Path, arrays: Iterable[str] = ()) -> Any
                 try:
                     said[key] = np.array(said[key], np.float64)
                 except (ValueError, TypeError, OverflowError):
-                    said[key] = None  # which is told where it is used
+                    said[key] = None  # the place that uses it reports the problem
         return said
 
     try:
@@ -224,6 +230,6 @@ def read_large_json(folder: Path, path: Path, arrays: Iterable[str] = ()) -> Any
             raise ValueError(f"it is larger than {LARGEST_JSON // 2**30} GiB")
         return json.loads(path.read_bytes(), object_hook=compact)
     except RecursionError:
-        raise StoredError(f"{path} cannot be read: it is nested too deep") from None
+        raise StoredError(f"{path} cannot be read: it is nested too deeply") from None
     except (OSError, ValueError) as error:
-        raise StoredError(f"{path} is no readable JSON: {shown(error)}; fetch it again") from None
+        raise StoredError(f"{path} is not readable JSON: {shown(error)}; fetch it again") from None

@@ -1,17 +1,17 @@
-"""SALICON: people who moved a mouse to see sharply, on images of COCO.
+"""SALICON: people moved a mouse to see parts of COCO images sharply.
 
-Two forms. Where both lie in a folder, the `.mat` files are read.
+There are two forms. If a folder contains both, the `.mat` files are read.
 
-- `fixations/train/COCO_train2014_….mat`, one an image: `gaze`, a struct array with an element for
+- `fixations/train/COCO_train2014_….mat`, one per image: `gaze`, a struct array with an element for
   each observer, whose `fixations` are x, y in MATLAB's pixels, which begin at 1. `location` and
   `timestamp`, the mouse's samples, are not read.
 - `annotations/fixations_train2014.json`: for each image and worker a list of pairs. The release of
-  2015 has (row, column), beginning at 1; the first one, of 2014, has x, y, beginning at 0, of the
-  mouse's samples. The file does not say which; the pairs are taken in the order in which more of
-  them lie in their images.
+  2015 has (row, column), beginning at 1. The first one, of 2014, has x, y, beginning at 0, of the
+  mouse's samples. The file does not say which; the reader chooses the order in which more of the
+  pairs lie in their images.
 
-A pixel's fixation is taken to lie at its centre. Durations are not recorded. Observers have no
-names in `.mat` files: there a number says nothing from one image to the next.
+A pixel's fixation is assumed to lie at its centre. Durations are not recorded. Observers have no
+names in `.mat` files: a number there does not identify a person across images.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _read_mats(
                 absent.append(f"images/{path.stem}.jpg")
                 continue
             gaze = structs(read_mat(folder, path, "gaze"))
-            # 1 is the first pixel, whose centre is at 0.5.
+            # 1 is the first pixel; its centre is at 0.5.
             found.append(looked_at(folder, image, _of_mat(gaze), plus=-0.5))
         except StoredError as error:
             problems.append(str(error))
@@ -126,10 +126,10 @@ def _read_json(
         image = annotation.get("image_id") if isinstance(annotation, dict) else None
         try:
             if image not in names:
-                raise ValueError(f"image_id {shown(image)} is none of its images")
+                raise ValueError(f"image_id {shown(image)} is not one of its images")
             pairs = annotation.get("fixations")
             if not isinstance(pairs, np.ndarray) or (pairs.size and pairs.shape[1:] != (2,)):
-                raise ValueError("fixations is no list of pairs of numbers")
+                raise ValueError("fixations is not a list of pairs of numbers")
             who = annotation.get("worker_id", annotation.get("id", number))
             trials.setdefault(image, []).append((str(who), pairs.reshape(-1, 2), None))
         except (TypeError, ValueError) as error:
@@ -155,7 +155,7 @@ def _read_json(
 
 
 def _rows_first(trials: dict[Any, list[Trial]], sizes: dict[Any, tuple[float, float]]) -> bool:
-    """Whether pairs are (row, column) from 1; so it is where both orders fit alike."""
+    """Return whether pairs are (row, column) from 1, also if both orders fit equally well."""
     balance = 0
     for image, some in trials.items():
         width, height = sizes[image]

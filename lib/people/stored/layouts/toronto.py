@@ -1,8 +1,8 @@
 """Toronto: `fixdens/Original Image Set/1.jpg` … and `fixdens/origfixdata.mat`.
 
-`white` is a cell array; its n-th cell is a matrix of the size of `n.jpg` that is 1 where anybody
-looked: no observers, no order, no durations. A pixel's fixation is taken to lie at its centre. The
-observers' own files (`Raw`) are not in the images' pixels, and are not read.
+`white` is a cell array; its n-th cell is a matrix of the size of `n.jpg` that is 1 wherever
+somebody looked. It has no observers, no order and no durations. A pixel's fixation is assumed to
+lie at its centre. The observers' own files (`Raw`) are not in the images' pixels, and are not read.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def read(folder: Path) -> tuple[list[Looked], list[str]]:
     path = root / _MARKS
     cells = read_mat(folder, path, "white")
     if not isinstance(cells, list):
-        raise StoredError(f"{path}: white is no cell array; fetch the file again")
+        raise StoredError(f"{path}: white is not a cell array; fetch the file again")
     found, problems, absent = [], [], []
     for number, marks in enumerate(cells, 1):
         try:
