@@ -1,4 +1,4 @@
-"""Threshold-Grad-CAM for users of pytorch-grad-cam."""
+"""Threshold-Grad-CAM as a class for users of pytorch-grad-cam."""
 
 from __future__ import annotations
 

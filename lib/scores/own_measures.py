@@ -65,7 +65,7 @@ def _of_maps(key: str, of: Callable) -> Callable[[Compared, Compared], Tensor]:
         try:
             # Copies, because changes in place would affect the measures after it.
             found = torch.as_tensor(of(ours.maps.double().clone(), theirs.maps.double().clone()))
-        except Exception as error:  # whatever a reader's own function raises
+        except Exception as error:  # a user's own function can raise anything
             raise ValueError(f"the measure {key} fails: {type(error).__name__}: {error}") from error
         if found.shape != ours.flat.shape[:1] or found.is_complex():
             raise ValueError(
@@ -81,7 +81,7 @@ def _of_one(key: str, of: Callable) -> Callable:
     def guarded(seen: Viewed, looked: object) -> float:
         try:
             return float(of(seen, looked))
-        except Exception as error:  # whatever a reader's own function raises
+        except Exception as error:  # a user's own function can raise anything
             raise ValueError(f"the measure {key} fails: {type(error).__name__}: {error}") from error
 
     return guarded

@@ -77,11 +77,11 @@ class _Sample:
 def correlation_interval(
     correlation: float, count: int, confidence: float = 1 - RULES.alpha
 ) -> tuple[float, float]:
-    """The interval of a rank correlation over so many models; NaN for fewer than five models, and
-    where the correlation is 1 or -1, which has no spread.
+    """Return the ends of the interval of a rank correlation over `count` models.
 
-    It is Fisher's, with the standard error that ranks have. It takes the models for a sample of
-    others like them, which a handful of chosen backbones hardly is.
+    They are NaN for fewer than five models, and for a correlation of 1 or -1, which has no spread.
+    The interval is Fisher's, with the standard error of ranks. It treats the models as a random
+    sample of similar models, which a few chosen backbones hardly are.
 
     Source: Bonett and Wright, Psychometrika 65 (2000)
     """
