@@ -56,7 +56,7 @@ class Images(Protocol):
         determine crops and flips."""
 
     def spread(self, count: int) -> np.ndarray:
-        """Return indices of `count` evenly spread images, or of all if there are fewer."""
+        """Return indices of `count` representative images, or of all if there are fewer."""
 
     def some(self, count: int) -> Tensor:
         """Return (image, 3, side, side) in 0-1 at `spread(count)`, without random changes."""
@@ -74,7 +74,7 @@ class Recipe:
     decay      : factor on the rate at the start of each epoch in `decays`, counted from 0
     one_cycle  : use OneCycleLR over all steps instead
     standardised : give L-CAM every channel of the features at mean 0 and variance 1, measured on
-                 evenly spread images, so that one learning rate suits every network; the measured
+                 representative images, so that one learning rate suits every network; the measured
                  values are folded into the trained convolution
     start      : initial bias of the maps, so that masks begin at its sigmoid; None keeps PyTorch's
     """
