@@ -191,7 +191,7 @@ def training_command(model: str, method: str, demo: bool = False) -> str:
 def _learned(key: str, label: str, what: str, forwards: int = 0) -> CamMethod:
     """A row of `lib.maps.learned.attention.ATTENTIONS`."""
     call = partial(later, ".learned.attention", "learned_map", key)
-    note = f"{what}; trained beside each network first: `{training_command('KEY', key)}`."
+    note = f"{what}; must first be trained beside each network: `{training_command('KEY', key)}`."
     return CamMethod(key, label, whole_map=call, forwards=forwards, learned=True, note=note)
 
 
@@ -234,11 +234,11 @@ METHODS: Table[CamMethod] = Table(
                    "The first component of the features times the gradient's absolute value; "
                    f"{_SIGN}."),
         _again("shapley_cam", "ShapleyCAM",
-               "Grad-CAM's weights less half of a second-order term: Grad-CAM where what follows "
-               "the layer is linear."),
+               "Grad-CAM's weights minus half of a second-order term; equal to Grad-CAM if the "
+               "layers after it are linear."),
         _again("finer_cam", "FinerCAM",
-               "Shows what tells the class from the three whose logits are nearest, not what "
-               "speaks for the class."),
+               "Shows what distinguishes the class from the three with the nearest logits, not "
+               "what supports the class."),
         _package("fem", "FEM", "from_features", "FEM", note="Blind to the class."),
         _package("kpca_cam", "KPCA-CAM", "from_features", "KPCA_CAM",
                  note=f"Blind to the class; {_SIGN}."),
@@ -246,13 +246,13 @@ METHODS: Table[CamMethod] = Table(
                "Channels are set to 0; pytorch-grad-cam sets channels with negative values to a "
                "far lower number."),
         _package("full_grad", "FullGrad", "full_grad", forwards=3, plain=True,
-                 note="Made of the gradients at every bias of the network as published, not at one "
+                 note="Made from the gradients at every bias of the published network, not at one "
                  "layer."),
         _again("score_cam", "ScoreCAM",
-               "One forward per channel; a channel's weight is the softmax over all channels' "
+               "One forward pass per channel; a channel's weight is the softmax over all channels' "
                "logits, as in pytorch-grad-cam.", forwards="channels"),
         _combined("refine_cam", "RefineCAM", 9,
-                  "The product of the Grad-CAM++ of two earlier stages and of the layer.",
+                  "The product of the Grad-CAM++ maps of two earlier stages and of the layer.",
                   plain=True),
         _combined("sess", "SESS", 122,
                   "Grad-CAM of 122 windows of the enlarged image, weighted by their scores."),
@@ -270,29 +270,29 @@ METHODS: Table[CamMethod] = Table(
         _learned("tame", "TAME", "Learned from three layers by hiding parts of the image",
                  forwards=1),
         _pixel("integrated_gradients", "Integrated Gradients", _GRADIENTS, 3 * 25,
-               "The mean gradient at 25 places evenly apart, both ends among them, as in the "
+               "The mean gradient at 25 evenly spaced places, including both ends, as in the "
                "authors' package; another quadrature gives another map."),
         _pixel("integrated_gradients_legendre", "Integrated Gradients, Gauss–Legendre",
-               _GRADIENTS, 3 * 25, "Gauss and Legendre's quadrature, as in captum."),
+               _GRADIENTS, 3 * 25, "Gauss–Legendre quadrature, as in captum."),
         _pixel("smooth_grad", "SmoothGrad", _GRADIENTS, 3 * 50,
                "The noise is the same for every image and network."),
         _pixel("blur_ig", "BlurIG", _GRADIENTS, 3 * 100, ""),
         # A gradient in float64 takes about as long as three.
         _pixel("guided_ig", "GuidedIG", _GRADIENTS, 3 * 3 * 200,
-               "In float64, where the device has it: in float32 a map depends on the images that "
-               "are computed with it; an image changed by a millionth has another map in either."),
+               "In float64, if the device has it: in float32 a map depends on the images computed "
+               "with it; in both, a change of the image by a millionth gives another map."),
         _pixel("guided_backprop", "guided backpropagation", _RECTIFIED, 3,
-               "Of the logit; only `nn.ReLU` is guided: a network without one, such as ConvNeXt, "
-               "gives the plain gradient."),
+               "Explains the logit; only `nn.ReLU` is guided: a network without one, such as "
+               "ConvNeXt, gives the plain gradient."),
         _pixel("lime", "LIME", _HIDDEN, 1000,
                "Shows whole superpixels: those with positive weights among the ten with the "
-               "largest."),
+               "largest weights."),
         _pixel("rise", "RISE", _HIDDEN, 8000,
-               "8,000 random masks of 7 x 7 cells, for VGG 4,000, the same for every image and "
+               "8,000 random masks of 7 x 7 cells (4,000 for VGG), the same for every image and "
                "network.", plain=False),
         _summed(RANDOM_CAM, "random channel weights (control)",
                 "A control: it follows the features, with the same random weights for all "
-                "images and networks of as many channels."),
+                "images, and for all networks with as many channels."),
     ],
 )  # fmt: skip
 
