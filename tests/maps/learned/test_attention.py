@@ -584,7 +584,7 @@ def test_both_layouts_of_imagenet_are_listed(imagenet):
     notes.write_text("../list.txt 0\n")
     with pytest.raises(ImageFolderError, match="is not below"):
         listed_images(val, notes)
-    with pytest.raises(ImageFolderError, match="is no folder"):
+    with pytest.raises(ImageFolderError, match="is not a folder"):
         listed_images(imagenet / "none")
     (imagenet / "empty").mkdir()
     with pytest.raises(ImageFolderError, match="no images"):
@@ -623,7 +623,7 @@ def test_links_are_followed_and_what_leads_nowhere_is_no_image(imagenet, tmp_pat
     notes.write_text("\ufeffdeeper/../one.JPEG\nfish/n01440764_1.JPEG\n", encoding="utf-8")
     assert listed_images(farm, notes) == [found[2], found[1]]
     notes.write_text("one 3\nfish/n01440764_1.JPEG\ndeeper/../one.JPEG\n")
-    with pytest.raises(ImageFolderError, match="line 3: deeper/../one.JPEG is there twice"):
+    with pytest.raises(ImageFolderError, match="line 3: deeper/../one.JPEG is listed twice"):
         listed_images(farm, notes)
     notes.write_text(f"{farm / 'one.JPEG'} 3\n")
     assert listed_images(farm, notes) == [found[2]]
@@ -705,7 +705,7 @@ def test_images_whose_numbers_have_no_8_bit_meaning_are_refused(imagenet):
     with pytest.raises(ImageFolderError, match="have no 8-bit meaning"):
         FolderImages([path], 32).centre(0)
     Image.new("RGB", (1, 90)).save(path)
-    with pytest.raises(ImageFolderError, match="is no image: 1 x 90 pixels"):
+    with pytest.raises(ImageFolderError, match="is too elongated: 1 x 90 pixels"):
         FolderImages([path], 32).centre(0)
     Image.new("RGBA", (40, 40), (0, 0, 0, 0)).save(path)
     assert (FolderImages([path], 32).centre(0) == 1).all()  # transparency is white
