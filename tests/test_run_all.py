@@ -421,7 +421,7 @@ def test_an_import_that_fails_another_copy_and_a_missing_device_are_told_togethe
     assert "pip install -r" in error
     assert f"the notebooks import `lib` from {ROOT / 'lib'}, not from here" in error
     assert f"pip install --no-deps -e {project.folder}" in error
-    assert "device 'cuda:63' is not there" in error
+    assert "device 'cuda:63' does not exist" in error
     assert "--device cpu" in error
     assert not (project.folder / "figures" / "demo" / "01_a.txt").exists()
 

@@ -1,4 +1,4 @@
-"""Command lines; each reads its options and calls public functions of the other rooms.
+"""Command lines. Each reads its options and calls public functions of the other rooms.
 
 May import: every other room.
 """

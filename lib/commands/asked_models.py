@@ -1,4 +1,4 @@
-"""The models that a command for single images is asked for, and where their weights are."""
+"""The models that a command for single images is to use, and where their weights are."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ WEIGHTS = ("demo", "paper", "timm", "random")
 
 
 def variants(names: Sequence[str], dcls: bool, both: bool) -> list[tuple[Backbone, bool]]:
-    """(backbone, dcls) of each name: a model's key, a variant's such as "resnet50_dcls", or what
-    `lib.study.named_models` makes a model of.
+    """Return (backbone, dcls) for each name: a model's key, a variant such as "resnet50_dcls", or
+    a name from which `lib.study.named_models` makes a model.
 
-    dcls, both : every one with DCLS, or without and with it
+    dcls, both : all models with DCLS, or all without and with it
+
     Raises UnknownName, and ValueError for a model that has no DCLS form.
     """
     found: list[tuple[Backbone, bool]] = []
     for name in names:
         if name not in BACKBONES and any(sign in name for sign in ":@"):
-            profile = PROFILES["paper"]  # whose networks are of full size
+            profile = PROFILES["paper"]  # its models have full size
             found += [(row, False) for row in named_rows([name], profile, True).rows]
             continue
         key = name.removesuffix("_dcls")
@@ -44,19 +45,19 @@ def variants(names: Sequence[str], dcls: bool, both: bool) -> list[tuple[Backbon
         forms = (False, True) if both else (dcls or name != key,)
         if True in forms and backbone.dcls is None:
             names_none = (
-                "add_model is given no recipe for it (`dcls` and `weights_dcls`, see "
+                "add_model was given no recipe for it (`dcls` and `weights_dcls`, see "
                 "docs/own-models.md)" if backbone.origin else "no DCLS weights of it are published"
             )  # fmt: skip
             raise ValueError(
-                f"{key} has no DCLS form: {names_none}. Ask for it without DCLS; other models with "
-                f"DCLS are asked for beside it by name: --model {key} resnet50_dcls"
+                f"{key} has no DCLS form: {names_none}. Use it without DCLS, and add other models "
+                f"with DCLS by name: --model {key} resnet50_dcls"
             )
         found += [(backbone, form) for form in forms]
     return list(dict.fromkeys(found))
 
 
 def class_count(model: StudyModel) -> int:
-    """By how many classes a model answers."""
+    """Return a model's number of classes."""
     side, device = model.backbone.preprocessing.crop, next(model.parameters()).device
     with torch.inference_mode():
         return model(torch.zeros(1, 3, side, side, device=device)).shape[-1]
@@ -64,11 +65,11 @@ def class_count(model: StudyModel) -> int:
 
 @dataclass(frozen=True)
 class AskedModel:
-    """One variant, and which weights it is to have.
+    """One variant, and the weights that it is to have.
 
-    weights : a word of WEIGHTS, or a file; "" for what the row says: a reader's own model has its
-              own file, the study's eight are the demo's miniatures, the others the paper's
-    options : of `Study.from_profile`
+    weights : a word of WEIGHTS, or a file; "" for the row's own: a user's model has its file, the
+              study's eight have the demo's miniatures, the others the paper's weights
+    options : options of `Study.from_profile`
     """
 
     backbone: Backbone
@@ -92,7 +93,7 @@ class AskedModel:
 
     @property
     def label(self) -> str:
-        """For a figure."""
+        """The model's label in a figure."""
         said = {"demo": " (miniature)", "random": " (random weights)"}
         return self.backbone.titled(self.dcls) + said.get(self.kind, "")
 
@@ -106,53 +107,53 @@ class AskedModel:
         return Study.from_profile(profile, [self.backbone.key], **self.options, **target)
 
     def check(self, methods: Sequence[CamMethod]) -> None:
-        """Raise before any work what can be known by then: MissingInputs, ValueError."""
+        """Raise MissingInputs or ValueError for problems that are clear before any work."""
         if self.kind == "file" and not Path(self.weights).is_file():
-            raise unknown_name("weights", self.weights, [*WEIGHTS, "or a file that is there"])
+            raise unknown_name("weights", self.weights, [*WEIGHTS, "or an existing file"])
         if self.kind == "timm" and not self.backbone.timm_tag:
             raise ValueError(
-                f"timm has no weights of {self.name}: a function builds it. Leave --weights out, "
-                "and its own file is taken"
+                f"timm has no weights of {self.name}, because a function builds it: omit --weights "
+                "to use its own file"
             )
         if self.on_the_demo and not IS_CHECKOUT:
             raise MissingInputs(
-                f"the miniatures of --weights demo are {ONLY_IN_A_CHECKOUT}. Name others of "
-                f"{self.name}: --weights timm fetches them, where timm has some, or give a file"
+                f"the miniatures of --weights demo are {ONLY_IN_A_CHECKOUT}. Or use other weights "
+                f"of {self.name}: --weights timm fetches them, if timm has some; or give a file"
             )
         study = self.study()
         if self.kind in ("own", "paper") and not self.backbone.untrained:
             path = study.inputs.weights_path(self.backbone.key, self.dcls)
             if not path.is_file():
-                raise MissingInputs(f"no weights at {shown(path)}{self._mend(study, path)}")
+                raise MissingInputs(f"{shown(path)} does not exist{self._mend(study, path)}")
         learned = [method for method in methods if method.learned]
         if learned and self.kind not in ("own", "demo", "paper"):
             raise ValueError(
-                f"{learned[0].key} is learned beside the demo's or the paper's weights, or a "
-                f"model's own, and there is none for --weights {self.weights}"
+                f"{learned[0].key} is trained for the demo's or the paper's weights, or a model's "
+                f"own, and not for --weights {self.weights}: choose other weights"
             )
         if self.kind in ("demo", "paper"):
             self._check_trained(learned, study)
 
     def _mend(self, study: Study, path: Path) -> str:
-        """What to do about weights that are not there."""
+        """Return what to do about missing weights."""
         key, extend = self.backbone.key, self.options["extend"]
         if self.backbone.named and study.inputs.published(key, self.dcls):
-            study = self.study("gaze")  # whose images come with the project: no others are fetched
-            return f"; fetch them by `{study.inputs.fetch_command()}`"
+            study = self.study("gaze")  # its images come with the project, so none are fetched
+            return f": fetch it with `{study.inputs.fetch_command()}`"
         if str(path) in (self.backbone.weights, self.backbone.weights_dcls):
-            return f", which {extend} names for {key}: put the file there, or name another"
+            return f", but {extend} names it for {key}: put the file there, or name another"
         source = study.inputs.published(key, self.dcls)
         if source is None:
             return ": put the file there"
         timms = self.backbone.timm_tag in source.place and not self.dcls
         return (
-            f"; fetch them, with the images they are scored on, by `python run_all.py "
+            f": fetch it, with the images for scoring, by `python run_all.py "
             f"--download-only --models {key}{self._more_options()}`"
-            + (", or take them from timm's hub: --weights timm" if timms else "")
+            + (", or use timm's weights: --weights timm" if timms else "")
         )
 
     def _more_options(self) -> str:
-        """Options that another command needs to know the same models and folders."""
+        """Return the options with which another command knows the same models and folders."""
         given = {
             "--extend": self.options["extend"] if self.backbone.origin else "",
             "--data-dir": self.options["data_dir"] if not self.on_the_demo else "",
@@ -160,23 +161,23 @@ class AskedModel:
         return "".join(f" {name} {shlex.quote(value)}" for name, value in given.items() if value)
 
     def _check_trained(self, methods: Sequence[CamMethod], study: Study) -> None:
-        """Raise MissingInputs, with the command that trains them, for learned methods that are
-        not trained beside this model."""
+        """Raise MissingInputs, with the command that trains them, for learned methods without a
+        module for this model."""
         key, mini = self.backbone.key, study.choices.profile.mini
         paths = {m: study.inputs.attention_path(key, self.dcls, m.key) for m in methods}
         if missing := [method for method, path in paths.items() if not path.is_file()]:
             command = "python -m lib.demo.attention" if mini else "dcls-lcam --images FOLDER"
             raise MissingInputs(
-                f"{', '.join(m.label for m in missing)}: not trained beside {self.name}, for there "
-                f"is no {', '.join(shown(paths[m]) for m in missing)}. Train by `{command} "
-                f"--models {shlex.quote(self.backbone.named or key)} "
+                f"{', '.join(m.label for m in missing)}: not trained for {self.name}, "
+                f"because {', '.join(shown(paths[m]) for m in missing)} does not exist. Train with "
+                f"`{command} --models {shlex.quote(self.backbone.named or key)} "
                 f"--methods {' '.join(m.key for m in missing)}"
-                f"{self._more_options()}`{'' if mini else ', FOLDER being images to train on'}; "
+                f"{self._more_options()}`{'' if mini else ', with training images in FOLDER'}; "
                 "see docs/lcam.md"
             )
 
     def load(self, methods: Sequence[CamMethod]) -> StudyModel:
-        """The model, with the learned methods' modules, ready to make maps by these methods.
+        """Return the model with the learned methods' modules, prepared for these methods.
 
         Raises what reading weights and modules raises: OSError, ValueError.
         """
@@ -205,18 +206,18 @@ class AskedModel:
     def _load_by_word(self, accept: Sequence[str]) -> StudyModel:
         try:
             return load_model(self.backbone.key, self.dcls, self.kind, accept=accept)
-        except RuntimeError as error:  # timm's, of a tag without weights
+        except RuntimeError as error:  # from timm, for a tag without weights
             if is_out_of_memory(error):
                 raise
             raise ValueError(f"--weights {self.kind} of {self.name}: {error}") from error
 
     def _trained_on(self, model: StudyModel) -> Study:
-        """The study in which modules beside a reader's own model are trained: by its classes."""
+        """Return the study in which modules for a user's own model are trained, by its classes."""
         count = class_count(model)
         for profile in ("paper", "demo"):
             if PROFILES[profile].classes == count:
                 return self.study(profile)
         raise ValueError(
-            f"{self.name} answers by {count} classes, and learned methods are trained beside "
-            "models of ImageNet's 1000, or of the demo's 12"
+            f"{self.name} has {count} classes, but learned methods are trained only for models "
+            "with ImageNet's 1000 or the demo's 12: omit these methods"
         )

@@ -1,8 +1,8 @@
 """Average drop, increase in confidence and ROAD on a folder of images: `dcls-average-drop`.
 
-As L-CAM's study takes them: images of ImageNet's validation folder, their shorter side resized
-to 256 and the centre cut out, each map that of the class which the network predicts. No human
-maps are needed.
+Images are used as in L-CAM's study: images of ImageNet's validation folder, with the shorter side
+resized to 256 and the centre cut out; each heatmap is of the class that the model predicts. No
+human maps are needed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..study.profiles import PROFILES
 from ..study.study import Study
 from .running import ACCEPT, accepted, print_remarks, run
 
-IMAGES = 2000  # of the published study
+IMAGES = 2000  # as in the published study
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -41,33 +41,33 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--images", type=Path, required=True, metavar="FOLDER",
-        help="images, such as ILSVRC2012_img_val")  # fmt: skip
+        help="folder of images, such as ILSVRC2012_img_val")  # fmt: skip
     add("--list", type=Path, metavar="FILE",
-        help="a text file, one image of FOLDER at the start of each line")  # fmt: skip
+        help="a text file whose lines each begin with an image of FOLDER")  # fmt: skip
     add("--limit", type=int, default=IMAGES, metavar="N",
-        help=f"so many of the images; 0: all (default: {IMAGES}, as published)")  # fmt: skip
+        help=f"number of images; 0: all (default: {IMAGES}, as published)")  # fmt: skip
     add("--models", nargs="+", default=[], metavar="KEY", help="default: all, plain and DCLS")
     add("--methods", nargs="+", default=["grad_cam", "threshold_grad_cam"], metavar="KEY")
     add("--curves", action="store_true",
         help="also ROAD (most and least relevant first, combined), insertion and deletion: some "
-        "forty forwards more an image")  # fmt: skip
+        "forty more forward passes per image")  # fmt: skip
     add("--road-noise", choices=NOISE_UNITS, default=NOISE_UNITS[0],
-        help="ROAD's noise is 0.01 of the normalised image, as in pytorch-grad-cam (default), or "
-        "of the 0-1 image, as earlier here")  # fmt: skip
+        help="whether ROAD's noise is 0.01 of the normalised image, as in pytorch-grad-cam "
+        "(default), or of the 0-1 image, as in earlier versions")  # fmt: skip
     add("--profile", default="paper", help=f"{', '.join(PROFILES)} (default: paper)")
-    add("--out", type=Path, metavar="FILE.csv", help="a row per image and measure, too")
+    add("--out", type=Path, metavar="FILE.csv", help="also write a row per image and measure")
     add("--device", default="auto")
     add("--data-dir", default="")
     add("--accept", **ACCEPT)
     add("--extend", default="", metavar="FILE.py",
-        help="own models and methods, see docs/own-models.md")  # fmt: skip
+        help="your own models and methods, see docs/own-models.md")  # fmt: skip
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status, 2 for what is wrong with what was asked."""
+    """Run the command line; return the exit status, 2 for an invalid request."""
     options = build_parser().parse_args(arguments)
-    done = "; --out has the models that are done" if options.out is not None else ""
+    done = "; --out contains the models that are complete" if options.out is not None else ""
     return run("dcls-average-drop", lambda: _run(options), done)
 
 
@@ -84,8 +84,11 @@ def _run(options: argparse.Namespace) -> None:
         refuse_as_output(options.out, [options.list] if options.list else [])
     files = [study.inputs.weights_path(b.key, d) for b, d in variants if not b.untrained]
     if missing := [path for path in files if not path.is_file()]:
-        raise MissingWeights("no weights at " + ", ".join(map(shown, missing)))
-    for backbone, dcls in variants:  # before hours of the others
+        raise MissingWeights(
+            "these weights do not exist, fetch them or name others: "
+            + ", ".join(map(shown, missing))
+        )
+    for backbone, dcls in variants:  # fails before hours are spent on the others
         study.networks.attentions(backbone.key, dcls)
     tables: list[pd.DataFrame] = []
     for backbone, dcls in variants:
@@ -108,8 +111,8 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def means_in_words(table: pd.DataFrame, name: str) -> str:
-    """A variant's means, a row per measure with its unit, a column per method, and of how many
-    images they are; `faithful` says whether less or more is more faithful."""
+    """Return a variant's means as text: a row per measure with its unit, a column per method, and
+    the number of images; `faithful` says whether less or more is more faithful."""
     by = ["method", "measure"]
     means = means_by(table, by, "value", "value", lambda key: ends_of(key[-1]))
     digits = [1 if ends_of(key)[1] == 100 else 3 for key in means.measure]  # per cent, probability
@@ -119,9 +122,9 @@ def means_in_words(table: pd.DataFrame, name: str) -> str:
     ]
     wide = means.pivot(index="measure", columns="method", values="value")
     wide = wide.reindex(index=means.measure.unique(), columns=means.method.unique())
-    # A map that is constant, or not finite, shows nothing, and is not counted.
+    # A heatmap that is constant or not finite shows nothing, and is not counted.
     covered = table.dropna(subset="value").groupby("method").image_id.nunique()
-    covered = covered.reindex(wide.columns, fill_value=0).rename("images with a map")
+    covered = covered.reindex(wide.columns, fill_value=0).rename("images with a heatmap")
     wide = pd.concat([covered.to_frame().T, wide])
     defined = define_measures(table).set_index("measure")[["unit", "faithful"]]
     wide = defined.reindex(wide.index, fill_value="").join(wide)

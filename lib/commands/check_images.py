@@ -1,4 +1,4 @@
-"""What is wrong in a folder of one's own images and human maps: `dcls-check`."""
+"""Checking a folder of one's own images and human maps: `dcls-check`."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from .running import run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns 0, or 2 for a folder with problems."""
+    """Run the command line; return 0, or 2 for a folder with problems."""
     parser = argparse.ArgumentParser(
         prog="dcls-check",
         description="Read a folder of your own images, human maps, gaze points and labels as a "
-        "run would, and say everything that is wrong with it. See docs/own-data.md.",
+        "run would, and report every problem. See docs/own-data.md.",
         allow_abbrev=False,
     )
-    parser.add_argument("folder", type=Path, help="as for run_all.py --images")
+    parser.add_argument("folder", type=Path, help="the folder, as for run_all.py --images")
     add_reading(parser.add_argument)
     parser.add_argument("--classes", type=int, default=CLASSES, metavar="N",
-                        help=f"labels must lie below it (default: {CLASSES}; the demo's "
-                        "networks know 12)")  # fmt: skip
+                        help=f"labels must lie below this number (default: {CLASSES}; the demo's "
+                        "models have 12)")  # fmt: skip
     options = parser.parse_args(arguments)
     return run("dcls-check", lambda: _run(options))
 

@@ -1,4 +1,4 @@
-"""Names of classes for a command: which a model's are, and which class a word means."""
+"""Names of classes for a command: a model's class names, and the class that a word means."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ _NEAREST = 3
 
 
 def read_class_names(path: Path) -> list[str]:
-    """One name a line. Raises ValueError for no text, no names, and an empty line between them."""
+    """Read one name per line. Raises ValueError for no text, no names, and an empty line."""
     try:
         lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ValueError(f"the names of classes cannot be read from {path}: {why}") from None
     if not lines:
-        raise ValueError(f"{path} holds no name of a class: write one a line")
+        raise ValueError(f"{path} contains no names of classes: write one per line")
     for number, line in enumerate(lines, 1):
         if not line.strip():
-            raise ValueError(f"{path}, line {number}: it is empty, and each line names a class")
+            raise ValueError(f"{path}, line {number} is empty: write the name of a class")
     return [line.strip() for line in lines]
 
 
 def class_names(count: int, demo: bool) -> list[str]:
-    """The names of a model's classes: ImageNet's of 1000, the demo's on the demo, else numbers."""
+    """Return a model's class names: ImageNet's for 1000, the demo's on the demo, else numbers."""
     for profile in ["paper", *["demo"] * demo]:
         names = Study.from_profile(profile).networks.class_names()
         if len(names) == count:
@@ -38,17 +38,19 @@ def class_names(count: int, demo: bool) -> list[str]:
 
 
 def in_words(names: Sequence[str], number: int) -> str:
-    """A class's name, quoted, and its number: "'tiger cat' (282)", or "class 5"."""
+    """Return a class's name in quotes and its number: "'tiger cat' (282)", or "class 5"."""
     name = names[number]
     return name if name == f"class {number}" else f"{name!r} ({number})"
 
 
 def class_meant(text: str, names: Sequence[str]) -> int:
-    """The class that a number, a name or a part of a name means.
+    """Return the class that a number, a name or a part of a name means.
 
-    A class's whole name comes before one of its synonyms (ImageNet's names list them with
-    commas), that before whole words, and those before any part of a name.
-    Raises ValueError for a number outside, an unknown word, and one that several classes have.
+    A whole name takes precedence over one of its synonyms (ImageNet's names list them with
+    commas), a synonym over whole words, and whole words over any part of a name.
+
+    Raises ValueError for a number outside the range, an unknown word, and one that fits several
+    classes.
     """
     text = text.strip()
     if text.isdecimal() and int(text) < len(names):
@@ -67,7 +69,7 @@ def class_meant(text: str, names: Sequence[str]) -> int:
     if found:
         raise ValueError(
             f"{len(found)} classes are called {text!r} or contain it: {_listed(names, found)}. "
-            "Name one by its number"
+            "Choose one by its number"
         )
     near = difflib.get_close_matches(wanted, {s for n in lower for s in _synonyms(n)}, _NEAREST)
     close = [n for n, name in enumerate(lower) if any(s in near for s in _synonyms(name))]
@@ -84,7 +86,7 @@ def _synonyms(name: str) -> list[str]:
 
 
 def _listed(names: Sequence[str], numbers: Iterable[int]) -> str:
-    """At most eight, then how many more there are."""
+    """Return at most eight names, then how many more there are."""
     said = [in_words(names, number) for number in numbers]
     more = f" and {len(said) - _LISTED} more" if len(said) > _LISTED else ""
     return ", ".join(said[:_LISTED]) + more

@@ -1,6 +1,6 @@
-"""COSE on a folder of images, for any network: `dcls-cose`. No human maps are needed.
+"""COSE on a folder of images, for any model: `dcls-cose`. No human maps are needed.
 
-Every pair goes to a CSV with the published columns, the scores to `…_summary.csv`,
+Every pair goes to a CSV with the published columns; the scores go to `…_summary.csv`,
 `…_parts.csv` and `….json` beside it. See docs/cose.md.
 """
 
@@ -43,73 +43,73 @@ from ..study.profiles import PROFILES
 from ..study.study import Study
 from .running import ACCEPT, accepted, print_remarks, run
 
-IMAGES = 500  # of the published study; 50 for its slower explainers
-_LEFT_OUT = 14  # the exit status, as of run_all.py
+IMAGES = 500  # as in the published study; it uses 50 for slower methods
+_LEFT_OUT = 14  # the exit status, as in run_all.py
 _IMAGENET = 1000
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dcls-cose",
-        description="COSE of networks on a folder of images, pair by pair and in all; see "
+        description="COSE of models on a folder of images, for each pair and overall; see "
         "docs/cose.md.",
         epilog=f"methods: {', '.join(METHODS)}",
         allow_abbrev=False,
     )
     add = parser.add_argument
     add("--images", type=Path, required=True, metavar="FOLDER",
-        help="a folder per class, or images in one folder")  # fmt: skip
+        help="images directly in FOLDER, or in a subfolder per class")  # fmt: skip
     add("--labels", default=AUTO, metavar="HOW",
-        help=f"how their classes are told: {', '.join(LAYOUTS)} (default: found out)")  # fmt: skip
+        help=f"source of the classes: {', '.join(LAYOUTS)} (default: automatic)")  # fmt: skip
     add("--list", type=Path, metavar="FILE",
-        help="a text file, one image of FOLDER at the start of each line, and its class after "
-        "it, if folders do not tell that")  # fmt: skip
+        help="a text file whose lines each begin with an image of FOLDER, followed by its class "
+        "unless folders give the classes")  # fmt: skip
     add("--limit", type=int, default=IMAGES, metavar="N",
-        help=f"so many of the images; 0: all (default: {IMAGES}, as published)")  # fmt: skip
+        help=f"number of images; 0: all (default: {IMAGES}, as published)")  # fmt: skip
     add("--models", nargs="+", default=[], metavar="KEY",
-        help="networks of the study, or of --extend")  # fmt: skip
-    add("--timm", default="", metavar="NAME", help="instead: a network of timm's, from --weights")
-    add("--weights", default="", metavar="FILE", help="of --timm's network")
+        help="models of the study, or of --extend")  # fmt: skip
+    add("--timm", default="", metavar="NAME", help="instead: a model of timm with --weights")
+    add("--weights", default="", metavar="FILE", help="the weights of --timm's model")
     add("--classes", type=int, default=0, metavar="N",
-        help="of --timm's network (default: the folder's, else 1000)")  # fmt: skip
+        help="number of classes of --timm's model (default: the folder's, else 1000)")  # fmt: skip
     add("--checkpoints", type=Path, metavar="FOLDER",
-        help="weights from earlier in the training; of several networks in FOLDER/<network>/ "
+        help="weights from earlier in the training; for several models, in FOLDER/<model>/ "
         "each")  # fmt: skip
     add("--methods", nargs="+", default=["grad_cam", "grad_cam_plus_plus"], metavar="KEY")
-    add("--out", type=Path, required=True, metavar="FILE.csv", help="a row per pair")
+    add("--out", type=Path, required=True, metavar="FILE.csv", help="the output, a row per pair")
     add("--profile", default="paper", help=f"{', '.join(PROFILES)} (default: paper)")
-    add("--keep-going", action="store_true", help="leave out what cannot be read, and name it")
+    add("--keep-going", action="store_true", help="skip files that cannot be read, and name them")
     add("--device", default="auto")
     add("--batch-size", type=int, default=0, metavar="N")
     add("--precision", default="float32", help="float32 or bf16")
     add("--data-dir", default="")
     add("--accept", **ACCEPT)
     add("--extend", default="", metavar="FILE.py",
-        help="own models and methods, see docs/own-models.md")  # fmt: skip
+        help="your own models and methods, see docs/own-models.md")  # fmt: skip
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status, 2 for what is wrong with what was asked, 14 if
-    all is done but what could not be read."""
+    """Run the command line; return the exit status: 2 for an invalid request, 14 if files that
+    cannot be read were skipped and everything else is done."""
     options = build_parser().parse_args(arguments)
-    kept = "; what is done is kept, and the same command goes on from there"
+    kept = "; finished work is saved, and the same command resumes it"
 
     def work() -> int:
         with ExitStack() as held:
             return _run(options, _study(options, held))
 
-    return run("dcls-cose", work, kept, "A smaller --batch-size may do")
+    return run("dcls-cose", work, kept, "try a smaller --batch-size")
 
 
 @contextmanager
 def timm_network(name: str, weights: str) -> Iterator[Backbone]:
-    """A network of timm's with weights of one's own, in the table of models meanwhile.
+    """Yield a row for a timm model with one's own weights, in the table of models meanwhile.
 
-    Raises ValueError naming what does not fit.
+    Raises ValueError, which names what does not fit.
     """
     if not weights:
-        raise ValueError("--timm needs --weights, the file of its weights")
+        raise ValueError("--timm needs --weights: give the file of its weights")
     key, before = re.sub(r"\W", "_", f"timm_{name}"), list(BACKBONES)
     digest = hashlib.sha256(f"dcls-cose {name}".encode()).hexdigest()  # weights have their own
     try:
@@ -121,13 +121,13 @@ def timm_network(name: str, weights: str) -> Iterator[Backbone]:
 
 
 def _study(options: argparse.Namespace, held: ExitStack) -> Study:
-    """The networks and methods that were asked for."""
+    """Return the study with the requested models and methods."""
     if bool(options.timm) == bool(options.models):
         raise ValueError("give either --models or --timm NAME --weights FILE")
     if options.timm and options.extend:
-        raise ValueError("--timm and --extend exclude each other: add_model takes timm's too")
+        raise ValueError("--timm and --extend exclude each other: use add_model for timm's models")
     if not options.timm and (options.weights or options.classes):
-        raise ValueError("--weights and --classes are of --timm's network")
+        raise ValueError("--weights and --classes belong to --timm: add it, or omit them")
     if options.classes < 0 or options.classes == 1:
         raise ValueError(f"--classes must be 2 or more, got {options.classes}")
     common = dict(
@@ -147,8 +147,8 @@ def _study(options: argparse.Namespace, held: ExitStack) -> Study:
 
 
 def _earlier(options: argparse.Namespace, study: Study) -> dict[tuple[Backbone, bool], list[Path]]:
-    """Each variant's weights from earlier in its training; every file is compared with its
-    network before hours of work."""
+    """Return each variant's weights from earlier in its training, after comparing every file with
+    its model, which saves hours if one does not fit."""
     found = {}
     variants = study.choices.variants
     for backbone, dcls in variants:
@@ -172,7 +172,7 @@ def _refuse_what_is_no_image(folder: LabelledFolder) -> None:
             open_image(image.path).close()
         except (OSError, ValueError, SyntaxError) as error:
             raise ImageFolderError(
-                f"{image.path} is no readable image: {error} (--keep-going leaves it out)"
+                f"{image.path} is not a readable image: {error} (--keep-going skips it)"
             ) from None
 
 
@@ -188,7 +188,10 @@ def _run(options: argparse.Namespace, study: Study) -> int:
         study.inputs.weights_path(b.key, d) for b, d in study.choices.variants if not b.untrained
     ]
     if missing := [path for path in files if not path.is_file()]:
-        raise MissingWeights("no weights at " + ", ".join(map(shown, missing)))
+        raise MissingWeights(
+            "these weights do not exist, fetch them or name others: "
+            + ", ".join(map(shown, missing))
+        )
     for backbone, dcls in study.choices.variants:
         study.networks.remarks_on(backbone.key, dcls)
         study.networks.attentions(backbone.key, dcls)
@@ -216,12 +219,12 @@ def _run(options: argparse.Namespace, study: Study) -> int:
         print(profile.caveat)
     if work.missed:
         lines = [f"{name}: {why}" for name, why in work.missed.items()]
-        print(printable(f"left out:\n{in_lines(lines)}"), file=sys.stderr)
+        print(printable(f"skipped:\n{in_lines(lines)}"), file=sys.stderr)
     return _LEFT_OUT if work.missed else 0
 
 
 def summarise(pairs: pd.DataFrame) -> pd.DataFrame:
-    """As `summarise_cose`, with F of each reading besides: 1 - sensitivity."""
+    """Return the table of `summarise_cose`, with F of each protocol: 1 - sensitivity."""
     summary = summarise_cose(pairs)
     for reading in READINGS:
         place = summary.columns.get_loc(f"sensitivity_{reading}")
@@ -243,11 +246,11 @@ def _asked(
     folder: LabelledFolder,
     earlier: Mapping[tuple[Backbone, bool], Sequence[Path]],
 ) -> str:
-    """What is scored, before it is."""
+    """Return what will be scored, in words."""
     said = f"{len(folder.images)} images of {options.images}; classes: {folder.layout}"
     if folder.layout == NONE:
         said += (
-            " (nothing tells the classes: the one that a network predicts for the unchanged "
+            " (classes are unknown: the class that a model predicts for the unchanged "
             "image counts as the right one)"
         )
     elif folder.classes:
@@ -268,7 +271,7 @@ def _facts(
     summary: pd.DataFrame,
     work: Work,
 ) -> dict:
-    """What stands beside the pairs: what they were made from, and what they come to."""
+    """Return the facts saved beside the pairs: what they were made from, and their results."""
     return {
         "folder": str(options.images.absolute()),
         "images": len(folder.images),
@@ -289,8 +292,8 @@ def _facts(
         "readings": {
             "published": "each map scaled to 0-1; scikit-image's full SSIM map within the "
             "published mask",
-            "corrected": "where part of the image left it, scaled within what stayed, whole "
-            "windows alone",
+            "corrected": "where part of the image left it, scaled within the part that stayed; "
+            "only whole windows",
         },
         "summary": json.loads(summary.to_json(orient="records", double_precision=15)),
         "left_out": work.missed,
@@ -300,7 +303,7 @@ def _facts(
 
 
 def told(summary: pd.DataFrame) -> str:
-    """Scores of the published reading, with the corrected one's COSE, to be read."""
+    """Return the scores as text: the published protocol, with the corrected protocol's COSE."""
     named = {
         "model": [variant_name(*of) for of in zip(summary.backbone, summary.dcls, strict=True)],
         "method": summary.method,
@@ -324,9 +327,9 @@ def told(summary: pd.DataFrame) -> str:
         if row.undefined_published
     ]
     return "\n".join(
-        ["published reading, chance and ceiling too: for comparison with published tables; the",
+        ["published reading, for comparison with published tables, as are chance and ceiling; the",
          "corrected COSE has fewer artefacts. low, high: 95 % interval over images, from twelve",
-         "images on; kept, changed: pairs whose answer stays right, becomes wrong; no SSIM:",
-         "pairs left out; right: images right before any change, the only ones that count",
+         "images on; kept, changed: pairs whose answer stays right, or becomes wrong; no SSIM:",
+         "skipped pairs; right: images answered correctly before any change; only they count",
          table, *why]
     )  # fmt: skip

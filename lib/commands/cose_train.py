@@ -1,4 +1,4 @@
-"""Train one of timm's networks on a folder of classes, for `dcls-cose`: `dcls-cose-train`."""
+"""Training a timm model on a folder of classes, for `dcls-cose`: `dcls-cose-train`."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from .running import run
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dcls-cose-train",
-        description="Train one of timm's networks on a folder of classes, keeping it at some "
+        description="Train a timm model on a folder of classes, and save it at some "
         "epochs; see docs/cose.md.",
         allow_abbrev=False,
     )
     add, recipe = parser.add_argument, Recipe()
-    add("--images", type=Path, required=True, metavar="FOLDER", help="a folder per class")
+    add("--images", type=Path, required=True, metavar="FOLDER", help="folder with one per class")
     add("--labels", default=AUTO, metavar="HOW", help=f"{', '.join(LAYOUTS)} (default: {AUTO})")
-    add("--list", type=Path, metavar="FILE", help="images of FOLDER, as for dcls-cose")
-    add("--held-out", type=Path, metavar="FOLDER", help="tell the accuracy on these, each epoch")
+    add("--list", type=Path, metavar="FILE", help="list of images in FOLDER, as for dcls-cose")
+    add("--held-out", type=Path, metavar="FOLDER", help="report the accuracy on these every epoch")
     add("--timm", required=True, metavar="NAME")
     add("--classes", type=int, default=0, metavar="N", help="default: the folder's")
     add("--start", type=Path, metavar="FILE",
-        help="weights to begin with, of other classes perhaps (default: random)")  # fmt: skip
+        help="weights to start from, possibly with other classes (default: random)")  # fmt: skip
     add("--out", type=Path, required=True, metavar="FOLDER",
-        help=f"for {FINAL} and {EARLIER}/; a training that ended early goes on")  # fmt: skip
+        help=f"output: {FINAL} and {EARLIER}/; an interrupted training resumes")  # fmt: skip
     add("--epochs", type=int, default=recipe.epochs)
     add("--keep-every", type=int, default=0, metavar="N",
-        help="keep the network after each N epochs (default: a tenth of all)")  # fmt: skip
+        help="save the model after every N epochs (default: a tenth of all)")  # fmt: skip
     add("--batch-size", type=int, default=recipe.batch)
     add("--lr", type=float, default=recipe.lr)
     add("--weight-decay", type=float, default=recipe.weight_decay)
@@ -52,11 +52,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status, 2 for what is wrong with what was asked."""
+    """Run the command line; return the exit status, 2 for an invalid request."""
     options = build_parser().parse_args(arguments)
     return run(
-        "dcls-cose-train", lambda: _run(options), "; the same command goes on from the last epoch",
-        "A smaller --batch-size may do, which is another training",
+        "dcls-cose-train", lambda: _run(options), "; the same command resumes at the last epoch",
+        "try a smaller --batch-size, which is another training",
     )  # fmt: skip
 
 
@@ -82,7 +82,7 @@ def _run(options: argparse.Namespace) -> None:
         held_out = labelled_images(options.held_out, classes=folder.classes)
     if any(not found.classes or found.images[0].label is None
            for found in (folder, held_out) if found):  # fmt: skip
-        raise ImageFolderError("nothing tells the classes of the images, or their number")
+        raise ImageFolderError("the classes of the images, or their number, are unknown")
     if held_out is not None and held_out.names != folder.names:
         raise ImageFolderError(
             f"{options.held_out} has other classes than {options.images}: the folders of both must "
@@ -93,14 +93,14 @@ def _run(options: argparse.Namespace) -> None:
     if len(folder.images) < 2:
         raise ImageFolderError(f"{options.images} holds one image: too few to train on")
     with timm_network(options.timm, str(options.out / FINAL)) as row:
-        pass  # all that is wanted is its row
+        pass  # only its row is needed
     torch.manual_seed(recipe.seed)
     network = build_network(row, False, num_classes=folder.classes)
     if options.start:
         if not options.start.is_file():
-            raise WeightsError(f"no weights at {options.start}")
+            raise WeightsError(f"{options.start} does not exist: give a weights file")
         anew = begin_with(network, options.start)
-        print(f"begins with {options.start}" + f", drawn anew: {', '.join(anew)}" * bool(anew))
+        print(f"starts from {options.start}" + f", new: {', '.join(anew)}" * bool(anew))
     paths = [image.path for image in folder.images]
     side = row.preprocessing.crop
     images = FolderImages(paths, side, options.readers, options.images)

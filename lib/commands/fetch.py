@@ -1,4 +1,4 @@
-"""Published weights of models, fetched and verified: `dcls-fetch`."""
+"""Downloading and verifying published weights of models: `dcls-fetch`."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dcls-fetch",
         description="Download the published weights of models and verify them by their "
-        "publisher's checksum. What is there already stays.",
-        epilog="What was fetched in part is resumed by the same command.",
+        "publisher's checksum. Existing files are kept.",
+        epilog="The same command resumes an interrupted download.",
         allow_abbrev=False,
     )
     add = parser.add_argument
     add("models", nargs="+", metavar="MODEL",
-        help="as run_all.py --models takes it: resnet50 timm:resnet18")  # fmt: skip
-    add("--clickme", action="store_true", help="ClickMe's images and human maps too (gigabytes)")
-    add("--data-dir", default="", metavar="FOLDER", help="where to (default: the data folder)")
+        help="models, as for run_all.py --models: resnet50 timm:resnet18")  # fmt: skip
+    add("--clickme", action="store_true", help="also ClickMe's images and human maps (gigabytes)")
+    add("--data-dir", default="", metavar="FOLDER", help="destination (default: the data folder)")
     add("--extend", default="", metavar="FILE.py", help="own models, see docs/own-models.md")
     add("--unverified", action="store_true",
-        help="files without their publisher's checksum too; results say so")  # fmt: skip
+        help="also accept files without their publisher's checksum; results say so")  # fmt: skip
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status, 2 for what cannot be fetched."""
+    """Run the command line; return the exit status, 2 for files that cannot be fetched."""
     options = build_parser().parse_args(arguments)
     return run("dcls-fetch", lambda: _run(options), ": the same command resumes it")
 

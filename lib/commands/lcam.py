@@ -1,6 +1,6 @@
-"""Train L-CAM and TAME for a study's networks, or import L-CAM's own modules: `dcls-lcam`.
+"""Training L-CAM and TAME for a study's models, or importing L-CAM's own modules: `dcls-lcam`.
 
-Modules go where `--methods lcam_img` and its like look for them,
+Modules are saved where `--methods lcam_img` and the like look for them,
 `<data>/attention/<variant>/<method>.safetensors`, with the losses of every step beside them.
 """
 
@@ -43,13 +43,13 @@ from ..study.profiles import PROFILES
 from ..study.study import Study
 from .running import ACCEPT, accepted, print_remarks, run
 
-_LOOKED_AT = 6  # images
+_LOOKED_AT = 6  # images in the drawings of early results
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dcls-lcam",
-        description="Train learned attention maps beside frozen networks.",
+        description="Train learned attention maps for frozen models.",
         epilog="methods:\n"
         + "\n".join(f"  {key:<22}{METHODS[key].note}" for key in LEARNED_METHODS)
         + f"\n\nrecipes: {', '.join(RECIPES)}",
@@ -61,21 +61,21 @@ def build_parser() -> argparse.ArgumentParser:
     add("--models", nargs="+", default=[], metavar="KEY", help="default: all, plain and DCLS")
     add("--methods", nargs="+", default=["lcam_fm", "lcam_img"], metavar="KEY")
     add("--images", type=Path, metavar="FOLDER",
-        help="images to train on: ILSVRC2012_img_train, or any folder of images in folders; "
+        help="training images: ILSVRC2012_img_train, or any folder with subfolders of images; "
         "not for the demo, which makes its own")  # fmt: skip
     add("--list", type=Path, metavar="FILE",
-        help="a text file, one image of FOLDER at the start of each line")  # fmt: skip
-    add("--limit", type=int, default=0, metavar="N", help="so many of the images (default: all)")
-    add("--recipe", default="", help="default: as published, or ours, see docs/lcam.md")
-    add("--epochs", type=int, help="default: the recipe's; so are the next two")
+        help="a text file whose lines each begin with an image of FOLDER")  # fmt: skip
+    add("--limit", type=int, default=0, metavar="N", help="number of images (default: all)")
+    add("--recipe", default="", help="default: as published, or ours; see docs/lcam.md")
+    add("--epochs", type=int, help="default: the recipe's, as for the next two options")
     add("--lr", type=float)
     add("--batch-size", type=int)
     add("--masking", default=MASKINGS[0], help=f"{' or '.join(MASKINGS)} (default: {MASKINGS[0]})")
     add("--seed", type=int, default=0)
     add("--import", type=Path, metavar="FILE.pth.tar", dest="imported",
-        help="train nothing: take the module of a snapshot of L-CAM's published code, for one "
-        "model and one method")  # fmt: skip
-    add("--resume", action="store_true", help="go on with a training that did not end")
+        help="instead of training, import a module from a snapshot of L-CAM's published code, for "
+        "one model and one method")  # fmt: skip
+    add("--resume", action="store_true", help="resume a training that was interrupted")
     add("--readers", type=int, default=2, help="processes that read images (default: 2)")
     add("--precision", default="float32", help="float32 or bf16")
     add("--device", default="auto")
@@ -108,10 +108,10 @@ def _chosen_images(
         raise ValueError("the demo's modules are trained by `python -m lib.demo.attention`")
     if choices.profile.mini:
         if options.images is not None or options.list is not None:
-            raise ValueError("the demo trains on its own scenes: leave --images and --list out")
+            raise ValueError("the demo trains on its own scenes: omit --images and --list")
         return made(options.limit)
     if options.images is None:
-        raise ValueError("--images FOLDER is needed: the images to train on")
+        raise ValueError("--images is missing: give the folder of training images")
     return folder_images(options.images, options.list, options.limit, options.readers)
 
 
@@ -119,16 +119,16 @@ def main(
     arguments: Sequence[str] | None = None,
     made: Callable[[int], Callable[[Backbone], Images]] | None = None,
 ) -> int:
-    """The command line; returns the exit status, 2 for what is wrong with what was asked.
+    """Run the command line; return the exit status, 2 for an invalid request.
 
-    made : so many images that need no folder, for each backbone
+    made : makes a number of images for each backbone, without a folder
     """
     options = build_parser().parse_args(arguments)
     matplotlib.use("agg")
     use_study_style()
     return run(
-        "dcls-lcam", lambda: _run(options, made), "; go on with the same command and --resume",
-        "A smaller --batch-size may do, which is another training",
+        "dcls-lcam", lambda: _run(options, made), "; resume with the same command and --resume",
+        "try a smaller --batch-size, which is another training",
     )  # fmt: skip
 
 
@@ -161,12 +161,12 @@ def _run(options: argparse.Namespace, made: Callable | None) -> None:
 def _imported(study: Study, keys: Sequence[str], options: argparse.Namespace) -> str:
     if (len(options.models), len(keys)) != (1, 1):
         raise ValueError(
-            "--import takes one module: name its --models KEY and its --methods KEY, which the "
-            "file does not tell"
+            "--import takes one module, and its file does not say which: give one --models KEY "
+            "and one --methods KEY"
         )
     for name in ("images", "list", "resume"):
         if getattr(options, name):
-            raise ValueError(f"--import trains nothing: leave --{name} out")
+            raise ValueError(f"--import trains nothing: omit --{name}")
     (backbone,) = study.choices.backbones
     return import_snapshot(study, backbone, keys[0], options.imported)
 
@@ -174,7 +174,7 @@ def _imported(study: Study, keys: Sequence[str], options: argparse.Namespace) ->
 def draw_early(
     path: Path, images: Tensor, label: str, history: pd.DataFrame, looks: Mapping[int, Tensor]
 ) -> None:
-    """Maps so far, and losses, as images beside the module to be: for an early look."""
+    """Draw heatmaps and losses so far, as images beside the future module: for an early look."""
     shown = (images.permute(0, 2, 3, 1) * 255).byte().numpy()
     maps = looked_at(looks, label, shown.shape[1])
     figures = {DRAWN_MAPS: plot_looks(shown, maps, path.parent.name)}
@@ -193,11 +193,11 @@ def _trained(
     images: Callable[[Backbone], Images],
     options: argparse.Namespace,
 ) -> Iterable[str]:
-    """What is to be said of each training, when it has ended."""
+    """Yield a line about each training when it has ended."""
     done = set()
     for backbone, dcls in study.choices.variants:
         name = study.inputs.weights_name(backbone.key, dcls)
-        if name in done:  # a matched pair's DCLS network is another pair's too
+        if name in done:  # the DCLS model of a matched pair also belongs to another pair
             continue
         done.add(name)
         for key in keys:
@@ -210,8 +210,8 @@ def _trained(
                 look_at=early, on_look=partial(draw_early, path, early, METHODS[key].label),
             )  # fmt: skip
             if found is None:
-                yield f"{shown(path)}: trained alike before"
+                yield f"{shown(path)}: already trained with these options"
             else:
                 last = found.history.tail(10)[["loss", "cross_entropy", "area", "same_class"]]
                 told = ", ".join(f"{name} {value:.3f}" for name, value in last.mean().items())
-                yield f"{shown(path)}: {len(found.history)} steps; the last ten's {told}"
+                yield f"{shown(path)}: {len(found.history)} steps; means of the last ten: {told}"

@@ -1,4 +1,4 @@
-"""Runs merged into one leaderboard: `dcls-leaderboard`."""
+"""Merging several runs into one leaderboard: `dcls-leaderboard`."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ from ..scores.statistics import correlation_interval
 from .running import run
 
 _SUFFIXES = (".csv", ".parquet")
-_TOO_WIDE = ("Params (M)", "Top-1 here (%)", "ImageNet top-1 from")  # to be printed
+_TOO_WIDE = ("Params (M)", "Top-1 here (%)", "ImageNet top-1 from")  # columns not printed
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dcls-leaderboard",
-        description="Merge the leaderboards of several runs, also of other machines, into one. "
-        "Runs of other images, human maps, formulas or rules are refused. See docs/leaderboard.md.",
+        description="Merge the leaderboards of several runs, also from other machines, into one. "
+        "Runs with other images, human maps, formulas or rules are refused. See "
+        "docs/leaderboard.md.",
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -46,11 +47,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--out", type=Path, default=Path(f"{NAME}.csv"), metavar="FILE",
         help="FILE.csv or FILE.parquet; the other, FILE.json and figures are written beside it "
         f"(default: {NAME}.csv in the working folder)")  # fmt: skip
-    add("--method", default="", metavar="KEY", help="one CAM method's rows (default: all)")
-    add("--protocol", default="", metavar="KEY", help="one protocol's rows (default: all)")
+    add("--method", default="", metavar="KEY", help="only this CAM method (default: all)")
+    add("--protocol", default="", metavar="KEY", help="only this protocol (default: all)")
     add("--across-versions", action="store_true",
-        help="merge runs of another precision, and of code that computes otherwise")  # fmt: skip
-    add("--no-figures", action="store_true", help="write the tables alone")
+        help="also merge runs with another precision, or with other computing code")  # fmt: skip
+    add("--no-figures", action="store_true", help="write only the tables")
     return parser
 
 
@@ -83,7 +84,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _draw(board: pd.DataFrame, out: Path) -> None:
-    """A figure per method and protocol beside the tables, and one of accuracies where any are
+    """Draw a figure per method and protocol beside the tables, and one of accuracies if any are
     known."""
     for rows, controls in boards(board):
         of = re.sub(r"[^\w+-]+", "_", f"{rows.method.iloc[0]}_{rows.protocol.iloc[0]}")
@@ -106,11 +107,11 @@ def _as_text(board: pd.DataFrame) -> str:
     for (protocol, method), rows in readable.groupby(["Protocol", "Method"], sort=False):
         table = rows[shown].to_markdown(index=False, disable_numparse=True, tablefmt="simple")
         parts.append(f"{method}, protocol {protocol}\n\n{table}")
-    flag = f"{DAGGER}: not surely above the strongest map that no network made"
+    flag = f"{DAGGER}: not clearly above the strongest control, a map that no model made"
     return "\n\n".join([*parts, flag] if DAGGER in "".join(parts) else parts)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status, 2 for runs that cannot be merged."""
+    """Run the command line; return the exit status, 2 for runs that cannot be merged."""
     options = build_parser().parse_args(arguments)
     return run("dcls-leaderboard", lambda: _run(options), ", nothing more was written")

@@ -1,7 +1,7 @@
 """Heatmaps of single images: `dcls-cam`.
 
-One image, one model and one method give an overlay and the raw map. Several of any of them give
-a grid, and all raw maps in one file.
+One image, one model and one method give an overlay and the raw heatmap. Several of any of them
+give a grid, and all raw heatmaps in one file.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from .asked_models import WEIGHTS, AskedModel, class_count, variants
 from .class_words import class_meant, class_names, in_words, read_class_names
 from .running import ACCEPT, accepted, print_remarks, run
 
-MOST_MAPS = 480  # of one call, all in memory at once
+MOST_MAPS = 480  # per call; all are in memory at once
 _LIKELIEST = 5
 
 
@@ -54,8 +54,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dcls-cam",
         description="Heatmaps of images. One image, model and method: an overlay as PNG, the raw "
-        "map as .npy beside it, and the five likeliest classes. Several of any of them: a grid as "
-        "PNG, and all raw maps as .npz beside it.",
+        "heatmap as .npy beside it, and the five most probable classes. Several of any of them: a "
+        "grid as PNG, and all raw heatmaps as .npz beside it.",
         epilog="\n".join(
             [
                 f"models: {listed(BACKBONES)}; with DCLS: convnext_tiny_dcls, …",
@@ -70,49 +70,49 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("images", nargs="*", type=Path, metavar="IMAGE",
-        help="any image files; the centred square of each is used")  # fmt: skip
+        help="image files; the centred square of each is used")  # fmt: skip
     add("--model", nargs="+", action="extend", default=[], metavar="KEY",
-        help="one or several, see below (default: convnext_tiny)")  # fmt: skip
+        help="one or more, see below (default: convnext_tiny)")  # fmt: skip
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--dcls", action="store_true", help="every model with DCLS")
-    form.add_argument("--both", action="store_true", help="every model without and with DCLS")
+    form.add_argument("--dcls", action="store_true", help="all models with DCLS")
+    form.add_argument("--both", action="store_true", help="all models without and with DCLS")
     add("--method", nargs="+", action="extend", default=[], metavar="KEY",
-        help="one or several, see below (default: threshold_grad_cam)")  # fmt: skip
+        help="one or more, see below (default: threshold_grad_cam)")  # fmt: skip
     add("--weights", default="", metavar="WHICH",
-        help=f"{listed(WEIGHTS)}, or a file; demo: miniatures that know twelve invented classes, "
-        "paper: the published files in data/ (default: a model's own, if --extend adds it, else "
-        "demo, or paper for models that have no miniature)")  # fmt: skip
+        help=f"{listed(WEIGHTS)}, or a file; demo: miniatures with twelve invented classes, "
+        "paper: the published files in data/ (default: a model's own if --extend adds it, "
+        "otherwise demo, or paper for models without a miniature)")  # fmt: skip
     add("--target", default="", metavar="CLASS",
         help="a class's number, name, or a part of the name (default: the class that each model "
         "predicts)")  # fmt: skip
     add(
         "--eigen-smooth",
         action="store_true",
-        help="the first component of what a method sums over channels, in place of the sum",
+        help="use the first component of what a method sums over channels, instead of the sum",
     )
     add(
         "--aug-smooth",
         action="store_true",
-        help="the mean of the maps of six changed images: mirrored, brighter, darker",
+        help="use the mean heatmap of six changed images: mirrored, brighter, darker",
     )
     add("--class-names", type=Path, metavar="FILE",
-        help="their names, one a line (default: ImageNet's for 1000, else numbers)")  # fmt: skip
+        help="class names, one per line (default: ImageNet's for 1000, else numbers)")  # fmt: skip
     add("--out", type=Path, metavar="FILE.png",
-        help="in a folder that is there (default: IMAGE_MODEL_METHOD.png, here)")  # fmt: skip
+        help="in an existing folder (default: IMAGE_MODEL_METHOD.png, here)")  # fmt: skip
     add("--extend", default="", metavar="FILE.py",
-        help="own models and methods, see docs/own-models.md")  # fmt: skip
+        help="your own models and methods, see docs/own-models.md")  # fmt: skip
     add("--accept", **ACCEPT)
     add("--data-dir", default="", metavar="FOLDER",
-        help="where downloaded weights are (default: data)")  # fmt: skip
+        help="folder of downloaded weights (default: data)")  # fmt: skip
     add("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status, 2 for what is wrong with what was asked."""
+    """Run the command line; return the exit status, 2 for an invalid request."""
     options = build_parser().parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # names that the terminal has no letters for
+        if hasattr(stream, "reconfigure"):  # for names with letters that the terminal lacks
             stream.reconfigure(errors="backslashreplace")
     return run("dcls-cam", lambda: _run(options))
 
@@ -131,7 +131,7 @@ def _run(options: argparse.Namespace) -> None:
     )
     paths = list(dict.fromkeys(options.images))
     if not paths:
-        raise ValueError("no image is named: dcls-cam IMAGE …")
+        raise ValueError("no image is given: name one or more, dcls-cam IMAGE …")
     wished = {
         "device": options.device,
         "extend": options.extend and str(placed(Path(options.extend))),
@@ -156,12 +156,12 @@ def _run(options: argparse.Namespace) -> None:
         print(caveat)
 
 
-# --- what is asked for ------------------------------------------------------------------------
+# --- the request ------------------------------------------------------------------------------
 
 
 @contextmanager
 def _no_bytecode() -> Iterator[None]:
-    """Python would put a __pycache__ beside a file of own rows, where somebody is working."""
+    """Keep Python from writing a __pycache__ beside a file of own rows, in the user's folder."""
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         yield
@@ -172,12 +172,12 @@ def _no_bytecode() -> Iterator[None]:
 def _names(
     options: argparse.Namespace, option: str, known: Mapping[str, object], default: str
 ) -> list[str]:
-    """The names of an option, given with spaces or commas. An image behind them, which argparse
-    takes for one more name, becomes an image again."""
+    """Return the names of an option, given with spaces or commas. argparse reads an image after
+    them as another name; it becomes an image again."""
     names: list[str] = []
     for text in getattr(options, option):
         if option == "model" and "@" in text and Path(text.partition("@")[2]).exists():
-            names.append(text)  # a path may hold commas
+            names.append(text)  # a path may contain commas
         elif text.removesuffix("_dcls") not in known and Path(text).is_file():
             options.images.append(Path(text))
         else:
@@ -192,19 +192,19 @@ def _flat(texts: Sequence[str]) -> list[str]:
 def _refuse_too_many(images: int, models: Sequence[AskedModel], methods: int) -> None:
     if len(models) > 1 and models[0].kind == "file":
         raise ValueError(
-            f"--weights {models[0].weights} is the file of one model, and {len(models)} are asked "
-            "for: " + ", ".join(model.name for model in models)
+            f"--weights {models[0].weights} is the file of one model, but {len(models)} models are "
+            "requested: " + ", ".join(model.name for model in models)
         )
     count = images * len(models) * methods
     if count > MOST_MAPS:
         raise ValueError(
-            f"{images} images, {len(models)} models and {methods} methods are {count} maps, "
-            f"and one call makes {MOST_MAPS} at most: ask for fewer at a time"
+            f"{images} images, {len(models)} models and {methods} methods give {count} heatmaps, "
+            f"but one call makes at most {MOST_MAPS}: request fewer at a time"
         )
 
 
 def _name(paths: Sequence[Path], models: Sequence[AskedModel], methods: Sequence[CamMethod]) -> str:
-    """Of the file to write: what there is one of by its name, the others by how many they are."""
+    """Return the output file's name: a single image, model or method by name, several by count."""
     parts = {
         "images": [path.stem for path in paths],
         "models": [model.name for model in models],
@@ -215,16 +215,16 @@ def _name(paths: Sequence[Path], models: Sequence[AskedModel], methods: Sequence
 
 
 def _refuse_out(out: Path, read: Iterable[Path]) -> None:
-    """Raise ValueError unless files of this name can be written and replace none that is read."""
+    """Raise ValueError unless such files can be written and replace no input file."""
     if out.suffix.lower() != ".png":
         raise ValueError(f"--out must end in .png, got {out}")
     folder = out.resolve().parent
     if not folder.is_dir():
-        raise ValueError(f"--out {out}: there is no folder {folder}; make it first")
+        raise ValueError(f"--out {out}: the folder {folder} does not exist; create it first")
     if out.is_dir():
         raise ValueError(f"--out {out} is a folder; name a file in it")
     if not os.access(folder, os.W_OK):
-        raise ValueError(f"--out {out}: nothing may be written to {folder}; name another folder")
+        raise ValueError(f"--out {out}: {folder} is not writable; name another folder")
     ours = re.compile(rf"{re.escape(out.stem)}(_\d+)?\.(png|npy|npz)", re.I)
     for path in read:
         if path.resolve().parent == folder and ours.fullmatch(path.resolve().name):
@@ -232,15 +232,15 @@ def _refuse_out(out: Path, read: Iterable[Path]) -> None:
 
 
 def _read(paths: Sequence[Path]) -> list[np.ndarray]:
-    """The centred square of each image, (224, 224, 3) uint8. Raises ValueError naming all that
-    cannot be read."""
+    """Return the centred square of each image, (224, 224, 3) uint8. Raises ValueError, which names
+    all that cannot be read."""
     pixels, problems = [], []
     for path in paths:
         try:
             if path.is_dir():
                 raise ValueError(f"{path} is a folder: name the images in it")
             if not path.is_file():
-                raise ValueError(f"there is no file {path}")
+                raise ValueError(f"{path} does not exist")
             pixels.append(load_square(path))
         except ValueError as error:
             problems.append(str(error))
@@ -251,24 +251,24 @@ def _read(paths: Sequence[Path]) -> list[np.ndarray]:
 
 def _caveat(models: Sequence[AskedModel]) -> str:
     kinds = {model.kind for model in models}
-    said = {"demo": PROFILES["demo"].caveat, "random": "Random weights: no result."}
+    said = {"demo": PROFILES["demo"].caveat, "random": "Random weights: not a result."}
     return " ".join(words for kind, words in said.items() if kind in kinds)
 
 
-# --- what is made -----------------------------------------------------------------------------
+# --- heatmaps ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Explained:
-    """A model's answer to one image, and its maps of one class.
+    """A model's answer to one image, and its heatmaps of one class.
 
-    names   : of the model's classes
-    shown   : the class that the maps are of
-    likely  : the likeliest classes, the first first
+    names   : the model's class names
+    shown   : the class of the heatmaps
+    likely  : the most probable classes, in descending order
     probabilities : (class,) in 0-1
     maps    : (method, 224, 224) float32 over the image's centred square, NaN outside the part
-              that the network saw
-    remarks : for each method what is wrong with its map; "" for nothing
+              that the model saw
+    remarks : for each method what is wrong with its heatmap; "" for nothing
     """
 
     names: Sequence[str]
@@ -293,14 +293,14 @@ def _explained(
     given: Sequence[str],
     target: str,
 ) -> Iterator[Explained]:
-    """Of each image. Raises ValueError for a class that is none of the model's."""
+    """Yield each image's result. Raises ValueError for a class that the model does not have."""
     model = asked.load(methods)
     if remarks := model.provenance.remarks:
         print_remarks({asked.name: remarks})
     count = class_count(model)
     if given and len(given) != count:
         raise ValueError(
-            f"--class-names names {len(given)} classes, and {asked.name} answers by {count}: give "
+            f"--class-names names {len(given)} classes, but {asked.name} has {count}: give "
             "one line per class, in the order of the model's answers"
         )
     names = given or class_names(count, asked.on_the_demo)
@@ -322,7 +322,9 @@ def _explain(
     with torch.inference_mode():
         shares = model(model.prepare(image[None])).float().softmax(dim=1)[0].cpu()
     if not shares.isfinite().all():
-        raise ValueError(f"{model.variant} answers by numbers that are not finite: no class is it")
+        raise ValueError(
+            f"{model.variant} answers with numbers that are not finite, so it predicts no class"
+        )
     likely = shares.topk(min(_LIKELIEST, len(names))).indices.tolist()
     shown = likely[0] if wanted is None else wanted
     found = heatmaps(model, image[None], torch.tensor([shown]), tuple(methods))
@@ -333,10 +335,10 @@ def _explain(
 
 
 def _remark(seen: np.ndarray) -> str:
-    """What is wrong with the part of a map that the network saw."""
+    """Return what is wrong with the part of a heatmap that the model saw; "" for nothing."""
     finite = np.isfinite(seen)
     if not finite.all():
-        return f"not finite: {_percent(1 - finite.mean())} of it"
+        return f"not finite in {_percent(1 - finite.mean())} of it"
     return "constant: no place stands out" if seen.min() == seen.max() else ""
 
 
@@ -348,7 +350,7 @@ def _write_one(
     target: str,
     out: Path,
 ) -> list[str]:
-    """Write overlay and raw map; returns what there is to say, line by line."""
+    """Write the overlay and the raw heatmap; return the lines to print."""
     (found,) = _explained(asked, [image], [method], names, target)
     (raw,) = found.maps
     with write_atomically(out) as partial:
@@ -358,7 +360,7 @@ def _write_one(
         np.save(file, raw)
     return [
         f"{method.label} of {asked.name} for {found.said(found.shown)}",
-        *(f"the map is {remark}" for remark in found.remarks if remark),
+        *(f"the heatmap is {remark}" for remark in found.remarks if remark),
         *(f"  {100 * found.probabilities[n]:5.1f} %  {in_words(found.names, n)}"
           for n in found.likely),
         f"written: {out} and {out.with_suffix('.npy')}",
@@ -374,7 +376,7 @@ def _write_grid(
     target: str,
     out: Path,
 ) -> Iterator[str]:
-    """Write grids, and the raw maps; yields what there is to say, line by line."""
+    """Write grids and the raw heatmaps; yield the lines to print."""
     size = len(paths), len(models), len(methods)
     maps = np.empty((*size, DELIVERED_SIZE, DELIVERED_SIZE), np.float32)
     remarks, words = np.full(size, "", object), np.full(size[:2], "", object)
@@ -399,7 +401,7 @@ def _write_grid(
     matplotlib.use("agg")
     use_study_style()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # of a name; a box is drawn
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a missing letter becomes a box
         figures = plot_map_grids(shown, *labels, maps, words, remarks, _caveat(models))
         written = [
             out if len(figures) == 1 else out.with_stem(f"{out.stem}_{number}")
@@ -425,7 +427,7 @@ def _write_grid(
 
 
 def _told_apart(paths: Sequence[Path]) -> list[str]:
-    """Names of images, with their folders' where two have one name."""
+    """Return names of images, with their folders' names if two have the same name."""
     names = [path.name for path in paths]
     if len(set(names)) < len(names):
         names = ["/".join(path.resolve().parts[-2:]) for path in paths]

@@ -1,4 +1,4 @@
-"""The options that say how a folder of images and human maps is read."""
+"""The options that define how a folder of images and human maps is read."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ..people.stored.layouts import LAYOUTS
 
 
 def add_reading(add: Callable[..., object]) -> None:
-    """Add them. add : `add_argument` of a parser or group"""
+    """Add the options. add : `add_argument` of a parser or group"""
     add("--layout", default="", metavar="NAME",
-        help="how --images lie there, where that is not found out: "
+        help="the layout of --images, if it is not recognised: "
         f"{', '.join((*PLAIN, *LAYOUTS))}")  # fmt: skip
     add("--fit", default=CROP, metavar="HOW",
-        help=f"how images that are no squares become such, human maps alike: {', '.join(FITS)} "
+        help=f"how images and human maps become square: {', '.join(FITS)} "
         f"(default: {CROP}, the centred square)")  # fmt: skip
     add("--gaze", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
         help="how gaze becomes maps: sigma_degrees=1 pixels_per_degree=35 weigh=counts "
@@ -25,5 +25,5 @@ def add_reading(add: Callable[..., object]) -> None:
 
 
 def read_as(options: argparse.Namespace) -> dict[str, object]:
-    """What was said, as `Study.from_profile` and `lib.people.stored.Read` take it."""
+    """Return these options as `Study.from_profile` and `lib.people.stored.Read` take them."""
     return {"layout": options.layout, "fit": options.fit, "gaze": tuple(options.gaze)}

@@ -1,7 +1,7 @@
 """Heatmaps made elsewhere, scored against human maps without any model: `dcls-score-maps`.
 
-Each map is taken to cover the whole image as the study shows it (its centred square), and is
-compared with the human map as a network's is: same readings, same ranks, same intervals.
+Each heatmap is assumed to cover the whole image as the study shows it (its centred square), and is
+compared with the human map like a model's: same protocols, same ranks, same intervals.
 """
 
 from __future__ import annotations
@@ -41,47 +41,47 @@ from ..study.study import Study
 from .reading import add_reading, read_as
 from .running import run
 
-_LEFT_OUT = 14  # the exit status, as of run_all.py
+_LEFT_OUT = 14  # the exit status, as in run_all.py
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dcls-score-maps",
-        description="Score heatmaps that were made elsewhere against human maps. A map is taken "
-        "to cover the whole image as the study shows it, its centred square. See "
+        description="Score heatmaps that were made elsewhere against human maps. A heatmap is "
+        "assumed to cover the whole image as the study shows it, its centred square. See "
         "docs/own-data.md.",
         epilog=f"protocols: {', '.join(PROTOCOLS)}",
         allow_abbrev=False,
     )
     add = parser.add_argument
     add("maps", type=Path, nargs="+", metavar="MAPS",
-        help="a folder with a map per image (.npy, .npz, .png, .jpg), an .npz with an entry "
-        "per image, or an .npy of (image, height, width) with ids.txt beside it; of several "
-        "models one after another, which are then compared")  # fmt: skip
+        help="a folder with a heatmap per image (.npy, .npz, .png, .jpg), an .npz with an entry "
+        "per image, or an .npy of (image, height, width) with ids.txt beside it; MAPS of several "
+        "models are compared with one another")  # fmt: skip
     add("--name", nargs="+", default=[], metavar="NAME",
-        help="of each MAPS in their order (default: the folder's or file's)")  # fmt: skip
+        help="a name for each MAPS, in order (default: the folder's or file's)")  # fmt: skip
     add("--ids", type=Path, metavar="FILE",
-        help="names of the maps in an .npy, a line each (default: ids.txt beside it)")  # fmt: skip
+        help="the image names of an .npy, one per line (default: ids.txt beside it)")  # fmt: skip
     add("--images", default="", metavar="FOLDER",
         help="your own images and human maps (default: the profile's)")  # fmt: skip
     add_reading(add)
     add("--profile", default="paper", help=f"{', '.join(PROFILES)} (default: paper)")
     add("--protocols", nargs="+", default=[], metavar="KEY",
-        help="how human maps are read (default: published corrected)")  # fmt: skip
+        help="protocols: how human maps are read (default: published corrected)")  # fmt: skip
     add("--geometry", default="", metavar="MODEL",
-        help="the maps cover what this network's crop keeps, such as resnet50: where human maps "
-        "are cropped (corrected), they are cropped alike (default: the whole image)")  # fmt: skip
+        help="a model such as resnet50 whose crop the heatmaps cover: human maps are cropped "
+        "alike under protocols that crop (corrected) (default: the whole image)")  # fmt: skip
     add("--ceiling", type=float, default=0.0, metavar="RHO",
-        help="how well these people agree, where you know it (default: ClickMe's own; of other "
+        help="how well these people agree, if you know it (default: ClickMe's own; for other "
         "data estimated from their observers, or none)")  # fmt: skip
     add("--smallest-effect", type=float, default=RULES.smallest_effect, metavar="SCORE",
-        help="difference of scores below which it does not matter (default: "
+        help="a difference of scores below this does not matter (default: "
         f"{RULES.smallest_effect:g})")  # fmt: skip
-    add("--limit", type=int, default=0, metavar="N", help="so many of the images; 0: all")
+    add("--limit", type=int, default=0, metavar="N", help="number of images; 0: all")
     add("--out", type=Path, metavar="FILE.csv",
-        help="a row per image and protocol, and FILE.json: numbers and their origin")  # fmt: skip
+        help="a row per image and protocol; also FILE.json: numbers and their origin")  # fmt: skip
     add("--keep-going", action="store_true",
-        help="leave out maps and images that cannot be read, and name them")  # fmt: skip
+        help="skip heatmaps and images that cannot be read, and name them")  # fmt: skip
     add("--data-dir", default="")
     return parser
 
@@ -89,9 +89,9 @@ def build_parser() -> argparse.ArgumentParser:
 def _collections(options: argparse.Namespace, image_ids: Sequence[str]) -> list[Collection]:
     names = options.name or [_named(place.absolute()) for place in options.maps]
     if len(names) != len(options.maps):
-        raise ValueError(f"{len(options.maps)} MAPS and {len(names)} names: --name takes as many")
+        raise ValueError(f"{len(options.maps)} MAPS have {len(names)} names: give --name one each")
     if len(set(names)) < len(names):
-        raise ValueError(f"two of the MAPS have one name ({', '.join(names)}): give --name")
+        raise ValueError(f"two of the MAPS have the same name ({', '.join(names)}): give --name")
     found, problems = [], []
     for name, place in zip(names, options.maps, strict=True):
         try:
@@ -118,10 +118,10 @@ def _study(options: argparse.Namespace) -> Study:
     missing = [path for path in study.inputs.image_paths() if not path.exists()]
     if missing and not (options.keep_going and len(missing) < len(study.inputs.image_paths())):
         raise MissingInputs(
-            f"no images and human maps at {', '.join(map(shown, missing))}: --images FOLDER "
-            "takes your own, --profile demo the embedded example's"
+            f"images and human maps are missing at {', '.join(map(shown, missing))}: use --images "
+            "FOLDER for your own, or --profile demo for the embedded example's"
         )
-    # No network classifies the images: their labels may be any.
+    # No model classifies the images, so any labels are allowed.
     return study.changed(profile=replace(study.choices.profile, classes=sys.maxsize))
 
 
@@ -144,10 +144,10 @@ def _run(options: argparse.Namespace) -> int:
         problems += [*unreadable[collection.name].values(), *unordered]
     if problems and not options.keep_going:
         raise MapsError(
-            f"{in_lines(problems)}\nNothing was scored: mend these maps, or leave them out by "
+            f"{in_lines(problems)}\nNothing was scored: correct these heatmaps, or skip them with "
             "--keep-going."
         )
-    # From here on nothing that is computed is lost because of one file.
+    # From here on no computed result is lost because of one file.
     clickme.keep_going = True
     scores, unreadable = score_maps(collections, clickme, geometry, unreadable)
     read = {why for of_one in unreadable.values() for why in of_one.values()}
@@ -173,12 +173,12 @@ def _run(options: argparse.Namespace) -> int:
     if study.choices.profile.caveat and not options.images:
         print(study.choices.profile.caveat)
     if left_out:
-        print(f"left out:\n{in_lines(left_out)}", file=sys.stderr)
+        print(f"skipped:\n{in_lines(left_out)}", file=sys.stderr)
     return _LEFT_OUT if left_out else 0
 
 
 def _with_controls(scores: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
-    """The scores with each control's rho on the same image, a column each."""
+    """Return the scores with each control's rho on the same image, in a column each."""
     of_each = controls.assign(rho=controls.rho.where(controls.validity == VALID)).pivot(
         index=["protocol", "image_id"], columns="control", values="rho"
     )
@@ -194,7 +194,7 @@ def _facts(
     compared: pd.DataFrame,
     left_out: Sequence[str],
 ) -> dict:
-    """What stands beside the scores: what they were made from, and what they come to."""
+    """Return the facts saved beside the scores: what they were made from, and their results."""
     return {
         "maps": {
             c.name: {
@@ -238,13 +238,13 @@ def _told(
     summary: pd.DataFrame,
     compared: pd.DataFrame,
 ) -> str:
-    """Scores, counts and differences, to be read."""
+    """Return scores, counts and differences as text."""
     lines = []
     for c in collections:
         there = sum(image_id in c.match.of for image_id in chosen)
         without = c.match.without_image
-        lines.append(f"{c.name}: {there} of {len(chosen)} images have a map; "
-                     f"{len(without)} maps without an image"
+        lines.append(f"{c.name}: {there} of {len(chosen)} images have a heatmap; "
+                     f"{len(without)} heatmaps have no image"
                      + f" ({some_of(without)})" * bool(without))  # fmt: skip
     summary = summary.copy()
     counts = [name for name in summary.columns if name.startswith("n_") and summary[name].any()]
@@ -269,18 +269,18 @@ def _told(
 
 
 def _beside_controls(summary: pd.DataFrame) -> list[str]:
-    """A line for each score: whether it is more than the strongest control's."""
+    """Return a line for each score: whether it is above the strongest control's."""
     labels = control_labels()
     lines = []
     for row in summary.itertuples():
         if not row.control:
             lines.append(f"{row.maps}, {row.protocol}: no control to compare with")
             continue
-        told = "lies above" if row.above_control else "DOES NOT SURELY LIE ABOVE"
+        told = "is above" if row.above_control else "is NOT CLEARLY ABOVE"
         if row.n < RULES.fewest_images:
-            told = f"too few images ({row.n}) to say whether it lies above"
+            told = f"has too few images ({row.n}) to say whether it is above"
         lines.append(
-            f"{row.maps}, {row.protocol}: {told} the strongest map that no network made, the "
+            f"{row.maps}, {row.protocol}: {told} the strongest control, "
             f"{labels[row.control]} ({row.control_score:.3f}); difference {row.over_control:+.3f} "
             f"[{row.over_control_low:+.3f}, {row.over_control_high:+.3f}]"
         )
@@ -293,7 +293,7 @@ def _as_text(table: pd.DataFrame) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status, 2 for what is wrong with what was asked, 14 if
-    all is done but what could not be read."""
+    """Run the command line; return the exit status: 2 for an invalid request, 14 if files that
+    cannot be read were skipped and everything else is done."""
     options = build_parser().parse_args(arguments)
     return run("dcls-score-maps", lambda: _run(options), ", nothing was written")

@@ -1,12 +1,12 @@
-"""The study's backbones: one table, one row a backbone.
+"""The study's backbones: one table, with one row per backbone.
 
 Everything that differs between backbones is in its row: where the weights come
-from, which convolutions become learnable-spacing ones, how an image is
-prepared, how the backbone is drawn. Loading, conversion, scoring, figures and
-tests iterate over the table, so adding a backbone is adding a row.
+from, which convolutions DCLS replaces, how an image is prepared, how the
+backbone is drawn. Loading, conversion, scoring, figures and tests iterate over
+the table, so adding a backbone means adding a row.
 
-This module imports no torch, so that drawing and checking parameters stay
-quick; `load_model` reaches for it only when called.
+This module does not import torch, so that drawing and checking parameters stay
+fast; `load_model` imports it when called.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from ..base.tables import Table
 
 @dataclass(frozen=True)
 class DclsRecipe:
-    """How a backbone's convolutions become learnable-spacing ones.
+    """How DCLS replaces a backbone's convolutions.
 
     kernel_count : learnable points per kernel
-    size         : side of the square the points may occupy, pixels of the map
+    size         : side of the square that the points may occupy, in cells of the feature map
     version      : "v0" or "v1", the interpolation of the DCLS package
     replaces     : which convolutions are replaced, a predicate on a Conv2d
     """
@@ -43,36 +43,38 @@ class Backbone:
     label       : the name drawn in figures and tables
     family      : backbones of one family share an architecture class
     timm_tag    : the baseline's pretrained weights, named explicitly because
-                  timm's defaults can be others
-    dcls        : the conversion recipe; None for one without a DCLS form
+                  timm's defaults may differ
+    dcls        : the conversion recipe; None for a backbone without a DCLS form
     preprocessing : input geometry
-    colour      : in every figure (Okabe and Ito's, safe for colour-blind readers, and grey)
-    mini        : architecture arguments of the embedded example's miniature; none: no such
-    head_norm_eps : set on the classifier head's norm where the original differs
-                  from timm; None where it does not
-    pair_of     : "" for the study's eight; else the one of them with whose DCLS weights
+    colour      : its colour in every figure (Okabe and Ito's, safe for colour-blind readers, and
+                  grey)
+    mini        : architecture arguments of the embedded example's miniature; empty if there is none
+    head_norm_eps : value for the classifier head's norm if the original differs from timm;
+                  None if it does not
+    pair_of     : "" for the study's eight; otherwise the one of them with whose DCLS weights
                   this row's baseline, trained by their recipe, makes a fairer pair
-    top1        : ImageNet's top-1 in %, as published, of its weights without and with DCLS; None
-                  where nothing is published
-    layer       : whose output the maps are made of, a module's name; "" is where timm's
-                  `forward_features` ends
-    channels_last : its features are (image, h, w, channel)
-    around      : something goes around its layer, or its forward cannot be followed: the layer is
-                  watched, not cut at (`lib.networks.taps`)
-    reshape     : arranges its layer's output as (image, channel, h, w); None: by its shape
-    embedded    : its weights come with the project, for the profile that names it
-    arguments   : of timm's function that makes the network, beside its own
-    build       : makes the network for a number of classes; None is timm's tag
-    weights, weights_dcls : files, where they are not the study's own
-    origin      : SHA-256 of the reader's file that added it, or of what its name stands for; ""
+    top1        : published ImageNet top-1 in % of its weights without and with DCLS; None if
+                  nothing is published
+    layer       : the name of the module whose output makes the heatmaps; "" for the end of timm's
+                  `forward_features`
+    channels_last : whether its features are (image, h, w, channel)
+    around      : whether the layer is watched rather than cut at (`lib.networks.taps`), because a
+                  connection bypasses it or its forward cannot be followed
+    reshape     : arranges its layer's output as (image, channel, h, w); None to use its shape
+    embedded    : whether its weights come with the project, for the profile that names it
+    arguments   : arguments of timm's function that makes the network, besides its own
+    build       : makes the network for a number of classes; None for timm's tag
+    weights, weights_dcls : weights files, if they are not the study's own
+    origin      : SHA-256 of the user's file that added it, or of what its name stands for; ""
                   for the study's own
-    compared    : part of a whole run; else there for L-CAM's published settings alone
+    compared    : whether a full run includes it; the others serve only L-CAM's published settings
     named       : the text by which options name it, which makes the same row in another process:
                   "timm:resnet18.a1_in1k", "untrained:resnet18", "resnet50@/runs/a/epoch_3.pth#3";
                   "" for a row of the table
-    series      : the training that its weights are a stage of: its folder's name, "" for none
-    stage       : which one, the number in the file's name; None for none
-    untrained   : random weights from a fixed seed, read from no file: a control, no result
+    series      : the training to which its weights belong: its folder's name, "" for none
+    stage       : the stage of that training, the number in the file's name; None for none
+    untrained   : whether it has random weights from a fixed seed, without a file: a control, not
+                  a result
     """
 
     key: str
@@ -104,15 +106,15 @@ class Backbone:
 
     @property
     def forms(self) -> tuple[bool, ...]:
-        """Without DCLS, and with it if there is a recipe."""
+        """Its variants: plain, and DCLS if there is a recipe."""
         return (False, True) if self.dcls else (False,)
 
     def titled(self, dcls: bool) -> str:
-        """The label of one of its forms."""
+        """Return the label of one of its variants."""
         return self.label + " + DCLS" * dcls
 
     def form_name(self, dcls: bool) -> str:
-        """Which of its two forms, in words; the label of a model that has one form."""
+        """Return which variant it is, in words; the label for a model with one variant."""
         if not self.dcls:
             return self.label
         return "with DCLS" if dcls else "without DCLS"
@@ -198,15 +200,15 @@ BACKBONES: Table[Backbone] = Table(
     ],
 )  # fmt: skip
 THE_EIGHT = tuple(BACKBONES.values())
-# DCLS-ResNet-50 was trained by the A3 recipe, the study's baseline by A1, which is longer.
+# DCLS-ResNet-50 was trained by the A3 recipe, but the study's baseline by the longer A1.
 BACKBONES.add(
     replace(
         BACKBONES["resnet50"], key="resnet50_a3", label="ResNet-50 (A3)",
         timm_tag="resnet50.a3_in1k", colour="#000000", pair_of="resnet50", top1=(78.05, None),
     )
 )  # fmt: skip
-# The networks of L-CAM's own study. VGG-16's maps are of its last convolution (rectified), or of
-# what the last pooling leaves of them.
+# The networks of L-CAM's own study. VGG-16's heatmaps use its last convolution (rectified), or the
+# output of the last pooling.
 BACKBONES.add(
     Backbone(
         "vgg16", "VGG-16", "vgg", "vgg16.tv_in1k", None, _CONVNEXT_INPUT, "#999999",
@@ -216,7 +218,7 @@ BACKBONES.add(
 BACKBONES.add(
     replace(BACKBONES["vgg16"], key="vgg16_pooled", label="VGG-16 (pooled)", layer="features.30")
 )
-# The network of the gaze profile, whose weights come with the project: as TensorFlow pads.
+# The network of the gaze profile; its weights come with the project. It pads like TensorFlow.
 BACKBONES.add(
     Backbone(
         "mobilenetv2_100", "MobileNetV2", "mobilenetv2", "mobilenetv2_100", None,
@@ -227,5 +229,5 @@ BACKBONES.add(
 
 
 def variant_name(key: str, dcls: bool) -> str:
-    """Name of one of a backbone's two variants: "resnet50" or "resnet50_dcls"."""
+    """Return the name of one of a backbone's two variants: "resnet50" or "resnet50_dcls"."""
     return f"{key}_dcls" if dcls else key

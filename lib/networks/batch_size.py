@@ -1,4 +1,4 @@
-"""How many images a forward takes: what suits the device, and less where memory is short."""
+"""How many images a forward pass takes: as many as suit the device, fewer if memory is short."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ B = TypeVar("B", bound=Sliced)
 
 
 class BatchSize:
-    """Images per forward: halved, for all that follows, where the memory does not suffice."""
+    """Images per forward pass; halved for the rest of the work if memory runs out."""
 
     def __init__(self, now: int):
         self.now = now
@@ -33,12 +33,12 @@ class BatchSize:
     def chosen(
         cls, asked: int, device: torch.device, mini: bool, of_miniatures: int = _OF_MINIATURES
     ) -> BatchSize:
-        """What was asked for; for 0 what is good for the device and the size of the networks."""
+        """Return the requested size; for 0, one that suits the device and the models' size."""
         auto = _ON_GPU if device.type == "cuda" else of_miniatures if mini else _ON_CPU
         return cls(asked or auto)
 
     def work_through(self, block: B, work: Callable[[B], None]) -> None:
-        """Do the work on pieces of the block; what did not fit is done again in smaller ones."""
+        """Do the work on pieces of the block; repeat in smaller pieces what did not fit."""
         start = 0
         while start < len(block):
             piece = block[start : start + self.now]
@@ -50,10 +50,10 @@ class BatchSize:
             else:
                 start += len(piece)
                 continue
-            # Outside of `except`: the error holds the tensors that did not fit.
+            # Outside `except`, because the error holds the tensors that did not fit.
             self.now = len(piece) // 2
             tqdm.write(
-                f"out of memory with {len(piece)} images a forward: going on with {self.now}"
+                f"out of memory with {len(piece)} images per forward pass: going on with {self.now}"
             )
             gc.collect()
             if torch.cuda.is_available():

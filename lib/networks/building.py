@@ -1,6 +1,6 @@
-"""A variant's network with fresh random weights, and how many parameters it has.
+"""A variant's network with new random weights, and its number of parameters.
 
-Building a network to count its parameters takes a while: the numbers are remembered in
+Building a network to count its parameters takes a while, so the numbers are remembered in
 `data/output/parameters.json`, which may be deleted at any time.
 """
 
@@ -31,12 +31,12 @@ _COUNTED_BY = "networks.building", "networks.dcls"
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Learnable parameters, each shared tensor counted once."""
+    """Return the number of learnable parameters, with each shared tensor counted once."""
     return sum(p.numel() for p in model.parameters())
 
 
 def _metaformer_mini(mini: Mapping[str, Any], num_classes: int) -> nn.Module:
-    # timm's entry points fix depth and width of MetaFormers: only the class takes them.
+    # timm's entry points fix depth and width of MetaFormers; only the class accepts them.
     layers = {k: [getattr(metaformer, n) for n in mini[k]] for k in ("token_mixers", "norm_layers")}
     return metaformer.MetaFormer(**{**mini, **layers}, num_classes=num_classes)
 
@@ -44,7 +44,7 @@ def _metaformer_mini(mini: Mapping[str, Any], num_classes: int) -> nn.Module:
 def build_network(
     backbone: Backbone, dcls: bool, *, mini: bool = False, num_classes: int = 1000, **options
 ) -> nn.Module:
-    """A variant's network with fresh random weights, from torch's global generator.
+    """Build a variant's network with random weights from torch's global generator.
 
     options : passed on to timm's model
     """
@@ -64,17 +64,19 @@ def build_network(
 
 
 def finished(network: nn.Module, backbone: Backbone, dcls: bool) -> nn.Module:
-    """Set what timm's architecture does otherwise than the original's; convert."""
+    """Adapt timm's architecture where the original differs, and convert it."""
     if dcls and backbone.dcls is None:
-        raise ValueError(f"{backbone.label} has no DCLS form")
+        raise ValueError(f"{backbone.label} has no DCLS form: use it without DCLS")
     if backbone.head_norm_eps is not None:
         network.head.fc.norm.eps = backbone.head_norm_eps
     return convert_to_dcls(network, backbone.dcls) if dcls else network
 
 
 def draw_zeros(network: nn.Module) -> nn.Module:
-    """The network with weights drawn in place where it begins with nothing but zeros, so that all
-    of it bears on the answer; the same ones every time."""
+    """Draw weights in place for layers that start with only zeros, and return the network.
+
+    All layers then affect the answer; the weights are the same every time.
+    """
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -84,7 +86,7 @@ def draw_zeros(network: nn.Module) -> nn.Module:
 
 
 class _Undrawn(TorchFunctionMode):
-    """Tensors without numbers are not filled with any: torch would work out shapes for minutes."""
+    """Leave tensors on the meta device unfilled: torch would compute shapes for minutes."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function in _FILLING and args[0].is_meta:
@@ -100,8 +102,8 @@ _FILLING = {
 
 @contextlib.contextmanager
 def weightless(backbone: Backbone) -> Iterator[None]:
-    """Here a network is built to be counted only. A reader's own function makes a real one:
-    it may ask for a number."""
+    """Build networks here if their parameters are only counted. A user's own function builds a
+    real one, because it may need values."""
     if backbone.build is not None:
         with torch.device("cpu"):
             yield
@@ -112,8 +114,8 @@ def weightless(backbone: Backbone) -> Iterator[None]:
 
 @cache
 def parameter_counts(backbone: Backbone, *, mini: bool, classes: int) -> dict[bool, int]:
-    """{dcls: learnable parameters}, shared positions counted once; makes no weights."""
-    if backbone.build is not None:  # a reader's own function may change without its row
+    """Return {dcls: learnable parameters}, shared positions counted once, without any weights."""
+    if backbone.build is not None:  # a user's own function may change without its row
         return _counted(backbone, mini, classes)
     made = code_of(*_COUNTED_BY), version("timm"), version("dcls")
     key = fingerprint({"facts": [backbone, mini, classes, made]})
@@ -121,7 +123,7 @@ def parameter_counts(backbone: Backbone, *, mini: bool, classes: int) -> dict[bo
     if set(remembered.get(key, ())) != {str(dcls) for dcls in backbone.forms}:
         counts = {str(dcls): n for dcls, n in _counted(backbone, mini, classes).items()}
         remembered = _remembered() | {key: counts}
-        with contextlib.suppress(OSError):  # what is only quicker with it must not fail without it
+        with contextlib.suppress(OSError):  # the cache only saves time
             write_json(COUNTS, dict([*remembered.items()][-_REMEMBERED:]))
     return {dcls: remembered[key][str(dcls)] for dcls in backbone.forms}
 

@@ -1,7 +1,7 @@
-"""Rows tried before they are added: built once, sent two images through, tapped at their layer.
+"""Rows tested before they are added: built once, run on two images, tapped at their layer.
 
-What was found of an architecture of timm's is remembered in `data/output/layers.json`, which may be
-deleted at any time; another process, and another run, then build nothing.
+The results for timm's architectures are remembered in `data/output/layers.json`, which may be
+deleted at any time; other processes and later runs then build nothing.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ _FOUND = mapping(
 
 @dataclass(frozen=True)
 class Found:
-    """Where a row's maps are made.
+    """Where a row's heatmaps are made.
 
     layer, around, channels_last : as in `Backbone`
-    channels, height, width : of the layer's maps
-    parameters : learnable ones of the network
+    channels, height, width : the layer's feature maps
+    parameters : the network's number of learnable parameters
     """
 
     layer: str
@@ -62,14 +62,14 @@ class Found:
 
 
 def found_of(row: Backbone, classes: int = 1000) -> Found:
-    """Where a row's maps are made: remembered, or tried. Raises ValueError as `checked`."""
+    """Return where a row's heatmaps are made, remembered or tested. Raises ValueError."""
     if row.reshape is not None or (row.build is not None and not row.named):
-        return _tried(row, classes)  # a reader's own function, which may be another tomorrow
+        return _tried(row, classes)  # a user's own function, which may change
     key = _key(row, classes)
     known = _read()
     if key not in known:
         found = _tried(row, classes)
-        with contextlib.suppress(OSError):  # what is only quicker with it must not fail without it
+        with contextlib.suppress(OSError):  # the cache only saves time: it must not stop the work
             entries = [*(_read() | {key: asdict(found)}).items()]
             write_json(LAYERS, dict(entries[-_REMEMBERED:]))
         return found
@@ -77,23 +77,24 @@ def found_of(row: Backbone, classes: int = 1000) -> Found:
 
 
 def where(row: Backbone) -> str:
-    """Where the maps of a row of the table are made, in words."""
+    """Return in words where the heatmaps of a row of the table are made."""
     if row.named and row.build is None and row.family.startswith(OF_TIMM):
         return found_of(replace(row, layer="", around=False, channels_last=False)).in_words
     return (row.layer or _END) + ", watched" * row.around
 
 
 def checked(row: Backbone, classes: int = 1000) -> Backbone:
-    """The row tapped where its maps are made (`lib.networks.layers.tapped`), after a forward.
+    """Return the row tapped at its layer (`lib.networks.layers.tapped`), after a forward pass.
 
-    classes : that the network is built for
-    Raises ValueError saying what does not fit.
+    classes : the number of classes for which the network is built
+
+    Raises ValueError, which says what does not fit.
     """
     return at_its_layer(row, found_of(row, classes))
 
 
 def at_its_layer(row: Backbone, found: Found) -> Backbone:
-    """The row with what was found of it."""
+    """Return the row with the layer that was found for it."""
     return replace(row, layer=found.layer, around=found.around, channels_last=found.channels_last)
 
 
@@ -124,17 +125,17 @@ def _tried(row: Backbone, classes: int) -> Found:
             logits = model(images) if row.around else model.head(features.clone())
     except NoMaps as error:
         raise ValueError(f"{key}: {error}") from error
-    except Exception as error:  # whatever the reader's own forward raises
+    except Exception as error:  # a user's own forward may raise anything
         raise ValueError(
-            f"{key}: a forward of two images, (2, 3, {side}, {side}), fails: "
+            f"{key}: a forward pass of two images, (2, 3, {side}, {side}), fails: "
             f"{type(error).__name__}: {error}"
         ) from error
     if not (features.isfinite().all() and logits.isfinite().all()):
         raise ValueError(f"{key}: the network's features or logits of a grey image are not finite")
     if logits.ndim != 2 or len(logits) != 2 or logits.shape[1] < 2:
         raise ValueError(
-            f"{key}: the network gives {tuple(logits.shape)} for two images, and must give "
-            "logits (image, class) of two classes or more"
+            f"{key}: the network returns {tuple(logits.shape)} for two images, but must return "
+            "logits (image, class) of two or more classes"
         )
     return Found(
         row.layer, row.around, row.channels_last, *features.shape[1:], count_parameters(network)
@@ -145,4 +146,4 @@ def _read() -> dict[str, dict]:
     try:
         return read_json(LAYERS, of_each(_FOUND))
     except (OSError, DamagedJson):
-        return {}  # none yet, or damaged: found anew
+        return {}  # missing or damaged: layers are searched again

@@ -1,7 +1,7 @@
-"""Published weights into a network: names into timm's, and every tensor must then fit.
+"""Loading published weights into a network: names become timm's, and every tensor must fit.
 
-timm's own filters rename what the original repositories call otherwise. Nothing may be missing
-or left over but what a file's `Reading` names; that is told, never silent.
+timm's own filters rename tensors that the original repositories name differently. Only names in a
+file's `Reading` may be missing or unexpected; they are always reported.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _FILTERS = {
     "metaformer": metaformer.checkpoint_filter_fn,
     "fastvit": fastvit.checkpoint_filter_fn,
 }
-OF_TIMM = "timm."  # begins the family of a network that is timm's, followed by its module there
+OF_TIMM = "timm."  # begins the family of a timm network, followed by its module in timm
 _LONGEST = 100  # characters of a name
 _NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-# Positions are added to half a window in float32, whose steps there are eps x size; so far, a
-# kernel changes by no more than the order of a sum would change it.
+# Positions are added to half a window in float32, whose steps there are eps x size; a smaller
+# excess changes a kernel no more than the order of a sum does.
 _ROUNDING = 4 * torch.finfo(torch.float32).eps  # of the window's size
 
 
 class MissingWeights(FileNotFoundError):
-    """A weights file that is not there; the message says which and what to do."""
+    """The error for a weights file that does not exist; it says which and what to do."""
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
@@ -43,14 +43,14 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 
 
 def _shown(name: str) -> str:
-    """A name of the file's own making, as a message may hold it."""
+    """Return a name from a file as a message may show it."""
     return printable(name if len(name) <= _LONGEST else f"{name[:_LONGEST]} …")
 
 
 def in_timms_names(
     state: Mapping[str, Tensor], network: nn.Module, family: str
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors under timm's names, and the names that no filter knows.
+    """Return the tensors under timm's names, and the names that no filter knows.
 
     network : already converted to DCLS, if the weights are
     """
@@ -60,7 +60,7 @@ def in_timms_names(
     rename = _FILTERS.get(family)
     if rename is None:
         return dict(state), []
-    if family == "fastvit":  # its stages are told from all names together
+    if family == "fastvit":  # its stages are recognised from all names together
         return rename(dict(state), network), []
     own = network.state_dict().keys()
     if any(name in own and name.startswith("stem") for name in state):
@@ -73,8 +73,8 @@ def in_timms_names(
         except KeyError:  # the filter looks up the model's tensor of that name
             unknown.append(name)
             continue
-        # The filters give tensors another shape wherever the count is right: positions with
-        # their axes exchanged would pass. Only axes of length 1 may come and go.
+        # The filters reshape tensors whenever the count is right, so positions with exchanged
+        # axes would pass. Only axes of length 1 may be added or removed.
         same = {n: _squeezed(t) == _squeezed(tensor) for n, t in found.items()}
         renamed |= {n: t if same[n] else tensor for n, t in found.items()}
     return renamed, unknown
@@ -83,15 +83,15 @@ def in_timms_names(
 def _by_timms_module(
     state: Mapping[str, Tensor], network: nn.Module, module: str
 ) -> dict[str, Tensor]:
-    """The tensors under the network's names; as they are unless timm's filter brings more of them
-    into place, and neither makes nor resizes any."""
+    """Return the tensors under the network's names. They are unchanged unless timm's filter makes
+    more of them fit, and neither creates nor resizes any."""
     own = network.state_dict().keys()
     rename = getattr(import_module(f"timm.models.{module}"), "checkpoint_filter_fn", None)
     if own == state.keys() or rename is None:
         return dict(state)
     try:
         renamed = rename(dict(state), network)
-    except Exception:  # whatever it makes of strange names: these are told by the comparison
+    except Exception:  # strange names may raise anything; the comparison reports them
         return dict(state)
     numbers = (sum(t.numel() for t in tensors.values()) for tensors in (renamed, state))
     resized = any(n in state and t.numel() != state[n].numel() for n, t in renamed.items())
@@ -107,9 +107,9 @@ def _squeezed(tensor: Tensor) -> list[int]:
 def load_weights(
     network: nn.Module, path: Path, family: str, reading: Reading = AS_IS
 ) -> list[str]:
-    """Load published weights, or ones in timm's naming, into the network.
+    """Load published weights, or weights in timm's naming, into the network.
 
-    Returns what a reader of results must know of them, as `fitted`; raises what it raises.
+    Returns what readers of results must know about them, as `fitted`, and raises like it.
     """
     state, remarks = fitted(network, path, family, reading)
     lacking = {name: t for name, t in network.state_dict().items() if name not in state}
@@ -120,19 +120,20 @@ def load_weights(
 def fitted(
     network: nn.Module, path: Path, family: str, reading: Reading = AS_IS
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """A file's tensors by the network's names, and what a reader of results must know of them.
+    """Return a file's tensors by the network's names, and what readers of results must know.
 
-    network : only its names, shapes and kinds count: it may be on torch's meta device
-    Raises MissingWeights, and WeightsError listing every tensor that is missing, unexpected,
-    misshapen, of another kind or not finite, and positions outside of their window.
+    network : only its names, shapes and dtypes count: it may be on torch's meta device
+
+    Raises MissingWeights, and WeightsError, which lists every tensor that is missing, unexpected,
+    of another shape or dtype, or not finite, and positions outside their window.
     """
     if not path.is_file():
-        raise MissingWeights(f"no weights at {path}")
+        raise MissingWeights(f"no weights at {path}: fetch the file, or name another")
     stored = read_weights(path, reading.container)
     _refuse_other_form(stored, path, family)
     try:
         state, unknown = in_timms_names(stored, network, family)
-    except Exception as error:  # whatever timm's filters make of strange shapes
+    except Exception as error:  # timm's filters may raise anything for strange shapes
         raise WeightsError(
             f"{path} does not fit the model: timm cannot rename its tensors "
             f"({type(error).__name__}: {error})"
@@ -147,7 +148,7 @@ def _compared(
     path: Path,
     reading: Reading,
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """The same, of tensors by timm's names, and names that no filter knows."""
+    """Compare tensors by timm's names with the network, and refuse names that no filter knows."""
     expected = network.state_dict()
     surplus = [name for name in [*state, *unknown] if name not in expected]
     lacking = [name for name in expected if name not in state]
@@ -165,12 +166,12 @@ def _compared(
     if problems:
         if len(lacking) > len(expected) / 2:
             count = f"{len(lacking)} of the network's {len(expected)} names"
-            problems.insert(0, f"{count} are missing: the file is of another network or form")
+            problems.insert(0, f"{count} are missing: the file is of another network or variant")
         listed = in_lines([f"  {problem}" for problem in problems], 20)
         advice = ""
         if refused:
             name = shlex.quote(_shown(refused[0]))
-            advice = f"\nWhat you know to be harmless is accepted by its name: --accept {name}"
+            advice = f"\nTo accept names that you know to be harmless: --accept {name}"
         raise WeightsError(f"{path} does not fit the model:\n{listed}{advice}")
     return state, remarks
 
@@ -180,13 +181,13 @@ def _refuse_other_form(stored: Mapping[str, Tensor], path: Path, family: str) ->
     if family.removeprefix(OF_TIMM) == "fastvit" and folded:
         raise WeightsError(
             f"{path} holds FastViT re-parameterised for inference (such as {_shown(folded[0])}): "
-            "its branches are folded, and with them the convolutions that DCLS replaces. The study "
-            "needs the network as it was trained; take the file from before `reparameterize_model`"
+            "its branches are folded, including the convolutions that DCLS replaces. The study "
+            "needs the network as it was trained: use the file from before `reparameterize_model`"
         )
 
 
 def _misfit(name: str, tensor: Tensor, expected: Tensor) -> str:
-    """Why a tensor of the file cannot be the network's; "" if it can."""
+    """Return why a tensor of the file cannot be the network's; "" if it can."""
     if tensor.shape != expected.shape:
         return f"{name}: file has shape {tuple(tensor.shape)}, model {tuple(expected.shape)}"
     kind = str(tensor.dtype).removeprefix("torch.")
@@ -194,7 +195,7 @@ def _misfit(name: str, tensor: Tensor, expected: Tensor) -> str:
         counts = not tensor.is_floating_point() and tensor.dtype != torch.bool
         return "" if counts else f"{name}: file has {kind}, model whole numbers"
     if tensor.dtype not in _NUMBERS:
-        return f"{name}: file has {kind}, which no weights are"
+        return f"{name}: file has {kind}, which no weights have"
     strange = int((~tensor.to(expected.dtype).isfinite()).sum())
     return f"{name}: {strange} of its {tensor.numel()} values are not finite" if strange else ""
 
@@ -203,17 +204,17 @@ def _left_and_passed(passed: Sequence[str], left: Sequence[str]) -> list[str]:
     remarks = []
     if passed:
         names = some_of([*map(_shown, passed)])
-        remarks.append(f"not read, and not the network's: {len(passed)} ({names})")
+        remarks.append(f"not read, because the network has no such names: {len(passed)} ({names})")
     if left:
         names = some_of(left)
-        remarks.append(f"not in the file, left as a fresh network has them: {len(left)} ({names})")
+        remarks.append(f"not in the file, initialised as in a new network: {len(left)} ({names})")
     return remarks
 
 
 def _positions(
     network: nn.Module, state: Mapping[str, Tensor], accepted: Sequence[str]
 ) -> tuple[list[str], list[str]]:
-    """What is wrong with a file's positions, and what a reader must know of them.
+    """Return what is wrong with a file's positions, and what readers must know about them.
 
     A stage shares one tensor, and the file repeats it for each layer. Loading keeps the last,
     as the original code does.
@@ -238,7 +239,7 @@ def _positions(
         if most > _ROUNDING * size:
             remarks.append(
                 f"the stage's copies of its positions differ by up to {most:.3g} cells ({name} "
-                f"from {last}): the last is taken, as by the original code"
+                f"from {last}): the last is used, as in the original code"
             )
         elif most:
             remarks.append(

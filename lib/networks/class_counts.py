@@ -1,4 +1,4 @@
-"""A model with as many classes as its file of weights holds."""
+"""A model with as many classes as its weights file has."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _USUAL = 1000  # ImageNet's
 
 
 def load_with_its_classes(key: str, dcls: bool, path: Path, reading: Reading = AS_IS) -> StudyModel:
-    """A full-size variant with a file's weights, of however many classes the file is.
+    """Load a full-size variant with a file's weights, whatever the file's number of classes.
 
-    Raises what `load_weights_file` raises: MissingWeights, and WeightsError where the file fits
-    with no number of classes.
+    Raises what `load_weights_file` raises: MissingWeights, and WeightsError if the file fits
+    no number of classes.
     """
     try:
         return load_weights_file(key, dcls, path, reading)
@@ -35,10 +35,10 @@ def load_with_its_classes(key: str, dcls: bool, path: Path, reading: Reading = A
 def stored_classes(
     backbone: Backbone, dcls: bool, path: Path, reading: Reading = AS_IS
 ) -> int | None:
-    """How many classes a file's weights are of; None where that cannot be told.
+    """Return how many classes a file's weights have; None if that cannot be determined.
 
     The variant is built twice, for 1000 classes and for 1001. A tensor whose size differs
-    depends on the number of classes, and the file's tensor of that name tells it.
+    depends on the number of classes, and the file's tensor of that name reveals it.
     """
     try:
         with torch.random.fork_rng(devices=[]), weightless(backbone):
@@ -46,7 +46,7 @@ def stored_classes(
                 build_network(backbone, dcls, num_classes=count) for count in (_USUAL, _USUAL + 1)
             )
         stored, _ = in_timms_names(read_weights(path, reading.container), usual, backbone.family)
-    except Exception:  # whatever a reader's function or timm's renaming makes of it
+    except Exception:  # a user's function or timm's renaming may raise anything
         return None
     sizes, others = usual.state_dict(), one_more.state_dict()
     for name, tensor in stored.items():

@@ -1,4 +1,4 @@
-"""A network's forward compiled by torch.compile, its weights frozen into the code."""
+"""A network's forward pass compiled by torch.compile, with its weights frozen into the code."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor
 
 
 class CompiledForward:
-    """A forward that is compiled once for each of a few batch sizes.
+    """A forward pass that is compiled once for each of a few batch sizes.
 
-    Compiling takes 5 to 40 seconds, and a part's last batch has any size: a smaller batch is
-    filled up to a size that is compiled already, unless that would be twice the work or more.
-    On a processor the weights are packed as its library wants them, and must not change
-    afterwards. Where gradients are recorded the forward runs as it is.
+    Compiling takes 5 to 40 seconds, and a part's last batch may have any size. A smaller batch is
+    therefore padded to a size that is already compiled, unless that would at least double the
+    work. On a CPU the weights are packed for its library, and must not change afterwards. If
+    gradients are recorded, the forward pass runs uncompiled.
 
     forward : (image, …) -> (image, …), image by image, of a network in eval mode
-    layout  : in memory, of what the forward is given
+    layout  : the memory layout of the input
     """
 
     def __init__(

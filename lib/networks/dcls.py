@@ -1,9 +1,9 @@
 """Dilated convolutions with learnable spacings: conversion, kernels, folding.
 
-A DCLS convolution holds `kernel_count` weights per kernel and, for each, a
+A DCLS convolution has `kernel_count` weights per kernel and, for each, a
 learnable real-valued position inside a `size` x `size` square. Its dense kernel
 is built by spreading every weight bilinearly over the four cells around its
-position. Layers are the DCLS package's own `Dcls2d`; this module decides which
+position. Layers are the DCLS package's own `Dcls2d`. This module decides which
 convolutions they replace, shares the positions within a stage as the study's
 checkpoints do, and folds the finished kernel into a plain convolution.
 
@@ -26,18 +26,18 @@ from .backbones import DclsRecipe
 
 # The order in which each version reads the two coordinates of P.
 _ROW_AXIS = {"v0": 0, "v1": 1}
-# Kernels built together when folding; bounds its memory to about a gigabyte.
+# Number of kernels built together when folding; it limits memory to about a gigabyte.
 _KERNELS_AT_ONCE = 32_768
 
 
 class KernelBuilder(nn.Module):
-    """Dense kernels from weights and positions, by scattering four taps a weight.
+    """Dense kernels from weights and positions, by scattering four taps per weight.
 
-    The same function as the DCLS package's kernel construction, which compares
-    every weight with every cell of the square: that costs size² times the memory
-    of this one and most of the time of training. Differentiable in both inputs.
+    This is the same function as the DCLS package's kernel construction, which compares
+    every weight with every cell of the square: that needs size² times the memory
+    and most of the time of training. It is differentiable in both inputs.
 
-    version "v0" interpolates; "v1" also divides by the taps' sum, which is 1
+    Version "v0" interpolates; "v1" also divides by the taps' sum, which is 1
     unless a position lies at the square's border.
     """
 
@@ -49,8 +49,10 @@ class KernelBuilder(nn.Module):
         self.version = version
 
     def forward(self, weight: Tensor, positions: Tensor, sigma: None = None) -> Tensor:
-        """weight (out, in/groups, n), positions (2, out, in/groups, n), in cells
-        from the centre. Returns the kernel (out, in/groups, height, width).
+        """Return the kernel (out, in/groups, height, width).
+
+        weight    : (out, in/groups, n)
+        positions : (2, out, in/groups, n), in cells from the centre
         """
         height, width = self.size
         row_axis = _ROW_AXIS[self.version]
@@ -77,7 +79,7 @@ class KernelBuilder(nn.Module):
 
 @contextmanager
 def _quiet_dcls_package() -> Iterator[None]:
-    # Dcls2d speaks to the root logger at every construction without CUDA.
+    # Without CUDA, Dcls2d logs to the root logger whenever it is created.
     root = logging.getLogger()
     handlers, disabled = list(root.handlers), root.manager.disable
     logging.disable(logging.WARNING)
@@ -110,19 +112,19 @@ def _dcls_layer(conv: nn.Conv2d, recipe: DclsRecipe) -> Dcls2d:
 
 
 def convert_to_dcls(model: nn.Module, recipe: DclsRecipe) -> nn.Module:
-    """Replace, in place, the convolutions that the recipe names; returns the model.
+    """Replace, in place, the convolutions that the recipe names, and return the model.
 
-    Positions are shared per stage: walking the modules in order, a layer with
-    more input channels than the one before brings a new position tensor `P`, and
-    the layers that follow use it too. `state_dict` repeats `P` in every layer, as
+    Positions are shared per stage. In module order, a layer with more input
+    channels than the one before gets a new position tensor `P`, which the
+    following layers also use. `state_dict` repeats `P` in every layer, as
     the published checkpoints do; `parameters()` counts it once.
 
     New weights are drawn from N(0, 0.02), biases are 0, positions N(0, 0.5).
 
-    Raises ValueError if no convolution matches, or if one cannot be expressed.
+    Raises ValueError if no convolution matches, or if one cannot be converted.
     """
     if recipe.size % 2 == 0:
-        raise ValueError(f"size must be odd, or maps change their size; got {recipe.size}")
+        raise ValueError(f"size must be odd, or maps would change their size; got {recipe.size}")
     positions: nn.Parameter | None = None
     channels = -1
     made: dict[nn.Module, Dcls2d] = {}
@@ -146,20 +148,20 @@ def convert_to_dcls(model: nn.Module, recipe: DclsRecipe) -> nn.Module:
         raise ValueError(
             f"no convolution inside {type(model).__name__} matches the recipe {recipe}"
         )
-    for name, layer in places.items():  # only now: a refused model stays as it was
+    for name, layer in places.items():  # only now, so that a refused model stays unchanged
         model.set_submodule(name, layer)
     return model
 
 
 def dcls_layers(model: nn.Module) -> dict[str, Dcls2d]:
-    """The model's DCLS layers by dotted name, in module order."""
+    """Return the model's DCLS layers by dotted name, in module order."""
     return {name: m for name, m in model.named_modules() if isinstance(m, Dcls2d)}
 
 
 def replaced_layers(model: nn.Module) -> list[dict]:
-    """What a conversion made: a line per DCLS layer, for looking at.
+    """Return a row for each DCLS layer that a conversion made, for inspection.
 
-    `positions` numbers the position tensors: layers with one number share theirs.
+    `positions` numbers the position tensors: layers with the same number share theirs.
     """
     groups: dict[int, int] = {}
     return [
@@ -173,13 +175,12 @@ def replaced_layers(model: nn.Module) -> list[dict]:
 
 @torch.no_grad()
 def dense_kernel(layer: Dcls2d) -> Tensor:
-    """The kernel that a DCLS layer applies: (out, in/groups, size, size).
+    """Return the kernel that a DCLS layer applies: (out, in/groups, size, size).
 
-    Built by the DCLS package's own construction, so that a folded layer computes
-    what the layer did to the last digit; in float32 or better whatever the layer's
-    precision, and from nothing but its parameters, so it is right on any device.
-    Some output channels at a time: the construction needs hundreds of times the
-    kernel's memory.
+    The DCLS package's own construction builds it, so that a folded layer computes the same
+    values to the last digit. It uses float32 or better whatever the layer's precision, and only
+    the layer's parameters, so it is right on any device. Output channels are processed in groups,
+    because the construction needs hundreds of times the kernel's memory.
     """
     working = torch.promote_types(layer.weight.dtype, torch.float32)
     weight, positions = layer.weight.to(working), layer.P.to(working)
@@ -211,11 +212,11 @@ def _plain_layer(layer: Dcls2d) -> nn.Conv2d:
 
 
 def fold_dcls(model: nn.Module) -> nn.Module:
-    """A copy of the model with every built kernel folded into a plain Conv2d.
+    """Return a copy of the model with every kernel folded into a plain Conv2d.
 
-    The copy computes the same function without building kernels at each forward
-    (most of a DCLS forward's time), and moves freely between devices and dtypes,
-    which `Dcls2d` after its first forward does not. The model given is unchanged.
+    The copy computes the same function without building kernels in each forward pass
+    (most of a DCLS forward pass's time), and can move between devices and dtypes, which
+    `Dcls2d` cannot after its first forward pass. The given model is unchanged.
     """
     folded = copy.deepcopy(model)
     for name, layer in dcls_layers(folded).items():
@@ -224,7 +225,7 @@ def fold_dcls(model: nn.Module) -> nn.Module:
 
 
 def use_fast_kernels(model: nn.Module) -> nn.Module:
-    """Let the model's DCLS layers build kernels by `KernelBuilder`; for training."""
+    """Let the model's DCLS layers build kernels with `KernelBuilder`, for training; return it."""
     for layer in dcls_layers(model).values():
         layer.DCK = KernelBuilder(layer.dilated_kernel_size, layer.version)
     return model
@@ -232,6 +233,6 @@ def use_fast_kernels(model: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def clamp_positions(model: nn.Module) -> None:
-    """Keep every position inside its square; the recipe does it after each step."""
+    """Move positions back inside their squares; the recipe does so after each step."""
     for layer in dcls_layers(model).values():
         layer.clamp_parameters()

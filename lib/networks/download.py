@@ -1,4 +1,4 @@
-"""Fetching published files: verified by the publisher's checksum, whole or not at all."""
+"""Fetching published files: verified by the publisher's checksum, completely or not at all."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ def fetch(
     say: Callable[[str], None] = print,
     unverified: bool = False,
 ) -> None:
-    """Fetch what is not there; a file takes its place when it is whole and verified.
+    """Fetch missing files. A file appears under its name only when complete and verified.
 
-    unverified : take a file whose publisher's checksum cannot be had, and say so
-    A failure is tried again, each time after a longer pause; then the others are fetched all
-    the same. Raises DownloadError in the end naming every file that is still missing, and
+    unverified : whether to accept, and report, a file whose publisher's checksum is unavailable
+
+    A failed download is repeated after increasing pauses, and the other files are still fetched.
+    Raises DownloadError at the end, which names every file that is still missing, and
     OSError (a full disk) at once.
     """
     missing = [source for source in sources if not (data / source.place).is_file()]
@@ -38,26 +39,26 @@ def fetch(
     mirror = os.environ.get(MIRROR, "http://")
     if not mirror.startswith(("http://", "https://")):
         raise DownloadError(
-            f"{MIRROR}={mirror} is no address: it must begin with http:// or https://"
+            f"{MIRROR}={mirror} is not an address: it must begin with http:// or https://"
         )
     with _alone(data, say):
         failed = _fetch_all(missing, data, say, unverified)
     if failed:
         raise DownloadError(
-            f"{len(failed)} of {len(missing)} files could not be fetched; the same command tries "
-            "them again, or put them there by hand:\n" + "\n".join(failed)
+            f"{len(failed)} of {len(missing)} files could not be fetched; run the same command "
+            "again, or put them there by hand:\n" + "\n".join(failed)
         )
 
 
 @contextlib.contextmanager
 def _alone(data: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Only one process at a time fetches into a folder: two would write one partial."""
+    """Let only one process at a time fetch into a folder: two would write the same partial file."""
     data.mkdir(parents=True, exist_ok=True)
     lock = FileLock(data / ".downloads.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        say(f"waiting for another process that fetches into {data}")
+        say(f"waiting for another process that is fetching into {data}")
         lock.acquire()
     try:
         yield
@@ -70,12 +71,12 @@ def _alone(data: Path, say: Callable[[str], None]) -> Iterator[None]:
 def _fetch_all(
     missing: Sequence[Source], data: Path, say: Callable[[str], None], unverified: bool
 ) -> list[str]:
-    """Each of them; returns which failed, and why."""
+    """Fetch each file; return which failed, and why."""
     known, waiting, failed = KnownFiles(data), data / ".downloads", []
     sweep(waiting, data)
     for number, source in enumerate(missing, 1):
         start = f"[{number}/{len(missing)}] {source.place}: "
-        if (data / source.place).is_file():  # another process has fetched it meanwhile
+        if (data / source.place).is_file():  # another process has fetched it in the meantime
             continue
         try:
             _fetch_one(source, known, lambda text, start=start: say(start + text), unverified)
@@ -95,7 +96,7 @@ def _fetch_one(
         checked = published.checksum.partition(":")[0]
     except NoChecksumError as error:
         if not unverified:
-            hint = "; --unverified would take the file without" * _may_be_there(
+            hint = "; --unverified would accept the file without" * _may_be_there(
                 source, error.__cause__
             )
             raise NoChecksumError(f"{error}{hint}") from None
@@ -109,7 +110,7 @@ def _fetch_one(
     place.parent.mkdir(parents=True, exist_ok=True)
     arriving = partial_name(place)
     try:
-        shutil.move(transfer.part, arriving)  # the place may be a link to another disk
+        shutil.move(transfer.part, arriving)  # the destination may be a link to another disk
         known.record(place, arriving, source.address, published.checksum)
         arriving.replace(place)
     finally:
@@ -118,9 +119,9 @@ def _fetch_one(
 
 
 def _may_be_there(source: Source, error: BaseException | None) -> bool:
-    """Whether a file may be had although its publisher's answer was this error."""
+    """Return whether the file may be available although the publisher answered with this error."""
     if isinstance(error, requests.ConnectionError):
         return False
     response = getattr(error, "response", None)
     gone = response is not None and response.status_code in (403, 404, 410)
-    return not gone or response.url != source.address  # a listing may be gone alone
+    return not gone or response.url != source.address  # only the listing may be gone

@@ -1,8 +1,8 @@
-"""How a layer's output lies over the image: maps of channels, channels last, or tokens.
+"""How a layer's output corresponds to the image: channels first, channels last, or tokens.
 
-Maps are made of (image, channel, h, w). Convolutions give that; Swin's blocks give
-(image, h, w, channel); a vision transformer's give (image, token, channel), with a class token
-or registers before those of the image.
+Heatmaps are made of (image, channel, h, w). Convolutions return that; Swin's blocks return
+(image, h, w, channel); a vision transformer's return (image, token, channel), where a class token
+or registers precede the image's tokens.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_MOST_PREFIX = 16  # tokens before those of the image: a class, a few registers
+_MOST_PREFIX = 16  # tokens before those of the image: a class token, some registers
 
 
 class NoMaps(ValueError):
-    """An output that is no maps (image, channel, h, w) of more than one cell, in any order."""
+    """The error for an output that is not (image, channel, h, w) of several cells in any order."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Grid:
     """One arrangement.
 
     maps : output -> (image, channel, h, w)
-    back : (maps, output) -> the output with these maps in their places, or None where it is not
-           known; whatever else it holds, such as a class token, stays
+    back : (maps, output) -> the output with these maps inserted, or None if that is not
+           known; anything else in it, such as a class token, stays
     """
 
     name: str
@@ -41,7 +41,7 @@ CHANNELS_LAST = Grid(
 
 
 def tokens(prefix: int, height: int, width: int) -> Grid:
-    """(image, token, channel), row by row after `prefix` tokens that are not the image's."""
+    """Return the grid of (image, token, channel), row by row after `prefix` other tokens."""
 
     def maps(raw: Tensor) -> Tensor:
         return raw[:, prefix:].unflatten(1, (height, width)).permute(0, 3, 1, 2)
@@ -58,19 +58,20 @@ def grid_of(
     prefix: int | None = None,
     channels_last: bool | None = None,
 ) -> Grid:
-    """The arrangement of an output of this shape.
+    """Return the arrangement of an output of this shape.
 
-    image : (height, width) of what the network was given, whose form the maps have
-    prefix  : tokens before the image's, if that is known; else it is found
-    channels_last : what is the case where the shape allows both, if that is known
-    Raises NoMaps.
+    image : (height, width) of the network's input, whose proportions the maps have
+    prefix  : tokens before the image's, if that is known; otherwise it is found
+    channels_last : the arrangement if the shape allows both, if that is known
+
+    Raises NoMaps if none fits.
     """
     if len(shape) == 4 and min(sorted(shape[1:])[-2:]) > 1:
         first, last = _of_form(*shape[2:], image), _of_form(*shape[1:3], image)
         if first and last and channels_last is None:
             raise NoMaps(
-                f"an output of shape {tuple(shape)} can be channels first or channels last: say "
-                "which by `reshape`, lambda maps: maps, or lambda maps: maps.permute(0, 3, 1, 2)"
+                f"an output of shape {tuple(shape)} can be channels first or channels last: give "
+                "`reshape`, lambda maps: maps, or lambda maps: maps.permute(0, 3, 1, 2)"
             )
         if first and not (last and channels_last):
             return CHANNELS_FIRST
@@ -82,14 +83,14 @@ def grid_of(
             if sides := _sides(shape[1] - count, image):
                 return tokens(count, *sides)
     raise NoMaps(
-        f"an output of shape {tuple(shape)} is no maps (image, channel, h, w) of more than one "
+        f"an output of shape {tuple(shape)} is not maps (image, channel, h, w) of more than one "
         f"cell for an image of {image[0]} x {image[1]} pixels: name another layer, or give "
         "`reshape`, a function that arranges it"
     )
 
 
 def _of_form(height: int, width: int, image: Sequence[int]) -> bool:
-    """Whether cells of one size, and less than one more, cover the image in this many."""
+    """Return whether this many equal cells, the last perhaps incomplete, cover the image."""
     if min(height, width) < 1 or height * width < 2:
         return False
     return abs(height * image[1] - width * image[0]) < max(image)
@@ -103,22 +104,22 @@ def _sides(count: int, image: Sequence[int]) -> tuple[int, int] | None:
 
 
 def grid_by(reshape: Callable[[Tensor], Tensor], raw: Tensor) -> Grid:
-    """A reader's own arrangement, in the manner of pytorch-grad-cam's `reshape_transform`.
+    """Return the grid of a user's own arrangement, like pytorch-grad-cam's `reshape_transform`.
 
-    How it is undone is found by arranging the numbers of the output's places; a function that
-    does more than arrange has no way back. Raises NoMaps if it gives no maps.
+    Its inverse is found by arranging the indices of the output's elements; a function that
+    does more than arrange has no inverse. Raises NoMaps if it does not return maps.
     """
     places = torch.arange(raw[:1].numel(), device=raw.device).view(1, *raw.shape[1:])
     with torch.no_grad():
         shape = tuple(reshape(raw.detach()).shape)
         if len(shape) != 4 or shape[0] != len(raw) or min(shape[2:]) < 1:
             raise NoMaps(
-                f"`reshape` gives {shape} for {len(raw)} images, and must give maps "
+                f"`reshape` returns {shape} for {len(raw)} images, but must return maps "
                 "(image, channel, h, w)"
             )
         try:
             chosen = reshape(places)
-        except Exception:  # it cannot take whole numbers: it does more than arrange
+        except Exception:  # it cannot handle integers, so it does more than arrange
             return Grid("own", reshape, None)
     arranges = not chosen.is_floating_point() and chosen.unique().numel() == chosen.numel()
     if not arranges or not torch.equal(reshape(raw.detach()), _taken(raw.detach(), chosen)):

@@ -1,7 +1,7 @@
 """The SHA-256 of every published file at its first use: `known_files.json` in the data folder.
 
-A file that is fetched, or found where a user has put it, is known from then on. A known file
-that changes is refused.
+A file is known once it is fetched, or found where a user has put it. A known file that changes
+is refused.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class KnownFiles:
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"{self.path} cannot be read ({error}); it holds the hashes of your files: "
-                "restore it, or delete it to take the files as they are now"
+                "restore it, or delete it to accept the files as they are now"
             ) from None
 
     def check(self, paths: Iterable[Path], origin: str = "found in place") -> list[str]:
-        """Names of those that are not what they were; new ones become known."""
+        """Return the names of files that have changed; record new ones."""
         new, changed = {}, []
         for path in paths:
             name, digest = self._name(path), sha256_of(path)
@@ -53,15 +53,15 @@ class KnownFiles:
         return changed
 
     def record(self, place: Path, fetched: Path, origin: str, checksum: str) -> None:
-        """A file that has just been fetched and is about to take its place.
+        """Record a file that has just been fetched and is about to be put in its place.
 
-        checksum : the publisher's, "" if none could be had
+        checksum : the publisher's, "" if it was unavailable
         """
         entry = {"sha256": sha256_of(fetched), **_facts(fetched, origin)}
         self._write({self._name(place): entry | {"publishers_checksum": checksum}})
 
     def unverified(self, paths: Iterable[Path]) -> dict[str, str]:
-        """{name: why} of those files that no publisher's checksum has confirmed as they are."""
+        """Return {name: why} of files that no publisher's checksum has confirmed as they are."""
         whys = {}
         for path in paths:
             name = self._name(path)
@@ -80,7 +80,7 @@ class KnownFiles:
         return path.relative_to(self.data).as_posix()
 
     def _write(self, new: Mapping[str, dict[str, Any]]) -> None:
-        """Add entries to those that are there now: another process may have added some."""
+        """Add entries to the current ones: another process may have added some."""
         self._entries = {**self._read(), **new}
         write_json(self.path, self._entries)
 

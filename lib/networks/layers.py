@@ -1,4 +1,4 @@
-"""Which layer maps are made of, where nobody names one, and how a row's network is tapped there."""
+"""Finding the layer for heatmaps if nobody names one, and tapping a row's network there."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ from .taps import answer_of, frozen, gives_channels_last, same_answer
 
 
 def found_layer(network: nn.Module, x: Tensor) -> str:
-    """The name of the last layer whose output is maps of more than one cell on which the answer
-    depends.
+    """Return the name of the last layer with maps of several cells on which the answer depends.
 
-    Layers at which the network can be cut go before others, and layers before those that have a
-    channel per class. Of tokens only what a block or a normalisation gives is asked: keys, queries
-    and the like are within them.
+    Layers at which the network can be cut are preferred to others, and layers without a channel
+    per class to those with one. Of layers of tokens, only outputs of blocks and normalisations
+    are considered, because keys, queries and the like are inside them.
 
     x : one image, as the network takes it
+
     Raises NoMaps if there is none.
     """
-    # Some networks begin with an end of zeros, so that nothing bears on the answer yet.
+    # Some networks start with a zero head, on which no layer has an effect yet.
     usable = _usable(network, x) or _usable(draw_zeros(copy.deepcopy(network)), x)
     if not usable:
         raise NoMaps(
-            "no layer serves for maps: none has an output (image, channel, h, w), or tokens, of "
-            "more than one cell on which the answer depends; name one, with `reshape` if need be"
+            "no layer is suitable for heatmaps: none has an output (image, channel, h, w), or "
+            "tokens, of more than one cell on which the answer depends; name one, with `reshape` "
+            "if necessary"
         )
     last = usable[-1]
-    if last[1]:  # something goes around most layers of tokens
+    if last[1]:  # a connection bypasses most layers of tokens
         return last[0]
     for name, tokens in reversed(usable):
         if tokens:
@@ -53,11 +54,14 @@ def found_layer(network: nn.Module, x: Tensor) -> str:
 
 @torch.no_grad()
 def tapped(row: Backbone, network: nn.Module, images: Tensor) -> Backbone:
-    """A row with its layer found, where none is named and timm's own cut gives no maps; with
-    whether the layer can be cut at, or must be watched; and with where its channels are.
+    """Return a row with its layer, whether it can be cut there, and the order of its axes.
 
-    network  : the row's; images : two or more, as it takes them
-    Raises NoMaps for a layer that is not there, is not used once, or gives no maps.
+    The layer is found if none is named and timm's own cut gives no maps.
+
+    network : the row's
+    images  : two or more, as the network takes them
+
+    Raises NoMaps for a layer that does not exist, is not used exactly once, or gives no maps.
     """
     if not row.layer and row.reshape is None:
         halves = getattr(network, "forward_features", None), getattr(network, "forward_head", None)
@@ -70,7 +74,7 @@ def tapped(row: Backbone, network: nn.Module, images: Tensor) -> Backbone:
     modules = dict(network.named_modules())
     if row.layer not in modules:
         children = ", ".join(name for name, _ in network.named_children())
-        raise NoMaps(f"there is no layer {row.layer!r}; the network's parts are {children}")
+        raise NoMaps(f"layer {row.layer!r} does not exist; the network's parts are {children}")
     watched = replace(row, around=True)
     if row.reshape is not None:
         return watched
@@ -90,13 +94,13 @@ def _met_at(
     images: Tensor,
     channels_last: bool | None,
 ) -> Grid | None:
-    """How maps lie where two halves meet; None where these are no maps but tokens or the like, or
-    where the halves are another function than the network."""
+    """Return the arrangement of maps where two halves meet; None if these are tokens or the like,
+    or if the halves compute another function than the network."""
     with evaluating(network):
         try:
-            with redirect_stderr(StringIO()):  # torch.fx would print a failure as well
+            with redirect_stderr(StringIO()):  # torch.fx would also print a failure
                 raw = halves[0](images)
-        except Exception as error:  # followed, a forward may be another than when it is run
+        except Exception as error:  # a traced forward may behave differently from a run one
             if is_out_of_memory(error):
                 raise
             return None
@@ -111,8 +115,8 @@ def _met_at(
 
 
 def _usable(network: nn.Module, x: Tensor) -> list[tuple[str, bool]]:
-    """Names of layers with maps that bear on the answer, in their order, and whether these are
-    tokens; those with a channel per class only where there are no others."""
+    """Return, in order, the names of layers whose maps affect the answer, and whether they are
+    tokens. Layers with a channel per class are included only if there are no others."""
     seen: list[tuple[str, Tensor]] = []
     modules = dict(network.named_modules())
 
@@ -120,9 +124,9 @@ def _usable(network: nn.Module, x: Tensor) -> list[tuple[str, bool]]:
         several = isinstance(output, tuple) and output
         raw = output[0] if several else output
         if not isinstance(raw, Tensor) or not raw.requires_grad or len(raw) != len(x):
-            return  # of windows, for example
+            return  # windows, for example
         if several and any(raw is one for one in given):
-            return  # handed through, beside what it makes
+            return  # passed through, in addition to its own output
         whole = any(True for _ in module.children()) or "norm" in type(module).__name__.lower()
         if raw.ndim == 4 or (raw.ndim == 3 and whole):
             seen.append((name, raw))
@@ -143,10 +147,9 @@ def _usable(network: nn.Module, x: Tensor) -> list[tuple[str, bool]]:
             handle.remove()
     if not isinstance(answer, Tensor):
         raise NoMaps(
-            f"the network returns a {type(answer).__name__}, so that no layer can be looked for: "
-            "name one"
+            f"the network returns a {type(answer).__name__}, so no layer can be found: name one"
         )
-    # As many rows and columns as there are tokens: how tokens attend to tokens.
+    # As many rows and columns as tokens: how tokens attend to tokens.
     counts = {raw.shape[1] for _, raw in seen if raw.ndim == 3}
     seen = [s for s in seen if s[1].ndim == 3 or s[1].shape[2] != s[1].shape[3]
             or s[1].shape[2] not in counts]  # fmt: skip
@@ -165,7 +168,7 @@ def _bearing_on(
     prefix: int | None,
     hints: Mapping[str, bool | None],
 ) -> list[tuple[str, int, bool]]:
-    """Name, channels and whether they are tokens, of outputs whose maps the answer depends on."""
+    """Return name, channels and whether tokens, of outputs on whose maps the answer depends."""
     arranged = []
     for name, raw in seen:
         try:

@@ -25,7 +25,7 @@ from .sources import AS_IS, WEIGHTS_SUFFIXES, Reading
 def save_weights(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
     """Write a state dict as safetensors, in float16 to keep files small.
 
-    Shared positions are written once per layer, as the published checkpoints do.
+    Shared positions are written once per layer, as in the published checkpoints.
     """
     tensors = {}
     for name, tensor in network.state_dict().items():
@@ -75,19 +75,20 @@ def load_model(
     container: str = "",
     accept: Sequence[str] = (),
 ) -> StudyModel:
-    """One of the sixteen variants, in eval mode.
+    """Return one of the sixteen variants, in eval mode.
 
     key     : a row of `BACKBONES`
-    dcls    : with its convolutions replaced by learnable-spacing ones
+    dcls    : whether its convolutions are replaced by DCLS
     weights : "demo", the embedded example's trained miniature; "random", full
-              size and untrained; "timm", the baseline's published weights through
-              timm's hub; or a path to a file of the full-size variant: safetensors,
+              size and untrained; "timm", the baseline's published weights from
+              timm's hub; or the path of a weights file of the full-size variant: safetensors,
               or a published checkpoint in its original naming
-    container : the entry of a checkpoint that holds the weights; "" looks for it
-    accept  : names, or patterns of them, that the file may lack or have beyond the network's;
-              the model's provenance tells them
-    Raises  : UnknownName for an unknown key or word, MissingWeights, ValueError
-              for a file that does not fit
+    container : the entry of a checkpoint that contains the weights; "" to find it
+    accept  : names or patterns of tensors that the file may lack, or have beyond the network's;
+              the model's provenance lists them
+
+    Raises UnknownName for an unknown key or word, MissingWeights, and ValueError for a file
+    that does not fit.
     """
     backbone = BACKBONES[key]
     reading = Reading(container, accepted=tuple(accept))
@@ -99,7 +100,7 @@ def load_model(
     if weights not in made:
         raise unknown_name("weights", weights, ["demo", *made])
     if accept:
-        raise ValueError(f"no file is read of weights={weights!r}: there is nothing to accept")
+        raise ValueError(f"weights={weights!r} reads no file: omit accept")
     network, provenance = made[weights](backbone, dcls)
     return StudyModel(network, backbone, provenance).eval()
 
@@ -112,10 +113,10 @@ def load_weights_file(
     mini: bool = False,
     classes: int = 1000,
 ) -> StudyModel:
-    """A variant with the weights of a file, as `load_model` reads it; of a miniature if asked."""
+    """Return a variant with a file's weights, as `load_model`; mini : whether of a miniature."""
     backbone = BACKBONES[key]
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # what a file is allowed to lack is the same in every run
+        torch.manual_seed(0)  # tensors that a file may lack are the same in every run
         network = build_network(backbone, dcls, mini=mini, num_classes=classes)
     remarks = load_weights(network, path, backbone.family, reading)
     size = "mini" if mini else "full"

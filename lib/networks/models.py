@@ -1,7 +1,7 @@
-"""Networks tapped where a study takes its maps: the sixteen variants, and a reader's own.
+"""Networks tapped at the layer where a study makes its heatmaps.
 
-timm's `forward_features` and `forward_head` meet at exactly the study's layer in
-all four families: ConvNeXt's and MetaFormer's last stage before the final norm,
+For the study's sixteen variants, timm's `forward_features` and `forward_head` meet at exactly
+that layer in all four families: ConvNeXt's and MetaFormer's last stage before the final norm,
 ResNet's layer4, FastViT's final expansion convolution.
 """
 
@@ -37,10 +37,10 @@ class Provenance:
     """Where a model's weights come from.
 
     source       : "random", "file", or timm's tag
-    path, sha256 : of the weights file, None where there is none
+    path, sha256 : the weights file's, None if there is none
     architecture : "full" or "mini"
-    note         : what a reader must know, e.g. that the weights are random
-    remarks      : what was not as expected of the file, and was accepted
+    note         : what readers must know, for example that the weights are random
+    remarks      : deviations of the file that were accepted
     """
 
     variant: str
@@ -53,7 +53,7 @@ class Provenance:
 
 
 def _channels_second(features: Callable, head: Callable) -> tuple[Callable, Callable]:
-    """Both halves of a network whose features are (image, h, w, channel)."""
+    """Return both halves of a network whose features are (image, h, w, channel)."""
     return (
         lambda x: features(x).permute(0, 3, 1, 2),
         lambda found: head(found.permute(0, 2, 3, 1)),
@@ -61,7 +61,7 @@ def _channels_second(features: Callable, head: Callable) -> tuple[Callable, Call
 
 
 def _halves(network: nn.Module, backbone: Backbone) -> tuple[Callable, Callable]:
-    """What leads up to a row's layer, and what follows."""
+    """Return the parts of a network before and after a row's layer."""
     halves = (
         split_at(network, backbone.layer)
         if backbone.layer
@@ -71,7 +71,7 @@ def _halves(network: nn.Module, backbone: Backbone) -> tuple[Callable, Callable]
 
 
 def _watched(network: nn.Module, backbone: Backbone) -> Around:
-    """A row's layer in a network that cannot be cut there."""
+    """Return a tap at a row's layer in a network that cannot be cut there."""
     prefix = getattr(network, "num_prefix_tokens", None)
     layer = network.get_submodule(backbone.layer)
     return Around(network, layer, prefix, backbone.reshape, f"the layer {backbone.layer!r}")
@@ -81,9 +81,9 @@ class StudyModel(nn.Module):
     """A network tapped at the study's layer.
 
     features(x)     : (image, 3, side, side) -> (image, channel, h, w)
-    answered(x, features) : -> (image, class) logits, had the layer given these features
-    opened(x)       : a forward whose logits can be differentiated at the layer
-    head(features)  : of a network that is cut in two there: head(features(x)) is the network
+    answered(x, features) : -> (image, class) logits, as if the layer had returned these features
+    opened(x)       : a forward pass whose logits can be differentiated at the layer
+    head(features)  : only if the network is cut in two: head(features(x)) is the network
     prepare(images) : uint8 images -> x
     layers(x)       : features of three layers, the study's last
     attentions      : {method: module} of learned attention maps, see `lib.maps.learned.attention`
@@ -114,7 +114,7 @@ class StudyModel(nn.Module):
         return self._features_by(self._forward_features, x)
 
     def _features_by(self, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """In the chosen precision."""
+        """Compute features with this forward, in the chosen precision."""
         if self.precision == "float32":
             return forward(x)
         with self._in_precision(x):
@@ -126,18 +126,19 @@ class StudyModel(nn.Module):
     def head(self, features: Tensor) -> Tensor:
         if self._head is None:
             raise ValueError(
-                f"{self.variant} is not cut in two: something goes around its layer; use `answered`"
+                f"{self.variant} cannot be cut in two, as a connection bypasses its layer: use "
+                "`answered`"
             )
         return self._head(features)
 
     def answered(self, x: Tensor, features: Tensor) -> Tensor:
         if self._around is None:
-            return self.head(features.clone())  # which a reader's own network may change in place
+            return self.head(features.clone())  # a user's own network may change them in place
         with self._in_precision(x):
             return self._around.answered(x, features)
 
     def answering(self, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """For one image: what answers to many versions of its features."""
+        """Return, for one image, a function that answers to many versions of its features."""
         if self._around is None:
             return lambda features: self.answered(x, features)
         with self._in_precision(x):
@@ -162,22 +163,22 @@ class StudyModel(nn.Module):
             return answer_of(self.network(x))
 
     def prepare(self, images: np.ndarray) -> Tensor:
-        """Images as the network wants them, on its device and in its layout."""
+        """Return images as the network takes them, on its device and in its layout."""
         resized = resize_images(images, self.backbone.preprocessing)
         return self.prepare_pixels(torch.from_numpy(resized))
 
     def prepare_pixels(self, pixels: Tensor) -> Tensor:
-        """The same for (image, side, side, 3) uint8 that are resized and cropped already."""
+        """Prepare (image, side, side, 3) uint8 that are already resized and cropped."""
         here = pixels.to(next(self.parameters()).device, non_blocking=True)
         return prepare_pixels(here, self.backbone.preprocessing, self.form.layout)
 
     def normalised(self, images: Tensor) -> Tensor:
-        """The same for (image, 3, side, side) in 0-1, on the network's device."""
+        """Prepare (image, 3, side, side) in 0-1 on the network's device."""
         return normalised(images, self.backbone.preprocessing, self.form.layout)
 
     def layers(self, x: Tensor) -> list[Tensor]:
-        """Features of the three last stages, (image, channel, h, w) each, the study's layer
-        the last of them."""
+        """Return features of the last three stages, (image, channel, h, w) each; the study's layer
+        is the last of them."""
         stages = self._stages()[-3:-1]
         seen: list[Tensor] = []
         last = self.backbone.channels_last
@@ -187,7 +188,7 @@ class StudyModel(nn.Module):
 
         hooks = [stage.register_forward_hook(note) for stage in stages]
         try:
-            # Not the compiled forward: hooks would be compiled in, or left out.
+            # Not the compiled forward, which would compile hooks in, or drop them.
             features = self._features_by(self._whole_features, x)
         finally:
             for hook in hooks:
@@ -195,42 +196,42 @@ class StudyModel(nn.Module):
         return [*(layer.to(features.dtype) for layer in seen), features]
 
     def layer_taps(self) -> list[Tap]:
-        """Two earlier stages, watched, and the study's layer, as `layers` has them. Raises
-        ValueError where there are no stages."""
+        """Return taps at two earlier stages, watched, and at the study's layer, as for `layers`.
+        Raises ValueError if there are no stages."""
         prefix = getattr(self.network, "num_prefix_tokens", None)
         earlier = self._stages()[-3:-1]
         return [*(Around(self.network, stage, prefix, name="a stage") for stage in earlier), self]
 
     def for_backward(self, precision: str = "float32") -> StudyModel:
-        """The same function, ready for gradients of the input through the whole network."""
-        own = bool(self.backbone.origin)  # it may hold what FastViT does
+        """Return the same function, prepared for input gradients through the whole network."""
+        own = bool(self.backbone.origin)  # it may contain the same layers as FastViT
         if self.backbone.family != "fastvit" and not own:
             return self.for_inference(precision)
         form = Form(channels_last=False, fused=not own, wide_channels_last=True)
         return self.for_inference(precision, form=form)
 
     def _stages(self) -> list[nn.Module]:
-        """In the order of the forward, the study's layer's the last. Raises ValueError where
+        """Return the stages in forward order, the study's layer's last. Raises ValueError if
         neither the network nor timm names stages."""
         if hasattr(self.network, "stages") and not self.backbone.layer:
             return list(self.network.stages)
         if not hasattr(self.network, "feature_info"):
             raise ValueError(
-                f"{self.variant} names no stages, of which TAME and RefineCAM read three: give the "
-                "network `stages`, or leave these methods out"
+                f"{self.variant} names no stages, but TAME and RefineCAM read three: give the "
+                "network `stages`, or omit these methods"
             )
-        # Where timm's own description of the network says that a size of the maps ends.
+        # The positions where timm's description of the network says that a map size ends.
         names = [info["module"] for info in self.network.feature_info]
         if self.backbone.layer in names:
             names = names[: names.index(self.backbone.layer) + 1]
         return [self.network.get_submodule(name) for name in names]
 
     def folded(self) -> StudyModel:
-        """The same function with every DCLS kernel folded into a plain convolution."""
+        """Return the same function with every DCLS kernel folded into a plain convolution."""
         return self.with_network(fold_dcls(self.network))
 
     def with_network(self, network: nn.Module) -> StudyModel:
-        """Another network in this one's place, in eval mode, as it is written (`PLAIN`)."""
+        """Return this model with another network, in eval mode and without rewrites (`PLAIN`)."""
         model = StudyModel(network, self.backbone, self.provenance).eval()
         model.attentions, model.precision = self.attentions, self.precision
         return model
@@ -242,17 +243,18 @@ class StudyModel(nn.Module):
         form: Form | None = None,
         keep_plain: bool = False,
     ) -> StudyModel:
-        """Folded and rewritten for fast forwards: what scores and maps are made with.
+        """Return the model folded and rewritten for fast forward passes, as for scores.
 
         precision : of the features, a key of `PRECISIONS`
-        compiled  : by torch.compile, at the first forwards
-        form      : how the network is written; None takes what was measured to be the
-                    fastest here (`lib.networks.rewrites`), and measures it the first time; of a
-                    network that is compiled, what compiles best
-        keep_plain : also as `plain`, only folded, for methods that ask for it
+        compiled  : whether torch.compile compiles it, at the first forward passes
+        form      : how the network is rewritten; None for the form that was measured as
+                    fastest here (`lib.networks.rewrites`), and is measured the first time; for a
+                    compiled network, the form that compiles best
+        keep_plain : whether to keep it as `plain`, only folded, for methods that ask for it
 
-        Not for a backward through the network: on a CPU FastViT's crashes channels-last, see
-        `for_backward`. `lib.maps.forward` differentiates the head only, and is safe.
+        It is not suited to a backward pass through the network: on a CPU FastViT's crashes in
+        channels-last layout, see `for_backward`. `lib.maps.forward` differentiates only the head,
+        and is safe.
         """
         folded = self.folded()
         origin = self.backbone.origin
@@ -260,7 +262,7 @@ class StudyModel(nn.Module):
             form = MINI_FORM
         elif form is None and origin:
             side, named = self.backbone.preprocessing.crop, self.backbone.named
-            # Weights do not matter to it: all stages of a training are written alike.
+            # Weights do not matter here: all stages of a training are rewritten alike.
             name = f"{self.backbone.timm_name if named else self.variant} {origin[:12]}"
             form = remembered_form(folded.network, name, side, forms=LAYOUTS)
         elif form is None and compiled:
@@ -272,7 +274,7 @@ class StudyModel(nn.Module):
         model = self.with_network(written(folded.network, form, in_place=not keep_plain))
         model.form, model.precision = form, PRECISIONS[precision].key
         if keep_plain:
-            object.__setattr__(model, "plain", folded)  # no part of it, whose parameters count
+            object.__setattr__(model, "plain", folded)  # not a submodule: parameters would count
         if compiled and model._around is None:  # a watched layer's forward is not compiled
             device = next(model.parameters()).device
             model._forward_features = CompiledForward(model._whole_features, device, form.layout)

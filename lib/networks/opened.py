@@ -1,6 +1,6 @@
-"""Weights files opened and compared with their network, once for each file; no network is made.
+"""Comparing weights files with their network, once per file and without building the network.
 
-What was found is remembered by the file's hash in `data/output/weights.json`, which may be
+The findings are remembered by the file's hash in `data/output/weights.json`, which may be
 deleted at any time.
 """
 
@@ -28,7 +28,7 @@ _COMPARED_BY = (
     "networks.backbones", "networks.building", "networks.checkpoints",
     "networks.dcls", "networks.weights_files",
 )  # fmt: skip
-# Of this process: a file that is refused is not read again for every result.
+# For this process: a file that is refused is not read again for every result.
 _refused: dict[str, str] = {}
 
 
@@ -40,12 +40,12 @@ def remarks_on(
     mini: bool = False,
     classes: int = 1000,
 ) -> list[str]:
-    """What a reader of results must know of a weights file, as `fitted` finds it.
+    """Return what readers of results must know about a weights file, as `fitted` finds it.
 
     Raises MissingWeights, WeightsError.
     """
     if not path.is_file():
-        raise MissingWeights(f"no weights at {path}")
+        raise MissingWeights(f"no weights at {path}: fetch the file, or name another")
     row = backbone.key, backbone.origin, dcls
     made = code_of(*_COMPARED_BY), version("timm"), version("torch")
     key = fingerprint({"facts": [sha256_of(path), row, reading, mini, classes, made]})
@@ -53,7 +53,7 @@ def remarks_on(
         raise WeightsError(_refused[key])
     remembered = _read()
     if key not in remembered:
-        # A reader's own function may draw numbers, which are not this study's.
+        # A user's own function may draw random numbers, which must not affect this study's.
         with torch.random.fork_rng(devices=[]), weightless(backbone):
             network = build_network(backbone, dcls, mini=mini, num_classes=classes)
         try:
@@ -62,7 +62,7 @@ def remarks_on(
             _refused[key] = str(error)
             raise
         remembered = _read() | {key: remarks}
-        with contextlib.suppress(OSError):  # what is only quicker with it must not fail without it
+        with contextlib.suppress(OSError):  # the cache only saves time: it must not stop the work
             write_json(OPENED, dict([*remembered.items()][-_REMEMBERED:]))
     return remembered[key]
 
@@ -71,4 +71,4 @@ def _read() -> dict[str, list[str]]:
     try:
         return read_json(OPENED, of_each({"type": "array", "items": TEXT}))
     except (OSError, DamagedJson):
-        return {}  # none yet, or damaged: opened anew
+        return {}  # missing or damaged: files are opened again

@@ -1,4 +1,4 @@
-"""In which numbers networks compute their features."""
+"""The number formats in which models compute their features."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..base.tables import Table
 
 @dataclass(frozen=True)
 class Precision:
-    """label : what it means for scores"""
+    """A number format. label : what it means for scores"""
 
     key: str
     label: str

@@ -1,4 +1,4 @@
-"""Images as a backbone takes them: resized, cropped, normalised."""
+"""Images in the form that a backbone takes: resized, cropped, normalised."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ..base.threads import each
 
 
 def resize_images(images: np.ndarray, geometry: Preprocessing) -> np.ndarray:
-    """Bicubic resize and centre crop: (image, 224, 224, 3) uint8 to the crop's side.
+    """Resize (bicubic) and crop (centre) (image, 224, 224, 3) uint8 to the crop's side.
 
-    Resizing is PIL's on uint8, as in the study; a tensor resize differs from it
-    by up to 0.05 normalised units. Raises ValueError naming a wrong shape or type.
+    Resizing uses PIL on uint8, as in the published study; a tensor resize differs from it
+    by up to 0.05 normalised units. Raises ValueError, which names a wrong shape or type.
     """
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
         raise ValueError(
@@ -36,15 +36,15 @@ def prepare_pixels(
     geometry: Preprocessing,
     layout: torch.memory_format = torch.contiguous_format,
 ) -> Tensor:
-    """(image, side, side, 3) uint8 -> (image, 3, side, side) float32, normalised."""
+    """Normalise (image, side, side, 3) uint8 to (image, 3, side, side) float32."""
     return normalised(pixels.to(torch.float32).div_(255).permute(0, 3, 1, 2), geometry, layout)
 
 
 def normalised(images: Tensor, geometry: Preprocessing, layout: torch.memory_format) -> Tensor:
-    """(image, 3, side, side) in 0-1 -> as networks take it."""
+    """Normalise (image, 3, side, side) in 0-1 to what networks take."""
     mean, std = (
         torch.tensor(values, device=images.device)[:, None, None]
         for values in (geometry.mean, geometry.std)
     )
-    # Channels-last in memory as it may be; FastViT's training crashes on that.
+    # The memory layout may be channels-last, except in FastViT's training, which crashes then.
     return (images - mean).div_(std).contiguous(memory_format=layout)

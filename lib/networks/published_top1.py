@@ -1,6 +1,6 @@
-"""ImageNet top-1 accuracies that timm publishes of its weights.
+"""ImageNet top-1 accuracies that timm publishes for its weights.
 
-The table `timm_top1.csv` lies beside this file; data/README.md says where it comes from.
+The table `timm_top1.csv` is beside this file; data/README.md gives its origin.
 """
 
 from __future__ import annotations
@@ -10,22 +10,24 @@ from functools import cache
 from pathlib import Path
 
 _OWN = Path(__file__).with_name("timm_top1.csv")
-# As this project names the columns, and as timm's own file does.
+# The columns' names in this project, and in timm's own file.
 _COLUMNS = {"name": "model", "image_size": "img_size", "top1": "top1"}
 
 
 def published_top1(
     name: str, image_size: int | None = None, table: str | Path | None = None
 ) -> float | None:
-    """Top-1 accuracy in percent (0-100) on ImageNet's 50,000 validation images; None if unknown.
+    """Return top-1 accuracy in percent (0-100) on ImageNet's 50,000 validation images, or None.
 
     name       : timm's name of the weights, with the tag: "resnet50.a1_in1k"
-    image_size : side of the images that the network saw, pixels; None takes the largest of the
+    image_size : side in pixels of the images that the model saw; None for the largest in the
                  table, which is timm's own evaluation size. Accuracy changes with this size, often
-                 by a percent or more.
+                 by a percentage point or more.
     table      : a CSV to read instead of the one that comes with the project: a newer
                  results-imagenet.csv of timm, or the columns name,image_size,top1
-    Raises FileNotFoundError, and ValueError naming the line that cannot be read.
+
+    Returns None if the accuracy is unknown. Raises FileNotFoundError, and ValueError, which names
+    the line that cannot be read.
     """
     sizes = _read(_OWN if table is None else Path(table).expanduser().resolve()).get(name)
     if sizes is None:
@@ -34,13 +36,13 @@ def published_top1(
 
 
 def evaluated_at(name: str) -> list[int]:
-    """The sides, in pixels, at which the table has these weights' accuracy, largest first."""
+    """Return the image sides, in pixels, for which the table has an accuracy, largest first."""
     return sorted(_read(_OWN).get(name, ()), reverse=True)
 
 
 @cache
 def _read(path: Path) -> dict[str, dict[int, float]]:
-    """{name: {image size: top-1 in percent}}"""
+    """Return {name: {image size: top-1 in percent}}."""
     if not path.is_file():
         raise FileNotFoundError(f"no table of accuracies at {path}: name a CSV file that exists")
     found: dict[str, dict[int, float]] = {}
@@ -51,9 +53,9 @@ def _read(path: Path) -> dict[str, dict[int, float]]:
             for row in rows:
                 _add(found, [row[column] or "" for column in columns], f"{path}:{rows.line_num}")
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is no CSV in UTF-8: {error}") from None
+        raise ValueError(f"{path} is not a CSV file in UTF-8: {error}") from None
     if not found:
-        raise ValueError(f"{path} lists no model: a row needs {','.join(_COLUMNS)}")
+        raise ValueError(f"{path} lists no models: a row needs {','.join(_COLUMNS)}")
     return found
 
 
@@ -77,5 +79,5 @@ def _add(found: dict[str, dict[int, float]], values: list[str], line: str) -> No
             "0-100: correct the line"
         )
     if side in found.setdefault(name, {}):
-        raise ValueError(f"{line}: {name} at {side} pixels is there twice: remove one line")
+        raise ValueError(f"{line}: {name} at {side} pixels appears twice: remove one line")
     found[name][side] = percent

@@ -1,7 +1,6 @@
-"""What publishers say of their files: size and checksum, from Zenodo's record, timm's hub and
-Google's bucket.
+"""Size and checksum of published files, from Zenodo's record, timm's hub and Google's bucket.
 
-Each of them gives a checksum: one that cannot be had is no sign that none is published.
+Each publisher provides a checksum, so an unavailable one does not mean that none is published.
 """
 
 from __future__ import annotations
@@ -30,15 +29,15 @@ _LARGEST_LISTING = 16 * 2**20  # bytes; Zenodo's have kilobytes
 
 
 class NoChecksumError(DownloadError):
-    """What the publisher says of a file could not be had; the message says why."""
+    """The error for a checksum that a publisher did not provide; the message says why."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """What a publisher says of a file.
+    """A publisher's information on a file.
 
     checksum : "md5:…", "sha256:…" or "crc32c:…", in hexadecimal digits; "" if nobody could be asked
-    size     : in bytes, 0 where it is not known
+    size     : in bytes, 0 if unknown
     """
 
     checksum: str = ""
@@ -46,15 +45,15 @@ class Published:
 
 
 def ask_publisher(source: Source) -> Published:
-    """The checksum and size that Zenodo's record, the hub or the bucket give.
+    """Return the checksum and size from Zenodo's record, the hub or the bucket.
 
-    Raises NoChecksumError where the checksum cannot be had.
+    Raises NoChecksumError if the checksum is unavailable.
     """
     ask = _ask_zenodo if urlsplit(source.url).netloc == "zenodo.org" else _ask_server
     try:
         return tried(lambda: ask(source))
     except FAILURES as error:
-        raise NoChecksumError(f"no checksum of it can be had ({reason_of(error)})") from error
+        raise NoChecksumError(f"its checksum is unavailable ({reason_of(error)})") from error
 
 
 def _ask_zenodo(source: Source) -> Published:
@@ -75,7 +74,7 @@ def _ask_zenodo(source: Source) -> Published:
 
 
 def _listing_of(name: str) -> dict[str, Any]:
-    """The schema of a record's listing; of other files' entries it asks nothing."""
+    """Return the schema of a record's listing; other files' entries may have any form."""
     checksum = {"type": "string", "pattern": "^(md5:[0-9a-fA-F]{32}|sha256:[0-9a-fA-F]{64})$"}
     size = {"type": "integer", "minimum": 1, "maximum": 10**15}
     sound = mapping({"checksum": checksum, "size": size})
@@ -84,14 +83,14 @@ def _listing_of(name: str) -> dict[str, Any]:
 
 
 def _ask_server(source: Source) -> Published:
-    """Redirects are not followed: the hub's own answer has the headers."""
+    """Ask without following redirects: the hub's own answer has the headers."""
     options: dict[str, Any] = {
         "allow_redirects": False,
         "stream": True,
     }
     with new_session() as session:
         answer = session.head(source.address, **options)
-        if answer.status_code in (405, 501):  # it knows no HEAD
+        if answer.status_code in (405, 501):  # it does not support HEAD
             answer = session.get(source.address, headers={"Range": "bytes=0-0"}, **options)
         answer.close()
     answer.raise_for_status()
@@ -104,11 +103,11 @@ def _ask_server(source: Source) -> Published:
 
 
 def _checksum(headers: Mapping[str, str]) -> str:
-    """The hub's SHA-256, or the bucket's MD5 or CRC-32C. Raises ValueError if there is none."""
+    """Return the hub's SHA-256, or the bucket's MD5 or CRC-32C. Raises ValueError without one."""
     if etag := headers.get("x-linked-etag"):
         digest = etag.strip('"').lower()
         if not re.fullmatch("[0-9a-f]{64}", digest):
-            raise ValueError(f"x-linked-etag is no SHA-256: {etag}")
+            raise ValueError(f"x-linked-etag is not a SHA-256: {etag}")
         return f"sha256:{digest}"
     parts = headers.get("x-goog-hash", "").split(",")
     hashes = {kind: value for kind, _, value in (part.strip().partition("=") for part in parts)}
@@ -116,7 +115,7 @@ def _checksum(headers: Mapping[str, str]) -> str:
         if kind in hashes:
             digest = base64.b64decode(hashes[kind], validate=True).hex()
             if len(digest) != 2 * length:
-                raise ValueError(f"x-goog-hash has no whole {kind}: {hashes[kind]}")
+                raise ValueError(f"x-goog-hash has no complete {kind}: {hashes[kind]}")
             return f"{kind}:{digest}"
-    # Asking again changes nothing.
+    # Asking again would change nothing.
     raise NoChecksumError("the server gives neither x-linked-etag nor x-goog-hash")

@@ -1,4 +1,4 @@
-"""Asking servers that may be slow, busy, broken or hostile: patiently, and within limits."""
+"""Requests to servers that may be slow, busy, broken or hostile, with retries and limits."""
 
 from __future__ import annotations
 
@@ -14,45 +14,45 @@ from urllib3.exceptions import HTTPError, InvalidHeader
 from urllib3.util import Retry
 
 RETRIES = 4  # after the first attempt, each after a longer pause
-TIMEOUT = (15, 60)  # seconds: for a connection, without a byte
-LONGEST_WAIT = 120  # seconds, whatever a server asks for
-PROGRESS = 2**20  # bytes, after which an attempt has not been in vain
-CHUNK = 2**16  # bytes; a connection that breaks off loses fewer
-_TOLD = 300  # characters of an error
+TIMEOUT = (15, 60)  # seconds: for a connection, and without a byte
+LONGEST_WAIT = 120  # seconds, even if a server asks for more
+PROGRESS = 2**20  # bytes, after which an attempt does not count as a failure
+CHUNK = 2**16  # bytes; a broken connection loses fewer
+_TOLD = 300  # characters of an error in a message
 Result = TypeVar("Result")
 
 
 class DownloadError(RuntimeError):
-    """Files that could not be fetched; the message says which and why."""
+    """The error for files that could not be fetched; the message says which and why."""
 
 
 class CutError(ValueError):
-    """Less came than was told; the next attempt may go on from there."""
+    """The error for a download that broke off; the next attempt may resume it."""
 
 
-# What may come of asking for one file, and concerns no other.
+# Errors that concern the request for one file, and no other file.
 FAILURES = (requests.RequestException, HTTPError, ValueError, DownloadError)
 
 
 class _Patience(Retry):
-    """Asks again where that may help, as late as the server says, within limits."""
+    """Retries if that may help, at the time that the server asks for, within limits."""
 
     def increment(
         self, method: Any = None, url: Any = None, response: Any = None, *rest: Any, **more: Any
     ) -> Retry:
         if response is not None:
-            response.close()  # or its body would be read, which may have no end
+            response.close()  # otherwise its body, which may be endless, would be read
         return super().increment(method, url, response, *rest, **more)
 
     def parse_retry_after(self, retry_after: str) -> float:
         try:
             return min(super().parse_retry_after(retry_after), LONGEST_WAIT)
         except (InvalidHeader, ValueError, OverflowError):
-            return 0  # then the pauses are our own
+            return 0  # our own pauses then apply
 
 
 class _Adapter(HTTPAdapter):
-    """Reads no body of a redirect, which may have no end either."""
+    """Does not read the body of a redirect, which may be endless."""
 
     def build_response(self, req: Any, resp: Any) -> requests.Response:
         answer = super().build_response(req, resp)
@@ -75,9 +75,10 @@ def new_session() -> requests.Session:
 
 
 def tried(attempt: Callable[[], Result], came: Callable[[], int] = lambda: 0) -> Result:
-    """What the attempt gives; if what comes is wrong or cut, it is made again after a pause.
+    """Return what the attempt returns; if the data are wrong or cut, retry after a pause.
 
-    came : how many bytes there are; an attempt that has brought many is none of the `RETRIES`
+    came : returns the number of bytes received; an attempt that brought many does not count
+           among the `RETRIES`
     """
     tries = most = 0
     while True:
@@ -94,19 +95,19 @@ def tried(attempt: Callable[[], Result], came: Callable[[], int] = lambda: 0) ->
 
 
 def number_in(headers: Mapping[str, str], name: str) -> int:
-    """A header's number, 0 where there is no such header."""
+    """Return a header's number, 0 if there is no such header."""
     text = headers.get(name, "0").strip()
     if not re.fullmatch("[0-9]{1,15}", text):
-        raise ValueError(f"{name} is no number of bytes: {text}")
+        raise ValueError(f"{name} is not a number of bytes: {text}")
     return int(text)
 
 
 def content_range(answer: requests.Response) -> tuple[int, ...]:
-    """The first byte's number, the last one's, and the whole file's size."""
+    """Return the first byte's number, the last one's, and the whole file's size."""
     text = answer.headers.get("Content-Range", "")
     numbers = re.fullmatch("bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15})", text.strip())
     if answer.status_code != 206 or not numbers:
-        raise ValueError(f"{status_of(answer)}, and not with the part that was asked for {text}")
+        raise ValueError(f"{status_of(answer)}, and not with the requested part {text}")
     return tuple(map(int, numbers.groups()))
 
 
@@ -115,9 +116,9 @@ def status_of(answer: requests.Response) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """One printable line, whatever a server has put into it."""
+    """Return the error as one printable line, whatever a server has put into it."""
     if isinstance(error, DownloadError):
-        return str(error)  # it holds a reason
+        return str(error)  # it contains a reason
     if isinstance(error, requests.HTTPError) and error.response is not None:
         text = status_of(error.response)
     elif isinstance(error, requests.RequestException | HTTPError):
@@ -129,13 +130,13 @@ def reason_of(error: Exception) -> str:
 
 
 def body_of(answer: requests.Response, most: int) -> Iterator[bytes]:
-    """What comes, piece by piece. Raises CutError where it breaks off, ValueError at more."""
+    """Yield the data. Raises CutError if the connection breaks off, ValueError for too much."""
     came = 0
     try:
         for chunk in answer.iter_content(CHUNK):
             came += len(chunk)
             if came > most:
-                raise ValueError(f"more comes than the {most} bytes that are due")
+                raise ValueError(f"the server sends more than the expected {most} bytes")
             yield chunk
     except (requests.RequestException, HTTPError) as error:
         raise CutError(f"the connection broke off: {reason_of(error)}") from None

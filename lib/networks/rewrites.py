@@ -1,8 +1,8 @@
-"""Exact rewrites of a network for faster forwards, and which of them win on this machine.
+"""Exact rewrites of a network for faster forward passes, and the choice of the fastest here.
 
-Each computes the same function: only the order of float32 sums differs. Which is fastest
-depends on processor and network, so a full-size network's form is chosen by a short
-measurement, whose outcome is remembered.
+Each computes the same function; only the order of float32 sums differs. Which is fastest
+depends on processor and network, so a short measurement chooses the form of a full-size network.
+The result is remembered.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from ..base.stored_json import DamagedJson, mapping, of_each, read_json
 FORMS = OUTPUT / "forms.json"
 PROBED_BATCH = 8
 ROUNDS = 3
-_SAME = 1e-4  # of the largest feature: what reordered float32 sums may differ by
+_SAME = 1e-4  # of the largest feature: the tolerance for reordered float32 sums
 
 
 @dataclass(frozen=True)
 class Form:
-    """How a network is written.
+    """How a network is rewritten.
 
-    channels_last  : its layout in memory
-    linear_as_conv : linear layers over pixels are 1x1 convolutions
-    wide_channels_last : depthwise convolutions of more than 7 x 7, each by itself channels-last
-                     in a network that is not
-    fused          : batch norms are folded into convolutions, parallel branches into one,
+    channels_last  : whether its memory layout is channels-last
+    linear_as_conv : whether linear layers over pixels become 1x1 convolutions
+    wide_channels_last : whether depthwise convolutions of more than 7 x 7 work channels-last in a
+                     network that otherwise does not
+    fused          : whether batch norms are folded into convolutions, parallel branches into one,
                      MetaFormers' activations into the layers after them
     """
 
@@ -58,9 +58,9 @@ class Form:
 
 
 PLAIN = Form(channels_last=False)
-# Of a reader's own networks: nothing is taken out or put together, whatever the forward does.
+# For a user's own networks: nothing is removed or merged, whatever the forward does.
 LAYOUTS = (PLAIN, Form())
-# Of the embedded networks, whose forwards are too short, or too few, to be worth a measurement.
+# For the embedded networks, whose forward passes are too short, or too few, to be measured.
 MINI_FORM = Form(fused=True)
 
 
@@ -82,7 +82,7 @@ class LinearAsConv(nn.Module):
 
 
 def _inner_linears(network: nn.Module) -> dict[str, nn.Linear]:
-    """The linear layers before the head, by name."""
+    """Return the linear layers before the head, by name."""
     ends = [getattr(network, name) for name in ("head", "fc") if hasattr(network, name)]
     head = {id(module) for end in ends for module in end.modules()}
     return {
@@ -99,7 +99,7 @@ def _with_linear_as_conv(network: nn.Module) -> nn.Module:
 
 
 def _fused(network: nn.Module) -> nn.Module:
-    """Batch norms folded into the convolutions before them; FastViT's branches into one."""
+    """Fold batch norms into the convolutions before them, and FastViT's branches into one."""
     for module in network.modules():
         if isinstance(module, RepConditionalPosEnc):  # timm assumes the plain network's 7x7
             module.spatial_shape = module.pos_enc.kernel_size
@@ -120,10 +120,10 @@ def _fused(network: nn.Module) -> nn.Module:
 
 
 class SquaredReLU(nn.Module):
-    """relu(x)² + bias: a MetaFormer's StarReLU whose scale the next layer has taken over.
+    """relu(x)² + bias: a MetaFormer's StarReLU whose scale the next layer has absorbed.
 
-    In place where nothing is recorded: what it is given is the layer before's and nobody
-    else's, and four passes over a network's largest tensors become two or three.
+    If no gradient is recorded it works in place, because only the layer before it uses its input.
+    Four passes over a network's largest tensors then become two or three.
     """
 
     def __init__(self, bias: Tensor | None):
@@ -137,8 +137,8 @@ class SquaredReLU(nn.Module):
 
 
 def _with_stars_taken_over(network: nn.Module) -> nn.Module:
-    """StarReLU is scale · relu(x)² + bias: the next layer's weights take the scale, and, where
-    no zero padding stands between, its bias the bias."""
+    """Absorb StarReLU, scale · relu(x)² + bias, into the next layer: its weights take the scale
+    and, unless zero padding is between them, its bias takes the bias."""
     for module in network.modules():
         if (
             isinstance(module, Mlp)
@@ -167,7 +167,7 @@ def _taken_over(star: StarReLU, layer: nn.Linear | nn.Conv2d, padded: bool) -> S
 
 
 def written(network: nn.Module, form: Form, in_place: bool = False) -> nn.Module:
-    """A folded network in eval mode, in that form: a copy, unless it may be changed in place."""
+    """Return a folded network in eval mode, in that form: a copy, unless `in_place`."""
     network = (network if in_place else copy.deepcopy(network)).eval()
     if form.fused:
         network = _fused(network)
@@ -179,7 +179,7 @@ def written(network: nn.Module, form: Form, in_place: bool = False) -> nn.Module
 
 
 class ChannelsLast(nn.Module):
-    """A layer that alone works channels-last."""
+    """A single layer that works channels-last."""
 
     def __init__(self, layer: nn.Module):
         super().__init__()
@@ -203,7 +203,7 @@ def _set_wide_channels_last(network: nn.Module) -> None:
 
 
 def candidates(network: nn.Module) -> list[Form]:
-    """The forms that are worth a try for such a network."""
+    """Return the forms that are worth measuring for this network."""
     norms = any(isinstance(module, nn.BatchNorm2d | StarReLU) for module in network.modules())
     choices = (True, False), (True, False), (True, False)
     return [
@@ -214,8 +214,8 @@ def candidates(network: nn.Module) -> list[Form]:
 
 
 def form_to_compile(network: nn.Module) -> Form:
-    """What was fastest, or as good as it, of all that were compiled, on the sixteen variants:
-    every rewrite, channels-last (17 x 17 depthwise convolutions demand it)."""
+    """Return the form that was fastest, or equally fast, when the sixteen variants were compiled:
+    every rewrite, channels-last (17 x 17 depthwise convolutions require it)."""
     return max(candidates(network), key=lambda f: (f.channels_last, f.fused, f.linear_as_conv))
 
 
@@ -229,11 +229,12 @@ def seconds_of(network: nn.Module, x: Tensor) -> tuple[float, Tensor]:
 
 
 def fastest_form(network: nn.Module, side: int, forms: Sequence[Form] = ()) -> Form:
-    """The form with the shortest forward here; one that fails or computes something else is out.
+    """Return the form with the shortest forward pass here, without forms that fail or that
+    compute something else.
 
     network : folded, in eval mode, on its device
-    side    : of its input images
-    forms   : to choose from; empty: all `candidates`
+    side    : the side of its input images in pixels
+    forms   : to choose from; empty for all `candidates`
     """
     device = next(network.parameters()).device
     generator = torch.Generator().manual_seed(0)
@@ -245,7 +246,7 @@ def fastest_form(network: nn.Module, side: int, forms: Sequence[Form] = ()) -> F
         try:
             _, features = seconds_of(tried[form], inputs[form])
             same = (features - expected).abs().max() <= _SAME * expected.abs().max()
-        except RuntimeError:  # such as a view that no other layout allows
+        except RuntimeError:  # for example a view that this layout does not allow
             same = False
         if not same:
             del tried[form]
@@ -279,7 +280,7 @@ def remembered_form(
     remembered: Path = FORMS,
     forms: Sequence[Form] = (),
 ) -> Form:
-    """`fastest_form`, measured once for a machine and a variant.
+    """Return `fastest_form`, measured once per machine and variant.
 
     `data/output/forms.json` may be deleted at any time.
     """
@@ -298,4 +299,4 @@ def _read(remembered: Path) -> dict[str, dict]:
     try:
         return read_json(remembered, of_each(mapping(choices) | {"additionalProperties": False}))
     except (OSError, DamagedJson):
-        return {}  # none yet, or damaged: measured anew
+        return {}  # missing or damaged: forms are measured again

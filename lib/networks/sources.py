@@ -1,6 +1,6 @@
-"""Every published file that the study uses: where it is, what it is, where it goes.
+"""Every published file that the study uses: its address, its content, its place.
 
-One row a file. Addresses and containers are as the publishers give them; none of the
+Each row is one file. Addresses and containers are as the publishers give them; none of the
 files was available when this was written (see data/README.md).
 """
 
@@ -14,7 +14,7 @@ from ..base.tables import Table
 from .backbones import BACKBONES, variant_name
 
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin")
-MIRROR = "DCLS_MIRROR"  # environment variable: a server that has the files, see `address`
+MIRROR = "DCLS_MIRROR"  # environment variable: a server with copies of the files, see `address`
 _HUB = "https://huggingface.co"
 _ZENODO = "https://zenodo.org/records"
 _CLICKME = "https://storage.googleapis.com/serrelab/prj_harmonization/dataset/click-me"
@@ -24,10 +24,10 @@ _CLICKME = "https://storage.googleapis.com/serrelab/prj_harmonization/dataset/cl
 class Reading:
     """How a weights file is read. Names are shell patterns (`*.total_ops`).
 
-    container : the entry of a pickled file that holds the weights; "" looks for the usual ones
-    surplus   : names that the file may have and the network has not
+    container : the entry of a pickled file that contains the weights; "" looks for the usual ones
+    surplus   : names that the file may have and the network lacks
     lacking   : names of the network that the file may lack
-    accepted  : a user's own: names that may be either, or hold positions outside the window
+    accepted  : names that the user accepts: surplus, lacking, or with positions outside the window
     """
 
     container: str = ""
@@ -36,27 +36,29 @@ class Reading:
     accepted: tuple[str, ...] = ()
 
 
-AS_IS = Reading()  # strictly, whatever the container is called
+AS_IS = Reading()  # strict, whatever the container's name
 
-# None of these carries signal: counters of a profiler that ran while the network was trained, an
-# older DCLS's indices, which every forward makes anew, and how many batches a norm has seen.
+# None of these affects results: counters of a profiler that ran during training, indices of an
+# older DCLS, which every forward pass makes again, and the number of batches that a norm has seen.
 _SURPLUS = (
     "total_ops", "total_params", "*.total_ops", "*.total_params",
     "*.DCK.IDX", "*.DCK.lim", "*.relative_position_index",
 )  # fmt: skip
 _LACKING = ("*.num_batches_tracked",)
-AS_WRITTEN = Reading("", _SURPLUS, _LACKING)  # what a training wrote, whatever it is called
+AS_WRITTEN = Reading("", _SURPLUS, _LACKING)  # the output of any training script
 
 
 @dataclass(frozen=True)
 class Source:
-    """key : the variant's name, or the shard's
+    """A published file.
+
+    key    : the variant's name, or the shard's
     place  : path below the data folder
-    url    : where it is published
-    about_bytes : estimated size, 0 where nothing is known
-    container   : the entry of a pickled file that holds the weights, "" for none
-    recipe : how the weights were trained, as far as it is known
-    licence : of the file
+    url    : the address where it is published
+    about_bytes : estimated size, 0 if unknown
+    container   : the entry of a pickled file that contains the weights, "" for none
+    recipe : how the weights were trained, as far as that is known
+    licence : the file's licence
     surplus, lacking : as for `Reading`
     """
 
@@ -76,7 +78,7 @@ class Source:
 
     @property
     def variant(self) -> tuple[str, bool]:
-        """(backbone, dcls) of a weights file."""
+        """The (backbone, dcls) of a weights file."""
         return self.key.removesuffix("_dcls"), self.key.endswith("_dcls")
 
     @property
@@ -106,10 +108,10 @@ def timm_source(
     repository: str = "",
     file: str = "model.safetensors",
 ) -> Source:
-    """timm's weights of this tag for a variant.
+    """Return the source of timm's weights with this tag, for a variant.
 
     millions   : learnable parameters, if known
-    repository : on the hub, "timm/<tag>" if none is given
+    repository : on the hub, "" for "timm/<tag>"
     """
     address = f"{_HUB}/{repository or f'timm/{tag}'}/resolve/main/{file}"
     suffix = next(s for s in (*WEIGHTS_SUFFIXES, "") if file.endswith(s))
@@ -143,7 +145,7 @@ def _weights() -> list[Source]:
             continue
         if backbone.pair_of:
             rows.append(timm_source(key, backbone.timm_tag, _MILLIONS[backbone.pair_of]))
-            continue  # its DCLS weights are the other's
+            continue  # it shares the other row's DCLS weights
         if backbone.family == "fastvit":  # the study trained its own baselines
             file = f"{key}_seed0.pth.tar"
             rows.append(_zenodo(key, False, 8370737, file, "state_dict_ema", "the study's"))
@@ -165,7 +167,7 @@ def _weights() -> list[Source]:
 WEIGHTS: Table[Source] = Table("weights file", _weights())
 
 _SHARDS = 18
-# The published reader stops before the last one.
+# The published code stops before the last shard.
 UNREAD_SHARD = f"val-{_SHARDS - 1}"
 SHARDS: Table[Source] = Table(
     "shard",

@@ -1,7 +1,7 @@
-"""A network cut in two at one of its modules: what leads up to its output, and what follows.
+"""A network cut in two at one of its modules: the part up to its output, and the rest.
 
-Only modules that hold the layer are looked into (by torch.fx), so that control flow in others
-does not matter; both halves share the network's own modules and parameters.
+torch.fx looks only into modules that contain the layer, so control flow in others does not
+matter. Both halves share the network's own modules and parameters.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.fx.proxy import TraceError
 
 
 class _Around(fx.Tracer):
-    """Looks only into modules that hold the layer."""
+    """Traces only into modules that contain the layer."""
 
     def __init__(self, layer: str):
         super().__init__()
@@ -30,7 +30,7 @@ class _Around(fx.Tracer):
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """The model in eval mode; every submodule's own mode is restored afterwards."""
+    """Put the model in eval mode, and restore every submodule's own mode afterwards."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -41,29 +41,30 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def split_at(network: nn.Module, layer: str) -> tuple[nn.Module, nn.Module]:
-    """(features, head): images to a layer's output, and that to what the network returns.
+    """Return (features, head): from images to a layer's output, and from there to the answer.
 
-    layer : a module's name, as `network.named_modules()` gives it
-    Raises ValueError for a name that is not there, a layer that is not used once in the forward,
-    a network whose end takes more than the layer's output, and one that cannot be traced.
+    layer : a module's name, as in `network.named_modules()`
+
+    Raises ValueError for a name that does not exist, a layer that the forward does not use exactly
+    once, a network whose rest takes more than the layer's output, and one that cannot be traced.
     """
     if layer not in dict(network.named_modules()) or not layer:
         children = ", ".join(name for name, _ in network.named_children())
-        raise ValueError(f"there is no layer {layer!r}; the network's parts are {children}")
+        raise ValueError(f"layer {layer!r} does not exist; the network's parts are {children}")
     try:
-        # In training mode `self.training` would be written into the halves for good.
+        # In training mode `self.training` would become fixed in the halves.
         with evaluating(network):
             graph = _Around(layer).trace(network)
     except (TraceError, TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise ValueError(
             f"the network cannot be cut at {layer!r}: torch.fx cannot follow its forward"
-            f"{_line_of(error)}: {error}. Take such a check of a tensor or its shape out, or give "
-            "the network `forward_features` and `forward_head`, which are then taken as they are"
+            f"{_line_of(error)}: {error}. Remove this check of a tensor or its shape, or give "
+            "the network `forward_features` and `forward_head`, which are then used as they are"
         ) from error
     cuts = [n for n in graph.nodes if n.op == "call_module" and n.target == layer]
     if len(cuts) != 1:
         raise ValueError(
-            f"the forward uses layer {layer!r} {len(cuts)} times, and must use it once"
+            f"the forward uses layer {layer!r} {len(cuts)} times, but must use it once"
         )
     before = _needed_for(cuts)
     features, head = fx.Graph(), fx.Graph()
@@ -72,8 +73,8 @@ def split_at(network: nn.Module, layer: str) -> tuple[nn.Module, nn.Module]:
     start = {cuts[0]: head.placeholder("features")}
     needed = _needed_for([_result(graph)])
     rest = [n for n in graph.nodes if n in needed and n not in before]
-    # Constants of the network, and options that nobody gives, may be used on both sides; what
-    # comes from the image may not.
+    # Constants of the network, and options without a value, may be used on both sides; values
+    # that depend on the image may not.
     image = next(n for n in graph.nodes if n.op == "placeholder")
     constants = [n for n in graph.nodes if n in before and n is not image and _is_constant(n)]
     for node in rest:
@@ -81,7 +82,7 @@ def split_at(network: nn.Module, layer: str) -> tuple[nn.Module, nn.Module]:
         if around:
             raise ValueError(
                 f"the network cannot be cut at {layer!r}: {node.name} also takes {around[0].name}, "
-                "which goes around that layer"
+                "which bypasses that layer"
             )
     done = _copied(head, [*constants, *(n for n in rest if n.op != "output")], start)
     head.output(fx.node.map_arg(_result(graph).args[0], lambda n: done[n]))
@@ -93,7 +94,7 @@ def _is_constant(node: fx.Node) -> bool:
 
 
 def _line_of(error: BaseException) -> str:
-    """Where, in code that is not torch's, an error was raised."""
+    """Return where, in code outside torch, an error was raised."""
     library = Path(torch.__file__).parent
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         file = Path(frame.filename)
@@ -120,7 +121,7 @@ def _needed_for(nodes: Iterable[fx.Node]) -> set[fx.Node]:
 def _copied(
     graph: fx.Graph, nodes: Iterable[fx.Node], known: dict[fx.Node, fx.Node]
 ) -> dict[fx.Node, fx.Node]:
-    """Old nodes to new ones."""
+    """Copy nodes into a graph; return old nodes mapped to new ones."""
     made = dict(known)
     for node in nodes:
         made[node] = graph.node_copy(node, made.__getitem__)

@@ -1,11 +1,11 @@
-"""Where a network is tapped for maps: its features there, and what it answers were they others.
+"""Tapping a network for heatmaps: its features at a layer, and its answer to changed features.
 
-Two kinds. `Halves`: a network that can be cut in two at its layer; what follows the layer is run
-alone. `Around`: a network in which something goes around the layer (a residual connection, the
-class token of a transformer), or whose forward cannot be followed; the layer is watched by a hook
-for the time of a call, and its output put in another's place by running the whole again.
+There are two kinds. `Halves` is a network that can be cut in two at its layer; the part after the
+layer is run alone. `Around` is a network in which a connection bypasses the layer (a residual
+connection, a transformer's class token), or whose forward cannot be followed. A hook then watches
+the layer during a call, and its output is replaced by running the whole network again.
 
-Neither runs a backward through what leads up to the layer.
+Neither runs a backward pass through the part before the layer.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from ..base.shortage import is_out_of_memory
 from .grids import CHANNELS_FIRST, Grid, NoMaps, grid_by, grid_of
 from .split import split_at
 
-_TRIED = 20  # layers, from the watched one back, where the network may be cut
+_TRIED = 20  # layers, backwards from the watched one, at which a cut is tried
 
 
 def answer_of(output: Any) -> Any:
-    """What a network answers, of what its forward returns: a tensor is itself; of a mapping, as
-    Hugging Face's and torchvision's networks return, it is `logits` or `out`; of a tuple the
-    first. Anything else is returned as it is."""
+    """Return a network's answer from what its forward returns: a tensor itself; `logits` or `out`
+    of a mapping, which Hugging Face's and torchvision's networks return; the first of a tuple.
+    Anything else is returned unchanged."""
     if isinstance(output, Mapping):
         for name in ("logits", "out"):
             if name in output:
@@ -45,16 +45,18 @@ def same_answer(
     x: Tensor,
     reached: Tensor | None = None,
 ) -> bool:
-    """Whether both halves together answer as the network does, and meet at a tensor. They may not,
-    or may fail: what a forward asks of its inputs, say, is answered while it is followed.
+    """Return whether both halves together answer like the network, and meet at a tensor.
 
-    reached : what the first half gives, if it is known
+    They may not, or may fail: for example, tracing fixes the outcome of a forward's checks of its
+    inputs.
+
+    reached : the first half's output, if it is known
     """
     before, after = cut
     with torch.no_grad():
         whole = answer_of(network(x))
         try:
-            with redirect_stderr(StringIO()):  # torch.fx would print a failure as well
+            with redirect_stderr(StringIO()):  # torch.fx would also print a failure
                 reached = before(x) if reached is None else reached
                 found = answer_of(after(reached.clone())) if isinstance(reached, Tensor) else None
         except Exception as error:
@@ -70,7 +72,7 @@ def same_answer(
 
 
 def gives_channels_last(layer: nn.Module) -> bool | None:
-    """By what it is made of, where its output's shape allows both; None: it cannot be told."""
+    """Return whether a layer's type implies channels last; None if that is unknown."""
     convolves = any(isinstance(m, nn.Conv2d | nn.BatchNorm2d) for m in layer.modules())
     normalises = any(isinstance(m, nn.LayerNorm | nn.Linear) for m in layer.modules())
     return None if convolves == normalises else normalises
@@ -78,7 +80,7 @@ def gives_channels_last(layer: nn.Module) -> bool | None:
 
 @contextmanager
 def gradients_kept(network: nn.Module) -> Iterator[None]:
-    """Which parameters require gradients, and those they have, are afterwards as they were."""
+    """Restore afterwards which parameters require gradients, and their gradients."""
     held = [(p, p.requires_grad, p.grad) for p in network.parameters()]
     try:
         yield
@@ -90,7 +92,7 @@ def gradients_kept(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
-    """No parameter requires a gradient, or gets one; afterwards all is as it was."""
+    """Let no parameter require or receive a gradient; restore everything afterwards."""
     with gradients_kept(network):
         for parameter in network.parameters():
             parameter.requires_grad_(False)
@@ -99,11 +101,11 @@ def frozen(network: nn.Module) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Opened:
-    """A forward whose answer can be differentiated with respect to the layer's output.
+    """A forward pass whose answer can be differentiated with respect to the layer's output.
 
     features : (image, channel, h, w), without gradient
-    answer   : of the network
-    leaf     : the layer's output as the network has it
+    answer   : the network's
+    leaf     : the layer's output in the network's own form
     """
 
     answer: Any
@@ -115,28 +117,28 @@ class Opened:
         return self.grid.maps(self.leaf.detach())
 
     def gradient(self, total: Tensor) -> Tensor:
-        """Of one number with respect to the features, and of their shape. Raises NoMaps where it
-        does not depend on them."""
+        """Return the gradient of one number with respect to the features, in their shape. Raises
+        NoMaps if the number does not depend on them."""
         found = None
         if total.requires_grad:
             (found,) = torch.autograd.grad(total, self.leaf, allow_unused=True)
         if found is None:
             raise NoMaps(
-                "what is explained does not depend on the layer by any gradient: the layer bears "
-                "on nothing, or the network ends gradients there (no_grad, detach, a reentrant "
+                "the explained number does not depend on the layer by any gradient: the layer has "
+                "no effect, or the network ends gradients there (no_grad, detach, a reentrant "
                 "checkpoint)"
             )
         return self.grid.maps(found)
 
 
 class Tap(Protocol):
-    """What maps are made with.
+    """What heatmaps are made with.
 
     features : images -> (image, channel, h, w)
-    answered : (images, features) -> the network's answer, had its layer given these features
-    opened   : images -> `Opened`; with features that are known already no more is computed
-               than must be
-    answering : one image -> what answers to many versions of its features
+    answered : (images, features) -> the network's answer, as if its layer had returned these
+    opened   : images -> `Opened`; with features that are already known, only what is
+               necessary is computed
+    answering : one image -> a function that answers to many versions of its features
     """
 
     def features(self, x: Tensor) -> Tensor: ...
@@ -148,14 +150,15 @@ class Tap(Protocol):
 class Halves:
     """A network in two halves that meet at the layer.
 
-    before : images -> (image, channel, h, w); after : that -> the answer
+    before : images -> (image, channel, h, w)
+    after  : features -> the answer
     """
 
     def __init__(self, before: Callable[[Tensor], Tensor], after: Callable[[Tensor], Any]):
         self.features, self.after = before, after
 
     def answered(self, x: Tensor, features: Tensor) -> Any:
-        return answer_of(self.after(features.clone()))  # which the network may change in place
+        return answer_of(self.after(features.clone()))  # the network may change them in place
 
     def answering(self, x: Tensor) -> Callable[[Tensor], Any]:
         return lambda features: self.answered(x, features)
@@ -175,9 +178,9 @@ class Around:
     """A network whose layer is watched.
 
     network : called with images
-    layer   : one of its modules; its output, or the first part of that, is what maps are made of
-    prefix  : tokens before those of the image, where that is known
-    reshape : output -> (image, channel, h, w), where the arrangement cannot be told by its shape
+    layer   : one of its modules; heatmaps are made of its output, or of the output's first part
+    prefix  : tokens before those of the image, if that is known
+    reshape : output -> (image, channel, h, w), if the shape does not determine the arrangement
     """
 
     def __init__(
@@ -199,7 +202,7 @@ class Around:
         seen: list[Tensor] = []
 
         def watch(raw: Tensor) -> Tensor:
-            seen.append(raw.clone())  # the network may go on in place
+            seen.append(raw.clone())  # the network may continue in place
             return raw
 
         self._run(x, watch)
@@ -209,7 +212,7 @@ class Around:
         return self._run(x, self._put(x, features))
 
     def answering(self, x: Tensor) -> Callable[[Tensor], Any]:
-        """What leads up to the layer is run once, where the network can be cut before it."""
+        """Run the part before the layer only once, if the network can be cut before it."""
         if not self._cut_looked_for:
             self._cut, self._cut_looked_for = self._cut_before(x), True
         if self._cut is None:
@@ -236,8 +239,8 @@ class Around:
         return put
 
     def _cut_before(self, x: Tensor) -> tuple[Callable, Callable] | None:
-        """The network in two halves that meet at the last of its modules before the layer where
-        that can be; None if nowhere."""
+        """Return two halves that meet at the last possible module before the layer; None if the
+        network cannot be cut."""
         run: list[str] = []
         reached = False
 
@@ -269,7 +272,7 @@ class Around:
 
         def leave(raw: Tensor) -> Tensor:
             leaves.append(raw.detach().clone().requires_grad_())
-            return leaves[0].clone()  # which the network may change in place
+            return leaves[0].clone()  # the network may change it in place
 
         with torch.inference_mode(False), torch.enable_grad(), frozen(self.network):
             answer = self._run(x.clone() if x.is_inference() else x.detach(), leave)
@@ -291,7 +294,7 @@ class Around:
         change: Callable[[Tensor], Tensor],
         forward: Callable[[Tensor], Any] | None = None,
     ) -> Any:
-        """What a forward, the network's if no other, answers, with the layer's output changed."""
+        """Return the answer of a forward pass (by default the network's) with a changed layer."""
         calls = 0
 
         def hook(_module: nn.Module, _given: Any, output: Any) -> Any:
@@ -299,9 +302,11 @@ class Around:
             calls += 1
             raw = output[0] if isinstance(output, tuple) and output else output
             if not isinstance(raw, Tensor):
-                raise NoMaps(f"{self._name} gives a {type(raw).__name__}, and must give a tensor")
+                raise NoMaps(
+                    f"{self._name} returns a {type(raw).__name__}, but must return a tensor"
+                )
             if calls > 1:
-                raise NoMaps(f"the forward uses {self._name} more than once, and must use it once")
+                raise NoMaps(f"the forward uses {self._name} more than once, but must use it once")
             changed = change(raw)
             return (changed, *output[1:]) if isinstance(output, tuple) else changed
 

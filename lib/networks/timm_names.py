@@ -1,5 +1,5 @@
-"""What timm knows by name: architectures, published weights, where these are, and how images are
-prepared for them."""
+"""timm's names: architectures, published weights, their files, and how images are prepared for
+them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from .checkpoints import OF_TIMM
 from .sources import Source, timm_source
 
 _FILE = "model.safetensors"  # of timm's own repositories
-# Lengths of the features that CLIP's networks give where others give classes.
+# The lengths of the features that CLIP's networks return instead of classes.
 _WIDTHS = (512, 640, 768, 1024, 1152, 1280)
 WILD = "*?["  # a name with any of these is a pattern
 
 
 @cache
 def _tags() -> dict[str, list[str]]:
-    """{architecture: tags of its published weights}."""
+    """Return {architecture: tags of its published weights}."""
     found: dict[str, list[str]] = {}
     for name in list_pretrained():
         architecture, _, tag = name.partition(".")
@@ -46,7 +46,7 @@ def check_architecture(name: str) -> None:
 
 
 def architectures(pattern: str) -> list[str]:
-    """timm's architectures of this name or pattern, without tag. Raises UnknownName for none."""
+    """Return timm's architectures of this name or pattern, without tag. Raises UnknownName."""
     if not any(sign in pattern for sign in WILD):
         name = pattern.partition(".")[0]
         check_architecture(name)
@@ -58,9 +58,9 @@ def architectures(pattern: str) -> list[str]:
 
 
 def with_tag(name: str) -> str:
-    """An architecture with the tag of its weights: timm's default where none is given.
+    """Return an architecture with the tag of its weights, timm's default if none is given.
 
-    Raises UnknownName for another name, ValueError where no weights are published.
+    Raises UnknownName for another name, ValueError if no weights are published.
     """
     architecture, dot, tag = name.partition(".")
     check_architecture(architecture)
@@ -69,8 +69,8 @@ def with_tag(name: str) -> str:
     known = _tags().get(architecture, [])
     if not known:
         raise ValueError(
-            f"timm publishes no weights of {architecture}: untrained:{architecture} takes random "
-            f"ones, timm:{architecture}@FILE yours"
+            f"timm publishes no weights of {architecture}: use untrained:{architecture} for random "
+            f"weights, or timm:{architecture}@FILE for your own"
         )
     if tag not in known and dot:
         raise unknown_name(f"tag of timm's {architecture}", tag, known)
@@ -78,7 +78,7 @@ def with_tag(name: str) -> str:
 
 
 def published(pattern: str) -> list[str]:
-    """Names with tags of this pattern: of every tag where it has a dot, else of the default one."""
+    """Return tagged names that match: all tags if the pattern has a dot, else the default ones."""
     if not any(sign in pattern for sign in WILD):
         return [with_tag(pattern)]
     if "." in pattern:
@@ -92,36 +92,36 @@ def published(pattern: str) -> list[str]:
 
 
 def class_count(name: str) -> int:
-    """By how many classes published weights answer; 0 for features without a classifier."""
+    """Return published weights' number of classes; 0 for features without a classifier."""
     return get_pretrained_cfg(name).num_classes
 
 
 def why_not(name: str, classes: int | None) -> str:
-    """Why published weights cannot be taken, in one sentence; "" if they can.
+    """Return why published weights cannot be used, in one sentence; "" if they can.
 
-    classes : how many the model must answer by, None for any
+    classes : the required number of classes, None for any
     """
     about, given = get_pretrained_cfg(name), class_count(name)
     own = f"timm:{name.partition('.')[0]}@FILE"
     if not given or given in _WIDTHS:
         return (
             f"{name} has features for texts or for fine-tuning, and no classifier whose evidence "
-            f"a map could show; {own} takes a fine-tuned one"
+            f"a heatmap could show: {own} loads a fine-tuned one"
         )
     if classes is not None and given != classes:
         return (
-            f"{name} answers by {given} classes and the profile by {classes}: "
-            "--target predicted explains what each model predicts, of whatever classes"
+            f"{name} has {given} classes, but the profile {classes}: "
+            "--target predicted explains what each model predicts, whatever its classes"
         )
     if not about.hf_hub_id:
         return f"{name} is not on timm's hub: fetch {about.url} yourself and name the file by {own}"
     if about.custom_load == "hf":
-        return f"{name} has a form that only timm's own loader reads; {own} takes another file"
+        return f"{name} has a form that only timm's own loader reads: {own} loads another file"
     return ""
 
 
 def source_of(variant: str, name: str, millions: float = 0) -> Source:
-    """Where published weights are; learnable parameters in millions, if known."""
+    """Return the source of published weights; millions : learnable parameters, if known."""
     about = get_pretrained_cfg(name)
     repository = about.hf_hub_id if about is not None else None
     file = (about.hf_hub_filename if about is not None else None) or _FILE
@@ -129,12 +129,12 @@ def source_of(variant: str, name: str, millions: float = 0) -> Source:
 
 
 def family_of(name: str) -> str:
-    """The family of an architecture by timm's module: "timm.swin_transformer"."""
+    """Return the family of an architecture, by timm's module: "timm.swin_transformer"."""
     return OF_TIMM + model_entrypoint(name).__module__.rpartition(".")[2]
 
 
 def preprocessing_of(name: str) -> Preprocessing:
-    """How timm prepares images for these weights, or for an architecture."""
+    """Return how timm prepares images for these weights, or for an architecture."""
     found = resolve_data_config({}, pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
     crop = found["input_size"][-1]
     return Preprocessing(

@@ -20,7 +20,7 @@ def _create(backbone: Backbone, pretrained: bool = False, **kwargs) -> nn.Module
             f"no pretrained weights of {backbone.timm_name}_dcls are on timm's hub; "
             "pass pretrained=False and load a checkpoint"
         )
-    # timm passes what it knows about caches and configurations of its own models.
+    # timm passes on what it knows about caches and configurations of its own models.
     known = {k: v for k, v in kwargs.items() if not k.startswith(("pretrained", "cache"))}
     return build_network(backbone, True, **known)
 

@@ -1,5 +1,5 @@
-"""One file on its way: what has come of it waits in `.downloads` until the rest does, in a later
-run if need be; then the whole is verified.
+"""Transfer of one file. The received part waits in `.downloads` for the rest, if necessary until
+a later run; then the complete file is verified.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .requesting import (
 from .sources import Source
 
 _OURS = re.compile(r"[0-9a-f]{12}-.*\.(part|json)")
-LARGEST = 4 * 2**30  # bytes, where nobody tells a file's size
+LARGEST = 4 * 2**30  # bytes, if a file's size is unknown
 _WHITE = b"\xef\xbb\xbf \t\r\n\f\v"  # may precede a page's first tag
 _NOTE = mapping(
     {"place": TEXT, "address": TEXT, "etag": TEXT, "size": {"type": "integer", "minimum": 0}}
@@ -38,9 +38,9 @@ _NOTE = mapping(
 
 
 class Transfer:
-    """What has come of one file, and how the rest does.
+    """The received part of one file, and the transfer of the rest.
 
-    tell : is told where it goes on
+    tell : called with a line when a transfer resumes
     """
 
     def __init__(
@@ -50,13 +50,13 @@ class Transfer:
         self.part, self.note = _partial(folder, source.place)
 
     def attempt(self) -> None:
-        """Fetch what is missing of the partial and verify the whole.
+        """Fetch what is missing from the partial file and verify the whole.
 
-        Raises CutError if it can go on from there, ValueError if it begins anew.
+        Raises CutError if the transfer can be resumed, ValueError if it must start again.
         """
         try:
             have, etag, size = self._kept()
-            if not have or have != size:  # else it was killed at the very end
+            if not have or have != size:  # otherwise it was killed at the very end
                 size = self._receive(have, etag, size)
             self._verify(size)
         except CutError:
@@ -66,7 +66,7 @@ class Transfer:
             raise
 
     def came(self) -> int:
-        """Bytes that are there."""
+        """Return the number of bytes received."""
         return self.part.stat().st_size if self.part.exists() else 0
 
     def forget(self) -> None:
@@ -74,8 +74,10 @@ class Transfer:
         self.note.unlink(missing_ok=True)
 
     def _kept(self) -> tuple[int, str, int]:
-        """How many bytes are there, of which version (its ETag) and of how many; (0, "", 0) if they
-        are another file's, or if nothing would tell."""
+        """Return how many bytes exist, of which version (its ETag) and of what total size.
+
+        It is (0, "", 0) if they belong to another file, or if that cannot be determined.
+        """
         try:
             note = read_json(self.note, _NOTE)
             have = self.part.stat().st_size
@@ -88,7 +90,7 @@ class Transfer:
         return (have, etag, size) if same and certain else (0, "", 0)
 
     def _receive(self, have: int, etag: str, size: int) -> int:
-        """Fetch what is missing; returns the whole file's size, 0 if nobody tells."""
+        """Fetch what is missing; return the whole file's size, 0 if unknown."""
         headers = {"Range": f"bytes={have}-"} if have else {}
         if have and _is_strong(etag):
             headers["If-Range"] = etag
@@ -98,21 +100,21 @@ class Transfer:
         ):
             if have and answer.status_code != 200:
                 size = _size_of_rest(answer, have, etag, size)
-                self.tell(f"going on at {megabytes(have)}")
+                self.tell(f"resuming at {megabytes(have)}")
             else:
                 have, size = 0, self._begin(answer)
             self._store(answer, have, size)
         return size
 
     def _begin(self, answer: requests.Response) -> int:
-        """The whole file's size, 0 if nobody tells; whatever was there is gone."""
+        """Discard what was there; return the whole file's size, 0 if unknown."""
         answer.raise_for_status()
         if answer.status_code != 200:
             raise ValueError(f"{status_of(answer)}, which is not the whole file")
         _refuse_other_kinds(answer.headers)
         size, told = self.published.size, number_in(answer.headers, "Content-Length")
         if size and told and size != told:
-            raise ValueError(f"{told} bytes are sent, {size} were published")
+            raise ValueError(f"{told} bytes are sent, but {size} were published")
         self.forget()
         note = {"place": self.source.place, "address": self.source.address}
         note |= {"etag": answer.headers.get("ETag", ""), "size": size or told}
@@ -130,7 +132,7 @@ class Transfer:
                 bar.update(len(chunk))
 
     def _verify(self, size: int) -> None:
-        """Raise ValueError unless the whole is what was published, and no page."""
+        """Raise ValueError unless the whole is the published file, and not a web page."""
         came = self.part.stat().st_size
         kind, _, published = self.published.checksum.partition(":")
         if kind in ("md5", "sha256"):
@@ -140,9 +142,9 @@ class Transfer:
         with self.part.open("rb") as file:
             first = file.read(CHUNK)
             if first.lstrip(_WHITE)[:9].lower().startswith((b"<!doctype", b"<html")):
-                raise ValueError("a page in HTML came instead of the file")
+                raise ValueError("the server sent a web page instead of the file")
             if came < size:
-                raise CutError(f"{came} bytes came of {size}")
+                raise CutError(f"only {came} of {size} bytes were received")
             if not came:
                 raise ValueError("the file is empty")
             digest.update(first)
@@ -153,7 +155,7 @@ class Transfer:
 
 
 def _size_of_rest(answer: requests.Response, have: int, etag: str, size: int) -> int:
-    """The whole file's size. Raises ValueError unless just the rest of the same file follows."""
+    """Return the whole file's size. Raises ValueError unless the rest of the same file follows."""
     if answer.status_code != 416:
         answer.raise_for_status()
     _refuse_other_kinds(answer.headers)
@@ -161,25 +163,25 @@ def _size_of_rest(answer: requests.Response, have: int, etag: str, size: int) ->
     told = number_in(answer.headers, "Content-Length")
     same = total == (size or total) and (not etag or answer.headers.get("ETag", etag) == etag)
     if not same or (first, last) != (have, total - 1) or told not in (0, total - have):
-        raise ValueError("the server's file is not the one that had begun to come")
+        raise ValueError("the server's file is not the one whose transfer had begun")
     return total
 
 
 def _refuse_other_kinds(headers: Mapping[str, str]) -> None:
     if headers.get("Content-Type", "").strip().lower().startswith("text/html"):
-        raise ValueError("a page in HTML comes instead of the file")
+        raise ValueError("the server sends a web page instead of the file")
     if (packed := headers.get("Content-Encoding", "identity").strip().lower()) != "identity":
-        raise ValueError(f"the file comes packed ({packed}), which was not asked for")
+        raise ValueError(f"the file is sent compressed ({packed}), which was not requested")
 
 
 def _partial(folder: Path, place: str) -> tuple[Path, Path]:
-    """What has come of a file, and the note on it; equal names in two folders are kept apart."""
+    """Return the paths of a partial file and of the note on it, unique to folder and name."""
     name = f"{hashlib.sha256(place.encode()).hexdigest()[:12]}-{Path(place).name[-50:]}"
     return folder / f"{name}.part", folder / f"{name}.json"
 
 
 def sweep(folder: Path, data: Path) -> None:
-    """Remove partials of files that are not missing any more; nothing of any other name."""
+    """Remove partial files whose whole file exists; files of any other name stay."""
     keep: set[Path] = set()
     for note in folder.glob("*.json"):
         with contextlib.suppress(OSError, ValueError):
@@ -189,12 +191,12 @@ def sweep(folder: Path, data: Path) -> None:
     for path in folder.glob("*"):
         is_link = path.is_symlink()
         if _OURS.fullmatch(path.name) and (is_link or not (path in keep or path.is_dir())):
-            with contextlib.suppress(OSError):  # as of a file that is open on NFS
+            with contextlib.suppress(OSError):  # for example, a file that is open on NFS
                 path.unlink()
 
 
 def _is_strong(etag: str) -> bool:
-    """Whether it tells versions apart byte by byte."""
+    """Return whether an ETag distinguishes versions byte by byte."""
     return bool(re.fullmatch(r'"[!#-~]+"', etag))
 
 

@@ -1,9 +1,9 @@
-"""Tensors out of weights files: safetensors, and pickled checkpoints without running their code.
+"""Tensors from weights files: safetensors, and pickled checkpoints without running their code.
 
-Pickles are read with `weights_only=True`. What a trainer stored beside the weights (its options,
-paths, numbers of numpy) is not made: an inert stand-in takes its place. A name that could run
-something is refused all the same, for no trainer stores it. torch verifies no checksum; here
-the zip's are.
+Pickles are read with `weights_only=True`. Objects that a trainer stored beside the weights (its
+options, paths, NumPy numbers) are not created: an inert stand-in replaces each. A name that could
+run something is always refused, because no trainer stores it. torch verifies no checksum; this
+module verifies the zip's.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from torch import Tensor
 
 from ..base.shortage import is_out_of_memory
 
-# In this order where a file's container is not known: averaged weights are the evaluated ones.
+# In this order if a file's container is unknown: averaged weights are the evaluated ones.
 _CONTAINERS = ("state_dict_ema", "model_ema", "model", "state_dict")
-# Modules whose functions run programs, or load what does; and those of `builtins` that can.
+# Modules whose functions run programs, or load code that does; and such names in `builtins`.
 _RUNS_CODE = {
     "_posixsubprocess", "bdb", "code", "codeop", "commands", "ctypes", "importlib", "marshal", "nt",
     "os", "pdb", "pickle", "pkgutil", "posix", "pty", "pydoc", "runpy", "shutil", "socket",
@@ -39,7 +39,7 @@ _BUILTINS = {
     "__import__", "apply", "breakpoint", "compile", "delattr", "eval", "exec", "execfile",
     "getattr", "globals", "help", "input", "locals", "open", "setattr", "vars",
 }  # fmt: skip
-# What files begin with that are no checkpoints, whatever their name says.
+# The beginnings of files that are not checkpoints, whatever their names say.
 _OTHERS = {
     rb"\s*<(!doctype|html|\?xml)": "a web page",
     rb"\x1f\x8b": "a gzip archive",
@@ -48,20 +48,20 @@ _OTHERS = {
     rb".{7}\x00\{\s*\"": "a safetensors file, whose name must end in .safetensors",
 }
 _SLOW = {"punycode", "idna"}  # encodings whose time grows with the square of a text's length
-_DEEPEST = 1000  # tuples in tuples
+_DEEPEST = 1000  # nested tuples
 _MOST_INSTRUCTIONS = 5_000_000
-_OLD_PICKLES = 5  # of a file from before torch 1.6: a number, a version, the machine, weights, keys
+_OLD_PICKLES = 5  # in files from before torch 1.6: a number, version, machine, weights, keys
 _UNPACKS_TO = 4  # times its own size at most: torch.save does not compress
 _MOST_NAMES = 100  # of objects beside the weights
 _SHOWN = 300  # characters
 
 
 class WeightsError(ValueError):
-    """A weights file that cannot be read safely, or does not fit the model."""
+    """The error for a weights file that cannot be read safely, or does not fit the model."""
 
 
 class _Inert:
-    """In the place of an object beside the weights: takes whatever it is given, keeps nothing."""
+    """Replaces an object beside the weights: it accepts any input and keeps nothing."""
 
     def __new__(cls, *_: object, **__: object) -> _Inert:
         return super().__new__(cls)
@@ -74,20 +74,20 @@ class _Inert:
 
 
 class _InertMapping:
-    """The same for an object that is filled like a dict: torch's reader fills none but its own."""
+    """The same for an object filled like a dict: torch's reader fills only its own types."""
 
     def __new__(cls, *_: object, **__: object) -> Any:
         return collections.OrderedDict()
 
 
 class _InertList:
-    """The same for one that is filled like a list."""
+    """The same for an object filled like a list."""
 
     def __new__(cls, *_: object, **__: object) -> Any:
         return []
 
 
-# Of these it is known how they are filled; any other is tried as an object, then as the others.
+# It is known how these are filled; any other is tried as an object, then as the others.
 _KNOWN: dict[str, Any] = {
     "argparse.Namespace": argparse.Namespace,
     "collections.defaultdict": _InertMapping,
@@ -97,25 +97,26 @@ _OBJECTS = ("numpy.", "pathlib.", "datetime.")
 
 
 def _stand_in(name: str, kind: type) -> tuple[Any, str]:
-    """What torch's reader makes for a name."""
+    """Return what torch's reader creates for a name."""
     return (_Inert if name.startswith(_OBJECTS) else _KNOWN.get(name, kind)), name
 
 
 def read_weights(path: Path, container: str = "") -> dict[str, Tensor]:
-    """The tensors of a safetensors file or a pickled checkpoint, in the file's own naming.
+    """Return the tensors of a safetensors file or a pickled checkpoint, in the file's own naming.
 
-    container : the entry that holds them; "" looks for the usual ones
-    Raises WeightsError naming the file where it is damaged, holds no tensors with values of
-    their own, or would run code when read.
+    container : the entry that contains them; "" looks for the usual ones
+
+    Raises WeightsError, which names the file, if it is damaged, contains no tensors with values
+    of their own, or would run code when read.
     """
     if path.suffix.lower() == ".safetensors":
         try:
             state = load_file(path)
-        except Exception as error:  # the package's own kind, and whatever torch makes of a header
+        except Exception as error:  # safetensors' own error, or any from torch for a bad header
             if is_out_of_memory(error):
                 raise
             raise WeightsError(
-                f"{path} is not a readable safetensors file; it may be cut short, or something "
+                f"{path} is not a readable safetensors file; it may be truncated, or something "
                 f"else under that name ({_first_line(error)})"
             ) from error
     else:
@@ -124,24 +125,24 @@ def read_weights(path: Path, container: str = "") -> dict[str, Tensor]:
         problems = [problem for name, t in state.items() if (problem := _unusable(name, t))]
         stored = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()
                   for t in state.values() if not problems}  # fmt: skip
-    except Exception as error:  # a tensor of whose own functions a file has made others
-        raise WeightsError(f"{path} holds no usable weights: {_first_line(error)}") from error
+    except Exception as error:  # for example, a tensor whose methods the file has replaced
+        raise WeightsError(f"{path} contains no usable weights: {_first_line(error)}") from error
     if sum(stored.values()) > path.stat().st_size:
         problems.append("they take more bytes than the file has")
     if {torch.float16, torch.bfloat16} <= {t.dtype for t in state.values()}:
         problems.append(
-            "it mixes float16 and bfloat16, so that a kind that was changed in its header could "
-            "not be told; save it in one of them"
+            "it mixes float16 and bfloat16, so a dtype that was changed in its header would go "
+            "unnoticed; save it in one of them"
         )
     if problems:
-        raise WeightsError(f"{path} holds no usable weights: {'; '.join(problems[:5])[:_SHOWN]}")
+        raise WeightsError(f"{path} contains no usable weights: {'; '.join(problems[:5])[:_SHOWN]}")
     while sum(name.startswith("module.") for name in state) > len(state) / 2:  # parallel training's
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     return state
 
 
 def _unusable(name: str, tensor: Tensor) -> str:
-    """Why a tensor is none of a network's; "" if it may be. Reads none of its values."""
+    """Return why a tensor cannot belong to a network; "" if it may. No value is read."""
     if tensor.is_meta:
         return f"{name!a} has no values (it is on torch's meta device)"
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
@@ -150,7 +151,7 @@ def _unusable(name: str, tensor: Tensor) -> str:
         return f"{name!a} is a {kind} tensor ({layout}), not one of ordinary numbers"
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         return (
-            f"{name!a} claims to have {tensor.numel()} numbers, more than are stored (of a tensor "
+            f"{name!a} claims to have {tensor.numel()} numbers, more than are stored (for a tensor "
             "that was expanded, save `.contiguous()`)"
         )
     return ""
@@ -164,15 +165,15 @@ def _read_pickle(path: Path) -> object:
         begins = file.read(16)
     for magic, kind in _OTHERS.items():
         if re.match(magic, begins, re.IGNORECASE | re.DOTALL):
-            raise WeightsError(f"{path} is no pickled checkpoint: it begins as {kind} does")
+            raise WeightsError(f"{path} is not a pickled checkpoint: it begins like {kind}")
     try:
-        is_zip = begins.startswith(b"PK\x03\x04")  # as torch tells
+        is_zip = begins.startswith(b"PK\x03\x04")  # the same test as torch's
         if is_zip:
             _check_zip(path)
         return _loaded(path, _names_in(path, is_zip))
     except WeightsError:
         raise
-    except Exception as error:  # whatever readers make of a damaged file
+    except Exception as error:  # readers may raise anything for a damaged file
         if is_out_of_memory(error):
             raise
         if "Unsupported operand" in str(error):
@@ -182,15 +183,15 @@ def _read_pickle(path: Path) -> object:
                 f"{path} is a TorchScript program, not weights: save its `state_dict()`"
             ) from None
         raise WeightsError(
-            f"{path} is no readable checkpoint, or is cut short: {_first_line(error)}. If it was "
-            "fetched or copied, do so again"
+            f"{path} is not a readable checkpoint, or is truncated: {_first_line(error)}. If it "
+            "was fetched or copied, do so again"
         ) from error
 
 
 def _names_in(path: Path, is_zip: bool) -> list[str]:
-    """What a checkpoint's pickles name. Its instructions are looked through, none is followed.
+    """Return the names in a checkpoint's pickles. Their instructions are read, not followed.
 
-    Raises WeightsError for what would run code, or keep its reader busy for hours.
+    Raises WeightsError for a file that would run code, or keep its reader busy for hours.
     """
     names, nested, deepest, texts = set(), 0, 0, set()
     recent: list[str] = []
@@ -214,7 +215,7 @@ def _names_in(path: Path, is_zip: bool) -> list[str]:
 
 
 class _Bounded:
-    """A file of which no more is read than there is: an instruction may claim any length."""
+    """A file that never reads beyond its size, although an instruction may claim any length."""
 
     def __init__(self, file: BinaryIO, size: int):
         self.readline, self.tell = file.readline, file.tell
@@ -225,7 +226,7 @@ class _Bounded:
 
 
 def _instructions(path: Path, is_zip: bool) -> Iterator[tuple[str, Any]]:
-    """(name, argument) of each instruction of the pickles in a checkpoint."""
+    """Yield (name, argument) of each instruction of the pickles in a checkpoint."""
     with contextlib.ExitStack() as held:
         if is_zip:
             archive = held.enter_context(zipfile.ZipFile(path))
@@ -233,7 +234,7 @@ def _instructions(path: Path, is_zip: bool) -> Iterator[tuple[str, Any]]:
             for member in pickles:
                 member.CRC = None  # verified before, if there is one
             files: list[Any] = [held.enter_context(archive.open(member)) for member in pickles]
-        else:  # one pickle after another, and then the numbers
+        else:  # several pickles in sequence, then the numbers
             file = held.enter_context(path.open("rb"))
             files = [_Bounded(file, path.stat().st_size)] * _OLD_PICKLES
         for file in files:
@@ -244,7 +245,7 @@ def _instructions(path: Path, is_zip: bool) -> Iterator[tuple[str, Any]]:
 
 
 def _check_zip(path: Path) -> None:
-    """Sizes as declared, and every checksum: a bit that has changed is found nowhere else."""
+    """Check the declared sizes and every checksum: nothing else would find a changed bit."""
     try:
         with zipfile.ZipFile(path) as file:
             members = file.infolist()
@@ -252,33 +253,33 @@ def _check_zip(path: Path) -> None:
             if unpacked > _UNPACKS_TO * size:
                 raise WeightsError(
                     f"{path} is refused: its {size / 1e6:.1f} MB would unpack to "
-                    f"{unpacked / 1e6:.0f} MB, and torch.save does not compress"
+                    f"{unpacked / 1e6:.0f} MB, but torch.save does not compress"
                 )
-            # What is marked as a folder, torch does not read, and takes whatever memory held.
+            # torch does not read an entry marked as a folder, and uses uninitialised memory.
             if any(m.is_dir() or m.external_attr & 0x10 for m in members):
                 raise WeightsError(f"{path} is damaged: a part of it is marked as a folder")
-            # torch can be told to leave checksums out; then all are 0.
+            # torch can be told to omit checksums; then all are 0.
             damaged = file.testzip() if any(member.CRC for member in members) else None
     except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
         raise WeightsError(
-            f"{path} is no readable checkpoint, or is cut short: {_first_line(error)}"
+            f"{path} is not a readable checkpoint, or is truncated: {_first_line(error)}"
         ) from None
     if damaged is not None:
         raise WeightsError(
             f"{path} is damaged: the checksum of {damaged!a} in it does not match. Fetch or copy "
-            "it anew"
+            "it again"
         )
 
 
 def _loaded(path: Path, names: list[str]) -> object:
-    """What the file holds, with stand-ins for these names and for whatever else it turns out to
-    name: of files that are no zips torch tells one at a time."""
+    """Return the file's content, with stand-ins for these names and for further names that torch
+    reports: for files that are not zips it reports one at a time."""
     kind: type = _Inert
     for _ in range(_MOST_NAMES):
         _refuse_code(path, names)
         stand_ins = [_stand_in(name, kind) for name in names]
         with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of old protocols and kinds: what matters is an error
+            warnings.simplefilter("ignore")  # about old protocols and types; only errors matter
             try:
                 return torch.load(path, map_location="cpu", weights_only=True)
             except pickle.UnpicklingError as error:
@@ -295,7 +296,7 @@ def _loaded(path: Path, names: list[str]) -> object:
 
 
 def _wanted(said: str) -> str:
-    """The name that torch's reader does not allow; it leaves out `builtins`."""
+    """Return the name that torch's reader does not allow; torch omits `builtins`."""
     found = re.search(r"GLOBAL ([\w.]+)", said)
     return "" if not found else found[1] if "." in found[1] else f"builtins.{found[1]}"
 
@@ -315,18 +316,18 @@ def _refuse_code(path: Path, names: list[str]) -> None:
 
 def _not_skipped(path: Path, said: str, names: list[str]) -> WeightsError:
     if "Unsupported operand" in said:
-        reason = "it was pickled by another protocol than torch.save's own"
+        reason = "it was pickled with another protocol than torch.save's own"
     else:
         others = f" ({ascii(', '.join(names[:5]))[1:-1][:_SHOWN]})" if names else ""
-        reason = f"what lies beside its weights cannot be skipped{others}"
+        reason = f"objects beside its weights cannot be skipped{others}"
     return WeightsError(
-        f"{path} is refused: {reason}. Save its weights alone where it was made: "
+        f"{path} is refused: {reason}. Save only its weights where it was made: "
         "`torch.save({'model': network.state_dict()}, FILE)`, or as safetensors"
     )
 
 
 def _unpacked(stored: object, container: str, path: Path) -> dict[str, Tensor]:
-    # By dict's own functions: a file may give a dict attributes of their names.
+    # Uses dict's own functions, because a file may give a dict attributes of their names.
     entries = dict(dict.items(stored)) if isinstance(stored, dict) else None
     for name in [container] if container else [*_CONTAINERS, ""]:
         found = entries.get(name) if name and entries is not None else stored
@@ -335,13 +336,13 @@ def _unpacked(stored: object, container: str, path: Path) -> dict[str, Tensor]:
             strange = [key for key in tensors if not isinstance(key, str)]
             if strange:
                 raise WeightsError(
-                    f"{path} holds no named weights: {len(strange)} of its names are not "
+                    f"{path} contains no named weights: {len(strange)} of its names are not "
                     f"strings, such as {strange[0]!a:.50}"
                 )
             return tensors
-        if name and tensors:  # averaged weights that are passed over would be others
+        if name and tensors:  # skipping averaged weights would load other ones
             raise WeightsError(
-                f"{path} holds no plain weights under {name!r}, but {_kinds(tensors)}: save them "
+                f"{path} has no plain weights under {name!r}, but {_kinds(tensors)}: save weights "
                 "alone"
             )
     wanted = f"no weights under {container!r}" if container else "no weights"
@@ -354,7 +355,7 @@ def _unpacked(stored: object, container: str, path: Path) -> dict[str, Tensor]:
         there = "a bare tensor; save a network's `state_dict()`"
     else:
         there = type(stored).__name__
-    raise WeightsError(f"{path} holds {wanted}; it holds: {there[:_SHOWN]}")
+    raise WeightsError(f"{path} contains {wanted}; it contains: {there[:_SHOWN]}")
 
 
 def _kinds(tensors: Mapping[object, object]) -> str:

@@ -17,7 +17,7 @@ def chosen_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"device {name!r} is not there: {error}") from None
+        raise ValueError(f"device {name!r} does not exist: {error}") from None
     available = {
         "cpu": 1,
         "cuda": torch.cuda.device_count(),
@@ -25,7 +25,7 @@ def chosen_device(name: str) -> torch.device:
     }[device.type]
     if (device.index or 0) >= available:
         raise ValueError(
-            f"device {name!r} is not there: torch sees {available} {device.type} "
+            f"device {name!r} does not exist: torch sees {available} {device.type} "
             "device(s); try --device cpu"
         )
     return device

@@ -73,7 +73,10 @@ def test_the_measures_step_by_step(folder, tmp_path, capsys):
         (["--methods", "grad_can"], "unknown method 'grad_can'"),
         (["--limit", "-2"], "the limit must be 0 or more"),
         (["--out", "values.txt"], "must end in .csv"),
-        (["--profile", "paper", "--models", "vgg16"], "no weights at .*vgg16.tv_in1k"),
+        (
+            ["--profile", "paper", "--models", "vgg16"],
+            "these weights do not exist, fetch them or name others: .*vgg16.tv_in1k",
+        ),
         (["--methods", "lcam_fm"], "no attention weights at"),
     ],
 )
@@ -126,7 +129,7 @@ def test_constant_maps_are_left_out_and_counted():
     told = average_drop.means_in_words(table, "net").splitlines()
     assert told[0] == "net, 3 images, means with 95 % intervals"
     assert told[1].split() == ["unit", "faithful", "a", "b", "c"]
-    assert re.fullmatch(r"images with a map +3 +2 +0", told[2].strip())
+    assert re.fullmatch(r"images with a heatmap +3 +2 +0", told[2].strip())
     drop = r"average_drop_50% +% of the probability +less +0\.2 \(.*?\) +0\.6 \(.*?\) +nan"
     assert re.match(drop, told[3])
     road = r"road_morf +probability left +less +0\.200 \(.*?\) +0\.600 \(.*?\) +nan"

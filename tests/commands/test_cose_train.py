@@ -64,7 +64,7 @@ def test_a_training_goes_on_where_it_ended_and_cose_reads_it(here, capsys, monke
     monkeypatch.setattr(training, "accuracy", ends)
     again = words(here, "--out", str(here / "again"))
     assert cose_train.main(again) == 130
-    assert "goes on from the last epoch" in capsys.readouterr().err
+    assert "resumes at the last epoch" in capsys.readouterr().err
     assert not (here / "again" / "final.safetensors").exists()
     monkeypatch.setattr(training, "accuracy", real)
     assert cose_train.main(again) == 0
@@ -104,7 +104,7 @@ def test_it_begins_with_weights_of_other_classes(here, capsys):
     torch.save(timm.create_model("test_resnet", num_classes=7).state_dict(), here / "seven.pth")
     start = ["--start", str(here / "seven.pth"), "--epochs", "1"]
     assert cose_train.main(words(here, *start)) == 0
-    assert re.search(r"drawn anew: fc\.bias, fc\.weight|drawn anew: head", capsys.readouterr().out)
+    assert re.search(r"new: fc\.bias, fc\.weight|new: head", capsys.readouterr().out)
     assert not list((here / "net").glob("earlier/*"))
     assert math.isfinite(pd.read_csv(here / "net" / "history.csv").loss[0])
 
@@ -112,11 +112,11 @@ def test_it_begins_with_weights_of_other_classes(here, capsys):
 @pytest.mark.parametrize(
     ("more", "why"),
     [
-        (["--start", "none.pth"], "no weights at none.pth"),
+        (["--start", "none.pth"], "none.pth does not exist"),
         (["--start", "other.pth"], "other.pth does not fit"),
         (["--lr", "nan"], "--lr must be a finite number above 0"),
         (["--batch-size", "1"], "--batch-size must be 2 or more"),
-        (["--labels", "none"], "nothing tells the classes"),
+        (["--labels", "none"], "the classes of the images, or their number, are unknown"),
         (["--timm", "resnet5O"], "unknown timm model"),
         (["--lr", "1e30"], "loss of epoch . is not finite"),
     ],

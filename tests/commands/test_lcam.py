@@ -110,7 +110,7 @@ def test_what_the_command_trains_is_a_method_like_any_other(demo, drawn_last, ca
 
     before = facts_of_maps(study, RESNET, False)["attentions"]
     assert command("--methods", "lcam_fm") == 0
-    assert "trained alike before" in capsys.readouterr().out
+    assert "already trained with these options" in capsys.readouterr().out
     assert command("--methods", "lcam_fm", "--seed", "1") == 0
     assert facts_of_maps(study, RESNET, False)["attentions"] != before
 
@@ -362,7 +362,7 @@ def test_training_on_a_folder_in_imagenets_layout(demo, tmp_path, capsys, monkey
     assert len(trained.history) == 4
     assert trained.history.lr.tolist() == pytest.approx([1e-4, 1e-4, 0.95e-4, 0.95e-4])
     assert lcam.main(["--profile", "paper", "--models", "resnet50"]) == 2
-    assert "--images FOLDER is needed" in capsys.readouterr().err
+    assert "--images is missing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -170,11 +170,11 @@ def _wrong(kind: str, file) -> str:
         return "of this network (layer4.0.bn1.running_mean)"
     if kind == "no state":
         torch.save({"epoch": 3, "arch": "resnet"}, file)
-        return "holds no weights under 'state_dict'; it holds: epoch, arch"
+        return "contains no weights under 'state_dict'; it contains: epoch, arch"
     if kind == "cut short":
         snapshot(file, whole)
         file.write_bytes(file.read_bytes()[:-2000])
-        return "is no readable checkpoint, or is cut short"
+        return "is not a readable checkpoint, or is truncated"
     if kind == "runs code":
         torch.save({"state_dict": whole, "optimizer": Evil()}, file)
         return "is refused: it would run code"
@@ -206,8 +206,8 @@ def test_what_is_wrong_with_a_snapshot_is_said(demo, tmp_path, capsys, monkeypat
         (["--methods", "lcam_fm", "lcam_img"], "--import takes one module"),
         (["--models", "resnet50", "convnext_tiny"], "--import takes one module"),
         (["--models", "convnext_tiny"], "does not fit this network's layer"),
-        (["--images", "."], "--import trains nothing: leave --images out"),
-        (["--resume"], "--import trains nothing: leave --resume out"),
+        (["--images", "."], "--import trains nothing: omit --images"),
+        (["--resume"], "--import trains nothing: omit --resume"),
     ],
 )
 def test_what_is_asked_wrongly_of_an_import_is_said(demo, tmp_path, capsys, words, why):

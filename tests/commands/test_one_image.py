@@ -124,8 +124,9 @@ def test_images_that_cannot_be_read_are_all_named_before_a_model_is_loaded(
     many = [good] + [image(tmp_path / f"{n}.png", (8, 8)) for n in range(MOST_MAPS // 8)]
     assert main([*many, "--model", "resnet50", "convnext_tiny", "--both", "--method", "grad_cam",
                  "layer_cam"]) == 2  # fmt: skip
-    assert f"61 images, 4 models and 2 methods are 488 maps, and one call makes {MOST_MAPS}" in (
-        capsys.readouterr().err
+    assert (
+        f"61 images, 4 models and 2 methods give 488 heatmaps, but one call makes at most {MOST_MAPS}"
+        in (capsys.readouterr().err)
     )
 
 
@@ -144,14 +145,14 @@ def test_maps_that_are_constant_or_not_finite_are_told(tmp_path, capsys, tables)
     assert main([*options, "flat", "half", "none", "grad_cam"]) == 0
     said = capsys.readouterr().out
     assert "flat is constant" in said
-    assert re.search(r"half is not finite: \d\d\.\d % of it", said)
-    assert "none is not finite: 100.0 % of it" in said
+    assert re.search(r"half is not finite in \d\d\.\d %", said)
+    assert "none is not finite in 100.0 %" in said
     assert "Grad-CAM is" not in said
     for name in ("flat", "none"):
         assert main([*options, name]) == 0
     said = capsys.readouterr().out
-    assert "the map is constant" in said
-    assert "the map is not finite" in said
+    assert "the heatmap is constant" in said
+    assert "the heatmap is not finite" in said
 
 
 class Small(nn.Module):
@@ -228,7 +229,7 @@ def test_own_models_take_their_own_files_of_any_number_of_classes(own, tmp_path,
         assert len([line for line in said if " %  " in line]) == 5
         assert "No evidence" not in "".join(said)
     assert main([*own, "--model", "n5", "n12", "--both"]) == 2
-    assert "n12 has no DCLS form: add_model is given no recipe" in capsys.readouterr().err
+    assert "n12 has no DCLS form: add_model was given no recipe" in capsys.readouterr().err
     assert main([*own, "--model", "n5", "--both"]) == 0
     made = np.load(tmp_path / "m.npz")
     assert made["models"].tolist() == ["n5", "n5_dcls"]
@@ -239,17 +240,17 @@ def test_what_an_own_model_lacks_is_said_with_what_to_do(own, tmp_path, no_real_
     rows, names = own[2], tmp_path / "names.txt"
     names.write_text("ant\n\nbee")
     for more, words in (
-        (["--model", "gone"], f"gone.pth, which {rows} names for gone: put the file there"),
+        (["--model", "gone"], f"gone.pth does not exist, but {rows} names it for gone: put the file there"),
         (["--model", "tagged"],
-         "resnet10t.c3_in1k.safetensors; fetch them, with the images they are scored on, by "
+         "resnet10t.c3_in1k.safetensors does not exist: fetch it, with the images for scoring, by "
          f"`python run_all.py --download-only --models tagged --extend {rows}`"),
         (["--model", "tagged", "--data-dir", str(tmp_path)], f"--data-dir {tmp_path}`"),
         (["--model", "n12", "--weights", "timm"], "a function builds it"),
         (["--model", "n5", "--weights", str(tmp_path / "w5_dcls.pth")], "does not fit the model"),
-        (["--model", "n5", "--class-names", str(names)], "names.txt, line 2: it is empty"),
+        (["--model", "n5", "--class-names", str(names)], "names.txt, line 2 is empty"),
         (["--model", "n5", "--class-names", str(tmp_path / "none")], "cannot be read"),
         (["--model", "n5", "--class-names", own[0]], "not UTF-8"),
-        (["--model", "n5", "--method", "tame"], "beside models of ImageNet's 1000"),
+        (["--model", "n5", "--method", "tame"], "with ImageNet's 1000"),
         (["--model", "n5", "--target", "5"], "--target of n5: class 5 is outside 0 … 4"),
         (["--model", "n5", "--target", "ant"], "There are 5, from class 0 to class 4"),
     ):  # fmt: skip
@@ -258,7 +259,7 @@ def test_what_an_own_model_lacks_is_said_with_what_to_do(own, tmp_path, no_real_
     names.write_text("\ufeffant\nbee\n", encoding="utf-8")
     assert read_class_names(names) == ["ant", "bee"]
     assert main([*own, "--model", "n5", "--class-names", str(names)]) == 2
-    assert "names 2 classes, and n5 answers by 5" in capsys.readouterr().err
+    assert "names 2 classes, but n5 has 5" in capsys.readouterr().err
 
 
 def test_an_untrained_method_is_said_with_the_command_that_trains_it(
@@ -271,7 +272,7 @@ def test_an_untrained_method_is_said_with_the_command_that_trains_it(
     ):
         assert main([*own, "--model", key, "--method", "tame"]) == 2
         said = capsys.readouterr().err
-        typed = re.search(rf"Train by `{re.escape(command)} (.*?)`", said)[1]
+        typed = re.search(rf"Train with `{re.escape(command)} (.*?)`", said)[1]
         options = lcam.build_parser().parse_args(shlex.split(typed))
         assert (options.models, options.methods) == ([key], ["tame"])
         assert options.extend == "".join(more[1:])
@@ -288,7 +289,7 @@ def test_a_class_is_meant_by_its_number_its_name_or_a_part_of_it():
     for text, words in (
         ("crane", ["2 classes", "'crane' (134)", "'crane' (517)", "by its number"]),
         ("retriever", ["'golden retriever' (207)"]),
-        ("terrier", ["'Border terrier' (182)", "more. Name one"]),
+        ("terrier", ["'Border terrier' (182)", "more. Choose one"]),
         ("tabbi", ["unknown class 'tabbi'. Did you mean", "'tabby, tabby cat' (281)"]),
         ("1000", ["outside 0 … 999"]),
         ("-1", ["outside 0 … 999"]),
@@ -340,8 +341,8 @@ def test_wishes_that_cannot_be_met_are_named(tmp_path, capsys):
     good = image(tmp_path / "a.png")
     (tmp_path / "text.png").write_text("no image")
     for arguments, words in (
-        ([str(tmp_path / "none.png")], "there is no file"),
-        ([str(tmp_path / "text.png")], "no readable image"),
+        ([str(tmp_path / "none.png")], "does not exist"),
+        ([str(tmp_path / "text.png")], "not a readable image"),
         ([good, "--method", "gradcam"], "Did you mean 'grad_cam'"),
         ([good, "--model", "resnet5"], "Did you mean 'resnet50'"),
         ([good, "--target", "99"], "outside 0 … 11"),
@@ -349,14 +350,14 @@ def test_wishes_that_cannot_be_met_are_named(tmp_path, capsys):
         ([good, "--weights", "nowhere.pth"], "unknown weights"),
         ([good, "--weights", "paper", "--dcls"], "convnext_dcls_tiny"),
         ([good, "--out", str(tmp_path / "m.gif")], "must end in .png"),
-        ([], "no image is named"),
+        ([], "no image is given"),
         ([str(tmp_path)], "is a folder"),
-        ([good, "--out", str(tmp_path / "new" / "m.png")], "there is no folder"),
+        ([good, "--out", str(tmp_path / "new" / "m.png")], "does not exist; create it first"),
         ([good, "--model", "vgg16", "--dcls"], "vgg16 has no DCLS form"),
         ([good, "--model", "resnet50", "vgg16_dcls"], "vgg16 has no DCLS form"),
         ([good, "--model", "resnet50", "vgg16", "--both"], "vgg16 has no DCLS form"),
         ([good, "--model", "resnet50", "convnext_tiny", "--weights", good], "file of one model"),
-        ([good, "--method", "lcam_img", "--weights", "random"], "lcam_img is learned"),
+        ([good, "--method", "lcam_img", "--weights", "random"], "lcam_img is trained"),
     ):
         assert main(arguments) == 2, arguments
         assert words in capsys.readouterr().err

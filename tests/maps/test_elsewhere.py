@@ -107,9 +107,11 @@ def test_scores_are_scipys_of_maps_enlarged_by_scipy(images, tmp_path, capsys):
     assert facts["maps"]["mine"]["maps"] == 5
     assert len(facts["maps"]["mine"]["sha256"]) == 64
     told = capsys.readouterr().out
-    assert "5 of 5 images have a map; 0 maps without an image" in told
+    assert "5 of 5 images have a heatmap; 0 heatmaps have no image" in told
     assert "human ceiling: none: it is not known how well these people agree" in told
-    assert "mine, corrected: too few images (5) to say whether it lies above the strongest" in told
+    assert (
+        "mine, corrected: has too few images (5) to say whether it is above the strongest" in told
+    )
 
 
 def test_the_human_maps_themselves_score_one_and_the_controls_are_the_studys(tmp_path, capsys):
@@ -310,7 +312,7 @@ def test_maps_without_a_image_and_images_without_a_map_are_counted(images, tmp_p
     table = scored(images, write_maps(tmp_path / "m", "abcxy"))
     assert table.validity.tolist() == ["valid"] * 3 + ["no map"] * 2
     told = capsys.readouterr().out
-    assert "3 of 5 images have a map; 2 maps without an image (x, y)" in told
+    assert "3 of 5 images have a heatmap; 2 heatmaps have no image (x, y)" in told
     assert "n_no_map" in told
 
 
@@ -358,7 +360,7 @@ def test_a_bad_file_is_told_before_anything_is_scored_or_left_out(kind, images, 
     assert validity.to_dict() == dict.fromkeys(["a.jpg", "b.jpg", "d.jpg", "e.jpg"], "valid") | {
         "c.jpg": why
     }
-    assert re.search(rf"left out:\n.*c\.npy.*{message}", capsys.readouterr().err)
+    assert re.search(rf"skipped:\n.*c\.npy.*{message}", capsys.readouterr().err)
     assert "c.npy" in json.loads(out.with_suffix(".json").read_text())["left_out"][0]
 
 
@@ -446,7 +448,7 @@ def test_an_entry_that_is_there_twice_is_refused(tmp_path):
     ("words", "message"),
     [
         (["--out", "scores.txt"], "must end in .csv"),
-        (["--name", "a", "b"], "1 MAPS and 2 names"),
+        (["--name", "a", "b"], "1 MAPS have 2 names"),
         (["--geometry", "resnet5"], "unknown .*resnet5.*Did you mean"),
         (["--profile", "papers"], "unknown profile"),
         (["--limit", "-1"], "limit must be"),
@@ -460,7 +462,7 @@ def test_what_is_asked_wrongly_is_said(images, tmp_path, capsys, words, message)
 def test_images_that_are_not_there_are_said(tmp_path, capsys, no_real_data):
     maps = write_maps(tmp_path / "m")
     assert score_maps.main([str(maps)]) == 2
-    assert "--images FOLDER takes your own" in capsys.readouterr().err
+    assert "use --images FOLDER for your own" in capsys.readouterr().err
     assert run(tmp_path / "nowhere", maps) == 2
     assert "nowhere" in capsys.readouterr().err
 
@@ -468,4 +470,4 @@ def test_images_that_are_not_there_are_said(tmp_path, capsys, no_real_data):
 def test_one_maps_name_twice_is_refused(images, tmp_path, capsys):
     maps = write_maps(tmp_path / "m")
     assert run(images, maps, maps) == 2
-    assert "two of the MAPS have one name" in capsys.readouterr().err
+    assert "two of the MAPS have the same name" in capsys.readouterr().err

@@ -381,7 +381,7 @@ def test_layers_are_found(vit, swin, x):
     unborn = Net()
     nn.init.zeros_(unborn.end.weight)
     assert found_layer(unborn, x[:1]) in ("a", "b")
-    with pytest.raises(ValueError, match="no layer serves"):
+    with pytest.raises(ValueError, match="no layer is suitable"):
         found_layer(nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 48, 5)), x[:1])
 
 
@@ -395,13 +395,13 @@ def test_layers_that_cannot_be_are_refused(x):
     for layer, of, why in (
         ("d", network, "no layer 'd'; its parts are a, b, c, end"),
         (nn.Conv2d(3, 3, 1), network, "is not a module of the network"),
-        ("end", network, "no maps"),
+        ("end", network, "not maps"),
         ("c", Twice().eval(), "more than once"),
         ([], network, "give a layer"),
     ):
         with pytest.raises(ValueError, match=why):
             live_maps(of, x, "grad_cam", layer=layer)
-    with pytest.raises(ValueError, match="must give maps"):
+    with pytest.raises(ValueError, match="must return maps"):
         live_maps(network, x, "grad_cam", layer="c", reshape=lambda raw: raw.flatten(1))
     with pytest.raises(ValueError, match="more than arrange"):
         live_maps(network, x, "ablation_cam", layer="c", reshape=lambda raw: raw.float() * 2)

@@ -34,7 +34,7 @@ N, LAST = len(CONTENT), len(CONTENT) - 1
 ZENODO, HUB, BUCKET = WEIGHTS["resnet50_dcls"], WEIGHTS["resnet50"], SHARDS["val-3"]
 RECORD = "records/8373830"
 ENDLESS = 2**28  # bytes: more than anybody here may take
-DENIED = "no checksum of it can be had"
+DENIED = "its checksum is unavailable"
 
 
 def crc32c(data: bytes) -> int:
@@ -286,7 +286,7 @@ LISTINGS = {
 def test_a_listing_that_cannot_be_had_gives_no_unverified_file(server, tmp_path, reply, waits):
     server.replies[f"GET {RECORD}"] = [reply] * 99
     error, said = refused([ZENODO, BUCKET], tmp_path, f"(?s)1 of 2 files.*{DENIED}")
-    assert "--unverified would take the file without" in error
+    assert "--unverified would accept the file without" in error
     assert len(said) == 2
     assert server.ranges(".tar") == []
     assert len(server.ranges(RECORD)) == (1 if reply.status == 404 else 1 + requesting.RETRIES)
@@ -342,7 +342,7 @@ def test_what_is_not_there_is_not_offered_unverified(server, tmp_path, monkeypat
 
 def test_a_mirror_that_is_no_address_is_refused_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv("DCLS_MIRROR", "127.0.0.1:8000")
-    with pytest.raises(DownloadError, match="DCLS_MIRROR=127.0.0.1:8000 is no address"):
+    with pytest.raises(DownloadError, match="DCLS_MIRROR=127.0.0.1:8000 is not an address"):
         fetch([HUB], tmp_path)
 
 
@@ -462,7 +462,7 @@ def test_what_comes_wrong_is_tried_again_and_never_takes_its_place(server, tmp_p
 def test_another_length_than_the_published_one_is_told_at_once(server, tmp_path):
     told = Reply(headers={"Content-Length": str(N + 5)}, endless=True)
     server.replies["GET .tar"] = [told] * 99
-    refused([ZENODO], tmp_path, f"{N + 5} bytes are sent, {N} were published")
+    refused([ZENODO], tmp_path, f"{N + 5} bytes are sent, but {N} were published")
     assert not server.outlasted
 
 
@@ -475,7 +475,7 @@ def test_pages_and_nothing_are_refused_even_if_they_are_published(
 ):
     server.content = page
     server.replies["HEAD .tfrecords"] = [Reply(headers=BARE)] * (99 * unverified)
-    refused([BUCKET], tmp_path, "HTML|empty", unverified)
+    refused([BUCKET], tmp_path, "web page|empty", unverified)
     assert files_in(tmp_path) == []
 
 
@@ -494,7 +494,7 @@ def test_a_file_of_unknown_size_has_a_limit(server, tmp_path, monkeypatch):
     server.replies["HEAD .tfrecords"] = [Reply(headers=BARE)] * 99
     untold = Reply(headers={"Content-Length": None, "ETag": None}, endless=True)
     server.replies["GET .tfrecords"] = [untold] * 99
-    refused([BUCKET], tmp_path, f"more comes than the {len(CONTENT)} bytes", unverified=True)
+    refused([BUCKET], tmp_path, f"more than the expected {len(CONTENT)} bytes", unverified=True)
     assert not server.outlasted
     assert files_in(tmp_path) == []
     server.replies["GET .tfrecords"] = [Reply(headers=UNTOLD)]
@@ -584,7 +584,7 @@ def test_a_cut_transfer_goes_on_in_the_same_run(server, tmp_path):
     assert half - 2**16 < starts[0] <= half < starts[1] < len(CONTENT)
     asked = [h for m, p, h in server.asked if p.endswith(".tar") and "Range" in h]
     assert {h["If-Range"] for h in asked} == {'"one"'}
-    assert said[1:] == [f"[1/1] {ZENODO.place}: going on at {s / 1e6:.0f} MB" for s in starts]
+    assert said[1:] == [f"[1/1] {ZENODO.place}: resuming at {s / 1e6:.0f} MB" for s in starts]
     assert files_in(tmp_path) == ["known_files.json", Path(ZENODO.place).name]
 
 
@@ -759,7 +759,7 @@ def test_two_processes_do_not_fetch_into_one_folder_at_once(server, tmp_path):
         deadline = monotonic() + 60
         while not said and monotonic() < deadline:
             second.join(0.01)
-        assert said == [f"waiting for another process that fetches into {tmp_path}"]
+        assert said == [f"waiting for another process that is fetching into {tmp_path}"]
         assert server.asked == []
         # Meanwhile the first one has fetched it.
         (tmp_path / ZENODO.place).parent.mkdir()
@@ -896,4 +896,4 @@ def test_damaged_known_files_are_told(tmp_path, text):
         ) as told:
             use(tmp_path)
         assert str(told.value).startswith(f"{path} cannot be read (")
-        assert "restore it, or delete it to take the files as they are now" in str(told.value)
+        assert "restore it, or delete it to accept the files as they are now" in str(told.value)

@@ -65,13 +65,13 @@ def test_a_newer_table_of_a_reader_is_read_in_timms_columns_or_in_ours(tmp_path)
     [
         ("name,top1\na,50\n", "needs the columns name,image_size,top1; has name,top1"),
         ("", "has nothing"),
-        ("name,image_size,top1\n", "lists no model"),
+        ("name,image_size,top1\n", "lists no models"),
         ("name,image_size,top1\na,224,50\nb,224\n", "table.csv:3: .*correct the line"),
         ("name,image_size,top1\na,224,100.5\n", "table.csv:2: 'a,224,100.5' is not"),
         ("name,image_size,top1\na,224,nan\n", "table.csv:2: 'a,224,nan' is not"),
         ("name,image_size,top1\na,0,50\n", "table.csv:2: 'a,0,50' is not"),
-        ("name,image_size,top1\na,224,50\na,224,51\n", "table.csv:3: a at 224 pixels is there twice"),
-        (b"name,image_size,top1\n\xff,224,50\n", "no CSV in UTF-8"),
+        ("name,image_size,top1\na,224,50\na,224,51\n", "table.csv:3: a at 224 pixels appears twice"),
+        (b"name,image_size,top1\n\xff,224,50\n", "not a CSV file in UTF-8"),
     ],
 )  # fmt: skip
 def test_a_bad_table_is_refused_by_its_line(tmp_path, text, said):

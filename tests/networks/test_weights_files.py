@@ -158,8 +158,8 @@ ODD = {
     "names that are no texts": ({"model": {1: torch.zeros(2)}}, "names are not strings, such as 1"),
     "a bare tensor": (torch.zeros(2), "a bare tensor; save a network's `state_dict"),
     "a whole network": (nn.Linear(2, 2), "refused|a whole pickled network; save its"),
-    "a list": ([torch.zeros(2)], "holds no weights; it holds: list"),
-    "nothing": ({}, "it holds: nothing"),
+    "a list": ([torch.zeros(2)], "contains no weights; it contains: list"),
+    "nothing": ({}, "it contains: nothing"),
     "sparse": ({"model": {"a": torch.eye(3).to_sparse()}}, "'a' is a float32 tensor .sparse_coo"),
     "meta": ({"model": {"a": torch.empty(3, device="meta")}}, "'a' has no values"),
     "quantized": ({"model": {"a": quantized()}}, "'a' is a quantized"),
@@ -248,7 +248,7 @@ def test_what_would_keep_the_reader_busy_is_refused_unread(tmp_path, instruction
 def test_a_length_that_an_old_file_only_claims_takes_no_memory(tmp_path):
     claims = b"\x8d" + (2**62).to_bytes(8, "little")  # a text of so many bytes
     (tmp_path / "busy.pth").write_bytes(b"\x80\x02" + claims + b"a.")
-    with pytest.raises(WeightsError, match="busy.pth is no readable checkpoint"):
+    with pytest.raises(WeightsError, match="busy.pth is not a readable checkpoint"):
         read_weights(tmp_path / "busy.pth")
 
 
@@ -289,7 +289,9 @@ BEGINNINGS = {
 @pytest.mark.parametrize("kind", BEGINNINGS)
 def test_what_is_something_else_is_told_as_what_it_is(tmp_path, kind):
     (tmp_path / "c.pth").write_bytes(BEGINNINGS[kind])
-    with pytest.raises(WeightsError, match=f"c.pth is no pickled checkpoint: it begins as {kind}"):
+    with pytest.raises(
+        WeightsError, match=f"c.pth is not a pickled checkpoint: it begins like {kind}"
+    ):
         read_weights(tmp_path / "c.pth")
 
 

@@ -491,7 +491,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(shard, monkeypatch, capsys):
     assert scores.image_id.tolist() == expected.image_id.tolist()
     np.testing.assert_allclose(scores.rho, expected.rho, atol=1e-5)
     told = capsys.readouterr().out
-    assert "out of memory with 32 images a forward: going on with 16" in told
+    assert "out of memory with 32 images per forward pass: going on with 16" in told
 
 
 @pytest.mark.parametrize("message", ["out of memory, even for one", "something else"])

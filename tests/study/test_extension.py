@@ -188,7 +188,10 @@ def test_other_processes_make_the_same_study_and_kept_scores_know_the_file(own, 
         ("A('dog')", "either timm's name or a function"),
         ("A('dog', timm='resnet18')", "without a tag of timm, weights must name a file"),
         ("A('dog', timm='resnet18', weights='a.pth', weights_dcls='b.pth')", "belong together"),
-        ("A('dog', timm='resnet18', weights='a.pth', layer='layer9')", "no layer 'layer9'"),
+        (
+            "A('dog', timm='resnet18', weights='a.pth', layer='layer9')",
+            "layer 'layer9' does not exist",
+        ),
         ("A('dog', timm='resnot18', weights='a.pth')", "resnot18"),
         ("M('dog')", "either a function that makes maps or a class"),
         ("M('dog', lambda x: x)", "not 1 parameters"),
@@ -199,15 +202,15 @@ def test_other_processes_make_the_same_study_and_kept_scores_know_the_file(own, 
         ("M('dog', lambda f, g: f, label='Grad-CAM')", "the label Grad-CAM belongs to grad_cam"),
         (
             "A('dog', timm='resnet18', weights='a.pth', layer='global_pool')",
-            "no maps (image, channel, h, w) of more than one",
+            "not maps (image, channel, h, w) of more than one",
         ),
         (
             "A('dog', build=lambda n: N(n, ends='logits'), weights='a.pth', layer='body')",
-            "the network gives (2,) for two images",
+            "the network returns (2,) for two images",
         ),
         (
             "A('dog', build=lambda n: N(n, channels=1), weights='a.pth', layer='body')",
-            "a forward of two images, (2, 3, 224, 224), fails",
+            "a forward pass of two images, (2, 3, 224, 224), fails",
         ),
         (
             "A('dog', timm='resnet18', weights='a.pth', preprocessing=P(resize=224, crop=256))",
@@ -574,7 +577,7 @@ def test_a_transformer_of_tokens_is_watched_where_its_class_token_reads(tmp_path
     assert torch.allclose(passed.gradient, arranged(gradient), atol=1e-6)
     assert torch.allclose(passed.logits, logits, atol=1e-5)
     assert torch.allclose(model.answered(x, passed.features), logits, atol=1e-5)
-    with pytest.raises(ValueError, match="not cut in two"):
+    with pytest.raises(ValueError, match="cannot be cut in two"):
         model.head(passed.features)
     bf16 = model.for_inference("bf16", form=PLAIN)
     assert head_pass(bf16, x).features.dtype == torch.float32

@@ -159,9 +159,9 @@ def test_what_is_wrong_with_a_name_is_said(text, message):
 
 
 def test_classes_of_published_weights_must_be_the_profiles_or_none_is_asked():
-    with pytest.raises(ValueError, match="21841 classes and the profile by 1000: --target"):
+    with pytest.raises(ValueError, match="21841 classes, but the profile 1000: --target"):
         chosen("timm:convnext_tiny.fb_in22k", target="true")
-    with pytest.raises(ValueError, match="1000 classes and the profile by 12"):
+    with pytest.raises(ValueError, match="1000 classes, but the profile 12"):
         chosen("timm:resnet18.a1_in1k", profile="demo")
 
 

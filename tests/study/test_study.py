@@ -59,7 +59,7 @@ def test_compiling_without_a_compiler_is_refused_before_any_work(monkeypatch):
 
 
 def test_an_absent_device_is_named():
-    with pytest.raises(ValueError, match="device 'cuda:63' is not there"):
+    with pytest.raises(ValueError, match="device 'cuda:63' does not exist"):
         Study.from_profile("demo", device="cuda:63").networks.device()
 
 
