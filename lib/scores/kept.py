@@ -63,7 +63,7 @@ def facts_of_maps(study: Study, backbone: Backbone, has_dcls: bool) -> dict:
     }
     for path in (*([] if backbone.untrained else [weights]), *learned.values()):
         if not path.is_file():
-            raise MissingWeights(f"no weights at {shown(path)}")
+            raise MissingWeights(f"no weights at {shown(path)}: fetch the file, or name another")
     return {
         **facts_of_model(study, backbone, has_dcls),
         "methods": {m.key: formula_of(m) for m in study.choices.methods},

@@ -48,7 +48,7 @@ def import_snapshot(study: Study, backbone: Backbone, key: str, file: Path) -> s
         raise AttentionError(f"{METHODS[key].label} is not an L-CAM: only L-CAMs can be imported")
     weights = study.inputs.weights_path(backbone.key, False)
     if not backbone.untrained and not weights.is_file():
-        raise MissingWeights(f"no weights at {shown(weights)}")
+        raise MissingWeights(f"no weights at {shown(weights)}: fetch the file, or name another")
     if not file.is_file():
         raise AttentionError(f"the file {file} does not exist and cannot be imported")
     save_to = study.inputs.attention_path(backbone.key, False, key)

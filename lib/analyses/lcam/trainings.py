@@ -92,7 +92,7 @@ def train_variant(
     """
     weights = study.inputs.weights_path(backbone.key, dcls)
     if not backbone.untrained and not weights.is_file():
-        raise MissingWeights(f"no weights at {shown(weights)}")
+        raise MissingWeights(f"no weights at {shown(weights)}: fetch the file, or name another")
     facts = {
         "attention": key, "variant": study.inputs.weights_name(backbone.key, dcls),
         "weights": study.inputs.weights_sha256(backbone.key, dcls),
