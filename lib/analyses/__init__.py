@@ -1,4 +1,4 @@
-"""Questions beside the score: faithfulness, methods, sanity, the threshold; `cose/`, `lcam/`.
+"""Analyses beyond the score: faithfulness, methods, sanity, the threshold; `cose/`, `lcam/`.
 
 May import: scores and the rooms below it.
 Public names: those below, imported on first use.

@@ -1,4 +1,4 @@
-"""What the conversion to DCLS did to the networks: parameters, kernels, reach.
+"""How the conversion to DCLS changed the networks: parameters, kernels, receptive fields.
 
 Source: Luo et al., "Understanding the effective receptive field in deep convolutional neural
 networks", NeurIPS 2016.
@@ -26,13 +26,14 @@ FULL_SIZE_CLASSES = 1000
 
 
 def parameter_table(choices: Choices) -> pd.DataFrame:
-    """Learnable parameters and replaced layers of the chosen backbones.
+    """Return the learnable parameters and replaced layers of the chosen backbones, a row each.
 
-    Full size always; `here` columns are this profile's models where those are minis.
+    The numbers are those of full-size networks. If the profile uses miniatures, the `here` columns
+    have their numbers.
     """
     rows = []
     for backbone in choices.backbones:
-        # A reader's own network may know one number of classes only: the profile's.
+        # A user's own network may allow only one number of classes, the profile's.
         classes = choices.profile.classes if backbone.build else FULL_SIZE_CLASSES
         full = parameter_counts(backbone, mini=False, classes=classes)
         with weightless(backbone):
@@ -55,10 +56,10 @@ def parameter_table(choices: Choices) -> pd.DataFrame:
 
 
 def learned_kernels(model: StudyModel, count: int) -> dict[str, np.ndarray]:
-    """Dense kernels of the first DCLS layer of each stage: {label: (kernel, size, size)}.
+    """Return dense kernels of each stage's first DCLS layer: {label: (kernel, size, size)}.
 
-    A stage begins where the positions change. The first `count` output channels,
-    first input channel each.
+    A stage begins where the positions change. The kernels are those of the first `count` output
+    channels and the first input channel.
     """
     seen: set[int] = set()
     kernels = {}
@@ -71,7 +72,8 @@ def learned_kernels(model: StudyModel, count: int) -> dict[str, np.ndarray]:
 
 
 def kernel_layers(network: nn.Module) -> list[str]:
-    """Names of the DCLS layers; of a network without any, of convolutions wider than a pixel."""
+    """Return the names of the DCLS layers, or of convolutions wider than a pixel if there are
+    none."""
     return list(dcls_layers(network)) or [
         name
         for name, module in network.named_modules()
@@ -80,23 +82,25 @@ def kernel_layers(network: nn.Module) -> list[str]:
 
 
 def kernels_of(folded: nn.Module, layers: Sequence[str], count: int) -> dict[str, np.ndarray]:
-    """{layer: (kernel, size, size)} of the first `count` output channels, first input channel each.
+    """Return the kernels of these layers: {layer: (kernel, size, size)}.
 
-    folded : a network without DCLS layers, or with theirs folded
+    They are those of the first `count` output channels and the first input channel.
+
+    folded : a network without DCLS layers, or with folded ones
     """
     weights = {name: folded.get_submodule(name).weight.detach() for name in layers}
     return {name: weight[:count, 0].cpu().numpy().copy() for name, weight in weights.items()}
 
 
 def effective_receptive_field(model: StudyModel, x: Tensor, batch_size: int = 8) -> Tensor:
-    """Mean absolute gradient of the central feature with respect to the input.
+    """Return the mean absolute gradient of the central feature with respect to the input.
 
-    The central cell of the study's layer, summed over channels, is differentiated
-    for every image; absolute gradients are averaged over images and colours.
+    The central cell of the study's layer, summed over channels, is differentiated for every
+    image. Absolute gradients are averaged over images and colours.
 
-    x : (image, 3, side, side), differentiated `batch_size` at a time: a full-size network's
-        activations are kept meanwhile. Returns (side, side), its largest value 1.
-    Leaves no gradient on the parameters.
+    x          : (image, 3, side, side), normalised
+    batch_size : images differentiated at a time; their activations are in memory meanwhile
+    Returns (side, side) with largest value 1. Leaves no gradient on the parameters.
     """
     total = torch.zeros(x.shape[-2:], device=x.device)
     with evaluating(model), torch.enable_grad():
@@ -110,9 +114,10 @@ def effective_receptive_field(model: StudyModel, x: Tensor, batch_size: int = 8)
 
 
 def receptive_fields(study: Study, count: int) -> tuple[dict[Backbone, dict[str, np.ndarray]], int]:
-    """Effective receptive fields of the chosen variants over some images.
+    """Return the effective receptive fields of the chosen variants, from some images.
 
-    Returns ({backbone: {"without DCLS": (side, side), "with DCLS": …}}, images used).
+    count : number of images
+    Returns ({backbone: {"without DCLS": (side, side), "with DCLS": …}}, number of images used).
     """
     images = held_out(study, count).images
     fields: dict[Backbone, dict[str, np.ndarray]] = {}
@@ -128,7 +133,7 @@ def receptive_fields(study: Study, count: int) -> tuple[dict[Backbone, dict[str,
 
 @torch.no_grad()
 def fold_difference(study: Study, backbone: Backbone) -> float:
-    """Largest change of a logit when kernels are folded, as a share of the largest logit."""
+    """Return the largest change of a logit by folding, as a share of the largest logit."""
     model = study.networks.load_model(backbone.key, backbone.dcls is not None)
     x = model.prepare(held_out(study, 4).images)
     logits = model(x)

@@ -1,4 +1,4 @@
-"""Which CAM method agrees most with people, which is most faithful, and what does each cost?"""
+"""The study of methods: agreement with people, faithfulness and cost of each CAM method."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from .faithfulness.study import score_faithfulness
 _ROUNDS = 3
 
 
-# Of which deletion, insertion and ROAD are worked out, for these cost most: the study's two,
-# two of other kinds, the control, and every learned one that is asked for.
+# The methods for deletion, insertion and ROAD, which cost most: the study's two, two of other
+# kinds, the control, and every learned method that is chosen.
 CONTRASTED = ("grad_cam", "threshold_grad_cam", "layer_cam", "eigen_cam", RANDOM_CAM)
 
 
 def contrasted(methods: Sequence[CamMethod]) -> tuple[CamMethod, ...]:
-    """Those of the methods that stand for their kind; the first two if none does."""
+    """Return the methods that represent their kind, or the first two if none does."""
     found = tuple(method for method in methods if method.key in CONTRASTED or method.learned)
     return found or tuple(methods[:2])
 
@@ -45,15 +45,17 @@ def shown_backbones(study: Study) -> list[Backbone]:
 
 
 def quick(methods: Sequence[CamMethod]) -> tuple[CamMethod, ...]:
-    """Those that need no further forwards of the network, or one."""
+    """Return the methods that need at most one additional forward pass of the network."""
     return tuple(method for method in methods if method.forwards in (0, 1))
 
 
 def method_costs(
     study: Study, backbone: Backbone, methods: Sequence[CamMethod], count: int = 4
 ) -> pd.DataFrame:
-    """Of each method: `method, ms, in_forwards`, an image's time beyond the one forward and head
-    gradient that all share, and that as a multiple of the network's plain forward."""
+    """Return the cost of each method: `method, ms, in_forwards`.
+
+    `ms` is the time per image in milliseconds, beyond the forward pass and head gradient that all
+    methods share. `in_forwards` is the same as a multiple of the network's plain forward pass."""
     batch = held_out(study, count)
     model = study.networks.inference_model(backbone.key, False, methods)
     x = model.prepare(batch.images)
@@ -76,7 +78,7 @@ def method_costs(
     )
     rows = []
     for method in methods:
-        if method.forwards:  # many: once, on one image
+        if method.forwards:  # many forward passes, so timed once, on one image
             seconds = timed(lambda m=method: enlarge(m.maps(model, x[:1], alone)))
         else:
             seconds = typical(lambda m=method: enlarge(m.maps(model, x, passed)))
@@ -85,16 +87,18 @@ def method_costs(
 
 
 def estimate(costs: pd.DataFrame, methods: Sequence[CamMethod], images: int) -> str:
-    """In words: how long maps of so many images will take, forwards left out."""
+    """Return in words how long maps of so many images will take, without the shared passes."""
     seconds = costs.set_index("method").ms[[m.key for m in methods]].sum() * images / 1e3
     return f"about {seconds:.0f} s" if seconds < 120 else f"about {seconds / 60:.0f} min"
 
 
 def alignment(scores: pd.DataFrame, ceilings: Ceilings) -> pd.DataFrame:
-    """Score of each model and method: `backbone, dcls, method, score, low, high, n, ceiling`."""
+    """Return the score of each model and method, one row each.
+
+    The columns are `backbone, dcls, method, score, low, high, n, ceiling`."""
     valid = ceilings.scored(scores[scores.validity == VALID])
     ceiling = valid.groupby("backbone").ceiling.first()
-    most = 1 / ceiling.fillna(1)  # of a correlation of 1
+    most = 1 / ceiling.fillna(1)  # the score of a correlation of 1
     by = ["backbone", "dcls", "method"]
     table = means_by(valid, by, "score", "score", lambda key: (-most[key[0]], most[key[0]]))
     return table.assign(ceiling=table.backbone.map(ceiling))
@@ -103,9 +107,9 @@ def alignment(scores: pd.DataFrame, ceilings: Ceilings) -> pd.DataFrame:
 def score_contrasted(
     study: Study, backbones: Sequence[Backbone], methods: Sequence[CamMethod]
 ) -> pd.DataFrame:
-    """As `score_faithfulness`: average drop and increase in confidence of every method; of the
-    first backbone and the contrasted methods, on a sixth of the images, also deletion, insertion
-    and ROAD."""
+    """Return the table of `score_faithfulness` with average drop and increase in confidence for
+    every method. For the first backbone and the contrasted methods it also has deletion, insertion
+    and ROAD, on a sixth of the images."""
     drops = score_faithfulness(study, backbones, methods, study.choices.few(4), False)
     few = study.choices.few(24)
     more = score_faithfulness(study, backbones[:1], contrasted(methods), few, True)
@@ -114,9 +118,9 @@ def score_contrasted(
 
 
 def summarise_faithfulness(values: pd.DataFrame) -> pd.DataFrame:
-    """Mean of every measure: `backbone, dcls, method, measure, value, low, high, n`.
+    """Return the mean of every measure: `backbone, dcls, method, measure, value, low, high, n`.
 
-    A measure that is none of `FAITHFULNESS`, such as "score", has no ends.
+    A measure outside `FAITHFULNESS`, such as "score", has no smallest or largest value.
     """
     by = ["backbone", "dcls", "method", "measure"]
     unbounded = (-np.inf, np.inf)
@@ -130,13 +134,13 @@ _REFERENCE, CONTROL = "grad_cam", RANDOM_CAM
 
 
 def rank_methods(scores: pd.DataFrame, ceilings: Ceilings) -> pd.DataFrame:
-    """Methods by their score over all models, the best first.
+    """Return the methods ranked by their score over all models, the best first.
 
-    `method, label, score, low, high, n, pairs, pairs_in_all, ceiling`, and the difference to
-    Grad-CAM, paired per image: `difference, difference_low, difference_high, p_holm`. Intervals
-    are over images: an image's score is its mean over the models of which every method but the
-    control has a valid map of it, so that methods are compared on the same; `pairs` of
-    `pairs_in_all` images and models.
+    The columns are `method, label, score, low, high, n, pairs, pairs_in_all, ceiling`, and the
+    difference from Grad-CAM, paired by image: `difference, difference_low, difference_high,
+    p_holm`. Intervals are over images. An image's score is its mean over the models for which
+    every method except the control has a valid map of it, so that all methods are compared on the
+    same pairs of image and model: `pairs` of `pairs_in_all`.
     """
     scores = ceilings.scored(scores)
     valid = scores[scores.validity == VALID]
@@ -169,10 +173,11 @@ def rank_methods(scores: pd.DataFrame, ceilings: Ceilings) -> pd.DataFrame:
 
 
 def same_order(both: pd.DataFrame) -> pd.DataFrame:
-    """Within each model, the rank correlation over methods of score and faithfulness.
+    """Return, for each model, the rank correlation of score and faithfulness over methods.
 
-    both : `backbone, dcls, method, score, drop`; the control is left out
-    Returns `backbone, dcls, rho, methods`; 1: what agrees with people is faithful too.
+    both : `backbone, dcls, method, score, drop`; the control is skipped
+    Returns `backbone, dcls, rho, methods`. 1 means that methods that agree more with people are
+    also more faithful.
     """
     rows = []
     for key, chosen in both[both.method != CONTROL].groupby(["backbone", "dcls"], sort=False):
@@ -184,10 +189,11 @@ def same_order(both: pd.DataFrame) -> pd.DataFrame:
 def concepts_of(
     study: Study, backbone: Backbone, images: int = 4, count: int = 5
 ) -> tuple[np.ndarray, np.ndarray, list[str], str]:
-    """Of a backbone without DCLS, for drawing: images, (image, concept, side, side) maps of
-    concepts in their features, from 0 to 1, the likeliest classes of each concept, and a title.
+    """Return concepts in the features of a backbone without DCLS, for drawing.
 
-    Each map lies where the network looked; NaN outside of that.
+    The results are the images; (image, concept, side, side) maps of the concepts from 0 to 1; the
+    likeliest classes of each concept; and a title. Each map covers the part of the image that the
+    network sees, and is NaN outside.
     """
     batch = held_out(study, images)
     model = study.networks.inference_model(backbone.key, False, ())
@@ -208,9 +214,10 @@ def concepts_of(
 def map_grid(
     study: Study, methods: Sequence[CamMethod], variants: Sequence[tuple[Backbone, bool]]
 ) -> tuple[dict[str, np.ndarray], np.ndarray, list[str]]:
-    """One image's maps, for drawing: {method label: (variant, side, side)}, image, names.
+    """Return one image's maps for drawing: {method label: (variant, side, side)}, image, names.
 
-    Each lies where the network looked; NaN outside of that, and wherever it is constant.
+    Each map covers the part of the image that the network sees, and is NaN outside; a constant map
+    is NaN everywhere.
     """
     batch = held_out(study, 1)
     rows: dict[str, list] = {method.label: [] for method in methods}

@@ -1,4 +1,4 @@
-"""Does a map depend on what the network has learned? Parts of it forget, from the head down.
+"""Does a heatmap depend on what the network has learned? Layers are re-initialised, head first.
 
 Source: Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018 (cascading
 randomisation)
@@ -35,11 +35,11 @@ _BATCH = 16
 
 
 def parts(network: nn.Module) -> dict[str, list[str]]:
-    """From the head down: {name: the modules of which it consists}.
+    """Return the parts of a network from the head down: {name: names of its modules}.
 
-    The head, the stages, the stem; what stands between a stage and the next part up belongs
-    to that stage. In a network that names no stages, parts of what comes before its last
-    module, at most five of about as many modules each.
+    They are the head, the stages and the stem. Modules between a stage and the next part above
+    belong to that stage. A network without named stages is divided, below its last module, into at
+    most five parts with about as many modules each.
     """
     names = _with_parameters(network, lambda name, child: name == "stages")
     stages = [n for n in names if n.startswith(("stages.", "layer"))]
@@ -63,7 +63,7 @@ _LISTS = nn.Sequential | nn.ModuleList
 
 
 def _with_parameters(network: nn.Module, opened: Callable[[str, nn.Module], bool]) -> list[str]:
-    """The network's children by name, in the place of those that are opened theirs."""
+    """The names of the network's children; an opened child is replaced by its own children."""
     names = []
     for name, child in network.named_children():
         inside = (
@@ -74,13 +74,13 @@ def _with_parameters(network: nn.Module, opened: Callable[[str, nn.Module], bool
 
 
 def forgetting(model: StudyModel, mini: bool, classes: int) -> Iterator[tuple[str, StudyModel]]:
-    """The model, and copies in which the weights of ever more parts are random.
+    """Yield the model, and then copies in which more and more parts have random weights.
 
-    Kernels, matrices and positions are drawn anew, once, as before training. Scales, biases
-    and running statistics stay: at the start of training many scales are nearly 0, and a
-    part would then pass on what it is given.
+    Kernels, matrices and positions are drawn again once, as before training. Scales, biases and
+    running statistics stay, because many scales are nearly 0 at the start of training, and such a
+    part would pass its input on unchanged.
 
-    Yields (the last part that forgot, the model); the first is whole.
+    Yields (the last re-initialised part, the model); the first model is unchanged.
     """
     yield TRAINED, model
     torch.manual_seed(SEED)
@@ -99,11 +99,11 @@ def forgetting(model: StudyModel, mini: bool, classes: int) -> Iterator[tuple[st
 
 
 def score_forgetting(study: Study, count: int) -> pd.DataFrame:
-    """Similarity of every method's maps to the trained network's, as parts forget.
+    """Return the similarity of maps to the trained network's as parts are re-initialised.
 
-    `backbone, dcls, method, part, image_id, rho`: Spearman's correlation of the maps for the
-    study's target, a row per image; missing where a map is constant. `part` is the last that
-    forgot, those before it having done so too.
+    The columns are `backbone, dcls, method, part, image_id, rho`, one row per image: Spearman's
+    correlation of the maps for the study's target, NaN if a map is constant. `part` is the last
+    re-initialised part; all parts above it are re-initialised too.
     """
     batch = held_out(study, count)
     plain = any(method.plain for method in study.choices.methods)
@@ -113,7 +113,7 @@ def score_forgetting(study: Study, count: int) -> pd.DataFrame:
         whole = study.networks.load_model(backbone.key, dcls)
         whole.attentions = study.networks.attentions(backbone.key, dcls)
         labels = study.choices.asked(batch.labels)
-        if labels is None:  # what the trained network predicts, whatever it forgets
+        if labels is None:  # always the class that the trained network predicts
             labels = _predicted(whole.for_inference(form=Form()), batch.images)
         for part, model in forgetting(
             whole, study.choices.profile.mini, study.choices.profile.classes
@@ -146,16 +146,16 @@ def _pieces(values):
 
 
 def summarise_forgetting(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean similarity of each model's maps, method and part: `similarity, low, high, n`."""
+    """Return the mean similarity for each model, method and part: `similarity, low, high, n`."""
     return means_by(table, ["backbone", "dcls", "method", "part"], "rho", "similarity")
 
 
 def compare_targets(study: Study) -> pd.DataFrame:
-    """Score by the class whose evidence is asked for, on the profile's sample of images.
+    """Return scores of maps for the true and for the predicted class, on the profile's sample.
 
-    `backbone, dcls, method, top1, true, predicted, difference, low, high, n`: the difference,
-    predicted less true, is paired per image; it is 0 wherever the model is right. Without rows
-    where images have no class.
+    The columns are `backbone, dcls, method, top1, true, predicted, difference, low, high, n`. The
+    difference, predicted minus true, is paired by image; it is 0 if the model is right. The table
+    is empty if images have no class.
     """
     columns = ["backbone", "dcls", "method", "top1", *TARGETS, "difference", "low", "high", "n"]
     if study.clickme().without_labels:

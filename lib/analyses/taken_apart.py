@@ -1,6 +1,6 @@
-"""Threshold-Grad-CAM is two changes at once: which of them does the work?
+"""Threshold-Grad-CAM makes two changes to Grad-CAM: which of them matters?
 
-Every order of ReLU and mean over channels with every floor is scored, each in the same pass.
+Every order of ReLU and mean over channels is scored with every floor, all in one pass.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ CHANGES = {
 
 
 def score_family(study: Study) -> pd.DataFrame:
-    """The per-image table of all orders and floors, on the profile's sample of images."""
+    """Return the per-image table of all orders and floors, on the profile's sample of images."""
     keys = [family_key(order, floor) for order, floor in product(ORDERS, FLOORS)]
     methods = tuple(METHODS[key] for key in keys)
     return score_study(study.sampled(methods=methods, protocols=study.choices.protocols[:1]))
 
 
 def sweep(scores: pd.DataFrame, ceilings: Ceilings) -> pd.DataFrame:
-    """Of every model, order and floor: `score, low, high, tied, attainable, n, ceiling`."""
+    """Return `score, low, high, tied, attainable, n, ceiling` of every model, order and floor."""
     rows = []
     scores = ceilings.scored(scores)
     groups = dict(list(scores[scores.validity == VALID].groupby(["backbone", "dcls", "method"])))
@@ -50,7 +50,7 @@ def sweep(scores: pd.DataFrame, ceilings: Ceilings) -> pd.DataFrame:
 
 
 def two_by_two(scores: pd.DataFrame, ceilings: Ceilings) -> pd.DataFrame:
-    """Paired change of every model's score against plain Grad-CAM: `change, low, high, n,
+    """Return each model's paired change of score from plain Grad-CAM: `change, low, high, n,
     ceiling`."""
     scores = ceilings.scored(scores)
     wide = scores.assign(score=scores.score.where(scores.validity == VALID)).pivot(

@@ -1,10 +1,10 @@
-"""Make the embedded example, all of it, from seeds: `python -m lib.demo`.
+"""Make the complete embedded example from seeds: `python -m lib.demo`.
 
-Writes the held-out ClickMe-format shard, what each simulated player painted on it, the class
-names, and the sixteen miniatures' weights, at the end of their training and earlier, below
-`data/demo/`. On two CPU cores the images take about a minute and the models about forty
-minutes. Images and what was painted come out the same on every machine; weights do so up to
-the order of floating-point sums.
+It writes below `data/demo/`: the held-out shard in ClickMe's format, the paintings of each
+simulated player, the class names, and the weights of the sixteen miniatures, from the end of
+training and from earlier. On two CPU cores the images take about a minute and the models about
+forty minutes. Images and paintings are the same on every machine; weights may differ by the order
+of floating-point sums.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .training import accuracy, shown_steps, train
 TRAINING_IMAGES, HELD_OUT_IMAGES = 2800, 240
 MAP_QUALITY = 90
 REQUIRED_ACCURACY = 0.9
-EARLIER = (0.1, 0.3)  # shares of the training whose networks are kept, for COSE
+EARLIER = (0.1, 0.3)  # shares of the training after which networks are saved, for COSE
 
 
 def as_record(scene: Scene, index: int) -> Record:
@@ -50,14 +50,14 @@ def make_held_out_shard(path: Path) -> None:
 
 
 def make_observers(shard: Path) -> None:
-    """The players behind the shard's human maps, one by one."""
+    """Write the paintings of each player behind the shard's human maps."""
     numbers = tqdm(range(HELD_OUT_IMAGES), desc="simulated people")
     masks = (painted(make_scene(SEED, HELD_OUT, i), SEED, i) for i in numbers)
-    write_observers(shard, masks, side=64)  # for the size of the repository
+    write_observers(shard, masks, side=64)  # small, for the size of the repository
 
 
 def make_models(keys: list[str]) -> None:
-    """Train, round to float16, check on the held-out images, and save."""
+    """Train the miniatures, round to float16, check accuracy on held-out images, and save."""
     images, labels, shown = delivered(TRAINING, TRAINING_IMAGES)
     held_out, held_out_labels, _ = delivered(HELD_OUT, HELD_OUT_IMAGES)
     short: list[str] = []
@@ -88,16 +88,18 @@ def make_models(keys: list[str]) -> None:
             path = demo_weights_path(backbone.key, dcls)
             save_weights(network, path, {k: str(v) for k, v in facts.items()})
     if short:
-        raise SystemExit(f"not saved, below top-1 {REQUIRED_ACCURACY}: {', '.join(short)}")
+        raise SystemExit(
+            f"models with a top-1 below {REQUIRED_ACCURACY} were not saved: {', '.join(short)}"
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m lib.demo", description=__doc__)
     parser.add_argument(
         "--only", choices=("images", "observers", "models"),
-        help="make one part only; images makes the observers too",
+        help="make only one part; images includes the observers",
     )  # fmt: skip
-    parser.add_argument("--models", nargs="*", default=[], help="train these backbones only")
+    parser.add_argument("--models", nargs="*", default=[], help="train only these backbones")
     options = parser.parse_args()
     torch.use_deterministic_algorithms(True, warn_only=True)
     shard = DEMO / "clickme" / "val" / "val-0.tfrecords"

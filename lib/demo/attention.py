@@ -1,6 +1,6 @@
-"""Learned attention maps of the embedded example: `python -m lib.demo.attention`.
+"""Train learned attention maps of the embedded example: `python -m lib.demo.attention`.
 
-As `dcls-lcam`, beside the miniatures, on the scenes that they were trained on.
+It works like `dcls-lcam`, beside the miniatures, on the scenes that they were trained on.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ IMAGES = 256
 
 
 def demo_images(count: int = 0) -> Callable[[Backbone], Images]:
-    """The first training scenes, as each backbone sees them; 0 for `IMAGES` of them."""
+    """The first `count` training scenes as each backbone sees them; 0 means `IMAGES` of them."""
     images, _, _ = delivered(TRAINING, count or IMAGES, empty=False)
     return lambda backbone: ArrayImages(
         resize_images(images, backbone.preprocessing), "embedded example, training scenes"
@@ -27,7 +27,7 @@ def demo_images(count: int = 0) -> Callable[[Backbone], Images]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+    """Run the command line; returns the exit status."""
     words = sys.argv[1:] if arguments is None else arguments
     return lcam.main(["--profile", "demo", *words], demo_images)
 

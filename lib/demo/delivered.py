@@ -1,4 +1,4 @@
-"""The embedded example's images as the ClickMe reader would deliver them."""
+"""The embedded example's images as the ClickMe reader delivers them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ IMAGE_QUALITY = 85
 def delivered(
     split: int, count: int, empty: bool = True
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The first scenes of a split: images, labels, creatures' masks.
+    """The first scenes of a split: images, labels, and masks of the creatures.
 
-    empty : of the training scenes some hold no creature
+    empty : whether some of the training scenes hold no creature
     """
     images, labels, shown = [], [], []
     for index in tqdm(range(count), desc="training images" if split == TRAINING else "held-out"):

@@ -1,7 +1,7 @@
-"""The gallery of the documentation: every figure, small, with its caption.
+"""The documentation's gallery: every figure in a small version, with its caption.
 
-`python -m lib.demo.gallery`, after `make demo`, writes `docs/gallery.md` and its images anew from
-the figures of the two runs. The numbers in them are the embedded examples'.
+After `make demo`, `python -m lib.demo.gallery` writes `docs/gallery.md` and its images again from
+the figures of the two runs. The numbers in them are those of the embedded examples.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ networks: they show what the figures look like and say nothing about DCLS.
 
 
 def make_gallery() -> list[str]:
-    """Write the page, and the images of the figures that the runs have made; return the keys of
-    those that neither a run nor an earlier gallery has."""
+    """Write the page, and the images of the figures that the runs have made. Return the keys of
+    the figures that neither a run nor an earlier gallery has."""
     studies = _studies()
     for key, row in CAPTIONS.items():
         drawn = studies[_profile(row)].places.figures / f"{key}.png"
@@ -46,9 +46,9 @@ def make_gallery() -> list[str]:
 
 
 def gallery_page(studies: Mapping[str, Study] | None = None) -> str:
-    """The page of the images that lie in its folder, in Markdown.
+    """Return the page in Markdown, with the images in its folder.
 
-    studies : {profile: its study}; None: the two of the embedded examples
+    studies : {profile: its study}; None means the two studies of the embedded examples
     """
     studies = studies or _studies()
     there = [row for key, row in CAPTIONS.items() if (IMAGES / f"{key}.webp").exists()]
@@ -68,7 +68,7 @@ def gallery_page(studies: Mapping[str, Study] | None = None) -> str:
 
 
 def _entry(row: Caption, study: Study) -> Iterator[str]:
-    """One figure: its title, the image, its caption."""
+    """The lines of one figure: its title, its image, its caption."""
     title, text = caption_of(row.key, study.choices)
     yield f"### {title}\n"
     yield f"![{alt_text_of(row.key, study.choices)}](gallery/{row.key}.webp)\n"
@@ -76,7 +76,7 @@ def _entry(row: Caption, study: Study) -> Iterator[str]:
 
 
 def _profile(row: Caption) -> str:
-    """Whose run draws a figure."""
+    """The profile whose run draws a figure."""
     return "gaze" if row.notebook == "00" else "demo"
 
 
@@ -98,4 +98,4 @@ def _make_small(drawn: Path, small: Path) -> None:
 
 if __name__ == "__main__":
     for key in make_gallery():
-        print(f"{key}: no run has drawn this figure; run `make demo` first")
+        print(f"{key}: no run has drawn this figure: run `make demo` first")

@@ -1,10 +1,9 @@
 """Simulated people playing ClickMe's game on a procedural scene.
 
-In the game a player paints bubbles over the parts of an object that tell what it
-is. Here several players each draw a few strokes: a stroke starts at a place
-sampled by how telling it is and wanders towards telling places, with a shaky
-hand and an attention that sometimes slips. The human map is the share of players
-whose bubbles cover each pixel.
+In the game a player paints bubbles over the parts of an object that identify it. Here several
+players each draw a few strokes. A stroke starts at a place sampled by its diagnosticity and moves
+towards diagnostic places, with a shaky hand and occasional lapses of attention. The human map is
+the share of players whose bubbles cover each pixel.
 """
 
 from __future__ import annotations
@@ -39,10 +38,10 @@ def _bubbles(places: list[np.ndarray], radius: float) -> np.ndarray:
 
 
 def painted(scene: Scene, seed: int, index: int) -> np.ndarray:
-    """What each simulated player painted: (player, 256, 256) bool."""
+    """The pixels that each simulated player painted: (player, 256, 256) bool."""
     rng = np.random.default_rng([seed, 2, index])
     told = scene.diagnosticity
-    # Most strokes start on telling parts; some on the creature anywhere, as if guessing.
+    # Most strokes start on diagnostic parts, some anywhere on the creature, as if guessing.
     chances = (told**1.5 + 0.03 * (told > 0)).ravel().astype(np.float64)
     chances /= chances.sum()
     masks = []
@@ -57,10 +56,10 @@ def painted(scene: Scene, seed: int, index: int) -> np.ndarray:
 
 
 def shared(masks: np.ndarray) -> np.ndarray:
-    """The human map that players' masks make: (256, 256) uint8, 255 where every player painted."""
+    """The human map of the players' masks: (256, 256) uint8, 255 where every player painted."""
     return np.round(255 * masks.sum(axis=0) / len(masks)).astype(np.uint8)
 
 
 def human_map(scene: Scene, seed: int, index: int) -> np.ndarray:
-    """The simulated human map: (256, 256) uint8, as `shared` makes it."""
+    """The simulated human map: (256, 256) uint8, see `shared`."""
     return shared(painted(scene, seed, index))

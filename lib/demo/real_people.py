@@ -1,9 +1,9 @@
-"""Makes `data/gaze/` anew from the originals: 48 photographs as squares, and their gaze.
+"""Make `data/gaze/` again from the originals: 48 photographs as squares, and their gaze.
 
     python -m lib.demo.real_people FOLDER
 
 FOLDER holds OSIE as its authors distribute it (data/README.md), or its photographs with their
-`fixations.csv`. The network's weights are not made here: their file is in `data/gaze` as it is.
+`fixations.csv`. The network's weights are not made here; their file stays in `data/gaze`.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from ..people.stored.viewing import Looked
 from ..study.profiles import GAZE
 
 COUNT = 48
-FROM = range(1001, 1121)  # the photographs of which the 48 are drawn
+FROM = range(1001, 1121)  # the photographs from which the 48 are drawn
 SEED = 20240803
 QUALITY = 92  # of the JPEGs
-PIXELS_PER_DEGREE = 24  # of the originals, 800 x 600
+PIXELS_PER_DEGREE = 24  # in the originals, 800 x 600
 
 
 def names() -> list[str]:
-    """The file names of the 48 photographs, drawn once by a fixed seed."""
+    """The file names of the 48 photographs, drawn with a fixed seed."""
     drawn = np.random.default_rng(SEED).permutation(FROM)[:COUNT]
     return [f"{number}.jpg" for number in sorted(drawn.tolist())]
 
@@ -44,7 +44,7 @@ def make(originals: Path, folder: Path) -> None:
     """Write images, `gaze.csv` and `gaze.json`.
 
     originals : a folder with the 48 photographs and their fixations
-    Raises ValueError for one that lacks any of them.
+    Raises ValueError if any of them is missing.
     """
     blur = (f"sigma_pixels={PIXELS_PER_DEGREE}",)
     parts, problems = list_parts(originals, Read(gaze=blur))
@@ -72,7 +72,10 @@ def make(originals: Path, folder: Path) -> None:
     with write_atomically(folder / "gaze.csv") as partial:
         partial.write_text(rows.getvalue(), encoding="utf-8")
     if len(set(scales)) > 1:
-        raise ValueError(f"{originals}: photographs of several sizes have no common blur")
+        raise ValueError(
+            f"{originals}: the photographs differ in size, so no blur fits all of them: use the "
+            "original ones"
+        )
     said = {
         "sigma_degrees": 1,
         "pixels_per_degree": round(PIXELS_PER_DEGREE * scales[0], 6),
@@ -84,7 +87,7 @@ def make(originals: Path, folder: Path) -> None:
 
 
 def _rows(name: str, looked: Looked, times: np.ndarray, plus: np.ndarray) -> list[tuple[str, ...]]:
-    """Lines of `gaze.csv`, in pixels of the square, which points may leave."""
+    """Lines of `gaze.csv`, in pixels of the square; points may lie outside it."""
     at = looked.points[:, :2] * times + plus
     return [
         (f"pictures/{name}", f"{x:.2f}", f"{y:.2f}", f"{duration:g}", str(who))

@@ -1,10 +1,10 @@
 """Procedural images: a coloured creature, off-centre, in a muted cluttered scene.
 
-Three cues show the class and always agree: a hue, a coarse texture, and the outline of
-the head. The hue tints the whole body faintly; head and a few marks carry all cues.
-Distractors have the same textures and outlines, without the hue.
+Three cues show the class and always agree: a hue, a coarse texture, and the outline of the head.
+The hue faintly tints the whole body; the head and a few marks have all three cues. Distractors
+have the same textures and outlines, but not the hue.
 
-Training also shows scenes without a creature, which belong to no class.
+Training also uses scenes without a creature, which belong to no class.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HUES = ("red", "orange", "yellow", "lime", "green", "mint",
 
 @dataclass(frozen=True)
 class CreatureClass:
-    """hue in turns (0-1), texture's name, lobes of the head's outline."""
+    """A class: hue in turns (0-1), name of the texture, lobes of the head's outline."""
 
     name: str
     hue: float
@@ -36,16 +36,16 @@ CLASSES = [
     for i, hue in enumerate(HUES)
 ]
 
-EMPTY = len(CLASSES)  # stands for no class: a scene without a creature
+EMPTY = len(CLASSES)  # the label of a scene without a creature, which has no class
 
 
 @dataclass(frozen=True)
 class Scene:
-    """An image and what is needed to simulate people looking at it.
+    """An image with what is needed to simulate people who look at it.
 
     image : (256, 256, 3) uint8
-    label   : index into `CLASSES`, or EMPTY
-    diagnosticity : (256, 256) float32 in 0-1, how telling each place is
+    label : index into `CLASSES`, or EMPTY
+    diagnosticity : (256, 256) float32 in 0-1, how much each place reveals about the class
     """
 
     image: np.ndarray
@@ -112,7 +112,7 @@ class _Canvas:
         lobes: int = 0,
         diagnosticity: float = 0.0,
     ) -> None:
-        """Paint a textured part: an irregular blob, or a star of so many lobes."""
+        """Paint a textured part: an irregular blob, or a star with `lobes` lobes."""
         rng, (cy, cx) = self.rng, centre
         reach = radius * 1.6
         y0, y1 = max(0, int(cy - reach)), min(SIDE, int(cy + reach) + 2)
@@ -137,14 +137,14 @@ class _Canvas:
         colour = (tones[0] * texel + tones[1] * (1 - texel)) * shade[..., None]
         window = np.s_[y0:y1, x0:x1]
         self.image[window] += mask[..., None] * (colour - self.image[window])
-        # A nearer part hides what a farther one had to tell.
+        # A nearer part hides the diagnosticity of a farther one.
         told = self.diagnosticity[window]
         told += mask * (diagnosticity - told)
 
     def creature(
         self, centre: tuple[float, float], radius: float, kind: CreatureClass, vivid: bool
     ) -> None:
-        """Body, then marks and head in the class's texture; muted unless vivid."""
+        """Paint a body, then marks and head in the class's texture; muted unless vivid."""
         rng, (cy, cx) = self.rng, centre
         hue = kind.hue + rng.uniform(-0.012, 0.012)
         strong = rng.uniform(0.8, 0.95) if vivid else rng.uniform(0.0, 0.1)
@@ -176,9 +176,9 @@ class _Canvas:
 
 
 def make_scene(seed: int, split: int, index: int, empty: bool = False) -> Scene:
-    """The scene of this number, always the same; splits share no image.
+    """The scene with this number, which is always the same; splits share no image.
 
-    The creature's centre lies 50-74 px from the image's, its body's radius is
+    The creature's centre lies 50-74 px from the image's centre, and its body has a radius of
     32-50 px.
     """
     rng = np.random.default_rng([seed, split, index])

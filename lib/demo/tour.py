@@ -1,7 +1,7 @@
-"""The guided tour's data, `data/demo/tour`: `python -m lib.demo.tour`, some minutes.
+"""Make the guided tour's data, `data/demo/tour`: `python -m lib.demo.tour` takes some minutes.
 
-From `tour_rows.py` there a small network, plain and with DCLS, trained as the miniatures are;
-images with simulated gaze points; and heatmaps that no network made.
+They are a small network from the tour's `tour_rows.py`, plain and with DCLS, trained like the
+miniatures; images with simulated gaze points; and heatmaps that no network made.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from .training import accuracy, shown_steps, train
 
 TOUR = DEMO / "tour"
 ROWS = TOUR / "tour_rows.py"
-_SPLIT = 3  # of the scenes: no image of the tour is another's
+_SPLIT = 3  # the tour's own split of the scenes, which shares no image with the others
 _GAZED_AT, _OBSERVERS, _SIGMA = 8, 5, 20
-_QUALITY = 70  # of the images, that the folder stays small
+_QUALITY = 70  # of the JPEG images, so that the folder stays small
 _TRAINED_ON, _HELD_OUT = 1200, 240
 
 
 def train_models() -> None:
-    """The tour's own network, plain and with DCLS."""
+    """Train the tour's own network, plain and with DCLS."""
     load_extension(ROWS)
     backbone = BACKBONES["smallnet"]
     images, labels, shown = delivered(TRAINING, _TRAINED_ON)
@@ -65,7 +65,7 @@ def _gaze(scene: Scene, index: int) -> list[tuple[float, float, int, str]]:
 
 
 def write_gaze() -> None:
-    """Images, their classes, gaze points, and the blur that makes maps of them."""
+    """Write images, their classes, gaze points, and the blur that turns points into maps."""
     folder = TOUR / "gaze"
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     rows, points, maps = [], [], {}
@@ -82,7 +82,7 @@ def write_gaze() -> None:
 
 
 def _saturation(image: np.ndarray) -> np.ndarray:
-    """How colourful each of 16 x 16 cells is: what an explanation without a network may be."""
+    """How colourful each of 16 x 16 cells is: an example of a heatmap without a network."""
     high, low = image.max(axis=2).astype(float), image.min(axis=2).astype(float)
     cells = ((high - low) / np.maximum(high, 1)).reshape(16, SIDE // 16, 16, SIDE // 16)
     return cells.mean(axis=(1, 3)).astype(np.float32)

@@ -1,15 +1,14 @@
 """Training of the embedded example's miniatures, fast enough for two CPU cores.
 
-Plain and DCLS of one backbone get the same recipe, the same seed and the same
-images in the same order. Families differ in steps and learning rate.
+The plain and the DCLS form of one backbone have the same recipe, the same seed and the same images
+in the same order. Families differ in steps and learning rate.
 
-The loss asks how much of what is seen belongs to each class: of the whole image
-(the root of the share of it that the creature fills) and of single cells of the last
-map (the classifier applied to each), by binary cross-entropy. Trials with class labels
-alone gave networks that were right and whose evidence lay anywhere but on the creature;
-with all-or-nothing labels for the whole image, the MetaFormers' plain Grad-CAM turned
-inside out as training went on (rho .63 after 300 steps, .09 after 500), which the graded
-label mended (.77).
+The loss is binary cross-entropy for how much of the view belongs to each class. The view is the
+whole image (the target is the root of the share that the creature fills), and single cells of the
+last map (the classifier is applied to each). In trials with class labels alone, networks answered
+correctly, but their evidence lay anywhere except on the creature. With all-or-nothing labels for
+the whole image, the MetaFormers' plain Grad-CAM became inverted during training (rho .63 after 300
+steps, .09 after 500). The graded label corrected this (.77).
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ from ..networks.preprocessing import prepare_pixels, resize_images
 
 @dataclass(frozen=True)
 class Recipe:
-    """AdamW under a one-cycle schedule.
+    """AdamW with a one-cycle schedule of the learning rate.
 
-    lr : its peak
-    positive_weight : of the one right class among twelve in the loss; above 1 the
-        first hundreds of steps do not go by learning "none of them"
-    layout : of weights and images in memory, whichever trains fastest; FastViT's
-        training crashes in channels-last
+    lr : the peak of the learning rate
+    positive_weight : weight in the loss of the one right class among twelve; a value above 1 avoids
+        hundreds of first steps that only learn "none of them"
+    layout : memory layout of weights and images, whichever trains fastest; FastViT's training
+        crashes in channels-last
     """
 
     steps: int
@@ -56,15 +55,15 @@ RECIPES = {
     "convnext": Recipe(steps=400, lr=3e-3),
     "metaformer": Recipe(steps=420, lr=2e-3, positive_weight=3.0),
     "fastvit": Recipe(steps=200, lr=2e-3),
-    "own": Recipe(steps=150, lr=3e-3, layout=torch.channels_last),  # the guided tour's
+    "own": Recipe(steps=150, lr=3e-3, layout=torch.channels_last),  # the guided tour's network
 }
 
 
 class _Depthwise(torch.autograd.Function):
-    """A depthwise convolution whose weight gradient goes through an FFT.
+    """A depthwise convolution whose weight gradient is computed with an FFT.
 
-    On a CPU the library's weight gradient of a 17x17 depthwise convolution takes
-    eight times as long as this one, and its NCHW forward twenty times.
+    On a CPU the library's weight gradient of a 17x17 depthwise convolution takes eight times as
+    long, and its NCHW forward pass twenty times as long.
     """
 
     @staticmethod
@@ -99,7 +98,7 @@ def _depthwise_forward(self, x, weight, bias, positions, sigma):
 
 
 def speed_up_training(network: nn.Module) -> nn.Module:
-    """Let the DCLS layers train fast on a CPU; the function computed is the same."""
+    """Make the DCLS layers train fast on a CPU; they compute the same function."""
     use_fast_kernels(network)
     for layer in dcls_layers(network).values():
         if layer.groups == layer.in_channels == layer.out_channels and layer.stride == (1, 1):
@@ -108,7 +107,7 @@ def speed_up_training(network: nn.Module) -> nn.Module:
 
 
 def _optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    # The published recipe: positions learn five times as fast and do not decay.
+    # As in the published recipe, positions learn five times as fast and have no weight decay.
     parameters = dict(network.named_parameters())
     positions = [p for name, p in parameters.items() if name.endswith(".P")]
     plain = [p for name, p in parameters.items() if not name.endswith(".P") and p.ndim < 2]
@@ -132,7 +131,7 @@ def _cropped(shown: Tensor, geometry: Preprocessing) -> Tensor:
 
 
 def _cells(network: nn.Module, features: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """The classifier's logits at every cell of the map, and each class's share of it."""
+    """The classifier's logits at every cell of the map, and each class's share of the cell."""
     channels, height, width = features.shape[1:]
     shares = F.adaptive_avg_pool2d(wanted, (height, width))
     cells = features.permute(0, 2, 3, 1).reshape(-1, channels, 1, 1)
@@ -141,7 +140,7 @@ def _cells(network: nn.Module, features: Tensor, wanted: Tensor) -> tuple[Tensor
 
 @contextmanager
 def shown_steps(title: str) -> Iterator[Callable[[int, int, float], None]]:
-    """A progress bar, as `train` tells it: step, steps in all, loss."""
+    """A progress bar; yields a function of step, number of steps and loss, as `train` calls it."""
     with tqdm(desc=title, unit="step") as bar:
 
         def report(step: int, steps: int, loss: float) -> None:
@@ -164,13 +163,13 @@ def train(
     report: Callable[[int, int, float], None] = lambda step, steps, loss: None,
     keep: Callable[[int, int, nn.Module], None] = lambda step, steps, network: None,
 ) -> nn.Module:
-    """Train one miniature from scratch; returns it in eval mode.
+    """Train one miniature from scratch; return it in eval mode.
 
     images : (image, 224, 224, 3) uint8, as the ClickMe reader delivers them
-    labels   : (image,) class indices; `num_classes` for a scene of no class
-    shown    : (image, side, side) in 0-1, where each image shows its creature
-    report   : called with step, steps, and the running loss
-    keep     : called with step, steps, and the network as it then is
+    labels : (image,) class indices; `num_classes` for a scene without a class
+    shown  : (image, side, side) in 0-1, where each image shows its creature
+    report : called with step, number of steps, and running loss
+    keep   : called with step, number of steps, and the current network
     """
     recipe = RECIPES[backbone.family]
     torch.manual_seed(seed)
@@ -186,7 +185,7 @@ def train(
         pct_start=0.2,
     )
     resized = torch.from_numpy(resize_images(images, backbone.preprocessing))
-    # A scene without a creature has the label past the last class: no class at all.
+    # The label of a scene without a creature is past the last class and means no class.
     targets = F.one_hot(torch.from_numpy(labels), num_classes + 1)[:, :-1].float()
     coverage = _cropped(torch.from_numpy(shown), backbone.preprocessing)
     evidence_loss = nn.BCEWithLogitsLoss(pos_weight=torch.tensor(recipe.positive_weight))
@@ -218,7 +217,7 @@ def train(
 
 @torch.inference_mode()
 def accuracy(network: nn.Module, backbone: Backbone, images: np.ndarray, labels) -> float:
-    """Share of the images whose most probable class is the label, 0-1."""
+    """Return the share of the images whose most probable class is the label, 0-1."""
     hits = 0
     for start in range(0, len(images), 32):
         part = slice(start, start + 32)

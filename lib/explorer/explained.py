@@ -1,7 +1,7 @@
-"""One image and one backbone, with and without DCLS: maps, classes, agreement, kernels.
+"""One image and one backbone, with and without DCLS: heatmaps, classes, agreement, kernels.
 
-What the explorer of notebook 03 shows. Networks, their forwards and small maps are kept, so
-that another method, floor or opacity costs no forward. Nothing here draws.
+The explorer of notebook 03 shows them. Networks, their forward passes and small maps are cached, so
+that another method, floor or opacity needs no forward pass. Nothing here draws.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from ..study.study import Study
 OFFERED_IMAGES = 24
 KERNELS_SHOWN = 8
 _TOP = 5
-_FULL_SIZE_IN_MEMORY = 4  # networks; of miniatures all
+_FULL_SIZE_IN_MEMORY = 4  # full-size networks; miniatures all stay in memory
 _FORWARDS_KEPT, _MAPS_KEPT = 128, 1024
 
 
-@dataclass(frozen=True, eq=False)  # one is itself, so that it can name what is kept of it
+@dataclass(frozen=True, eq=False)  # compared by identity, so that it can be a key of caches
 class Seen:
-    """An image that can be looked at.
+    """An image that the explorer can show.
 
-    title  : what to call it
+    title  : its name in the explorer
     pixels : (224, 224, 3) uint8
-    label  : its class, None where nobody told
-    stored_map : (256, 256) uint8 or float32 human map as stored, None where there is none
+    label  : its class, None if it is unknown
+    stored_map : (256, 256) uint8 or float32 human map as stored, None if there is none
     """
 
     title: str
@@ -59,15 +59,16 @@ class Seen:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What one network makes of an image.
+    """One network's explanation of an image.
 
-    dcls     : with DCLS
-    heatmap  : (224, 224) over the image, any scale, NaN where the network does not look
-    constant : the map has one value only, so it orders nothing
-    rho      : Spearman's correlation with the human map as the study scores it; NaN without
-    why      : why there is no rho, "" where there is one
-    asked    : the class whose evidence the map shows
-    top      : the likeliest classes and their probabilities, at most five, likeliest first
+    dcls     : whether the network has DCLS
+    heatmap  : (224, 224) over the image, any scale, NaN where the network does not see the image
+    constant : whether all values of the map are equal, so that it has no order
+    rho      : Spearman's correlation with the human map as the study scores it; NaN if there is
+               none
+    why      : why there is no rho, "" if there is one
+    asked    : the class that the map explains
+    top      : the most probable classes and their probabilities, at most five, highest first
     """
 
     dcls: bool
@@ -81,14 +82,14 @@ class Explanation:
 
 @dataclass(frozen=True)
 class View:
-    """Everything that is shown of one choice.
+    """Everything that the explorer shows for one choice.
 
-    method    : the method's name, with its floor where that is not its own
-    protocol  : the reading in which rho is made
-    predicted : maps show the evidence for each network's own answer, not for the label
-    truth     : the image's class, "" where nobody told
-    human_map : (224, 224) float32 over the image, None where there is none
-    explanations : without DCLS, and with it where the backbone has such a form
+    method    : the method's name, with its floor if that is not the method's own
+    protocol  : the protocol of rho
+    predicted : whether maps explain each network's own answer, not the label
+    truth     : the image's class, "" if it is unknown
+    human_map : (224, 224) float32 over the image, None if there is none
+    explanations : without DCLS, and with DCLS if the backbone has that form
     """
 
     backbone: Backbone
@@ -102,14 +103,14 @@ class View:
 
 
 def has_floor(method: CamMethod) -> bool:
-    """Whether the method is one of Grad-CAM's family, which can be had with any floor."""
+    """Return whether the method belongs to Grad-CAM's family, which works with any floor."""
     return isinstance(method.small_map, partial) and method.small_map.func is grad_cam_family
 
 
 def with_floor(method: CamMethod, floor: float) -> CamMethod:
-    """The method with another floor, a share of the map's range; without one as it is.
+    """Return the method with another floor, a share of the map's range in [0, 1).
 
-    Raises ValueError for a floor outside [0, 1).
+    A method without a floor is returned unchanged. Raises ValueError for a floor outside [0, 1).
     """
     if not has_floor(method) or floor == method.floor:
         return method
@@ -124,9 +125,10 @@ def with_floor(method: CamMethod, floor: float) -> CamMethod:
 
 
 def offered_methods(choices: Choices) -> list[CamMethod]:
-    """The study's own methods, then all others that take neither more forwards nor training.
+    """Return the study's own methods, then all others without more forward passes or training.
 
-    Of Grad-CAM's family one row for each order of ReLU and mean: floors are chosen apart.
+    Grad-CAM's family has one row for each order of ReLU and mean, because the floor is a separate
+    choice.
     """
     quick = [
         m for m in METHODS.values()
@@ -136,12 +138,12 @@ def offered_methods(choices: Choices) -> list[CamMethod]:
 
 
 class Explainer:
-    """Answers for one study what its networks make of an image.
+    """Computes how a study's networks explain an image.
 
-    backbones : those of the study, by key; with `keep_going` those that can be read
-    methods   : `offered_methods`, by key
-    images  : the first of the study's held-out images
-    Raises StoredError where no image can be read.
+    backbones : the study's backbones by key; with `keep_going` only those that can be read
+    methods   : `offered_methods` by key
+    images    : the first of the study's held-out images
+    Raises StoredError if no image can be read.
     """
 
     def __init__(self, study: Study, images: int = OFFERED_IMAGES):
@@ -149,7 +151,7 @@ class Explainer:
         self.backbones = {backbone.key: backbone for backbone, _ in study.networks.there()}
         self.methods = {method.key: method for method in offered_methods(study.choices)}
         self._names = study.networks.class_names()
-        # As published where the study scores so, else its first reading.
+        # The published protocol if the study uses it, otherwise its first protocol.
         keys = study.choices.protocols
         self.protocol = PROTOCOLS["published" if "published" in keys else keys[0]]
         batch = held_out(study, min(study.choices.limit or images, images))
@@ -167,21 +169,21 @@ class Explainer:
         self._ranks = lru_cache(_FORWARDS_KEPT)(self._ranked)
 
     def prepare(self, key: str) -> None:
-        """Load a backbone's networks where all are kept in memory: choosing it then takes no
-        longer than another image. Those that cannot be loaded say so when they are chosen."""
+        """Load a backbone's networks ahead if all networks stay in memory: choosing it then takes
+        no longer than another image. Networks that cannot be loaded raise when they are chosen."""
         if self.study.choices.profile.mini:
             with self._threads(), suppress(WeightsError, OSError):
                 for dcls in self.backbones[key].forms:
                     self._network(key, dcls)
 
     def uploaded(self, content: BinaryIO, name: str) -> Seen:
-        """A reader's own image file. Raises ValueError naming it if it is no image."""
+        """Return a user's own image file. Raises ValueError naming it if it is not an image."""
         return Seen(f"{name} (yours)", load_square(content, name))
 
     def view(self, backbone: str, method: str, floor: float, image: Seen) -> View:
-        """Maps, classes and agreement of a backbone's forms.
+        """Return maps, classes and agreement of a backbone's forms.
 
-        backbone, method : keys of what is offered
+        backbone, method : keys of `backbones` and `methods`
         floor : for methods of Grad-CAM's family, a share of the map's range in [0, 1)
         Raises UnknownName, ValueError, WeightsError, and what the method raises.
         """
@@ -197,13 +199,14 @@ class Explainer:
         return View(chosen, row.label, self.protocol, predicted, truth, image, people, tuple(found))
 
     def layers(self, backbone: str) -> list[str]:
-        """Layers whose kernels can be seen: those that DCLS replaces; else all wider than 1."""
+        """Return the layers whose kernels can be shown: those that DCLS replaces, otherwise all
+        convolutions wider than 1."""
         chosen = self._known("model", self.backbones, backbone)
         with self._threads():
             return list(self._network(backbone, chosen.forms[-1])[1])
 
     def kernels(self, backbone: str, layer: str) -> dict[bool, np.ndarray]:
-        """{dcls: (kernel, size, size)} of a layer's first channels; with DCLS as built.
+        """Return {dcls: (kernel, size, size)} of a layer's first channels; DCLS kernels as built.
 
         Raises UnknownName for a layer that is not among `layers`.
         """
@@ -222,8 +225,8 @@ class Explainer:
 
     @contextmanager
     def _threads(self) -> Iterator[None]:
-        """One thread for miniatures: theirs are parts of a millisecond, for which several
-        threads only wait for one another, on a busy machine a hundred times as long."""
+        """A context with one thread for miniatures. Their operations take less than a millisecond,
+        so several threads only wait for one another, on a busy machine a hundred times as long."""
         before = torch.get_num_threads()
         if self.study.choices.profile.mini:
             torch.set_num_threads(1)
@@ -233,10 +236,10 @@ class Explainer:
         finally:
             torch.set_num_threads(before)
 
-    # --- kept: what each of these gives depends on its arguments alone -------------------------
+    # --- cached: the results of these depend only on their arguments ----------------------------
 
     def _load(self, key: str, dcls: bool) -> tuple[StudyModel, dict[str, np.ndarray]]:
-        """A network ready for maps, and the kernels that it had before it was made ready."""
+        """A network prepared for maps, and the kernels that it had before."""
         model = self.study.networks.load_model(key, dcls)
         if not dcls and self.backbones[key].dcls is not None:
             layers = self.layers(key)
@@ -267,7 +270,7 @@ class Explainer:
         key = backbone.key
         small = self.small(key, dcls, image, method, row.floor)
         _, passed = self.passed(key, dcls, image)
-        # Drawn where the network looked, scored stretched over the image, as published.
+        # Drawn on the part that the network sees; scored stretched over the image, as published.
         window = backbone.preprocessing.window(DELIVERED_SIZE)
         canvas = np.full((DELIVERED_SIZE, DELIVERED_SIZE), np.nan)
         canvas[window, window] = enlarge(small, window.stop - window.start)[0].cpu().numpy()

@@ -1,7 +1,7 @@
 """The explorer of notebook 03: controls, and the images that follow them.
 
-`explore(study)` shows it. What it shows is computed by `lib.explorer.explained` and drawn by
-`lib.explorer.panel`; here are the widgets alone, and the static image in their place.
+`explore(study)` shows it. `lib.explorer.explained` computes what it shows and `lib.explorer.panel`
+draws it. This module has only the widgets, and the static image that replaces them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .explained import Explainer, Seen, View, has_floor
 from .panel import draw_kernels, draw_view, in_words, png, stacked
 
 _OPACITY = 0.65  # as in the figures
-PAUSE = 0.05  # seconds between what is made ready ahead, for clicks to be heard
+PAUSE = 0.05  # seconds between steps that prepare ahead, so that clicks are handled
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
@@ -37,9 +37,9 @@ class Explorer:
 
     backbone, method, floor, opacity, image, upload, layer : the controls
     panel, kernels : PNG images of the maps and of a layer's kernels
-    message        : what is shown, in words; or what went wrong
-    box            : all of it, to be displayed
-    Raises StoredError or WeightsError where nothing at all can be shown.
+    message        : a description of what is shown, or of an error
+    box            : the widget that contains everything, for display
+    Raises StoredError or WeightsError if nothing can be shown.
     """
 
     def __init__(self, study: Study):
@@ -60,7 +60,7 @@ class Explorer:
         self.layer.layout.width = "390px"
         self.panel, self.kernels = (_image(name) for name in ("maps", "kernels"))
         self.message = widgets.HTML()
-        # Not within `_told`: where nothing at all can be shown, the notebook must stop.
+        # Not within `_told`, because the notebook must stop if nothing can be shown.
         self._quiet = True
         self._follow_method()
         self._follow_backbone()
@@ -76,13 +76,13 @@ class Explorer:
         self.box = widgets.VBox([*controls, *shown])
 
     def still(self) -> bytes:
-        """All that is chosen now as one PNG file. Raises as `Explainer.view`."""
+        """Return the current choice as one PNG file. Raises what `Explainer.view` raises."""
         images = [draw_view(self.chosen_view(), self.opacity.value, self.caveat)]
         if self.layer.value:
             images.append(self._drawn_kernels())
         return png(stacked(*images))
 
-    # --- what follows a change -------------------------------------------------------------
+    # --- reactions to a change --------------------------------------------------------------
 
     def _connect(self) -> None:
         for control in (self.floor, self.opacity, self.image):
@@ -93,7 +93,8 @@ class Explorer:
         self.upload.observe(self._heard(self._take_upload), "value")
 
     def _heard(self, first: Callable[[], None] | None = None, maps: bool = True):
-        """A handler: what follows the change first, then new maps; silent while others act."""
+        """A handler of changes: it calls `first`, then draws new maps. It ignores changes that
+        another handler makes."""
 
         def heard(_change: Any) -> None:
             if self._quiet:
@@ -104,14 +105,14 @@ class Explorer:
                 if maps:
                     self._draw_maps()
                 else:
-                    self._say(self._words)  # of the maps as they are, not of an earlier failure
+                    self._say(self._words)  # describes the maps, and replaces an earlier error
 
         return heard
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """Whatever goes wrong is said in the message line: a traceback in a callback would go
-        to a log that nobody sees, and the image would seem to show the new choice."""
+        """A context that shows errors in the message line. A traceback in a callback would go to a
+        log that nobody sees, and the image would seem to show the new choice."""
         self._quiet = True
         try:
             yield
@@ -128,7 +129,7 @@ class Explorer:
         self.message.value = text
 
     def _follow_method(self) -> None:
-        """The floor becomes the method's own, and can be moved where it has one."""
+        """Set the floor to the method's own, and enable the slider if the method has a floor."""
         method = self.explainer.methods[self.method.value]
         self.floor.value = method.floor
         self.floor.disabled = not has_floor(method)
@@ -155,7 +156,7 @@ class Explorer:
     def _draw_maps(self) -> None:
         method = self.explainer.methods[self.method.value]
         if method.forwards:
-            self._say(f"{method.label} takes many forwards: a moment, please …")
+            self._say(f"{method.label} needs many forward passes: please wait …")
         view = self.chosen_view()
         self.panel.value = png(draw_view(view, self.opacity.value, self.caveat))
         self._words = _in_a_line(view)
@@ -188,7 +189,7 @@ def _image(name: str) -> widgets.Image:
 
 
 def _in_a_line(view: View) -> str:
-    """The view in words, for who cannot see it."""
+    """The view in words, for readers who cannot see it."""
     found = [
         f"{'with DCLS' if shown.dcls else 'plain'}: {in_words(shown)}, "
         f"answer “{shown.top[0][0]}” ({100 * shown.top[0][1]:.0f} %)"
@@ -198,12 +199,12 @@ def _in_a_line(view: View) -> str:
 
 
 def is_live() -> bool:
-    """Whether somebody sits at a frontend that can show widgets.
+    """Return whether a user is at a frontend that can show widgets.
 
-    A notebook's frontend says with each cell that it runs whether its user can be asked for
-    input (`allow_stdin` of Jupyter's protocol): JupyterLab and its like can, programs that run
-    notebooks (papermill, nbclient, nbconvert --execute) cannot, nor would they move a slider.
-    `run_all.py` is known by its staging folder, scripts by having no kernel.
+    With each cell, a notebook's frontend states whether its user can be asked for input
+    (`allow_stdin` in Jupyter's protocol). JupyterLab and similar frontends say yes. Programs that
+    run notebooks (papermill, nbclient, nbconvert --execute) say no, and they would not move a
+    slider either. `run_all.py` is recognised by its staging folder, and scripts have no kernel.
     """
     shell = get_ipython()
     kernel = getattr(shell, "kernel", None)
@@ -214,10 +215,10 @@ def is_live() -> bool:
 
 
 def explore(study: Study, live: bool | None = None) -> Explorer:
-    """Show one image as the study's networks see it, with controls where they work.
+    """Show one image as the study's networks see it, with controls if they work.
 
-    live : controls, or one static image; None finds out by `is_live`
-    Returns the explorer. Raises StoredError or WeightsError where nothing can be shown.
+    live : True for controls, False for one static image; None uses `is_live`
+    Returns the explorer. Raises StoredError or WeightsError if nothing can be shown.
     """
     explorer = Explorer(study)
     still, words = explorer.still(), html.unescape(explorer.message.value)
@@ -225,8 +226,8 @@ def explore(study: Study, live: bool | None = None) -> Explorer:
         display(Image(still, format="png", alt=words))
         return explorer
     bundle = explorer.box._repr_mimebundle_()
-    # Beside the controls the same as an image: what exports to HTML and viewers without a
-    # kernel show, who have no widgets.
+    # The same as an image, in addition to the controls: exports to HTML and viewers without a
+    # kernel have no widgets and show the image.
     pixels = base64.b64encode(still).decode("ascii")
     view = {WIDGET_VIEW: bundle[WIDGET_VIEW], "image/png": pixels}
     display(view | {"text/plain": words}, raw=True)
@@ -236,14 +237,14 @@ def explore(study: Study, live: bool | None = None) -> Explorer:
 
 
 def _warm_up() -> None:
-    # Its import takes a second: not at the first use of a method that is the package's.
+    # The import takes a second, so it is done before the first use of one of the package's methods.
     import_module("..maps.package_cams", __package__)
 
 
 def when_idle(steps: list[Callable[[], None]]) -> None:
-    """Do the steps one by one, whatever the user does being heard in between.
+    """Do the steps one by one, and handle the user's actions in between.
 
-    Without a running event loop, as outside of a kernel, at once.
+    Without a running event loop, such as outside a kernel, all are done at once.
     """
     try:
         loop = asyncio.get_running_loop()

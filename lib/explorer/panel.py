@@ -1,6 +1,6 @@
-"""The explorer's images, composed pixel by pixel: a new one for every move of a slider.
+"""The explorer's images, composed pixel by pixel, with a new one for every move of a slider.
 
-A figure of matplotlib's takes some tenths of a second to lay out; these take hundredths.
+Layout takes hundredths of a second; a matplotlib figure would take tenths.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from .explained import Explanation, View
 _TILE, _GAP, _HEAD, _SCALE = 272, 14, 46, 104  # pixels; the scale stands on the right
 _LINE, _TEXT, _SMALL = 19, 14, 12
 _KERNEL = 102  # six screen pixels for each of seventeen
-_NAMES = 96  # beside kernels, for whose they are
-_LINEAR = 0.02  # of a kernel's largest weight: within it colours are linear
+_NAMES = 96  # width of the names beside kernels
+_LINEAR = 0.02  # colours are linear within this share of a kernel's largest weight
 _INK, _FAINT, _BAR, _BEYOND = "#222222", "#666666", "#cfe3ef", "#e4e4e4"
 _WARNING = "#a00000"
 
@@ -36,7 +36,7 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def _fitted(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
-    """The text, cut with an ellipsis where it is wider than so many pixels."""
+    """The text, shortened with an ellipsis if it is wider than `width` pixels."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:
@@ -56,20 +56,20 @@ def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
 
 
 def in_words(shown: Explanation) -> str:
-    """Agreement with people, or why there is none."""
+    """Return the agreement with people in words, or why there is none."""
     if shown.constant:
-        return "constant map: it orders nothing, no ρ"
+        return "constant map: all values are equal, so there is no ρ"
     if shown.why:
         return f"ρ: n/a ({shown.why})"
     return f"ρ = {shown.rho:.3f}".replace("-", "−")
 
 
 def draw_view(view: View, opacity: float, caveat: str = "") -> Image.Image:
-    """The image, the human map and each network's map side by side, and what each sees.
+    """Draw the image, the human map and each network's map side by side, with its classes.
 
-    opacity : of maps over the image, 0-1
-    caveat  : printed at the foot; "" for none
-    Returns an RGB image; one tile narrower where there is no human map or no DCLS form.
+    opacity : opacity of the maps over the image, 0-1
+    caveat  : a line printed at the bottom; "" for none
+    Returns an RGB image, which is one tile narrower without a human map, and without a DCLS form.
     """
     image, model = view.image, view.backbone.label
     tiles = [(image.pixels, "image", image.title, None)]
@@ -106,7 +106,7 @@ def draw_view(view: View, opacity: float, caveat: str = "") -> Image.Image:
 
 
 def _told(view: View) -> str:
-    """What has to be known to read the image, in whole sentences."""
+    """The caption of the image, in complete sentences."""
     asked = list(dict.fromkeys(f"“{shown.asked}”" for shown in view.explanations))
     whose = "the predicted class" if view.predicted else "the image's class"
     said = [f"{view.method}: evidence for {whose} {' and '.join(asked)}."]
@@ -116,7 +116,7 @@ def _told(view: View) -> str:
         stretched = cropped and "crop" not in view.protocol.mends
         said.append(reading + (", maps stretched over the whole image." if stretched else "."))
     if cropped:
-        said.append("Grey border: cropped away before the network saw the image.")
+        said.append("Grey border: the part that was cropped before the network saw the image.")
     if view.truth:
         said.append("✓: the image's class.")
     if not view.backbone.dcls:
@@ -133,7 +133,7 @@ def _tile(pixels: np.ndarray) -> Image.Image:
 def _draw_classes(
     draw: ImageDraw.ImageDraw, shown: Explanation, truth: str, left: int, top: int
 ) -> None:
-    """The likeliest classes: name, probability, a bar as long as that."""
+    """Draw the most probable classes: name, probability, and a bar of that length."""
     small = _font(_SMALL)
     draw.text((left, top), "likeliest classes", _FAINT, small)
     for line, (name, share) in enumerate(shown.top, 1):
@@ -147,7 +147,7 @@ def _draw_classes(
 
 
 def _draw_scale(image: Image.Image, draw: ImageDraw.ImageDraw, left: int) -> None:
-    """What overlaid colours mean: each map's own range."""
+    """Draw the scale of the overlaid colours, which is each map's own range."""
     ramp = colormaps[HEATMAP_COLOURS](np.linspace(1, 0, _TILE - 64))[:, None, :3]
     column = np.repeat((ramp * 255).round().astype(np.uint8), 14, axis=1)
     image.paste(Image.fromarray(column), (left, _HEAD + 32))
@@ -156,11 +156,12 @@ def _draw_scale(image: Image.Image, draw: ImageDraw.ImageDraw, left: int) -> Non
 
 
 def draw_kernels(kernels: Mapping[bool, np.ndarray], label: str, layer: str) -> Image.Image:
-    """A layer's kernels, a row without DCLS and one with, at one scale of pixels.
+    """Draw a layer's kernels, one row without DCLS and one with, at the same size of pixels.
 
     kernels : {dcls: (kernel, height, width)}; each is coloured on its own symmetric scale, linear
               around 0 and logarithmic beyond
     label, layer : names of backbone and layer
+    Returns an RGB image.
     """
     window = max(max(k.shape[1:]) for k in kernels.values())
     count = max(len(k) for k in kernels.values())
@@ -189,7 +190,7 @@ def draw_kernels(kernels: Mapping[bool, np.ndarray], label: str, layer: str) -> 
 
 
 def _kernel_tile(kernel: np.ndarray, window: int) -> Image.Image:
-    """One kernel in the middle of a window, in whole screen pixels."""
+    """One kernel in the middle of a window, drawn with whole screen pixels."""
     zoom = _KERNEL // window
     reach = float(np.abs(kernel).max()) or 1.0
     norm = SymLogNorm(reach * _LINEAR, vmin=-reach, vmax=reach)
@@ -222,7 +223,7 @@ def _draw_kernel_scale(
 
 
 def stacked(*images: Image.Image) -> Image.Image:
-    """Images one below the other, on white."""
+    """Return images stacked vertically on white."""
     width = max(image.width for image in images)
     whole = Image.new("RGB", (width, sum(image.height for image in images)), "white")
     top = 0
@@ -233,7 +234,7 @@ def stacked(*images: Image.Image) -> Image.Image:
 
 
 def png(image: Image.Image) -> bytes:
-    """The image as a PNG file, compressed fast rather than well."""
+    """Return the image as a PNG file, compressed for speed rather than size."""
     file = io.BytesIO()
     image.save(file, format="PNG", compress_level=1)
     return file.getvalue()

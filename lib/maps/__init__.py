@@ -1,4 +1,4 @@
-"""Explanations of a model's answer: CAM methods, heatmaps made elsewhere; `learned/` trains them.
+"""Heatmaps that explain a model's answer: CAM methods, learned maps, heatmaps made elsewhere.
 
 May import: networks, people, base.
 Public names: those below, imported on first use.

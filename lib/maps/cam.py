@@ -1,4 +1,4 @@
-"""Maps of several methods, all from the one pass of `lib.maps.forward`."""
+"""Heatmaps of several methods, all from one pass of `lib.maps.forward`."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def cam_maps(
     methods: Sequence[str | CamMethod] = ("grad_cam", "threshold_grad_cam"),
     size: int | tuple[int, int] = DELIVERED_SIZE,
 ) -> dict[str, Tensor]:
-    """Maps of several methods from one forward and one gradient.
+    """Return heatmaps of several methods from one forward pass and one gradient.
 
     model, x, targets : as for `head_pass`
-    methods : keys of `METHODS`, or rows of one's own (`grad_cam_variant`)
-    size : of the maps, a side or (height, width)
+    methods : keys of `METHODS`, or your own rows (`grad_cam_variant`)
+    size : size of the maps, a side or (height, width)
     Returns {method key: (image, size, size) float, >= 0}. A constant map, such as
     Grad-CAM's where no evidence is positive, stays constant; see `is_constant`.
     """
     if isinstance(methods, str):
-        raise ValueError("methods is a list of keys or rows, not one text")
+        raise ValueError("methods must be a list of keys or rows, not one string")
     rows = [m if isinstance(m, CamMethod) else METHODS[m] for m in methods]
     passed = head_pass(model, x, targets)
     return {row.key: enlarge(row.maps(model, x, passed), size) for row in rows}

@@ -1,6 +1,6 @@
-"""Maps made of other maps: of changed images, of parts of enlarged ones, of several layers.
+"""Maps that combine other maps: of changed images, of parts of enlarged images, of several layers.
 
-As in pytorch-grad-cam, whose numbers these give; each map that enters is scaled to 0-1 first.
+They give the numbers of pytorch-grad-cam. Each map that enters is scaled to 0-1 first.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from .one_pass import first_component, product_map
 
 _FACTORS = (0.9, 1.0, 1.1)
 _SCALES = 12
-_GROWTH = 2 / 7  # of the window, from one scale to the next
-_PARTS = 32  # of an image, at a time
+_GROWTH = 2 / 7  # from one scale to the next, as a share of the window
+_PARTS = 32  # parts of an image at a time
 
 
 def unit_maps(
     method: CamMethod, model: nn.Module, x: Tensor, passed: HeadPass, size: tuple[int, int]
 ) -> Tensor:
-    """(image, height, width) maps from 0 to 1, of this size; a constant one is 0."""
+    """(image, height, width) maps from 0 to 1, of this size; a constant map becomes 0."""
     return min_max(large_maps(method, model, x, passed, size))
 
 
 def large_maps(
     method: CamMethod, model: nn.Module, x: Tensor, passed: HeadPass, size: tuple[int, int]
 ) -> Tensor:
-    """The same, but scaled before they are enlarged alone, which leaves out the extremes."""
+    """Like `unit_maps`, but scaled only before enlarging, which need not reach 0 and 1."""
     return enlarge(min_max(method.maps(model, x, passed)), size)
 
 
@@ -43,22 +43,23 @@ def large_maps(
 
 
 def smoothed(method: CamMethod | str, *, eigen: bool = False, aug: bool = False) -> CamMethod:
-    """A method as another row, smoothed as pytorch-grad-cam's calls can ask for.
+    """Return a new row for a method with the smoothing options of pytorch-grad-cam.
 
-    eigen : not the sum of its products over channels, but their first component, its larger side
-            up (that package leaves the sign to chance)
-    aug   : the mean of its maps of six changed images: as it is and mirrored, by 0.9, 1 and 1.1
-            times the normalised image
-    Raises ValueError for `eigen` of a method that sums no products, and for a learned method.
+    eigen : use the first component of the products over channels instead of their sum, with its
+            larger side positive (the package leaves the sign to chance)
+    aug   : use the mean of the maps of six changed images: original and mirrored, each times 0.9,
+            1 and 1.1 after normalising
+    Raises ValueError for `eigen` with a method that does not sum products, and for a learned
+    method.
     """
     row = METHODS[method] if isinstance(method, str) else method
     if row.learned:
-        raise ValueError(f"{row.label} is learned, and is not smoothed afterwards")
+        raise ValueError(f"{row.label} is a learned method and cannot be smoothed: choose another")
     if eigen:
         if row.products is None:
             raise ValueError(
-                f"{row.label} sums nothing over channels, so that `eigen` cannot take the first "
-                f"component in its place"
+                f"{row.label} does not sum products over channels, so `eigen` has no first "
+                f"component to use: choose another method, or `aug`"
             )
         row = replace(
             row, key=f"{row.key}_eigen_smooth", label=f"{row.label}, eigen-smoothed",
@@ -87,9 +88,10 @@ def _of_six(method: CamMethod, model: nn.Module, x: Tensor, passed: HeadPass) ->
 
 
 def mean_of_six(explained: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """The mean of maps of images as they are and mirrored, by 0.9, 1 and 1.1 times.
+    """The mean of the maps of six changed images: original and mirrored, times 0.9, 1 and 1.1.
 
-    explained : images -> (image, height, width) maps; x : the images
+    explained : images -> (image, height, width) maps
+    x         : the images
     """
     found = []
     for factor in _FACTORS:
@@ -102,10 +104,10 @@ def mean_of_six(explained: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def refine_cam(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
-    """The product of several layers' Grad-CAM++, which sharpens the last layer's.
+    """The product of several layers' Grad-CAM++ maps, which sharpens the map of the last layer.
 
-    The layers are two earlier stages and the study's layer, of a network in memory those that
-    were named. Raises ValueError where there are no several.
+    The layers are two earlier stages and the study's layer; for a network in memory they are the
+    named ones. Raises ValueError if there is only one layer.
 
     Source: Domeniconi et al., "How to evaluate and refine your CAM", arXiv 2605.14641
     """
@@ -127,11 +129,11 @@ def refine_cam(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
 def sess(
     model: nn.Module, x: Tensor, passed: HeadPass, method: str = "grad_cam", scales: int = _SCALES
 ) -> Tensor:
-    """Maps of windows of the enlarged image, put together: fine where the object is small.
+    """Combine maps of windows of the enlarged image, which are finer where the object is small.
 
-    The image's shorter side is enlarged in twelve steps, each by 2/7 of the network's input; of
-    windows of the input's size, side by side, every one has a map. A map counts by what its window
-    scores, after a softmax; a pixel is the mean of the maps that have anything there, blurred.
+    The image's shorter side grows in twelve steps, each by 2/7 of the network's input. Every
+    window of the input's size, side by side, has a map. A map's weight is the softmax of its
+    window's score; a pixel is the mean of the maps that are not 0 there, blurred.
 
     Source: Tursun et al., "SESS: Saliency enhancing with scaling and sliding", ECCV 2022
     """
@@ -184,7 +186,7 @@ def _starts(length: int, window: int) -> list[int]:
 
 
 def blurred(images: Tensor) -> Tensor:
-    """(image, channel, height, width) by an 11 x 11 Gaussian, sigma 5, mirrored at the border."""
+    """Blur (image, channel, height, width) by an 11 x 11 Gaussian, sigma 5, mirrored at borders."""
     at = torch.arange(-5, 6, dtype=torch.float32, device=images.device)
     line = torch.exp(-(at**2) / 50)
     channels = images.shape[1]

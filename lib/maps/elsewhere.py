@@ -1,8 +1,8 @@
-"""Heatmaps that were made elsewhere, in files: no model is needed to read or score them.
+"""Heatmaps made elsewhere, read from files: no model is needed to read or score them.
 
-A collection is a folder with a file per image (`.npy`, `.npz`, or a grey image), an `.npz`
-whose entries are named by images, or an `.npy` of (image, height, width) with their names in
-`ids.txt` beside it. Nothing stored is run as code, and no name leads out of the folder.
+A collection is a folder with one file per image (`.npy`, `.npz`, or a grey image), an `.npz` with
+one entry per image, or an `.npy` of (image, height, width) with the images' names in `ids.txt`
+beside it. No stored code is executed, and no name can lead out of the folder.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..people.stored.folders import LARGEST, files_below, read_grey
 from .forward import enlarge
 
 IDS = "ids.txt"
-ENTRY = "map"  # of an .npz of several entries
+ENTRY = "map"  # the entry that is read from an .npz with several entries
 _IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm")
 _GREY = (".png", ".jpg", ".jpeg")
 _SUFFIXES = (".npy", ".npz", *_GREY)
@@ -33,18 +33,18 @@ _NAMED = 3
 
 
 class MapsError(ValueError):
-    """Maps that cannot be read; the message says which, why, and what to do."""
+    """Maps cannot be read; the message says which, why, and what to do."""
 
 
-# --- where maps lie -----------------------------------------------------------------------
+# --- files of maps ------------------------------------------------------------------------
 
 
 class Maps(ABC):
-    """Maps in files, by name.
+    """Maps in files, accessed by name.
 
     place : the folder or file
-    ids   : the text file that names the maps, where there is one
-    names : of the maps, in a fixed order
+    ids   : the text file that names the maps, if there is one
+    names : the names of the maps, in a fixed order
     """
 
     place: Path
@@ -52,7 +52,7 @@ class Maps(ABC):
     names: list[str]
 
     def read(self, name: str) -> np.ndarray:
-        """(height, width), float32 or float64, perhaps with values that are not finite.
+        """Return one map: (height, width), float32 or float64; values may be NaN or infinite.
 
         Raises MapsError naming the file.
         """
@@ -63,22 +63,22 @@ class Maps(ABC):
             raise
         except StoredError as error:
             raise MapsError(str(error)) from None
-        except Exception as error:  # whatever a decoder makes of a damaged file
+        except Exception as error:  # a damaged file can make a decoder raise anything
             why = error or type(error).__name__
             if "pickle" in str(error):  # numpy's advice is to load it unsafely
-                why = "it holds no array of numbers"
-            raise MapsError(f"{where} cannot be read ({why}): write it anew") from None
+                why = "it does not hold an array of numbers"
+            raise MapsError(f"{where} cannot be read ({why}): write it again") from None
 
     @abstractmethod
     def where(self, name: str) -> str:
-        """The file, and the place in it."""
+        """Return the file of a map, and its place in the file, in words."""
 
     @abstractmethod
     def _stored(self, name: str) -> np.ndarray: ...
 
 
 class FolderOfMaps(Maps):
-    """A file per image, subfolders included, named as the image: `<name>.npy` and so on."""
+    """One file per image, named like the image (`<name>.npy`, …), also in subfolders."""
 
     def __init__(self, place: Path):
         found, problems = files_below(place)
@@ -88,14 +88,16 @@ class FolderOfMaps(Maps):
         for path in sorted(p for p in found if p.suffix.lower() in _SUFFIXES and p.name[0] != "."):
             name = path.relative_to(place).with_suffix("").as_posix()
             if not path.resolve().is_relative_to(root):
-                problems.append(f"{path} is a link out of the folder: copy the file")
+                problems.append(f"{path} is a link out of the folder: copy the file into it")
             elif name in self._paths:
-                problems.append(f"{path} and {self._paths[name].name} are maps of one image")
+                problems.append(
+                    f"{path} and {self._paths[name].name} are maps of one image: remove one of them"
+                )
             self._paths[name] = path
         if problems:
             raise MapsError(in_lines(problems))
         if not self._paths:
-            raise MapsError(f"{place} holds no maps: no file ends in {', '.join(_SUFFIXES)}")
+            raise MapsError(f"{place} holds no maps: no file name ends in {', '.join(_SUFFIXES)}")
         self.names = list(self._paths)
 
     def where(self, name: str) -> str:
@@ -110,19 +112,19 @@ class FolderOfMaps(Maps):
         entries = _entries(path)
         if len(entries) > 1 and ENTRY not in entries:
             raise MapsError(
-                f"{path} has the entries {', '.join([*entries][:8])}: name the map's {ENTRY!r}, "
-                "or store it alone"
+                f"{path} has the entries {', '.join([*entries][:8])}: name the map {ENTRY!r}, or "
+                "store it without other entries"
             )
         return _entry(path, ENTRY if ENTRY in entries else next(iter(entries)), entries)
 
 
 class ArchiveOfMaps(Maps):
-    """An `.npz` with an entry per image, named as the image."""
+    """An `.npz` with one entry per image, named like the image."""
 
     def __init__(self, place: Path):
         self.place, self._sizes = place, _entries(place)
         self.names = list(self._sizes)
-        # Once for all: each opening reads the list of all entries.
+        # Opened once, because opening reads the list of all entries.
         self._archive = np.load(place, allow_pickle=False)
 
     def where(self, name: str) -> str:
@@ -134,9 +136,9 @@ class ArchiveOfMaps(Maps):
 
 
 class StackOfMaps(Maps):
-    """An `.npy` of (image, height, width), and a text file with a name per line.
+    """An `.npy` of (image, height, width), and a text file with one name per line.
 
-    ids : the text file; `ids.txt` beside the array if none is given
+    ids : the text file; `ids.txt` beside the array if it is not given
     """
 
     def __init__(self, place: Path, ids: Path | None = None):
@@ -145,8 +147,8 @@ class StackOfMaps(Maps):
             self.names = ids.read_text(encoding="utf-8-sig").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise MapsError(
-                f"{place} needs a text file with the name of each image on a line, {ids} "
-                f"or --ids FILE: {error}"
+                f"{place} needs a text file with one image name per line, {ids} or --ids FILE: "
+                f"{error}"
             ) from None
         self.names = [name.strip() for name in self.names]
         while self.names and not self.names[-1]:
@@ -154,15 +156,18 @@ class StackOfMaps(Maps):
         try:
             self._array = np.load(place, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise MapsError(f"{place} is no readable .npy file: {error}") from None
+            raise MapsError(f"{place} is not a readable .npy file: {error}") from None
         shape = self._array.shape
         if len(shape) not in (3, 4) or (len(shape) == 4 and 1 not in (shape[1], shape[3])):
             raise MapsError(f"{place} has shape {shape}, expected (image, height, width)")
         if len(self.names) != shape[0]:
-            raise MapsError(f"{place} holds {shape[0]} maps, and {ids} {len(self.names)} names")
+            raise MapsError(
+                f"{place} holds {shape[0]} maps, but {ids} holds {len(self.names)} names: write "
+                "one name per map"
+            )
         repeated = [name for name, count in Counter(self.names).items() if count > 1]
         if repeated:
-            raise MapsError(f"{ids} repeats {', '.join(repeated[:_NAMED])}")
+            raise MapsError(f"{ids} repeats {', '.join(repeated[:_NAMED])}: write each name once")
         self.place = place
         self._index = {name: index for index, name in enumerate(self.names)}
 
@@ -174,16 +179,18 @@ class StackOfMaps(Maps):
 
 
 def open_maps(place: Path, ids: Path | None = None) -> Maps:
-    """The maps of a folder or file. Raises MapsError saying what is expected.
+    """Open the maps of a folder or file.
 
-    ids : names of a stack's maps, where they are not in `ids.txt` beside it
+    place : a folder with one file per image, an `.npz`, or an `.npy` of many maps
+    ids   : text file with the names of a stack's maps, if it is not `ids.txt` beside the stack
+    Raises MapsError that says what is expected.
     """
     if place.is_dir():
         stacks = [path for path in place.glob("*.npy") if path.name[0] != "."]
         has_ids = ids is not None or (place / IDS).is_file()
         return StackOfMaps(stacks[0], ids) if has_ids and len(stacks) == 1 else FolderOfMaps(place)
     if not place.is_file():
-        raise MapsError(f"{place} is not there")
+        raise MapsError(f"{place} does not exist")
     if place.suffix.lower() == ".npz":
         return ArchiveOfMaps(place)
     if place.suffix.lower() == ".npy":
@@ -192,26 +199,28 @@ def open_maps(place: Path, ids: Path | None = None) -> Maps:
 
 
 def _entries(path: Path) -> dict[str, int]:
-    """Names and bytes of the arrays in an `.npz`."""
+    """The names and sizes in bytes of the arrays in an `.npz`."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except (OSError, zipfile.BadZipFile) as error:
-        raise MapsError(f"{path} is no readable .npz file: {error}") from None
+        raise MapsError(f"{path} is not a readable .npz file: {error}") from None
     found: dict[str, int] = {}
     for member in members:
         name = member.filename.removesuffix(".npy")
         if name in found:
-            raise MapsError(f"{path} holds {name} twice: which one is meant?")
+            raise MapsError(f"{path} holds {name} twice: store each map once")
         found[name] = member.file_size
     if not found:
-        raise MapsError(f"{path} holds no array")
+        raise MapsError(f"{path} holds no arrays: write the maps into it")
     return found
 
 
 def _refuse_large(path: Path, name: str, sizes: dict[str, int]) -> None:
     if sizes[name] > LARGEST:
-        raise MapsError(f"{path}, entry {name} unpacks to {sizes[name] / 1e6:.0f} MB: no map")
+        raise MapsError(
+            f"{path}, entry {name} unpacks to {sizes[name] / 1e6:.0f} MB: too large for a map"
+        )
 
 
 def _entry(path: Path, name: str, sizes: dict[str, int]) -> np.ndarray:
@@ -236,30 +245,34 @@ def _plain(stored: np.ndarray, where: str) -> np.ndarray:
     if found.ndim != 2 or not found.size or found.dtype.kind not in "fiub":
         raise MapsError(
             f"{where} is {stored.dtype} of shape {stored.shape}, expected numbers "
-            "(height, width): save one map an image, and no colours of it"
+            "(height, width): save one map per image, as numbers and not as colours"
         )
     exact = found.dtype.kind == "b" or found.dtype.itemsize <= (4 if found.dtype.kind == "f" else 2)
     return np.array(found, np.float32 if exact else np.float64)
 
 
-# --- whose map is whose -------------------------------------------------------------------
+# --- which map belongs to which image -----------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Match:
-    """of : {image's id: map's name}; maps without an image, in the order of `names`"""
+    """Which map belongs to which image.
+
+    of            : {image's id: map's name}
+    without_image : the maps that belong to no image, in the order of `names`
+    """
 
     of: dict[str, str]
     without_image: list[str]
 
 
 def match(maps: Maps, image_ids: Iterable[str]) -> Match:
-    """Which map is of which image, by name.
+    """Assign maps to images by name.
 
-    An image `pictures/a.jpg` may have its map under this name, or as `pictures/a`; one of a
-    shard, `val-0:17`, also as `val-0_17`, which every system can hold as a file's name. What
-    several images could be called is nobody's name. Raises MapsError where two maps are of
-    one image, or no map is of any.
+    The map of an image `pictures/a.jpg` may have this name, or `pictures/a`. For an image of a
+    shard, `val-0:17`, it may also be `val-0_17`, which every system accepts as a file name. A name
+    that fits several images is used for none of them. Raises MapsError if two maps belong to one
+    image, or if no map belongs to any image.
     """
     image_ids = list(image_ids)
     called: dict[str, str | None] = {}
@@ -274,15 +287,18 @@ def match(maps: Maps, image_ids: Iterable[str]) -> Match:
         if image_id is None:
             without.append(name)
         elif image_id in of:
-            problems.append(f"{maps.where(name)} and {maps.where(of[image_id])}: of one image")
+            problems.append(
+                f"{maps.where(name)} and {maps.where(of[image_id])} are maps of one image: remove "
+                "one of them"
+            )
         else:
             of[image_id] = name
     if problems:
         raise MapsError(in_lines(problems))
     if not of:
         raise MapsError(
-            f"{maps.place}: no map is named as an image. Maps: {some_of(maps.names)}; "
-            f"images: {some_of(image_ids)}"
+            f"{maps.place}: no map has the name of an image. Maps: {some_of(maps.names)}; "
+            f"images: {some_of(image_ids)}. Rename the maps"
         )
     return Match(of, without)
 
@@ -294,11 +310,11 @@ def _other_names(image_id: str) -> list[str]:
     return sorted(names)
 
 
-# --- as they are scored -------------------------------------------------------------------
+# --- maps prepared for scoring ------------------------------------------------------------
 
 
 def not_finite(found: np.ndarray) -> str:
-    """How many of a map's values are NaN or infinite, in words; "" for none."""
+    """Return how many of a map's values are NaN or infinite, in words; "" for none."""
     bad = found.size - int(np.isfinite(found).sum())
     nan = int(np.isnan(found).sum())
     return f"{bad} of {found.size} values are not finite ({nan} NaN)" if bad else ""
@@ -307,10 +323,11 @@ def not_finite(found: np.ndarray) -> str:
 def as_scored(
     found: np.ndarray, sides: tuple[int, int] = (DELIVERED_SIZE, DELIVERED_SIZE)
 ) -> Tensor:
-    """(height, width) -> `sides`, enlarged as the study's own maps; of that size as it is.
+    """Resize a (height, width) map to `sides`, like the study's own maps.
 
-    Bilinear; larger maps are sampled by the same rule, without averaging. A constant map stays
-    one, where rounding would make an ordering of it; so does one with values that are not finite.
+    The interpolation is bilinear. Larger maps are sampled by the same rule, without averaging, and
+    a map of the right size is unchanged. A constant map stays constant, although rounding could
+    give its pixels an order; so does a map with values that are not finite.
     """
     whole = torch.from_numpy(found)
     if tuple(whole.shape) == sides:

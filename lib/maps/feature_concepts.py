@@ -1,4 +1,4 @@
-"""Deep feature factorisation: a layer's features as a few concepts, without any target.
+"""Deep feature factorisation: a layer's features as a few concepts, without a target.
 
 Source: Collins, Achanta and Süsstrunk, "Deep feature factorization for concept discovery", ECCV
 2018; the numbers are those of pytorch-grad-cam's `DeepFeatureFactorization`.
@@ -22,11 +22,11 @@ from .methods import min_max
 
 @dataclass(frozen=True)
 class Concepts:
-    """Of some images together.
+    """The concepts that some images share.
 
-    maps       : (image, concept, height, width) where each concept is, each map from 0 to 1
-    directions : (concept, channel) the features that make it up
-    answers    : (concept, class) the network's logits, had every place these features
+    maps       : (image, concept, height, width), where each concept is; each map is from 0 to 1
+    directions : (concept, channel), the features of each concept
+    answers    : (concept, class), the network's logits if all places had these features
     """
 
     maps: Tensor
@@ -38,13 +38,13 @@ class Concepts:
 def factorised(
     model: nn.Module, x: Tensor, count: int = 5, size: int | tuple[int, int] | None = None
 ) -> Concepts:
-    """Concepts in a layer's features of some images, by a non-negative factorisation.
+    """Return concepts in a layer's features, found by a non-negative matrix factorisation.
 
-    model : with `features` and `answered`, such as a study's, or `lib.maps.live.LiveModel`
-    x     : (image, 3, height, width) as the network takes them; concepts are shared by all
-    count : so many concepts
-    size  : of the maps; the images' own if none is given
-    Raises ValueError for a count that the features do not bear.
+    model : has `features` and `answered`: a study's model, or a `lib.maps.live.LiveModel`
+    x     : (image, 3, height, width), normalised for the network; the images share the concepts
+    count : number of concepts
+    size  : size of the maps; the images' own size if it is not given
+    Raises ValueError if the features are too few for so many concepts.
     """
     with evaluating(model):
         features = model.features(x).float()
@@ -52,13 +52,13 @@ def factorised(
         most = min(channels, images * height * width)
         if not 1 <= count <= most:
             raise ValueError(
-                f"{count} concepts cannot be told in {channels} channels of {images} images of "
-                f"{height} x {width} cells: from 1 to {most} can"
+                f"{count} concepts cannot be found in {channels} channels of {images} images of "
+                f"{height} x {width} cells: choose from 1 to {most}"
             )
         places = features.transpose(0, 1).flatten(1).nan_to_num().cpu().numpy()
         offset = places.min(axis=1)
         found = NMF(n_components=count, init="random", random_state=0)
-        with warnings.catch_warnings():  # 200 steps, as published: further ones hardly change it
+        with warnings.catch_warnings():  # 200 steps as published; more hardly change the result
             warnings.simplefilter("ignore", ConvergenceWarning)
             directions = found.fit_transform(places - offset[:, None]) + offset[:, None]
         maps = found.components_.reshape(count, images, height, width).transpose(1, 0, 2, 3)

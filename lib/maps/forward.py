@@ -1,8 +1,8 @@
-"""One forward, and the gradient of the head alone: where every map starts.
+"""One forward pass and the gradient of the head, from which every map is made.
 
-The gradient of a logit with respect to the study's layer needs the head only, so
-the features are computed without recording anything, detached, and the head is
-differentiated: no backward through the network, no parameter gradients, no hooks.
+The gradient of a logit with respect to the study's layer needs only the head. The features are
+therefore computed without recording and detached, and only the head is differentiated. There is
+no backward pass through the network, and there are no parameter gradients and no hooks.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from .targets import Asked, asked_of
 
 @dataclass(frozen=True)
 class HeadPass:
-    """What every gradient-weighted method starts from.
+    """The input of every gradient-weighted method.
 
-    features, gradient : (image, channel, h, w), of what is asked
-    logits  : (image, class), or whatever the network answers
-    asked   : a class, or another target, of each image
+    features, gradient : (image, channel, h, w), at the layer; the gradient of the target
+    logits  : (image, class), or whatever the network returns
+    asked   : the target of each image, a class or another one
     """
 
     features: Tensor
@@ -35,24 +35,27 @@ class HeadPass:
 
     @property
     def targets(self) -> Tensor:
-        """(image,) int64 classes. Raises ValueError where something else is asked."""
+        """(image,) int64 classes. Raises ValueError if the targets are not classes."""
         if self.asked.classes is None:
-            raise ValueError("this method explains a class, and another target is asked of it")
+            raise ValueError(
+                "this method explains classes only, but another target was given: give class "
+                "indices, or choose another method"
+            )
         return self.asked.classes
 
 
 def head_pass(model: nn.Module, x: Tensor, targets: Any = None) -> HeadPass:
-    """One forward, and the gradient at the layer of what is asked of each image.
+    """Run one forward pass and compute the gradient of each image's target at the layer.
 
-    model   : with `opened(x)`, such as `lib.networks.models.StudyModel`, or a network in memory
+    model   : has `opened(x)`: a `lib.networks.models.StudyModel`, or a network in memory
               (`lib.maps.live.LiveModel`)
-    x       : (image, 3, height, width)
-    targets : (image,) class indices, or targets as `lib.maps.targets` explains; None takes the
-              predicted classes
-    Raises ValueError if there is not one target per image, or one is no class.
+    x       : (image, 3, height, width), normalised
+    targets : (image,) class indices, or targets as in `lib.maps.targets`; None means the predicted
+              classes
+    Raises ValueError if there is not one target per image, or if one is not a class.
 
-    Works whatever the parameters' requires_grad, leaves no gradient on them, and
-    may be called under `no_grad`.
+    It works for any `requires_grad` of the parameters, leaves no gradient on them, and may be
+    called under `no_grad`.
     """
     with evaluating(model):
         opened = model.opened(x)
@@ -64,21 +67,22 @@ def head_pass(model: nn.Module, x: Tensor, targets: Any = None) -> HeadPass:
 
 
 def _single(x: Tensor) -> Tensor:
-    """Half precision has too few digits for the formulas."""
+    """Convert half precision, which has too few digits for the formulas."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def enlarge(small_maps: Tensor, size: int | tuple[int, int] = DELIVERED_SIZE) -> Tensor:
-    """(image, h, w) -> (image, size, size), or of a (height, width); bilinear, half-pixel
-    centres."""
-    # Contiguous first: on a channels-last view the interpolation takes another path
-    # that splits the floor's plateau into several float values, and so its ties.
+    """Return (image, h, w) maps enlarged to (image, size, size), or to (height, width).
+
+    The interpolation is bilinear with half-pixel centres."""
+    # Contiguous first: on a channels-last view the interpolation takes another path, which splits
+    # the plateau at the floor into several values and so breaks its ties.
     maps = small_maps.unsqueeze(1).contiguous()
     sides = (size, size) if isinstance(size, int) else tuple(size)
     return F.interpolate(maps, sides, mode="bilinear", align_corners=False).squeeze(1)
 
 
 def is_constant(maps: Tensor) -> Tensor:
-    """(image,) bool: the map has one value only, so it orders nothing."""
+    """Return (image,) bool: whether all values of a map are equal, so that it has no order."""
     flat = maps.flatten(1)
     return flat.amax(dim=1) == flat.amin(dim=1)

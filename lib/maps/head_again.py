@@ -1,8 +1,8 @@
-"""CAM methods that ask the network again: what follows the layer, or all of it.
+"""CAM methods that run the network again, either the layers after the target layer or all of it.
 
-Each gives products, (image, channel, h, w), whose sum over channels is the map, as in
-`lib.maps.one_pass`. They are pytorch-grad-cam's methods; where that package's class fails or is
-not defined, the function says what is done.
+Each returns products, (image, channel, h, w), whose sum over channels is the map, as in
+`lib.maps.one_pass`. They are pytorch-grad-cam's methods. If that package's class fails or is not
+defined, the function's docstring says what is done instead.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from .forward import HeadPass
 
 _CHUNK = 32  # networks' inputs at a time
 _HEADS = 128  # heads' inputs at a time
-_HALVINGS = 4  # of an image's channels, drawn by lot, that tell whether what follows is a sum
-_SUM = 1e-5  # of the largest answer: what float32 sums may differ by
+_HALVINGS = 4  # random halves of the channels that test whether the answer is a sum over channels
+_SUM = 1e-5  # tolerance of float32 sums, as a share of the largest answer
 
 
 def finer_cam(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
-    """Grad-CAM of the class's logit less the nearest three's, weighed by their softmax.
+    """Grad-CAM of the class's logit minus the three nearest logits, weighted by their softmax.
 
     Source: Zhang et al., "Finer-CAM", CVPR 2025
     """
@@ -45,14 +45,14 @@ def finer_cam(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
 
 
 def shapley_cam(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
-    """Grad-CAM whose weights take away half of what the curvature says.
+    """Grad-CAM whose weights are reduced by half of a second-order term.
 
-    The package's class fails where what follows the layer is linear and nothing else requires
-    gradients.
+    The package's class fails if the layers after the target layer are linear and nothing else
+    requires gradients.
 
     Source: Cai, "CAMs as Shapley value-based explainers", arXiv 2501.06261
     """
-    # The fast attentions of transformers have no second derivative.
+    # The fast attention kernels of transformers have no second derivative.
     with evaluating(model), sdpa_kernel(SDPBackend.MATH):
         opened = model.opened(x, passed.features)
         with torch.inference_mode(False), torch.enable_grad():
@@ -69,14 +69,14 @@ def shapley_cam(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
 
 @torch.inference_mode()
 def ablation_cam(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
-    """Channels weighed by how far what is asked falls once they are 0.
+    """Channels weighted by how far the target falls when the channel is set to 0.
 
-    Only what follows the layer is run again, where the network can be cut there. Where that is a
-    sum over channels, as an average and a matrix are, what a channel adds is known without: its
-    features times their gradient. The package's
-    class sets a channel to its least value less 1e7 where features can be negative, after which a
-    layer norm sees nothing else; and it divides by the logit's sign. For features that are 0 or
-    more, and a positive logit, it gives the same maps.
+    Only the layers after the target layer are run again, if the network can be cut there. If they
+    are a sum over channels, such as an average and a matrix product, they need not run again: a
+    channel contributes its features times their gradient. If features can be negative, the
+    package's class sets a channel to its smallest value minus 1e7, and a layer norm then sees
+    nothing else; it also divides by the sign of the logit. For features of 0 or more and a
+    positive logit, the maps are the same.
 
     Source: Desai and Ramaswamy, WACV 2020
     """
@@ -100,9 +100,10 @@ def ablation_cam(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
 
 
 def _adds_channels(answer: Callable[[Tensor], Any], channels: Tensor) -> bool:
-    """Whether each channel adds its share to the answer, whatever the others are.
+    """Whether each channel adds to the answer independently of the others.
 
-    Tried on halves of the channels: both halves' answers must sum to those of all and of none.
+    The test uses halves of the channels: the answers of both halves must sum to the answers of all
+    channels and of none.
     """
     generator = torch.Generator().manual_seed(0)
     drawn = torch.rand(_HALVINGS, len(channels), generator=generator).to(channels.device) < 0.5
@@ -117,10 +118,10 @@ def _adds_channels(answer: Callable[[Tensor], Any], channels: Tensor) -> bool:
 
 @torch.inference_mode()
 def score_cam(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
-    """Channels weighed by the score of the image that each of them leaves visible.
+    """Channels weighted by the score of the image masked by that channel.
 
-    One forward a channel, in batches on the device. The weights are the softmax of the scores,
-    as in pytorch-grad-cam, whose loop in numpy gives the same maps.
+    This takes one forward pass per channel, in batches on the device. The weights are the softmax
+    of the scores, as in pytorch-grad-cam, whose loop in numpy gives the same maps.
 
     Source: Wang et al., CVPR workshops 2020
     """

@@ -1,4 +1,4 @@
-"""Maps of any network in memory: no table, no file, no study."""
+"""Heatmaps of any network in memory, without a table, a file or a study."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from .methods import METHODS, CamMethod, min_max
 
 
 class LiveModel(nn.Module):
-    """A network in memory, tapped for maps as a study's networks are.
+    """A network in memory with access to one of its layers, as for a study's models.
 
     network : any module that is called with images
-    layer   : whose output maps are made of: a name of `network.named_modules()`, the module
-              itself, or several of either. Without one, the last layer that has maps and bears on
-              the answer is looked for, with `x`
-    reshape : arranges that output as (image, channel, h, w), as pytorch-grad-cam's
-              `reshape_transform`; without it, convolutions' maps, channels last, and tokens are
-              told by their shape
-    x       : an image as the network takes it, to look for the layer with
-    Raises ValueError for a layer that is not there, or none that is found.
+    layer   : the layer whose output the maps are made from: a name in `network.named_modules()`,
+              the module itself, or several of either. If it is not given, `x` is used to find the
+              last layer that has maps and affects the answer
+    reshape : arranges that output as (image, channel, h, w), like pytorch-grad-cam's
+              `reshape_transform`. Without it, the shape shows whether the output is maps with
+              channels first, maps with channels last, or tokens
+    x       : a normalised image with which the layer is found
+    Raises ValueError if the layer does not exist, or if none is found.
 
-    The network stays as it is: neither its mode, nor gradients, nor hooks are left changed.
+    The network stays unchanged, including its mode, gradients and hooks.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class LiveModel(nn.Module):
             layer = [layer]
         names = [_name_of(network, one, x) for one in layer]
         if not names:
-            raise ValueError("give a layer, by its name or as a module, or leave `layer` out")
+            raise ValueError("`layer` is empty: give a layer by name or as a module, or omit it")
         self.layer_names = tuple(names)
         self._reshape = reshape
         self._taps = [_tap(network, name, reshape) for name in names]
@@ -57,7 +57,7 @@ class LiveModel(nn.Module):
         return answer_of(self.network(x.to(self._kind())))
 
     def _kind(self) -> torch.dtype:
-        """Of the network's numbers: maps are made in float32."""
+        """The type of the network's numbers; maps are made in float32."""
         return next((p.dtype for p in self.network.parameters()), torch.float32)
 
     def features(self, x: Tensor) -> Tensor:
@@ -74,11 +74,11 @@ class LiveModel(nn.Module):
         return self._taps[-1].opened(x, features)
 
     def each_layer(self) -> list[LiveModel]:
-        """The same network, tapped at one of the layers each."""
+        """One LiveModel of the same network for each of the layers."""
         return [LiveModel(self.network, name, self._reshape) for name in self.layer_names]
 
     def layer_taps(self) -> list[Tap]:
-        """One per layer, of which RefineCAM takes the product. Raises ValueError for one layer."""
+        """One tap per layer, for RefineCAM. Raises ValueError if there is only one layer."""
         if len(self._taps) < 2:
             raise ValueError(
                 "RefineCAM multiplies the maps of several layers: name two or more by "
@@ -93,14 +93,17 @@ def _name_of(network: nn.Module, layer: str | nn.Module, x: Tensor | None) -> st
         for name, module in modules.items():
             if module is layer:
                 return name
-        raise ValueError(f"the layer {type(layer).__name__} is no module of the network")
+        raise ValueError(
+            f"the layer {type(layer).__name__} is not a module of the network: give one of "
+            "network.named_modules()"
+        )
     if layer == "":
         if x is None:
-            raise ValueError("name a layer, or give an image `x` to look for one with")
+            raise ValueError("no layer was given: name one, or give an image `x` to find one")
         return found_layer(network, x[:1])
     if layer not in modules:
         children = ", ".join(name for name, _ in network.named_children())
-        raise ValueError(f"there is no layer {layer!r}; the network's parts are {children}")
+        raise ValueError(f"the network has no layer {layer!r}; its parts are {children}")
     return layer
 
 
@@ -117,12 +120,13 @@ def _tap(network: nn.Module, name: str, reshape: Callable[[Tensor], Tensor] | No
 
 
 class _WhereItCan:
-    """A layer that is watched, but run on from alone where its output is maps as it is, and where
-    both halves are seen to answer as the network does."""
+    """A layer that is watched with hooks, unless the network can be cut there: then only the second
+    half is run again. It can be cut if the layer's output consists of maps, and if both halves
+    together give the network's answer."""
 
     def __init__(self, halves: Halves, around: Around):
         self._halves, self._around = halves, around
-        self._same: bool | None = None  # compared at the first use
+        self._same: bool | None = None  # compared when first used
         self.features = around.features
         self.opened = around.opened
 
@@ -133,7 +137,7 @@ class _WhereItCan:
         return self._chosen(x).answering(x)
 
     def _chosen(self, x: Tensor) -> Tap:
-        if self._around.grid is not CHANNELS_FIRST:  # known since the features were made
+        if self._around.grid is not CHANNELS_FIRST:  # known once the features were computed
             return self._around
         if self._same is None:
             halves = self._halves.features, self._halves.after
@@ -155,37 +159,37 @@ def live_maps(
     batch_size: int = 16,
     progress: bool = False,
 ) -> Tensor:
-    """Maps of any network in memory by any of `METHODS` that needs no training.
+    """Return heatmaps of any network in memory, by any of `METHODS` that needs no training.
 
-    network : any module, on whatever device it is; or a `LiveModel` of it
-    x       : (image, 3, height, width) images as the network takes them (normalised)
-    method  : a key of `METHODS`, or a row of one's own
-    targets : what is explained: None, the predicted class; (image,) class indices; or functions
+    network : any module, on any device; or a `LiveModel` of it
+    x       : (image, 3, height, width), normalised for the network
+    method  : a key of `METHODS`, or your own row
+    targets : what is explained: None for the predicted class; (image,) class indices; or functions
               of the network's answer to an image, see `lib.maps.targets`
     layer, reshape : as for `LiveModel`; maps of several layers are averaged
     eigen_smooth, aug_smooth : as for `lib.maps.combined.smoothed`
-    size    : of the maps, a side or (height, width); the images' own if none is given
-    batch_size : images a forward
-    progress : show a bar
-    Returns (image, height, width) float32 on the network's device, each map from 0 to 1 (within
-    0 to 1 for `aug_smooth`, a mean of six such maps); a constant one, where no evidence is
-    positive, is 0 everywhere (`is_constant`).
-    Raises ValueError.
+    size    : size of the maps, a side or (height, width); the images' own size if it is not given
+    batch_size : images per forward pass
+    progress : show a progress bar
+    Returns (image, height, width) float32 on the network's device. Each map reaches from 0 to 1; it
+    lies within 0 to 1 for `aug_smooth`, a mean of six maps. A map without positive evidence is
+    constant and 0 everywhere (`is_constant`).
+    Raises ValueError if an argument does not fit; the message says which.
     """
     if not isinstance(method, str | CamMethod):
-        raise ValueError(f"method is one key of METHODS, or a row, and not {method!r}")
+        raise ValueError(f"method must be one key of METHODS, or a row, but is {method!r}")
     row = METHODS[method] if isinstance(method, str) else method
     if row.learned:
-        raise ValueError(f"{row.label} is trained for a study's network first: see docs/lcam.md")
+        raise ValueError(f"{row.label} must first be trained for a study's model: see docs/lcam.md")
     if x.ndim != 4 or not len(x) or not x.is_floating_point():
         raise ValueError(
-            f"x must be normalised images (image, channel, height, width), one or more, and is "
+            f"x must be normalised images (image, channel, height, width), at least one, but is "
             f"{x.dtype} of shape {tuple(x.shape)}"
         )
     if eigen_smooth:
         row = smoothed(row, eigen=True)
     if isinstance(network, LiveModel) and (layer != "" or reshape is not None):
-        raise ValueError("a LiveModel has its layer: give the network itself to name another")
+        raise ValueError("a LiveModel has its layer already: give the network itself, or no layer")
     first = next(network.parameters(), x)
     size = size or tuple(x.shape[-2:])
     sides = (size, size) if isinstance(size, int) else tuple(size)
@@ -211,8 +215,8 @@ def _of_batch(
     sides: tuple[int, int],
     aug_smooth: bool,
 ) -> Tensor:
-    """(image, height, width) maps of the network, tapped at each of its layers in turn."""
-    if aug_smooth and targets is None:  # what is predicted unchanged
+    """(image, height, width) maps of the network, one for each of its layers in turn."""
+    if aug_smooth and targets is None:  # the class predicted for the unchanged image
         targets = head_pass(parts[0], x).asked
 
     def explained(some: Tensor) -> Tensor:
@@ -223,7 +227,7 @@ def _of_batch(
 
 
 def _part(targets: Any, start: int, stop: int, images: int) -> Any:
-    """What is asked of some of the images. Raises ValueError unless there is one per image."""
+    """The targets of some of the images. Raises ValueError unless there is one per image."""
     if targets is None or (callable(targets) and not isinstance(targets, Tensor)):
         return targets
     if isinstance(targets, Integral):

@@ -1,8 +1,8 @@
-"""The CAM methods: one table, one row a method, and the formulas behind them.
+"""The CAM methods: one table with a row per method, and the formulas behind them.
 
-Most methods turn the features of the study's layer and the gradient of one logit with
-respect to them into a small map. The formulas here use nothing but operations of the
-tensors given, so this module imports no torch.
+Most methods turn the features of the study's layer and the gradient of one logit with respect to
+them into a small map. The formulas here use only operations of the given tensors, so this module
+does not import torch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PUBLISHED_FLOOR = 0.3
 
 
 def min_max(maps: Tensor) -> Tensor:
-    """Scale each (image, h, w) map to 0-1; a constant map becomes 0 everywhere."""
+    """Return (image, h, w) maps, each scaled to 0-1; a constant map becomes 0 everywhere."""
     low = maps.amin(dim=(-2, -1), keepdim=True)
     span = maps.amax(dim=(-2, -1), keepdim=True) - low
     return (maps - low) / span.masked_fill(span == 0, 1)
@@ -34,15 +34,15 @@ def min_max(maps: Tensor) -> Tensor:
 def grad_cam_family(
     features: Tensor, gradient: Tensor, *, relu_before_mean: bool, floor: float
 ) -> Tensor:
-    """Grad-CAM and its two published changes, each of which can be had alone.
+    """Compute Grad-CAM with its two published changes, each of which can be used alone.
 
     features, gradient : (image, channel, h, w)
-    relu_before_mean   : False keeps Grad-CAM's order, the mean over channels and
+    relu_before_mean   : False keeps Grad-CAM's order, first the mean over channels and
                          then the ReLU; True applies the ReLU to every channel first
-    floor              : 0 leaves the map as it is; above 0 it is scaled to 0-1 and
+    floor              : 0 leaves the map unchanged; above 0 the map is scaled to 0-1 and
                          every value below the floor is raised to it
-    Returns (image, h, w), >= 0. A map that is 0 everywhere stays constant: it is
-    for the caller to count, and never NaN.
+    Returns (image, h, w), >= 0. A map that is 0 everywhere stays constant and is never NaN; the
+    caller counts it.
 
     Source: Selvaraju et al., ICCV 2017, eq. 1-2; Chamas et al., arXiv 2408.03164,
     whose Threshold-Grad-CAM is relu_before_mean=True, floor=0.3.
@@ -59,21 +59,21 @@ def grad_cam_family(
 
 @dataclass(frozen=True)
 class CamMethod:
-    """One row: how maps are made of a forward and the gradient at the layer, or of more.
+    """A row of the table of methods: how its maps are made.
 
-    small_map : (features, gradient) -> (image, h, w), for methods that need no more
-    whole_map : (model, x, `HeadPass`) -> (image, h, w), for the others
-    products  : (model, x, `HeadPass`) -> (image, channel, h, w), what is summed over channels, of
-                methods that sum; the map is the sum without its negative part, where neither of
-                the others makes it. What `lib.maps.combined.smoothed` takes the first component of
-    forwards  : how many forwards of the network an image it takes besides; "channels" for
-                one per channel of the layer
-    plain     : it needs the network as published, not as rewritten for speed
-    learned   : it needs attention weights trained for each network, see `lib.maps.learned`
-    floor     : to which lower values of its maps are raised, as a share of their range
-    origin    : SHA-256 of the reader's file that added it, "" for the study's own
-    note      : one sentence that a reader of its maps must know, "" if there is none; it stands
-                beside the row wherever methods are listed
+    small_map : (features, gradient) -> (image, h, w), for methods that need only these
+    whole_map : (model, x, `HeadPass`) -> (image, h, w), for other methods
+    products  : (model, x, `HeadPass`) -> (image, channel, h, w), for methods that sum products over
+                channels. Without the two functions above, the map is this sum with negative values
+                set to 0. `lib.maps.combined.smoothed` uses the first component of the products
+    forwards  : additional forward passes of the network per image; "channels" for one per channel
+                of the layer
+    plain     : whether it needs the network as published, not as rewritten for speed
+    learned   : whether it needs attention weights trained for each network, see `lib.maps.learned`
+    floor     : the value to which lower values of its maps are raised, as a share of their range
+    origin    : SHA-256 of the user's file that added it, "" for the study's own methods
+    note      : one sentence that readers of its maps must know, "" if there is none; it is shown
+                wherever methods are listed
     """
 
     key: str
@@ -89,7 +89,7 @@ class CamMethod:
     note: str = ""
 
     def maps(self, model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
-        """(image, h, w) maps, not yet enlarged. Raises what the method raises."""
+        """Return (image, h, w) maps, not yet enlarged. Raises what the method raises."""
         if self.small_map is not None:
             return self.small_map(passed.features, passed.gradient)
         if self.whole_map is not None:
@@ -100,10 +100,13 @@ class CamMethod:
 def grad_cam_variant(
     key: str, label: str, *, relu_before_mean: bool = False, floor: float = 0.0, note: str = ""
 ) -> CamMethod:
-    """A row for any order of ReLU and mean and any floor."""
+    """Return a row for Grad-CAM with any order of ReLU and mean and any floor.
+
+    relu_before_mean, floor : as for `grad_cam_family`
+    """
     formula = partial(grad_cam_family, relu_before_mean=relu_before_mean, floor=floor)
     products = None
-    if not floor and not relu_before_mean:  # the others change after the products
+    if not floor and not relu_before_mean:  # the other changes act after the products
         products = partial(later, ".one_pass", "product", "grad_cam")
     return CamMethod(key, label, formula, products=products, floor=floor, note=note)
 
@@ -142,7 +145,7 @@ def _summed(key: str, label: str, note: str = "") -> CamMethod:
 
 
 def _component(key: str, label: str, note: str) -> CamMethod:
-    """A first component, of `lib.maps.one_pass`."""
+    """A method of `lib.maps.one_pass` that takes a first component."""
     return CamMethod(key, label, partial(later, ".one_pass", key), note=note)
 
 
@@ -168,15 +171,17 @@ def _package(
 
 
 def later(module: str, function: str, *arguments, **options) -> Tensor:
-    """A function by the names of its module, from this room on, and itself, found when it is
-    called: the table that holds it costs no import of torch or of packages that make maps."""
+    """Call a function by the name of its module, relative to this room, and its own name.
+
+    It is looked up when it is called, so the table of methods imports neither torch nor packages
+    that make maps."""
     return getattr(import_module(module, __package__), function)(*arguments, **options)
 
 
 def training_command(model: str, method: str, demo: bool = False) -> str:
-    """What to type so that a learned method's module is there for a network.
+    """Return the command that trains a learned method's module for a model.
 
-    demo : for the embedded example's, which needs no folder of images
+    demo : whether it is for the embedded example, which needs no folder of images
     """
     if demo:
         return f"python -m lib.demo.attention --models {model} --methods {method}"
@@ -186,7 +191,7 @@ def training_command(model: str, method: str, demo: bool = False) -> str:
 def _learned(key: str, label: str, what: str, forwards: int = 0) -> CamMethod:
     """A row of `lib.maps.learned.attention.ATTENTIONS`."""
     call = partial(later, ".learned.attention", "learned_map", key)
-    note = f"{what}; trained beside each network first: `{training_command('KEY', key)}`."
+    note = f"{what}; must first be trained beside each network: `{training_command('KEY', key)}`."
     return CamMethod(key, label, whole_map=call, forwards=forwards, learned=True, note=note)
 
 
@@ -198,12 +203,12 @@ _GRADIENTS, _RECTIFIED, _HIDDEN = (
 def _pixel(
     key: str, label: str, module: str, forwards: int, note: str, plain: bool = True
 ) -> CamMethod:
-    """A function of `lib.maps.pixel`; a gradient of the whole network is three forwards."""
+    """A function of `lib.maps.pixel`; a gradient of the whole network counts as three forwards."""
     call = partial(later, module, key)
     return CamMethod(key, label, whole_map=call, forwards=forwards, plain=plain, note=note)
 
 
-# A component's sign means nothing.
+# The sign of a component is arbitrary.
 _SIGN = "the component's sign is chosen so that its largest absolute value is positive"
 
 METHODS: Table[CamMethod] = Table(
@@ -229,11 +234,11 @@ METHODS: Table[CamMethod] = Table(
                    "The first component of the features times the gradient's absolute value; "
                    f"{_SIGN}."),
         _again("shapley_cam", "ShapleyCAM",
-               "Grad-CAM's weights less half of a second-order term: Grad-CAM where what follows "
-               "the layer is linear."),
+               "Grad-CAM's weights minus half of a second-order term; equal to Grad-CAM if the "
+               "layers after it are linear."),
         _again("finer_cam", "FinerCAM",
-               "Shows what tells the class from the three whose logits are nearest, not what "
-               "speaks for the class."),
+               "Shows what distinguishes the class from the three with the nearest logits, not "
+               "what supports the class."),
         _package("fem", "FEM", "from_features", "FEM", note="Blind to the class."),
         _package("kpca_cam", "KPCA-CAM", "from_features", "KPCA_CAM",
                  note=f"Blind to the class; {_SIGN}."),
@@ -241,13 +246,13 @@ METHODS: Table[CamMethod] = Table(
                "Channels are set to 0; pytorch-grad-cam sets channels with negative values to a "
                "far lower number."),
         _package("full_grad", "FullGrad", "full_grad", forwards=3, plain=True,
-                 note="Made of the gradients at every bias of the network as published, not at one "
+                 note="Made from the gradients at every bias of the published network, not at one "
                  "layer."),
         _again("score_cam", "ScoreCAM",
-               "One forward per channel; a channel's weight is the softmax over all channels' "
+               "One forward pass per channel; a channel's weight is the softmax over all channels' "
                "logits, as in pytorch-grad-cam.", forwards="channels"),
         _combined("refine_cam", "RefineCAM", 9,
-                  "The product of the Grad-CAM++ of two earlier stages and of the layer.",
+                  "The product of the Grad-CAM++ maps of two earlier stages and of the layer.",
                   plain=True),
         _combined("sess", "SESS", 122,
                   "Grad-CAM of 122 windows of the enlarged image, weighted by their scores."),
@@ -265,40 +270,40 @@ METHODS: Table[CamMethod] = Table(
         _learned("tame", "TAME", "Learned from three layers by hiding parts of the image",
                  forwards=1),
         _pixel("integrated_gradients", "Integrated Gradients", _GRADIENTS, 3 * 25,
-               "The mean gradient at 25 places evenly apart, both ends among them, as in the "
+               "The mean gradient at 25 evenly spaced places, including both ends, as in the "
                "authors' package; another quadrature gives another map."),
         _pixel("integrated_gradients_legendre", "Integrated Gradients, Gauss–Legendre",
-               _GRADIENTS, 3 * 25, "Gauss and Legendre's quadrature, as in captum."),
+               _GRADIENTS, 3 * 25, "Gauss–Legendre quadrature, as in captum."),
         _pixel("smooth_grad", "SmoothGrad", _GRADIENTS, 3 * 50,
                "The noise is the same for every image and network."),
         _pixel("blur_ig", "BlurIG", _GRADIENTS, 3 * 100, ""),
         # A gradient in float64 takes about as long as three.
         _pixel("guided_ig", "GuidedIG", _GRADIENTS, 3 * 3 * 200,
-               "In float64, where the device has it: in float32 a map depends on the images that "
-               "are computed with it; an image changed by a millionth has another map in either."),
+               "In float64, if the device has it: in float32 a map depends on the images computed "
+               "with it; in both, a change of the image by a millionth gives another map."),
         _pixel("guided_backprop", "guided backpropagation", _RECTIFIED, 3,
-               "Of the logit; only `nn.ReLU` is guided: a network without one, such as ConvNeXt, "
-               "gives the plain gradient."),
+               "Explains the logit; only `nn.ReLU` is guided: a network without one, such as "
+               "ConvNeXt, gives the plain gradient."),
         _pixel("lime", "LIME", _HIDDEN, 1000,
                "Shows whole superpixels: those with positive weights among the ten with the "
-               "largest."),
+               "largest weights."),
         _pixel("rise", "RISE", _HIDDEN, 8000,
-               "8,000 random masks of 7 x 7 cells, for VGG 4,000, the same for every image and "
+               "8,000 random masks of 7 x 7 cells (4,000 for VGG), the same for every image and "
                "network.", plain=False),
         _summed(RANDOM_CAM, "random channel weights (control)",
                 "A control: it follows the features, with the same random weights for all "
-                "images and networks of as many channels."),
+                "images, and for all networks with as many channels."),
     ],
 )  # fmt: skip
 
-# No class activation maps, and in the image's resolution.
+# These are not class activation maps, and have the image's resolution.
 PIXEL_METHODS = (
     "integrated_gradients", "integrated_gradients_legendre", "smooth_grad", "blur_ig", "guided_ig",
     "guided_backprop", "lime", "rise",
 )  # fmt: skip
 LEARNED_METHODS = tuple(row.key for row in METHODS.values() if row.learned)
 
-# Every CAM that needs one forward and one gradient of the head.
+# Every CAM that needs only one forward pass and one gradient of the head.
 ONE_PASS_METHODS = (
     *PUBLISHED_METHODS,
     *(
@@ -310,8 +315,8 @@ ONE_PASS_METHODS = (
     ),
 )
 
-# Every CAM once: those of the family that are no more than steps between two are left out, and
-# those that somebody has to train first.
+# Every CAM once, without the intermediate steps of Grad-CAM's family and without methods that must
+# be trained first.
 ALL_METHODS = (
     *PUBLISHED_METHODS,
     *(

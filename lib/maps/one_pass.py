@@ -1,8 +1,8 @@
-"""Formulas of the CAM methods that need the layer's features and the gradient there only.
+"""Formulas of the CAM methods that need only the layer's features and the gradient there.
 
-They are pytorch-grad-cam's, up to the scaling that it adds. A product is what a method adds up over
-channels, (image, channel, h, w), made of features and gradient of that shape; its map is the sum,
-and where that is negative, 0, as in that package.
+They are pytorch-grad-cam's, except for the scaling that it adds. A product, (image, channel, h, w),
+is what a method sums over channels. It is made from features and gradient of that shape. The map is
+the sum, with negative values set to 0, as in that package.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def hires_cam(features: Tensor, gradient: Tensor) -> Tensor:
 
 
 def element_wise(features: Tensor, gradient: Tensor) -> Tensor:
-    """HiResCAM's product with negative elements cut off before the sum, not after it."""
+    """HiResCAM's product with negative elements set to 0 before the sum, not after it."""
     return (features * gradient).relu()
 
 
@@ -65,7 +65,7 @@ PRODUCTS = {
 
 
 def product(name: str, model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
-    """One of PRODUCTS, of a pass."""
+    """One of PRODUCTS for a pass."""
     return PRODUCTS[name](passed.features, passed.gradient)
 
 
@@ -85,7 +85,7 @@ def eigen_grad_cam(features: Tensor, gradient: Tensor) -> Tensor:
 
 
 def seg_eigen_cam(features: Tensor, gradient: Tensor) -> Tensor:
-    """EigenCAM of the features weighed by the size of the gradient, place by place.
+    """EigenCAM of the features weighted by the size of the gradient, place by place.
 
     Source: Chung and Ying, "Seg-Eigen-CAM", Applied Sciences 15 (2025) 7562
     """
@@ -95,13 +95,13 @@ def seg_eigen_cam(features: Tensor, gradient: Tensor) -> Tensor:
 def first_component(features: Tensor) -> Tensor:
     """Places projected on the first principal component of their channels.
 
-    A component's sign means nothing: as in Seg-Eigen-CAM the larger side is made positive.
-    (pytorch-grad-cam's EigenCAM takes whichever sign its decomposition gives.)
+    The sign of a component is arbitrary; as in Seg-Eigen-CAM, the larger side is made positive.
+    (pytorch-grad-cam's EigenCAM uses whichever sign its decomposition gives.)
     """
     places = torch.nan_to_num(features).flatten(2).transpose(1, 2)
     places = (places.cpu() if places.device.type == "mps" else places).double()
     places = places - places.mean(dim=1, keepdim=True)
-    # Of the few places' products, not of the many channels': the same component.
+    # From products of the few places instead of the many channels: the component is the same.
     values, vectors = torch.linalg.eigh(places @ places.transpose(1, 2))
     projected = vectors[..., -1] * values[:, -1:].clamp(min=0).sqrt()
     turned = projected.amin(dim=1).abs() > projected.amax(dim=1).abs()

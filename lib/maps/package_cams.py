@@ -1,9 +1,9 @@
-"""pytorch-grad-cam's classes, and a reader's own in their manner, run without that package's traps.
+"""Running pytorch-grad-cam's classes, and users' own classes of the same form, safely.
 
-Classes that look at the features only are given these: the package's forward and backward then
-cost next to nothing. What it does silently is refused or undone here: one target for several
-images, hooks that stay, gradients left on parameters, a mode that is not restored, an
-IndexError swallowed by its `with` form.
+Classes that need only the features receive only these, so that the package's forward and backward
+passes cost almost nothing. Silent side effects of the package are refused or undone: one target
+for several images, hooks that stay, gradients left on parameters, a mode that is not restored,
+and an IndexError swallowed by its `with` form.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from .forward import HeadPass
 
 
 class _Layer(nn.Module):
-    """A network whose target layer is where the study taps it.
+    """A network whose target layer is the study's layer.
 
-    images : of the features that it is called with; None: it is called with images
+    images : the images of the features that it is called with; None if it is called with images
     """
 
     def __init__(self, model: nn.Module, images: Tensor | None):
@@ -47,20 +47,20 @@ def run_class(
     asked: Sequence[Callable],
     features: Tensor | None = None,
 ) -> Tensor:
-    """A class of pytorch-grad-cam's maps, (image, h, w) float32, from 0 to 1 an image.
+    """Return maps of one of pytorch-grad-cam's classes: (image, h, w) float32, each from 0 to 1.
 
-    name     : of the class, or a reader's own class in its manner
-    model    : with `features` and `answered`
+    name     : the class's name, or a user's own class of the same form
+    model    : has `features` and `answered`
     x        : images
-    asked    : per image what the package calls its target: logits to a number
-    features : of the images; the class is called with them, and with the images where none
-               are given
-    Raises ValueError unless there is one target per image, RuntimeError naming the class if
-    its maps are not one finite map per image.
+    asked    : a target per image, as in the package: a function from logits to a number
+    features : features of the images, with which the class is called; without them it is called
+               with the images
+    Raises ValueError unless there is one target per image, and RuntimeError naming the class if it
+    does not return one finite map per image.
     """
     if len(asked) != len(x):
         raise ValueError(f"need one target per image: {len(x)} images, {len(asked)} targets")
-    # FullGrad watches every layer, each of which must run once: it has the network as it is.
+    # FullGrad watches every layer, and each must run once, so it gets the original network.
     everywhere = name == "FullGrad"
     network = model if everywhere else _Layer(model, None if features is None else x)
     made = getattr(pytorch_grad_cam, name) if isinstance(name, str) else name
@@ -74,7 +74,7 @@ def run_class(
                 cam.activations_and_grads.release()
     if len(maps) != len(x) or not np.isfinite(maps).all():
         said = f"pytorch-grad-cam's {name}" if isinstance(name, str) else made.__name__
-        raise RuntimeError(f"{said} gave no finite map for every image")
+        raise RuntimeError(f"{said} did not return a finite map for every image")
     return torch.from_numpy(np.ascontiguousarray(maps)).to(x.device)
 
 
@@ -86,32 +86,36 @@ def _untouched(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Without the package's own prints and bars, one an image; errors pass."""
+    """Suppress the package's own prints and progress bars; errors are raised."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
 
 
 def from_features(name: str, model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
-    """A class that needs the features, and what follows them, only."""
+    """Run a class that needs only the features and the layers after them."""
     return run_class(name, model, x, passed.asked.callables, passed.features)
 
 
 def of_class(cam: type, on_images: bool, model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
-    """A reader's own class, run on the features alone or, if it wants them, on images."""
+    """Run a user's own class on the features or, if it needs them, on the images."""
     if on_images:
         return run_class(cam, getattr(model, "plain", model), x, passed.asked.callables)
     return run_class(cam, model, x, passed.asked.callables, passed.features)
 
 
 def full_grad(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
-    """Gradients of the biases of every convolution and batch norm: a full backward.
+    """FullGrad: gradients of the biases of every convolution and batch norm.
 
-    On the network as published: where it is rewritten for speed other biases would count.
-    Raises ValueError for a rewritten model that does not keep it (`keep_plain`).
+    It needs a full backward pass of the network as published, because a network rewritten for
+    speed has other biases. Raises ValueError for a rewritten model that does not keep the
+    published network (`keep_plain`).
 
     Source: Srinivas and Fleuret, NeurIPS 2019
     """
     plain = getattr(model, "plain", None)
     if plain is None and getattr(model, "form", PLAIN) != PLAIN:
-        raise ValueError("FullGrad needs `for_inference(keep_plain=True)`")
+        raise ValueError(
+            "FullGrad needs the network as published: make the model with "
+            "`for_inference(keep_plain=True)`"
+        )
     return run_class("FullGrad", plain or model, x.contiguous(), passed.asked.callables)

@@ -1,4 +1,4 @@
-"""Heatmaps for looking at: chosen images, chosen variants, the study's methods."""
+"""Heatmaps for display: chosen images, chosen variants, the study's methods."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .methods import CamMethod
 
 @torch.no_grad()
 def answers(model: StudyModel, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The class that a model predicts for some images, and its probability: (image,) each."""
+    """Return the class that a model predicts for each image, and its probability: (image,) each."""
     best = model(model.prepare(images)).softmax(dim=-1).max(dim=-1)
     return best.indices.cpu().numpy(), best.values.cpu().numpy()
 
@@ -25,10 +25,10 @@ def heatmaps(
     targets: Tensor | None,
     methods: tuple[CamMethod, ...],
 ) -> dict[str, np.ndarray]:
-    """{method label: (image, 224, 224)} of some images, for drawing.
+    """Return heatmaps of some images, for drawing: {method label: (image, 224, 224)}.
 
-    Each map lies where the network looked: NaN outside the part of the image that
-    its centre crop keeps. (Scores stretch maps over the whole image, as published.)
+    Each map covers the part of the image that the network's centre crop keeps, and is NaN outside.
+    (Scores stretch maps over the whole image, as published.)
     """
     side = images.shape[1]
     window = model.backbone.preprocessing.window(side)

@@ -1,8 +1,8 @@
-"""What a map explains: a class of each image, or any number made of the network's answer.
+"""What a map explains: a class of each image, or any number computed from the network's answer.
 
 A target is, as in pytorch-grad-cam, a callable that takes the network's answer to one image and
-returns one number as a tensor; that package's own classes serve as they are. The functions below
-make the usual ones.
+returns one number as a tensor. That package's own classes work unchanged. The functions below make
+the usual targets.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Target = Callable[[Any], Tensor]
 
 @dataclass(frozen=True)
 class _Named:
-    """A function with the words that messages call it by."""
+    """A function with a name for messages."""
 
     words: str
     function: Callable[[Any], Tensor]
@@ -31,18 +31,18 @@ class _Named:
 
 
 def class_score(number: int) -> Target:
-    """The logit of a class."""
+    """Return a target: the logit of a class."""
     return _Named(f"class_score({number})", lambda answer: answer[number])
 
 
 def class_probability(number: int) -> Target:
-    """The softmax probability of a class."""
+    """Return a target: the softmax probability of a class."""
     words = f"class_probability({number})"
     return _Named(words, lambda answer: answer.softmax(dim=-1)[number])
 
 
 def class_rest(number: int) -> Target:
-    """The logit of a class and the logarithm of its probability, added.
+    """Return a target: the sum of a class's logit and the logarithm of its probability.
 
     Source: Cai, "CAMs as Shapley value-based explainers", arXiv 2501.06261 (ReST)
     """
@@ -51,24 +51,27 @@ def class_rest(number: int) -> Target:
 
 
 def whole_answer() -> Target:
-    """The answer itself, of a network that gives one number an image."""
+    """Return a target: the answer itself, for a network that returns one number per image."""
     return _Named("whole_answer()", lambda answer: answer)
 
 
 def sum_of_answer() -> Target:
-    """The sum of all that the network answers."""
+    """Return a target: the sum of all numbers in the network's answer."""
     return _Named("sum_of_answer()", lambda answer: answer.sum())
 
 
 def binary(positive: bool = True) -> Target:
-    """The one logit of a network that tells two classes apart; its negative for the other one."""
+    """Return a target: the single logit of a network for two classes.
+
+    positive : False for its negative, which stands for the other class
+    """
     return _Named(f"binary({positive})", lambda answer: answer if positive else -answer)
 
 
 def class_in_region(number: int, region: Any) -> Target:
-    """The sum of a class's scores over part of the image, for segmentation.
+    """Return a target for segmentation: the sum of a class's scores over part of the image.
 
-    region : (h, w) of the answer's size, bool or weights; the answer is (class, h, w)
+    region : (h, w) with the answer's size, bool or weights; the answer is (class, h, w)
     The target raises ValueError for an answer of another size, or without this class.
     """
     weights = torch.as_tensor(region)
@@ -76,18 +79,18 @@ def class_in_region(number: int, region: Any) -> Target:
     def score(answer: Tensor) -> Tensor:
         if answer.ndim != 3 or answer.shape[1:] != weights.shape:
             raise ValueError(
-                f"the region is {tuple(weights.shape)}, and the answer to an image is "
-                f"{tuple(answer.shape)}: a region of (height, width) of the answer is needed"
+                f"the region is {tuple(weights.shape)}, but the answer to an image is "
+                f"{tuple(answer.shape)}: give a region with the answer's (height, width)"
             )
         if not 0 <= number < len(answer):
-            raise ValueError(f"class {number} is outside 0 … {len(answer) - 1}")
+            raise ValueError(f"class {number} does not exist: give one from 0 … {len(answer) - 1}")
         return (answer[number] * weights.to(answer)).sum()
 
     return _Named(f"class_in_region({number}, …)", score)
 
 
 def likeness(embedding: Any) -> Target:
-    """Cosine similarity of the answer to an embedding."""
+    """Return a target: the cosine similarity of the answer and an embedding."""
     other = torch.as_tensor(embedding)
     return _Named(
         "likeness(…)", lambda answer: F.cosine_similarity(answer, other.to(answer), dim=0)
@@ -95,14 +98,14 @@ def likeness(embedding: Any) -> Target:
 
 
 def unlikeness(embedding: Any) -> Target:
-    """One less the cosine similarity of the answer to an embedding."""
+    """Return a target: one minus the cosine similarity of the answer and an embedding."""
     like = likeness(embedding)
     return _Named("unlikeness(…)", lambda answer: 1 - like(answer))
 
 
 def of_image(answer: Any, number: int) -> Any:
-    """One image's part of a network's answer: a row of a tensor, or of each in a mapping, or an
-    entry of a list."""
+    """Return one image's part of a network's answer: a row of a tensor, a row of each tensor in a
+    mapping, or an entry of a list."""
     if isinstance(answer, Mapping):
         return {name: value[number] for name, value in answer.items()}
     return answer[number]
@@ -110,10 +113,10 @@ def of_image(answer: Any, number: int) -> Any:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked of each of some images.
+    """The targets of some images.
 
-    classes   : (image,) int64, or None where something else is asked
-    functions : a target per image; empty for classes
+    classes   : (image,) int64, or None if the targets are not classes
+    functions : one target per image; empty for classes
     """
 
     classes: Tensor | None = None
@@ -123,14 +126,14 @@ class Asked:
         return len(self.functions) if self.classes is None else len(self.classes)
 
     def scores(self, answer: Any) -> Tensor:
-        """(image,) the number that is explained, of the network's answer to all the images."""
+        """(image,): the number that is explained, from the network's answer to all images."""
         if self.classes is not None:
             return answer.gather(1, self.classes[:, None])[:, 0]
         found = [_one(f(of_image(answer, n)), f) for n, f in enumerate(self.functions)]
         return torch.stack(found)
 
     def of(self, number: int) -> Callable[[Any], Tensor]:
-        """The same of many answers to versions of one of the images: (version,)."""
+        """A function that returns the same for answers to versions of one image: (version,)."""
         if self.classes is not None:
             return lambda answer: answer[:, self.classes[number]]
         function = self.functions[number]
@@ -139,14 +142,14 @@ class Asked:
         )
 
     def repeated(self, number: int, count: int) -> Asked:
-        """What is asked of one of the images, of so many versions of it."""
+        """The target of one of the images, repeated for `count` versions of it."""
         if self.classes is not None:
             return Asked(self.classes[number].repeat(count))
         return Asked(None, (self.functions[number],) * count)
 
     @property
     def callables(self) -> list[Target]:
-        """A target per image, classes too."""
+        """One target per image, also for classes."""
         if self.classes is None:
             return list(self.functions)
         return [class_score(int(number)) for number in self.classes]
@@ -160,24 +163,24 @@ def _one(found: Any, function: Target) -> Tensor:
     name = getattr(function, "words", getattr(function, "__name__", type(function).__name__))
     if not isinstance(found, Tensor):
         raise ValueError(
-            f"the target {name} must return one number as a tensor, and returned a "
+            f"the target {name} must return one number as a tensor, but returned a "
             f"{type(found).__name__}"
         )
     if found.numel() != 1:
         raise ValueError(
-            f"the target {name} must return one number for an image, and returned a tensor of "
+            f"the target {name} must return one number for an image, but returned a tensor of "
             f"shape {tuple(found.shape)}: choose one of its entries, or their sum"
         )
     return found.reshape(())
 
 
 def asked_of(targets: Any, answer: Any, images: int) -> Asked:
-    """What is asked, checked against the network's answer.
+    """Check targets against the network's answer.
 
-    targets : (image,) class indices; or a list, per image a class or a target; or one target for
-              all; None is the class that is predicted; what was asked before stays
-    Raises ValueError unless there is one per image, for what is no class, and for None where the
-    answer has no classes.
+    targets : (image,) class indices; a list with a class or a target per image; one target for all
+              images; None for the predicted class; or an `Asked`, which is returned unchanged
+    Raises ValueError unless there is one target per image, for a class that does not exist, and
+    for None if the answer has no classes.
     """
     if isinstance(targets, Asked):
         made_inferring = targets.classes is not None and targets.classes.is_inference()
@@ -185,8 +188,8 @@ def asked_of(targets: Any, answer: Any, images: int) -> Asked:
     if targets is None:
         if not (isinstance(answer, Tensor) and answer.ndim == 2):
             raise ValueError(
-                "the network's answer is no (image, class) tensor, so there is no predicted class: "
-                "say by `targets` what is to be explained"
+                "the network's answer is not an (image, class) tensor, so there is no predicted "
+                "class: say in `targets` what to explain"
             )
         return Asked(answer.detach().argmax(dim=1))
     if callable(targets) and not isinstance(targets, Tensor):
@@ -197,7 +200,7 @@ def asked_of(targets: Any, answer: Any, images: int) -> Asked:
         return Asked(None, tuple(t if callable(t) else _class(t, answer) for t in targets))
     if not (isinstance(answer, Tensor) and answer.ndim == 2):
         raise ValueError(
-            "the network's answer is no (image, class) tensor: give functions of it as targets"
+            "the network's answer is not an (image, class) tensor: give functions of it as targets"
         )
     return Asked(_classes(targets, answer))
 
@@ -206,8 +209,8 @@ def _class(target: Any, answer: Any) -> Target:
     classes = answer.shape[1] if isinstance(answer, Tensor) and answer.ndim == 2 else 0
     if isinstance(target, bool) or not isinstance(target, Integral) or not 0 <= target < classes:
         raise ValueError(
-            f"a target is a function of the network's answer, or a class 0 … {classes - 1}, and "
-            f"not {target!r}"
+            f"a target must be a function of the network's answer, or a class 0 … {classes - 1}, "
+            f"but is {target!r}"
         )
     return class_score(int(target))
 
@@ -226,6 +229,6 @@ def _classes(targets: Any, logits: Tensor) -> Tensor:
         or not ((targets >= 0) & (targets < classes)).all()
     ):
         raise ValueError(f"targets must be class indices 0 … {classes - 1}, got {targets.tolist()}")
-    # Checked where they were, which for a shard's labels is not the device: no waiting for it.
+    # Checked where they are: a shard's labels are not on the device, so nothing waits for it.
     targets = targets.to(logits.device, torch.int64, non_blocking=True)
     return targets.clone() if targets.is_inference() else targets

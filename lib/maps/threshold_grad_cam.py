@@ -1,4 +1,4 @@
-"""Threshold-Grad-CAM for those who work with pytorch-grad-cam."""
+"""Threshold-Grad-CAM as a class for users of pytorch-grad-cam."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from .methods import PUBLISHED_FLOOR, grad_cam_family
 
 
 class ThresholdGradCAM(BaseCAM):
-    """Threshold-Grad-CAM as a method of pytorch-grad-cam, used like its others.
+    """Threshold-Grad-CAM as a method of pytorch-grad-cam, used like its other methods.
 
-    `ThresholdGradCAM(model, [layer])(x, targets)` gives (image, H, W) float32. As
-    with every method of that package the result is scaled to 0-1 per image, so the
-    floor itself comes out as 0; ranks, and scores, are those of `cam_maps`.
+    `ThresholdGradCAM(model, [layer])(x, targets)` returns (image, H, W) float32. As with every
+    method of that package, each image's map is scaled to 0-1, so the floor itself becomes 0. Ranks,
+    and therefore scores, are those of `cam_maps`.
     """
 
     def __init__(self, model, target_layers, reshape_transform=None, floor=PUBLISHED_FLOOR):
@@ -25,7 +25,7 @@ class ThresholdGradCAM(BaseCAM):
         self, input_tensor, target_layer, targets, activations, grads, eigen_smooth=False
     ) -> np.ndarray:
         if eigen_smooth:
-            raise ValueError("eigen_smooth has no meaning for Threshold-Grad-CAM")
+            raise ValueError("eigen_smooth does not apply to Threshold-Grad-CAM: call without it")
         maps = grad_cam_family(
             torch.as_tensor(activations),
             torch.as_tensor(grads),

@@ -28,7 +28,12 @@ from .steps import Step
 CAN_FORK = sys.platform == "linux"
 # Of every kernel, however many run at once. Threads of torch that wait for one another must not
 # keep a processor busy that another kernel wants: else all take many times longer on a busy one.
-ENVIRONMENT = {"PYTHONFAULTHANDLER": "1", "OMP_WAIT_POLICY": "passive"}
+# numpy's products are small here: more threads only wait for one another.
+ENVIRONMENT = {
+    "PYTHONFAULTHANDLER": "1",
+    "OMP_WAIT_POLICY": "passive",
+    "OPENBLAS_NUM_THREADS": "1",
+}
 _LAUNCHER = "ipykernel_launcher"
 # What a study imports when it is asked for images, networks or its device.
 _LATER = ("lib.people.clickme", "lib.study.device", "lib.study.networks")

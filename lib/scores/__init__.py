@@ -1,7 +1,7 @@
 """Agreement with people: ranks, cached scores, controls, statistics, verdicts. Draws nothing.
 
 May import: study and the rooms below it.
-Public names: those below, imported on first use. `score_study` is the entrance to a scoring run.
+Public names: those below, imported on first use. A scoring run starts with `score_study`.
 """
 
 import lazy_loader

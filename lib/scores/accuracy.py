@@ -1,7 +1,7 @@
-"""Which weights were scored, and whether they classify as the published ones do.
+"""Which weights were scored, and whether they classify as well as the published ones.
 
-Swapped positions, another preprocessing or a wrong file pass every check of names and shapes,
-and show in the accuracy.
+Swapped positions, a different preprocessing or a wrong file pass every check of names and shapes.
+They show in the accuracy.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from ..networks.published_top1 import evaluated_at, published_top1
 from ..networks.sources import Source
 from ..study.study import Study
 
-ALARM = 0.001  # the chance at which a gap is told: sixteen models are compared
-# How far top-1 may fall short before its score is not to be trusted. The images are a selection,
-# stored at 256 pixels, so that a gap beyond chance alone may be theirs.
+ALARM = 0.001  # a gap with a smaller p is reported; small, because sixteen models are compared
+# How far top-1 may fall short before the score is called unreliable. The images are a selection,
+# stored at 256 pixels, which alone may explain a gap that chance does not.
 MARGIN = 0.03
 COLUMNS = [
     "backbone", "label", "dcls", "file", "sha256", "verified", "n", "top1", "top1_known", "p",
@@ -26,16 +26,17 @@ COLUMNS = [
 
 
 def known_top1(study: Study, key: str, dcls: bool) -> float:
-    """ImageNet's top-1 (0-1) that is known of a variant's weights; missing where it is not, where
-    the file is not the published one, or the images are not ImageNet's.
+    """Return the known ImageNet top-1 accuracy (0-1) of a variant's weights.
 
-    It is what the model's row states, else what timm publishes of its own weights: of images of
-    the size that this model takes; if there is no such row, at timm's evaluation size."""
+    It is NaN if no accuracy is known, if the file is not the published one, or if the images are
+    not ImageNet's. The model's row may state it. Otherwise it is the accuracy that timm publishes
+    for its own weights, at the image size that this model takes or, if timm lists none for that
+    size, at timm's evaluation size."""
     return _known(study, key, dcls)[0]
 
 
 def _known(study: Study, key: str, dcls: bool) -> tuple[float, bool]:
-    """`known_top1`, and whether it holds for images of the size that this model takes."""
+    """`known_top1`, and whether it was measured at the image size that this model takes."""
     if study.choices.images or study.choices.profile.is_embedded:
         return float("nan"), False
     row, source = _in_table(study, key), study.inputs.published(key, dcls)
@@ -48,10 +49,11 @@ def _known(study: Study, key: str, dcls: bool) -> tuple[float, bool]:
 
 
 def imagenet_top1(study: Study, key: str, dcls: bool) -> tuple[float, str]:
-    """ImageNet's top-1 in percent (0-100) that is published of a variant's weights, and where:
-    by timm, so that models are measured alike, else by their authors. Missing and "" where nothing
-    is published, or the file is not the published one. Whatever images the study has: the number
-    is the weights' own."""
+    """Return the published ImageNet top-1 accuracy of a variant's weights, and its source.
+
+    The accuracy is in percent (0-100). timm's is preferred, because timm measures all models in
+    the same way; otherwise it is the authors'. It is NaN, with the source "", if nothing is
+    published or the file is not the published one. It does not depend on the study's images."""
     row, source = _in_table(study, key), study.inputs.published(key, dcls)
     if source is None:
         return float("nan"), ""
@@ -63,8 +65,8 @@ def imagenet_top1(study: Study, key: str, dcls: bool) -> tuple[float, str]:
 
 
 def _of_timm(row: Backbone, source: Source, dcls: bool) -> tuple[float, int]:
-    """Top-1 in percent that timm publishes of its weights, and the side of the images: the model's
-    own, else timm's evaluation size. Missing and 0 where they are not timm's."""
+    """Top-1 in percent that timm publishes for its weights, and the side of the images: the size
+    that the model takes, else timm's evaluation size. NaN and 0 if the weights are not timm's."""
     sides = evaluated_at(row.timm_tag)
     if dcls or not sides or row.timm_tag not in source.place:
         return float("nan"), 0
@@ -73,8 +75,8 @@ def _of_timm(row: Backbone, source: Source, dcls: bool) -> tuple[float, int]:
 
 
 def _of_its_baseline(study: Study, key: str) -> float:
-    """The same of the baseline that was trained as the DCLS weights were: of the fairer pair, if
-    there is one."""
+    """The same for the baseline that was trained like the DCLS weights: the baseline of the
+    fairer pair, if there is one."""
     fairer = next((b.key for b in study.choices.profile.known if b.pair_of == key), key)
     known = _in_table(study, fairer).top1[False]
     return float("nan") if known is None else known / 100
@@ -85,15 +87,16 @@ def _in_table(study: Study, key: str) -> Backbone:
 
 
 def weights_table(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
-    """A row per variant that was scored.
+    """Return one row for each variant that was scored.
 
     file, sha256 : the weights
-    verified     : "yes" by the publisher's checksum, or why not; "" for no published file
-    n, top1      : images, and the share of them that it classifies correctly
-    top1_known   : of these weights on ImageNet's validation images, see `known_top1`
-    p            : of a gap as wide or wider by chance (exact binomial test, two-sided); missing
-                   where top1_known is of images of another size
-    remarks      : what a reader must know, in words, "" for nothing
+    verified     : "yes" if the publisher's checksum matches, otherwise why it was not verified;
+                   "" for a file that is not published
+    n, top1      : number of images, and the share of them that the model classifies correctly
+    top1_known   : accuracy of these weights on ImageNet's validation images, see `known_top1`
+    p            : probability of a gap at least this wide by chance (exact binomial test,
+                   two-sided); NaN if top1_known was measured at another image size
+    remarks      : what a reader must know, in words; "" if there is nothing
     """
     remarks, unverified = study.networks.remarks(), study.inputs.unverified()
     of = dict(list(scores.groupby(["backbone", "dcls"])))
@@ -122,7 +125,7 @@ def weights_table(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _accuracy(study: Study, backbone: Backbone, dcls: bool, scores: pd.DataFrame) -> dict:
-    """`n, top1, top1_known, p, remark` of a variant."""
+    """The columns `n, top1, top1_known, p, remark` of a variant."""
     images = scores.drop_duplicates("image_id").dropna(subset=["top1"])  # of a known class
     n, right = len(images), int(images.top1.sum())
     (known, same_size), p, remark = _known(study, backbone.key, dcls), float("nan"), ""
@@ -141,14 +144,14 @@ def _accuracy(study: Study, backbone: Backbone, dcls: bool, scores: pd.DataFrame
 
 def _gap(top1: float, n: int, known: float) -> str:
     words = f"top-1 is {100 * top1:.1f} % on {n} images; its published accuracy is "
-    words += f"{100 * known:.1f} %, and chance allows no such gap"
+    words += f"{100 * known:.1f} %, and chance does not explain this gap"
     if top1 > known - MARGIN:
-        return f"{words}. A gap this small may come from the selection of images"
+        return f"{words}. The selection of images may explain a gap this small"
     return f"{words}. {_DISTRUST}"
 
 
 def _behind(right: int, n: int, baseline: float) -> str:
-    """Of weights whose accuracy is not published: whether they fall far behind their baseline."""
+    """A remark on weights without a published accuracy that fall far behind their baseline."""
     if pd.isna(baseline) or binomtest(right, n, baseline - MARGIN, "less").pvalue >= ALARM:
         return ""
     return (
@@ -158,11 +161,11 @@ def _behind(right: int, n: int, baseline: float) -> str:
 
 
 _DISTRUST = (
-    "A wrong file, positions with exchanged axes, another preprocessing or other images would do "
-    "that: do not trust its score"
+    "A wrong file, positions with swapped axes, a different preprocessing or other images would "
+    "explain this: do not trust its score"
 )
 
 
 def remarks_of(table: pd.DataFrame) -> list[str]:
-    """What a table of weights has to tell, a line per model."""
+    """The remarks of a table of weights, one line per model."""
     return [f"{row.label}: {row.remarks}" for row in table.itertuples() if row.remarks]

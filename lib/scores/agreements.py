@@ -1,4 +1,4 @@
-"""How well maps agree with human maps, on the device, and why some have no score."""
+"""Agreement of heatmaps with human maps, computed on the device, and why some have no score."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ MEASURED = ["rho", "partial", "tied", "attainable"]
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of methods' maps with human maps, on the device: nothing here waits for it.
+    """The agreement of several methods' heatmaps with human maps.
+
+    The tensors stay on the device, and nothing here waits for it.
 
     measured : {protocol: (measure, method, image) float64, in the order of MEASURED}
-    usable   : {protocol: (image,) bool, the human map orders something}
-    finite, constant : (method, image) bool, of the network's maps
+    usable   : {protocol: (image,) bool, whether the human map has more than one value}
+    finite, constant : (method, image) bool, of the heatmaps
     """
 
     measured: dict[str, Tensor]
@@ -36,7 +38,7 @@ class Agreement:
     constant: Tensor
 
     def validity(self, method: int, protocol: str) -> np.ndarray:
-        """VALID for each image, or why it has no score."""
+        """VALID for each image that has a score, otherwise the reason why it has none."""
         why = [~self.finite[method], ~self.usable[protocol], self.constant[method]]
         return np.select(
             [reason.cpu().numpy() for reason in why],
@@ -48,8 +50,8 @@ class Agreement:
 def agreements_of(maps: Tensor, human: Mapping[str, Ranks]) -> Agreement:
     """Compare (method, image, height, width) maps with ranked human maps, {protocol: ranks}.
 
-    Pixels are sorted once for all protocols, and for the centre, on which depends how much
-    of the agreement is left once both maps' preference for it is taken away.
+    Pixels are sorted once for all protocols. The same order gives the correlation with the
+    distance from the centre, which the partial correlation holds constant.
     """
     centre = centre_ranks(next(iter(human.values())).shape[1:], maps.device)
     settles = [PROTOCOLS[key].settles for key in human]
@@ -73,5 +75,5 @@ def agreements_of(maps: Tensor, human: Mapping[str, Ranks]) -> Agreement:
 
 @cache
 def centre_ranks(sides: tuple[int, int], device: torch.device) -> Ranks:
-    """Of the map that is highest in the centre: any round Gaussian's."""
+    """Ranks of a map that is highest in the centre; every round Gaussian has these ranks."""
     return rank_maps(torch.from_numpy(centre_map(*sides)).to(device)[None])

@@ -1,4 +1,4 @@
-"""A network's agreement with people beside people's agreement with one another, on one scale."""
+"""Models' agreement with people, and people's agreement with one another, on one scale."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ COLUMNS = ["protocol", "reading", "kind", "label", "rho", "low", "high", "n", "a
 def scores_beside_people(
     choices: Choices, summary: pd.DataFrame, controls: pd.DataFrame, ceilings: Ceilings
 ) -> pd.DataFrame:
-    """Mean Spearman's rho of networks, of controls and of people, a row each: `COLUMNS`.
+    """Return the mean Spearman's rho of models, controls and people, one row each: `COLUMNS`.
 
-    summary  : as `lib.scores.results.beside_controls` makes it
-    controls : as `summarise_controls` makes them
+    summary  : as returned by `lib.scores.results.beside_controls`
+    controls : as returned by `summarise_controls`
 
-    kind : "network", a model and method with the human map; "control", a map that no network
-           made; "people", parts of the observers with one another
-    low, high : 95 % interval over images; n : images
-    above_control : of a network, that it surely lies above the strongest control
+    kind : "network" for a model's heatmaps and the human map, "control" for a map that no model
+           made and the human map, "people" for groups of observers compared with one another
+    low, high : 95 % interval over images; n : number of images
+    above_control : whether a model reliably lies above the strongest control
 
-    The control with random weights of the channels is no explanation and is left out. A network's
-    and a control's map are compared with the map of all observers, one person's with
-    that of all others. "as many other people" is the human ceiling: what another group of this
-    size would reach, raised from halves by Spearman and Brown.
+    The control with random channel weights explains nothing and is omitted. A model's heatmap and
+    a control are compared with the map of all observers, and one person's map with the map of all
+    others. "as many other people" is the human ceiling: what another group of this size would
+    reach, extrapolated from halves by the Spearman-Brown formula.
     """
     rows = []
     for (protocol, reading), _ in controls.groupby(["protocol", "reading"], sort=False):
@@ -76,8 +76,10 @@ def scores_beside_people(
 
 
 def score_beside_people(study: Study) -> pd.DataFrame:
-    """`scores_beside_people` for a study: its networks, the controls and its observers are scored,
-    as far as that is not kept. Raises MissingInputs, StoredError, WeightsError."""
+    """Return `scores_beside_people` for a study.
+
+    Its models, the controls and its observers are scored unless their scores are cached. Raises
+    MissingInputs, StoredError, WeightsError."""
     scores, controls = score_study(study), score_controls(study)
     ceilings = ceilings_of(study.choices, people_of(study))
     summary = summarise(study.choices, scores, ceilings)

@@ -1,8 +1,8 @@
-"""The human ceiling: how well people agree with one another, by which ρ is divided.
+"""The human ceiling: how well people agree with one another. Scores are ρ divided by it.
 
-A ceiling belongs to its human maps, and is never lent to others. ClickMe's is published. Of
-other data it is estimated from their observers (`lib.scores.observers`), or given by who knows
-it; else there is none, and the score is ρ itself.
+A ceiling belongs to one set of human maps and is never used for others. ClickMe's is published.
+For other data it is estimated from the observers (`lib.scores.observers`) or given by the user.
+Otherwise there is none, and the score is ρ itself.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ PUBLISHED, GIVEN, ESTIMATED, NONE = "published", "given", "estimated from observ
 
 
 def spearman_brown(rho: float, times: float = 2.0) -> float:
-    """The correlation of two maps of `times` as many people each, of that of two maps.
+    """Return the correlation that two maps would have with `times` as many people in each.
 
+    rho : the correlation of the two maps as they are
     Source: Spearman and Brown, British Journal of Psychology 3 (1910)
     """
     return times * rho / (1 + (times - 1) * rho)
 
 
-# If ClickMe's is the correlation of two halves of the players, a perfect model can reach the
-# root of what it is of two maps of all players: 135 % of the ceiling.
+# If ClickMe's ceiling is the correlation of two halves of the players, a perfect model can reach
+# the root of the correlation of two maps of all players, which is 135 % of the ceiling.
 SPEARMAN_BROWN = spearman_brown(HUMAN_CEILING) ** 0.5
 
 
@@ -45,18 +46,18 @@ _UNKNOWN = Interval(np.nan, np.nan, np.nan, 0)
 class Ceiling:
     """How well people agree, for the human maps of one protocol and reading.
 
-    value  : by which ρ is divided; missing where nothing is known
+    value  : the divisor of ρ; NaN if no ceiling is known
     origin : PUBLISHED, GIVEN, ESTIMATED or NONE
     low, high : 95 % interval of an estimate
-    split_half : mean correlation of the maps of two halves of an image's observers
-    one_against_rest : of each observer's map with that of all others
-    most   : the mean ρ that a perfect model would reach, the root of an estimate; of the published
-             ceiling if that is the correlation of two halves
-    observers : of how many an image's map is, least and most
-    images  : behind the estimate
-    halves : {image_id: correlation of its halves}, by which an estimate's uncertainty goes on
-             into scores
-    times  : an image's observers over those of a half
+    split_half : mean correlation between the maps of two halves of an image's observers
+    one_against_rest : mean correlation of one observer's map with the map of all others
+    most   : the mean ρ that a perfect model would reach: the root of an estimate. For the
+             published ceiling this assumes that it is the correlation of two halves
+    observers : smallest and largest number of observers per image
+    images  : number of images behind the estimate
+    halves : {image_id: correlation of its halves}, through which the uncertainty of an estimate
+             enters the scores
+    times  : number of an image's observers divided by the number in a half
     """
 
     value: float = np.nan
@@ -77,24 +78,24 @@ class Ceiling:
 
     @property
     def divisor(self) -> float:
-        """The ceiling, or 1: without one the score is ρ."""
+        """The ceiling, or 1 if there is none, so that the score is ρ."""
         return self.value if self.is_known else 1.0
 
     @property
     def reachable(self) -> float:
-        """The score of a perfect model."""
+        """The score that a perfect model would reach."""
         return self.most / self.value
 
     @property
     def words(self) -> str:
-        """Such as "0.887, estimated from observers (12–15 of 120 images)"."""
+        """The ceiling in words: "0.887, estimated from observers (12–15 an image, 120 images)"."""
         if not self.is_known and self.images:
             return (
-                f"none: of the {self.images} images with two observers or more too little "
-                f"can be told of how well these people agree"
+                f"none: the {self.images} images with two observers or more are not enough to "
+                f"estimate how well these people agree"
             )
         if not self.is_known:
-            return "none: nothing is known of how well these people agree"
+            return "none: it is not known how well these people agree"
         text = f"{self.value:.3f}, {self.origin}"
         if self.origin == ESTIMATED:
             least, most = self.observers
@@ -103,11 +104,11 @@ class Ceiling:
         return text
 
     def interval(self, rho: pd.Series, most: float = np.inf) -> Interval:
-        """The score's interval.
+        """Return the mean score with its 95 % interval.
 
         rho  : by image_id, without missing values
-        most : the largest absolute value that ρ can have; it bounds the interval unless the ceiling
-               is an estimate, which is uncertain itself
+        most : the largest absolute value that ρ can have. It bounds the interval unless the
+               ceiling is an estimate, which is uncertain itself
         """
         images = len(rho) if self.halves.empty else min(len(rho), self.images)
         bound = most / self.divisor if self.halves.empty else np.inf
@@ -115,13 +116,14 @@ class Ceiling:
         return replace(found, n=len(rho))
 
     def scaled(self, rho: pd.Series) -> pd.Series:
-        """Values by image whose mean is the score, and which spread as the score is uncertain.
+        """Return one value per image whose mean is the score and whose spread gives its interval.
 
         rho : by image_id, without missing values
 
-        ρ over the ceiling; of an estimated one each value also has the image's part in the
-        ceiling's own error (the ratio's linear approximation), so that an interval over images
-        carries it, and the ceiling's and the model's hard images count together.
+        Each value is ρ over the ceiling. For an estimated ceiling it also contains the image's
+        contribution to the error of the ceiling (linear approximation of the ratio). An interval
+        over images then includes the uncertainty of the ceiling, and takes into account that the
+        same images may be hard for people and for the model.
         """
         share = rho / self.divisor
         if self.halves.empty or rho.empty:
@@ -138,15 +140,16 @@ class Ceiling:
 
 
 def estimated_ceiling(people: pd.DataFrame) -> Ceiling:
-    """The ceiling of some images' observers.
+    """Return the ceiling estimated from the observers of some images.
 
-    people : a row per image, `image_id, observers, half, split_half, one_against_rest`, as
-             `lib.scores.observers.score_observers` makes it for one protocol and reading
+    people : one row per image, `image_id, observers, half, split_half, one_against_rest`, as
+             `lib.scores.observers.score_observers` returns it for one protocol and reading
 
-    The mean correlation of two halves, raised by Spearman and Brown from half of the observers
-    to all of them: what this group's map and that of another such group would have. Without a
-    value, and only how well they agree, where too few images have two observers, or these may
-    hardly agree (`lib.study.rules`).
+    The estimate is the mean correlation of two halves, extrapolated by the Spearman-Brown formula
+    from half of the observers to all of them. It is the correlation that this group's map would
+    have with the map of another group of the same size. It has no value, only the agreement of
+    the observers, if too few images have two observers or if these hardly agree
+    (`lib.study.rules`).
     """
     known = people[people.split_half.notna()]
     if known.empty:
@@ -175,7 +178,7 @@ def estimated_ceiling(people: pd.DataFrame) -> Ceiling:
 
 
 def withheld(ceiling: Ceiling) -> Ceiling:
-    """What its people agree by, without the ceiling itself."""
+    """The agreement of the observers without the ceiling itself."""
     return Ceiling(
         split_half=ceiling.split_half, one_against_rest=ceiling.one_against_rest,
         observers=ceiling.observers, images=ceiling.images,
@@ -186,15 +189,15 @@ def withheld(ceiling: Ceiling) -> Ceiling:
 class Ceilings:
     """The ceiling of each protocol and reading of a study.
 
-    everywhere : of all of them, where it is not estimated
-    by         : {(protocol, reading): its own}
+    everywhere : one ceiling for all of them, if it is not estimated
+    by         : {(protocol, reading): ceiling}
     """
 
     everywhere: Ceiling = field(default_factory=Ceiling)
     by: Mapping[tuple[str, str], Ceiling] = field(default_factory=dict)
 
     def of(self, protocol: str, geometry: Preprocessing) -> Ceiling:
-        """That of the human maps with which a backbone of this preprocessing is compared."""
+        """The ceiling of the human maps that a backbone of this preprocessing is compared with."""
         return self.read(protocol, PROTOCOLS[protocol].reading_name(geometry))
 
     def read(self, protocol: str, reading: str) -> Ceiling:
@@ -202,16 +205,16 @@ class Ceilings:
 
     @property
     def words(self) -> str:
-        """What the ceilings are: once, or of each protocol and reading where they differ."""
+        """The ceilings in words: once, or for each protocol and reading if they differ."""
         told = {key: c.words for key, c in self.by.items()} or {("", ""): self.everywhere.words}
         if len(set(told.values())) == 1:
             return next(iter(told.values()))
         return "; ".join(f"{protocol}, {name}: {words}" for (protocol, name), words in told.items())
 
     def scored(self, scores: pd.DataFrame) -> pd.DataFrame:
-        """Per-image correlations with `score` and `ceiling`, the ceiling taken for given.
+        """Return per-image correlations with `score` and `ceiling`; the ceiling counts as exact.
 
-        scores : with `backbone, protocol, rho`
+        scores : a table with the columns `backbone, protocol, rho`
         """
         groups = scores.groupby(["protocol", "backbone"], sort=False).ngroup()
         found = {
@@ -223,7 +226,7 @@ class Ceilings:
         return scores.assign(score=scores.rho / divisors, ceiling=values)
 
     def table(self) -> pd.DataFrame:
-        """A row per protocol and reading, or one for all, as `Ceiling` tells."""
+        """Return a row per protocol and reading, or one row for all; columns as in `Ceiling`."""
         rows = []
         for (protocol, reading), c in (self.by or {("all", "all"): self.everywhere}).items():
             rows.append(

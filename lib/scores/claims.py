@@ -1,8 +1,8 @@
 """The paper's five claims, each decided by a statistic of the per-image scores.
 
-The rules are those of `lib.study.rules`, in words in docs/statistics.md. A claim about how many
-models do something is decided by how many surely do and how many may: by p values corrected for
-their number, and the smallest effect that matters.
+`lib.study.rules` has the rules, and docs/statistics.md explains them. A claim about how many
+models do something is decided by how many models surely do so and how many may. This depends on
+p values corrected for the number of models, and on the smallest effect that matters.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MISSING = "missing"
 _METAFORMERS = ("caformer_s18", "convformer_s18")
 _FASTVITS = ("fastvit_sa24", "fastvit_sa36")
 _PLAIN, _THRESHOLD = "grad_cam", "threshold_grad_cam"
-# Models of a family share an architecture, and size goes with it.
+# Models of a family share an architecture, and size depends on the architecture.
 _FAMILIES = {
     "resnet50": "ResNet", "convnext_tiny": "ConvNeXt", "convnext_small": "ConvNeXt",
     "convnext_base": "ConvNeXt", "caformer_s18": "MetaFormer", "convformer_s18": "MetaFormer",
@@ -52,10 +52,10 @@ _RESAMPLES = 4000
 
 @dataclass(frozen=True)
 class Verdict:
-    """One claim: what was measured, with its interval, and what follows.
+    """One claim: the statistic, its interval, and what follows from it.
 
-    n     : images behind it, the fewest of its comparisons
-    notes : what a reader must know beside it
+    n     : number of images behind it, the fewest of its comparisons
+    notes : what a reader must also know
     """
 
     claim: str
@@ -70,9 +70,9 @@ class Verdict:
 
 
 class _Missing(Exception):
-    """The study lacks what a claim is about; says what.
+    """The study lacks something that a claim is about. The message names it.
 
-    verdict : what follows: it was not chosen, or has no valid image
+    verdict : what follows from this: it was not chosen, or it has no valid image
     """
 
     verdict = MISSING
@@ -97,21 +97,21 @@ class _Scores:
     def of(self, backbone: str, dcls: bool, method: str) -> pd.Series:
         for key, chosen in zip((backbone, method), self._chosen, strict=True):
             if key not in chosen:
-                raise _NotChosen(f"{key} is not among its choices")
+                raise _NotChosen(f"{key} was not chosen")
         if (backbone, dcls, method) not in self.wide:
             variant = f"{backbone} {'with' if dcls else 'without'} DCLS"
-            raise _Missing(f"no image has a valid {method} map of {variant}")
+            raise _Missing(f"{variant} has no valid {method} map of any image")
         return self.wide[backbone, dcls, method] / self.divisor
 
     @cached_property
     def divisor(self) -> float:
-        """One for all of the protocol: models are compared with one another, and the parts of the
-        human maps that they see hardly differ in how well people agree."""
+        """One divisor for the whole protocol. Models are compared with one another, and people
+        agree almost equally well on the parts of the human maps that different models see."""
         of_all = [self.ceilings.of(self.protocol, b.preprocessing).divisor for b in THE_EIGHT]
         return float(np.mean(of_all))
 
     def gain(self, backbone: str, method: str) -> pd.Series:
-        """Score with DCLS minus without it, image by image."""
+        """Score with DCLS minus score without it, for each image."""
         difference = self.of(backbone, True, method) - self.of(backbone, False, method)
         return difference.dropna()
 
@@ -119,12 +119,12 @@ class _Scores:
 def verdicts(
     study: Study, scores: pd.DataFrame, controls: pd.DataFrame, ceilings: Ceilings
 ) -> pd.DataFrame:
-    """A row per claim, as `Verdict` tells, on the study's first protocol.
+    """Return one row per claim, with the fields of `Verdict`, for the study's first protocol.
 
-    scores, controls : per-image tables, as `score_study` and `score_controls` make them
+    scores, controls : per-image tables from `score_study` and `score_controls`
 
-    `other_readings` is what the other protocols' scores say, `speaks_of` on what it rests,
-    `rules` the version of the rules.
+    `other_readings` gives the verdicts under the other protocols, `speaks_of` the data behind the
+    verdict, and `rules` the version of the rules.
     """
     first, *others = study.choices.protocols
     table = pd.DataFrame([asdict(v) for v in _decided(study, scores, controls, ceilings, first)])
@@ -153,7 +153,7 @@ def _decided(
     ceilings: Ceilings,
     protocol: str,
 ) -> list[Verdict]:
-    """The five claims by one protocol."""
+    """The five claims under one protocol."""
     of_protocol = _Scores(study.choices, scores, ceilings, protocol)
     of_controls = _Controls(controls, ceilings, protocol, of_protocol.divisor)
     sizes = _sizes(study.choices)
@@ -171,7 +171,7 @@ def _decided(
         try:
             found.append(Verdict(claim, **decide()))
         except _Missing as missing:
-            why = f"cannot be asked of this study: {missing}"
+            why = f"this study cannot decide the claim: {missing}"
             found.append(Verdict(claim, missing.verdict, because=why))
     return found
 
@@ -185,16 +185,16 @@ class _Controls:
         self._means = summarise_controls(self._valid, ceilings) if len(self._valid) else None
 
     def strongest(self, backbone: Backbone) -> str:
-        """The control with the highest score of a backbone's reading."""
+        """The control with the highest score for the human maps that a backbone sees."""
         reading = PROTOCOLS[self.protocol].reading_name(backbone.preprocessing)
         if self._means is not None:
             here = self._means[self._means.reading == reading].dropna(subset="score")
             if len(here):
                 return here.loc[here.score.idxmax()].control
-        raise _Missing("there are no controls: no image has a map beside its own to compare with")
+        raise _Missing("there are no controls: no image has another image's human map as a control")
 
     def of(self, backbone: Backbone, control: str) -> pd.Series:
-        """A control's scores by image. Raises _Missing where it has none."""
+        """A control's scores by image. Raises _Missing if it has none."""
         reading = PROTOCOLS[self.protocol].reading_name(backbone.preprocessing)
         rows = self._valid[(self._valid.reading == reading) & (self._valid.control == control)]
         if rows.empty:
@@ -213,8 +213,8 @@ def _sizes(choices: Choices) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class _Count:
-    """How many of several comparisons surely rise, fall, lie within the smallest effect (`little`;
-    of these `rise_little` surely rise), and are open."""
+    """How many of several comparisons surely rise, surely fall, change by less than the smallest
+    effect (`little`; `rise_little` of them surely rise), and are open."""
 
     up: int
     down: int
@@ -253,8 +253,8 @@ def _counted(gains: Sequence[pd.Series], needed: int, what: str, smallest: float
         verdict = NOT_REPRODUCED
     because = (
         f"{c.up} surely rise, {c.down} surely fall, {c.little} change by less than "
-        f"{smallest:g} ({c.rise_little} of them surely rise), {c.open} are open (p corrected by "
-        f"Holm for {len(gains)}); {needed} must rise"
+        f"{smallest:g} ({c.rise_little} of them surely rise), {c.open} are open (Holm-corrected p "
+        f"over {len(gains)} comparisons); {needed} must rise"
     )
     return {
         "verdict": verdict, "statistic": f"{what} rises, of {len(gains)} [surely, at most]",
@@ -264,7 +264,7 @@ def _counted(gains: Sequence[pd.Series], needed: int, what: str, smallest: float
 
 
 def _or_too_few(because: str, few: bool) -> str:
-    return f"with fewer than {RULES.fewest_images} images nothing is decided" if few else because
+    return f"no decision is made with fewer than {RULES.fewest_images} images" if few else because
 
 
 def _dcls_raises(scores: _Scores, inputs: Inputs) -> dict:
@@ -276,7 +276,7 @@ def _dcls_raises(scores: _Scores, inputs: Inputs) -> dict:
     ]
     notes = []
     if unequal:
-        notes.append(f"Trained by other recipes with DCLS than without: {', '.join(unequal)}.")
+        notes.append(f"Training recipes differ with and without DCLS: {', '.join(unequal)}.")
     for b in scores.choices.backbones:
         if b.pair_of:
             try:
@@ -290,7 +290,7 @@ def _dcls_raises(scores: _Scores, inputs: Inputs) -> dict:
             )
     plain = _by_method(scores, _PLAIN)
     notes.append(
-        f"By Grad-CAM: {plain['verdict']}, {plain['value']} [{plain['low']}, {plain['high']}]."
+        f"With Grad-CAM: {plain['verdict']}, {plain['value']} [{plain['low']}, {plain['high']}]."
     )
     return _by_method(scores, _THRESHOLD) | {"notes": " ".join(notes)}
 
@@ -312,35 +312,35 @@ def _threshold_raises(scores: _Scores) -> dict:
 
 
 def _metaformers_random(scores: _Scores, controls: _Controls) -> dict:
-    """By the strongest control; what another image's human map says stands beside it."""
+    """The verdict from the strongest control; a note gives it from another image's human map."""
     for b in THE_EIGHT:
-        scores.of(b.key, False, _PLAIN)  # raises for what was not chosen, or has no map
+        scores.of(b.key, False, _PLAIN)  # raises if it was not chosen, or has no map
     names = {b.key: controls.strongest(b) for b in THE_EIGHT}
     found = _low_above(scores, controls, names)
     told = ", ".join(sorted({CONTROLS[name].label for name in names.values()}))
-    notes = f"Height is counted from the strongest control: {told}."
+    notes = f"Scores are compared with the strongest control: {told}."
     if set(names.values()) != {OTHER_HUMAN}:
         try:
             other = _low_above(scores, controls, dict.fromkeys(names, OTHER_HUMAN))
             notes += (
-                f" From another image's human map: {other['verdict']} ({other['value']:.3g} "
-                f"[{other['low']:.3g}, {other['high']:.3g}])."
+                f" Compared with another image's human map: {other['verdict']} "
+                f"({other['value']:.3g} [{other['low']:.3g}, {other['high']:.3g}])."
             )
         except _Missing as missing:
-            notes += f" From another image's human map: {missing}."
+            notes += f" Compared with another image's human map: {missing}."
     return found | {"notes": notes}
 
 
 def _low_above(scores: _Scores, controls: _Controls, names: dict[str, str]) -> dict:
-    """Each of the two's height above a control, less a share of the other baselines' mean height.
+    """How far each of the two lies above a control, minus a share of the other baselines' mean.
 
-    Both must surely lie below 0 (each at alpha: it takes both), and the others surely above the
-    control: where no baseline does, nothing sets these two apart.
+    Both differences must surely lie below 0 (each at alpha, because both are required), and the
+    other baselines must surely lie above the control. Otherwise nothing distinguishes these two.
     """
     heights = pd.DataFrame(
         {b.key: scores.of(b.key, False, _PLAIN) - controls.of(b, names[b.key]) for b in THE_EIGHT}
     )
-    heights = heights.dropna()  # the same images of all: those without a map may be hard ones
+    heights = heights.dropna()  # the same images for all: images without a map may be hard ones
     others = heights.drop(columns=list(_METAFORMERS)).mean(axis=1)
     excess = {key: heights[key] - RULES.height * others for key in _METAFORMERS}
     higher = max(excess, key=lambda key: excess[key].mean())
@@ -359,15 +359,15 @@ def _low_above(scores: _Scores, controls: _Controls, names: dict[str, str]) -> d
     else:
         verdict = REPRODUCED if low else NOT_REPRODUCED if not_low else UNDECIDED
     because = (
-        f"above the control the higher of the two scores {heights[higher].mean():.3f}, the other "
+        f"the higher of the two scores {heights[higher].mean():.3f} above the control, the other "
         f"baselines {height.mean:.3f} [{height.low:.3f}, {height.high:.3f}]; less than "
-        f"{RULES.height:g} of that counts as random-looking"
+        f"{RULES.height:g} of the latter counts as random-looking"
     )
     if not others_above:
-        because += "; the others do not surely lie above it, so nothing sets the two apart"
+        because += "; the others do not surely lie above it, so nothing distinguishes the two"
     return {
         "verdict": verdict,
-        "statistic": f"Grad-CAM's height above the control, less {RULES.height:g} of the others'",
+        "statistic": f"Grad-CAM score above the control, minus {RULES.height:g} of the others'",
         "value": found.mean, "low": found.low, "high": found.high, "n": n,
         "because": _or_too_few(because, n < RULES.fewest_images),
     }  # fmt: skip
@@ -376,7 +376,7 @@ def _low_above(scores: _Scores, controls: _Controls, names: dict[str, str]) -> d
 def _fastvit_mixed(scores: _Scores) -> dict:
     gains = [scores.gain(key, method) for key in _FASTVITS for method in (_PLAIN, _THRESHOLD)]
     c = _Count.of(gains, scores.choices.smallest_effect)
-    # Each side needs one that is decided for it, or open.
+    # Each side needs one comparison that is decided for it, or that is open.
     possible = c.up + c.open > 0 and c.down + c.open > 0 and c.up + c.down + c.open > 1
     if c.few:
         verdict = TOO_FEW_IMAGES
@@ -389,10 +389,10 @@ def _fastvit_mixed(scores: _Scores) -> dict:
     else:
         verdict = NOT_REPRODUCED
     because = (
-        f"of {len(gains)} comparisons (two models, two methods) {c.up} surely rise by DCLS, "
+        f"with DCLS, {c.up} of {len(gains)} comparisons (two models, two methods) surely rise, "
         f"{c.down} surely fall, {c.little} change by less than {scores.choices.smallest_effect:g}, "
         f"{c.open} are open; mixed means that at least one surely rises and one surely falls, each "
-        "by what may matter"
+        "by an amount that may matter"
     )
     return {
         "verdict": verdict,
@@ -403,8 +403,8 @@ def _fastvit_mixed(scores: _Scores) -> dict:
 
 
 def _larger_higher(scores: _Scores, sizes: dict[str, int]) -> dict:
-    """Within families, by a rule that is the same both ways: models' t test, and images."""
-    # The same images of all: those of which one model has no map may be hard ones.
+    """Within families, by one rule for either answer: a t test over models, and images."""
+    # The same images for all models: images without a map from one of them may be hard ones.
     table = pd.concat([scores.of(b.key, False, _THRESHOLD) for b in THE_EIGHT], axis=1).dropna()
     families = [_FAMILIES[b.key] for b in THE_EIGHT]
     size = np.array([sizes[b.key] for b in THE_EIGHT])
@@ -413,7 +413,7 @@ def _larger_higher(scores: _Scores, sizes: dict[str, int]) -> dict:
     n = len(table)
     low = high = np.nan
     if n >= RULES.fewest_images:
-        # Means of so many images are near enough to normal; images are shared by all models.
+        # Means over this many images are nearly normal; all models share the images.
         error = table.cov().to_numpy() / n
         drawn = np.random.default_rng(SEED).multivariate_normal(
             means, error, _RESAMPLES, check_valid="ignore", method="eigh"
@@ -432,25 +432,28 @@ def _larger_higher(scores: _Scores, sizes: dict[str, int]) -> dict:
     else:
         verdict = UNDECIDED
     because = (
-        f"t test over the eight models with their families taken out ({freedom} degrees of "
+        f"t test over the eight models after subtracting family means ({freedom} degrees of "
         f"freedom): {_p_in_words(p)}; and the interval over images. Either answer needs both, so "
-        "that it may stay open with any number of images"
+        "the claim may stay open with any number of images"
     )
     if np.isnan(value):
-        because = "the scores do not differ within any family: there is no order to correlate"
+        because = "the scores do not differ within any family, so their order cannot be correlated"
     return {
         "verdict": verdict,
         "statistic": "rank correlation of size and Threshold-Grad-CAM score within families [95 %]",
         "value": value, "low": low, "high": high, "n": n,
         "because": _or_too_few(because, n < RULES.fewest_images),
-        "notes": "Eight models of four families: between families, size goes with architecture.",
+        "notes": "Eight models of four families: across families, size depends on architecture.",
     }  # fmt: skip
 
 
 def within_families(size: np.ndarray, scores: np.ndarray, families: Sequence[str]) -> np.ndarray:
-    """Correlation of the ranks of size and of score once each family's mean rank is taken out.
+    """Return the correlation of the ranks of size and score after subtracting family means.
 
-    size : (model,), scores : (row, model). NaN where nothing differs within any family
+    size     : (model,)
+    scores   : (row, model)
+    families : the family of each model
+    Returns (row,), from -1 to 1; NaN if nothing differs within any family.
     """
     names = np.array(families)
     projection = np.eye(len(names))
@@ -466,7 +469,7 @@ def within_families(size: np.ndarray, scores: np.ndarray, families: Sequence[str
 
 
 def _correlation_p(r: float, freedom: int) -> float:
-    """Two-sided p of a correlation, by Student's t."""
+    """Two-sided p value of a correlation, from Student's t."""
     if np.isnan(r):
         return 1.0
     with np.errstate(divide="ignore"):

@@ -1,8 +1,8 @@
-"""Scoring by several processes, here or on many machines: Dask does the scheduling.
+"""Scoring by several processes, on this machine or on many. Dask schedules them.
 
-Workers must see this project and its data under the same paths (a shared disk), for they
-read and write the same files as a single process does. A worker that dies costs the unit it
-was at: Dask gives it to another one.
+Workers must see this project and its data under the same paths (a shared disk), because they
+read and write the same files as a single process does. If a worker dies, only its current unit is
+lost, and Dask gives that unit to another worker.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _scorers: dict[str, tuple[Scorer, list[Unit]]] = {}
 
 
 class ClusterError(RuntimeError):
-    """The cluster, or a worker of it, cannot do the work; the message says why."""
+    """The cluster, or one of its workers, cannot do the work; the message says why."""
 
 
 def score_on_cluster(study: Study, units: list[Unit]) -> Iterator[tuple[Unit, Exception | None]]:
-    """As `score_here`, by other processes; yields each unit in the order in which they are done."""
+    """Like `score_here`, in other processes. Yields each unit as soon as it is finished."""
     if not units:
         return
     choices = study.choices.options()
@@ -45,7 +45,7 @@ def score_on_cluster(study: Study, units: list[Unit]) -> Iterator[tuple[Unit, Ex
             future = client.submit(
                 score_unit, choices, str(unit.path), unit.variant,
                 key=f"{unit.variant}-{unit.some.part.name}-{unit.path.stem[-16:]}",
-                priority=-number,  # units of one part together: a worker has it ready
+                priority=-number,  # units of one part together, while a worker holds that part
                 pure=False,
             )  # fmt: skip
             waiting[future] = unit
@@ -78,8 +78,8 @@ def _client(choices: Choices, units: int) -> Iterator[distributed.Client]:
 
 
 def _cluster_here(count: int) -> distributed.LocalCluster:
-    """So many workers. One that does not start, for want of a port or of time on a busy machine,
-    is started again. Raises ClusterError."""
+    """Start `count` workers. On a busy machine a worker may lack a port or time to start; the
+    start is then repeated. Raises ClusterError."""
     threads = max(1, (os.cpu_count() or 1) // count)
 
     def started() -> distributed.LocalCluster:
@@ -92,27 +92,28 @@ def _cluster_here(count: int) -> distributed.LocalCluster:
         try:
             return started()
         except (RuntimeError, OSError) as error:
-            tqdm.write(f"a worker did not start, and is started again: {error}")
+            tqdm.write(f"a worker did not start; trying again: {error}")
     try:
         return started()
     except (RuntimeError, OSError) as error:
         raise ClusterError(
-            f"the workers do not start, {STARTS} times in a row: {error}; fewer --workers, or "
-            "none, may do"
+            f"the workers did not start in {STARTS} attempts: {error}; use fewer --workers, or none"
         ) from error
 
 
 def score_unit(choices: dict, path: str, variant: str) -> None:
-    """In a worker: compute a unit's scores and keep them, unless another worker has.
+    """Compute a unit's scores in a worker and cache them, unless another worker has done so.
 
-    Raises ClusterError if this worker's files or code are not those of the process that asks.
+    Raises ClusterError if this worker's files or code differ from those of the process that
+    sent the unit.
     """
     scorer, units = _of(choices)
     unit = next((u for u in units if str(u.path) == path and u.variant == variant), None)
     if unit is None:
         raise ClusterError(
-            f"this worker would not keep the scores of {variant} as {path}: its project, its "
-            "packages, its images or its weights are others than those of the process that asks"
+            f"this worker would not cache the scores of {variant} as {path}: its project, "
+            "packages, images or weights differ from those of the process that started the run; "
+            "give all workers the same ones"
         )
     if read_kept(unit.path, scorer.study.choices.keep_going) is None:
         scorer.score(unit)
@@ -121,14 +122,14 @@ def score_unit(choices: dict, path: str, variant: str) -> None:
 def _of(choices: dict) -> tuple[Scorer, list[Unit]]:
     key = repr(choices)
     if key not in _scorers:
-        _scorers.clear()  # of another study: its memory goes
+        _scorers.clear()  # they belong to another study; their memory is freed
         study = Study.from_profile(**choices | {"device": _device(choices["device"])})
         _scorers[key] = Scorer(study), list(units_of(study, study.clickme(), {}))
     return _scorers[key]
 
 
 def _device(chosen: str) -> str:
-    """One GPU a worker, where one machine has several and nobody has shared them out."""
+    """One GPU per worker, if the machine has several and nobody has assigned them."""
     count = torch.cuda.device_count()
     name = str(distributed.get_worker().name)
     if chosen == "auto" and count > 1 and name.isdecimal():

@@ -1,4 +1,4 @@
-"""Maps that no network made, scored exactly as a network's: what a score is worth."""
+"""Scores of the controls: maps that no model made, scored exactly like heatmaps."""
 
 from __future__ import annotations
 
@@ -25,17 +25,20 @@ from .spearman import rank_maps
 
 
 def score_controls(study: Study) -> pd.DataFrame:
-    """`controls_of` for a study's images and backbones. Raises StoredError, MissingInputs."""
+    """Return `controls_of` for a study's images and backbones.
+
+    Raises StoredError, MissingInputs."""
     study.inputs.require()
     return controls_of(study.clickme(), [b.preprocessing for b in study.choices.backbones])
 
 
 def controls_of(clickme: ClickMe, geometries: Sequence[Preprocessing]) -> pd.DataFrame:
-    """A row per protocol, reading of the human maps, control and image.
+    """Return the scores of the controls, one row per protocol, reading, control and image.
 
-    `protocol, reading, control, image_id, rho, partial, validity`. Backbones whose
-    preprocessing crops alike share a reading (`Protocol.reading_name`). Two passes over the human
-    maps: for the mean one, each image's own is taken out of it. Raises StoredError.
+    The columns are `protocol, reading, control, image_id, rho, partial, validity`. Backbones whose
+    preprocessing crops alike share a reading of the human maps (`Protocol.reading_name`). The
+    human maps are read twice: each image's own map is subtracted from the mean human map. Raises
+    StoredError.
     """
     readings = {
         (p.key, p.reading_name(geometry)): (p, geometry)
@@ -49,7 +52,7 @@ def controls_of(clickme: ClickMe, geometries: Sequence[Preprocessing]) -> pd.Dat
         frame = frame[np.tile(clickme.is_scored(protocol.key, block.places), len(maps))]
         frames.append(frame.assign(protocol=reading[0], reading=reading[1]))
     if not frames:
-        raise StoredError("no image of the study can be read")
+        raise StoredError("no image of the study can be read: check its images and human maps")
     table = pd.concat(frames, ignore_index=True)
     names = ["protocol", "reading", "control", "image_id"]
     return table[[*names, *table.columns.difference(names, sort=False)]]
@@ -58,7 +61,7 @@ def controls_of(clickme: ClickMe, geometries: Sequence[Preprocessing]) -> pd.Dat
 def control_maps(
     clickme: ClickMe, readings: Mapping[tuple[str, str], tuple[Protocol, Preprocessing]]
 ) -> Iterator[tuple[MapBlock, tuple[str, str], Tensor, dict[str, Tensor]]]:
-    """Block by block, and reading by reading: the human maps, and {control: its maps}.
+    """Yield the human maps and {control: its maps} for each block of images and each reading.
 
     readings : {(protocol, reading): how human maps are read}
     """
@@ -84,7 +87,7 @@ def control_maps(
 
 
 class _Mean:
-    """Of human maps, each scaled from 0 to 1 so that every image counts alike."""
+    """The mean human map. Each map is scaled from 0 to 1 first, so that all images count alike."""
 
     def __init__(self) -> None:
         self._sum = torch.zeros(DELIVERED_SIZE, DELIVERED_SIZE, dtype=torch.float64)
@@ -95,7 +98,7 @@ class _Mean:
         self._count += len(maps)
 
     def without(self, maps: Tensor) -> Tensor:
-        """For each of these maps the mean of all the others; of none, a constant map."""
+        """For each of these maps, the mean of all others; a constant map if there are no others."""
         others = self._sum - _scaled(maps).double()
         return others / (self._count - 1) if self._count > 1 else torch.zeros_like(others)
 

@@ -1,10 +1,10 @@
-"""Maps that no network made: what a score is worth. One row each, with what makes its maps.
+"""The controls: maps that no model made. One row each, with the function that makes its maps.
 
-Another image's human map is what any map gets that follows no image; a map that is high
-in the centre, or where people look in other images, gets far more. A score that does not
-lie above the strongest of them may be no more than that.
+Another image's human map shows what a map scores that ignores the image. A map that is high in
+the centre, or where people look in other images, scores far more. A score that does not lie above
+the strongest control gives no evidence that the heatmap follows the image.
 
-`lib.scores.control_scores` scores them. This table costs no import of torch.
+`lib.scores.control_scores` scores them. This table does not import torch.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _CAM_SIDE = 7  # of most backbones' features
 
 @dataclass(frozen=True)
 class Shown:
-    """Some images, as a control may use them.
+    """What a control may use of some images.
 
     human  : (image, side, side) human maps that the control is compared with
-    other  : the same of another image each
-    others : the same, the mean human map of all other images, each scaled to 0-1 before
-    places : (image,) the images' places among all, which seed what is drawn by lot
+    other  : (image, side, side) the human map of another image, for each
+    others : (image, side, side) the mean human map of all other images, each scaled to 0-1 first
+    places : (image,) the images' places among all, used as seeds for random numbers
     """
 
     human: Tensor
@@ -46,9 +46,11 @@ class Shown:
 
 @dataclass(frozen=True)
 class Control:
-    """label : as figures name it
-    maps : (image, h, w) maps of some images, tensor or array; smaller ones are enlarged as a
-           network's are
+    """A row of the table of controls.
+
+    label : the name in figures
+    maps : returns (image, h, w) maps of some images, as a tensor or an array; small maps are
+           enlarged like heatmaps
     """
 
     key: str
@@ -57,13 +59,13 @@ class Control:
 
 
 def _centre(shown: Shown) -> np.ndarray:
-    """Higher the nearer to the centre: it orders pixels as any round Gaussian does."""
+    """Higher the nearer to the centre, so that pixels have the order of any round Gaussian."""
     images, *sides = shown.human.shape
     return np.repeat(centre_map(*sides)[None], images, axis=0)
 
 
 def _random(shown: Shown) -> np.ndarray:
-    """The same for an image whatever the others."""
+    """Noise that depends only on the image's place, not on the other images."""
     cells = (_CAM_SIDE, _CAM_SIDE)
     noise = [np.random.default_rng([SEED, place]).random(cells) for place in shown.places]
     return np.stack(noise).astype(np.float32)

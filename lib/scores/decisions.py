@@ -1,4 +1,4 @@
-"""What differences decide: one rule for every comparison, and for several at once."""
+"""Decisions about differences: one rule for every comparison, also for several at once."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ RISES_LITTLE, FALLS_LITTLE = "rises, too little to matter", "falls, too little t
 EQUIVALENT = "equivalent"
 OPEN = "undecided"
 TOO_FEW = f"fewer than {RULES.fewest_images} images"
-LITTLE = (RISES_LITTLE, FALLS_LITTLE, EQUIVALENT)  # what lies within the smallest effect
+LITTLE = (RISES_LITTLE, FALLS_LITTLE, EQUIVALENT)  # the difference is below the smallest effect
 
 
 def equivalence_p(differences: Sequence[float], smallest: float) -> float:
-    """p of the mean's lying outside of ± smallest: the larger of two one-sided tests' p."""
+    """p of the test of equivalence: the larger p of two one-sided tests against ± smallest."""
     above = mean_p(differences, -smallest, "greater")
     below = mean_p(differences, smallest, "less")
     return float(np.maximum(above, below))
 
 
 def decisions(family: Sequence[Sequence[float]], smallest: float) -> list[str]:
-    """Which of the words above the mean of each of these samples of differences is.
+    """Return the decision for each sample of differences: one of the words defined above.
 
+    family   : samples of differences that are corrected together
     smallest : the smallest difference that matters, in the same units
 
-    It rises or falls if its p, corrected by Holm over the family, is below alpha; it is
-    equivalent if that of the test of equivalence is, corrected in the same way; and "too little
-    to matter" if both are.
+    The mean rises or falls if its Holm-corrected p is below alpha. It is equivalent if the
+    Holm-corrected p of the test of equivalence is below alpha. It is "too little to matter" if
+    both are.
     """
     moved = holm([mean_p(sample) for sample in family])
     within = holm([equivalence_p(sample, smallest) for sample in family])

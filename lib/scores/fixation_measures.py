@@ -1,8 +1,8 @@
 """Measures of a map at the places where people looked, image by image.
 
-`lib.scores.measures` compares a map with a human *map*. These compare it with the fixations
-themselves, one by one, each counting alike, and need no choice of a blur for them. Maps are taken
-as they are; nothing is rounded before it is ordered.
+`lib.scores.measures` compares a heatmap with a human *map*. These measures compare it with the
+fixations themselves. Each fixation counts once, and no blur has to be chosen. Maps are used as
+they are: no value is rounded before pixels are ordered.
 
 Sources: Bylinskii et al., "What do different evaluation metrics tell us about saliency models?",
 TPAMI 41 (2019), for NSS and the AUCs; Judd et al., "Learning to predict where humans look", ICCV
@@ -28,17 +28,18 @@ from .controls import NETWORK
 from .spearman import order_of_row
 from .statistics import means_by
 
-BANDWIDTH = 0.1  # of the centre bias's Gaussian: its standard deviation, in shorter sides
-UNIFORM = 0.01  # of a density, what is spread over all pixels alike
+BANDWIDTH = 0.1  # standard deviation of the centre bias's Gaussian, in shorter sides
+UNIFORM = 0.01  # the share of a density that is spread uniformly over all pixels
 
 
 @dataclass(frozen=True)
 class ImageFixations:
-    """Where people looked in one image, and in all others of its data set.
+    """Where people looked in one image and in all other images of its data set.
 
-    pixels      : (fixation,) int64, of the flattened map
-    others      : (pixel,) int64, how many fixations of all other images lie in each pixel
-    centre_bias : (pixel,) float64, the density of these, which sums to 1; NaN without any
+    pixels      : (fixation,) int64, indices into the flattened map
+    others      : (pixel,) int64, number of fixations of all other images in each pixel
+    centre_bias : (pixel,) float64, density of the other images' fixations, which sums to 1; NaN
+                  if there are none
     """
 
     pixels: np.ndarray
@@ -46,17 +47,17 @@ class ImageFixations:
     centre_bias: np.ndarray
 
     def only(self, chosen: np.ndarray) -> ImageFixations:
-        """Some of the image's fixations, such as one observer's; the others' stay as they are."""
+        """Some of the image's fixations, such as one observer's, with the same other images."""
         return replace(self, pixels=self.pixels[chosen])
 
 
 class FixationSet:
-    """All fixations of a data set's images, in one frame.
+    """All fixations of a data set's images, in maps of one size.
 
-    points : {image: (fixation, 2) x, y}, from the map's left and upper edge, in pixels: the centre
-             of the first pixel is (0.5, 0.5)
-    height, width : of the maps
-    Raises ValueError for other shapes, for what is no number, and for a point beside the map.
+    points : {image: (fixation, 2) x, y}, in pixels from the left and upper edge of the map: the
+             centre of the first pixel is (0.5, 0.5)
+    height, width : size of the maps
+    Raises ValueError for other shapes, for NaN, and for a point outside the map.
     """
 
     def __init__(self, points: Mapping[str, np.ndarray], height: int, width: int):
@@ -70,7 +71,7 @@ class FixationSet:
         return image_id in self.pixels
 
     def of(self, image_id: str) -> ImageFixations:
-        """An image's own fixations, beside those of all other images."""
+        """An image's fixations, together with those of all other images."""
         others = self._counts - self._counted(self.pixels[image_id])
         return ImageFixations(self.pixels[image_id], others, self._density(others))
 
@@ -78,15 +79,15 @@ class FixationSet:
         points = np.asarray(points, np.float64)
         if points.ndim != 2 or points.shape[1] != 2:
             raise ValueError(
-                f"{image_id}: fixations must be (fixation, 2) x and y, got {points.shape}"
+                f"{image_id}: fixations must have the shape (fixation, 2), got {points.shape}"
             )
         beside = ~((points >= 0) & (points < (self.width, self.height))).all(axis=1)
         if beside.any():
             x, y = points[beside][0]
             raise ValueError(
-                f"{image_id}: {beside.sum()} of {len(points)} fixations lie outside of the map, "
-                f"which is {self.width} wide and {self.height} high, such as ({x:g}, {y:g}); leave "
-                "them out before"
+                f"{image_id}: {beside.sum()} of {len(points)} fixations lie outside the map, "
+                f"which is {self.width} wide and {self.height} high, for example ({x:g}, {y:g}); "
+                "remove them first"
             )
         column, row = np.floor(points).astype(np.int64).T
         return row * self.width + column
@@ -103,7 +104,7 @@ class FixationSet:
 
 
 def _kernel(side: int, sigma: float) -> np.ndarray:
-    """(pixel, pixel) a Gaussian around each of a side's pixels."""
+    """(pixel, pixel): a Gaussian around each pixel of a side."""
     at = np.arange(side)
     return np.exp(-((at[:, None] - at) ** 2) / (2 * sigma**2))
 
@@ -113,12 +114,12 @@ def _mixed(density: np.ndarray) -> np.ndarray:
 
 
 class Viewed:
-    """One image's map, and what several measures ask of it, worked out once.
+    """One image's map, with the quantities that several measures need, computed once.
 
-    flat    : (pixel,) float64
-    orders  : it is finite, and has more than one value
-    scaled  : from 0 to 1
-    ordered : its values from the least to the highest, and `order`, the pixels that have them
+    flat    : (pixel,) float64, the map's values
+    orders  : whether the map is finite and has more than one value
+    scaled  : the map scaled from 0 to 1
+    ordered : its values in ascending order; `order` has their pixels
     """
 
     def __init__(self, one: np.ndarray):
@@ -140,7 +141,10 @@ class Viewed:
         return self.flat[self.order]
 
     def above(self, pixels: np.ndarray, counts: np.ndarray) -> float:
-        """How often one of `pixels` is above one of so many in each pixel; equal ones are half."""
+        """How often a pixel of `pixels` has a higher value than another; ties count half.
+
+        counts : how often each pixel of the map occurs among the others
+        """
         until = np.concatenate([[0], np.cumsum(counts[self.order])])
         below, not_above = (
             until[np.searchsorted(self.ordered, self.flat[pixels], side)]
@@ -150,29 +154,30 @@ class Viewed:
 
 
 def scanpath_saliency(seen: Viewed, looked: ImageFixations) -> float:
-    """NSS: the map where people looked, in its standard deviations above its mean."""
+    """Return NSS: the map's mean value at fixations, in standard deviations above its mean."""
     scaled = seen.scaled
     return float((scaled[looked.pixels].mean() - scaled.mean()) / scaled.std())
 
 
 def auc_judd(seen: Viewed, looked: ImageFixations) -> float:
-    """How often a fixated pixel is above another one, whichever it is: 0-1, chance is 0.5."""
+    """Return how often a fixated pixel is higher than any other pixel: 0-1, chance is 0.5."""
     return seen.above(looked.pixels, np.ones(len(seen.flat), np.int64))
 
 
 def shuffled_auc(seen: Viewed, looked: ImageFixations) -> float:
-    """How often a fixated pixel is above one that was fixated in another image: 0-1, chance 0.5.
+    """Return how often a fixated pixel is higher than a pixel fixated in another image.
 
-    What a map gains by being high where people look in any image counts for nothing.
+    The range is 0-1, and chance is 0.5. A map gains nothing by being high where people look in
+    any image.
     """
     return seen.above(looked.pixels, looked.others)
 
 
 def information_gain(seen: Viewed, looked: ImageFixations) -> float:
-    """By how many bits a fixation is surer than by the centre bias of all other images.
+    """Return the information gain over the centre bias of all other images, in bits per fixation.
 
-    The map is taken for a density: its least value is taken off, it is scaled to sum to 1, and of
-    it and of the centre bias `UNIFORM` is spread over all pixels alike.
+    The map becomes a density: its smallest value is subtracted, and it is scaled to sum to 1. A
+    share `UNIFORM` of it, and of the centre bias, is spread uniformly over all pixels.
     """
     density = _mixed(seen.scaled / seen.scaled.sum())
     here = looked.pixels
@@ -181,12 +186,12 @@ def information_gain(seen: Viewed, looked: ImageFixations) -> float:
 
 @dataclass(frozen=True)
 class FixationMeasure:
-    """A row.
+    """A row of the table of fixation measures.
 
-    unit   : of its values
-    chance : of a map that says no more than what it is compared with: for information gain the
-             centre bias, and a map at random is below
-    within : its least and its largest value
+    unit   : unit of its values
+    chance : the value of an uninformative map. For information gain this is the centre bias, and
+             a random map lies below it
+    within : its smallest and its largest value
     """
 
     key: str
@@ -213,20 +218,20 @@ FIXATION_MEASURES: Table[FixationMeasure] = Table(
 def measure_fixations(
     maps: Tensor | np.ndarray, looked: Sequence[ImageFixations]
 ) -> dict[str, list[float]]:
-    """Every measure of each image's map, {measure: one value per image}.
+    """Return every fixation measure of each image's map: {measure: one value per image}.
 
-    maps   : (image, height, width), of any scale; higher is more important
-    looked : of the same images, in maps of the same size
-    NaN for a map that is constant or not finite, without a fixation, and where a measure needs
-    other images' fixations and there are none. Raises ValueError where maps and fixations are not
-    of the same number and size.
+    maps   : (image, height, width), on any scale; higher is more important
+    looked : the fixations of the same images, in maps of the same size
+    A value is NaN if the map is constant or not finite, if the image has no fixation, or if a
+    measure needs other images' fixations and there are none. Raises ValueError if maps and
+    fixations differ in number or size.
     """
     maps = np.asarray(maps)
     pixels = sorted({len(some.others) for some in looked})
     if maps.ndim != 3 or len(maps) != len(looked) or pixels not in ([], [maps[:1].size]):
         raise ValueError(
-            f"maps are {maps.shape}, and fixations of {len(looked)} images in maps of {pixels} "
-            "pixels: they must be (image, height, width) of the same images"
+            f"maps have the shape {maps.shape}, but there are fixations of {len(looked)} images in "
+            f"maps of {pixels} pixels: maps must be (image, height, width) of the same images"
         )
     rows = [_measured(Viewed(one), some) for one, some in zip(maps, looked, strict=True)]
     return {key: [row[key] for row in rows] for key in FIXATION_MEASURES}
@@ -241,10 +246,11 @@ def _measured(seen: Viewed, looked: ImageFixations) -> dict[str, float]:
 
 
 def summarise_fixations(values: pd.DataFrame) -> pd.DataFrame:
-    """Mean of each measure over images, with its 95 % interval and how many images have a value.
+    """Return the mean of each measure over images, with its 95 % interval and number of images.
 
-    values : `lib.scores.fixation_scores.score_fixations`' table
-    `kind, reading, backbone, dcls, method, protocol, measure, value, low, high, n, label, unit`
+    values : the table of `lib.scores.fixation_scores.score_fixations`
+    The columns are `kind, reading, backbone, dcls, method, protocol, measure, value, low, high, n,
+    label, unit`.
     """
     load_plug_ins("measures")
     by = ["measure", "kind", "reading", "backbone", "dcls", "method", "protocol"]
@@ -257,8 +263,9 @@ def summarise_fixations(values: pd.DataFrame) -> pd.DataFrame:
 
 
 def of_one_model(table: pd.DataFrame, backbone: str, dcls: bool = False) -> pd.DataFrame:
-    """Rows of `summarise_fixations` that stand beside one another: of one model's explanations, and
-    of the controls and people of its reading. Random weights of the channels explain nothing."""
+    """Return the rows of `summarise_fixations` that are compared with one another: one model's
+    heatmaps, and the controls and people of its reading. Random channel weights are omitted,
+    because they explain nothing."""
     own = table[(table.backbone == backbone) & (table.dcls.astype(bool) == dcls)]
     own = own[own.method != RANDOM_CAM]
     others = table[(table.kind != NETWORK) & table.reading.isin(own.reading)]

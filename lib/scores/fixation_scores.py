@@ -1,4 +1,4 @@
-"""A study's models, controls and people, measured where people looked."""
+"""Fixation measures of a study's models, controls and people."""
 
 from __future__ import annotations
 
@@ -34,10 +34,11 @@ _BATCH = 16
 def placed_fixations(
     points: np.ndarray, protocol: Protocol, geometry: Preprocessing
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fixations moved as `human_maps` moves the human map, and which of them lie in it then.
+    """Move fixations as `human_maps` moves the human map, and find those that lie in it.
 
     points : (fixation, 2) x, y in pixels of the stored 256 x 256 square
-    Returns (fixation, 2) in pixels of the compared 224 x 224 maps, and (fixation,) bool.
+    Returns (fixation, 2) in pixels of the compared 224 x 224 maps, and (fixation,) bool, whether
+    each lies in the map.
     """
     _, crop, _ = protocol.reading(geometry)
     if crop is None:
@@ -51,10 +52,10 @@ def placed_fixations(
 
 @dataclass(frozen=True)
 class _Frame:
-    """The study's fixations as a backbone's preprocessing lets them be compared.
+    """The study's fixations in the maps that a backbone's preprocessing allows to be compared.
 
-    owners  : {image: (fixation,) whose each is}, of those images whose observers are known
-    outside : {image: how many fixations were left out}, beside its file or beside what is compared
+    owners  : {image: (fixation,) the observer of each}, for images whose observers are known
+    outside : {image: number of skipped fixations}, outside its file or outside the compared part
     """
 
     reading: str
@@ -78,7 +79,7 @@ class _Frame:
         return cls(reading, protocol, geometry, fixations, owners, outside)
 
     def rows(self, image_id: str, values: dict[str, float], *maker: object) -> Iterator[tuple]:
-        """A row per measure. maker : kind, backbone, dcls and method"""
+        """One row per measure. maker : kind, backbone, dcls and method"""
         kind, *rest = maker
         counts = len(self.fixations.pixels[image_id]), self.outside[image_id]
         for measure, value in values.items():
@@ -86,19 +87,19 @@ class _Frame:
 
 
 def score_fixations(study: Study) -> pd.DataFrame:
-    """Every fixation measure on the study's first protocol, a row per image: `COLUMNS`.
+    """Return every fixation measure under the study's first protocol, per image: `COLUMNS`.
 
-    kind    : "network", of the study's models and methods; "control", whose `method` is the
-              control's key; "people", each observer's fixations under the map of all other
-              observers of the image, mean over observers. The latter two have no `backbone`.
+    kind    : "network" for the study's models and methods; "control", whose `method` is the
+              control's key; "people" for each observer's fixations and the map of all other
+              observers of the image, averaged over observers. The latter two have no `backbone`.
     reading : the part of the human maps that is compared, as `Protocol.reading_name` says. The
-              fixations are moved as the human maps are.
-    fixations, outside : how many were used, and how many lie beside the image or that part of it
-              and were left out
-    value   : NaN where it is undefined, see `measure_fixations`
+              fixations are moved like the human maps.
+    fixations, outside : number of fixations used, and number of fixations skipped because they
+              lie outside the image or outside that part of it
+    value   : NaN if it is undefined, see `measure_fixations`
 
-    The maps' target is the study's. Images without fixations are left out; there are no rows where
-    only maps are stored. Raises StoredError, WeightsError.
+    The maps explain the study's target. Images without fixations are skipped, and the table is
+    empty if only human maps are stored. Raises StoredError, WeightsError.
     """
     load_plug_ins("measures")
     protocol = PROTOCOLS[study.choices.protocols[0]]
@@ -145,7 +146,7 @@ def _controls(clickme: ClickMe, frames: dict[str, _Frame]) -> Iterator[tuple]:
 def _measured(
     frame: _Frame, image_ids: Sequence[str], maps: dict[str, Tensor]
 ) -> Iterator[tuple[str, str, dict[str, float]]]:
-    """Who made the map, the image, and {measure: value}, of the images with fixations."""
+    """Yield the map's maker, the image, and {measure: value} for images with fixations."""
     there = [place for place, image_id in enumerate(image_ids) if image_id in frame.fixations]
     looked = [frame.fixations.of(image_ids[place]) for place in there]
     for maker, made in maps.items():
@@ -177,15 +178,15 @@ def one_against_rest(
     protocol: Protocol,
     geometry: Preprocessing,
 ) -> dict[str, float]:
-    """Each observer's fixations under the human map of all others, {measure: mean over observers}.
+    """Measure each observer's fixations in the human map of all others: {measure: mean}.
 
-    looked : the image's fixations, and owners, (fixation,), whose each is: a place in
-             `observed.maps`
-    Observers without a value are left out of the mean: who has no fixation in the frame, or of
-    whose fellows nobody has one.
+    looked : the image's fixations
+    owners : (fixation,), the observer of each, as a place in `observed.maps`
+    The mean is over observers. It skips observers without a value: those who have no fixation in
+    the compared part, and those whose fellow observers have none.
     """
     count = len(observed.maps)
-    others = 1 - torch.eye(count)  # sums of the others alone: no rounding error of a difference
+    others = 1 - torch.eye(count)  # sums over the others: a difference would have rounding errors
     rest = (others @ observed.maps.flatten(1)).view_as(observed.maps)
     maps = human_maps(rest, protocol, geometry)
     found = measure_fixations(maps, [looked.only(owners == who) for who in range(count)])

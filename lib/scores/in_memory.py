@@ -1,4 +1,4 @@
-"""Agreement of maps in memory: no study, no file, no protocol."""
+"""Agreement of maps in memory, without a study, a file or a protocol."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ Maps = Tensor | np.ndarray | Sequence[Tensor | np.ndarray]
 
 
 def agreement(maps: Maps, human_maps: Maps) -> float | np.ndarray:
-    """Spearman's ρ between maps and human maps, image by image: 1 the same order of pixels, 0
-    none in common, -1 the reverse.
+    """Return Spearman's rank correlation ρ between maps and human maps, image by image.
 
-    maps       : (image, h, w), or (h, w) of one image, of any real type and scale; images of
+    1 means the same order of pixels, 0 no relation, -1 the reverse order.
+
+    maps       : (image, h, w), or (h, w) for one image, of any real type and scale; images of
                  several sizes as a list of (h, w)
-    human_maps : the same number of them. A map of another size is brought to its human map's,
-                 bilinearly, as scoring does
-    Returns (image,) float64, of one image a float; NaN where either map has one value only, which
-    orders nothing. Nothing is blurred or rounded before: equal values share their ranks.
-    Raises ValueError for other shapes, for numbers of images that differ, for none, for masked
+    human_maps : as many human maps. A map of another size is resized to its human map, bilinearly,
+                 as in scoring
+    Returns (image,) float64, or a float for one image; NaN if all pixels of either map are equal.
+    Maps are neither blurred nor rounded first; equal values share their rank.
+    Raises ValueError for other shapes, for different numbers of images, for no image, for masked
     arrays, and for values that are not finite.
     """
     ours, alone = _listed(maps, "maps")
     theirs, theirs_alone = _listed(human_maps, "human_maps")
     if len(ours) != len(theirs) or alone != theirs_alone:
         raise ValueError(
-            f"each map needs a human map of its own: {_counted(ours, alone)} and "
+            f"each map needs its own human map: got {_counted(ours, alone)} as maps and "
             f"{_counted(theirs, theirs_alone)} as human_maps"
         )
     found = [
@@ -48,12 +49,12 @@ def _counted(maps: list[np.ndarray], alone: bool) -> str:
 
 
 def _listed(given: Maps, name: str) -> tuple[list[np.ndarray], bool]:
-    """(h, w) float32 or float64 each, and whether it was one without an axis of images."""
+    """(h, w) float32 or float64 each, and whether it was one map without an axis of images."""
     several = given if isinstance(given, list | tuple) else [given]
     if any(isinstance(one, np.ma.MaskedArray) for one in several):
         raise ValueError(
-            f"{name} is masked, and every pixel of a map counts: crop both maps to what is wanted, "
-            "or fill what is masked (`.filled(0)`)"
+            f"{name} is masked, but every pixel of a map counts: crop both maps to the same part, "
+            "or fill the masked pixels (`.filled(0)`)"
         )
     if hasattr(given, "__len__") and not len(given):
         raise ValueError(f"{name} is empty: give one map or more")
@@ -67,12 +68,12 @@ def _listed(given: Maps, name: str) -> tuple[list[np.ndarray], bool]:
         whole = _array(given, name)
         alone = whole.ndim == 2
         if whole.ndim not in (2, 3):
-            raise ValueError(f"{name} must be (image, h, w) or (h, w), and is {whole.shape}")
+            raise ValueError(f"{name} must be (image, h, w) or (h, w), but is {whole.shape}")
         arrays = [whole] if alone else list(whole)
     for number, one in enumerate(arrays):
         where = name if alone else f"{name}[{number}]"
         if one.ndim != 2 or not one.size:
-            raise ValueError(f"{where} must be (h, w), and is {one.shape}")
+            raise ValueError(f"{where} must be (h, w), but is {one.shape}")
         if bad := int((~np.isfinite(one)).sum()):
             raise ValueError(f"{where} has {bad} values that are not finite (NaN or infinite)")
     return arrays, alone
@@ -86,8 +87,8 @@ def _array(given: object, name: str) -> np.ndarray:
     try:
         found = np.asarray(given)
     except ValueError:
-        raise ValueError(f"{name}: its rows are of different lengths") from None
+        raise ValueError(f"{name} has rows of different lengths") from None
     if found.dtype.kind not in "biuf":
-        raise ValueError(f"{name} must hold real numbers, and holds {found.dtype}")
+        raise ValueError(f"{name} must hold real numbers, but holds {found.dtype}")
     kind = np.float32 if found.dtype.kind == "f" and found.dtype.itemsize <= 4 else np.float64
     return np.ascontiguousarray(found, kind)

@@ -1,4 +1,4 @@
-"""Kept scores: one file per variant and part, named by a hash of what determines them."""
+"""Cached scores: one file per variant and part, named by a hash of all that determines them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from ..study.study import Study
 from .scoring import COLUMNS
 
 LEFT_OUT = "left_out"  # in a table's attributes: {image: why it was not scored}
-# In the file's own metadata: the SHA-256 of the file as it would be with zeros in this place.
+# In the file's own metadata: the SHA-256 of the same file with zeros in this place.
 _SEAL = b"dcls sha256 "
 _NO_DIGEST = b"0" * 64
 
-# A change to any of these may change a score, so kept scores depend on their text.
+# A change to any of these may change a score, so cached scores depend on their text.
 DETERMINING_CODE = (
     "base.geometry", "base.loops",
     "networks.building", "networks.checkpoints", "networks.class_counts", "networks.compiled",
@@ -54,7 +54,7 @@ _DETERMINING_PACKAGES = (
 
 
 def facts_of_maps(study: Study, backbone: Backbone, has_dcls: bool) -> dict:
-    """What determines a variant's maps of an image. Raises MissingWeights."""
+    """All that determines a variant's maps of an image. Raises MissingWeights."""
     weights = study.inputs.weights_path(backbone.key, has_dcls)
     learned = {
         m.key: study.inputs.attention_path(backbone.key, has_dcls, m.key)
@@ -63,7 +63,7 @@ def facts_of_maps(study: Study, backbone: Backbone, has_dcls: bool) -> dict:
     }
     for path in (*([] if backbone.untrained else [weights]), *learned.values()):
         if not path.is_file():
-            raise MissingWeights(f"no weights at {shown(path)}")
+            raise MissingWeights(f"no weights at {shown(path)}: fetch the file, or name another")
     return {
         **facts_of_model(study, backbone, has_dcls),
         "methods": {m.key: formula_of(m) for m in study.choices.methods},
@@ -83,11 +83,11 @@ def determining_versions() -> dict[str, str]:
 
 
 def facts_of_model(study: Study, backbone: Backbone, has_dcls: bool) -> dict:
-    """What makes a variant the same in any run, whatever file of rows it came from."""
+    """All that identifies a variant in any run, whatever file of rows it came from."""
     return {
         "weights": study.inputs.weights_sha256(backbone.key, has_dcls),
         "reading": study.inputs.reading(backbone.key, has_dcls),
-        # A reader's own recipe is in the file whose hash `origin` is.
+        # `origin` is the hash of the user's file, which contains the user's own recipe.
         "dcls": has_dcls and (bool(backbone.origin) or backbone.dcls),
         "preprocessing": backbone.preprocessing,
         "head_norm_eps": backbone.head_norm_eps,
@@ -96,12 +96,12 @@ def facts_of_model(study: Study, backbone: Backbone, has_dcls: bool) -> dict:
 
 
 def formula_of(method: CamMethod) -> object:
-    """What a method computes, for a fingerprint."""
+    """A method's formula, for a fingerprint."""
     return method.origin or (method.small_map, method.whole_map, method.products)
 
 
 def kept_path(study: Study, backbone: Backbone, has_dcls: bool, some: ClickMe) -> Path:
-    """Where a variant's scores on the images of a part are kept. Raises MissingWeights."""
+    """The file that caches a variant's scores on the images of a part. Raises MissingWeights."""
     key = fingerprint(
         facts_of_maps(study, backbone, has_dcls)
         | {
@@ -117,7 +117,7 @@ def kept_path(study: Study, backbone: Backbone, has_dcls: bool, some: ClickMe) -
 
 
 def write_kept(path: Path, scores: pd.DataFrame, left_out: dict[str, str]) -> None:
-    """The file appears when it is whole: Parquet, with a checksum of all of it inside."""
+    """Write a Parquet file that contains its own checksum; it appears only when complete."""
     scores.attrs[LEFT_OUT] = left_out
     table = pa.Table.from_pandas(scores, preserve_index=False)
     sealed = {**(table.schema.metadata or {}), b"seal": _SEAL + _NO_DIGEST}
@@ -131,8 +131,8 @@ def write_kept(path: Path, scores: pd.DataFrame, left_out: dict[str, str]) -> No
 
 
 def _checked(stored: bytes) -> io.BytesIO:
-    """A kept file's bytes, if they are those that were written. Raises ValueError."""
-    # The last one: a text in the table may look like a seal, and the file's own facts end it.
+    """The bytes of a cached file if its checksum matches. Raises ValueError."""
+    # The last occurrence: a text in the table may look like a seal; the metadata come last.
     before, seal, rest = stored.rpartition(_SEAL)
     digest, after = rest[:64], rest[64:]
     whole = before + seal + _NO_DIGEST + after
@@ -144,10 +144,10 @@ def _checked(stored: bytes) -> io.BytesIO:
 def read_kept(
     path: Path, keep_going: bool = True, columns: Sequence[str] = COLUMNS
 ) -> pd.DataFrame | None:
-    """Scores kept there; None if there are none, or the file is damaged.
+    """Return the scores cached in a file; None if it does not exist or is damaged.
 
-    keep_going : scores that lack images will do
-    columns    : which they must have, if any
+    keep_going : accept scores that lack images
+    columns    : the columns that they must have
     """
     if not path.is_file():
         return None
@@ -155,8 +155,8 @@ def read_kept(
         scores = pq.read_table(_checked(path.read_bytes())).to_pandas()
         if len(scores.columns) and list(scores.columns) != list(columns):
             raise ValueError(f"it has the columns {', '.join(map(str, scores.columns))}")
-    except Exception as error:  # whatever a reader makes of a file with wrong bits
+    except Exception as error:  # a damaged file can raise anything
         told = str(error).splitlines() or [type(error).__name__]
-        tqdm.write(f"{shown(path)} is damaged: scoring anew ({told[0]})")
+        tqdm.write(f"{shown(path)} is damaged: scoring again ({told[0]})")
         return None
     return scores if keep_going or not scores.attrs.get(LEFT_OUT) else None

@@ -1,7 +1,7 @@
-"""The leaderboard: a row per model, method and protocol, of one run or of several.
+"""The leaderboard: one row per model, method and protocol, from one run or several.
 
-docs/leaderboard.md tells what the columns mean. A row carries everything on which its numbers
-depend, so that rows alone decide whether runs can be merged.
+docs/leaderboard.md explains the columns. A row contains everything on which its numbers depend, so
+the rows alone decide whether runs can be merged.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from .observers import study_ceilings
 from .results import beside_controls, summarise, summarise_controls
 from .study_scores import score_study
 
-SCHEMA = 2  # raised whenever a column changes its meaning, comes or goes
-NAME = "leaderboard"  # of the table below tables/, and of what a table's attributes hold
-SAME = 1e-4  # mean ρ, or score, of one model in two runs: closer is the same number
-FEWEST = 5  # models, for a rank correlation
+SCHEMA = 2  # raised whenever a column is added or removed, or changes its meaning
+NAME = "leaderboard"  # name of the table below tables/, and of the entry in a table's attributes
+SAME = 1e-4  # mean ρ or scores of one model in two runs that are closer count as equal
+FEWEST = 5  # models for a rank correlation
 _TEXT, _NUMBER, _COUNT, _YES = "str", "float64", "Int64", "bool"
 COLUMNS = {
     "rank": _COUNT, "label": _TEXT, "model": _TEXT, "timm_name": _TEXT, "weights": _TEXT,
@@ -52,36 +52,36 @@ COLUMNS = {
     "code_id": _TEXT, "precision": _TEXT, "device": _TEXT, "versions": _TEXT,
     "run": _TEXT, "commit": _TEXT, "schema": _COUNT,
 }  # fmt: skip
-# What values there can be; of every other number, any that is finite. A ceiling divides: never 0.
+# Allowed ranges; every other number must only be finite. A ceiling is a divisor and never 0.
 _WITHIN = {
     "rho": (-1, 1), "rho_low": (-1, 1), "rho_high": (-1, 1), "ceiling": (1e-6, 1),
     "n": (0, np.inf), "n_top1": (0, np.inf), "images": (0, np.inf),
     "parameters_millions": (0, np.inf), "top1": (0, 1), "imagenet_top1": (0, 100),
 }  # fmt: skip
 _COUNTED = ("n", "n_top1", "images")  # never missing
-_ROUNDED = 1e-6  # what a mean may lie beside its range
+_ROUNDED = 1e-6  # how far rounding may move a mean out of its range
 _YES_OR_NO = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
-# In the unit by which the row is ranked.
+# In the unit that ranks the row.
 _OF_THE_CONTROL = ("control_score", "over_control", "over_control_low", "over_control_high")
-# How scores become a row, beside what determines them.
+# The code that turns scores into a row, in addition to the code that determines scores.
 _CODE = (
     *DETERMINING_CODE, "scores.ceiling", "scores.control_scores", "scores.controls",
     "scores.observers", "scores.results", "scores.statistics",
 )  # fmt: skip
 
 
-# --- of one run -----------------------------------------------------------------------------
+# --- one run --------------------------------------------------------------------------------
 
 
 def leaderboard_of(
     study: Study, scores: pd.DataFrame, controls: pd.DataFrame, ceilings: Ceilings
 ) -> pd.DataFrame:
-    """The leaderboard of one study: `COLUMNS`, best first within each method and protocol.
+    """Return the leaderboard of one study: `COLUMNS`, best first within each method and protocol.
 
-    scores, controls : per image, as `score_study` and `score_controls` make them
+    scores, controls : per-image tables from `score_study` and `score_controls`
 
-    A model that stands twice in the study under two names has one row. The attributes of the table
-    hold the controls' scores, for figures. Raises OSError for weights that are not there.
+    A model that is in the study under two names has one row. The attributes of the table hold the
+    controls' scores, for figures. Raises OSError if weights do not exist.
     """
     choices = study.choices
     summary = summarise(choices, scores, ceilings)
@@ -164,7 +164,7 @@ def _of_a_model(study: Study, backbone: Backbone, dcls: bool) -> dict[str, objec
         "weights": f"random, seed {UNTRAINED_SEED}" if backbone.untrained else weights,
         "weights_sha256": sha256, "untrained": backbone.untrained,
         "imagenet_top1": known, "imagenet_top1_source": source,
-        # Weights tell which network they are of; random ones do not.
+        # Weights identify their network; random weights do not.
         "model_id": fingerprint(
             facts_of_model(study, backbone, dcls)
             | {"network": (backbone.timm_name, backbone.origin) if backbone.untrained else ""}
@@ -182,7 +182,7 @@ def _attention(study: Study, backbone: Backbone, dcls: bool, method: CamMethod) 
     return sha256_of(study.inputs.attention_path(backbone.key, dcls, method.key))
 
 
-# --- of several -----------------------------------------------------------------------------
+# --- several runs ---------------------------------------------------------------------------
 
 
 def leaderboard(
@@ -191,32 +191,32 @@ def leaderboard(
     protocol: str = "",
     across_versions: bool = False,
 ) -> pd.DataFrame:
-    """One leaderboard of one or several runs, best first within each method and protocol.
+    """Return one leaderboard of one or several runs, best first within each method and protocol.
 
-    runs     : each a Study, which is scored now (kept scores are used); the folder of a run's
-               results, such as data/output/gaze, also one copied from another machine; a
-               leaderboard's .parquet file; or a table that this function made
-    method, protocol : keys, of the rows that are wanted; "" for all
-    across_versions : merge runs of another precision, and of code that computes otherwise
+    runs     : each one a Study, which is scored now (cached scores are used); the folder of a
+               run's results, such as data/output/gaze, which may be copied from another machine; a
+               leaderboard's .parquet file; or a table returned by this function
+    method, protocol : keys that select rows; "" for all
+    across_versions : also merge runs of different precision and of code that computes differently
 
     Returns `COLUMNS` (docs/leaderboard.md). Scores and intervals stay those of the runs. A model
-    that several runs have, with the same weights, stands there once. What a reader must know of
-    the merging is in `.attrs["leaderboard"]["notes"]`.
+    with the same weights in several runs has one row. `.attrs["leaderboard"]["notes"]` lists what
+    a reader must know about the merging.
 
-    Raises ValueError, naming the runs and what differs, where scores cannot be compared: other
-    images, human maps, target, formulas, ceilings, rules or code; where one model has two scores;
-    and for a table without rows or with a number that cannot be. Raises MissingInputs for a folder
+    Raises ValueError, naming the runs and what differs, if scores cannot be compared because
+    images, human maps, target, formulas, ceilings, rules or code differ; if one model has two
+    scores; and if a table has no rows or an impossible number. Raises MissingInputs for a folder
     without a leaderboard.
     """
     if not runs:
-        raise ValueError("leaderboard takes one run or more: a Study, a folder, or a table")
+        raise ValueError("leaderboard needs at least one run: give a Study, a folder or a table")
     runs, twice = _given_once(runs)
     boards = [_board_of(run, number) for number, run in enumerate(runs, 1)]
     notes = [*twice, *(note for board in boards for note in _kept_with(board)["notes"])]
     for name, wanted in (("method", method), ("protocol", protocol)):
         there = sorted({key for board in boards for key in board[name]})
         if wanted and wanted not in there:
-            raise ValueError(f"no run has the {name} {wanted!r}; there are {', '.join(there)}")
+            raise ValueError(f"no run has the {name} {wanted!r}; choose from {', '.join(there)}")
         boards = [board[board[name] == wanted] if wanted else board for board in boards]
     boards = [board for board in boards if len(board)]
     controls = [controls_of_board(board) for board in boards]
@@ -227,7 +227,7 @@ def leaderboard(
 def _given_once(
     runs: Sequence[Study | pd.DataFrame | str | Path],
 ) -> tuple[list[Study | pd.DataFrame | str | Path], list[str]]:
-    """The runs with every file once, and what was left out for it."""
+    """The runs with every file once, and notes on files that were given twice."""
     first: dict[Path, str | Path] = {}
     kept, notes = [], []
     for run in runs:
@@ -253,10 +253,10 @@ def _board_of(run: Study | pd.DataFrame | str | Path, number: int) -> pd.DataFra
     place, file = _place_of(run), board_file(run)
     try:
         board = pd.read_parquet(file)
-    except Exception as error:  # whatever a reader makes of bytes that are no Parquet
+    except Exception as error:  # bytes that are not Parquet can raise anything
         told = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"{file} cannot be read ({told}): a leaderboard is read from Parquet"
+            f"{file} cannot be read ({told}): give a leaderboard's Parquet file"
         ) from None
     board = _checked(board, str(file))
     if file == place:
@@ -265,13 +265,13 @@ def _board_of(run: Study | pd.DataFrame | str | Path, number: int) -> pd.DataFra
 
 
 def _is_page(path: Path) -> bool:
-    """Whether it is a report, which lies in a run's folder of results."""
+    """Whether the path is a report, which lies in a run's folder of results."""
     return path.suffix == ".html"
 
 
 def _place_of(run: str | Path) -> Path:
-    """The folder or file that is meant. A path that is not in the working folder may be told from
-    the checkout's folder on, as runs print it; a report stands for its folder."""
+    """The folder or file that is meant. A path that does not exist in the working folder may be
+    relative to the checkout, as runs print it; a report stands for its folder."""
     path = Path(run).expanduser()
     if IS_CHECKOUT and not path.exists() and (ROOT / path).exists():
         path = ROOT / path
@@ -286,9 +286,9 @@ def board_file(run: str | Path) -> Path:
     if file is None:
         raise MissingInputs(
             f"{path} holds no leaderboard (tables/{NAME}.parquet): run notebook 05c_leaderboard "
-            "there first (run_all.py does where there are two models or more)"
+            "there first (run_all.py does so for two models or more)"
             if path.is_dir()
-            else f"there is no folder of results, and no file, at {path}"
+            else f"{path} does not exist: give a folder of results, or a leaderboard's file"
         )
     return file
 
@@ -298,20 +298,20 @@ def _checked(board: pd.DataFrame, name: str) -> pd.DataFrame:
     found = [*board.get("schema", pd.Series(dtype=object)).unique()]
     if found and found != [SCHEMA]:
         raise ValueError(
-            f"{name} is of schema {', '.join(map(str, found))}, and this version reads {SCHEMA}: "
-            "run notebook 05c_leaderboard there anew with this version"
+            f"{name} has schema {', '.join(map(str, found))}, but this version reads {SCHEMA}: "
+            "run notebook 05c_leaderboard there again with this version"
         )
     if lacking := [column for column in COLUMNS if column not in board]:
-        raise ValueError(f"{name} is no leaderboard: it lacks {some_of(lacking)}")
+        raise ValueError(f"{name} is not a leaderboard: it lacks {some_of(lacking)}")
     if not len(board):
-        raise ValueError(f"{name} has no rows: no model of it has a score")
+        raise ValueError(f"{name} has no rows: none of its models has a score")
     attrs, board = board.attrs, board[[*COLUMNS]].reset_index(drop=True)
     for column in ("untrained", "above_control"):
         board[column] = _yes_or_no(board[column], board.label, name)
     try:
         board = board.astype(COLUMNS)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} is no leaderboard: {error}") from None
+        raise ValueError(f"{name} is not a leaderboard: {error}") from None
     texts = [column for column, kind in COLUMNS.items() if kind == _TEXT]
     board[texts] = board[texts].astype(object).where(board[texts].notna(), "").astype(str)
     _refuse_what_cannot_be(board, name)
@@ -320,20 +320,20 @@ def _checked(board: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def _yes_or_no(column: pd.Series, labels: pd.Series, name: str) -> pd.Series:
-    """True or False. What is neither is not above the control; whether weights are random must be
-    told. Raises ValueError."""
+    """True or False. Any other value of `above_control` counts as False; `untrained` must be one of
+    them. Raises ValueError."""
     found = [_YES_OR_NO.get(str(value).lower()) for value in column]
     if column.name == "untrained" and None in found:
         row = found.index(None)
         raise ValueError(
-            f"{name}, row {row + 1} ({labels[row]}): untrained must be True or False, and is "
+            f"{name}, row {row + 1} ({labels[row]}): untrained must be True or False, but is "
             f"{'missing' if pd.isna(column[row]) else repr(column[row])}"
         )
     return pd.Series([value is True for value in found], dtype=bool)
 
 
 def _refuse_what_cannot_be(board: pd.DataFrame, name: str) -> None:
-    """Raise ValueError naming the first number that no run can have, and its row."""
+    """Raise ValueError naming the first impossible number and its row."""
 
     def refuse(wrong: np.ndarray, column: str, must: str) -> None:
         if wrong.any():
@@ -341,7 +341,7 @@ def _refuse_what_cannot_be(board: pd.DataFrame, name: str) -> None:
             value = board[column][row]
             found = "missing" if pd.isna(value) else f"{value:g}"
             raise ValueError(
-                f"{name}, row {row + 1} ({board.label[row]}): {column} must be {must}, and is "
+                f"{name}, row {row + 1} ({board.label[row]}): {column} must be {must}, but is "
                 f"{found}"
             )
 
@@ -362,44 +362,44 @@ def _refuse_what_cannot_be(board: pd.DataFrame, name: str) -> None:
     if not known.all():
         row = int(np.argmin(known))
         raise ValueError(
-            f"{name}, row {row + 1} ({board.label[row]}): ranked_by must be score or rho, and is "
+            f"{name}, row {row + 1} ({board.label[row]}): ranked_by must be score or rho, but is "
             f"{board.ranked_by[row]!r}"
         )
 
 
-# What must be equal: (column, of rows with the same …, what it means, the columns that are told).
+# What must be equal: (column, among rows with the same …, what it means, the columns to print).
 _MUST = (
     (
         "human_maps_id",
         "protocol",
-        "its human maps are made otherwise",
+        "its human maps are made differently",
         ("human_maps", "human_maps_id"),
     ),
     ("images_sha256", "", "its images or human maps are other files", ("data", "images_sha256")),
     ("scored_sha256", "protocol", "other images were scored", ("images", "scored_sha256")),
-    ("target", "", "its maps are of another class", ("target",)),
-    ("method_id", "method", "the method's formula is another", ("method_id",)),
-    ("rules", "", "it is judged by other rules", ("rules",)),
+    ("target", "", "its heatmaps explain another class", ("target",)),
+    ("method_id", "method", "the method's formula differs", ("method_id",)),
+    ("rules", "", "its rules differ", ("rules",)),
 )
 _VERSIONS = (
     ("code_id", "", "it was computed by other code", ("commit", "code_id")),
-    ("precision", "", "it was computed in another precision", ("precision",)),
+    ("precision", "", "it was computed at another precision", ("precision",)),
 )
 
 
 def _refuse_what_differs(boards: Sequence[pd.DataFrame], across_versions: bool) -> None:
-    """Raise ValueError naming what differs, and in which run."""
+    """Raise ValueError naming the run and what differs in it."""
     together = pd.concat(boards, ignore_index=True)
     for must in (_MUST, () if across_versions else _VERSIONS):
         for column, of, means, told in must:
             for one, other in _pairs(together, column, of):
                 where = f" ({of} {other[of]})" if of else ""
-                mend = "score one of them anew like the other"
+                mend = "score one of them again like the other"
                 if must is _VERSIONS:
-                    mend += "; --across-versions (across_versions=True) merges them all the same"
+                    mend += "; --across-versions (across_versions=True) merges them anyway"
                 raise ValueError(
                     f"{other.run} cannot be merged with {one.run}: {means}{where}: "
-                    f"{_words(other, told)}, there {_words(one, told)}; {mend}"
+                    f"{_words(other, told)}, not {_words(one, told)}; {mend}"
                 )
     for (protocol, reading), rows in together.groupby(["protocol", "reading"], sort=False):
         without = rows.ceiling.isna()
@@ -407,8 +407,8 @@ def _refuse_what_differs(boards: Sequence[pd.DataFrame], across_versions: bool) 
             one, other = rows[~without].iloc[0], rows[without].iloc[0]
             raise ValueError(
                 f"{other.run} cannot be merged with {one.run}: it has no human ceiling (protocol "
-                f"{protocol}, {reading}), there {one.ceiling:.4f} {one.ceiling_origin}; it is the "
-                "same data: give both runs the same --ceiling"
+                f"{protocol}, {reading}), but {one.run} has {one.ceiling:.4f} "
+                f"{one.ceiling_origin}; their data are the same: give both runs the same --ceiling"
             )
     known = together[together.ceiling.notna()]
     for (protocol, reading), rows in known.groupby(["protocol", "reading"], sort=False):
@@ -416,15 +416,15 @@ def _refuse_what_differs(boards: Sequence[pd.DataFrame], across_versions: bool) 
         if len(apart):
             one, other = rows.iloc[0], apart.iloc[0]
             raise ValueError(
-                f"{other.run} cannot be merged with {one.run}: it divides by another human "
-                f"ceiling (protocol {protocol}, {reading}): {other.ceiling:.4f} "
-                f"{other.ceiling_origin}, there {one.ceiling:.4f} {one.ceiling_origin}; score one "
-                "of them anew with the other's --ceiling"
+                f"{other.run} cannot be merged with {one.run}: its human ceiling differs "
+                f"(protocol {protocol}, {reading}): {other.ceiling:.4f} "
+                f"{other.ceiling_origin}, not {one.ceiling:.4f} {one.ceiling_origin}; score one "
+                "of them again with the other's --ceiling"
             )
 
 
 def _pairs(table: pd.DataFrame, column: str, of: str) -> Iterator[tuple[pd.Series, pd.Series]]:
-    """The first row, and the first that differs from it in the column, where one does."""
+    """Yield the first row and the first row that differs from it in the column, if one does."""
     for _, rows in table.groupby(of, sort=False) if of else [("", table)]:
         apart = rows[rows[column] != rows[column].iloc[0]]
         if len(apart):
@@ -442,7 +442,7 @@ def _words(row: pd.Series, columns: Sequence[str]) -> str:
 
 
 def _told(boards: Sequence[pd.DataFrame]) -> list[str]:
-    """What differs without a refusal, a sentence each."""
+    """The differences that do not prevent merging, one sentence each."""
     together = pd.concat(boards, ignore_index=True)
     notes = []
     for column, words in (("precision", "precision"), ("device", "device"), ("code_id", "code")):
@@ -453,7 +453,7 @@ def _told(boards: Sequence[pd.DataFrame]) -> list[str]:
     of = together.drop_duplicates("versions")
     packages = [_packages(text) for text in of.versions]
     for name in dict.fromkeys(name for found in packages for name in found):
-        versions = [found.get(name, "not told") for found in packages]
+        versions = [found.get(name, "unknown") for found in packages]
         if len(set(versions)) > 1:
             said = "; ".join(f"{v} ({run})" for v, run in zip(versions, of.run, strict=True))
             notes.append(f"The runs differ in {name}: {said}.")
@@ -461,18 +461,18 @@ def _told(boards: Sequence[pd.DataFrame]) -> list[str]:
 
 
 def _packages(versions: str) -> dict[str, str]:
-    """{package: version} of such as "torch 2.1, timm 1.0"; nothing of what is not told so."""
+    """{package: version} from "torch 2.1, timm 1.0"; entries of another form are ignored."""
     parts = (part.rpartition(" ") for part in versions.split(", "))
     return {name: version for name, _, version in parts if name}
 
 
-# --- of all ---------------------------------------------------------------------------------
+# --- both -----------------------------------------------------------------------------------
 
 
 def _finished(
     boards: Sequence[pd.DataFrame], controls: Sequence[pd.DataFrame], notes: Sequence[str]
 ) -> pd.DataFrame:
-    """Every model once, told apart by its label, ranked."""
+    """Every model once, with distinct labels, ranked."""
     for board in boards:
         board.attrs = {}
     table, twice = _once(pd.concat(boards, ignore_index=True))
@@ -489,9 +489,9 @@ def _finished(
 
 
 def _once(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """The table with each model once per method and protocol, and what was left out for it.
+    """The table with each model once per method and protocol, and notes on duplicates.
 
-    Raises ValueError where it has two scores.
+    Raises ValueError if a model has two scores.
     """
     first: dict[tuple, tuple] = {}
     kept, notes = [], []
@@ -505,42 +505,43 @@ def _once(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         if equal and one.n == row.n and not _same_score(one, row):
             raise ValueError(
                 f"{row.label} has two scores of {row.method}, protocol {row.protocol}: "
-                f"{one.score:.6f} in {one.run} and {row.score:.6f} in {row.run}, of the same mean "
-                f"ρ {one.rho:.6f}. One of the tables was changed: score it anew, or leave one out"
+                f"{one.score:.6f} in {one.run} and {row.score:.6f} in {row.run}, with equal mean "
+                f"ρ {one.rho:.6f}. One table was changed: score it again, or merge without it"
             )
         if not equal or one.n != row.n:
             raise ValueError(
                 f"{row.label} has two scores of {row.method}, protocol {row.protocol}: mean ρ "
                 f"{one.rho:.6f} over {one.n} images in {one.run}, {row.rho:.6f} over {row.n} in "
-                f"{row.run}. It is one model with the same weights: score it anew in one of the "
-                "runs, or leave one out"
+                f"{row.run}. The weights are the same: score the model again in one of the runs, "
+                "or merge without one of them"
             )
-        other = f"in {row.run}" if row.run != one.run else "there twice"
+        other = f"in {row.run}" if row.run != one.run else "there a second time"
         name = f" as {row.label}" if row.label != one.label else ""
-        notes.append(f"{one.label} of {one.run} is also {other}{name}, with the same score: once.")
+        notes.append(
+            f"{one.label} of {one.run} is also {other}{name}, with the same score: it counts once."
+        )
     return table[np.array(kept, bool)].reset_index(drop=True), notes
 
 
 def _same_score(one: tuple, other: tuple) -> bool:
-    """Whether scores differ by no more than their mean ρ and ceilings, which may lie a little
-    apart."""
+    """Whether scores agree, apart from small differences in mean ρ and in the ceilings."""
     apart = [row.score - (0 if pd.isna(row.ceiling) else row.rho / row.ceiling)
              for row in (one, other)]  # fmt: skip
     return bool(np.isclose(*apart, rtol=0, atol=SAME, equal_nan=True))
 
 
 def _told_apart(table: pd.DataFrame) -> pd.DataFrame:
-    """Where models of one label are different, each has a part of its hash behind it."""
+    """Append part of the hash to the label of different models that share a label."""
     several = table.groupby("label").model_id.transform("nunique") > 1
     behind = table.weights_sha256.where(table.weights_sha256 != "", table.model_id).str[:8]
     return table.assign(label=table.label.where(~several, table.label + " (" + behind + ")"))
 
 
 def _ranked(table: pd.DataFrame) -> pd.DataFrame:
-    """Best first within each method and protocol; by ρ where a model of the protocol has no
-    ceiling, since scores with one and without are not comparable. What is said of controls is then
-    in ρ too."""
-    in_rho = table.ranked_by == "rho"  # as it was read
+    """Best first within each method and protocol. If a model of the protocol has no ceiling, all
+    are ranked by ρ, because scores with and without a ceiling are not comparable; columns about
+    controls are then in ρ too."""
+    in_rho = table.ranked_by == "rho"  # before the new ranking
     known = table.ceiling.notna().groupby(table.protocol).transform("all")
     table = table.assign(ranked_by=np.where(known, "score", "rho"))
     ceiling = table.ceiling.fillna(1.0)
@@ -560,15 +561,15 @@ _OF_A_CONTROL = (
 
 
 def _in_the_unit_of(table: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
-    """The controls of the readings that stand in a leaderboard, each once, with `score, low, high`
-    in the unit by which their protocol is ranked."""
+    """The controls of a leaderboard's readings, each once, with `score, low, high` in the unit
+    that ranks their protocol."""
     names = ["protocol", "reading"]
     units = table.groupby(names, as_index=False).agg({"ranked_by": "first", "ceiling": "max"})
     found = controls.drop_duplicates([*names, "control"]).merge(units, on=names)
     raw = found[["raw", "raw_low", "raw_high"]].astype("float64").to_numpy()
     scaled = raw / np.where(found.ranked_by == "score", found.ceiling, 1.0)[:, None]
     score = found.score.astype("float64")
-    # As the run has it, its interval carries the ceiling's own uncertainty.
+    # The run's own interval includes the uncertainty of the ceiling.
     kept = np.isclose(score, scaled[:, 0], rtol=0, atol=SAME) & (found.ranked_by == "score")
     ends = ["score", "low", "high"]
     found[ends] = np.where(kept.to_numpy()[:, None], found[ends].astype("float64"), scaled)
@@ -576,7 +577,7 @@ def _in_the_unit_of(table: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame
 
 
 def _plain(table: pd.DataFrame) -> list[dict]:
-    """Rows as JSON has them, with None for what is missing."""
+    """Rows for JSON, with None for missing values."""
     return [
         {name: None if pd.isna(value) else value for name, value in row.items()}
         for row in table.to_dict("records")
@@ -584,7 +585,7 @@ def _plain(table: pd.DataFrame) -> list[dict]:
 
 
 def _kept_with(board: pd.DataFrame) -> Mapping:
-    """What stands beside the rows; a table of another origin may have nothing, or anything."""
+    """The data stored with the rows; a table of another origin may have none, or anything."""
     found = board.attrs.get(NAME)
     found = found if isinstance(found, dict) else {}
     controls, notes = found.get("controls"), found.get("notes")
@@ -595,9 +596,11 @@ def _kept_with(board: pd.DataFrame) -> Mapping:
 
 
 def controls_of_board(board: pd.DataFrame) -> pd.DataFrame:
-    """The controls' scores that a leaderboard carries: `protocol, reading, control, score, low,
-    high, raw, raw_low, raw_high, n`; raw as mean ρ, score as the protocol is ranked. No rows where
-    it carries none."""
+    """Return the controls' scores that are stored with a leaderboard.
+
+    The columns are `protocol, reading, control, score, low, high, raw, raw_low, raw_high, n`: raw
+    is mean ρ, and score has the unit that ranks the protocol. The table is empty if there are
+    none."""
     rows = [row for row in _kept_with(board)["controls"] if isinstance(row, dict)]
     table = pd.DataFrame(rows, columns=[*_OF_A_CONTROL])
     texts, numbers = _OF_A_CONTROL[:3], _OF_A_CONTROL[3:]
@@ -605,9 +608,9 @@ def controls_of_board(board: pd.DataFrame) -> pd.DataFrame:
 
 
 def boards(board: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-    """Each method and protocol's rows, as figures show them, with its controls.
+    """Yield the rows of each method and protocol, as figures show them, with their controls.
 
-    The rows have `value, low, high` besides: score, or ρ where that ranks them. The controls have
+    The rows also have `value, low, high`: the score, or ρ if ρ ranks them. The controls have
     `score, low, high` in the same unit.
     """
     controls = controls_of_board(board)
@@ -619,10 +622,12 @@ def boards(board: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
 
 
 def accuracy_correlation(rows: pd.DataFrame) -> tuple[float, int]:
-    """Rank correlation of ImageNet top-1 and `value` over the models of which both are known, and
-    how many these are; missing for fewer than five, and where either is the same for all.
+    """Return the rank correlation of ImageNet top-1 and `value`, and the number of models.
 
-    rows : one method and protocol's, of `boards`
+    It is over the models for which both are known. It is NaN for fewer than five models, and if
+    either is the same for all.
+
+    rows : the rows of one method and protocol, from `boards`
     """
     known = rows[["imagenet_top1", "value"]].dropna()
     if len(known) < FEWEST or (known.nunique() < 2).any():

@@ -1,4 +1,4 @@
-"""Human maps block by block, each beside that of another image: what controls are scored on."""
+"""Human maps in blocks, each with the human map of another image, for scoring controls."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _BLOCK = 64  # images at a time
 
 @dataclass(frozen=True)
 class MapBlock:
-    """Some images' human maps as stored, and for each that of another image of its part.
+    """Some images' human maps as stored, and for each the map of another image of the same part.
 
-    A part's only image has a constant one, which orders nothing.
+    If a part has only one image, that other map is constant and gives no score.
     """
 
     image_ids: list[str]
@@ -29,7 +29,7 @@ class MapBlock:
 
 
 def map_blocks(clickme: ClickMe) -> Iterator[MapBlock]:
-    """All its human maps, part by part; what is left out is added to its `left_out`."""
+    """All human maps of `clickme`, part by part; skipped images are added to its `left_out`."""
     for number, some in enumerate(clickme.per_part()):
         batches = list(some.batches(_BLOCK))
         clickme.left_out |= some.left_out

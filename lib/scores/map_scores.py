@@ -1,6 +1,6 @@
-"""Agreement of heatmaps made elsewhere with human maps: per image, in the mean, in pairs.
+"""Agreement of heatmaps made elsewhere with human maps: per image, on average, and in pairs.
 
-Human maps are read, ranked and compared as for a network's maps. The command is
+Human maps are read, ranked and compared as for a model's heatmaps. The command is
 `lib.commands.score_maps`.
 """
 
@@ -46,7 +46,7 @@ COLUMNS = ["maps", "image_id", "protocol", "rho", "validity"]
 
 @dataclass(frozen=True)
 class Collection:
-    """Maps of one model. match : which of them is of which image"""
+    """The heatmaps of one model. match : assigns the maps to images"""
 
     name: str
     maps: Maps
@@ -54,7 +54,7 @@ class Collection:
 
 
 def validate(collection: Collection, image_ids: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Read the maps of these images.
+    """Read the maps of these images and find those that cannot be used.
 
     Returns {image: why its map cannot be read}, and the maps with values that are not finite.
     """
@@ -81,15 +81,17 @@ def score_maps(
     geometry: Preprocessing = WHOLE,
     unreadable: Mapping[str, Mapping[str, str]] | None = None,
 ) -> tuple[pd.DataFrame, dict[str, dict[str, str]]]:
-    """A row per collection, protocol and image: `COLUMNS`.
+    """Return the agreement of heatmaps with human maps, per image, and the unreadable heatmaps.
 
-    rho      : Spearman's, over all 224 x 224 pixels; missing where `validity` says why
-    validity : as of networks' maps, or NO_MAP, UNREADABLE
-    geometry : of whose crop the corrected protocol compares the maps with
-    unreadable : {collection: {image: why}}, maps not to be read again
+    The table has one row per collection, protocol and image: `COLUMNS`.
 
-    Also returns `unreadable` with what could not be read now. Human maps are read and ranked once
-    for all collections; what cannot be read of them is in the reader's `left_out`.
+    rho      : Spearman's, over all 224 x 224 pixels; NaN for the reason in `validity`
+    validity : as for models' heatmaps, or NO_MAP, UNREADABLE
+    geometry : the preprocessing whose crop of the human map the corrected protocol uses
+    unreadable : {collection: {image: why}}, maps that need not be read again
+
+    The second result is `unreadable` with the maps that could not be read now. Human maps are read
+    and ranked once for all collections; `left_out` of `clickme` lists those that cannot be read.
     """
     known = {c.name: dict((unreadable or {}).get(c.name, {})) for c in collections}
     frames = []
@@ -147,7 +149,7 @@ def _where_valid(
 def _read(
     collection: Collection, image_ids: Sequence[str], unreadable: dict[str, str]
 ) -> tuple[torch.Tensor, np.ndarray]:
-    """(image, 224, 224), NaN where there is no map, and "" or why there is none."""
+    """(image, 224, 224), NaN for a missing map; and for each image "" or why it has no map."""
     found, absent = [], []
     for image_id in image_ids:
         name = collection.match.of.get(image_id)
@@ -155,7 +157,7 @@ def _read(
         if not why:
             try:
                 found.append(as_scored(collection.maps.read(name)))
-            except MapsError as error:  # it has changed since it was checked
+            except MapsError as error:  # the file has changed since it was checked
                 unreadable[image_id] = str(error)
                 why = UNREADABLE
         if why:
@@ -171,14 +173,14 @@ def summarise_maps(
     ceilings: Ceilings,
     geometry: Preprocessing = WHOLE,
 ) -> pd.DataFrame:
-    """Score of each collection under each protocol: one row each.
+    """Return the score of each collection under each protocol, one row each.
 
-    controls : `lib.scores.control_scores.controls_of` of the same images and geometry
+    controls : `lib.scores.control_scores.controls_of` for the same images and geometry
 
-    score, low, high, raw, ceiling : as `lib.scores.results.summarise` tells, and control,
-                over_control, above_control, … as `beside_controls` does
-    n, n_constant_map, n_constant_human, n_non_finite, n_unreadable, n_no_map : images scored,
-                and why others were not
+    score, low, high, raw, ceiling : as in `lib.scores.results.summarise`; control, over_control,
+                above_control, … as in `beside_controls`
+    n, n_constant_map, n_constant_human, n_non_finite, n_unreadable, n_no_map : number of images
+                scored, and of images not scored for each reason
     """
     rows = []
     of_control = controls_by_reading(controls)
@@ -208,15 +210,16 @@ def compare_maps(
     smallest: float,
     geometry: Preprocessing = WHOLE,
 ) -> pd.DataFrame:
-    """Each collection minus each one before it, paired by image on those valid for both.
+    """Return the difference between each two collections, later minus earlier, paired by image.
+
+    Only images that are valid for both are compared.
 
     smallest : the smallest difference of scores that matters
-
-    difference, low, high : mean in units of the score, 95 % interval
-    n_paired  : images in the comparison
-    p, p_holm : of no difference; corrected over the pairs of the same protocol
+    difference, low, high : mean in units of the score, with its 95 % interval
+    n_paired  : number of images in the comparison
+    p, p_holm : p value of no difference; Holm-corrected over the pairs of the same protocol
     effect    : Cohen's d
-    decision  : as `lib.scores.decisions` makes it
+    decision  : see `lib.scores.decisions`
     """
     columns = ["protocol", "maps", "minus", "difference", "low", "high", "n_paired", "p",
                "effect", "p_holm", "decision"]  # fmt: skip

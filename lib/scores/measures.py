@@ -1,7 +1,7 @@
-"""Other measures of agreement between a network's map and a human one, image by image.
+"""Other measures of agreement between a heatmap and a human map, image by image.
 
-Every function takes the network's `Compared` and the human ones and returns (image,) float64; NaN
-where a measure is undefined. "Salient" pixels are a human map's highest tenth.
+Every function takes the `Compared` heatmaps and the `Compared` human maps. It returns (image,)
+float64, NaN where the measure is undefined. "Salient" pixels are a human map's highest tenth.
 
 Source: Bylinskii et al., "What do different evaluation metrics tell us about saliency
 models?", TPAMI 41 (2019), for CC, SIM, KL, NSS and AUC; Zhang et al., "Top-down neural
@@ -35,13 +35,13 @@ _BATCH = 16
 
 
 class Compared:
-    """(image, height, width) maps, and what several measures ask of them, worked out once.
+    """(image, height, width) maps, with the quantities that several measures need, computed once.
 
-    flat    : (image, pixel) float64
-    centred : the same less the image's mean
-    top     : (image, pixel) in 0-1, how surely a pixel is among the highest tenth: pixels tied
-              at its border share what is left of it alike, as drawing lots would on average
-    salient : (image, pixel) bool, may be among them
+    flat    : (image, pixel) float64, the values
+    centred : (image, pixel) float64, the values minus the image's mean
+    top     : (image, pixel) in 0-1, the probability that a pixel is in the highest tenth. Pixels
+              tied at its border share the remaining places equally, as in a random draw
+    salient : (image, pixel) bool, whether a pixel may be in the highest tenth
     """
 
     def __init__(self, maps: Tensor, settle: bool = False):
@@ -70,55 +70,55 @@ class Compared:
         return rank_maps(self.maps, self.settle)
 
     def shares(self, from_zero: bool = False) -> Tensor:
-        """Each map as a distribution; its least value taken off before, or not."""
+        """Each map as a distribution. from_zero : subtract its smallest value first"""
         flat = self.flat - self.flat.amin(dim=1, keepdim=True) if from_zero else self.flat
         total = flat.sum(dim=1, keepdim=True)
         return flat / torch.where(total > 0, total, torch.nan)
 
 
 def rank_correlation(ours: Compared, theirs: Compared) -> Tensor:
-    """Spearman's rho, the study's own measure, -1 to 1."""
+    """Return Spearman's rho, the study's own measure: -1 to 1."""
     return between_ranks(ours.ranks, theirs.ranks)
 
 
 def dice_top(ours: Compared, theirs: Compared) -> Tensor:
-    """Overlap of both maps' highest tenths, as a share of one: 0-1."""
+    """Return the overlap of both maps' highest tenths, as a share of one tenth: 0-1."""
     return (ours.top * theirs.top).sum(dim=1) / theirs.top.sum(dim=1)
 
 
 def iou_top(ours: Compared, theirs: Compared) -> Tensor:
-    """Overlap of both maps' highest tenths, as a share of what either covers: 0-1."""
+    """Return the overlap of both maps' highest tenths, as a share of their union: 0-1."""
     dice = dice_top(ours, theirs)
     return dice / (2 - dice)
 
 
 def correlation(ours: Compared, theirs: Compared) -> Tensor:
-    """CC: Pearson's correlation of the pixels, -1 to 1."""
+    """Return CC, Pearson's correlation of the pixels: -1 to 1."""
     scale = ours.centred.norm(dim=1) * theirs.centred.norm(dim=1)
     product = (ours.centred * theirs.centred).sum(dim=1)
     return product / torch.where(scale > 0, scale, torch.nan)
 
 
 def similarity(ours: Compared, theirs: Compared) -> Tensor:
-    """SIM: what the maps have in common once each is scaled from 0 and sums to 1; 0-1."""
+    """Return SIM, the overlap of the maps, each starting at 0 and summing to 1: 0-1."""
     return torch.minimum(ours.shares(from_zero=True), theirs.shares(from_zero=True)).sum(dim=1)
 
 
 def divergence(ours: Compared, theirs: Compared) -> Tensor:
-    """KL: what the network's map, as a distribution, lacks of the human one; 0 is equality."""
+    """Return KL, the divergence of the human map from the heatmap as distributions: 0 is equal."""
     p, q = ours.shares(), theirs.shares()
     return (q * (_EPSILON + q / (p + _EPSILON)).log()).sum(dim=1)
 
 
 def scanpath_saliency(ours: Compared, theirs: Compared) -> Tensor:
-    """NSS: the network's map at salient pixels, in its standard deviations from its mean."""
+    """Return NSS, the heatmap's mean at salient pixels, in standard deviations above its mean."""
     spread = ours.centred.square().mean(dim=1).sqrt()
     mean = (ours.centred * theirs.top).sum(dim=1) / theirs.top.sum(dim=1)
     return mean / torch.where(spread > 0, spread, torch.nan)
 
 
 def area_under_curve(ours: Compared, theirs: Compared) -> Tensor:
-    """AUC: how often a salient pixel is above another one in the network's map; ties half."""
+    """Return AUC: how often a salient pixel is higher than another in the heatmap; ties half."""
     count, pixels = theirs.salient.sum(dim=1), theirs.salient.shape[1]
     ranks = ours.ranks.centred.double() + (pixels + 1) / 2
     least = count * (count + 1) / 2
@@ -127,16 +127,16 @@ def area_under_curve(ours: Compared, theirs: Compared) -> Tensor:
 
 
 def pointing(ours: Compared, theirs: Compared) -> Tensor:
-    """Whether the network's highest pixel is salient; the share of them where several are."""
+    """Return whether the heatmap's highest pixel is salient; a share if several are highest."""
     highest = ours.flat == ours.flat.amax(dim=1, keepdim=True)
     return (highest * theirs.top).sum(dim=1) / highest.sum(dim=1)
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A row.
+    """A row of the table of measures.
 
-    best : 1 where larger is more agreement, -1 where smaller is
+    best : 1 if larger values mean more agreement, -1 if smaller ones do
     """
 
     key: str
@@ -162,10 +162,10 @@ MEASURES: Table[Measure] = Table(
 
 
 def score_measures(study: Study) -> pd.DataFrame:
-    """Every measure for the study's models and methods, on its first protocol.
+    """Return every measure for the study's models and methods, under its first protocol.
 
-    `backbone, dcls, method, measure, image_id, value`: a row per image; the maps' target is
-    the study's. Images whose map, or human map, is constant are left out of all.
+    The columns are `backbone, dcls, method, measure, image_id, value`, one row per image. The maps
+    explain the study's target. Images whose heatmap or human map is constant are skipped.
     Raises StoredError, WeightsError.
     """
     load_plug_ins("measures")
@@ -184,8 +184,8 @@ def score_measures(study: Study) -> pd.DataFrame:
                 ours = Compared(of_method.cpu(), protocol.settles)
                 orders = ~(is_constant(ours.maps) | is_constant(theirs.maps))
                 for measure in MEASURES.values():
-                    # Plain numbers: small arrays left between the large ones above would keep
-                    # the memory of these from being used again.
+                    # Plain numbers: small arrays between the large ones above would prevent the
+                    # memory of the large ones from being reused.
                     values = measure.of(ours, theirs).tolist()
                     rows += [
                         (backbone.key, dcls, method, measure.key, image_id, value)
@@ -199,9 +199,9 @@ def score_measures(study: Study) -> pd.DataFrame:
 
 
 def summarise_measures(values: pd.DataFrame) -> pd.DataFrame:
-    """Mean of each measure, and each model's rank by it among the models, 1 the best.
+    """Return the mean of each measure, and each model's rank among the models; 1 is the best.
 
-    `backbone, dcls, method, measure, label, value, low, high, n, rank`
+    The columns are `backbone, dcls, method, measure, label, value, low, high, n, rank`.
     """
     load_plug_ins("measures")
     table = means_by(values, ["backbone", "dcls", "method", "measure"], "value", "value")

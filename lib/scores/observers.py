@@ -1,4 +1,4 @@
-"""How well an image's observers agree: split halves, and each against the rest."""
+"""How well an image's observers agree: split halves, and each observer against the others."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from .ceiling import (
 from .kept import DETERMINING_CODE, read_kept, write_kept
 from .spearman import ranks_of_rows
 
-SPLITS = 4  # of an image's observers into halves, drawn by a fixed seed
+SPLITS = 4  # random splits of an image's observers into halves, with a fixed seed
 SEED = 20240803
 _MAPS = 80
-# Rows, and columns, that are compared: as many on either side of the centre, to 112 of 224.
+# The rows and columns that are compared: 112 of 224, as many on either side of the centre.
 _COMPARED = np.r_[0:111:2, 113:224:2]
 COLUMNS = [
     "protocol", "reading", "image_id", "observers", "half", "split_half", "one_against_rest",
@@ -41,15 +41,15 @@ COLUMNS = [
 
 
 def study_ceilings(study: Study) -> Ceilings:
-    """The ceilings of a study's human maps: given, published, or estimated from its observers.
+    """Return the ceilings of a study's human maps: given, published, or estimated from observers.
 
-    What is estimated is kept, and made once. Raises StoredError.
+    Estimates are computed once and cached. Raises StoredError.
     """
     return ceilings_of(study.choices, people_of(study))
 
 
 def _known(choices: Choices) -> Ceiling | None:
-    """The ceiling where it needs no estimate: given, or ClickMe's own."""
+    """The ceiling if it needs no estimate: the given one, or ClickMe's own."""
     if choices.ceiling:
         return Ceiling(choices.ceiling, GIVEN)
     if choices.profile.published_ceiling and not choices.images:
@@ -58,8 +58,8 @@ def _known(choices: Choices) -> Ceiling | None:
 
 
 def people_of(study: Study) -> pd.DataFrame:
-    """`score_observers` for a study's images and backbones, kept part by part; empty where the
-    ceiling is known without."""
+    """Return `score_observers` for a study's images and backbones, cached part by part. The table
+    is empty if the ceiling is known without it."""
     if _known(study.choices) is not None:
         return pd.DataFrame(columns=COLUMNS)
     clickme = study.clickme()
@@ -84,12 +84,15 @@ def people_of(study: Study) -> pd.DataFrame:
 
 
 def ceilings_of(choices: Choices, people: pd.DataFrame) -> Ceilings:
-    """As a study's choices say, or else estimated. people : `score_observers`' table"""
+    """The ceilings that a study's choices state, or else estimates.
+
+    people : the table of `score_observers`
+    """
     if (known := _known(choices)) is not None:
         return Ceilings(known)
     groups = people.groupby(["protocol", "reading"], sort=False)
     found = {key: estimated_ceiling(rows) for key, rows in groups}
-    # Models of a protocol are compared with one another: all are divided, or none is.
+    # Models of a protocol are compared with one another, so all have a ceiling or none has.
     without = {protocol for (protocol, _), ceiling in found.items() if not ceiling.is_known}
     return Ceilings(
         by={key: withheld(c) if key[0] in without else c
@@ -104,17 +107,16 @@ def _readings(
 
 
 def score_observers(clickme: ClickMe, geometries: Sequence[Preprocessing]) -> pd.DataFrame:
-    """How well each image's observers agree, under every protocol and reading: `COLUMNS`.
+    """Return how well each image's observers agree, per protocol and reading: `COLUMNS`.
 
-    observers, half : how many there are, and how many a half has, of an odd number one less
-    split_half : mean Spearman's rho of the maps of two halves that share nobody, over `SPLITS`
-                 draws
-    one_against_rest : mean over observers of the rho of one's map with that of all others
+    observers, half : number of observers, and number in a half (one is dropped from an odd number)
+    split_half : mean Spearman's rho between the maps of two disjoint halves, over `SPLITS` random
+                 splits
+    one_against_rest : mean rho between one observer's map and the map of all others, over observers
 
-    Maps are compared as a network's are, but on every second pixel of every second row: they are
-    smooth, so that it changes the mean by 0.0001 and takes a small part of the time. Missing where
-    every comparison has a constant map; images with one observer are left out. Raises
-    StoredError.
+    Maps are compared like heatmaps, but only on every second pixel of every second row. They are
+    smooth, so this changes the mean by 0.0001 and takes a fraction of the time. A value is NaN if
+    every comparison has a constant map. Images with one observer are skipped. Raises StoredError.
     """
     readings = _readings(clickme.protocols, geometries)
     rows = []
@@ -125,7 +127,7 @@ def score_observers(clickme: ClickMe, geometries: Sequence[Preprocessing]) -> pd
             whole = {p.key: blurred_maps(together, p) for p in clickme.protocols}
             for (key, reading), geometry in readings.items():
                 protocol = PROTOCOLS[key]
-                # Reading a map is linear but for rounding: a half's is the sum of its observers'.
+                # Reading a map is linear except for rounding, so maps of halves are sums.
                 read = part_seen(whole[key], protocol, geometry).numpy()
                 read = read[:, _COMPARED][..., _COMPARED]
                 of_each = np.split(read, np.cumsum(counts)[:-1])
@@ -138,7 +140,7 @@ def score_observers(clickme: ClickMe, geometries: Sequence[Preprocessing]) -> pd
 
 
 def _blocks(observed: Iterable[tuple[str, int, Tensor]]) -> Iterator[list[tuple]]:
-    """Images of some eighty maps together, which are read in one go."""
+    """Groups of images with about eighty maps together, which are read at once."""
     block: list[tuple] = []
     for image in observed:
         block.append(image)
@@ -150,12 +152,15 @@ def _blocks(observed: Iterable[tuple[str, int, Tensor]]) -> Iterator[list[tuple]
 
 
 def _agreements(maps: np.ndarray, place: int, settle: bool) -> tuple[int, int, float, float]:
-    """An image's observers, a half of them, and the two means. maps : one of each observer"""
+    """Number of an image's observers, number in a half, and the two mean correlations.
+
+    maps : one map per observer
+    """
     count = len(maps)
     half = count // 2
     rng = np.random.default_rng([SEED, place])
-    # Which observers each side of a comparison has: all sides are one product, as torch's many
-    # small sums would cost far more than the ranks.
+    # The observers on each side of a comparison. All sides are one matrix product, because many
+    # small sums in torch would cost far more than the ranks.
     first, second = np.zeros((2, SPLITS + count, count), np.float32)
     for split in range(SPLITS):
         order = rng.permutation(count)
@@ -165,7 +170,7 @@ def _agreements(maps: np.ndarray, place: int, settle: bool) -> tuple[int, int, f
     sides = np.concatenate([first, second]) @ maps.reshape(count, -1)
     centred, norms = (part.numpy() for part in ranks_of_rows(sides, settle))
     centred, norms = np.split(centred, 2), np.split(norms, 2)
-    scale = norms[0] * norms[1]  # 0 of a constant map
+    scale = norms[0] * norms[1]  # 0 for a constant map
     product = np.einsum("cp,cp->c", *centred, dtype=np.float64)
     rho = product / np.where(scale > 0, scale, np.nan)
     return count, half, _mean(rho[:SPLITS]), _mean(rho[SPLITS:])

@@ -1,4 +1,4 @@
-"""What a file of own rows, or a plug-in, calls for a measure of agreement: `add_measure`."""
+"""`add_measure`, with which a user's file of rows or a plug-in adds a measure of agreement."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ def add_measure(
     chance: float = math.nan,
     within: tuple[float, float] = (-math.inf, math.inf),
 ) -> Measure | FixationMeasure:
-    """Add a measure of agreement to the table; it is tried on two small maps at once.
+    """Add a measure of agreement to the table. It is first tried on two small maps.
 
-    of     : (maps, human_maps) -> (image,), both (image, h, w) float64 tensors; NaN where the
-             measure is undefined
-    best   : 1 where larger is more agreement, -1 where smaller is
-    fixations : it asks where people looked instead: (seen, looked) -> a float, of one image;
-             `seen.flat` is its map, (pixel,) float64, and `looked.pixels` which of these each
-             fixation lies in (`lib.scores.fixation_measures`)
-    unit, chance, within : of such a measure: in words, its mean for maps at random, and its least
-             and its largest value
-    Raises ValueError naming what does not fit.
+    of     : function (maps, human_maps) -> (image,), both (image, h, w) float64 tensors; NaN where
+             the measure is undefined
+    best   : 1 if larger values mean more agreement, -1 if smaller ones do
+    fixations : whether the measure uses fixations instead of human maps. Then `of` is a function
+             (seen, looked) -> float for one image: `seen.flat` is the map, (pixel,) float64, and
+             `looked.pixels` the pixel of each fixation (`lib.scores.fixation_measures`)
+    unit, chance, within : for a measure of fixations: its unit in words, its mean for random maps,
+             and its smallest and largest value
+    Returns the new row. Raises ValueError that names what is wrong.
     """
     being_read()
     table = FIXATION_MEASURES if fixations else MEASURES
     if not isinstance(key, str) or not re.fullmatch(r"\w+", key):
-        raise ValueError(f"the key {key!r} must be a text of letters, digits and _")
+        raise ValueError(f"the key {key!r} is not valid: use letters, digits and _ only")
     if best not in (1, -1):
-        raise ValueError(f"{key}: best is 1 or -1, and not {best!r}")
+        raise ValueError(f"{key}: best must be 1 or -1, but is {best!r}")
     label = label or key
     if any(row.label == label for row in table.values()):
-        raise ValueError(f"another row of the {table.kind} table has the label {label}")
+        raise ValueError(f"{key}: another {table.kind} has the label {label}; choose another one")
     random = np.random.default_rng(0)
     if fixations:
         guarded = _of_one(key, of)
@@ -63,14 +63,14 @@ def add_measure(
 def _of_maps(key: str, of: Callable) -> Callable[[Compared, Compared], Tensor]:
     def guarded(ours: Compared, theirs: Compared) -> Tensor:
         try:
-            # Copies: what it changes in place would change the measures after it.
+            # Copies, because changes in place would affect the measures after it.
             found = torch.as_tensor(of(ours.maps.double().clone(), theirs.maps.double().clone()))
-        except Exception as error:  # whatever a reader's own function raises
+        except Exception as error:  # a user's own function can raise anything
             raise ValueError(f"the measure {key} fails: {type(error).__name__}: {error}") from error
         if found.shape != ours.flat.shape[:1] or found.is_complex():
             raise ValueError(
                 f"the measure {key} must return one real number per image, here "
-                f"{len(ours.flat)}, and returned {found.dtype} {tuple(found.shape)}"
+                f"{len(ours.flat)}, but returned {found.dtype} {tuple(found.shape)}"
             )
         return found.double()
 
@@ -81,7 +81,7 @@ def _of_one(key: str, of: Callable) -> Callable:
     def guarded(seen: Viewed, looked: object) -> float:
         try:
             return float(of(seen, looked))
-        except Exception as error:  # whatever a reader's own function raises
+        except Exception as error:  # a user's own function can raise anything
             raise ValueError(f"the measure {key} fails: {type(error).__name__}: {error}") from error
 
     return guarded

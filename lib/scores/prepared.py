@@ -1,7 +1,7 @@
-"""A part's images ready for the networks and its human maps ranked.
+"""A part's images prepared for the models, and its human maps ranked.
 
-Decoding, resizing and ranking are done once for all variants and methods: beside a GPU in a
-thread of their own, ahead of the forward that needs them; on a CPU by all its processors.
+Decoding, resizing and ranking are done once for all variants and methods. With a GPU a separate
+thread does them ahead of the forward pass that needs them; on a CPU all processors do them.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from ..people.human_maps import human_maps
 from ..people.protocols import Protocol
 from .spearman import Ranks, rank_maps
 
-_BLOCK = 32  # images made ready at a time, or a batch if that is larger
+_BLOCK = 32  # images prepared at a time, or a batch if that is larger
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some images as one preprocessing shows them to networks, and what people looked at.
+    """Some images after one preprocessing, with their human maps.
 
     image_ids, labels, places : as in `ClickMeBatch`
     pixels : (image, side, side, 3) uint8
@@ -54,11 +54,11 @@ class Block:
 
 
 class PreparedPart:
-    """The images of one part, made ready as they are asked for, and then held.
+    """The images of one part, prepared when they are requested and then kept in memory.
 
     some   : images of one part
-    device : where ranks are made and held
-    batch  : images a forward; no forward's images come from two blocks
+    device : where ranks are computed and stored
+    batch  : images per forward pass; the images of one pass come from one block
     """
 
     def __init__(self, some: ClickMe, device: torch.device, batch: int = _BLOCK):
@@ -71,11 +71,11 @@ class PreparedPart:
         self._ranks: dict[tuple, Ranks] = {}
 
     def blocks(self, geometry: Preprocessing) -> Iterator[Block]:
-        """All images, the next ones being made ready meanwhile. Raises StoredError."""
-        # One preprocessing at a time: a part's pixels take some hundred megabytes.
+        """Yield all images while the next ones are being prepared. Raises StoredError."""
+        # One preprocessing at a time, because a part's pixels take some hundred megabytes.
         self._pixels = {key: v for key, v in self._pixels.items() if key[0] == geometry}
         if self.device.type == "cpu":
-            # Where the forward takes all processors, a thread beside it makes it wait.
+            # If the forward pass uses all processors, a parallel thread would slow it down.
             numbered = (self._block(number, geometry) for number in count())
             yield from takewhile(lambda block: block is not None, numbered)
             return
@@ -103,7 +103,7 @@ class PreparedPart:
         return Block(batch.image_ids, batch.labels, batch.places, pixels, human)
 
     def _ranked(self, number: int, protocol: Protocol, geometry: Preprocessing) -> Ranks:
-        """A reading of the maps that several protocols or backbones share is ranked once."""
+        """Ranked human maps; a reading that several protocols or backbones share is ranked once."""
         key = (*protocol.reading(geometry), number)
         if key not in self._ranks:
             maps = human_maps(self._decoded[number].stored_maps, protocol, geometry)

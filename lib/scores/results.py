@@ -1,4 +1,4 @@
-"""From per-image scores to the study's numbers: scores, differences, sample sizes."""
+"""The study's numbers from per-image scores: mean scores, differences, sample sizes."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def table_path(places: Places, name: str = "scores") -> Path:
 
 
 def load_table(study: Study, name: str, notebook: str) -> pd.DataFrame:
-    """A per-image table that a notebook wrote for just this study.
+    """Return a per-image table that a notebook wrote for exactly this study.
 
-    Raises MissingInputs if there is none, or it was made by other choices, or from
-    other images or weights, than the study's.
+    Raises MissingInputs if the table does not exist, or if it was made with other choices, images
+    or weights than the study's.
     """
     path = table_path(study.places, name)
     mend = f"run notebook {notebook} with the same parameters first"
@@ -46,9 +46,9 @@ def load_table(study: Study, name: str, notebook: str) -> pd.DataFrame:
         saved = saved_provenance(path)
         scores = pd.read_parquet(path)
     except FileNotFoundError:
-        raise MissingInputs(f"{shown(path)} is not there: {mend}") from None
+        raise MissingInputs(f"{shown(path)} does not exist: {mend}") from None
     except (OSError, ValueError) as error:
-        raise MissingInputs(f"{shown(path)} cannot be read: {mend} ({error})") from None
+        raise MissingInputs(f"{shown(path)} cannot be read ({error}): {mend}") from None
     other = study.unlike(saved["study"])
     other += [
         f"{name} has changed"
@@ -56,22 +56,22 @@ def load_table(study: Study, name: str, notebook: str) -> pd.DataFrame:
         if saved["inputs"].get(name) != sha256 and not other
     ]
     if other:
-        raise MissingInputs(f"{shown(path)} is of another study ({'; '.join(other)}); {mend}")
+        raise MissingInputs(f"{shown(path)} is of another study ({'; '.join(other)}): {mend}")
     return scores
 
 
 def load_scores(study: Study) -> pd.DataFrame:
-    """The per-image scores of notebook 04; see `load_table`."""
+    """Return the per-image scores that notebook 04 wrote; see `load_table`."""
     return load_table(study, "scores", "04_scoring")
 
 
 def load_controls(study: Study) -> pd.DataFrame:
-    """The control maps' per-image scores of notebook 04b; see `load_table`."""
+    """Return the controls' per-image scores that notebook 04b wrote; see `load_table`."""
     return load_table(study, "controls", "04b_controls")
 
 
 def load_ceilings(study: Study) -> Ceilings:
-    """The ceilings by which notebook 04 divided; see `load_table` for those that are estimated."""
+    """Return the ceilings by which notebook 04 divided; see `load_table` for estimated ones."""
     return ceilings_of(study.choices, load_table(study, "people", "04_scoring"))
 
 
@@ -90,14 +90,17 @@ _REASONS = {
 
 
 def mean_score(valid: pd.DataFrame, ceiling: Ceiling) -> dict[str, float]:
-    """`score, low, high`: mean rho over the ceiling with its interval, which carries the
-    ceiling's own; `raw, raw_low, raw_high`: mean rho with its own; `ceiling`.
+    """Return the mean score and the mean rho of the valid images, with 95 % intervals.
 
-    valid : `image_id, rho`, an image once
+    `score, low, high` are mean rho over the ceiling and its interval, which includes the
+    uncertainty of the ceiling. `raw, raw_low, raw_high` are mean rho and its own interval.
+    `ceiling` is the divisor.
+
+    valid : `image_id, rho`, each image once
     """
     rho = valid.set_index("image_id").rho
     found, raw = ceiling.interval(rho, most=1), mean_interval(rho, within=(-1, 1))
-    if len(rho) < 2:  # one image's ceiling has no interval either
+    if len(rho) < 2:  # a ceiling from one image has no interval either
         found = replace(found, low=np.nan, high=np.nan)
     return {
         "score": found.mean, "low": found.low, "high": found.high,
@@ -107,26 +110,27 @@ def mean_score(valid: pd.DataFrame, ceiling: Ceiling) -> dict[str, float]:
 
 
 def left_out_of(scores: pd.DataFrame, **reasons: str) -> dict[str, int]:
-    """How many rows have no score, by these reasons: {name: count} for {name: validity}."""
+    """Count the rows without a score for each reason: {name: count} for {name: validity}."""
     counts = scores.validity.value_counts()
     return {name: counts.get(why, 0) for name, why in reasons.items()}
 
 
 def summarise(choices: Choices, scores: pd.DataFrame, ceilings: Ceilings) -> pd.DataFrame:
-    """Score of each variant that there is, and method: one row each.
+    """Return the score of each variant and method, one row each.
 
     score, low, high : mean rho of the valid images over the human ceiling, and its 95 %
-                       interval over images; rho itself where there is no ceiling
-    raw, raw_low, raw_high : mean rho
-    ceiling, reachable : the divisor, missing where there is none, and a perfect model's score
-    partial          : the same with the distance from the image's centre held constant
-    correct, n_correct : score over the images that the model classifies correctly
-    tied, attainable : share of tied pixels, and the largest rho that ties
-                       allow against a human map without any; means
-    n, n_constant_model, n_constant_human, n_non_finite : images scored, left out
-    top1, top1_low, top1_high : share of all images classified correctly, Wilson's interval; of
-                       those that have a class
-    parameters_millions : learnable parameters
+                       interval over images; rho itself if there is no ceiling
+    raw, raw_low, raw_high : mean rho, and its 95 % interval
+    ceiling, reachable : the divisor (NaN if there is none), and the score of a perfect model
+    partial          : the score with the distance from the image's centre held constant
+    correct, n_correct : score over the images that the model classifies correctly, and their number
+    tied, attainable : mean share of tied pixels, and mean of the largest rho that these ties
+                       allow against a human map without ties
+    n, n_constant_model, n_constant_human, n_non_finite : number of images scored, and of images
+                       without a score for each reason
+    top1, top1_low, top1_high : share of the images with a class that are classified correctly,
+                       and Wilson's interval
+    parameters_millions : number of learnable parameters, in millions
     """
     rows = []
     sizes = {
@@ -165,8 +169,10 @@ def summarise(choices: Choices, scores: pd.DataFrame, ceilings: Ceilings) -> pd.
 
 
 def summarise_controls(controls: pd.DataFrame, ceilings: Ceilings) -> pd.DataFrame:
-    """Score of each control, protocol and reading: `score, low, high, raw, …, partial, n`, and
-    `strongest`, whether it is the highest of its protocol and reading."""
+    """Return the score of each control, protocol and reading, one row each.
+
+    The columns are `score, low, high, raw, …, partial, n`, and `strongest`: whether the control
+    has the highest score of its protocol and reading."""
     rows = []
     names = ("protocol", "reading", "control")
     for key, of_control in controls.groupby([*names], sort=False):
@@ -188,18 +194,20 @@ def beside_controls(
     ceilings: Ceilings,
     summary: pd.DataFrame,
 ) -> pd.DataFrame:
-    """The summary with what each score is worth beside maps that no network made.
+    """Return the summary with a comparison of each score with the controls.
 
-    scores, controls : per image
-    summary          : as `summarise` makes it
+    scores, controls : per-image tables
+    summary          : as returned by `summarise`
 
     control, control_score : the strongest control of the same protocol and reading
-    over_control, over_control_low, over_control_high : score less that control's, paired by image
-    above_control    : that interval lies above 0, and there are images enough to say so
+    over_control, over_control_low, over_control_high : score minus that control's score, paired by
+                       image, and its 95 % interval
+    above_control    : whether that interval lies above 0 and there are enough images to say so
     other_human      : the score of another image's human map
-    rescaled, rescaled_low, rescaled_high : over_control as a share of the way from the strongest
-                       control (0) to the ceiling (1), the control taken for given in the interval
-    not_rescaled     : why it is not: no ceiling is known, or the control comes near it
+    rescaled, rescaled_low, rescaled_high : over_control as a share of the distance from the
+                       strongest control (0) to the ceiling (1); in the interval, the control
+                       counts as exact
+    not_rescaled     : why `rescaled` is missing: no ceiling is known, or the control comes near it
     """
     of_control = controls_by_reading(controls)
     valid = scores[scores.validity == VALID]
@@ -218,7 +226,7 @@ def beside_controls(
 
 
 def controls_by_reading(controls: pd.DataFrame) -> dict[tuple[str, str], dict[str, pd.Series]]:
-    """{(protocol, reading): {control: rho by image_id}} of the valid rows."""
+    """Return {(protocol, reading): {control: rho by image_id}} for the valid rows."""
     found: dict[tuple[str, str], dict[str, pd.Series]] = {}
     valid = controls[controls.validity == VALID]
     for (protocol, reading, control), rows in valid.groupby(["protocol", "reading", "control"]):
@@ -229,15 +237,15 @@ def controls_by_reading(controls: pd.DataFrame) -> dict[tuple[str, str], dict[st
 def beside(
     rho: pd.Series | None, of_control: Mapping[str, pd.Series], ceiling: Ceiling
 ) -> dict[str, object]:
-    """The columns that `beside_controls` adds to one row.
+    """Return the columns that `beside_controls` adds to one row.
 
-    rho, of_control : correlations by image_id, of the maps and of each control
+    rho, of_control : correlations by image_id, of the heatmaps and of each control
     """
     found = dict.fromkeys(_BESIDE, np.nan) | {"control": "", "above_control": False}
     found |= {"not_rescaled": "no control has a score"}
     if rho is None:
         return found
-    # Of the images that the maps are of: on others another control may be the strongest.
+    # On the images of these maps only: on others another control may be the strongest.
     there = {name: some[some.index.isin(rho.index)] for name, some in of_control.items()}
     there = {name: some for name, some in there.items() if len(some)}
     if not there:
@@ -274,12 +282,14 @@ _BESIDE = (
 def per_image_differences(
     choices: Choices, scores: pd.DataFrame, ceilings: Ceilings
 ) -> pd.DataFrame:
-    """The comparison's later models less their group's first, image by image, where both have a
-    map: `protocol, panel, group, form, image_id, rho, difference`, of the correlations, and the
-    same in units of the score.
+    """Return each later model of the comparison minus its group's first model, image by image.
+
+    The columns are `protocol, panel, group, form, image_id, rho, difference`: the difference of
+    the correlations, and the same in units of the score. Only images with valid maps of both
+    models are included.
 
     Two models that see different parts of the human map (*corrected*) are compared by their
-    correlations, each with its own part, over the first one's ceiling.
+    correlations, each with its own part, divided by the ceiling of the first.
     """
     frames = [
         difference.rename("rho").reset_index().assign(
@@ -295,8 +305,8 @@ def per_image_differences(
 def _differences(
     choices: Choices, scores: pd.DataFrame, ceilings: Ceilings
 ) -> Iterator[tuple[str, Placed, Placed, pd.Series, Ceiling]]:
-    """Of each protocol and pair of the comparison: first, later, the differences of their
-    correlations by `image_id`, and the ceiling that they are divided by."""
+    """Yield, for each protocol and pair of the comparison, the first and the later model, the
+    differences of their correlations by `image_id`, and the ceiling that divides them."""
     of = _rho_of(scores)
     pairs = pairs_of(choices)
     nothing = pd.Series(dtype=float, index=pd.Index([], name="image_id", dtype=str))
@@ -311,7 +321,7 @@ def _differences(
 
 
 def _rho_of(scores: pd.DataFrame) -> dict[tuple[str, str, str], pd.Series]:
-    """{(variant, method, protocol): rho by image_id} of the valid rows."""
+    """{(variant, method, protocol): rho by image_id} for the valid rows."""
     valid = scores[scores.validity == VALID]
     return {
         (variant_name(backbone, dcls), method, protocol): rows.set_index("image_id").rho
@@ -322,7 +332,7 @@ def _rho_of(scores: pd.DataFrame) -> dict[tuple[str, str, str], pd.Series]:
 
 
 def paired_comparison(rho: pd.Series, ceiling: Ceiling) -> dict[str, float]:
-    """A paired comparison's columns. rho : differences of correlations, by image_id"""
+    """The columns of a paired comparison. rho : differences of correlations, by image_id"""
     found, effect = ceiling.interval(rho), effect_size(rho)
     return {
         "difference": found.mean, "low": found.low, "high": found.high,
@@ -339,7 +349,7 @@ _COMPARED = [
 
 
 def judged(rows: list[dict], samples: Sequence[pd.Series], smallest: float) -> list[dict]:
-    """A family's rows with `p_holm` and `decision`. samples : in units of the score"""
+    """The rows of a family with `p_holm` and `decision`. samples : in units of the score"""
     corrected = holm([row["p"] for row in rows])
     words = decisions(samples, smallest)
     return [
@@ -349,22 +359,24 @@ def judged(rows: list[dict], samples: Sequence[pd.Series], smallest: float) -> l
 
 
 def paired_differences(choices: Choices, scores: pd.DataFrame, ceilings: Ceilings) -> pd.DataFrame:
-    """The comparison's later models less their group's first, paired per image on the images
-    valid for both; a row per protocol, panel and later model.
+    """Return each later model of the comparison minus its group's first model, paired by image.
 
-    comparison, panel, group, form : as `lib.study.comparisons` has them
-    first, second         : the two models, by their labels
-    backbone, dcls, method : of the second
+    Only images valid for both are used. There is one row per protocol, panel and later model.
+
+    comparison, panel, group, form : see `lib.study.comparisons`
+    first, second         : the labels of the two models
+    backbone, dcls, method : those of the second model
     difference, low, high : mean in units of the score, and its 95 % interval
-    median                : far from the mean where a few images make the difference
-    n_paired              : images in the comparison
-    p, p_holm             : of the mean's being 0; corrected over all pairs of the same protocol,
-                            panel and family of groups. Missing for fewer images than decide
-                            anything
+    median                : far from the mean if a few images cause the difference
+    n_paired              : number of images in the comparison
+    p, p_holm             : p value of a mean of 0; Holm-corrected over all pairs of the same
+                            protocol, panel and family of groups. NaN if there are too few images
+                            for a decision
     effect                : Cohen's d
     spread                : standard deviation over images
-    images_needed         : for a paired t test to find this effect four times in five
-    decision              : by p_holm and the smallest effect, see `lib.scores.decisions`
+    images_needed         : number of images for a paired t test to find this effect four times in
+                            five
+    decision              : from p_holm and the smallest effect, see `lib.scores.decisions`
     """
     rows: list[dict] = []
     families: dict[tuple[str, str, str], list[tuple[int, pd.Series]]] = {}
@@ -397,13 +409,14 @@ _OF_A_PAIR = [
 
 
 def compare_models(choices: Choices, scores: pd.DataFrame, ceilings: Ceilings) -> pd.DataFrame:
-    """Every two of the compared models, paired per image on the images valid for both.
+    """Return the difference between each two compared models, paired by image.
 
-    `protocol, first, second`, the same by their labels, `methods`, whose maps they are, and of
-    second minus first the columns of `paired_differences`; p corrected by Holm over the pairs of a
-    protocol. `choices.compared` names them: variants, with a method behind a colon where that is
-    not the preferred one. Two models that see different parts of the human map (*corrected*) are
-    compared by their correlations, each with its own part, over the first one's ceiling.
+    Only images valid for both are used. The columns are `protocol, first, second`, their labels,
+    `methods` (which made the maps), and those of `paired_differences` for second minus first; p is
+    Holm-corrected over the pairs of a protocol. `choices.compared` names the models: variants, with
+    a method after a colon if it is not the preferred one. Two models that see different parts of
+    the human map (*corrected*) are compared by their correlations, each with its own part, divided
+    by the ceiling of the first.
     """
     of = _rho_of(scores)
     nothing = pd.Series(dtype=float)
@@ -439,7 +452,7 @@ def compare_models(choices: Choices, scores: pd.DataFrame, ceilings: Ceilings) -
 
 
 def power_table(paired: pd.DataFrame, differences: tuple[float, ...]) -> pd.DataFrame:
-    """Images needed to find each of these differences, given how much images differ."""
+    """Return the number of images needed to find each of these differences, from the spread."""
     columns = {
         f"images to find {difference:g}": [
             images_needed(difference / spread) if spread else float("nan")
@@ -452,13 +465,14 @@ def power_table(paired: pd.DataFrame, differences: tuple[float, ...]) -> pd.Data
 
 
 def arrange(choices: Choices, summary: pd.DataFrame) -> pd.DataFrame:
-    """The summary with each row at its place in the study's comparison; a row twice where its
-    model is in two groups.
+    """Return the summary with the place of each row in the study's comparison.
 
-    comparison, panel, group, place, form : as `lib.study.comparisons` has them, and `model`, the
-              label of the model, with its method where that sets it apart
-    at      : the place on the comparison's axis, missing where it has none
-    shared  : all groups of several models have the same forms
+    A model in two groups has two rows.
+
+    comparison, panel, group, place, form : see `lib.study.comparisons`
+    model   : the label of the model, with its method if that distinguishes it
+    at      : the place on the comparison's axis; NaN if it has none
+    shared  : whether all groups of several models have the same forms
     """
     comparison, shared = choices.comparison, bool(forms_of(choices))
     rows = [
@@ -477,9 +491,10 @@ def arrange(choices: Choices, summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def one_of_each(arranged: pd.DataFrame) -> pd.DataFrame:
-    """The rows that stand for a model each, of one protocol and panel of what `arrange` makes: the
-    first of each group whose forms are shared, else all; no fairer pair of another model, no
-    untrained one, and no checkpoint."""
+    """Return the rows that represent one model each, for one protocol and panel of `arrange`.
+
+    They are the first row of each group if the groups share their forms, otherwise all rows. The
+    fairer pair of another model, untrained models and checkpoints are omitted."""
     rows = [BACKBONES[key] for key in arranged.backbone]
     plain = np.array([not (b.pair_of or b.untrained or b.series) for b in rows], bool)
     chosen = arranged[plain & ((arranged.place == 0) | ~arranged.shared)]
@@ -487,8 +502,9 @@ def one_of_each(arranged: pd.DataFrame) -> pd.DataFrame:
 
 
 def size_correlation(models: pd.DataFrame) -> float:
-    """Rank correlation of size and score over models, rows of `one_of_each`; NaN where their
-    scores are all equal."""
+    """Return the rank correlation of size and score over models; NaN if all scores are equal.
+
+    models : rows of `one_of_each`"""
     if models.score.nunique() < 2:
         return float("nan")
     return float(models.parameters_millions.corr(models.score, method="spearman"))

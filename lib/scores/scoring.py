@@ -1,4 +1,4 @@
-"""Agreement of a network's maps with human maps, image by image."""
+"""Agreement of a model's heatmaps with human maps, image by image."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ COLUMNS = ["protocol", "method", "image_id", "label", *MEASURED, "validity", "to
 
 @dataclass
 class Scores:
-    """What forwards leave behind, batch by batch; a table in the end.
+    """Collects the results of forward passes, batch by batch, and makes a table of them.
 
-    predicted : the maps' target is the predicted class
+    predicted : whether maps explain the predicted class
     """
 
     methods: Sequence[CamMethod]
@@ -34,7 +34,7 @@ class Scores:
     _blocks: list[tuple[Block, Tensor, Agreement]] = field(default_factory=list)
 
     def add(self, model: StudyModel, block: Block) -> None:
-        """One forward, one gradient of the head, every method's maps, every protocol's score.
+        """Score a block: one forward pass, one gradient of the head, all methods and protocols.
 
         The target is the image's label, as published, or the predicted class.
         """
@@ -47,13 +47,14 @@ class Scores:
         self._blocks.append((block, hits, agreements_of(maps, block.human)))
 
     def table(self, is_scored: Callable[[str, np.ndarray], np.ndarray]) -> pd.DataFrame:
-        """A row per method, protocol and image, whatever the batches were.
+        """Return one row per method, protocol and image, independent of the batches.
 
-        is_scored : which of the images at some places a protocol scores
-        `rho` is Spearman's correlation over all pixels; missing where `validity` says why.
-        `partial` is the same with the distance from the centre held constant, `tied` the
-        share of the map's pixels that are equal to another, `attainable` the largest rho
-        that these ties allow; `top1` and `top5` are missing for an image without a class.
+        is_scored : (protocol, places) -> which of the images at these places it scores
+
+        `rho` is Spearman's correlation over all pixels, NaN for the reason in `validity`.
+        `partial` is `rho` with the distance from the centre held constant, `tied` the share of
+        the map's pixels that equal another one, and `attainable` the largest rho that these ties
+        allow. `top1` and `top5` are missing for an image without a class.
         """
         if not self._blocks:
             return pd.DataFrame()
@@ -64,7 +65,7 @@ class Scores:
         labels = torch.cat([block.labels for block in blocks]).numpy()
         known = labels != NO_LABEL
         top1, top5 = top[:, 0], top.any(axis=1)
-        if not known.all():  # of an image without a class nothing is right or wrong
+        if not known.all():  # an image without a class cannot be classified correctly or wrongly
             top1, top5 = (np.where(known, right, np.nan) for right in (top1, top5))
         images = {
             "image_id": [name for block in blocks for name in block.image_ids],
@@ -86,7 +87,7 @@ class Scores:
 
 
 def _joined(found: Sequence[Agreement]) -> Agreement:
-    """Of all images."""
+    """The agreement of all images."""
     keys = found[0].usable
     return Agreement(
         {key: torch.cat([a.measured[key] for a in found], dim=2) for key in keys},
@@ -103,9 +104,9 @@ def score_part(
     batch: BatchSize,
     predicted: bool = False,
 ) -> pd.DataFrame:
-    """Scores of one variant over a part's images, as `Scores.table` tells.
+    """Return the scores of one variant on a part's images, as in `Scores.table`.
 
-    predicted : maps show the evidence for the predicted class, not for the image's label
+    predicted : whether maps show the evidence for the predicted class, not for the image's label
     """
     scores = Scores(methods, predicted)
     slow = any(method.forwards for method in methods)

@@ -1,7 +1,7 @@
 """Spearman's rank correlation of maps, one score per image, batched.
 
-Ranks are the expensive half and human maps serve every model and method, so
-`rank_maps` can be called once and its result passed instead of the maps.
+Ranking is the expensive half, and the same human maps are compared with every model and method.
+`rank_maps` can therefore be called once and its result passed instead of the maps.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from ..base.threads import each
 
 @dataclass(frozen=True)
 class Ranks:
-    """Average ranks of some maps, centred: ready to be correlated.
+    """Average ranks of some maps, centred, so that they can be correlated.
 
     centred : (image, pixel) rank minus mean rank, halves of integers: float32 where that
               holds them exactly, else float64
     norm    : (image,) float64, Euclidean length of `centred`; 0 for a constant
               map, NaN for one with a non-finite value
-    shape   : of the maps ranked
+    shape   : shape of the ranked maps
     """
 
     centred: Tensor
@@ -33,18 +33,18 @@ class Ranks:
     shape: tuple[int, ...]
 
     def __getitem__(self, images: slice) -> Ranks:
-        """Those of some of the images."""
+        """The ranks of some of the images."""
         centred = self.centred[images]
         return Ranks(centred, self.norm[images], (len(centred), *self.shape[1:]))
 
 
 # --- on a CPU, row by row -----------------------------------------------------------------
-# A row of 50,176 pixels stays in the processor's cache through all steps, and rows are shared
-# out among threads: several times as fast as torch's forms, and as scipy.
+# A row of 50,176 pixels stays in the processor's cache through all steps, and threads share the
+# rows: several times as fast as torch's operations, and as scipy.
 
 
 def order_of_row(values: np.ndarray) -> np.ndarray:
-    """The pixels of a row of float32 or float64 in order of their values."""
+    """The pixels of a row of float32 or float64, ordered by their values."""
     if values.dtype == np.float32:
         return order_of_bits(values.view(np.uint32))
     return np.argsort(values, kind="stable").astype(np.int32)
@@ -68,11 +68,12 @@ def ranks_of_rows(values: np.ndarray, settle: bool) -> tuple[Tensor, Tensor]:
 def products_of_rows(
     values: np.ndarray, human: Sequence[tuple[Ranks, bool]]
 ) -> tuple[Tensor, Tensor]:
-    """(row, comparison, 3): sums of products with the human ranks, the rows' own norms, how
-    many pixels are tied; and (row, 2): the rows' least and largest values, not finite where
-    any is not.
+    """Sums of products of each row's ranks with human ranks, and the rows' extremes.
 
-    values : (row, pixel), the human maps' images once or over and over
+    Returns (row, comparison, 3): the sum of products, the row's own norm, and the number of tied
+    pixels; and (row, 2): the row's smallest and largest value, not finite if any value is not.
+
+    values : (row, pixel), the images of the human maps once or repeatedly
     """
     theirs = [(ranks.centred.numpy(), settle) for ranks, settle in human]
 
@@ -101,18 +102,18 @@ def _rank_type(pixels: int) -> type:
     return np.float32 if pixels < 2**23 else np.float64
 
 
-# --- on any other device, all rows at once --------------------------------------------------
+# --- on other devices, all rows at once -----------------------------------------------------
 
 
 def _ranks_in_order(ordered: Tensor, settle: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Of sorted rows: centred average ranks, their norms, how many pixels are tied."""
+    """Centred average ranks of sorted rows, their norms, and their numbers of tied pixels."""
     if settle:
         low, high = ordered[:, :1].double(), ordered[:, -1:].double()
         span = torch.where(high > low, high - low, 1.0)
         ordered = ((ordered.double() - low) / span * STEPS).round()
     count = ordered.shape[1]
-    # The first and the last place of each pixel's group of ties, by running extremes:
-    # nothing has to wait for the device to say how many groups there are.
+    # Running extremes give the first and last place of each pixel's group of ties, so that
+    # nothing waits for the device to count the groups.
     place = torch.arange(count, device=ordered.device)
     differs = ordered[:, 1:] != ordered[:, :-1]
     edge = torch.ones_like(differs[:, :1])
@@ -126,7 +127,7 @@ def _ranks_in_order(ordered: Tensor, settle: bool) -> tuple[Tensor, Tensor, Tens
 def products_on_device(
     values: Tensor, human: Sequence[tuple[Ranks, bool]]
 ) -> tuple[Tensor, Tensor]:
-    """As `products_of_rows`."""
+    """Like `products_of_rows`."""
     ordered, pixels = values.sort(dim=1)
     found = []
     for ranks, settle in human:
@@ -139,7 +140,7 @@ def products_on_device(
 
 
 def ranks_on_device(values: Tensor, settle: bool) -> tuple[Tensor, Tensor]:
-    """As `ranks_of_rows`."""
+    """Like `ranks_of_rows`."""
     ordered, pixels = values.sort(dim=1)
     in_order, norm, _ = _ranks_in_order(ordered, settle)
     exact = torch.float32 if _rank_type(values.shape[1]) is np.float32 else torch.float64
@@ -147,7 +148,7 @@ def ranks_on_device(values: Tensor, settle: bool) -> tuple[Tensor, Tensor]:
     return torch.empty_like(in_order).scatter_(1, pixels, in_order), norm
 
 
-# --- for everyone ---------------------------------------------------------------------------
+# --- public functions -----------------------------------------------------------------------
 
 
 def _as_maps(maps: Tensor | np.ndarray, name: str, many: bool = False) -> Tensor:
@@ -159,20 +160,20 @@ def _as_maps(maps: Tensor | np.ndarray, name: str, many: bool = False) -> Tensor
     dimensions = (3, 4) if many else (3,)
     if maps.ndim not in dimensions or maps.shape[-2] * maps.shape[-1] < 2 or maps.is_complex():
         raise ValueError(
-            f"{name} must be (image, height, width), real, with two pixels or more, "
+            f"{name} must be (image, height, width), real, with at least two pixels, "
             f"got {tuple(maps.shape)} {maps.dtype}"
         )
     if maps.dtype in (torch.float32, torch.float64):
         return maps
-    # float32 holds half floats and integers of 16 bits exactly, float64 those of 32.
+    # float32 holds float16 and 16-bit integers exactly, float64 holds 32-bit integers.
     narrow = maps.is_floating_point() or maps.element_size() <= 2
     return maps.to(torch.float32 if narrow else torch.float64)
 
 
 def rank_maps(maps: Tensor | np.ndarray, settle: bool = False) -> Ranks:
-    """Ranks of (image, height, width) maps, to be reused; ties take average ranks.
+    """Return the ranks of (image, height, width) maps, for repeated use; ties take average ranks.
 
-    settle : round to 1e-5 of the map's range first: interpolated plateaus are not bit-equal
+    settle : round to 1e-5 of the map's range first, because interpolated plateaus are not bit-equal
     """
     maps = _as_maps(maps, "maps")
     values = maps.flatten(1)
@@ -186,11 +187,11 @@ def rank_maps(maps: Tensor | np.ndarray, settle: bool = False) -> Ranks:
 
 @dataclass(frozen=True)
 class Correlations:
-    """Of some maps with human maps ranked in one or more ways; on the maps' device.
+    """Correlations of maps with human maps ranked in one or more ways, on the maps' device.
 
-    rho : (comparison, …, image) float64; NaN where either map has no ordering
-    tied, attainable : the same shape: the share of the map's pixels that are equal to
-          another, and the largest rho that these ties allow against a map without any
+    rho : (comparison, …, image) float64; NaN if either map is constant or not finite
+    tied, attainable : same shape; the share of the map's pixels that equal another one, and the
+          largest rho that these ties allow against a map without ties
     finite, constant : (…, image) bool, of the maps
     """
 
@@ -202,21 +203,22 @@ class Correlations:
 
 
 def correlate(model_maps: Tensor | np.ndarray, human: Sequence[tuple[Ranks, bool]]) -> Correlations:
-    """Spearman's rho of maps with the human maps in each of several rankings.
+    """Return Spearman's rho of maps with human maps in each of several rankings.
 
     model_maps : (image, height, width), or (method, image, height, width)
-    human : (ranks of as many images, or of one for all; whether the model's maps are settled
-            before they are ranked too)
+    human : pairs (ranks, settle): the ranks of as many images, or of one for all; and whether the
+            model's maps are also settled before they are ranked
 
-    The expensive part, sorting a map's pixels, is done once for all. As for
-    `spearman_per_image`, to which this is the form for many protocols and methods.
+    This is `spearman_per_image` for several protocols and methods. The expensive part, sorting a
+    map's pixels, is done once for all of them.
     """
     maps = _as_maps(model_maps, "model_maps", many=True)
     for ranks, _ in human:
         images, *sides = ranks.shape
         if tuple(sides) != maps.shape[-2:] or images not in (1, maps.shape[-3]):
             raise ValueError(
-                f"model_maps {tuple(maps.shape)} and human_maps {ranks.shape} differ in shape"
+                f"model_maps {tuple(maps.shape)} and human_maps {ranks.shape} differ in shape: "
+                "resize one of them first"
             )
     here, pixels = maps.shape[:-2], maps.shape[-2:].numel()
     values = maps.reshape(here.numel(), pixels)
@@ -233,7 +235,7 @@ def correlate(model_maps: Tensor | np.ndarray, human: Sequence[tuple[Ranks, bool
     return Correlations(
         (product / scale).clamp(-1.0, 1.0),
         tied / pixels,
-        # Against ranks without ties, a map's ties lose it a share of the ranks' variance.
+        # Against ranks without ties, a map's ties cost a share of its ranks' variance.
         norm / (pixels * (pixels**2 - 1) / 12) ** 0.5,
         finite,
         constant,
@@ -243,27 +245,29 @@ def correlate(model_maps: Tensor | np.ndarray, human: Sequence[tuple[Ranks, bool
 def spearman_per_image(
     model_maps: Tensor | np.ndarray, human_maps: Tensor | np.ndarray | Ranks, settle: bool = False
 ) -> Tensor:
-    """Rank agreement of model and human maps, one score per image.
+    """Return the rank agreement of model and human maps, one value per image.
 
-    1 = same ordering, 0 = unrelated, -1 = reversed. Ties take average ranks.
-    A constant map has no ordering, and a map with a NaN or an infinity none
-    either: the score is NaN, and the caller counts it.
+    1 means the same order of pixels, 0 no relation, -1 the reverse order. Ties take average
+    ranks. A constant map, or one with a NaN or an infinity, has no order of pixels: its value is
+    NaN, and the caller counts it.
 
     model_maps : (image, height, width), any scale
-    human_maps : the same shape, or `rank_maps` of such
+    human_maps : the same shape, or the `rank_maps` of maps of that shape
     settle  : round maps to 1e-5 of their range before ranking
     Returns : (image,) float64 on the maps' device
     Raises  : ValueError naming both shapes if they differ
-    Source  : Spearman's rho as the correlation of average ranks, = scipy's
+    Source  : Spearman's rho as the correlation of average ranks, equal to scipy's
     """
     human = human_maps if isinstance(human_maps, Ranks) else rank_maps(human_maps, settle)
     return correlate(model_maps, [(human, settle)]).rho[0]
 
 
 def between_ranks(ours: Ranks, theirs: Ranks) -> Tensor:
-    """Spearman's rho of maps that are ranked already, (image,) float64; NaN without ordering.
+    """Return Spearman's rho of maps that are already ranked: (image,) float64.
 
-    theirs : of as many images, or of one for all
+    It is NaN if either map is constant or not finite.
+
+    theirs : the ranks of as many images, or of one for all
     """
     product = (ours.centred.double() * theirs.centred).sum(dim=1)
     scale = ours.norm * theirs.norm
@@ -271,9 +275,11 @@ def between_ranks(ours: Ranks, theirs: Ranks) -> Tensor:
 
 
 def partial_correlation(between: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Correlation of two maps with a third held constant; NaN where it decides one of them.
+    """Return the correlation of two maps with a third held constant, -1 to 1.
 
-    between : of the two; first, second : of each with the third
+    It is NaN if the third determines one of them.
+
+    between : correlation of the two; first, second : correlation of each with the third
     """
     scale = ((1 - first.square()) * (1 - second.square())).clamp(min=0).sqrt()
     return ((between - first * second) / torch.where(scale > 0, scale, torch.nan)).clamp(-1.0, 1.0)

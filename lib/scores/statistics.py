@@ -1,8 +1,8 @@
 """Intervals, tests and sample sizes for means over images.
 
-One method for all: Student's statistic, and the same corrected for skewness; an interval holds
-both. It takes no drawing of lots, so that one of 17,408 images takes a millisecond.
-docs/statistics.md has the simulations by which it was chosen.
+One method serves all: Student's statistic, and the same corrected for skewness; an interval
+contains both. It needs no random resampling, so an interval over 17,408 images takes a
+millisecond. docs/statistics.md shows the simulations behind this choice.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from statsmodels.stats.power import TTestPower
 from ..study.rules import RULES
 
 SEED = 0
-_LEAST_EFFECT = 1e-4  # Cohen's d: a thousand million images and more
+_LEAST_EFFECT = 1e-4  # Cohen's d; smaller ones need a thousand million images or more
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over n images, and where it lies with 95 % confidence."""
+    """A mean over n images, and its 95 % confidence interval."""
 
     mean: float
     low: float
@@ -37,10 +37,11 @@ def _numbers(values: Iterable[float]) -> np.ndarray:
 
 
 class _Sample:
-    """Values without the missing ones, and what intervals and p values ask of them.
+    """Values without the missing ones, with the quantities that intervals and p values need.
 
-    skew : of Student's statistic: the sample's skewness over the root of n. A sample tells too
-           little of it (a long tail is seldom seen whole), so it is raised by 1 + 4 / root n.
+    skew : skewness of Student's statistic: the sample's skewness over the root of n. A sample
+           underestimates it, because a long tail is rarely complete, so it is multiplied by
+           1 + 4 / root n.
     """
 
     def __init__(self, values: Iterable[float]):
@@ -50,18 +51,18 @@ class _Sample:
         self.mean = float(self.values.mean()) if n else np.nan
         spread = self.values.std(ddof=1) if n > 1 else 0.0
         self.largest = float(np.abs(self.values).max(initial=0))
-        self.equal = spread <= 1e-12 * self.largest  # equal values spread by rounding alone
+        self.equal = spread <= 1e-12 * self.largest  # equal values differ by rounding only
         self.spread = 0.0 if self.equal else float(spread)
         self.error = self.spread / np.sqrt(n) if n else np.nan
         self.skew = 0.0
         if n > 2 and not self.equal:
-            # As scipy.stats.skew(bias=False), which takes ten times as long.
+            # Equals scipy.stats.skew(bias=False), which takes ten times as long.
             third = ((self.values - self.mean) ** 3).sum() / self.spread**3
             skewness = float(third * n / ((n - 1) * (n - 2)))
             self.skew = skewness * (1 + 4 / np.sqrt(n)) / np.sqrt(n)
 
     def unskewed(self, t: float) -> float:
-        """Student's statistic with its skewness taken out (Hall's cubic transformation)."""
+        """Student's statistic with its skewness removed (Hall's cubic transformation)."""
         g = self.skew
         return t + g * t**2 / 3 + g**2 * t**3 / 27 + g / 6
 
@@ -76,11 +77,11 @@ class _Sample:
 def correlation_interval(
     correlation: float, count: int, confidence: float = 1 - RULES.alpha
 ) -> tuple[float, float]:
-    """The interval of a rank correlation over so many models; NaN for fewer than five models, and
-    where the correlation is 1 or -1, which has no spread.
+    """Return the ends of the interval of a rank correlation over `count` models.
 
-    It is Fisher's, with the standard error that ranks have. It takes the models for a sample of
-    others like them, which a handful of chosen backbones hardly is.
+    They are NaN for fewer than five models, and for a correlation of 1 or -1, which has no spread.
+    The interval is Fisher's, with the standard error of ranks. It treats the models as a random
+    sample of similar models, which a few chosen backbones hardly are.
 
     Source: Bonett and Wright, Psychometrika 65 (2000)
     """
@@ -98,17 +99,19 @@ def mean_interval(
     within: tuple[float, float] = (-np.inf, np.inf),
     images: int = 0,
 ) -> Interval:
-    """Mean over images and its interval; missing values are left out.
+    """Return the mean over images and its 95 % interval; missing values are skipped.
 
-    within : the least and the largest value that there can be, such as (0, 100)
-    images : how many there are in truth, where values of fewer images are spread over more
+    within : the smallest and the largest possible value, such as (0, 100)
+    images : the true number of images, if the values of fewer images are spread over more
 
-    The interval holds Student's and that of the statistic corrected for skewness. Of so few images
-    that nothing is decided (`RULES.fewest_images`) also what the mean would be if as large a share
-    of images as may have gone unseen were as far from 0 as the farthest one seen, on either side of
-    0 as far as `within` allows: a sample of twenty without an inverted map does not show that there
-    is none. Of values that are all at the two ends of `within`, Wilson's interval. All NaN without
-    values; low = high = NaN for one.
+    The interval contains Student's interval and the interval of the statistic corrected for
+    skewness. For fewer than `RULES.fewest_images` images, or equal values, it also contains the
+    mean that would result if some images of another kind had been missed by chance: as large a
+    share as may have gone unseen, each as far from 0 as the farthest value, on either side and
+    within `within`. A sample of twenty images without an inverted map, for example, does not show
+    that there is none.
+    If all values lie at the two ends of `within`, it is Wilson's interval. All are NaN without
+    values; low and high are NaN for one value.
 
     Source: Hall, Journal of the Royal Statistical Society B 54 (1992), for the transformation;
     Wilson, Journal of the American Statistical Association 22 (1927)
@@ -137,13 +140,13 @@ def mean_interval(
 
 
 def mean_p(values: Iterable[float], null: float = 0.0, alternative: str = "two-sided") -> float:
-    """p of the mean over images being `null`.
+    """Return the p value of a mean over images of `null`.
 
     alternative : "two-sided", "greater" or "less"
-    Two-sided it is below 0.05 where the 95 % interval, by the same method, leaves `null` out; of
-    fewer than `RULES.cautious_below` images it may be more, as it counts with what may have gone
-    unseen. NaN without values, and for fewer images than `RULES.fewest_images`: their p values
-    promise more than they hold.
+    The two-sided p value is below 0.05 if the 95 % interval from the same method excludes `null`.
+    For fewer than `RULES.cautious_below` images it may be larger, because it allows for images
+    that may have gone unseen. It is NaN without values, and for fewer than `RULES.fewest_images`
+    images, for which p values are too small.
     """
     sample = _Sample(_numbers(values) - null)
     n, mean, largest = sample.n, sample.mean, sample.largest
@@ -172,9 +175,11 @@ def means_by(
     name: str,
     within: Callable[[tuple], tuple[float, float]] = lambda key: (-np.inf, np.inf),
 ) -> pd.DataFrame:
-    """`mean_interval` of a column in each group: `*by, name, low, high, n`, as groups come.
+    """Return `mean_interval` of a column in each group: `*by, name, low, high, n`.
 
-    within : of a group's key the least and the largest value that there can be
+    Groups keep their order of appearance.
+
+    within : function of a group's key that returns the smallest and the largest possible value
     """
     rows = []
     for key, chosen in table.groupby(list(by), sort=False):
@@ -184,8 +189,8 @@ def means_by(
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """p values corrected by Holm for being several; missing ones stay missing, uncounted."""
-    # statsmodels' own collects garbage at every call, which takes half a second beside networks.
+    """Return p values corrected by Holm's method; missing ones stay missing and do not count."""
+    # statsmodels collects garbage at every call, which takes half a second with models in memory.
     p = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p, kind="stable")[: np.count_nonzero(~np.isnan(p))]  # missing ones are last
     corrected = np.full(len(p), np.nan)
@@ -195,7 +200,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 
 def effect_size(differences: Iterable[float]) -> float:
-    """Cohen's d of paired differences: their mean over their standard deviation."""
+    """Return Cohen's d of paired differences: their mean over their standard deviation."""
     sample = _Sample(differences)
     return float("nan") if sample.equal else sample.mean / sample.spread
 
@@ -203,14 +208,16 @@ def effect_size(differences: Iterable[float]) -> float:
 def images_needed(
     effect: float, power: float = RULES.power, alpha: float = RULES.alpha / RULES.family
 ) -> float:
-    """Images to find an effect of this size (Cohen's d) so often, by a paired t test.
+    """Return the number of images that a paired t test needs to find an effect of this size.
 
-    At the level that Holm's first step asks of one backbone among eight, and never fewer than
-    any is decided with. It takes the effect for the true one. NaN for one that is next to none.
+    effect : Cohen's d, treated as the true effect
+    power  : how often the test finds it
+    The level is that of Holm's first step for one backbone among eight. The number is never below
+    the smallest number for a decision. It is NaN for a negligible effect.
     """
     if not np.isfinite(effect) or abs(effect) < _LEAST_EFFECT:
         return float("nan")
-    if abs(effect) > 2:  # where the solver finds no root
+    if abs(effect) > 2:  # the solver finds no root here
         return float(RULES.fewest_images)
     found = TTestPower().solve_power(abs(effect), None, alpha, power)
     return float(max(RULES.fewest_images, np.ceil(found)))

@@ -1,4 +1,4 @@
-"""A study's scores: computed where not kept, then kept, a variant and a part at a time."""
+"""A study's scores, computed unless cached, and cached for each variant and part."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from .units import Unit, score_here, units_of
 
 
 def score_study(study: Study) -> pd.DataFrame:
-    """The tidy per-image table of a study.
+    """Return the tidy per-image table of a study's scores.
 
     One row per variant, protocol, method and image: `variant, backbone, dcls, protocol,
     method, image_id, label, rho, partial, tied, attainable, validity, top1, top5`.
 
-    Parts (shards) are worked through one by one, so memory does not grow with their
-    number; with `workers` or `scheduler` by several processes at once (`lib.scores.cluster`).
-    Raises MissingInputs, StoredError and WeightsError for what cannot be read; with
-    `keep_going` that is left out, and told by `left_out`.
+    Parts (shards) are scored one by one, so memory does not grow with their number; with
+    `workers` or `scheduler`, several processes share them (`lib.scores.cluster`). Raises
+    MissingInputs, StoredError and WeightsError for files that cannot be read; with `keep_going`
+    these are skipped, and `left_out` lists them.
     """
     study.inputs.require()
     clickme = study.clickme()
@@ -46,24 +46,24 @@ def score_study(study: Study) -> pd.DataFrame:
         else:
             tables[unit.variant, unit.path] = table
     with progress_bar(total=len(units), initial=len(tables), desc="scoring", unit="model") as bar:
-        bar.set_postfix_str(f"{len(tables)} kept from before", refresh=False)
+        bar.set_postfix_str(f"{len(tables)} cached", refresh=False)
         elsewhere = study.choices.workers or study.choices.scheduler
         score = score_on_cluster if elsewhere else score_here
         for unit, error in score(study, list(waiting.values())):
             bar.update()
             if error is not None:
                 missed[unit.variant] = str(error)
-                tqdm.write(f"left out: {unit.variant}: {error}")
+                tqdm.write(f"skipped: {unit.variant}: {error}")
     scores = _together(study.choices, units, tables, missed)
     damaged = scores[scores.validity == NON_FINITE]
-    once = damaged.drop_duplicates(["backbone", "dcls", "method", "image_id"])  # of all protocols
+    once = damaged.drop_duplicates(["backbone", "dcls", "method", "image_id"])  # over protocols
     for method, count in once.groupby("method").size().items():
-        tqdm.write(f"{METHODS[method].label}: {count} maps are not finite, and are left out")
+        tqdm.write(f"{METHODS[method].label}: {count} maps are not finite and were skipped")
     return scores
 
 
 def left_out(scores: pd.DataFrame) -> pd.DataFrame:
-    """What a study with `keep_going` left out: a row per variant, part or image, and why."""
+    """Return what a study with `keep_going` skipped: a row per variant, part or image, and why."""
     missed = {name: why[:1000] for name, why in scores.attrs.get(LEFT_OUT, {}).items()}
     return pd.DataFrame(missed.items(), columns=["left_out", "reason"], dtype=str)
 
@@ -79,7 +79,7 @@ def _together(
         scores = tables.get((unit.variant, unit.path))
         scores = read_kept(unit.path) if scores is None else scores
         if scores is None:
-            missed[unit.variant] = "its weights are another variant's, which was left out"
+            missed[unit.variant] = "it shares its weights with a variant that was skipped"
             continue
         missed |= scores.attrs.pop(LEFT_OUT, {})
         if scores.empty:
@@ -89,7 +89,7 @@ def _together(
         )
     if not frames:
         reasons = "\n".join(f"{name}: {reason}" for name, reason in missed.items())
-        raise MissingInputs(f"nothing can be scored:\n{reasons}")
+        raise MissingInputs(f"no model can be scored:\n{reasons}")
     scores = pd.concat(frames, ignore_index=True)
     names = ["variant", "backbone", "dcls"]
     scores = scores[[*names, *scores.columns.difference(names, sort=False)]]

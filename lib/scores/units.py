@@ -1,4 +1,4 @@
-"""The units of a scoring run, a variant on a part's images each, and who works them off here."""
+"""The units of a scoring run, each one variant on one part's images, and their scoring here."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from .kept import kept_path, read_kept, write_kept
 from .prepared import PreparedPart
 from .scoring import score_part
 
-_MODELS_IN_MEMORY = 1.5e9  # bytes; of a GPU's memory a third
+_MODELS_IN_MEMORY = 1.5e9  # bytes; on a GPU a third of its memory
 
 
 @dataclass(frozen=True)
 class Unit:
-    """The unit of work: a variant on a part's images; `path` is where its scores are kept."""
+    """The unit of work: a variant on a part's images; `path` is the file that caches its scores."""
 
     backbone: Backbone
     dcls: bool
@@ -46,7 +46,7 @@ class Unit:
 
 
 def units_of(study: Study, clickme: ClickMe, missed: dict[str, str]) -> Iterator[Unit]:
-    """Part by part; a variant without weights is missed, or raises."""
+    """Yield units part by part; a variant without weights is added to `missed`, or raises."""
     for some in clickme.per_part():
         for backbone, dcls in study.choices.variants:
             name = variant_name(backbone.key, dcls)
@@ -60,9 +60,9 @@ def units_of(study: Study, clickme: ClickMe, missed: dict[str, str]) -> Iterator
 
 
 class Scorer:
-    """Scores unit after unit, keeping in memory what the next ones can use again.
+    """Scores one unit after another and keeps in memory what the next ones can reuse.
 
-    That is the last part, ready for all networks, and networks while there is room.
+    That is the last part, prepared for all models, and models as long as there is room.
     """
 
     def __init__(self, study: Study):
@@ -87,7 +87,7 @@ class Scorer:
 
     def _score(self, unit: Unit) -> None:
         if self._part is None or self._part.some.part is not unit.some.part:
-            self._part = None  # its memory goes before the next one's comes
+            self._part = None  # free its memory before the next part is loaded
             self._part = PreparedPart(unit.some, self.device, self.batch.now)
         model = self._model(unit.backbone, unit.dcls)
         predicted = self.study.choices.predicted
@@ -95,12 +95,12 @@ class Scorer:
         if kept_path(self.study, unit.backbone, unit.dcls, unit.some) != unit.path:
             raise StoredError(
                 f"{unit.some.part.name} or the weights of {unit.variant} changed while they were "
-                "scored: run again with the files as they are now"
+                "scored: run again"
             )
         write_kept(unit.path, scores, unit.some.left_out)
 
     def foretell(self, units: list[Unit]) -> str:
-        """How long the methods that take many forwards an image will take; "" without any."""
+        """How long methods with many forward passes per image will take; "" without any."""
         if not any(method.forwards for method in self._methods):
             return ""
         model = self._model(units[0].backbone, units[0].dcls)
@@ -122,8 +122,10 @@ class Scorer:
 
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[bool]:
-    """Within, no other process works on this file; yields whether one did before. Of notebooks
-    that run side by side, two may score the same unit. Where files cannot be locked, both do."""
+    """A context in which no other process works on this file; yields whether one did before.
+
+    Notebooks that run side by side may need the same unit. If files cannot be locked, both score
+    it."""
     place = path.with_suffix(".lock")
     lock, waited = FileLock(place), False
     with contextlib.ExitStack() as held:
@@ -135,7 +137,7 @@ def _alone(path: Path) -> Iterator[bool]:
                 waited = True
                 held.enter_context(lock.acquire())
         except (OSError, NotImplementedError):
-            pass  # the cached file itself appears whole in any case
+            pass  # the cached file itself is always written completely
         try:
             yield waited
         finally:
@@ -144,10 +146,11 @@ def _alone(path: Path) -> Iterator[bool]:
 
 
 def foretell(model: StudyModel, some: np.ndarray, methods: Sequence[CamMethod], images: int) -> str:
-    """How long the methods will take that take many forwards, by one timed forward; "" without.
+    """Estimate how long methods with many forward passes will take, from one timed forward pass.
 
-    some     : (image, height, width, 3) uint8 images
-    images : how many maps of each method will be made, by networks like this one
+    some   : (image, height, width, 3) uint8 images
+    images : number of maps of each method that models like this one will make
+    Returns the estimate in words; "" without such methods.
     """
     slow = [method for method in methods if method.forwards]
     if not slow:
@@ -161,11 +164,11 @@ def foretell(model: StudyModel, some: np.ndarray, methods: Sequence[CamMethod], 
     minutes = forwards * seconds * images / 60
     last = f"{minutes / 60:.1f} h" if minutes > 90 else f"{minutes:.0f} min"
     names = ", ".join(method.label for method in slow)
-    return f"{names}: about {forwards} forwards a map, {images} maps, {last} in all at most"
+    return f"{names}: about {forwards} forward passes per map, {images} maps, at most {last} in all"
 
 
 def score_here(study: Study, units: list[Unit]) -> Iterator[tuple[Unit, Exception | None]]:
-    """Each unit once it is scored, or why it cannot be (with `keep_going`)."""
+    """Yield each unit once it is scored, with the error if it cannot be (with `keep_going`)."""
     scorer = Scorer(study) if units else None
     if units and not study.choices.keep_going and (foretold := scorer.foretell(units)):
         tqdm.write(foretold)
@@ -179,5 +182,5 @@ def score_here(study: Study, units: list[Unit]) -> Iterator[tuple[Unit, Exceptio
                     raise
                 unusable[unit.variant] = error
         for name, reason in unit.some.left_out.items():
-            tqdm.write(f"left out: {name}: {reason}")
+            tqdm.write(f"skipped: {name}: {reason}")
         yield unit, unusable.get(unit.variant)

@@ -71,7 +71,7 @@ def test_a_training_goes_on_where_it_ended_and_cose_reads_it(here, capsys, monke
     first, second = (load_file(here / n / "final.safetensors") for n in ("net", "again"))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert cose_train.main([*again, "--lr", "0.1"]) == 2
-    assert "holds another training" in capsys.readouterr().err
+    assert "belongs to another training" in capsys.readouterr().err
 
     out = str(here / "pairs.csv")
     asked = ["--timm", "test_resnet", "--weights", str(here / "net" / "final.safetensors")]

@@ -155,7 +155,7 @@ def test_a_training_that_was_ended_is_resumed_when_asked(demo, undrawn, capsys, 
     assert "--resume" in capsys.readouterr().err
     monkeypatch.setattr(run, "one_step", step)
     assert command("--methods", "lcam_fm") == 2
-    assert "did not end" in capsys.readouterr().err
+    assert "unfinished training" in capsys.readouterr().err
     assert command("--methods", "lcam_fm", "--resume") == 0
     assert "resumed at step 1 of 2" in capsys.readouterr().out
 
@@ -239,7 +239,7 @@ def test_a_finished_module_and_what_lies_beside_it_stay_until_the_next_is_finish
     checkpoint = path.with_name(".lcam_fm.unfinished.pt")
     assert checkpoint.exists()
     kept = checkpoint.read_bytes()
-    with pytest.raises(AttentionError, match=r"is of another training \(recipe\)"):
+    with pytest.raises(AttentionError, match=r"belongs to another training \(recipe\)"):
         train(replace(SMALL, lr=0.3), resume=True)
     train(other, "two", resume=True)
     two = beside()

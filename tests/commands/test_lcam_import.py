@@ -104,11 +104,11 @@ def test_a_snapshots_module_is_a_method_like_any_other(demo, tmp_path, capsys, i
         expected = (c - c.min()) / (c.max() - c.min())
         assert torch.allclose(maps[image], expected, atol=1e-4)
     assert command(file) == 0
-    assert "imported before" in capsys.readouterr().out
+    assert "already imported" in capsys.readouterr().out
     snapshot(file, {**backbone_state(), **convolution(), "fc.bias": backbone_state()["fc.bias"]})
     file.write_bytes(file.read_bytes() + b"\0")
     assert command(file) == 2
-    assert "is another module already: move it away" in capsys.readouterr().err
+    assert "already holds another module: move" in capsys.readouterr().err
 
 
 def test_rounded_weights_are_told_and_others_refused(demo, tmp_path, capsys):
@@ -120,7 +120,7 @@ def test_rounded_weights_are_told_and_others_refused(demo, tmp_path, capsys):
     }
     file = snapshot(tmp_path / "a.pth.tar", {**exact, **convolution()})
     assert command(file) == 0
-    assert "the network's weights are the file's, rounded" in capsys.readouterr().out
+    assert "the network's weights are rounded from the file's" in capsys.readouterr().out
     other = {**state, "layer1.0.conv1.weight": state["layer1.0.conv1.weight"] * 1.01}
     assert command(snapshot(file, {**other, **convolution()}), "--methods", "lcam_fm") == 2
     told = capsys.readouterr().err
@@ -149,25 +149,25 @@ def _wrong(kind: str, file) -> str:
     whole = {**backbone_state(), **convolution()}
     if kind == "no module":
         snapshot(file, backbone_state())
-        return "is no snapshot of L-CAM: of attnM.op.weight and attnM.op.bias it holds neither"
+        return "is not a snapshot of L-CAM: it must hold attnM.op.weight and attnM.op.bias, and holds neither"
     if kind == "half a module":
         snapshot(file, _without("attnM.op.bias"))
-        return "it holds attnM.op.weight"
+        return "and holds attnM.op.weight"
     if kind == "other layer":
         snapshot(file, {**whole, **convolution(channels=99)})
-        return r"attnM.op.weight is (12, 99, 1, 1), and should be (12, 256, 1, 1)"
+        return r"attnM.op.weight is (12, 99, 1, 1), but should be (12, 256, 1, 1)"
     if kind == "other classes":
         snapshot(file, {**whole, **convolution(classes=1000)})
-        return "is (1000, 256, 1, 1), and should be (12, 256, 1, 1)"
+        return "is (1000, 256, 1, 1), but should be (12, 256, 1, 1)"
     if kind == "not finite":
         snapshot(file, {**whole, "attnM.op.bias": torch.full((CLASSES,), torch.nan)})
         return "attnM.op.bias of"
     if kind == "module alone":
         snapshot(file, convolution())
-        return "does not hold this network beside the module"
+        return "of this network"
     if kind == "lacks a layer":
         snapshot(file, _without("layer4.0.bn1.running_mean"))
-        return "tensors are missing (layer4.0.bn1.running_mean)"
+        return "of this network (layer4.0.bn1.running_mean)"
     if kind == "no state":
         torch.save({"epoch": 3, "arch": "resnet"}, file)
         return "contains no weights under 'state_dict'; it contains: epoch, arch"
@@ -179,7 +179,7 @@ def _wrong(kind: str, file) -> str:
         torch.save({"state_dict": whole, "optimizer": Evil()}, file)
         return "is refused: it would run code"
     assert kind == "not there"
-    return "there is no file"
+    return "does not exist and cannot be imported"
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_what_is_wrong_with_a_snapshot_is_said(demo, tmp_path, capsys, monkeypat
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["--methods", "tame"], "TAME is no L-CAM"),
+        (["--methods", "tame"], "TAME is not an L-CAM"),
         (["--methods", "lcam_fm", "lcam_img"], "--import takes one module"),
         (["--models", "resnet50", "convnext_tiny"], "--import takes one module"),
         (["--models", "convnext_tiny"], "does not fit this network's layer"),

@@ -57,7 +57,7 @@ def test_a_path_as_a_run_prints_it_is_found_from_any_folder(folders, tmp_path, m
     assert "b holds no leaderboard" in capsys.readouterr().err
     monkeypatch.setattr("lib.scores.leaderboard.IS_CHECKOUT", False)
     assert main(["a", "--no-figures"]) == 2
-    assert "there is no folder of results" in capsys.readouterr().err
+    assert "does not exist: give a folder of results" in capsys.readouterr().err
 
 
 def test_what_is_wrong_is_one_line_and_nothing_is_written(folders, tmp_path, capsys):
@@ -65,11 +65,11 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(folders, tmp_path, cap
     other.to_parquet(tmp_path / "b" / "tables" / "leaderboard.parquet")
     before = sorted(tmp_path.rglob("*"))
     for asked, told in (
-        (folders, "b cannot be merged with a: it is judged by other rules"),
-        (["a", "none"], "no folder of results, and no file, at none"),
+        (folders, "b cannot be merged with a: its rules differ"),
+        (["a", "none"], "none does not exist: give a folder of results"),
         (["a", "--out", "x.xlsx"], "must end in .csv or .parquet"),
         (["a", "--out", "a/tables/leaderboard.csv"], "is an input file"),
-        (["a", "--protocol", "x"], "no run has the protocol 'x'; there are gaze"),
+        (["a", "--protocol", "x"], "no run has the protocol 'x'; choose from gaze"),
     ):
         assert main([*asked, "--no-figures"]) == 2
         (line,) = capsys.readouterr().err.splitlines()

@@ -108,7 +108,7 @@ def test_scores_are_scipys_of_maps_enlarged_by_scipy(images, tmp_path, capsys):
     assert len(facts["maps"]["mine"]["sha256"]) == 64
     told = capsys.readouterr().out
     assert "5 of 5 images have a heatmap; 0 heatmaps have no image" in told
-    assert "human ceiling: none: nothing is known of how well these people agree" in told
+    assert "human ceiling: none: it is not known how well these people agree" in told
     assert (
         "mine, corrected: has too few images (5) to say whether it is above the strongest" in told
     )
@@ -129,7 +129,7 @@ def test_the_human_maps_themselves_score_one_and_the_controls_are_the_studys(tmp
     for control in CONTROLS:
         rho = controls[controls.control == control].set_index("image_id").rho
         np.testing.assert_allclose(table[control], rho[table.image_id], atol=1e-12)
-    assert "none: of the 6 images with two observers or more too little" in capsys.readouterr().out
+    assert "none: the 6 images with two observers or more are not enough" in capsys.readouterr().out
     given = [*words, "--ceiling", "0.8"]
     assert score_maps.main([str(tmp_path / "people.npz"), *given]) == 0
     (row,) = json.loads(out.with_suffix(".json").read_text())["summary"]
@@ -294,7 +294,9 @@ def test_names_that_several_images_could_have_are_nobodys(tmp_path):
 def test_two_maps_of_one_image_are_refused(tmp_path):
     write_maps(tmp_path / "m", "a")
     np.save(tmp_path / "m" / "a.jpg.npy", np.eye(3))
-    with pytest.raises(MapsError, match="a.jpg.npy and .*a.npy: of one image|a.npy and .*a.jpg"):
+    with pytest.raises(
+        MapsError, match="a.jpg.npy and .*a.npy are maps of one image|a.npy and .*a.jpg"
+    ):
         match(open_maps(tmp_path / "m"), ["a.jpg"])
     Image.new("L", (4, 4)).save(tmp_path / "m" / "a.png")
     with pytest.raises(MapsError, match="a.png and a.npy are maps of one image"):
@@ -303,7 +305,7 @@ def test_two_maps_of_one_image_are_refused(tmp_path):
 
 def test_maps_of_other_images_are_told_with_names_of_both(images, tmp_path, capsys):
     assert run(images, write_maps(tmp_path / "m", "xy")) == 2
-    assert "no map is named as an image. Maps: x, y; images: a.jpg" in capsys.readouterr().err
+    assert "no map has the name of an image. Maps: x, y; images: a.jpg" in capsys.readouterr().err
 
 
 def test_maps_without_a_image_and_images_without_a_map_are_counted(images, tmp_path, capsys):
@@ -395,7 +397,7 @@ def test_what_cannot_be_read_of_people_costs_that_image_alone(images, tmp_path, 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda p: None, "is not there"),
+        (lambda p: None, "does not exist"),
         (lambda p: p.mkdir(), "holds no maps"),
         (lambda p: p.write_text("x"), "neither a folder of maps"),
     ],
@@ -409,11 +411,11 @@ def test_a_place_without_maps_is_refused(tmp_path, make, message):
 @pytest.mark.parametrize(
     ("array", "ids", "message"),
     [
-        (np.zeros((2, 3, 3)), None, "needs a text file with the name of each image"),
-        (np.zeros((2, 3, 3)), "a", "holds 2 maps, and .* 1 names"),
+        (np.zeros((2, 3, 3)), None, "needs a text file with one image name per line"),
+        (np.zeros((2, 3, 3)), "a", "holds 2 maps, but .* 1 names"),
         (np.zeros((2, 3, 3)), "a\na", "repeats a"),
         (np.zeros((3, 3)), "a\nb\nc", r"has shape \(3, 3\), expected \(image, height, width\)"),
-        (np.array([[[{}]]], object), "a", "no readable .npy"),
+        (np.array([[[{}]]], object), "a", "not a readable .npy"),
     ],
 )
 def test_a_wrong_stack_is_refused(tmp_path, array, ids, message):
@@ -426,10 +428,10 @@ def test_a_wrong_stack_is_refused(tmp_path, array, ids, message):
 
 def test_wrong_archives_are_refused(tmp_path):
     (tmp_path / "a.npz").write_text("no archive")
-    with pytest.raises(MapsError, match="no readable .npz"):
+    with pytest.raises(MapsError, match="not a readable .npz"):
         open_maps(tmp_path / "a.npz")
     np.savez(tmp_path / "a.npz", first=np.eye(2), second=np.eye(2))
-    with pytest.raises(MapsError, match="entries first, second: name the map's 'map'"):
+    with pytest.raises(MapsError, match="entries first, second: name the map 'map'"):
         open_maps(tmp_path).read("a")
 
 

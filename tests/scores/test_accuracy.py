@@ -196,7 +196,7 @@ def test_a_sound_model_on_many_images_may_miss_its_accuracy_by_a_little(study):
     n = 17_000
     table = weights_table(study, scored(study, {"convnext_tiny_dcls": round(n * 0.81)}, n))
     (line,) = [line for line in remarks_of(table) if line.startswith("ConvNeXt-T + DCLS")]
-    assert "A gap this small may come from the selection of images" in line
+    assert "The selection of images may explain a gap this small" in line
     assert "do not trust" not in line
 
 

@@ -77,7 +77,7 @@ def test_all_claims_hold_where_they_are_built_in():
     assert (found["dcls"].value, found["dcls"].low, found["dcls"].high) == (7, 7, 7)
     assert found["size"].value == pytest.approx(1)
     assert found["metaformers"].high < 0
-    assert "Trained by other recipes" in found["dcls"].notes
+    assert "Training recipes differ" in found["dcls"].notes
     assert "ClickMe" in found["dcls"].speaks_of
 
 
@@ -215,9 +215,9 @@ def test_height_starts_from_the_strongest_control_and_the_other_stands_beside():
     found = verdicts(study, table(low(0.02, 0.02, 0.3)), both, CEILINGS)
     row = found.iloc[1]
     assert row.verdict == NOT_REPRODUCED
-    assert "nothing sets the two apart" in row.because
+    assert "nothing distinguishes the two" in row.because
     assert "strongest control: centred Gaussian" in row.notes
-    assert "From another image's human map: reproduced" in row.notes
+    assert "Compared with another image's human map: reproduced" in row.notes
 
 
 # --- claims 4 and 5 -----------------------------------------------------------------------------
@@ -284,7 +284,7 @@ def test_scores_that_are_all_equal_have_no_order_and_no_p_of_0():
     row = decided(lambda *_: 0.3, noise=0.0)["size"]
     assert row.verdict == UNDECIDED
     assert np.isnan(row.value)
-    assert "no order to correlate" in row.because
+    assert "their order cannot be correlated" in row.because
     assert "p = 0" not in row.because
 
 
@@ -296,7 +296,7 @@ def test_a_claim_about_models_that_are_not_chosen_is_not_asked():
     scores = table(as_claimed)
     found = verdicts(study, scores[scores.backbone == "resnet50"], controls(), CEILINGS)
     assert (found.verdict == NOT_ASKED).all()
-    assert found.because.str.contains("cannot be asked of this study").all()
+    assert found.because.str.contains("this study cannot decide the claim").all()
 
 
 def test_other_readings_stand_beside_the_first():
@@ -320,7 +320,7 @@ def test_on_the_demo_verdicts_speak_of_the_demo_only():
 def test_a_few_images_decide_nothing_however_large_the_effect(n):
     for row in decided(as_claimed, noise=0.01, n=n).values():
         assert row.verdict == TOO_FEW_IMAGES
-        assert row.because == f"with fewer than {RULES.fewest_images} images nothing is decided"
+        assert row.because == f"no decision is made with fewer than {RULES.fewest_images} images"
         assert row.n == n
 
 
@@ -332,4 +332,4 @@ def test_maps_that_are_all_constant_are_told_as_that():
     found = verdicts(study, scores, controls(), CEILINGS).set_index("claim")
     row = found[found.index.str.startswith("CAFormer")].iloc[0]
     assert row.verdict == MISSING
-    assert "no image has a valid grad_cam map of caformer_s18" in row.because
+    assert "caformer_s18 without DCLS has no valid grad_cam map" in row.because

@@ -129,10 +129,10 @@ def test_workers_that_do_not_start_are_started_again(monkeypatch, capsys):
     units = list(units_of(study, study.clickme(), {}))
     with pytest.raises(KeyboardInterrupt):
         next(cluster.score_on_cluster(study, units))
-    assert capsys.readouterr().out.count("is started again: Cluster failed to start") == 2
+    assert capsys.readouterr().out.count("trying again: Cluster failed to start") == 2
     monkeypatch.setattr(cluster, "STARTS", 2)
     tries.clear()
-    with pytest.raises(cluster.ClusterError, match="do not start, 2 times in a row: .*Nanny"):
+    with pytest.raises(cluster.ClusterError, match="did not start in 2 attempts: .*Nanny"):
         next(cluster.score_on_cluster(study, units))
 
 

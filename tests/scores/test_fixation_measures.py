@@ -150,11 +150,11 @@ def test_a_fixation_beside_the_map_is_refused(point):
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match=r"a: fixations must be \(fixation, 2\)"):
+    with pytest.raises(ValueError, match=r"a: fixations must have the shape \(fixation, 2\)"):
         FixationSet({"a": np.zeros((2, 3))}, 6, 6)
     looked = FixationSet({"a": np.ones((1, 2))}, 6, 6).of("a")
     with pytest.raises(
-        ValueError, match=r"maps are \(1, 7, 7\), and .* 1 images in maps of \[36\]"
+        ValueError, match=r"maps have the shape \(1, 7, 7\), but .* 1 images in maps of \[36\]"
     ):
         measure_fixations(np.zeros((1, 7, 7)), [looked])
 

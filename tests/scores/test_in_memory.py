@@ -73,7 +73,7 @@ def test_a_map_of_one_value_orders_nothing():
         (OURS, [*THEIRS[:2], np.where(THEIRS[2] > 7, np.nan, 1)], r"human_maps\[2\] has \d+ values"),
         (np.ma.masked_less(OURS, 0.5), THEIRS, "maps is masked"),
         (OURS[0], [np.ma.array(row) for row in THEIRS[0]], "human_maps is masked"),
-        (OURS * 1j, THEIRS, "real numbers, and holds complex"),
+        (OURS * 1j, THEIRS, "real numbers, but holds complex"),
         (OURS[0], [["a", "b"]], "real numbers"),
         (OURS[0], [[1, 2], [3]], "different lengths"),
     ],

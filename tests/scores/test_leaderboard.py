@@ -50,7 +50,7 @@ def test_methods_and_protocols_are_ranked_apart():
     assert found["published", "grad_cam"].tolist() == ["a", "b"]
     (only,) = set(leaderboard(table, method="layer_cam").method)
     assert only == "layer_cam"
-    with pytest.raises(ValueError, match="no run has the method 'x'; there are grad_cam, layer_"):
+    with pytest.raises(ValueError, match="no run has the method 'x'; choose from grad_cam, layer_"):
         leaderboard(table, method="x")
 
 
@@ -116,7 +116,7 @@ def test_a_known_and_an_unknown_ceiling_of_one_reading_are_refused(first):
     with pytest.raises(
         ValueError,
         match="^runs/b cannot be merged with runs/a: it has no human "
-        r"ceiling \(protocol gaze, whole\), there 0\.5000 given; .* same --ceiling$",
+        r"ceiling \(protocol gaze, whole\), but runs/a has 0\.5000 given; .* same --ceiling$",
     ):
         leaderboard(runs[first], runs[1 - first])
 
@@ -139,7 +139,7 @@ def test_two_halves_are_the_whole_and_a_model_of_both_is_there_once():
     table = leaderboard(board({"a": 0.1, "b": 0.3}), second)
     pd.testing.assert_frame_equal(table.drop(columns="run"), whole.drop(columns="run"))
     assert table.run.tolist() == ["runs/a", "runs/b", "runs/a"]
-    assert notes(table) == ["b of runs/a is also in runs/b, with the same score: once."]
+    assert notes(table) == ["b of runs/a is also in runs/b, with the same score: it counts once."]
 
 
 @pytest.mark.parametrize("other", [{"rho": 0.3002}, {"n": 59}, {"rho": np.nan}])
@@ -164,14 +164,14 @@ def test_only_a_yes_lies_above_the_control(value):
 @pytest.mark.parametrize(
     ("column", "value", "told"),
     [
-        ("rho", np.inf, "rho must be finite, and is inf"),
-        ("rho", 7, "rho must be from -1 to 1, and is 7"),
-        ("n", -3, "n must be 0 or more, and is -3"),
-        ("n", pd.NA, "n must be a number of images, and is missing"),
-        ("ceiling", 0, "ceiling must be above 0 and at most 1, and is 0"),
-        ("over_control", -np.inf, "over_control must be finite, and is -inf"),
-        ("untrained", np.nan, "untrained must be True or False, and is missing"),
-        ("ranked_by", "x", "ranked_by must be score or rho, and is 'x'"),
+        ("rho", np.inf, "rho must be finite, but is inf"),
+        ("rho", 7, "rho must be from -1 to 1, but is 7"),
+        ("n", -3, "n must be 0 or more, but is -3"),
+        ("n", pd.NA, "n must be a number of images, but is missing"),
+        ("ceiling", 0, "ceiling must be above 0 and at most 1, but is 0"),
+        ("over_control", -np.inf, "over_control must be finite, but is -inf"),
+        ("untrained", np.nan, "untrained must be True or False, but is missing"),
+        ("ranked_by", "x", "ranked_by must be score or rho, but is 'x'"),
     ],
 )
 def test_what_no_run_can_have_is_refused_with_file_and_row(column, value, told, tmp_path):
@@ -188,21 +188,21 @@ def test_tables_without_rows_are_refused_and_versions_may_lack():
     with pytest.raises(ValueError, match="table 2 has no rows"):
         leaderboard(board({"a": 0.1}), board({"a": 0.1})[:0])
     table = leaderboard(board({"a": 0.1}), board({"b": 0.1}, "runs/b", versions=""))
-    assert notes(table)[0] == "The runs differ in torch: 2.1 (runs/a); not told (runs/b)."
+    assert notes(table)[0] == "The runs differ in torch: 2.1 (runs/a); unknown (runs/b)."
 
 
 @pytest.mark.parametrize(
     ("column", "value", "told"),
     [
-        ("human_maps_id", "x", "human maps are made otherwise (protocol gaze): blurred by 1°"),
+        ("human_maps_id", "x", "human maps are made differently (protocol gaze): blurred by 1°"),
         ("images_sha256", "9" * 64, "images or human maps are other files: people, SHA-256 999"),
         ("scored_sha256", "x", "other images were scored (protocol gaze): images 60"),
-        ("target", "predicted", "its maps are of another class: predicted, there true"),
-        ("method_id", "x", "the method's formula is another (method grad_cam)"),
-        ("rules", "2-x", "it is judged by other rules: 2-x, there 1-abc"),
-        ("ceiling", 0.51, "divides by another human ceiling (protocol gaze, whole): 0.5100 given"),
+        ("target", "predicted", "its heatmaps explain another class: predicted, not true"),
+        ("method_id", "x", "the method's formula differs (method grad_cam)"),
+        ("rules", "2-x", "its rules differ: 2-x, not 1-abc"),
+        ("ceiling", 0.51, "its human ceiling differs (protocol gaze, whole): 0.5100 given"),
         ("code_id", "x", "computed by other code"),
-        ("precision", "bfloat16", "in another precision: bfloat16, there float32"),
+        ("precision", "bfloat16", "at another precision: bfloat16, not float32"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_naming_what_differs_and_where(column, value, told):
@@ -246,14 +246,14 @@ def test_folders_and_files_are_read_and_what_is_none_is_named(tmp_path):
     assert leaderboard(file, board({"a": 0.1})).run.tolist() == ["far/away", "runs/a"]
     with pytest.raises(MissingInputs, match="holds no leaderboard .* run notebook 05c"):
         leaderboard(tmp_path)
-    with pytest.raises(MissingInputs, match="no folder of results, and no file, at"):
+    with pytest.raises(MissingInputs, match="does not exist: give a folder of results"):
         leaderboard(tmp_path / "none")
     file.write_bytes(file.read_bytes()[:-9])
     with pytest.raises(ValueError, match=r"leaderboard\.parquet cannot be read"):
         leaderboard(tmp_path / "b")
-    with pytest.raises(ValueError, match="table 1 is no leaderboard: it lacks n"):
+    with pytest.raises(ValueError, match="table 1 is not a leaderboard: it lacks n"):
         leaderboard(board({"a": 0.1}).drop(columns="n"))
-    with pytest.raises(ValueError, match=f"is of schema 9, and this version reads {SCHEMA}"):
+    with pytest.raises(ValueError, match=f"has schema 9, but this version reads {SCHEMA}"):
         leaderboard(board({"a": 0.1}, schema=9))
 
 

@@ -1,6 +1,6 @@
-"""COSE: whether explanations follow the image, and change with the answer.
+"""COSE: whether heatmaps stay the same with the answer, and change with it.
 
-May import: as all analyses.
+May import: what analyses may import.
 Public names: those below, imported on first use.
 """
 

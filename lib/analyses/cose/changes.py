@@ -1,8 +1,7 @@
-"""Changes of an image that an explanation should follow, and how to undo them on its map.
+"""Changes of an image that a heatmap should follow, and how to undo them on the heatmap.
 
-Which changes an image undergoes is drawn from its place among the stored images alone, so
-all models and methods are asked about the same ones. Images are changed by Pillow, as
-published.
+The changes of an image depend only on its place among the stored images, so that they are the same
+for all models and methods. Pillow changes the images, as in the published code.
 
 Source: Daroya et al., "COSE: a consistency-sensitivity metric for saliency on image
 classification", ICCV workshops 2023.
@@ -24,24 +23,24 @@ from torchvision.transforms.v2 import functional
 from ...base.tables import Table
 
 SEED = 20240803
-DRAWN = 6  # magnitudes of each kind that has any
+DRAWN = 6  # magnitudes drawn for each kind that has magnitudes
 _STEPS = 31
 GEOMETRIC, PHOTOMETRIC = "geometric", "photometric"
-_WHOLE = 1 - 1e-4  # share of a pixel's four neighbours that were inside, but for rounding
+_WHOLE = 1 - 1e-4  # all four neighbours of a pixel were inside, except for rounding
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A row.
+    """A row of the table of changes.
 
     published : the name in the published results
-    apply   : (image, magnitude) -> the changed one
-    undo    : ((map, side, side), magnitude) -> where each map lies on the unchanged image;
-              None where nothing moves
-    largest : magnitude, in pixels, degrees, or of a factor's distance from 1; 0 for a kind
-              without any
-    moves   : ((1, side, side), magnitude) -> moved as the image is, to the nearest pixel; None
-              where no part of the image leaves it
+    apply   : (image, magnitude) -> the changed image
+    undo    : ((map, side, side), magnitude) -> the maps moved back onto the unchanged image;
+              None if nothing moves
+    largest : the largest magnitude, in pixels, degrees, or as a factor's distance from 1; 0 for a
+              kind without magnitudes
+    moves   : ((1, side, side), magnitude) -> moved like the image, to the nearest pixel; None if
+              no part of the image leaves it
     """
 
     key: str
@@ -55,7 +54,7 @@ class Kind:
 
 
 def _shifted(x: Tensor, right: int, down: int) -> Tensor:
-    """Whole pixels; what comes in is 0."""
+    """Shift by whole pixels; new pixels are 0."""
     height, width = x.shape[-2:]
     padded = F.pad(x, (max(right, 0), max(-right, 0), max(down, 0), max(-down, 0)))
     top, left = max(-down, 0), max(-right, 0)
@@ -68,15 +67,15 @@ def _shifted_image(image: Image.Image, right: int, down: int) -> Image.Image:
 
 
 def _turned(maps: Tensor, degrees: float) -> Tensor:
-    """Counter-clockwise about the centre, bilinear; what comes in is 0.
+    """Turn maps counter-clockwise about the centre, bilinearly; new pixels are 0.
 
-    Not torchvision's, which weighs pixels at the border twice.
+    torchvision's function is not used, because it weights pixels at the border twice.
     """
     side = maps.shape[-1]
     angle = np.deg2rad(degrees)
     cos, sin = float(np.cos(angle)), float(np.sin(angle))
-    # Coordinates of -1 to 1 between the centres of the outermost pixels; in float64, as a
-    # coordinate's rounding would move a map's edges.
+    # Coordinates of -1 to 1 between the centres of the outermost pixels; in float64, because
+    # rounded coordinates would move a map's edges.
     at = torch.linspace(-1, 1, side, dtype=torch.float64, device=maps.device)
     grid = torch.stack(
         [at * cos - at[:, None] * sin, at * sin + at[:, None] * cos], dim=-1
@@ -140,7 +139,7 @@ KINDS: Table[Kind] = Table(
 
 
 def change_labels() -> dict[str, str]:
-    """{key: label}, for figures."""
+    """Return {key: label}, for figures."""
     return {kind.key: kind.label for kind in KINDS.values()}
 
 
@@ -160,7 +159,7 @@ class Change:
 
     @property
     def in_words(self) -> str:
-        """Its magnitude with its unit, "" for a kind without any."""
+        """The magnitude with its unit; "" for a kind without magnitudes."""
         kind = KINDS[self.kind]
         if not kind.largest:
             return ""
@@ -176,25 +175,25 @@ class Change:
 
     @property
     def leaves(self) -> bool:
-        """Parts of the image leave it, so that part of a map comes back empty."""
+        """Whether part of the image leaves it, so that part of an undone map is empty."""
         return KINDS[self.kind].moves is not None
 
     def undo(self, maps: Tensor) -> Tensor:
-        """(map, side, side) of the changed image -> where they lie on the unchanged one."""
+        """Move (map, side, side) maps of the changed image back onto the unchanged one."""
         undo = KINDS[self.kind].undo
         return maps if undo is None else undo(maps, self.magnitude)
 
     def follow(self, maps: Tensor) -> Tensor:
-        """Maps that move as the image does, but smoothly: a perfect explanation's."""
+        """Move maps like the image, but smoothly, as for a perfect explanation."""
         kind = KINDS[self.kind]
         if kind.undo is None:
             return maps
-        # Backwards by the opposite magnitude: mirroring, without any, is its own opposite.
+        # Undoing the opposite magnitude; mirroring has no magnitude and is its own opposite.
         return kind.undo(maps, -self.magnitude)
 
     def inside(self, side: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-        """(side, side) bool twice: pixels of an undone map that come from within the image, at
-        least in part, and wholly. The first is the published mask."""
+        """Two masks, (side, side) bool each: pixels of an undone map that come from the image at
+        least partly, and entirely. The first is the published mask."""
         ones = torch.ones(1, side, side, device=device)
         moves = KINDS[self.kind].moves
         share = ones[0] if moves is None else self.undo(moves(ones, self.magnitude))[0]
@@ -202,13 +201,14 @@ class Change:
 
 
 def magnitudes(largest: float) -> np.ndarray:
-    """The sixty from which is drawn: thirty of either sign, none 0."""
+    """The sixty magnitudes to draw from: thirty of either sign, without 0."""
     steps = np.linspace(0, largest, _STEPS)[1:]
     return np.concatenate([-steps[::-1], steps])
 
 
 def changes_of(place: int) -> list[Change]:
-    """The 48 changes of the image at this place: six magnitudes of each kind that has any."""
+    """Return the 48 changes of the image at this place: six magnitudes of each kind that has
+    magnitudes."""
     rng = np.random.default_rng([SEED, place])
     drawn = []
     for kind in KINDS.values():
@@ -221,5 +221,5 @@ def changes_of(place: int) -> list[Change]:
 
 
 def undone(changes: Sequence[Change], maps: Tensor) -> Tensor:
-    """(change, side, side): each change's map where it lies on the unchanged image."""
+    """Return (change, side, side): each change's map moved back onto the unchanged image."""
     return torch.cat([c.undo(of_one[None]) for c, of_one in zip(changes, maps, strict=True)])

@@ -1,6 +1,6 @@
-"""COSE on a folder of images with labels, or without; no human maps are needed.
+"""COSE on a folder of images, with or without labels; no human maps are needed.
 
-Also the pairs as the published code writes them (cvl-umass/COSE, src/explain.py).
+It can also write the pairs in the format of the published code (cvl-umass/COSE, src/explain.py).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .pairs import ITSELF, MATCHED, SSIM, ShownImages
 from .readings import CORRECTED, PUBLISHED
 from .study import BLOCK, EARLIER, RANDOM, Work
 
-# As the published results call them, in their order; the rest as it is spelled there.
+# Names and order of the published results; the other names are spelled as there.
 _NETWORKS = {RANDOM: "random"}
 _CHECKPOINT = "mid_ckpt"
 PUBLISHED_COLUMNS = [
@@ -41,7 +41,7 @@ COLUMNS = [
 
 @dataclass
 class FolderBlock:
-    """Some images of a folder, as `lib.analyses.cose.study.Block`."""
+    """Some images of a folder, as a `lib.analyses.cose.study.Block`."""
 
     name: str
     images: Sequence[LabelledImage]
@@ -67,7 +67,7 @@ class FolderBlock:
             if isinstance(found, ImageFolderError):
                 if not self.keep_going:
                     raise ImageFolderError(
-                        f"{found}; what is done is kept, and --keep-going leaves it out"
+                        f"{found}; results so far are cached, and --keep-going skips this image"
                     )
                 self.left_out[image.name] = str(found)
             else:
@@ -86,10 +86,10 @@ def work_on_folder(
     name: str,
     earlier: Mapping[tuple[Backbone, bool], Sequence[Path]],
 ) -> Work:
-    """What is to be done for COSE of a study's variants on a folder; `Work.tables` does it.
+    """Prepare COSE of a study's variants on a folder; `Work.tables` computes it.
 
-    name    : of the folder, for the names of kept files
-    earlier : {(backbone, dcls): files of its weights from earlier in its training}
+    name    : the folder's name, for the names of cached files
+    earlier : {(backbone, dcls): weights files from earlier in its training}
     """
     short = re.sub(r"[^\w.-]+", "_", name)[:40] or "images"
     starts = range(0, len(folder.images), BLOCK)
@@ -103,12 +103,12 @@ def work_on_folder(
 
 
 def as_published(pairs: pd.DataFrame, folder: LabelledFolder) -> pd.DataFrame:
-    """Pairs by COLUMNS: the published ones, and after them what the published code does not tell.
+    """Return pairs with the columns of the published code, followed by this study's own columns.
 
-    pairs : as `Work.tables` makes them
+    pairs : from `Work.tables`
 
-    A row per pair, in the published order of changes. Without labels the target class is the one
-    that is predicted for the unchanged image.
+    There is one row per pair, in the published order of changes. Without labels, the target is the
+    class predicted for the unchanged image.
     """
     places = {image.name: image.place for image in folder.images}
     names = dict(enumerate(folder.names))
@@ -141,20 +141,21 @@ def as_published(pairs: pd.DataFrame, folder: LabelledFolder) -> pd.DataFrame:
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """The weights files of a folder, by name. Raises ValueError for none, or for two that the
-    results could not tell apart."""
+    """Return the weights files of a folder, sorted by name.
+
+    Raises ValueError if there are none, or if two would have the same name in the results."""
     if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder of checkpoints")
+        raise ValueError(f"{folder} is not a folder: give a folder of checkpoints")
     found = sorted(p for p in folder.iterdir() if p.is_file() and p.name.endswith(WEIGHTS_SUFFIXES))
     if not found:
-        raise ValueError(f"no weights ({', '.join(WEIGHTS_SUFFIXES)}) in {folder}")
+        raise ValueError(f"{folder} holds no weights files ({', '.join(WEIGHTS_SUFFIXES)})")
     called: dict[str, Path] = {}
     for path in found:
         other = called.setdefault(_called(EARLIER + path.name), path)
         if other is not path:
             raise ValueError(
-                f"{other} and {path.name} would both be {_called(EARLIER + path.name)} in the "
-                "results: rename one"
+                f"{other} and {path.name} would both be called {_called(EARLIER + path.name)} in "
+                "the results: rename one of them"
             )
     return found
 

@@ -1,12 +1,12 @@
-"""COSE's pairs: explanations before and after a change of the image, or of the network.
+"""COSE's pairs: heatmaps before and after a change of the image, or of the network.
 
-Where the answer stays right they should agree (consistency), where it becomes wrong they
-should not (sensitivity): COSE = sqrt(consistency · sensitivity), see `lib.analyses.cose.results`.
-How alike they are is said in two readings, see `lib.analyses.cose.readings`.
+If the answer stays right, they should agree (consistency); if it becomes wrong, they should differ
+(sensitivity). COSE = sqrt(consistency · sensitivity), see `lib.analyses.cose.results`. Their
+similarity has two versions, see `lib.analyses.cose.readings`.
 
 Source: Daroya et al., "COSE: a consistency-sensitivity metric for saliency on image
-classification", ICCV workshops 2023. Unlike in its published code all methods and models are
-asked about the same images and magnitudes, and constant maps are counted.
+classification", ICCV workshops 2023. Unlike in its published code, images and magnitudes are the
+same for all methods and models, and constant maps are counted.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from .readings import (
 )
 
 ITSELF = "itself"
-MODEL = "model"  # the group of changes that are none of the image
+MODEL = "model"  # the group of changes of the network
 
 # The four conditions: the answer before and after the change.
 KEPT = "right, stays right"
@@ -53,18 +53,18 @@ COLUMNS = [
     "method", "image_id", "label", "network", "group", "change", "magnitude", "predicted",
     "predicted_after", "condition", "cells", "side", "constant", *SSIM.values(), *MATCHED.values(),
 ]  # fmt: skip
-SPEARMAN = "spearman"  # a column more, where it is asked for
+SPEARMAN = "spearman"  # an optional additional column
 
 
 @dataclass(frozen=True)
 class ShownImages:
-    """Images as a network is shown them, before they are normalised.
+    """Images as a network sees them, before they are normalised.
 
     image_ids : one name per image
     pixels    : (image, side, side, 3) uint8, resized and cropped
-    places    : a number per image, from which its changes follow
-    labels    : a class per image; None where the class that the network predicts for the
-                unchanged image is taken for the right one
+    places    : one number per image, which determines its changes
+    labels    : one class per image; None means that the class predicted for the unchanged image
+                counts as right
     """
 
     image_ids: Sequence[str]
@@ -80,7 +80,8 @@ class ShownImages:
 
 
 def condition(label: int, before: int, after: int) -> str:
-    """Of a pair: the image's label, and the class predicted before and after the change."""
+    """Return the condition of a pair, from the label and the classes predicted before and after
+    the change."""
     if before == label:
         return KEPT if after == label else CHANGED
     return MENDED if after == label else WRONG
@@ -93,17 +94,17 @@ def pairs_of_changed_images(
     size: BatchSize,
     with_spearman: bool = False,
 ) -> pd.DataFrame:
-    """A row of COLUMNS per method, image and change of the image (`lib.analyses.cose.changes`).
+    """Return one row of COLUMNS per method, image and change (`lib.analyses.cose.changes`).
 
-    cells, side : the map's resolution, the image's
-    constant : how many of the two maps are
-    ssim_…   : of the maps, -1 to 1, in each reading; missing where both are constant, and for
-               images that the network has wrong before any change
-    matched_… : the same once maps finer than the layer's cells are averaged to these, so that
-               methods of any resolution compare
-    with_spearman : also `spearman`, of the pixels within the published mask
+    cells, side : resolution of the map, and of the image
+    constant : how many of the two maps are constant
+    ssim_…   : SSIM of the maps, -1 to 1, in each version; NaN if both are constant, and for images
+               that the network classifies wrongly before any change
+    matched_… : the same after maps finer than the layer's cells are averaged to these cells, so
+               that methods of any resolution can be compared
+    with_spearman : also compute `spearman`, of the pixels within the published mask
 
-    Every explanation is of the class that is predicted for that very input.
+    Every map explains the class that is predicted for its own input.
     """
     frames = []
     columns = _columns(with_spearman)
@@ -144,9 +145,9 @@ def pairs_of_changed_network(
     size: BatchSize,
     with_spearman: bool = False,
 ) -> pd.DataFrame:
-    """The same of the unchanged images, for the network and what it became.
+    """Return the same columns for unchanged images, before and after a change of the network.
 
-    name : of what it became; its pairs never count for consistency
+    name : name of the changed network; its pairs never count for consistency
     """
     before, after = (_Explained(m, methods, shown.pixels, None, size) for m in (model, changed))
     labels, side = shown.labels, shown.pixels.shape[1]
@@ -176,12 +177,13 @@ def _columns(with_spearman: bool) -> list[str]:
 
 @dataclass(frozen=True)
 class Followed:
-    """A change of an image: what is seen, its map, and where that lies on the unchanged one.
+    """A changed image, its map, and its map moved back onto the unchanged image.
 
-    image : (side, side, 3) uint8; found, back : (side, side), of 0-1
-    ssim    : with the unchanged image's map, in the published reading; NaN for that itself
-    corrected : the same in the corrected reading
-    answer  : the class that is predicted
+    image : (side, side, 3) uint8
+    found, back : (side, side) in 0-1
+    ssim    : SSIM with the unchanged image's map, in the published version; NaN for that map itself
+    corrected : the same in the corrected version
+    answer  : the predicted class
     """
 
     title: str
@@ -196,9 +198,9 @@ class Followed:
 def followed(
     model: StudyModel, method: CamMethod, batch: ClickMeBatch, classes: Sequence[str] = ()
 ) -> list[Followed]:
-    """The first image, and each kind's largest change of it, to look at.
+    """Return the first image and the largest change of each kind, for display.
 
-    classes : names of the classes, if they have any
+    classes : names of the classes, if they have names
     """
     one = ShownImages.of_clickme(batch, model.backbone.preprocessing)
     image, side = one.pixels[0], one.pixels.shape[1]
@@ -225,12 +227,12 @@ def followed(
 
 
 class _Explained:
-    """Predicted classes of images, and every method's maps of these.
+    """Predicted classes of images, and every method's maps of these classes.
 
-    images  : (image, side, side, 3) uint8, as the network sees them
-    predicted : a class per image
-    maps      : {method: (image, h, w)}; none if the first image's class is not `label`
-    device    : where the maps are
+    images    : (image, side, side, 3) uint8, as the network sees them
+    predicted : one class per image
+    maps      : {method: (image, h, w)}; empty if the first image's class is not `label`
+    device    : the device of the maps
     grid      : (height, width) of the layer's cells
     """
 
@@ -243,7 +245,7 @@ class _Explained:
         size: BatchSize,
     ):
         device = next(model.parameters()).device
-        # Apple's GPUs have no float64, which SSIM is computed in.
+        # SSIM is computed in float64, which Apple's GPUs do not have.
         self.device = torch.device("cpu") if device.type == "mps" else device
         self.predicted: list[int] = []
         self.maps: dict[str, Tensor] = {}
@@ -273,7 +275,7 @@ def _compared(
     moves: Moves | None,
     with_spearman: bool,
 ) -> dict:
-    """What two explanations have in common: the columns of COLUMNS that are of maps."""
+    """The similarity of two heatmaps: the columns of COLUMNS about maps."""
     constant = is_constant(before).long() + is_constant(after).long()
     found = similarities(before, after, side, moves, with_spearman)
     cells, matched = before.shape[-1], found

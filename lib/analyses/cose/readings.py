@@ -1,13 +1,13 @@
-"""How alike two explanations are, in both readings of COSE.
+"""The similarity of two heatmaps, in both versions of COSE.
 
-published : as the published code reads it. Each map is scaled to 0-1, as its explainers give it,
-            and then brought back to the unchanged image. The mean is over scikit-image's full
-            SSIM map, within a mask that does not shrink at the image's border
-corrected : where part of the image left it, both maps are scaled to 0-1 within what stayed,
-            and only windows count that lie wholly within it
+published : as in the published code. Each map is scaled to 0-1, as its explainers return it, and
+            then moved back onto the unchanged image. The mean is over scikit-image's full SSIM
+            map, within a mask that does not shrink at the image's border
+corrected : if part of the image left it, both maps are scaled to 0-1 within the part that stayed,
+            and only windows that lie entirely within that part count
 
-Where nothing left the image the two are the same. A pair without SSIM in one of them has none
-in the other, so both rest on the same pairs.
+If nothing left the image, the two are the same. A pair without SSIM in one version has none in the
+other, so both are based on the same pairs.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from .ssim import structural_similarity
 
 PUBLISHED, CORRECTED = "published", "corrected"
 READINGS = (PUBLISHED, CORRECTED)
-_FLAT = 1e-6  # of a map's range: what rounding makes of a plateau that is turned
+_FLAT = 1e-6  # of a map's range: the effect of rounding on a turned plateau
 
 
 @dataclass(frozen=True)
 class Moves:
-    """Changes of one image, and what of it they leave.
+    """Changes of one image, and the part of it that stays.
 
-    leaves : which of the changes part of the image leaves it by, as places among them
-    partly, wholly : (of these, side, side) bool, as `Change.inside`
+    leaves : the changes by which part of the image leaves it, as places among the changes
+    partly, wholly : (change in `leaves`, side, side) bool, see `Change.inside`
     """
 
     changes: Sequence[Change]
@@ -52,18 +52,19 @@ class Moves:
 
 
 def scaled(small: Tensor, side: int) -> Tensor:
-    """(image, h, w) maps enlarged, each to 0-1; one that is constant becomes 0 everywhere.
+    """Enlarge (image, h, w) maps and scale each to 0-1; a constant map becomes 0 everywhere.
 
-    Scaled before, too: enlarging would make a pattern of a constant map, by rounding.
+    Maps are also scaled before, because rounding in the enlargement would give a constant map a
+    pattern.
     """
     return min_max(enlarge(min_max(small), side))
 
 
 def _scaled_within(maps: Tensor, inside: Tensor) -> Tensor:
-    """Maps of a range of 1 or less, each to 0-1 within what counts, 0 outside of it."""
+    """Scale maps with a range of 1 or less to 0-1 within the part that counts; 0 outside."""
     low = maps.where(inside, torch.inf).amin(dim=(1, 2), keepdim=True)
     high = maps.where(inside, -torch.inf).amax(dim=(1, 2), keepdim=True)
-    span = (high - low).where(high - low > _FLAT, torch.inf)  # flat there: 0
+    span = (high - low).where(high - low > _FLAT, torch.inf)  # a flat map becomes 0
     return ((maps - low) / span).where(inside, 0)
 
 
@@ -74,12 +75,13 @@ def similarities(
     moves: Moves | None = None,
     with_spearman: bool = False,
 ) -> dict[str, Tensor]:
-    """{reading: (pair,) float64 SSIM}, NaN where both maps are constant, or one is not finite.
+    """Return {reading: (pair,) float64 SSIM}; NaN if both maps are constant or one is not finite.
 
-    before : (1, h, w) map of the unchanged image; after : (change, h, w)
-    moves  : what was changed of the image. None where the network was changed: both maps are
-             (pair, h, w)
-    with_spearman : also "spearman", Spearman's rho of the pixels within the published mask
+    before : (1, h, w), map of the unchanged image
+    after  : (change, h, w), maps of the changed images
+    moves  : the changes of the image. None if the network was changed; then `before` and `after`
+             are (pair, h, w)
+    with_spearman : also return "spearman", Spearman's rho of the pixels within the published mask
     """
     both_constant = is_constant(before) & is_constant(after)
     first, back = scaled(before, side), scaled(after, side)
@@ -113,5 +115,5 @@ def _spearman(first: Tensor, back: Tensor, moves: Moves | None) -> Tensor:
 
 
 def averaged(maps: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Maps as coarse as a layer of so many cells."""
+    """Average maps to the cells of a layer. grid : (height, width) of the cells"""
     return F.adaptive_avg_pool2d(maps, grid)

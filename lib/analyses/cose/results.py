@@ -1,4 +1,4 @@
-"""From COSE's pairs to scores, with what chance and a perfect explanation would score."""
+"""COSE's scores from its pairs, with the scores of chance and of a perfect explanation."""
 
 from __future__ import annotations
 
@@ -19,21 +19,23 @@ from .pairs import CHANGED, KEPT, MATCHED, MENDED, MODEL, SSIM, WRONG
 from .readings import READINGS, Moves, scaled, similarities
 
 _RESAMPLES = 2000
-_LEVEL_IMAGES = 8  # whose changes chance and ceiling are worked out on
+_LEVEL_IMAGES = 8  # images whose changes determine chance and ceiling
 _BY = ["backbone", "dcls", "method"]
 
 
 def cose(consistency, likeness):
-    """sqrt(C · (1 − F)) of mean SSIM C where answers stay right, F where they become wrong."""
+    """Return COSE = sqrt(C · (1 − F)).
+
+    C is the mean SSIM if answers stay right, F the mean SSIM if they become wrong."""
     with np.errstate(invalid="ignore"):
         return np.sqrt(consistency * (1 - likeness))
 
 
 @dataclass(frozen=True)
 class _Sums:
-    """Per image: sums and numbers of SSIM over pairs that stay right, and become wrong.
+    """Sums and numbers of SSIM per image, over pairs that stay right and pairs that become wrong.
 
-    images   : (image,) their names
+    images   : (image,), the names
     of_image : (image, 4) float64
     """
 
@@ -41,12 +43,12 @@ class _Sums:
     of_image: np.ndarray
 
     def only(self, images: Sequence[str]) -> _Sums:
-        """Those of some of the images, in their order."""
+        """The sums of some images, in their order."""
         places = pd.Index(self.images).get_indexer(images)
         return _Sums(self.images[places], self.of_image[places])
 
     def scores(self, weights: np.ndarray) -> np.ndarray:
-        """(…, image) how often each image counts -> (…, 3): consistency, sensitivity, COSE."""
+        """Consistency, sensitivity and COSE, (…, 3), from each image's weight, (…, image)."""
         with np.errstate(invalid="ignore", divide="ignore"):
             kept, n_kept, changed, n_changed = np.moveaxis(weights @ self.of_image, -1, 0)
             c, f = kept / n_kept, changed / n_changed
@@ -54,7 +56,7 @@ class _Sums:
 
     @property
     def numbers(self) -> tuple[int, int]:
-        """Of pairs: that stay right, that become wrong."""
+        """The number of pairs that stay right, and of pairs that become wrong."""
         return int(self.of_image[:, 1].sum()), int(self.of_image[:, 3].sum())
 
 
@@ -62,8 +64,8 @@ _NO_SUMS = _Sums(np.empty(0, object), np.zeros((0, 4)))
 
 
 def _sums(pairs: pd.DataFrame, column: str, by: Sequence[str]) -> dict[tuple, _Sums]:
-    """{key: sums of its pairs}, a key for each combination of the columns `by` that there is; one
-    pass over the table for all of them."""
+    """{key: sums of its pairs}, in one pass over the table, with a key for each combination of the
+    columns `by`."""
     key = pairs.groupby([*by], sort=False).ngroup().to_numpy()
     image, names = pd.factorize(pairs.image_id.to_numpy(object))
     place, there = pd.factorize(key * len(names) + image)  # a place per key and image
@@ -92,14 +94,14 @@ _COSE = ("cose", "cose_low", "cose_high")
 
 @cache
 def _resampled(images: int) -> np.ndarray:
-    """(resample, image) how often each image is drawn, by a fixed seed."""
+    """(resample, image): how often each image is drawn, with a fixed seed."""
     return np.random.default_rng(SEED).multinomial(
         images, np.full(images, 1 / images), size=_RESAMPLES
     )
 
 
 def _intervals(found: np.ndarray) -> np.ndarray:
-    """(resample, score) -> (2, score) 95 % interval; missing if much of it is."""
+    """(resample, score) -> (2, score), the 95 % interval; NaN if many resamples are undefined."""
     ends = np.full((2, found.shape[1]), np.nan)
     known = np.isnan(found).mean(axis=0) <= 0.025
     if known.any():
@@ -108,7 +110,7 @@ def _intervals(found: np.ndarray) -> np.ndarray:
 
 
 def _scored(sums: _Sums) -> dict:
-    """`consistency, sensitivity, cose`, each with `_low, _high`, and the numbers of pairs."""
+    """The columns `consistency, sensitivity, cose` with `_low, _high`, and the numbers of pairs."""
     images = len(sums.images)
     values = sums.scores(np.ones(images))
     low, high = np.full((2, len(_SCORES)), np.nan)
@@ -121,7 +123,7 @@ def _scored(sums: _Sums) -> dict:
 
 
 def _of_reading(scores: dict, reading: str) -> dict:
-    """Scores by names that say the reading: `cose_published`, `cose_published_low`."""
+    """Scores with the version in their names: `cose_published`, `cose_published_low`."""
     named = {}
     for name, value in scores.items():
         score, underscore, end = name.rpartition("_")
@@ -131,8 +133,9 @@ def _of_reading(scores: dict, reading: str) -> dict:
 
 
 def _why_undefined(row: dict, right: pd.DataFrame, column: str) -> str:
-    """
-    right : all pairs of images that are right before any change
+    """Why a row has no COSE, "" if it has one.
+
+    right : all pairs of images that are classified correctly before any change
     """
     missing = right[right[column].isna()]
     unscored = [((missing.condition == KEPT) & (missing.group != MODEL)).any(),
@@ -155,27 +158,27 @@ def _why_undefined(row: dict, right: pd.DataFrame, column: str) -> str:
 
 
 def summarise_cose(pairs: pd.DataFrame) -> pd.DataFrame:
-    """COSE of every model and method: a row each, `backbone, dcls, method` first.
+    """Return COSE of every model and method, one row each, with `backbone, dcls, method` first.
 
-    With the reading, `published` or `corrected`, at the end of each name:
+    The following names end in the version, `published` or `corrected`:
 
-    consistency, sensitivity, cose : mean SSIM where the answer stays right, 1 - that where it
-                  becomes wrong, and the root of their product; `_low, _high`: 95 % bootstrap
-                  intervals over images, missing for fewer than twelve
-    chance, ceiling : COSE of unrelated random maps, and of maps that follow the image
-                  perfectly and are unrelated once the answer changes, of the map's resolution.
-                  Maps that are opposed once it changes score more than the ceiling; maps that
-                  change with nothing score less than chance, 0 in the end
-    matched     : COSE once finer maps are averaged to the layer's cells, with `_low, _high`
-    undefined   : why there is no score, "" if there is
+    consistency, sensitivity, cose : mean SSIM if the answer stays right, 1 minus the mean SSIM if
+                  it becomes wrong, and the root of their product; `_low, _high`: 95 % bootstrap
+                  intervals over images, NaN for fewer than twelve
+    chance, ceiling : COSE of unrelated random maps; and of maps that follow the image perfectly
+                  and are unrelated once the answer changes. Both have the map's resolution. Maps
+                  that are reversed once the answer changes score above the ceiling. Maps that
+                  never change score below chance, down to 0
+    matched     : COSE after finer maps are averaged to the layer's cells, with `_low, _high`
+    undefined   : why there is no score, "" if there is one
 
-    For both readings:
+    For both versions:
 
-    n_kept, n_changed : pairs behind them
-    n_images, n_right : images, those that are right before any change
-    n_undefined, n_one_constant : pairs without SSIM, as both maps are constant or one holds
-                  what is no number, left out; pairs of one constant map, counted
-    cells       : the map's resolution
+    n_kept, n_changed : number of pairs that stay right, and of pairs that become wrong
+    n_images, n_right : number of images, and of images classified correctly before any change
+    n_undefined, n_one_constant : number of skipped pairs without SSIM, because both maps are
+                  constant or one is not finite; number of pairs with one constant map, which count
+    cells       : resolution of the map
     """
     rows = []
     sums = {c: _sums(pairs, c, _BY) for c in (*SSIM.values(), *MATCHED.values())}
@@ -215,11 +218,12 @@ def summarise_cose(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_change(pairs: pd.DataFrame, by: Sequence[str] = _BY) -> pd.DataFrame:
-    """COSE's parts by kind and by group of changes, of every model and method, or as told.
+    """Return COSE for each kind and each group of changes, for every model and method.
 
-    `*by, part`: "geometric", "photometric", "model", then each kind; and `consistency,
-    sensitivity, cose` of each reading with intervals, and numbers of pairs. A change of the
-    network has no consistency.
+    by : the columns that define the rows
+    The columns are `*by, part` (first "geometric", "photometric", "model", then each kind);
+    `consistency, sensitivity, cose` in each version with intervals; and numbers of pairs. A change
+    of the network has no consistency.
     """
     rows = []
     sums = {
@@ -240,7 +244,7 @@ def by_change(pairs: pd.DataFrame, by: Sequence[str] = _BY) -> pd.DataFrame:
 
 
 def conditions(pairs: pd.DataFrame) -> pd.DataFrame:
-    """How many pairs are of each of the four conditions, by model and group of changes."""
+    """Return the number of pairs in each of the four conditions, by model and group of changes."""
     one = pairs[pairs.method == pairs.method.iloc[0]]
     counted = one.groupby(["backbone", "dcls", "group", "condition"], sort=False).size()
     counted = counted.unstack("condition", fill_value=0)
@@ -248,11 +252,13 @@ def conditions(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def compare_cose(pairs: pd.DataFrame) -> pd.DataFrame:
-    """With DCLS minus without: `backbone, method, reading, score, difference, low, high, n`.
+    """Return the scores with DCLS minus the scores without it.
+
+    The columns are `backbone, method, reading, score, difference, low, high, n`.
 
     score : consistency, sensitivity, cose
-    n     : images that both networks have right before any change; the 95 % interval is of
-            resampling these, both networks' pairs of an image together
+    n     : number of images that both networks classify correctly before any change. The 95 %
+            interval resamples these images, with both networks' pairs of an image together
     """
     rows = []
     sums = {reading: _sums(pairs, column, _BY) for reading, column in SSIM.items()}
@@ -271,7 +277,8 @@ def compare_cose(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _differences(without: _Sums, with_dcls: _Sums) -> Iterator[tuple[str, float, float, float]]:
-    """Of each score: its name, with DCLS minus without on the same images, the interval's ends."""
+    """For each score its name, the difference (with minus without DCLS) on the same images, and the
+    ends of its interval."""
 
     def difference(weights: np.ndarray) -> np.ndarray:
         return with_dcls.scores(weights) - without.scores(weights)
@@ -286,13 +293,15 @@ def _differences(without: _Sums, with_dcls: _Sums) -> Iterator[tuple[str, float,
 
 @cache
 def reference_levels(cells: int, side: int, floor: float = 0.0) -> dict[str, dict[str, float]]:
-    """{reading: what random maps of a resolution score in it, on the changes of eight images}.
+    """Return the scores of random maps in each version, on the changes of eight images.
 
-    floor    : to which lower values are raised, as Threshold-Grad-CAM raises them
+    cells, side : resolution of the maps, and of the image
+    floor    : the value to which lower values are raised, as in Threshold-Grad-CAM
 
-    likeness : mean SSIM of unrelated ones
-    followed : mean SSIM of one and itself, changed and undone as images and maps are
+    likeness : mean SSIM of unrelated maps
+    followed : mean SSIM of a map and the same map after it was changed and moved back
     chance, ceiling : COSE of the two extremes
+    Returns {version: {name: score}}.
     """
     like: dict[str, list[Tensor]] = {reading: [] for reading in READINGS}
     followed: dict[str, list[Tensor]] = {reading: [] for reading in READINGS}

@@ -1,7 +1,7 @@
-"""Structural similarity of maps, scikit-image's: a uniform window of 5 x 5 pixels.
+"""Structural similarity of maps as in scikit-image, with a uniform window of 5 x 5 pixels.
 
-Source: Wang et al., IEEE TIP 13 (2004); sample covariances and the range of the data as
-`skimage.metrics.structural_similarity` takes them.
+Source: Wang et al., IEEE TIP 13 (2004); sample covariances and data range as in
+`skimage.metrics.structural_similarity`.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from ...base.threads import each
 
 WINDOW = 5
 _K1, _K2 = 0.01, 0.03
-_SAMPLE = WINDOW**2 / (WINDOW**2 - 1)  # of a covariance of a window's pixels
+_SAMPLE = WINDOW**2 / (WINDOW**2 - 1)  # from the covariance of a window to a sample covariance
 
 
 def _windows(x: Tensor) -> Tensor:
-    """Means of all whole windows: (…, h, w) -> (…, h - 4, w - 4). Sums of rows, then of columns."""
+    """Means of all complete windows: (…, h, w) -> (…, h - 4, w - 4), rows first, then columns."""
     rows = sum(x[..., i : x.shape[-2] - WINDOW + 1 + i, :] for i in range(WINDOW))
     columns = sum(rows[..., i : x.shape[-1] - WINDOW + 1 + i] for i in range(WINDOW))
     return columns / WINDOW**2
 
 
 def _eroded(inside: Tensor) -> Tensor:
-    """(…, h, w) bool -> (…, h - 4, w - 4): windows that lie inside wholly."""
+    """(…, h, w) bool -> (…, h - 4, w - 4): windows that lie entirely inside."""
     flat = inside.flatten(0, -3)[:, None].float()
     return (-F.max_pool2d(-flat, WINDOW, 1))[:, 0].view(
         *inside.shape[:-2], inside.shape[-2] - WINDOW + 1, inside.shape[-1] - WINDOW + 1
@@ -41,23 +41,24 @@ def structural_similarity(
     beyond: bool = False,
     reach: float | None = None,
 ) -> Tensor:
-    """Mean SSIM of maps, -1 to 1, 1 for equal ones.
+    """Return the mean SSIM of maps: -1 to 1, and 1 for equal maps.
 
-    a, b   : (pair, h, w), or one `a` of shape (1, h, w) for all `b`; at least 5 pixels a side
-    inside : (pair, h, w) bool, what counts; windows that reach out of it do not. None counts all
-    beyond : windows may reach beyond the image's border, where maps are mirrored and all
-             counts
-    reach  : the range of the data; None takes the larger of the two maps' ranges
-    Returns (pair,) float64; NaN where both maps are constant and no range is given, or nothing
+    a, b   : (pair, h, w), or one `a` of shape (1, h, w) for all `b`; at least 5 pixels per side
+    inside : (pair, h, w) bool, the pixels that count; windows that reach outside them do not
+             count. None counts all pixels
+    beyond : whether windows may reach beyond the image's border, where maps are mirrored and all
+             pixels count
+    reach  : the range of the data; None means the larger of the two maps' ranges
+    Returns (pair,) float64; NaN if both maps are constant and no range is given, or if no window
     counts.
 
     Without `inside` and `beyond` this is scikit-image's `structural_similarity(…, win_size=5,
-    data_range=…)`; with both the mean of its full map within `inside`, eroded by
+    data_range=…)`. With both it is the mean of its full map within `inside`, eroded by
     `skimage.morphology.binary_erosion`, which does not erode at the border.
     """
     if min(a.shape[-2:]) < WINDOW or a.shape[-2:] != b.shape[-2:]:
         raise ValueError(
-            f"maps must be of one size of {WINDOW} x {WINDOW} or more, got "
+            f"maps must have one size, at least {WINDOW} x {WINDOW}, got "
             f"{tuple(a.shape[-2:])} and {tuple(b.shape[-2:])}"
         )
     if reach is None:
@@ -72,7 +73,7 @@ def structural_similarity(
 
 
 def _mirrored(maps: Tensor) -> Tensor:
-    """Half a window more on each side, its outermost pixels there twice, as scipy's "reflect"."""
+    """Extend maps by half a window on each side, like scipy's "reflect", which repeats the edge."""
     margin = WINDOW // 2
 
     def places(count: int) -> Tensor:
@@ -84,7 +85,7 @@ def _mirrored(maps: Tensor) -> Tensor:
 
 
 def _by_loops(a: Tensor, b: Tensor, reach: Tensor, inside: Tensor | None) -> Tensor:
-    """On processors: one pass over the pixels of each pair."""
+    """SSIM on CPUs, with one pass over the pixels of each pair."""
     first, second = (maps.detach().contiguous().numpy() for maps in (a.expand_as(b), b))
     everywhere = np.ones(b.shape[-2:], np.uint8)
     counts = None if inside is None else inside.to(torch.uint8).contiguous().numpy()
@@ -98,7 +99,7 @@ def _by_loops(a: Tensor, b: Tensor, reach: Tensor, inside: Tensor | None) -> Ten
 
 
 def by_tensors(a: Tensor, b: Tensor, reach: Tensor, inside: Tensor | None) -> Tensor:
-    """The same by operations on all pairs at once, where they are."""
+    """The same by operations on all pairs at once, on their device."""
     a, b = a.double(), b.double()
     c1, c2 = ((k * reach).square()[:, None, None] for k in (_K1, _K2))
     mean_a, mean_b = _windows(a), _windows(b)

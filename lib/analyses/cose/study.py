@@ -1,4 +1,4 @@
-"""COSE's pairs of a whole study: made where not kept, a block of images at a time."""
+"""COSE's pairs of a whole study, computed unless cached, one block of images at a time."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ from .pairs import (
     pairs_of_changed_network,
 )
 
-# Unless others are asked for: the study's two, one that looks elsewhere, and the control.
+# The default: the study's two methods, one that highlights other regions, and the control.
 COSE_METHODS = (*PUBLISHED_METHODS, "grad_cam_plus_plus", "random_cam")
 SEED = 20240803
 RANDOM = "random weights"
-EARLIER = "earlier: "  # begins the name of a network from earlier in a training
-BLOCK = 16  # images whose pairs are kept at once
-_OF_MINIATURES = 24  # changed images a forward
+EARLIER = "earlier: "  # the prefix of a network from earlier in a training
+BLOCK = 16  # images whose pairs are cached together
+_OF_MINIATURES = 24  # changed images per forward pass of a miniature
 _CODE = tuple(f"analyses.cose.{name}" for name in ("changes", "pairs", "readings", "ssim"))
 
 
 class Block(Protocol):
-    """Some images, whose pairs are kept at once.
+    """Some images whose pairs are cached together.
 
-    name     : begins the name of the file in which they are kept
-    left_out : {image: why it cannot be read}, growing as they are read
+    name     : the prefix of the name of the cached file
+    left_out : {image: why it cannot be read}; it grows while images are read
     """
 
     name: str
@@ -58,15 +58,15 @@ class Block(Protocol):
     def __len__(self) -> int: ...
 
     def facts(self) -> dict:
-        """What determines the images, their places and labels."""
+        """Return what determines the images, their places and labels."""
 
     def shown(self, geometry: Preprocessing) -> Iterator[ShownImages]:
-        """The images as a network of this geometry sees them."""
+        """Yield the images as a network of this geometry sees them."""
 
 
 @dataclass
 class ClickMeBlock:
-    """Images of a study, of one part."""
+    """Images of one part of a study."""
 
     some: ClickMe
     number: int
@@ -93,11 +93,11 @@ class ClickMeBlock:
 
 @dataclass(frozen=True)
 class _Other:
-    """What a variant is compared with.
+    """The network that a variant is compared with.
 
-    name : ITSELF on changed images, else what the network became
-    load : makes the changed network, None for the variant itself
-    hash : of what determines its weights
+    name : ITSELF for the variant itself on changed images, otherwise the changed network's name
+    load : makes the changed network; None for the variant itself
+    hash : hash of what determines its weights
     """
 
     name: str
@@ -106,14 +106,14 @@ class _Other:
 
 
 def score_cose(study: Study, images: int = 0) -> pd.DataFrame:
-    """Every pair of every variant, method and image: `backbone, dcls` and `COLUMNS`.
+    """Return all pairs of all variants, methods and images: `backbone, dcls` and `COLUMNS`.
 
-    images : so many of the study's, 0 for all
+    images : number of the study's images, 0 for all
 
-    Networks change to random weights, and to each file of `Inputs.training_checkpoints`. What
-    is done is kept, so that a run goes on where one ended. Raises MissingInputs, StoredError,
-    WeightsError; with `keep_going` what cannot be read is left out, and told by
-    `lib.scores.study_scores.left_out`.
+    Networks change to random weights, and to each file of `Inputs.training_checkpoints`. Finished
+    blocks are cached, so that a run continues where another ended. Raises MissingInputs,
+    StoredError, WeightsError. With `keep_going`, files that cannot be read are skipped, and
+    `lib.scores.study_scores.left_out` lists them.
     """
     study.inputs.require()
     clickme = study.clickme(limit=images or study.choices.limit)
@@ -123,14 +123,14 @@ def score_cose(study: Study, images: int = 0) -> pd.DataFrame:
     work = Work(study, blocks, earlier)
     work.missed |= clickme.left_out
     work.missed |= {
-        backbone.key: "its weights, or a learned method's for it, are missing or cannot be read"
+        backbone.key: "its weights or its learned modules are missing or cannot be read"
         for backbone in study.choices.backbones
         if (backbone, False) not in variants
     }
     work.tell_how_long()
     tables = list(work.tables())
     if not blocks or all(table.empty for table in tables):
-        raise StoredError("no image of the study can be read")
+        raise StoredError("no image of the study can be read: check its images and human maps")
     table = pd.concat(tables, ignore_index=True)
     table.attrs[LEFT_OUT] = work.missed
     return table
@@ -138,11 +138,11 @@ def score_cose(study: Study, images: int = 0) -> pd.DataFrame:
 
 @dataclass
 class Work:
-    """All pairs of some variants on some images, made or read from what is kept.
+    """All pairs of some variants on some images, computed or read from the cache.
 
-    earlier : {(backbone, dcls): files of its weights from earlier in its training}
+    earlier : {(backbone, dcls): weights files from earlier in its training}
     with_spearman : as for `pairs_of_changed_images`
-    missed  : {image, network or backbone: why it was left out}, growing
+    missed  : {image, network or backbone: why it was skipped}; it grows during the work
     """
 
     study: Study
@@ -152,20 +152,20 @@ class Work:
     missed: dict[str, str] = field(default_factory=dict)
 
     def tell_how_long(self) -> None:
-        """Print how long methods will take that need many forwards a map."""
+        """Print how long methods with many forward passes per map will take."""
         choices = self.study.choices
         if choices.keep_going or not any(method.forwards for method in choices.methods):
             return
         backbone, dcls = next(iter(self.earlier))
         model = self.study.networks.inference_model(backbone.key, dcls)
         images = sum(map(len, self.blocks))
-        # Itself on changed images; then it and the other on the unchanged ones.
+        # The variant on changed images, then the variant and the other network on unchanged ones.
         maps = sum(1 + CHANGES + 2 * (1 + len(files)) for files in self.earlier.values())
         first = next(self.blocks[0].shown(backbone.preprocessing))
         tqdm.write(foretell(model, first.pixels[:1], choices.methods, maps * images))
 
     def tables(self) -> Iterator[pd.DataFrame]:
-        """A variant's pairs, one variant after another: `backbone, dcls`, then as made.
+        """Yield the pairs of one variant after another: `backbone, dcls`, then `COLUMNS`.
 
         Raises WeightsError, and what reading an image raises.
         """
@@ -200,7 +200,7 @@ class Work:
                 raise
             name = f"{variant.name}, {other.name}"
             self.missed[name] = str(error)
-            tqdm.write(f"left out: {name}: {error}")
+            tqdm.write(f"skipped: {name}: {error}")
         return frames
 
     def _others(self, backbone: Backbone, dcls: bool) -> list[_Other]:
@@ -218,7 +218,7 @@ class Work:
 
 
 class _Variant:
-    """Makes pairs, holding the variant and one changed network in memory at most."""
+    """Makes pairs with at most the variant and one changed network in memory."""
 
     def __init__(self, study: Study, backbone: Backbone, dcls: bool, with_spearman: bool):
         self._study, self._key = study, (backbone.key, dcls)
@@ -238,7 +238,7 @@ class _Variant:
         )
 
     def pairs(self, other: _Other, block: Block) -> pd.DataFrame:
-        """Of a block of images: kept from before, or made and kept."""
+        """The pairs of a block of images, from the cache or computed and then cached."""
         here = {"other": [other.name, other.hash]} | block.facts()
         name = f"{self.name}-{block.name}-{fingerprint(self._facts | here)}"
         path = self._study.places.scores.with_name("cose") / f"{name}.parquet"
@@ -258,7 +258,7 @@ class _Variant:
                 self._whole, methods, shown, self._size, self._with_spearman
             )
         if self._changed is None or self._changed[0] != other:
-            self._changed = None  # its memory goes before the next one's comes
+            self._changed = None  # free its memory before the next network is loaded
             self._changed = other, self._study.networks.made_ready(other.load())
         changed = self._changed[1]
         return pairs_of_changed_network(

@@ -1,6 +1,7 @@
-"""Train a network on a folder of classes, and keep it at some epochs: what COSE compares it with.
+"""Train a network on a folder of classes, and save checkpoints that COSE compares it with.
 
-Stochastic gradient descent, momentum 0.9, and a learning rate that falls along half a cosine.
+The optimiser is stochastic gradient descent with momentum 0.9 and a learning rate that falls along
+half a cosine.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ FINAL, EARLIER, STATE, HISTORY = "final.safetensors", "earlier", "training.pt", 
 
 @dataclass(frozen=True)
 class Recipe:
-    """keep_every : the network is kept after so many epochs, and at the end"""
+    """The choices of a training. keep_every : epochs between checkpoints; the last is also saved"""
 
     epochs: int = 20
     batch: int = 32
@@ -43,8 +44,10 @@ class Recipe:
 
 
 def begin_with(network: nn.Module, path: Path) -> list[str]:
-    """Give a network a file's weights, but those of a last layer of other classes; returns their
-    names. Raises WeightsError where anything else does not fit."""
+    """Load a file's weights into a network, except a last layer with other classes.
+
+    Returns the names of the weights that were not loaded. Raises WeightsError if anything else
+    does not fit."""
     state, own = read_weights(path), network.state_dict()
     head = {
         name
@@ -65,7 +68,7 @@ def begin_with(network: nn.Module, path: Path) -> list[str]:
 
 
 def accuracy(network: nn.Module, held_out: LabelledFolder, geometry: Preprocessing) -> float:
-    """The share of images that are given their label."""
+    """Return the share of images that are classified correctly, 0-1."""
     device, right = next(network.parameters()).device, 0
     with torch.inference_mode():
         for image in held_out.images:
@@ -85,11 +88,11 @@ def train(
     facts: Mapping,
     held_out: LabelledFolder | None = None,
 ) -> pd.DataFrame:
-    """Train where the network is, going on from what `out` holds of the same training.
+    """Train a network on its device; continue if `out` holds a state of the same training.
 
-    facts : what else determines the training; a folder with another one's state is refused
-    Writes `final.safetensors`, `earlier/e002.safetensors` and so on, `history.csv`, which it
-    returns: `epoch, lr, loss, accuracy`. Raises ValueError.
+    facts : what else determines the training; a folder with the state of another one is refused
+    Writes `final.safetensors`, `earlier/e002.safetensors` and so on, and `history.csv`, which is
+    also returned: `epoch, lr, loss, accuracy`. Raises ValueError.
     """
     asked = json.dumps(asdict(recipe) | dict(facts), sort_keys=True)
     optimizer = torch.optim.SGD(
@@ -99,12 +102,12 @@ def train(
     if (out / STATE).is_file():
         try:
             kept = torch.load(out / STATE, map_location=device, weights_only=True)
-        except Exception as error:  # torch raises kinds of its own for a damaged file
+        except Exception as error:  # torch raises its own exceptions for a damaged file
             raise ValueError(
-                f"{out / STATE} is damaged: delete it, and the training begins anew ({error})"
+                f"{out / STATE} is damaged: delete it to train from the beginning ({error})"
             ) from error
         if kept["asked"] != asked:
-            raise ValueError(f"{out} holds another training: choose another folder")
+            raise ValueError(f"{out} belongs to another training: choose another folder")
         network.load_state_dict(kept["network"])
         optimizer.load_state_dict(kept["optimizer"])
         rows = kept["rows"]
@@ -112,10 +115,10 @@ def train(
     for epoch in range(1 + len(rows), 1 + recipe.epochs):
         lr = recipe.lr / 2 * (1 + math.cos(math.pi * (epoch - 1) / recipe.epochs))
         optimizer.param_groups[0]["lr"] = lr
-        torch.manual_seed(recipe.seed + epoch)  # what drops out is the same after a resumption
+        torch.manual_seed(recipe.seed + epoch)  # dropout is the same after resuming
         order = np.random.default_rng([recipe.seed, epoch]).permutation(count)
         parts = [order[start : start + recipe.batch] for start in range(0, count, recipe.batch)]
-        parts = [part for part in parts if len(part) > 1]  # of one there is no batch norm
+        parts = [part for part in parts if len(part) > 1]  # batch norm needs two images
         network.train()
         losses = []
         batches = zip(parts, images.batches(parts, recipe.seed, epoch), strict=True)
@@ -123,7 +126,7 @@ def train(
             x = normalised(batch.to(device), geometry, torch.contiguous_format)
             loss = F.cross_entropy(network(x), torch.from_numpy(labels[part]).to(device))
             if not loss.isfinite():
-                raise ValueError(f"the loss of epoch {epoch} is not finite: a smaller --lr may do")
+                raise ValueError(f"the loss of epoch {epoch} is not finite: try a smaller --lr")
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -140,7 +143,7 @@ def train(
         with write_atomically(out / STATE) as partial:
             torch.save({"asked": asked, "network": network.state_dict(), "rows": rows,
                         "optimizer": optimizer.state_dict()}, partial)  # fmt: skip
-    if not (out / FINAL).is_file():  # the training had ended before, and the file is gone
+    if not (out / FINAL).is_file():  # the training had ended, but the file was deleted
         _save(network, out / FINAL)
     history = pd.DataFrame(rows, columns=["epoch", "lr", "loss", "accuracy"])
     with write_atomically(out / HISTORY) as partial:

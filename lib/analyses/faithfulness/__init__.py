@@ -1,6 +1,6 @@
-"""Faithfulness: what hiding, showing and removing the pixels that a heatmap points at does.
+"""Faithfulness: the effect of hiding, showing and removing pixels that a heatmap points at.
 
-May import: as all analyses.
+May import: what analyses may import.
 Public names: those below, imported on first use.
 """
 

@@ -16,7 +16,7 @@ STEPS = 8  # of each curve
 
 
 def _replaced(base: Tensor, by: Tensor, order: Tensor, share: float) -> Tensor:
-    """`base` with the first share of pixels, in each image's order, taken from `by`."""
+    """`base` with the first share of pixels, in each image's order, replaced from `by`."""
     count = round(share * order.shape[1])
     chosen = torch.zeros_like(order, dtype=torch.bool).scatter_(1, order[:, :count], True)
     return torch.where(chosen.view(len(base), 1, *base.shape[2:]), by, base)
@@ -25,12 +25,12 @@ def _replaced(base: Tensor, by: Tensor, order: Tensor, share: float) -> Tensor:
 def curves(
     probability: Callable[[Tensor], Tensor], images: Tensor, order: Tensor, mean: Tensor
 ) -> dict[str, Tensor]:
-    """Areas under the deletion and the insertion curve, (image,) each, 0-1.
+    """Return the areas under the deletion and the insertion curve, (image,) each, 0-1.
 
-    probability : images -> (image,) of the class that is asked for
-    order       : (image, pixel) as `in_order` tells it
-    mean        : (3, 1, 1), what deleted pixels become
-    Deletion is lower, insertion higher, where the map is more faithful.
+    probability : images -> (image,), the probability of the target class
+    order       : (image, pixel), from `in_order`
+    mean        : (3, 1, 1), the value of deleted pixels
+    For a more faithful map, deletion is lower and insertion is higher.
     """
     ends = {
         "deletion": (images, mean.expand_as(images)),

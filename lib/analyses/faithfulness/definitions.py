@@ -1,4 +1,4 @@
-"""The table of faithfulness measures: units, range, direction, and whose definition each is."""
+"""The table of faithfulness measures: units, range, direction, and the source of the definition."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 from ...base.tables import Table
 
 SHARES = (1.0, 0.5, 0.15)
-# Mean of the map, per cent: no merit, but who hides less of an image drops less.
+# Mean of the map in per cent. It is no measure of quality, but a map that hides less drops less.
 LET_THROUGH = "let_through"
 
 _LCAM = "Chattopadhyay et al. 2018, {} of the pixels as L-CAM (Gkartzonika et al. 2022)"
@@ -22,14 +22,15 @@ _ARCC = "pytorch-grad-cam's class ARCC"
 
 @dataclass(frozen=True)
 class FaithfulnessMeasure:
-    """A row.
+    """A row of the table of faithfulness measures.
 
-    unit        : of its values
-    ends        : the least and the largest value that there can be
-    faithful    : "less" or "more" is more faithful; "neither" for what is no merit
-    definition  : whose it is
-    from_package : pytorch-grad-cam's, of any target, by `package_metrics`; the others are of the
-                  predicted class's probability
+    unit        : unit of its values
+    ends        : the smallest and the largest possible value
+    faithful    : whether "less" or "more" is more faithful; "neither" if it does not measure
+                  quality
+    definition  : source of the definition
+    from_package : whether it is pytorch-grad-cam's, for any target, from `package_metrics`; the
+                  others use the probability of the predicted class
     """
 
     key: str
@@ -87,14 +88,14 @@ FAITHFULNESS: Table[FaithfulnessMeasure] = Table(
 
 
 def ends_of(measure: str) -> tuple[float, float]:
-    """The least and the largest value that a measure can have. Raises UnknownName."""
+    """Return the smallest and the largest possible value of a measure. Raises UnknownName."""
     return FAITHFULNESS[measure].ends
 
 
 def define_measures(table: pd.DataFrame) -> pd.DataFrame:
-    """A row per measure that a table holds: `measure, unit, faithful, definition`.
+    """Return one row per measure in a table: `measure, unit, faithful, definition`.
 
-    table : with a column `measure`
+    table : has a column `measure`
     """
     rows = [FAITHFULNESS[key] for key in table.measure.unique()]
     columns = ["measure", "unit", "faithful", "definition"]

@@ -1,8 +1,8 @@
 """ROAD's imputer: removed pixels become weighted means of their neighbours.
 
-The published imputer solves one sparse system per image on the CPU. Here all images are solved
-at once on their device, by conjugate gradients in float64 that a multigrid cycle in float32
-preconditions: some fifteen steps, however large the hole.
+The published imputer solves one sparse system per image on the CPU. Here all images are solved at
+once on their device, by conjugate gradients in float64 with a multigrid cycle in float32 as the
+preconditioner. This takes about fifteen steps, however large the hole.
 
 Source: Rong et al., "A consistent and efficient evaluation strategy for attribution methods",
 ICML 2022; Briggs, Henson and McCormick, "A multigrid tutorial", SIAM 2000
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_RESIDUAL = 1e-9  # of the largest value: values are then exact to some 1e-7 of it
+_RESIDUAL = 1e-9  # of the largest value; values are then exact to about 1e-7 of it
 _MOST_STEPS = 500
 _DAMPING = 0.8  # of Jacobi's sweeps
 _SMALL = 1e-300
@@ -22,42 +22,42 @@ _SMALL = 1e-300
 
 @torch.no_grad()
 def imputed(images: Tensor, removed: Tensor, noise: Tensor) -> Tensor:
-    """Images whose removed pixels are weighted means of their eight neighbours, plus noise.
+    """Replace removed pixels by weighted means of their eight neighbours, plus noise.
 
-    images : (image, channel, h, w), finite, in any unit
-    removed  : (image, h, w) bool
-    noise    : as images and in their unit, added to removed pixels
-    An image of which nothing is left becomes 0 everywhere, plus noise, as the published imputer
-    has it. Raises ValueError for values that are not finite.
+    images  : (image, channel, h, w), finite, in any unit
+    removed : (image, h, w) bool
+    noise   : shape and unit of `images`, added to removed pixels
+    Returns images. An image without any remaining pixel becomes 0 everywhere, plus noise, as in
+    the published imputer. Raises ValueError for values that are not finite.
     """
     # Apple's GPUs have no float64.
     device = torch.device("cpu") if images.device.type == "mps" else images.device
     exact, gone = images.to(device).double(), removed.to(device)[:, None].double()
     if not exact.isfinite().all():
-        raise ValueError("cannot impute an image that holds values which are not finite")
+        raise ValueError("images hold values that are not finite: they cannot be imputed")
     known = exact * (1 - gone)
     filled = known + _solved(_around(known) * gone, gone, _RESIDUAL * known.abs().max())
     return (filled + gone * noise.to(device)).to(images.dtype).to(images.device)
 
 
-# Sums are made in place: on a CPU fresh memory costs more than the sums.
+# Sums are computed in place, because on a CPU new memory costs more than the sums.
 
 
 def _around(x: Tensor) -> Tensor:
-    """Weighted sum of the eight neighbours: 1/6 at the sides, 1/12 at the corners; 0 outside."""
+    """The weighted sum of the eight neighbours: 1/6 at sides, 1/12 at corners, 0 outside."""
     padded = F.pad(x, (1, 1, 1, 1))
     rows = (padded[..., :-2, :] + padded[..., 2:, :]).add_(padded[..., 1:-1, :], alpha=2)
     return (rows[..., :-2] + rows[..., 2:]).add_(rows[..., 1:-1], alpha=2).sub_(x, alpha=4).div_(12)
 
 
 def _left(right: Tensor, x: Tensor, there: Tensor) -> Tensor:
-    """What is missing of the right-hand side."""
+    """The residual: the right-hand side minus the operator applied to `x`."""
     return _around(x).addcmul_(there, x, value=-1).add_(right)
 
 
 def _solved(right: Tensor, gone: Tensor, most: Tensor) -> Tensor:
-    """Values of the pixels that are gone, 0 elsewhere, such that no equation is off by more than
-    `most`."""
+    """The values of removed pixels, 0 elsewhere, with a residual of at most `most` in every
+    equation."""
     there = _around(torch.ones_like(gone))  # less than 1 at the border
     levels = _levels(gone)
     x, residual = torch.zeros_like(right), right
@@ -72,7 +72,7 @@ def _solved(right: Tensor, gone: Tensor, most: Tensor) -> Tensor:
         image.mul_(size)
         residual = residual - image
         made = _cycle(residual, levels)
-        # By the residual's change, -image: the cycle is no symmetric operator.
+        # Uses the change of the residual, -image, because the cycle is not a symmetric operator.
         turn = -_dot(image, made) / square.clamp(min=_SMALL)
         square = _dot(residual, made)
         step.mul_(turn).add_(made)
@@ -84,8 +84,8 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _levels(gone: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """(gone, neighbours' weight, Jacobi's factor) of the grid and of ever coarser ones, in which
-    a cell is gone if all of its four are."""
+    """(gone, neighbours' weight, Jacobi's factor) for the grid and for coarser grids, in which a
+    cell is gone if all four of its cells are."""
     levels, gone = [], gone.float()
     while True:
         there = _around(torch.ones_like(gone))
@@ -96,7 +96,7 @@ def _levels(gone: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
 
 
 def _cycle(residual: Tensor, levels: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
-    """About the solution for a right-hand side: two sweeps, the coarser grid's, two sweeps."""
+    """An approximate solution: two sweeps, the correction of the coarser grid, two sweeps."""
     return _descended(residual.float(), levels).to(residual)
 
 
@@ -109,7 +109,7 @@ def _descended(right: Tensor, levels: list[tuple[Tensor, Tensor, Tensor]]) -> Te
     x = swept(factor * right)
     if coarser:
         left = _left(right, x, there).mul_(gone)
-        # A cell is twice as wide, so that the same equation weighs four times as much.
+        # A cell is twice as wide, so the same equation has four times the weight.
         small = _descended(F.avg_pool2d(left, 2, ceil_mode=True).mul_(4), coarser)
         large = F.interpolate(small, scale_factor=2, mode="bilinear")
         x.addcmul_(large[..., : x.shape[2], : x.shape[3]], gone)

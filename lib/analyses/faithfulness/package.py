@@ -1,8 +1,7 @@
-"""pytorch-grad-cam's faithfulness metrics, of any network and any target, in batches on its device.
+"""pytorch-grad-cam's faithfulness metrics for any network and target, in batches on its device.
 
-The numbers are those of the package's own classes, after which the measures are named. What goes
-wrong there in silence is refused or NaN here: a map without any order, one target too few, train
-mode.
+The numbers are those of the package's own classes, which give the measures their names. Silent
+errors of the package are refused here or give NaN: constant maps, missing targets, train mode.
 
 Source: pytorch-grad-cam 1.5.7 (`CamMultImageConfidenceChange`, `DropInConfidence`,
 `IncreaseInConfidence`, the ROAD classes, `ARCC`); Chattopadhyay et al., WACV 2018; Rong et al.,
@@ -33,7 +32,7 @@ from .removal import NOISE
 PERCENTILES = (10, 20, 30, 40, 50, 60, 70, 80, 90)
 AUTO = "auto"
 _ARCC_PERCENTILES = (20, 40, 60, 80)
-_TINY = 1e-8  # by which the package keeps its divisions from 0
+_TINY = 1e-8  # the package adds it to avoid division by 0
 _MORF, _LERF = "ROADMostRelevantFirst", "ROADLeastRelevantFirst"
 
 Target = Callable[[Tensor], Tensor] | int
@@ -53,36 +52,36 @@ def package_metrics(
     image_ids: Sequence[str] | None = None,
     batch: int = 16,
 ) -> pd.DataFrame:
-    """What pytorch-grad-cam's metrics say of heatmaps: `image, measure, value`.
+    """Return pytorch-grad-cam's faithfulness metrics of heatmaps: `image, measure, value`.
 
-    network : any module; its output is a tensor, or a list, of one entry per image, or a mapping
+    network : any module; its output is a tensor or a list with one entry per image, or a mapping
               with such a tensor as `logits` or `out`
-    x       : (image, channel, h, w), normalised as the network takes it
-    maps    : (image, h, w), scaled to 0-1 here, each by its own range
-    targets : one for all images, or one per image: a function of the network's output for that
-              one image that returns one number, such as pytorch-grad-cam's own target classes,
-              or a class's number, which stands for its probability by softmax
-    explain : heatmaps, (image, h, w), of images like x, for the same targets in the same order; it
-              is called once, with all of x times the maps. Without it there are no `Coherency` and
-              no `ARCC`
-    percentiles : of ROAD. Several: `…Average` over them; one: the single class. At p the pixels at
-              or above the map's p-th percentile are removed, so 80 removes a fifth. "auto" is
-              Otsu's threshold, which removes what lies at or below it, in the package too: its
-              most relevant first then begins with the least relevant
-    noise   : of the imputed pixels, in the units of x: a standard deviation, of draws that are the
-              same for every percentile, or the numbers themselves, shaped as x
-    seed    : of those draws, with an image's place in x
-    image_ids : names in the column `image`; places in x without them
-    batch   : images a forward
+    x       : (image, channel, h, w), normalised for the network
+    maps    : (image, h, w); each is scaled to 0-1 by its own range
+    targets : one for all images, or one per image. A target is a function that returns one number
+              from the network's output for one image, such as pytorch-grad-cam's own target
+              classes; or a class's number, which means its softmax probability
+    explain : function that returns heatmaps, (image, h, w), of images like x for the same targets
+              in the same order. It is called once, with all of x times the maps. Without it there
+              are no `Coherency` and no `ARCC`
+    percentiles : percentiles for ROAD. Several give the `…Average` over them, one gives the single
+              class. At p, the pixels at or above the map's p-th percentile are removed, so 80
+              removes a fifth. "auto" is Otsu's threshold. As in the package, it removes the pixels
+              at or below it, so that most relevant first then begins with the least relevant
+    noise   : noise on imputed pixels, in the units of x: a standard deviation, with the same random
+              numbers for every percentile, or the numbers themselves, with the shape of x
+    seed    : seed of these random numbers, together with an image's place in x
+    image_ids : names in the column `image`; otherwise places in x
+    batch   : images per forward pass
 
-    `FAITHFULNESS` says what each measure is. It is NaN for a map that is constant or not finite,
-    as are `Coherency` and `ARCC` where the map of the masked image is;
-    `summarise_package_metrics` counts them. Mode, gradients and what requires them are
-    afterwards as they were, whatever `explain` does to them; the network is scored in eval mode.
+    `FAITHFULNESS` defines each measure. It is NaN for a map that is constant or not finite;
+    `Coherency` and `ARCC` are also NaN if the map of the masked image is. These cases are counted
+    by `summarise_package_metrics`. The network is scored in eval mode. Its mode, its gradients and
+    `requires_grad` are restored afterwards, whatever `explain` does to them.
 
-    Raises ValueError if shapes or numbers of images, maps, targets and names differ, for a
-    target that gives more than one number, a class that there is not, or a network whose
-    output is not one entry per image.
+    Raises ValueError if shapes or numbers of images, maps, targets and names differ, for a target
+    that returns more than one number, for a class that does not exist, or for a network whose
+    output does not have one entry per image.
     """
     shown, nothing = _scaled(maps, x)
     asked = _asked(targets, len(x))
@@ -90,7 +89,9 @@ def package_metrics(
     thresholds = _checked([percentiles] if single else percentiles)
     for_arcc = _ARCC_PERCENTILES if explain is not None else ()
     if image_ids is not None and len(image_ids) != len(x):
-        raise ValueError(f"need one name per image: {len(x)} images, {len(image_ids)} names")
+        raise ValueError(
+            f"image_ids must have one name per image: {len(x)} images, {len(image_ids)} names"
+        )
     device = next((p.device for p in network.parameters()), x.device)
     x, shown, nothing = x.detach().to(device), shown.to(device), nothing.to(device)
     added = _noise(noise, seed, x)
@@ -139,24 +140,24 @@ def package_metrics(
 
 
 def summarise_package_metrics(table: pd.DataFrame) -> pd.DataFrame:
-    """Means over images: `measure, value, low, high, n, missing`, with 95 % intervals.
+    """Return means over images with 95 % intervals: `measure, value, low, high, n, missing`.
 
-    table   : as `package_metrics` gives it
-    missing : images without a value, which are not in the mean
+    table   : from `package_metrics`
+    missing : number of images without a value, which the mean skips
     """
     means = means_by(table, ["measure"], "value", "value", lambda key: ends_of(key[0]))
     images = table.groupby("measure").size()
     return means.assign(missing=means.measure.map(images) - means.n)
 
 
-# --- what is asked -------------------------------------------------------------------------------
+# --- checks of the arguments ---------------------------------------------------------------------
 
 
 def _scaled(maps: Tensor | np.ndarray, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Maps in 0-1, and which of them show nothing; those are 0 everywhere."""
+    """Maps in 0-1, and which of them are unusable; those are 0 everywhere."""
     if x.ndim != 4 or not len(x) or not x.is_floating_point():
         raise ValueError(
-            "images must be (image, channel, height, width) of floating-point numbers, normalised, "
+            "images must be (image, channel, height, width), normalised floating-point numbers, "
             f"got {tuple(x.shape)} {x.dtype}"
         )
     return _like(torch.as_tensor(maps), (len(x), *x.shape[2:]), "maps")
@@ -165,7 +166,7 @@ def _scaled(maps: Tensor | np.ndarray, x: Tensor) -> tuple[Tensor, Tensor]:
 def _like(maps: Tensor, shape: tuple[int, ...], name: str) -> tuple[Tensor, Tensor]:
     if maps.shape != shape:
         raise ValueError(
-            f"{name} must be (image, height, width) as the images are, {shape}, "
+            f"{name} must be (image, height, width) like the images, {shape}, "
             f"got {tuple(maps.shape)}"
         )
     maps = maps.detach().float()
@@ -210,11 +211,13 @@ class _Probability:
         if not isinstance(output, Tensor) or output.ndim != 1 or len(output) < 2:
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ValueError(
-                "a class's number as a target needs one score per class of an image, and the "
-                f"network gave {shape}; give a function of that output as the target"
+                "a class's number as a target needs one score per class for each image, but the "
+                f"network returned {shape}; give a function of that output as the target"
             )
         if not 0 <= self.number < len(output):
-            raise ValueError(f"target {self.number} is no class: they are 0 … {len(output) - 1}")
+            raise ValueError(
+                f"target {self.number} is not a class: classes are 0 … {len(output) - 1}"
+            )
         return output.float().softmax(dim=0)[self.number]
 
 
@@ -231,37 +234,38 @@ def _noise(noise: float | Tensor, seed: int, x: Tensor) -> Tensor:
     if isinstance(noise, Tensor):
         if noise.shape != x.shape:
             raise ValueError(
-                f"noise must be shaped as the images, {tuple(x.shape)}, got {tuple(noise.shape)}"
+                f"noise must have the shape of the images, {tuple(x.shape)}, got "
+                f"{tuple(noise.shape)}"
             )
         return noise.to(x)
     draws = [np.random.default_rng([seed, i]).standard_normal(x.shape[1:]) for i in range(len(x))]
     return noise * torch.from_numpy(np.stack(draws)).to(x.dtype).to(x.device)
 
 
-# --- what is done to the network ------------------------------------------------------------------
+# --- the network ----------------------------------------------------------------------------------
 
 
 @contextmanager
 def _left_as_it_was(network: nn.Module) -> Iterator[None]:
-    """Eval mode; afterwards modes, gradients and what requires them are as they were."""
+    """A context in eval mode that restores modes, gradients and `requires_grad` afterwards."""
     with evaluating(network), gradients_kept(network):
         for parameter in network.parameters():
-            parameter.grad = None  # a backward would add to what is there, in place
+            parameter.grad = None  # a backward pass would add to the gradient in place
         yield
 
 
 @dataclass(frozen=True)
 class _Scores:
-    """The targets' numbers, a batch at a time."""
+    """The numbers that the targets return, one batch at a time."""
 
     network: nn.Module
     asked: Sequence[Callable[[Tensor], Tensor]]
     batch: int
 
-    # No inference mode: what a network of the reader's caches in it could not be recorded later.
+    # No inference mode: tensors that a user's network caches in it could not be recorded later.
     @torch.no_grad()
     def of(self, x: Tensor, removed: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
-        """(image,) float64 on the CPU, of images as they are or with pixels removed and imputed."""
+        """(image,) float64 on the CPU, for the images unchanged or with removed, imputed pixels."""
         found: list[Tensor] = []
         for places in torch.arange(len(x)).split(self.batch):
             part = slice(int(places[0]), int(places[-1]) + 1)
@@ -277,11 +281,14 @@ class _Scores:
 def _one_per_image(outputs: object, count: int) -> Sequence:
     if not isinstance(outputs, Tensor | list) or (isinstance(outputs, Tensor) and not outputs.ndim):
         raise ValueError(
-            f"the network returned {type(outputs).__name__}: which part belongs to which image "
-            "is unknown. Wrap it in a module that returns a tensor or a list, one entry per image"
+            f"the network returned {type(outputs).__name__}, so the part of each image is unknown: "
+            "wrap it in a module that returns a tensor or a list, one entry per image"
         )
     if len(outputs) != count:
-        raise ValueError(f"the network returned {len(outputs)} outputs for {count} images")
+        raise ValueError(
+            f"the network returned {len(outputs)} outputs for {count} images: it must return one "
+            "per image"
+        )
     return outputs
 
 
@@ -289,7 +296,7 @@ def _number(value: object, place: int) -> Tensor:
     found = torch.as_tensor(value).detach()
     if found.numel() != 1:
         raise ValueError(
-            f"the target of image {place} gave {found.numel()} numbers, of shape "
+            f"the target of image {place} returned {found.numel()} numbers, of shape "
             f"{tuple(found.shape)}; a target must give one number per image"
         )
     return found.float().reshape(())
@@ -298,7 +305,7 @@ def _number(value: object, place: int) -> Tensor:
 def _explained(
     explain: Callable[[Tensor], Tensor | np.ndarray], x: Tensor, shown: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Maps in 0-1 of the images times the maps, and which of them show nothing."""
+    """Maps in 0-1 of the images times the maps, and which of them are unusable."""
     with torch.inference_mode(False), torch.enable_grad():
         maps = torch.as_tensor(explain(x.clone() * shown[:, None].to(x)))
     return _like(maps.to(x.device), tuple(shown.shape), "the maps that `explain` returns")
@@ -309,7 +316,7 @@ def _explained(
 
 def _removed(maps: Tensor, percentile: Percentile) -> Tensor:
     """(image, h, w) bool: the pixels that ROAD removes."""
-    # Thresholds are numpy's: a pixel on the border then falls on the package's side of it.
+    # numpy's thresholds, so that a pixel at the threshold is treated as in the package.
     flat = maps.flatten(1).cpu().numpy()
     if percentile == AUTO:
         levels = (maps * 255).to(torch.uint8)
@@ -320,8 +327,8 @@ def _removed(maps: Tensor, percentile: Percentile) -> Tensor:
 
 
 def _otsu(levels: np.ndarray) -> int:
-    """The level of 0-255 at or below which a first class lies, such that the two classes' means
-    differ most (Otsu 1979)."""
+    """The level, 0-255, that splits the values into two classes whose means differ most; the first
+    class lies at or below it (Otsu 1979)."""
     count = np.bincount(levels, minlength=256)
     below, total = np.cumsum(count), np.cumsum(count * np.arange(256))
     above = below[-1] - below
@@ -331,7 +338,7 @@ def _otsu(levels: np.ndarray) -> int:
 
 
 def _coherency(shown: Tensor, again: tuple[Tensor, Tensor]) -> Tensor:
-    """Pearson's correlation of two maps, scaled to 0-1; NaN where the second shows nothing."""
+    """Pearson's correlation of two maps, scaled to 0-1; NaN if the second is unusable."""
     second, nothing = again
     a, b = (maps.flatten(1).cpu().double() for maps in (shown, second))
     a, b = a - a.mean(dim=1, keepdim=True), b - b.mean(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""ROAD: the probability left once pixels are removed and imputed from their neighbours.
+"""ROAD: the probability that remains after pixels are removed and imputed from neighbours.
 
 Source: Rong et al., "A consistent and efficient evaluation strategy for attribution methods",
 ICML 2022; combined as in pytorch-grad-cam
@@ -16,17 +16,18 @@ from .imputing import imputed
 
 ROAD_SHARES = (0.2, 0.5, 0.8)
 NOISE = 0.01  # standard deviation, as published
-# Of what the noise is a hundredth: the normalised image's unit, which is pytorch-grad-cam's, or
-# the 0-1 image's, of which this package's earlier results are.
+# The unit of which the noise is a hundredth: that of the normalised image, as in pytorch-grad-cam,
+# or that of the image in 0-1, as in this package's earlier results.
 NOISE_UNITS = ("normalised", "image")
 
 
 def road_noise(draws: Tensor, std: Sequence[float], unit: str = "normalised") -> Tensor:
-    """The noise that is added to removed pixels of images in 0-1.
+    """Return the noise that is added to removed pixels of images in 0-1.
 
     draws : (image, 3, side, side), standard normal
-    std   : per colour, by which the network's images are divided
-    unit  : one of `NOISE_UNITS`. Raises UnknownName.
+    std   : standard deviation per colour in the network's normalisation
+    unit  : one of `NOISE_UNITS`
+    Raises UnknownName for another unit.
     """
     if unit not in NOISE_UNITS:
         raise unknown_name("unit of ROAD's noise", unit, NOISE_UNITS)
@@ -37,13 +38,14 @@ def road_noise(draws: Tensor, std: Sequence[float], unit: str = "normalised") ->
 def road(
     probability: Callable[[Tensor], Tensor], images: Tensor, order: Tensor, noise: Tensor
 ) -> dict[str, Tensor]:
-    """Probability left once pixels are removed and imputed, the mean over shares, (image,).
+    """Return the probability after removing and imputing pixels, as a mean over shares: (image,).
 
-    probability : images -> (image,) of the class that is asked for
-    order       : (image, pixel) as `in_order` tells it
-    noise       : as images and in their unit, added to removed pixels
-    `road_morf`, the most relevant first: lower is more faithful; `road_lerf`, the least relevant
-    first: higher is; `road_combined`, (LeRF − MoRF) / 2, -0.5 to 0.5: higher is.
+    probability : images -> (image,), the probability of the target class
+    order       : (image, pixel), from `in_order`
+    noise       : shape and unit of the images, added to removed pixels
+    Returns `road_morf`, most relevant first, where lower is more faithful; `road_lerf`, least
+    relevant first, where higher is; and `road_combined`, (LeRF − MoRF) / 2, -0.5 to 0.5, where
+    higher is.
     """
     found = {}
     for name, sequence in (("road_morf", order), ("road_lerf", order.flip(1))):

@@ -1,7 +1,7 @@
-"""Faithfulness of a study's heatmaps, or of those of images in a folder.
+"""Faithfulness of a study's heatmaps, or of heatmaps of the images in a folder.
 
-Every measure asks for the class that the network itself predicts. `images` are always the
-resized and cropped ones in 0-1, before they are normalised.
+Every measure uses the class that the network itself predicts. `images` are always resized and
+cropped, in 0-1, before they are normalised.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ def score_faithfulness(
     with_curves: bool,
     noise_unit: str = NOISE_UNITS[0],
 ) -> pd.DataFrame:
-    """Every measure for some models and methods on `count` images.
+    """Return every faithfulness measure for some models and methods on `count` images.
 
-    noise_unit : of ROAD's noise, see `road_noise`
-    `backbone, dcls, method, image_id, measure, value`: a row per image and measure, which
-    `FAITHFULNESS` explains. Maps and probabilities are of the class that the network predicts; the
-    value is missing for a map that is constant. With curves also deletion, insertion and ROAD, some
-    forty forwards more an image and method.
+    noise_unit : unit of ROAD's noise, see `road_noise`
+    The columns are `backbone, dcls, method, image_id, measure, value`, one row per image and
+    measure; `FAITHFULNESS` explains the measures. Maps and probabilities belong to the predicted
+    class. The value is NaN for a constant map. With curves there are also deletion, insertion and
+    ROAD, which take about forty more forward passes per image and method.
     """
     batches = list(study.clickme(limit=count).batches(_FORWARD))
     tables: list[pd.DataFrame] = []
@@ -82,13 +82,12 @@ def measured(
     with_curves: bool = False,
     noise_unit: str = NOISE_UNITS[0],
 ) -> Iterator[pd.DataFrame]:
-    """Of each method `method, image_id, measure, value`, for maps of the classes that the network
-    predicts.
+    """Return `method, image_id, measure, value` for each method; maps explain the predicted class.
 
-    images : (image, 3, side, side) in 0-1, of the side that the network takes
-    places   : numbers of the images, which seed their lots and noise
-    noise_unit : of ROAD's noise, see `road_noise`
-    The value is NaN for a map that is constant.
+    images : (image, 3, side, side) in 0-1, with the side that the network takes
+    places : numbers of the images, which are seeds of their random order of ties and noise
+    noise_unit : unit of ROAD's noise, see `road_noise`
+    The value is NaN for a constant map.
     """
     images = images.to(next(model.parameters()).device)
     x = model.normalised(images)
@@ -113,7 +112,7 @@ def _measured(
     drawn: tuple[Tensor, Tensor],
     with_curves: bool,
 ) -> dict[str, Tensor]:
-    """{measure: (image,)} of maps; the other arguments are as in `measured`."""
+    """{measure: (image,)} for maps; the other arguments are as in `measured`."""
     masks = enlarge(min_max(small), images.shape[-1])
 
     @torch.inference_mode()
@@ -133,15 +132,15 @@ def _measured(
         mean = torch.tensor(model.backbone.preprocessing.mean, device=images.device)[:, None, None]
         found |= curves(probability, images, order, mean)
         found |= road(probability, images, order, noise)
-    # A constant map shows nothing: to hide all would count as its being unfaithful. Nor does one
-    # that is not finite.
+    # A map that is constant or not finite shows nothing; hiding the whole image would make it count
+    # as unfaithful.
     nothing = is_constant(masks) | ~masks.isfinite().all(dim=(1, 2))
     return {name: values.masked_fill(nothing, torch.nan) for name, values in found.items()}
 
 
 def _drawn(places: Sequence[int], images: Tensor) -> tuple[Tensor, Tensor]:
-    """Each image's own lots and draws of noise, the same for every method and model of one
-    size."""
+    """Each image's random order of ties and random noise, the same for all methods and for all
+    models of one size."""
     shape = images.shape[1:]
     lots, draws = [], []
     for place in places:
@@ -163,7 +162,7 @@ def score_folder(
     with_curves: bool = False,
     noise_unit: str = NOISE_UNITS[0],
 ) -> pd.DataFrame:
-    """As `score_faithfulness`, of one variant on images of files.
+    """Return the table of `score_faithfulness` for one variant on image files.
 
     image_id : the image's path below `folder`
     Raises ImageFolderError for an image that cannot be read, WeightsError, MissingWeights.

@@ -1,6 +1,6 @@
-"""L-CAM and TAME in a study: training runs, and learned maps against Grad-CAM.
+"""L-CAM and TAME in a study: training, and comparison of learned maps with Grad-CAM.
 
-May import: as all analyses.
+May import: what analyses may import.
 Public names: those below, imported on first use.
 """
 

@@ -1,4 +1,4 @@
-"""Learned attention maps in a study: how they come about, and beside gradients' maps."""
+"""Learned attention maps in a study: their training, and comparison with gradient-based maps."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from ..faithfulness.definitions import LET_THROUGH
 from ..faithfulness.study import COLUMNS, score_faithfulness
 from .trainings import default_recipe, train_variant
 
-# What notebook 08 compares unless others are asked for.
+# The default methods of notebook 08.
 LCAM_METHODS = (*PUBLISHED_METHODS, "lcam_fm", "lcam_img", "lcam_fm_a", "lcam_img_a", "tame")
 REFERENCE = "grad_cam"
 _WATCHED = ("lcam_fm", "lcam_img")
-IMAGES, EPOCHS = 96, 8  # of a training that is watched
+IMAGES, EPOCHS = 96, 8  # images and epochs of a training that is watched
 LOOKED_AT = 6
 
 
 def comparable(study: Study, methods: Sequence[CamMethod]) -> Study:
-    """The study by those of these methods, and of those backbones, whose modules are trained.
+    """Return the study with only those methods and backbones that have trained modules.
 
-    A learned method without a module for one of the study's own variants is left out; a
-    reader's own backbone without modules is left out itself, unless there are no others.
+    A learned method is skipped if one of the study's own variants has no module for it. A user's
+    own backbone without modules is skipped itself, unless there are no other backbones.
     """
     there = list(dict.fromkeys(backbone for backbone, _ in study.networks.there()))
 
@@ -57,12 +57,12 @@ def comparable(study: Study, methods: Sequence[CamMethod]) -> Study:
 
 @dataclass(frozen=True)
 class Watched:
-    """A training and what is seen of it.
+    """A training and the maps that were recorded during it.
 
     histories : {label: losses of every step}
-    images  : (image, side, side, 3) uint8 that are looked at
-    maps      : {"after 10 steps": (image, side, side)}, of the last of the methods, and
-                Grad-CAM's for comparison; empty where training was not watched
+    images    : (image, side, side, 3) uint8, the watched images
+    maps      : {"after 10 steps": (image, side, side)} of the last method, and Grad-CAM's for
+                comparison; empty if training was not watched
     """
 
     title: str
@@ -72,9 +72,11 @@ class Watched:
 
 
 def watch_training(study: Study, backbone: Backbone, compared: int) -> Watched:
-    """Of the embedded example a short training, done now, on images that are not among the
-    `compared` first; else the losses of the training that the study's modules come from, as
-    kept beside them, without images."""
+    """Return a short training of the embedded example, or the recorded losses of other studies.
+
+    The embedded example is trained now, on images that are not among the first `compared`. For
+    other studies the result has the losses of the modules' own training, which are stored beside
+    the modules, and no images."""
     if not study.choices.profile.mini:
         return _kept_histories(study.inputs, backbone)
     delivered = images_besides(study, compared, IMAGES)
@@ -100,7 +102,8 @@ def watch_training(study: Study, backbone: Backbone, compared: int) -> Watched:
 
 
 def looked_at(looks: Mapping[int, torch.Tensor], label: str, side: int) -> dict[str, np.ndarray]:
-    """Looks of a training as rows for drawing: {"after 10 steps": (image, side, side)}."""
+    """Return recorded maps of a training as rows for drawing: {"after 10 steps": (image, side,
+    side)}."""
     return {
         f"{label}, untrained" if not step else f"after {step} step" + "s" * (step > 1):
         enlarge(small, side).numpy()
@@ -109,7 +112,7 @@ def looked_at(looks: Mapping[int, torch.Tensor], label: str, side: int) -> dict[
 
 
 def images_besides(study: Study, compared: int, count: int) -> np.ndarray:
-    """So many delivered images that are not among the compared."""
+    """Up to `count` delivered images that are not among the compared ones."""
     used = {name for batch in study.clickme(limit=compared).batches(64) for name in batch.image_ids}
     found: list[np.ndarray] = []
     for batch in study.clickme(limit=0).batches(64):
@@ -119,7 +122,7 @@ def images_besides(study: Study, compared: int, count: int) -> np.ndarray:
             break
     if not found:
         raise StoredError(
-            f"all {len(used)} images of the study are compared, and none is left to watch a "
+            f"all {len(used)} images of the study are compared, so none is left to watch a "
             "training on: give more images, or a lower --limit"
         )
     return np.stack(found[:count])
@@ -135,10 +138,11 @@ def _kept_histories(inputs: Inputs, backbone: Backbone) -> Watched:
 
 
 def compare_methods(study: Study, images: int) -> pd.DataFrame:
-    """Faithfulness and agreement with people of every model and method of a study.
+    """Return faithfulness and agreement with people for every model and method of a study.
 
-    `backbone, dcls, method, image_id, measure, value`: a row per image and measure, which are
-    those of faithfulness and "score", under the first of the study's protocols. Raises as these do.
+    The columns are `backbone, dcls, method, image_id, measure, value`, one row per image and
+    measure. The measures are those of faithfulness, and "score" under the study's first protocol.
+    Raises what `score_faithfulness` and `score_study` raise.
     """
     backbones = list(dict.fromkeys(backbone for backbone, _ in study.networks.there()))
     values = score_faithfulness(study, backbones, study.choices.methods, images, False)
@@ -149,21 +153,21 @@ def compare_methods(study: Study, images: int) -> pd.DataFrame:
 
 
 def better(measure: str, difference: pd.Series) -> float:
-    """How many differences are for the better: less average drop, more of everything else; NaN
-    for what is no merit."""
+    """Return how many differences are improvements: less average drop, more of everything else;
+    NaN for a measure that does not measure quality."""
     if measure == LET_THROUGH:
         return np.nan
     return float((difference < 0 if "drop" in measure else difference > 0).sum())
 
 
 def against_grad_cam(values: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Differences to Grad-CAM, paired by image, of every other method and measure.
+    """Return the differences between every other method and Grad-CAM, paired by image.
 
-    values : as `compare_methods` gives them
-    Returns over all models `method, measure, difference, low, high, n, better, models`, with
-    95 % intervals over images, an image's difference being its mean over models, and on how
-    many models the method is better; and of each model `backbone, dcls, method, measure,
-    difference, n`.
+    values : from `compare_methods`
+    The first table is over all models: `method, measure, difference, low, high, n, better,
+    models`. An image's difference is its mean over models, the 95 % interval is over images, and
+    `better` counts the models on which the method is better. The second table has one row per
+    model: `backbone, dcls, method, measure, difference, n`.
     """
     index = ["measure", "backbone", "dcls", "image_id"]
     wide = values.pivot(index=index, columns="method", values="value")

@@ -1,9 +1,9 @@
-"""Modules that the published code of L-CAM trained: out of its snapshots, into a study's files.
+"""Import of modules that the published code of L-CAM trained, from its snapshots.
 
-A snapshot is what `torch.save` makes of `epoch`, `arch` (always "resnet"), `global_counter`,
-`state_dict` and `optimizer`; the state is of the whole network, in torchvision's names, with the
-module's convolution as `attnM.op`. It is read without running its code, and taken only for the
-very weights that it was trained beside.
+A snapshot is written by `torch.save` and holds `epoch`, `arch` (always "resnet"),
+`global_counter`, `state_dict` and `optimizer`. The state is that of the whole network, with
+torchvision's names and the module's convolution as `attnM.op`. It is read without running code, and
+accepted only for exactly the weights that it was trained beside.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ from ...networks.weights_files import read_weights
 from ...study.study import Study
 
 _MODULE = "attnM.op."
-# VGG's last layers, which torchvision has as linear ones and timm as convolutions.
+# VGG's last layers, which are linear in torchvision and convolutions in timm.
 _VGG = {"classifier.0": "pre_logits.fc1", "classifier.3": "pre_logits.fc2",
         "classifier.6": "head.fc"}  # fmt: skip
-# By how much float16 rounds a weight: relative, and that of the least ones.
+# The rounding error of a float16 weight: relative, and absolute for the smallest weights.
 _ROUNDED = 2.0**-11, 2.0**-25
 
 
 def import_snapshot(study: Study, backbone: Backbone, key: str, file: Path) -> str:
-    """Write a snapshot's module where a study looks for it; returns what there is to say.
+    """Write a snapshot's module to the place where a study reads it; return a report in words.
 
-    backbone : its form without DCLS is what the published code knows
-    key      : of an L-CAM's row; the file does not tell which of them it is
-    Raises WeightsError for a file that cannot be read safely, AttentionError (one of them) for
-    one without a module, with another network's, or where another module is in the way;
-    MissingWeights where the network's own weights are not there.
+    backbone : the published code uses its form without DCLS
+    key      : key of an L-CAM row, which the file does not contain
+    Raises WeightsError for a file that cannot be read safely; AttentionError, a kind of it, for a
+    file without a module or with another network's, or if another module is in the way;
+    MissingWeights if the network's own weights do not exist.
     """
     row = ATTENTIONS[key]
     if row.module is not LCam:
-        raise AttentionError(f"{METHODS[key].label} is no L-CAM: only these are imported")
+        raise AttentionError(f"{METHODS[key].label} is not an L-CAM: only L-CAMs can be imported")
     weights = study.inputs.weights_path(backbone.key, False)
     if not backbone.untrained and not weights.is_file():
-        raise MissingWeights(f"no weights at {shown(weights)}")
+        raise MissingWeights(f"no weights at {shown(weights)}: fetch the file, or name another")
     if not file.is_file():
-        raise AttentionError(f"there is no file {file} to import")
+        raise AttentionError(f"the file {file} does not exist and cannot be imported")
     save_to = study.inputs.attention_path(backbone.key, False, key)
     facts = {
         "attention": key, "variant": study.inputs.weights_name(backbone.key, False),
@@ -59,9 +59,9 @@ def import_snapshot(study: Study, backbone: Backbone, key: str, file: Path) -> s
     }  # fmt: skip
     if save_to.exists():
         if _facts_of(save_to) == facts:
-            return f"{shown(save_to)}: imported before"
+            return f"{shown(save_to)}: already imported"
         raise AttentionError(
-            f"{shown(save_to)} is another module already: move it away, or delete it, first"
+            f"{shown(save_to)} already holds another module: move or delete it first"
         )
     state = read_weights(file, "state_dict")
     own = {name.removeprefix(_MODULE): state.pop(name)
@@ -78,7 +78,7 @@ def _facts_of(path: Path) -> dict[str, str]:
     try:
         with safe_open(path, framework="pt") as stored:
             return stored.metadata() or {}
-    except Exception:  # damaged, or no such file at all: another one in any case
+    except Exception:  # damaged or missing: it is another file in any case
         return {}
 
 
@@ -88,20 +88,20 @@ def _filled(module: nn.Module, own: Mapping[str, Tensor], file: Path) -> nn.Modu
     if own.keys() != wanted.keys():
         there = some_of([printable(f"{_MODULE}{name}") for name in own]) if own else "neither"
         raise AttentionError(
-            f"{file} is no snapshot of L-CAM: of {' and '.join(_MODULE + n for n in wanted)} it "
-            f"holds {there}"
+            f"{file} is not a snapshot of L-CAM: it must hold "
+            f"{' and '.join(_MODULE + n for n in wanted)}, and holds {there}"
         )
     for name, tensor in wanted.items():
         found = own[name]
         if found.shape != tensor.shape:
             raise AttentionError(
                 f"the module of {file} does not fit this network's layer: {_MODULE}{name} is "
-                f"{tuple(found.shape)}, and should be {tuple(tensor.shape)}"
+                f"{tuple(found.shape)}, but should be {tuple(tensor.shape)}"
             )
         if not found.is_floating_point() or not found.isfinite().all():
             raise AttentionError(
-                f"{_MODULE}{name} of {file} holds numbers that are not finite, or none: the "
-                "training failed, or the file is damaged"
+                f"{_MODULE}{name} of {file} does not hold finite numbers: the training failed, or "
+                "the file is damaged"
             )
     module.load_state_dict({f"maps.{name}": tensor.float() for name, tensor in own.items()})
     return module
@@ -110,16 +110,15 @@ def _filled(module: nn.Module, own: Mapping[str, Tensor], file: Path) -> nn.Modu
 def _compared(
     state: Mapping[str, Tensor], network: Mapping[str, Tensor], file: Path, weights: Path
 ) -> str:
-    """What there is to say where a snapshot's network is the study's: nothing, unless its weights
-    were rounded. Raises AttentionError where it is another."""
+    """Check that a snapshot's network is the study's. Returns "", or a remark if its weights were
+    rounded. Raises AttentionError if it is another network."""
     counted = {name: t for name, t in network.items() if t.is_floating_point()}
     found = _in_timms_names(state, counted)
     lacking = [name for name in counted if name not in found]
     if lacking:
         raise AttentionError(
-            f"{file} does not hold this network beside the module, of which {len(lacking)} of "
-            f"{len(counted)} tensors are missing ({some_of(lacking)}): whether the module fits "
-            "cannot be told"
+            f"{file} lacks {len(lacking)} of the {len(counted)} tensors of this network "
+            f"({some_of(lacking)}): it is unknown whether its module fits"
         )
     other, rounded = {}, False
     for name, tensor in counted.items():
@@ -136,16 +135,16 @@ def _compared(
         name, how = next(iter(other.items()))
         raise AttentionError(
             f"{file} was trained beside other weights than those of {shown(weights)}: {len(other)} "
-            f"of {len(counted)} tensors differ, such as {name} {how}. A module fits its own "
-            "network only. That network is in the file: docs/lcam.md says how to study it"
+            f"of {len(counted)} tensors differ, such as {name} {how}. A module fits only its own "
+            "network. The file contains that network: docs/lcam.md explains how to study it"
         )
-    return "; the network's weights are the file's, rounded" if rounded else ""
+    return "; the network's weights are rounded from the file's" if rounded else ""
 
 
 def _in_timms_names(
     state: Mapping[str, Tensor], network: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """torchvision's names of ResNets are timm's; of VGG's last layers they are not."""
+    """Rename torchvision's tensors to timm's; only the names of VGG's last layers differ."""
     found = {}
     for name, tensor in state.items():
         layer, _, kind = name.rpartition(".")

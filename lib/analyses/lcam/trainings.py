@@ -1,4 +1,4 @@
-"""Trainings of learned attention maps for a study's networks: images, recipes, files."""
+"""Training of learned attention maps for a study's networks: images, recipes, files."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from ...study.study import Study
 def folder_images(
     folder: Path, annotations: Path | None, limit: int, workers: int
 ) -> Callable[[Backbone], Images]:
-    """A folder's images, cropped to what each backbone takes. Raises ImageFolderError."""
+    """Return a folder's images, cropped as each backbone needs. Raises ImageFolderError."""
     paths = listed_images(folder, annotations, limit)
 
-    @cache  # what tells them from others is a look at every file
+    @cache  # because identifying the images reads every file
     def cropped(side: int) -> Images:
         return FolderImages(paths, side, workers, folder)
 
@@ -49,8 +49,8 @@ _PUBLISHED = {"resnet": "resnet50", "vgg": "vgg16"}  # by family
 
 
 def default_recipe(profile: str, backbone: Backbone, key: str) -> Recipe:
-    """As published for ResNet-50 and VGG-16; TAME's; ours for networks that have none, and for
-    the embedded example."""
+    """Return the default recipe: the published one for ResNet-50 and VGG-16, TAME's for TAME, and
+    ours for networks without a published one and for the embedded example."""
     if key == "tame":
         return RECIPES["tame"]
     if PROFILES[profile].mini:
@@ -58,12 +58,12 @@ def default_recipe(profile: str, backbone: Backbone, key: str) -> Recipe:
     return RECIPES[_PUBLISHED.get(backbone.family, "standardised")]
 
 
-# What lies beside a module, by suffix.
+# The files beside a module, by suffix.
 _BESIDE = LOSSES, DRAWN_LOSSES, DRAWN_MAPS = ".csv", ".losses.png", ".maps.png"
 
 
 def unfinished(save_to: Path, suffix: str) -> Path:
-    """Where something beside a module is while that is trained."""
+    """The path of a file beside a module while the module is being trained."""
     return save_to.with_name(f".{save_to.stem}.unfinished{suffix}")
 
 
@@ -82,17 +82,17 @@ def train_variant(
     on_look: Callable[..., None] = lambda history, looks: None,
     save_to: Path | None = None,
 ) -> Trained | None:
-    """Train one method beside one variant; with `save_to` save it there, and None if what is
-    there was trained alike already.
+    """Train one method beside one variant, and save the module at `save_to` if it is given.
 
-    An unfinished training is kept beside `save_to` as `.<method>.unfinished.pt`. Losses, and what
-    `on_look` draws at `unfinished(save_to, DRAWN_MAPS)` and DRAWN_LOSSES, replace those of an
-    earlier module with it.
+    Returns None if `save_to` already holds a module from the same training. An unfinished training
+    is stored beside `save_to` as `.<method>.unfinished.pt`. Losses, and the figures that `on_look`
+    draws at `unfinished(save_to, DRAWN_MAPS)` and DRAWN_LOSSES, replace those of an earlier module
+    when the new module does.
     Raises MissingWeights, WeightsError (AttentionError), ImageFolderError, OSError.
     """
     weights = study.inputs.weights_path(backbone.key, dcls)
     if not backbone.untrained and not weights.is_file():
-        raise MissingWeights(f"no weights at {shown(weights)}")
+        raise MissingWeights(f"no weights at {shown(weights)}: fetch the file, or name another")
     facts = {
         "attention": key, "variant": study.inputs.weights_name(backbone.key, dcls),
         "weights": study.inputs.weights_sha256(backbone.key, dcls),
@@ -104,7 +104,7 @@ def train_variant(
     facts["training"] = fingerprint(facts | {"code": TRAINING})
     checkpoint = save_to and unfinished(save_to, ".pt")
     if save_to is not None and _trained_alike(save_to, facts["training"]):
-        if _is_of(checkpoint, facts["training"]):  # killed when only this was left to do
+        if _is_of(checkpoint, facts["training"]):  # killed just before this last step
             settle(save_to)
         return None
     form = _form_of(checkpoint) if resume and checkpoint and checkpoint.exists() else None
@@ -123,14 +123,14 @@ def train_variant(
             trained.history.to_csv(partial, index=False, float_format="%.6g")
         save_attention(save_to, key, trained.attention, facts, half=study.choices.profile.mini)
         for suffix in _BESIDE:
-            if not unfinished(save_to, suffix).exists():  # an earlier module's
+            if not unfinished(save_to, suffix).exists():  # it belongs to an earlier module
                 save_to.with_suffix(suffix).unlink(missing_ok=True)
         settle(save_to)
     return trained
 
 
 def settle(save_to: Path) -> None:
-    """What lies beside a module that has been saved takes its place; the checkpoint goes last."""
+    """Move the files beside a saved module to their final names; delete the checkpoint last."""
     for suffix in _BESIDE:
         made = unfinished(save_to, suffix)
         if made.exists():
@@ -141,8 +141,9 @@ def settle(save_to: Path) -> None:
 def trainable(
     model: StudyModel, key: str, precision: str = "float32", form: Form | None = None
 ) -> StudyModel:
-    """A network as one of `ATTENTIONS` is trained beside it; `form` as `for_inference` takes it."""
-    # Only the head is differentiated where features are masked.
+    """The form of a network beside which one of `ATTENTIONS` is trained; `form` as in
+    `for_inference`."""
+    # Only the head is differentiated if features are masked.
     if form is None and ATTENTIONS[key].hides == "image":
         return model.for_backward(precision)
     return model.for_inference(precision, form=form)
@@ -151,19 +152,19 @@ def trainable(
 def _is_of(checkpoint: Path, training: str) -> bool:
     try:
         return checkpoint.exists() and checkpoint_facts(checkpoint).get("training") == training
-    except AttentionError:  # damaged: whose it is cannot be told
+    except AttentionError:  # damaged, so its training is unknown
         return False
 
 
 def _form_of(checkpoint: Path) -> Form:
-    """How the network was written that a checkpoint was trained beside: which is the fastest is
-    measured and may come out otherwise, but the same numbers come of the same form alone."""
+    """The form of the network that a checkpoint was trained beside. The fastest form is measured
+    and may differ now, but only the same form gives the same numbers."""
     try:
         return Form(**checkpoint_facts(checkpoint)["form"])
     except (KeyError, TypeError) as error:
         raise AttentionError(
-            f"the checkpoint {shown(checkpoint)} names no form of the network that is known "
-            f"here: delete it and train anew ({error})"
+            f"the checkpoint {shown(checkpoint)} names no known form of the network: delete it and "
+            f"train again ({error})"
         ) from error
 
 
@@ -171,5 +172,5 @@ def _trained_alike(path: Path, training: str) -> bool:
     try:
         with safe_open(path, framework="pt") as file:
             return (file.metadata() or {}).get("training") == training
-    except Exception:  # not there, or damaged: trained anew
+    except Exception:  # missing or damaged, so it is trained again
         return False

@@ -1,4 +1,4 @@
-"""Attention maps that are trained beside a frozen model: L-CAM and TAME.
+"""Attention maps made by modules that are trained beside a frozen model: L-CAM and TAME.
 
 May import: maps, networks, people, base.
 Public names: those below, imported on first use.

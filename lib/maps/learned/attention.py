@@ -1,8 +1,8 @@
 """Learned attention maps: L-CAM and TAME, small modules trained beside a frozen network.
 
-A module turns the frozen network's last features into one map a class. It is trained so that
-the network, shown only what the map of its own predicted class lets through, still answers the
-same, with a map that is small and smooth. Training is `lib.maps.learned.training`'s.
+A module turns the frozen network's last features into one map per class. It is trained so that the
+network keeps its answer when it sees only what the map of its predicted class lets through, and so
+that the map is small and smooth. The training is in `lib.maps.learned.training`.
 
 Source: Gkartzonika et al., "Learning visual explanations for DCNN-based image classifiers using
 an attention mechanism", ECCV workshops 2022 (L-CAM); Ntrougkas et al., "TAME: attention
@@ -31,24 +31,24 @@ from ...networks.checkpoints import WeightsError
 from ..forward import HeadPass
 from ..methods import METHODS, min_max, training_command
 
-_BIT = 0.0005  # keeps the area term's slope finite at 0
+_BIT = 0.0005  # keeps the slope of the area term finite at 0
 _AREA_POWER = 0.3
 _BORDER = 0.3
 MASKINGS = ("diagonal", "random")
 
 
 class AttentionError(WeightsError):
-    """Attention weights or a checkpoint of their training that are missing, damaged, in the way
-    or of another network; or a training that cannot go on."""
+    """Attention weights or a checkpoint are missing, damaged, in the way or made for another
+    network; or a training cannot continue. The message says which."""
 
 
 # --- modules --------------------------------------------------------------------------------
 
 
 class LCam(nn.Module):
-    """One 1x1 convolution from the last features to a map per class.
+    """L-CAM's module: one 1x1 convolution from the last features to one map per class.
 
-    channels : of the features, one number
+    channels : number of channels of the features, a sequence with one number
     forward  : [(image, channel, h, w)] -> (image, class, h, w), before the sigmoid
     """
 
@@ -71,10 +71,12 @@ class _Branch(nn.Module):
 
 
 class Tame(nn.Module):
-    """The features of three layers, each through a 1x1 convolution of its own with a skip,
-    enlarged to the first one's size, together through one more.
+    """TAME's module, which combines the features of three layers.
 
-    channels, forward : as for `LCam`, of three layers, the earliest first
+    Each layer has its own 1x1 convolution with a skip connection. The results are enlarged to the
+    size of the first layer and joined by another convolution.
+
+    channels, forward : as for `LCam`, for three layers, the earliest first
     """
 
     def __init__(self, channels: Sequence[int], classes: int):
@@ -95,15 +97,15 @@ class Tame(nn.Module):
 
 @dataclass(frozen=True)
 class Attention:
-    """A row: a module, what its maps hide while it is trained, and the loss. `METHODS` has the
-    label of each key.
+    """A row: a module, what its maps hide during training, and its loss. `METHODS` has the label
+    of each key.
 
     module   : (channels of each layer, classes) -> the module
-    layers   : how many of the network's layers it reads, the last of them the study's
-    hides    : "features", parts of the last ones, or "image", of the image
-    weights  : of cross-entropy, area and variation in the loss
-    raw      : it reads the features of images in 0-1 that are not normalised, as the published
-               code of L-CAM-ImgA for ResNet-50 does
+    layers   : how many layers of the network it reads; the last is the study's layer
+    hides    : "features" if maps hide parts of the last features, "image" for parts of the image
+    weights  : weights of cross-entropy, area and variation in the loss
+    raw      : whether it reads the features of images in 0-1 that are not normalised, as the
+               published code of L-CAM-ImgA for ResNet-50 does
     """
 
     key: str
@@ -133,7 +135,7 @@ ATTENTIONS: Table[Attention] = Table(
 
 
 def area(masks: Tensor) -> Tensor:
-    """How much masks let through: the mean of (a + 0.0005) to the power of 0.3."""
+    """How much masks let through: the mean of (a + 0.0005) ** 0.3."""
     return (masks + _BIT).pow(_AREA_POWER).mean()
 
 
@@ -141,8 +143,8 @@ def variation(masks: Tensor) -> Tensor:
     """How rough masks are, and how much they let through at the border.
 
     masks : (image, mask, h, w) in 0-1
-    Squared differences of neighbours, and 0.3 of the squares on the four border lines, summed
-    over everything, by twice the number of images.
+    Returns the sum of the squared differences of neighbours and of 0.3 of the squares on the four
+    border lines, divided by twice the number of images.
     """
     rough = (masks[..., 1:] - masks[..., :-1]).square().sum()
     rough = rough + (masks[..., 1:, :] - masks[..., :-1, :]).square().sum()
@@ -152,33 +154,33 @@ def variation(masks: Tensor) -> Tensor:
 
 
 def layers_of(row: Attention, model: nn.Module, x: Tensor) -> list[Tensor]:
-    """What a row's module takes."""
+    """The features that a row's module reads."""
     return model.layers(x) if row.layers > 1 else [model.features(x)]
 
 
 def read_by(row: Attention, model: nn.Module, images: Tensor) -> list[Tensor]:
-    """The same for (image, 3, side, side) images in 0-1, normalised unless the row is `raw`."""
+    """Like `layers_of`, for (image, 3, side, side) images in 0-1; normalised unless `raw`."""
     return layers_of(row, model, images if row.raw else model.normalised(images))
 
 
 def in_0_1(model: nn.Module, x: Tensor) -> Tensor:
-    """Images as they were before `model.normalised`, which gives each colour another scale."""
+    """Undo `model.normalised`, which scales each colour differently."""
     ends = torch.tensor([0.0, 1.0], device=x.device)[:, None, None, None].expand(2, 3, 1, 1)
     low, high = model.normalised(ends)
     return (x - low) / (high - low)
 
 
 def of_classes(maps: Tensor, classes: Tensor) -> Tensor:
-    """(image, h, w) of (image, class, h, w), one class an image."""
+    """Select one class per image: (image, class, h, w) -> (image, h, w)."""
     return maps[torch.arange(len(maps), device=maps.device), classes]
 
 
 def chosen_masks(maps: Tensor, labels: Tensor, masking: str = "diagonal") -> Tensor:
-    """The masks that area and variation act on, of (image, class, h, w).
+    """Select the masks that area and variation act on from (image, class, h, w).
 
-    masking : "diagonal", each image's own label's, (image, 1, h, w); or "random", as in the
-              published code, those of every label of the batch, (image, image, h, w), so that
-              the variation grows with the batch
+    masking : "diagonal" selects each image's own label, (image, 1, h, w). "random" selects every
+              label of the batch, (image, image, h, w), as in the published code, so that the
+              variation grows with the batch
     """
     if masking == "diagonal":
         return of_classes(maps, labels)[:, None]
@@ -189,24 +191,24 @@ def chosen_masks(maps: Tensor, labels: Tensor, masking: str = "diagonal") -> Ten
 
 @dataclass(frozen=True)
 class Loss:
-    """Of a batch: the weighed sum, and its terms."""
+    """The loss of a batch: the weighted sum, and its terms."""
 
     total: Tensor
     cross_entropy: Tensor
     area: Tensor
     variation: Tensor
-    same_class: Tensor  # share of the images that, masked, are still given their class
+    same_class: Tensor  # share of the images that keep their class when masked
 
 
 def attention_loss(
     row: Attention, model: nn.Module, attention: nn.Module, images: Tensor, masking: str
 ) -> Loss:
-    """The loss of a batch; gradients reach the attention's parameters alone.
+    """Compute the loss of a batch; gradients reach only the attention's parameters.
 
-    model    : frozen, in eval mode, with `features`, `answered`, `normalised` and, for more
-               layers than the last, `layers`
+    model  : frozen, in eval mode, with `features`, `answered`, `normalised` and, if the row reads
+             several layers, `layers`
     images : (image, 3, side, side) in 0-1
-    The class asked for is the one that the frozen network itself predicts.
+    The target is the class that the frozen network itself predicts.
     """
     x = model.normalised(images)
     with torch.no_grad():
@@ -236,9 +238,9 @@ def _as_large(masks: Tensor, other: Tensor) -> Tensor:
 
 
 def learned_map(key: str, model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
-    """(image, h, w) map of each image's target class, before the sigmoid, scaled to 0-1.
+    """Return (image, h, w) maps of each image's target class, before the sigmoid, scaled to 0-1.
 
-    Raises AttentionError if the model carries no trained module of this name.
+    Raises AttentionError if the model has no trained module of this name.
     """
     attention = getattr(model, "attentions", {}).get(key)
     if attention is None:
@@ -259,8 +261,8 @@ def learned_map(key: str, model: nn.Module, x: Tensor, passed: HeadPass) -> Tens
         needed = sum(f.shape[1] for f in features), passed.logits.shape[1]
         if tuple(fits) != needed:
             raise AttentionError(
-                f"the module of {METHODS[key].label} reads {fits[0]} channels and knows {fits[1]} "
-                f"classes, and the network has {needed[0]} and {needed[1]}: train it again"
+                f"the module of {METHODS[key].label} reads {fits[0]} channels and has {fits[1]} "
+                f"classes, but the network has {needed[0]} and {needed[1]}: train it again"
             )
         return min_max(of_classes(attention(features), passed.targets))
 
@@ -271,26 +273,26 @@ def learned_map(key: str, model: nn.Module, x: Tensor, passed: HeadPass) -> Tens
 def save_attention(
     path: Path, key: str, attention: nn.Module, facts: Mapping[str, str], half: bool = False
 ) -> None:
-    """Write a trained module as safetensors; `facts`, its provenance, are texts.
+    """Write a trained module as safetensors.
 
-    half : in float16, to keep the file small
-
-    `facts` needs "variant" and "weights", the SHA-256 of the network's weights.
+    facts : its provenance, as strings. "variant" and "weights" (the SHA-256 of the network's
+            weights) are required
+    half  : whether to use float16, which keeps the file small
     """
     tensors = {
         name: (tensor.half() if half and tensor.is_floating_point() else tensor).contiguous()
         for name, tensor in attention.state_dict().items()
     }
     with write_atomically(path) as partial:
-        # Written here: a full disk is then an OSError, as with any other file.
+        # Written here, so that a full disk raises OSError, as for any other file.
         partial.write_bytes(save(tensors, {"attention": key, **facts}))
 
 
 def load_attention(path: Path, key: str, variant: str, weights: str) -> nn.Module:
-    """A trained module, in eval mode, frozen.
+    """Load a trained module; it is frozen and in eval mode.
 
-    variant, weights : of the network that it must have been trained for, as in `save_attention`
-    Raises AttentionError for a missing or damaged file, or one of another network or method.
+    variant, weights : the network that it must have been trained for, as in `save_attention`
+    Raises AttentionError for a missing or damaged file, or a file for another network or method.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -304,9 +306,9 @@ def load_attention(path: Path, key: str, variant: str, weights: str) -> nn.Modul
         raise AttentionError(
             f"no attention weights at {shown(path)}: `{command}`, see docs/lcam.md"
         ) from None
-    except OSError as error:  # not allowed, no file, …: nothing is wrong with what is in it
+    except OSError as error:  # no permission, no file, …: the content is not at fault
         raise AttentionError(f"{shown(path)} cannot be read: {error}") from error
-    except Exception as error:  # safetensors raises its own, undocumented kinds
+    except Exception as error:  # safetensors raises its own, undocumented exceptions
         raise AttentionError(f"{shown(path)} is damaged: {error}") from error
     wanted = {"attention": key, "variant": variant, "weights": weights}
     for name, value in wanted.items():
@@ -320,7 +322,7 @@ def load_attention(path: Path, key: str, variant: str, weights: str) -> nn.Modul
     try:
         channels, classes = _shape_of(tensors)
         if len(channels) != ATTENTIONS[key].layers:
-            raise ValueError(f"it reads {len(channels)} layers, not {ATTENTIONS[key].layers}")
+            raise ValueError(f"it reads {len(channels)} layers instead of {ATTENTIONS[key].layers}")
         attention = ATTENTIONS[key].module(channels, classes)
         attention.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor
                                    for name, tensor in tensors.items()})  # fmt: skip
@@ -330,7 +332,7 @@ def load_attention(path: Path, key: str, variant: str, weights: str) -> nn.Modul
 
 
 def _shape_of(tensors: Mapping[str, Tensor]) -> tuple[list[int], int]:
-    """Channels of each layer, and classes."""
+    """The number of channels of each layer, and the number of classes."""
     maps = tensors.get("maps.weight", torch.empty(0, 0))
     branches = [t.shape[0] for name, t in sorted(tensors.items()) if name.endswith("conv.weight")]
     return branches or [maps.shape[1]], maps.shape[0]

@@ -1,8 +1,8 @@
 """Training of learned attention maps: any row of `ATTENTIONS` beside any frozen network.
 
-What is drawn by lot (weights, the order of images, crops, flips) follows from the seed and
-from how far training has come, never from a generator's state: a run that was ended and resumed
-does on a CPU exactly what an uninterrupted one does.
+Everything random (weights, the order of images, crops, flips) depends on the seed and on the
+progress of training, never on the state of a generator. On a CPU, a run that was stopped and
+resumed therefore does exactly what an uninterrupted run does.
 """
 
 from __future__ import annotations
@@ -40,44 +40,43 @@ from .attention import (
     read_by,
 )
 
-# Counted up when the same choices would end in another module.
+# Raised when the same choices would result in another module.
 TRAINING = 1
-_MEASURED_ON = 4  # batches, for what is standardised
+_MEASURED_ON = 4  # batches that measure the mean and variance of features
 HISTORY = ("step", "epoch", "lr", "loss", "cross_entropy", "area", "variation", "same_class")
 
 
 class Images(Protocol):
-    """What can be trained on."""
+    """Images to train on."""
 
     def __len__(self) -> int: ...
 
     def batches(self, indices: Sequence[np.ndarray], seed: int, epoch: int) -> Iterator[Tensor]:
-        """(image, 3, side, side) in 0-1 for each of the lists of indices; crops and flips are
-        drawn by seed, epoch and index."""
+        """Yield (image, 3, side, side) in 0-1 for each list of indices; seed, epoch and index
+        determine crops and flips."""
 
     def spread(self, count: int) -> np.ndarray:
-        """Indices of so many, or of all if there are fewer, from all over."""
+        """Return indices of `count` representative images, or of all if there are fewer."""
 
     def some(self, count: int) -> Tensor:
-        """(image, 3, side, side) in 0-1 of those at `spread(count)`, without lots."""
+        """Return (image, 3, side, side) in 0-1 at `spread(count)`, without random changes."""
 
     def facts(self) -> dict:
-        """What tells these images from others, as JSON can say it."""
+        """Return what identifies these images, as JSON values."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """SGD with Nesterov's momentum, its learning rate falling epoch by epoch or in one cycle.
+    """SGD with Nesterov momentum; the learning rate falls epoch by epoch or follows one cycle.
 
-    lr         : at the start; of one cycle the peak
-    bias_lr    : of biases, as a multiple of it
-    decay      : the factor at the start of each epoch of `decays`, counted from 0
-    one_cycle  : OneCycleLR over all steps instead
-    standardised : an L-CAM sees every channel of the features at mean 0 and variance 1, as
-                 measured on images from all over, so that one learning rate does for every
-                 network; the measured values are folded into the trained convolution
-    start      : bias of the maps at the start, so that masks begin at its sigmoid; None leaves
-                 PyTorch's own
+    lr         : learning rate at the start, or the peak of one cycle
+    bias_lr    : learning rate of biases, as a multiple of `lr`
+    decay      : factor on the rate at the start of each epoch in `decays`, counted from 0
+    one_cycle  : use OneCycleLR over all steps instead
+    standardised : give L-CAM every channel of the features at mean 0 and variance 1, measured on
+                 representative images, so that one learning rate suits every network; the measured
+                 values are folded into the trained convolution
+    start      : initial bias of the maps, so that masks begin at its sigmoid; None keeps PyTorch's
     """
 
     key: str
@@ -94,7 +93,7 @@ class Recipe:
     start: float | None = None
 
     def lr_at(self, step: int, steps_an_epoch: int) -> float:
-        """The learning rate of a step, counted from 0, of those that fall epoch by epoch."""
+        """The learning rate of a step, counted from 0, if it falls epoch by epoch."""
         epoch = step // steps_an_epoch
         return self.lr * self.decay ** sum(e <= epoch for e in self.decays)
 
@@ -104,13 +103,13 @@ RECIPES: Table[Recipe] = Table(
     [
         Recipe("resnet50", lr=1e-4, bias_lr=2.0, decay=0.95, decays=range(1, 13), epochs=26),
         Recipe("vgg16", lr=1e-2, decay=0.75, decays=range(1, 8), epochs=8),
-        # Batch and schedule are TAME's, peak and epochs are ours.
+        # Batch size and schedule are TAME's; peak and number of epochs are ours.
         Recipe("tame", lr=1e-2, one_cycle=True, batch=32, epochs=8),
-        # Ours, for networks that have no published one: the same for all, as they are standardised.
-        # Of one epoch of ImageNet a class sees as many images as in three of the demo's runs.
+        # Ours, for networks without a published recipe: one for all, because features are
+        # standardised. In one epoch of ImageNet a class sees as many images as in three demo runs.
         Recipe("standardised", lr=0.5, one_cycle=True, epochs=4, weight_decay=0.0,
                standardised=True, start=3.0),
-        # Of the embedded example: few images, miniatures; chosen by trial.
+        # For the embedded example with few images and miniatures; chosen by trial.
         Recipe("demo", lr=2.0, one_cycle=True, batch=32, epochs=30, weight_decay=0.0,
                standardised=True, start=3.0),
     ],
@@ -119,10 +118,10 @@ RECIPES: Table[Recipe] = Table(
 
 @dataclass
 class Trained:
-    """A trained module and how it came about.
+    """A trained module and the history of its training.
 
-    history : a row per step, columns HISTORY
-    looks   : {step: (image, h, w) maps of the images looked at, scaled to 0-1}
+    history : one row per step, columns HISTORY
+    looks   : {step: (image, h, w) maps of the watched images, scaled to 0-1}
     """
 
     attention: nn.Module
@@ -131,7 +130,7 @@ class Trained:
 
 
 class Standardised(nn.Module):
-    """An L-CAM that is given (features - mean) * scale, channel by channel."""
+    """An L-CAM that receives (features - mean) * scale, channel by channel."""
 
     def __init__(self, attention: LCam, features: Iterable[Tensor]):
         super().__init__()
@@ -140,7 +139,7 @@ class Standardised(nn.Module):
         std, mean = torch.std_mean(seen, dim=1, correction=0)
         typical = std.square().mean().sqrt()
         self.register_buffer("mean", mean.float())
-        # A channel that hardly ever changes would be made all noise.
+        # A channel that hardly ever changes would become pure noise.
         self.register_buffer("scale", (1 / std.clamp(min=1e-3 * typical)).float())
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
@@ -149,7 +148,7 @@ class Standardised(nn.Module):
 
     @torch.no_grad()
     def folded(self) -> LCam:
-        """The same function as a plain one."""
+        """The same function as a plain L-CAM."""
         maps = self.attention.maps
         plain = LCam([maps.in_channels], maps.out_channels).to(maps.weight.device)
         plain.maps.weight.copy_(maps.weight * self.scale[:, None, None])
@@ -158,9 +157,9 @@ class Standardised(nn.Module):
 
 
 def new_attention(row: Attention, model: nn.Module, side: int, seed: int) -> nn.Module:
-    """An untrained module that fits a network.
+    """Return an untrained module that fits a network.
 
-    side : of the network's input images
+    side : side of the network's input images
     """
     with torch.inference_mode(), evaluating(model):
         x = torch.zeros(1, 3, side, side, device=next(model.parameters()).device)
@@ -191,31 +190,30 @@ def train_attention(
 ) -> Trained:
     """Train one row of `ATTENTIONS` beside a frozen network.
 
-    model      : as for `attention_loss`; it is put in eval mode for the while, and no parameter
-                 of it changes or keeps a gradient
-    side       : of the network's input images
-    masking    : one of MASKINGS, of area and variation
-    checkpoint : a file to save to after every `save_every` steps and after every epoch; without
-                 `resume` it must not exist, with it training goes on there
-    look_at    : (image, 3, side, side) in 0-1: their maps are kept at `looks` steps, early ones
-                 closer together
-    on_look    : called after each of these, with history and looks so far, as in `Trained`
-    facts      : what else determines the result; a checkpoint with others is refused, but for
-                 "training", a fingerprint of them all
-    Raises AttentionError for a checkpoint that is in the way, damaged or of another training,
-    or where loss or weights are no numbers any more; ValueError for choices or images that do
-    not do.
+    model      : as for `attention_loss`; it is in eval mode during training, and its parameters
+                 neither change nor keep a gradient
+    side       : side of the network's input images
+    masking    : one of MASKINGS, for area and variation
+    checkpoint : a file to save to after every `save_every` steps and after every epoch. Without
+                 `resume` it must not exist; with `resume` training continues from it
+    look_at    : (image, 3, side, side) in 0-1: images whose maps are recorded at `looks` steps,
+                 early ones closer together
+    on_look    : called after each of these steps, with history and looks so far, as in `Trained`
+    facts      : what else determines the result. A checkpoint with other facts is refused, except
+                 for "training", a fingerprint of all
+    Raises AttentionError if a checkpoint is in the way, damaged or from another training, or if
+    loss or weights become NaN or infinite; ValueError for unsuitable choices or images.
     """
     if masking not in MASKINGS:
         raise unknown_name("masking", masking, MASKINGS)
     if len(images) < 2:
-        raise ValueError(f"training needs two images or more, got {len(images)}")
+        raise ValueError(f"training needs at least two images, got {len(images)}")
     run = Run(model, ATTENTIONS[key], images, recipe, side, masking, seed)
     run.facts |= facts or {}
     if checkpoint is not None and checkpoint.exists():
         if not resume:
             raise AttentionError(
-                f"{shown(checkpoint)} is of a training that did not end: go on with it by resume "
+                f"{shown(checkpoint)} belongs to an unfinished training: continue it with resume "
                 "(--resume), or delete it"
             )
         run.load(checkpoint)
@@ -247,15 +245,15 @@ def train_attention(
 
 
 def look_steps(steps: int, looks: int) -> set[int]:
-    """The steps after which maps are looked at: 0, the last, and some between, early ones
-    closer together."""
+    """The steps after which maps are recorded: 0, the last, and some between, early ones closer
+    together."""
     if looks < 2:
         return {steps}
     return {0, *(int(s) for s in np.geomspace(steps, 1, looks - 1).round())}
 
 
 class Run:
-    """One training: where it stands, one step of it, saving and loading."""
+    """One training: its state, one step, saving and loading."""
 
     def __init__(
         self, model: nn.Module, row: Attention, images: Images, recipe: Recipe, side: int,
@@ -264,7 +262,7 @@ class Run:
         self.model, self.row, self.images, self.recipe = model, row, images, recipe
         self.masking, self.seed = masking, seed
         self.batch = min(recipe.batch, len(images))
-        self.steps_an_epoch = len(images) // self.batch  # the last, smaller batch is left out
+        self.steps_an_epoch = len(images) // self.batch  # the last, smaller batch is dropped
         self.steps = recipe.epochs * self.steps_an_epoch
         self.step = 0
         self._history = np.empty((self.steps, len(HISTORY)))
@@ -298,9 +296,9 @@ class Run:
         if self.recipe.start is not None:
             nn.init.constant_(attention.maps.bias, self.recipe.start)
         if not (self.recipe.standardised and isinstance(attention, LCam)):
-            return attention  # TAME has norms of its own
+            return attention  # TAME has its own norms
         device = next(attention.parameters()).device
-        # Not the first ones: lists are often sorted by class, and those would be of one alone.
+        # Not the first ones, because lists are often sorted by class.
         measured = self.images.spread(_MEASURED_ON * self.batch)
         parts = np.array_split(measured, min(_MEASURED_ON, len(measured)))
         batches = self.images.batches(parts, self.seed, 0)
@@ -309,21 +307,21 @@ class Run:
         return Standardised(attention, features)
 
     def history(self) -> pd.DataFrame:
-        """So far, as in `Trained`."""
+        """The history so far, as in `Trained`."""
         table = pd.DataFrame(self._history[: self.step], columns=HISTORY)
         return table.astype({"step": int, "epoch": int})
 
     def check(self) -> None:
-        """Raises AttentionError for weights that are no numbers any more."""
+        """Raise AttentionError if weights are NaN or infinite."""
         if all(tensor.isfinite().all() for tensor in self.attention.state_dict().values()):
             return
         raise AttentionError(
-            f"the weights of {METHODS[self.row.key].label} are no numbers any more after step "
-            f"{self.step}: a smaller learning rate (--lr) may do"
+            f"the weights of {METHODS[self.row.key].label} are not finite after step {self.step}: "
+            "try a smaller learning rate (--lr)"
         )
 
     def go(self) -> Iterator[float]:
-        """Step after step until the end: the loss of each."""
+        """Train step by step to the end, and yield the loss of each step."""
         while self.step < self.steps:
             epoch, done = divmod(self.step, self.steps_an_epoch)
             order = np.random.default_rng([self.seed, epoch]).permutation(len(self.images))
@@ -345,8 +343,8 @@ class Run:
         told = torch.stack([term.float() for term in terms]).tolist()
         if not np.isfinite(told[0]):
             raise AttentionError(
-                f"the loss of {METHODS[self.row.key].label} is no number any more at step "
-                f"{self.step + 1}, learning rate {rate:.3g}: a smaller one (--lr) may do"
+                f"the loss of {METHODS[self.row.key].label} is not finite at step "
+                f"{self.step + 1}, learning rate {rate:.3g}: try a smaller one (--lr)"
             )
         self.optimiser.zero_grad()
         loss.total.backward()
@@ -380,7 +378,7 @@ class Run:
             "history": torch.from_numpy(self._history[: self.step].copy()),
             "looks": self.looks,
         }
-        file = io.BytesIO()  # torch's own writing makes a RuntimeError of a full disk
+        file = io.BytesIO()  # torch.save to a full disk would raise RuntimeError
         torch.save(state, file)
         with write_atomically(path) as partial:
             partial.write_bytes(file.getbuffer())
@@ -393,8 +391,8 @@ class Run:
         ]  # fmt: skip
         if unlike:
             raise AttentionError(
-                f"the checkpoint {shown(path)} is of another training ({', '.join(unlike)}): "
-                "choose as then, or delete it"
+                f"the checkpoint {shown(path)} belongs to another training ({', '.join(unlike)}): "
+                "use the same choices as then, or delete it"
             )
         self.step = state["step"]
         self.attention.load_state_dict(state["attention"])
@@ -406,7 +404,7 @@ class Run:
 
 
 def checkpoint_facts(path: Path) -> dict:
-    """What determines the training that a checkpoint is of. Raises AttentionError for one that is
+    """Return what determined the training of a checkpoint. Raises AttentionError if it is
     damaged."""
     return _read(path, torch.device("cpu"))[1]
 
@@ -416,9 +414,9 @@ def _read(path: Path, device: torch.device) -> tuple[dict, dict]:
     try:
         state = torch.load(path, map_location=device, weights_only=True)
         return state, parse_json(state["facts"], {"type": "object"}, "what it tells of itself")
-    except Exception as error:  # torch raises many kinds for damaged files
+    except Exception as error:  # torch raises many kinds of errors for damaged files
         raise AttentionError(
-            f"the checkpoint {shown(path)} cannot be read: delete it and train anew "
+            f"the checkpoint {shown(path)} cannot be read: delete it and train again "
             f"({type(error).__name__}: {error})"
         ) from error
 

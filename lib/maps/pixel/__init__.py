@@ -1,6 +1,6 @@
-"""Explanations in the resolution of the image: gradients, and images partly hidden.
+"""Heatmaps at the resolution of the image, from gradients and from partly hidden images.
 
-May import: as all maps.
+May import: what maps may import.
 Public names: those below, imported on first use.
 """
 

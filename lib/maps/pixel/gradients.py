@@ -1,6 +1,6 @@
-"""Gradients in the resolution of the image: along paths, and under noise.
+"""Gradients at the resolution of the image: along paths, and under noise.
 
-What all share is told in `lib.maps.pixel.published`. They need the network as published
+`lib.maps.pixel.published` describes what all of them share. They need the network as published
 (`CamMethod.plain`).
 """
 
@@ -17,8 +17,10 @@ _BLUR_STEP = 0.01  # pixels
 
 
 def integrated_gradients(model: nn.Module, x: Tensor, passed: HeadPass, steps: int = 25) -> Tensor:
-    """From an image of the data's mean colour (0 after normalising): the mean gradient at places
-    evenly apart, both ends among them, as the published code takes it.
+    """The mean gradient at evenly spaced places on a straight path, including both ends.
+
+    The path starts at an image of the data's mean colour (0 after normalising), as in the
+    published code.
 
     Source: Sundararajan et al., ICML 2017; the authors' later package, saliency
     """
@@ -32,8 +34,8 @@ def integrated_gradients(model: nn.Module, x: Tensor, passed: HeadPass, steps: i
 def integrated_gradients_legendre(
     model: nn.Module, x: Tensor, passed: HeadPass, steps: int = 25
 ) -> Tensor:
-    """The same integral by Gauss and Legendre's places and weights, which captum takes: nearer to
-    the whole difference of the probabilities by as many gradients."""
+    """The same integral by Gauss-Legendre quadrature, as in captum, which comes nearer to the
+    difference of the probabilities with the same number of gradients."""
     with published(model, x) as (network, images):
         found = IntegratedGradients(Probability(network)).attribute(
             images, 0.0, passed.targets, n_steps=steps,
@@ -45,9 +47,9 @@ def integrated_gradients_legendre(
 def smooth_grad(
     model: nn.Module, x: Tensor, passed: HeadPass, samples: int = 50, noise: float = 0.15
 ) -> Tensor:
-    """The mean gradient under noise, whose deviation is a share of each image's range.
+    """The mean gradient under noise whose standard deviation is a share of each image's range.
 
-    The noise is the same for every image and model of a size.
+    The noise is the same for all images and models of one size.
 
     Source: Smilkov et al., arXiv 1706.03825
     """
@@ -67,15 +69,15 @@ def blur_ig(
 ) -> Tensor:
     """Gradients along the path from a blurred image to the sharp one.
 
-    most : the largest blur, a standard deviation in pixels; steps are even in it
+    most : the largest blur, a standard deviation in pixels; the steps are evenly spaced
 
-    How an image changes with the blur is a difference quotient, as in the authors' code. The
-    sharp image's own is 0, since so small a blur changes no pixel.
+    The change of an image with the blur is a difference quotient, as in the authors' code. For the
+    sharp image it is 0, because such a small blur changes no pixel.
 
     Source: Xu et al., CVPR 2020
     """
     with published(model, x) as (network, images):
-        # Softer images differ by little: in float64, where the device has it.
+        # Blurred images differ little, so this is in float64, if the device has it.
         exact = images if images.device.type == "mps" else images.double()
         probability, total = Probability(network), torch.zeros_like(exact)
         for number in range(steps):
@@ -88,7 +90,7 @@ def blur_ig(
 
 
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
-    """By a Gaussian that is cut off at four deviations; 0 outside of the image."""
+    """Blur images by a Gaussian that ends at four standard deviations; 0 outside the image."""
     if not sigma:
         return images
     rows, columns = (_gaussian(side, sigma).to(images) for side in images.shape[-2:])
@@ -114,13 +116,13 @@ def guided_ig(
     fraction: float = 0.25,
     most: float = 0.02,
 ) -> Tensor:
-    """Integrated gradients on a path that moves first the values that matter least.
+    """Integrated gradients on a path that first moves the values that matter least.
 
-    fraction : of the values that may move at a time; most : a value's distance, as a share of
-    the straight path, from where the straight path would have it
+    fraction : the share of the values that may move at a time
+    most     : a value's largest distance from the straight path, as a share of that path
 
-    In float64, where the device has it: which values move depends on the order of gradients that
-    differ by little, and each step on all before it.
+    It uses float64 if the device has it, because the values that move depend on the order of
+    gradients that differ little, and each step depends on all earlier ones.
 
     Source: Kapishnikov et al., CVPR 2021, algorithm 1
     """
@@ -136,7 +138,7 @@ def guided_ig(
 
 
 class GuidedPath:
-    """One image's path from 0, and what has been attributed along it."""
+    """The path of one image from 0, and the attribution along it."""
 
     def __init__(self, end: Tensor, fraction: float, most: float):
         self.end, self.fraction, self.most = end, fraction, most
@@ -145,10 +147,10 @@ class GuidedPath:
         self._length = end.abs().sum()
 
     def advance(self, share: float, gradient: Tensor) -> None:
-        """Move until so much of the way is left as on the straight path at this share of it."""
+        """Move until as much of the way is left as on the straight path at this share."""
         behind, ahead = max(share - self.most, 0.0) * self.end, min(share + self.most, 1) * self.end
         start = self.at
-        # What lags too far behind the straight path catches up.
+        # Values that lag too far behind the straight path catch up.
         lags = (behind - self.at) * self.end.sign() > 0
         self.at = torch.where(lags, behind, self.at)
         size = gradient.abs()
@@ -158,7 +160,7 @@ class GuidedPath:
             if left <= 1e-6 * self._length or not may_move.any():
                 break
             ordered = torch.where(may_move, size, torch.inf)
-            # The count is of all values; those that cannot move any more come last.
+            # The count covers all values; those that cannot move any more come last.
             count = max(1, int(self.fraction * (size.numel() - 1)) + 1)
             threshold = ordered.flatten().kthvalue(count).values
             chosen = may_move & (ordered <= threshold)

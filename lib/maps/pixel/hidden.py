@@ -1,4 +1,4 @@
-"""Images of which parts are hidden, and what the network then says: LIME and RISE."""
+"""LIME and RISE: heatmaps from the network's answers to partly hidden images."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from ..forward import HeadPass, evaluating
 from ..methods import min_max
 from .published import CHUNK, SEED, Probability, published
 
-# Of RISE, for each family of networks as published; the last for all others.
+# Number of RISE's masks for each family of networks, as published; the last is for all others.
 _MASKS = {"vgg": 4000, "": 8000}
-_MASKED = 50  # images a forward
+_MASKED = 50  # images per forward pass
 
 
 def lime(
     model: nn.Module, x: Tensor, passed: HeadPass, samples: int = 1000, features: int = 10
 ) -> Tensor:
-    """Weights of a linear model of the probability on which superpixels are shown, by captum.
+    """LIME: weights of a linear model that predicts the probability from the shown superpixels.
 
-    The image is cut into superpixels by quickshift; one that is hidden has its mean colour.
-    Of the superpixels with the largest weights those with positive ones are shown.
+    Quickshift divides the image into superpixels; a hidden one has its mean colour. captum fits
+    the model. The map shows the superpixels with positive weights among those with the largest
+    weights.
 
-    features : so many of the superpixels
+    features : number of superpixels with the largest weights
 
     Source: Ribeiro et al., KDD 2016
     """
@@ -69,10 +70,12 @@ def rise(
     cells: int = 7,
     open_share: float = 0.5,
 ) -> Tensor:
-    """The mean of random masks, weighed by the class's probability under each: where an image
-    has to be open for the network to keep its answer.
+    """RISE: the mean of random masks, weighted by the class's probability under each mask.
 
-    masks : how many; 0 takes what was published for the network's family, 4000 for VGG, else 8000
+    It shows where an image must be visible for the network to keep its answer.
+
+    masks : number of masks; 0 means the published number for the network's family, 4000 for VGG,
+            otherwise 8000
     cells, open_share : as for `rise_masks`
     Hidden places have the data's mean colour (0 after normalising). The sum is divided by the
     number of masks and by `open_share`, as in the authors' code.
@@ -94,11 +97,11 @@ def rise(
 def rise_masks(
     size: tuple[int, int], count: int, cells: int, open_share: float, device: torch.device
 ) -> Iterator[Tensor]:
-    """(mask, height, width) in 0-1, some at a time; the same masks for all images of a size.
+    """Yield (mask, height, width) in 0-1, some at a time; the same masks for images of one size.
 
-    cells      : of a side of the grids that are drawn, each cell open by chance
-    open_share : that chance
-    A grid is enlarged to a cell more than the image and cut to it at a place drawn by lot.
+    cells      : cells per side of the random grids
+    open_share : probability that a cell is open
+    A grid is enlarged to one cell more than the image and cropped to it at a random place.
     """
     rng = np.random.default_rng(SEED)
     cell = [math.ceil(side / cells) for side in size]
@@ -114,8 +117,8 @@ def rise_masks(
 
 
 def _enlarging(cells: int, side: int) -> Tensor:
-    """(side, cells) weights that enlarge a line linearly, as scikit-image does: beyond the middle
-    of the outermost cell the line is mirrored there."""
+    """(side, cells) weights that enlarge a line linearly, as in scikit-image: beyond the middle of
+    the outermost cell the line is mirrored."""
     at = ((torch.arange(side, dtype=torch.float64) + 0.5) * cells / side - 0.5).abs()
     at = torch.where(at > cells - 1, 2 * (cells - 1) - at, at)
     return (1 - (at[:, None] - torch.arange(cells)).abs()).clamp(min=0).float()

@@ -1,9 +1,8 @@
-"""What all explanations of pixels share: the network as published, its gradients, how they are
-shown.
+"""What all pixel methods share: the network as published, its gradients, and their display.
 
-All are of the class that is asked for and, but for guided backpropagation, of its probability,
-as in the COSE study. Of gradients the sum of the colours' absolute values is shown, cut off at
-the 99th percentile.
+All explain the target class and, except for guided backpropagation, its probability, as in the
+COSE study. A map of gradients shows the sum of the colours' absolute values, limited to the 99th
+percentile.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from ...networks.taps import frozen
 from ..methods import min_max
 
 SEED = 20240803
-CHUNK = 16  # images a backward, or a forward of LIME's
+CHUNK = 16  # images per backward pass, or per forward pass of LIME
 _CUT = 0.99
 
 
@@ -39,10 +38,10 @@ class Probability(nn.Module):
 def published(
     model: nn.Module, x: Tensor, exact: bool = False
 ) -> Iterator[tuple[nn.Module, Tensor]]:
-    """The network as published and the images, with gradients at hand; the network is
-    afterwards as it was.
+    """A context with the network as published and the images, in which gradients are enabled; the
+    network is unchanged afterwards.
 
-    exact : a copy of the network in float64, and the images in it, where the device has it
+    exact : use a copy of the network, and the images, in float64 if the device has it
     """
     network = getattr(model, "plain", None) or model
     with torch.inference_mode(False), torch.enable_grad():
@@ -56,21 +55,21 @@ def published(
 def _in_float64(network: nn.Module) -> nn.Module:
     if not hasattr(network, "with_network"):
         return copy.deepcopy(network).double()
-    # The halves of a study's model hold its network by other means than attributes.
+    # The halves of a study's model do not hold its network as attributes.
     made = network.with_network(copy.deepcopy(network.network)).double()
-    made.precision = "float32"  # as it is, without autocast
+    made.precision = "float32"  # this disables autocast
     return made
 
 
 def shown(attribution: Tensor) -> Tensor:
-    """(image, 3, side, side) -> (image, side, side) from 0 to 1, without the highest hundredth."""
+    """(image, 3, side, side) -> (image, side, side) from 0 to 1, limited to the 99th percentile."""
     total = attribution.detach().abs().sum(dim=1)
     cut = total.flatten(1).quantile(_CUT, dim=1)[:, None, None]
     return min_max(total.minimum(cut)).float()
 
 
 def gradient(network: nn.Module, x: Tensor, targets: Tensor) -> Tensor:
-    """Of the network's output for each image's own target, (image, 3, side, side)."""
+    """The gradient of each image's target output: (image, 3, side, side)."""
     found = []
     for some, asked in zip(x.split(CHUNK), targets.split(CHUNK), strict=True):
         leaf = some.detach().clone().requires_grad_()

@@ -1,4 +1,4 @@
-"""Guided backpropagation: a gradient that no rectifier lets through where it is negative."""
+"""Guided backpropagation: a gradient that rectifiers block where it is negative."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from .published import gradient, published, shown
 
 
 def guided_gradient(model: nn.Module, x: Tensor, targets: Tensor) -> Tensor:
-    """(image, 3, side, side) gradient of each image's own class's logit at the image, where
-    every `nn.ReLU` passes positive gradients only, and those at positive inputs only.
+    """Return the guided gradient of each image's class logit at the image: (image, 3, side, side).
 
-    model   : images to logits; it is put in eval mode for the while
-    x       : (image, 3, side, side), as the network takes it
+    Every `nn.ReLU` passes only positive gradients, and only at positive inputs.
+
+    model   : images to logits; it is in eval mode meanwhile
+    x       : (image, 3, side, side), normalised for the network
     targets : (image,) class indices, one per image
-    Rectifiers that are no `nn.ReLU` (GELU, ReLU6, `torch.relu`) pass what they always pass:
-    without any `nn.ReLU` this is the plain gradient.
+    Other rectifiers (GELU, ReLU6, `torch.relu`) pass gradients as usual. Without any `nn.ReLU`
+    this is the plain gradient.
 
     Source: Springenberg et al., ICLR workshops 2015
     """
@@ -34,13 +35,14 @@ def guided_gradient(model: nn.Module, x: Tensor, targets: Tensor) -> Tensor:
 
 
 def guided_backprop(model: nn.Module, x: Tensor, passed: HeadPass) -> Tensor:
-    """That gradient as a map, shown as the other explanations of pixels are."""
+    """The guided gradient as a map, displayed like those of the other pixel methods."""
     return shown(guided_gradient(model, x, passed.targets))
 
 
 @contextmanager
 def _guided(network: nn.Module) -> Iterator[None]:
-    """Negative gradients end at what an `nn.ReLU` gives out; no module is replaced."""
+    """A context that stops negative gradients at the output of every `nn.ReLU`; no module is
+    replaced."""
     hooks = [
         module.register_forward_hook(_stop_negative)
         for module in network.modules()
@@ -54,6 +56,6 @@ def _guided(network: nn.Module) -> Iterator[None]:
 
 
 def _stop_negative(_module: nn.Module, _given: object, made: Tensor) -> None:
-    # On the tensor, not the module: a module's own backward hooks forbid work in place.
+    # A hook on the tensor, because a module's own backward hooks forbid in-place operations.
     if made.requires_grad:
         made.register_hook(lambda found: found.clamp(min=0))

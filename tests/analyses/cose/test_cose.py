@@ -649,7 +649,7 @@ def test_slow_explainers_foretell_their_time(study, capsys):
     row = replace(METHODS["layer_cam"], key="slow", label="Slow one", forwards=70)
     score_cose(study.changed(methods=(METHODS["grad_cam"], row)), 1)
     said = capsys.readouterr()
-    assert "Slow one: about 70 forwards a map" in said.out + said.err
+    assert "Slow one: about 70 forward passes per map" in said.out + said.err
 
 
 def test_followed_is_what_pairs_score(images):
