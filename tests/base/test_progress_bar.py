@@ -39,9 +39,12 @@ def test_a_kernel_under_the_runner_writes_the_text_that_the_runner_reads(in_a_ke
     monkeypatch.setenv(STAGING, "somewhere")
     written = io.StringIO()
     assert list(progress_bar(range(3), desc="maps", unit="model", file=written)) == [0, 1, 2]
-    progress = Progress(io.StringIO())
-    progress.write(written.getvalue())
-    assert "maps: 100% 3/3" in progress.state()
+    running = Progress(io.StringIO()).begin("03_heatmaps")
+    running.write(written.getvalue())
+    try:
+        assert "maps: 100% 3/3" in running.state()
+    finally:
+        running.end("ok", 0.0)
 
 
 def test_a_terminal_gets_text(forgotten, monkeypatch, capsys):

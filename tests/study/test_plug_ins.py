@@ -195,7 +195,7 @@ def test_nothing_is_imported_that_nobody_asks_for(site, monkeypatch):
         ("methods", "plugged_rows:models", ROWS, "it adds a model, but belongs to the group"),
         ("measures", "plugged_rows:f",
          "from lib.extension import add_measure as a\nf = lambda: a('m', lambda x, y: x)",
-         r"one real number per image, here 2, and returned .* \(2, 16, 16\)"),
+         r"one real number per image, here 2, but returned .* \(2, 16, 16\)"),
         ("measures", "plugged_rows:f",
          "from lib.extension import add_measure as a\nf = lambda: a('auc', lambda x, y: x.sum((1, 2)))",
          "two rows of the measure table have the key 'auc'"),
