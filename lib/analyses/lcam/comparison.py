@@ -18,7 +18,7 @@ from ...networks.preprocessing import resize_images
 from ...people.image_folders import ArrayImages
 from ...people.stored import StoredError
 from ...scores.agreements import VALID
-from ...scores.observers import study_ceilings
+from ...scores.ceiling import Ceilings
 from ...scores.statistics import mean_interval
 from ...scores.study_scores import score_study
 from ...study.inputs import Inputs
@@ -134,16 +134,21 @@ def _kept_histories(inputs: Inputs, backbone: Backbone) -> Watched:
     return Watched(backbone.titled(dcls), histories, np.empty((0, 1, 1, 3), np.uint8), {})
 
 
-def compare_methods(study: Study, images: int) -> pd.DataFrame:
+def compare_methods(study: Study, images: int, ceilings: Ceilings) -> pd.DataFrame:
     """Faithfulness and agreement with people of every model and method of a study.
 
-    `backbone, dcls, method, image_id, measure, value`: a row per image and measure, which are
-    those of faithfulness and "score", under the first of the study's protocols. Raises as these do.
+    images   : the number of images
+    ceilings : those of the whole study, which notebook 04 caches; an estimate for a part of its
+               backbones would be a new one
+
+    Returns `backbone, dcls, method, image_id, measure, value`: a row per image and measure. The
+    measures are those of faithfulness, and "score" under the first of the study's protocols.
+    Raises as `score_faithfulness` and `score_study` do.
     """
     backbones = list(dict.fromkeys(backbone for backbone, _ in study.networks.there()))
     values = score_faithfulness(study, backbones, study.choices.methods, images, False)
     scores = score_study(study.changed(limit=images, protocols=study.choices.protocols[:1]))
-    valid = study_ceilings(study).scored(scores[scores.validity == VALID])
+    valid = ceilings.scored(scores[scores.validity == VALID])
     agreed = valid.assign(value=valid.score, measure="score")
     return pd.concat([values, agreed[COLUMNS]], ignore_index=True)
 
