@@ -31,7 +31,8 @@ from .trainings import default_recipe, train_variant
 LCAM_METHODS = (*PUBLISHED_METHODS, "lcam_fm", "lcam_img", "lcam_fm_a", "lcam_img_a", "tame")
 REFERENCE = "grad_cam"
 _WATCHED = ("lcam_fm", "lcam_img")
-IMAGES, EPOCHS = 96, 8  # of a training that is watched
+# Images, batch and epochs of a training that is watched; a short run's are in its `Brief`.
+WATCHED = (96, 32, 8)
 LOOKED_AT = 6
 
 
@@ -77,14 +78,16 @@ def watch_training(study: Study, backbone: Backbone, compared: int) -> Watched:
     kept beside them, without images."""
     if not study.choices.profile.mini:
         return _kept_histories(study.inputs, backbone)
-    delivered = images_besides(study, compared, IMAGES)
+    count, batch, epochs = study.choices.briefly("watched", WATCHED)
+    delivered = images_besides(study, compared, count)
     resized = resize_images(delivered, backbone.preprocessing)
     images = ArrayImages(resized, study.choices.profile.label)
     some = torch.from_numpy(resized[:LOOKED_AT]).permute(0, 3, 1, 2).float() / 255
     trained: dict[str, Trained] = {}
     dcls = backbone.forms[-1]
     for key in _WATCHED:
-        recipe = replace(default_recipe(study.choices.profile.key, backbone, key), epochs=EPOCHS)
+        recipe = default_recipe(study.choices.profile.key, backbone, key)
+        recipe = replace(recipe, batch=batch, epochs=epochs)
         trained[key] = train_variant(study, backbone, dcls, key, images, recipe, look_at=some)
     last, side = trained[_WATCHED[-1]], some.shape[-1]
     label = METHODS[_WATCHED[-1]].label
@@ -95,7 +98,7 @@ def watch_training(study: Study, backbone: Backbone, compared: int) -> Watched:
         cam_maps(model, x, None, [REFERENCE], side)[REFERENCE].cpu().numpy()
     )
     histories = {METHODS[key].label: t.history for key, t in trained.items()}
-    title = f"{backbone.titled(dcls)}, {len(images)} images, {EPOCHS} epochs"
+    title = f"{backbone.titled(dcls)}, {len(images)} images, {epochs} epochs"
     return Watched(title, histories, resized[:LOOKED_AT], maps)
 
 

@@ -121,10 +121,9 @@ def test_the_embedded_examples_modules_fit_and_find_what_people_look_at():
 
 
 def test_a_watched_training_sees_no_image_that_is_compared(monkeypatch):
-    monkeypatch.setattr(attention_study, "IMAGES", 8)
-    monkeypatch.setattr(attention_study, "EPOCHS", 1)
+    monkeypatch.setattr(attention_study, "WATCHED", (8, 8, 1))
     monkeypatch.setattr(attention_study, "LOOKED_AT", 2)
-    study = Study.from_profile("demo", ["convnext_tiny"])
+    study = Study.from_profile("demo", ["convnext_tiny"], whole=True)
     seen = watch_training(study, CONVNEXT, 24)
     assert list(seen.histories) == ["L-CAM-Fm", "L-CAM-Img"]
     assert list(seen.maps)[-1] == "Grad-CAM"
