@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from shutil import which
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ..base.tables import unknown_name
 from ..maps.methods import METHODS, PUBLISHED_METHODS, CamMethod
@@ -31,6 +31,7 @@ _OF_SEVERAL = "05c"  # a leaderboard needs more than one model
 _FEW = 4  # models; notebook 00 shows maps of each, and evaluates each on every image
 _COMPILERS = (os.environ.get("CXX") or "g++", "clang++", "c++", "cl")  # torch.compile's
 _OF_THE_CLUSTER = ("workers", "scheduler")
+T = TypeVar("T")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
@@ -363,6 +364,18 @@ class Choices:
         taken = self.sampled
         of = f"{len(taken.get('backbones', self.backbones))} of {len(self.backbones)} backbones"
         return {"sample": f"Short run: {taken['limit']} images at most, {of}. --whole takes all."}
+
+    @property
+    def of_brief(self) -> dict[str, str]:
+        """That an analysis takes fewer images in a short run, as {"sample": a sentence}; {} in any
+        other run."""
+        if not self.brief:
+            return {}
+        return {"sample": "Short run: fewer images. --whole takes all."}
+
+    def briefly(self, name: str, whole: T) -> T:
+        """Return what a short run's `Brief` says under this name; `whole` in any other run."""
+        return getattr(self.brief, name) if self.brief else whole
 
     def few(self, part: int, least: int = 2) -> int:
         """Return a fraction of the sample's number of images, for analyses that cost even more;

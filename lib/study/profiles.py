@@ -21,29 +21,35 @@ DEMO_RECIPE = "the demo's"
 class Brief:
     """A smaller sample of the long analyses.
 
-    images : in place of the profile's `sample`
+    images : number of images, in place of the profile's `sample`
     models : keys of backbones, in place of all, where the user chooses none
+    cose   : the fewest images for COSE, which then has no intervals if they are under twelve
+    fields : number of images for receptive fields
+    watched : images, batch and epochs of the training that notebook 08 watches
     """
 
     images: int
     models: tuple[str, ...]
+    cose: int
+    fields: int
+    watched: tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Profile:
     """A row: which images, which weights, and what results may claim.
 
-        data        : folder of shards and weights; None for one that the user may choose
-        images      : folder of images and gaze instead of shards
-        models      : keys of its own backbones, if these are not the study's
-        methods, protocols, target : the defaults
-        notebooks   : numbers of those in a full run; () for all except the gaze profile's
-        shard_names : every shard that a full run needs, in reading order
-        mini        : whether the weights are the embedded example's miniatures
-        classes     : number of classes; labels lie below it
-        photographs : Figures 5 and 6 show "held-out" images of the shards, or
-                      "photographs" that packages contain or the user provides
-        caveat      : printed on every figure and table made from it; "" for none
+    data        : folder of shards and weights; None for one that the user may choose
+    images      : folder of images and gaze instead of shards
+    models      : keys of its own backbones, if these are not the study's
+    methods, protocols, target : the defaults
+    notebooks   : numbers of those in a full run; () for all except the gaze profile's
+    shard_names : every shard that a full run needs, in reading order
+    mini        : whether the weights are the embedded example's miniatures
+    classes     : number of classes; labels lie below it
+    photographs : Figures 5 and 6 show "held-out" images of the shards, or
+                  "photographs" that packages contain or the user provides
+    caveat      : printed on every figure and table made from it; "" for none
     sample      : number of images in analyses that score many methods or models
     brief       : the smaller sample of these analyses unless `Choices.whole`; None if there is none
     published_ceiling : whether the people are ClickMe's, whose ceiling is published
@@ -103,7 +109,8 @@ PROFILES: Table[Profile] = Table(
             "demo", "embedded example", DEMO, ("val-0.tfrecords",),
             mini=True, classes=12, photographs="held-out",
             caveat="Embedded example: simulated people, miniature models. No evidence about DCLS.",
-            sample=48, brief=Brief(24, ("convnext_tiny", "resnet50")),
+            sample=48,
+            brief=Brief(24, ("convnext_tiny", "resnet50"), cose=8, fields=6, watched=(48, 16, 6)),
         ),
         Profile(
             "paper", "ClickMe", None,

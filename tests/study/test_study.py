@@ -181,6 +181,11 @@ def test_a_short_runs_analyses_take_fewer_images_and_models_and_a_whole_runs_all
     )
     assert [short.choices.few(part) for part in (1, 3, 24)] == [24, 8, 2]
     assert [short.choices.few(3, least=n) for n in (12, 100)] == [12, 24]
+    assert [run.choices.briefly("fields", 16) for run in (short, whole)] == [6, 16]
+    assert [run.choices.of_brief for run in (short, whole)] == [
+        {"sample": "Short run: fewer images. --whole takes all."},
+        {},
+    ]
     assert short.choices.backbones == THE_EIGHT  # what is scored stays whole
     (said,) = short.choices.of_sample.values()
     assert said == "Short run: 24 images at most, 2 of 8 backbones. --whole takes all."

@@ -18,7 +18,7 @@ from ...networks.preprocessing import resize_images
 from ...people.image_folders import ArrayImages
 from ...people.stored import StoredError
 from ...scores.agreements import VALID
-from ...scores.observers import study_ceilings
+from ...scores.ceiling import Ceilings
 from ...scores.statistics import mean_interval
 from ...scores.study_scores import score_study
 from ...study.inputs import Inputs
@@ -31,7 +31,8 @@ from .trainings import default_recipe, train_variant
 LCAM_METHODS = (*PUBLISHED_METHODS, "lcam_fm", "lcam_img", "lcam_fm_a", "lcam_img_a", "tame")
 REFERENCE = "grad_cam"
 _WATCHED = ("lcam_fm", "lcam_img")
-IMAGES, EPOCHS = 96, 8  # images and epochs of a training that is watched
+# Images, batch and epochs of a training that is watched; a short run's are in its `Brief`.
+WATCHED = (96, 32, 8)
 LOOKED_AT = 6
 
 
@@ -79,14 +80,16 @@ def watch_training(study: Study, backbone: Backbone, compared: int) -> Watched:
     the modules, and no images."""
     if not study.choices.profile.mini:
         return _kept_histories(study.inputs, backbone)
-    delivered = images_besides(study, compared, IMAGES)
+    count, batch, epochs = study.choices.briefly("watched", WATCHED)
+    delivered = images_besides(study, compared, count)
     resized = resize_images(delivered, backbone.preprocessing)
     images = ArrayImages(resized, study.choices.profile.label)
     some = torch.from_numpy(resized[:LOOKED_AT]).permute(0, 3, 1, 2).float() / 255
     trained: dict[str, Trained] = {}
     dcls = backbone.forms[-1]
     for key in _WATCHED:
-        recipe = replace(default_recipe(study.choices.profile.key, backbone, key), epochs=EPOCHS)
+        recipe = default_recipe(study.choices.profile.key, backbone, key)
+        recipe = replace(recipe, batch=batch, epochs=epochs)
         trained[key] = train_variant(study, backbone, dcls, key, images, recipe, look_at=some)
     last, side = trained[_WATCHED[-1]], some.shape[-1]
     label = METHODS[_WATCHED[-1]].label
@@ -97,7 +100,7 @@ def watch_training(study: Study, backbone: Backbone, compared: int) -> Watched:
         cam_maps(model, x, None, [REFERENCE], side)[REFERENCE].cpu().numpy()
     )
     histories = {METHODS[key].label: t.history for key, t in trained.items()}
-    title = f"{backbone.titled(dcls)}, {len(images)} images, {EPOCHS} epochs"
+    title = f"{backbone.titled(dcls)}, {len(images)} images, {epochs} epochs"
     return Watched(title, histories, resized[:LOOKED_AT], maps)
 
 
@@ -137,17 +140,21 @@ def _kept_histories(inputs: Inputs, backbone: Backbone) -> Watched:
     return Watched(backbone.titled(dcls), histories, np.empty((0, 1, 1, 3), np.uint8), {})
 
 
-def compare_methods(study: Study, images: int) -> pd.DataFrame:
-    """Return faithfulness and agreement with people for every model and method of a study.
+def compare_methods(study: Study, images: int, ceilings: Ceilings) -> pd.DataFrame:
+    """Faithfulness and agreement with people of every model and method of a study.
 
-    The columns are `backbone, dcls, method, image_id, measure, value`, one row per image and
-    measure. The measures are those of faithfulness, and "score" under the study's first protocol.
-    Raises what `score_faithfulness` and `score_study` raise.
+    images   : the number of images
+    ceilings : those of the whole study, which notebook 04 caches; an estimate for a part of its
+               backbones would be a new one
+
+    Returns `backbone, dcls, method, image_id, measure, value`: a row per image and measure. The
+    measures are those of faithfulness, and "score" under the first of the study's protocols.
+    Raises as `score_faithfulness` and `score_study` do.
     """
     backbones = list(dict.fromkeys(backbone for backbone, _ in study.networks.there()))
     values = score_faithfulness(study, backbones, study.choices.methods, images, False)
     scores = score_study(study.changed(limit=images, protocols=study.choices.protocols[:1]))
-    valid = study_ceilings(study).scored(scores[scores.validity == VALID])
+    valid = ceilings.scored(scores[scores.validity == VALID])
     agreed = valid.assign(value=valid.score, measure="score")
     return pd.concat([values, agreed[COLUMNS]], ignore_index=True)
 

@@ -23,8 +23,10 @@ from lib.figures.lcam import plot_against_grad_cam, plot_looks, plot_losses
 from lib.maps.cam import cam_maps
 from lib.maps.methods import METHODS
 from lib.networks.backbones import BACKBONES
+from lib.scores.ceiling import GIVEN, Ceiling, Ceilings
 from lib.scores.spearman import spearman_per_image
 from lib.scores.statistics import mean_interval
+from lib.scores.study_scores import score_study
 from lib.study.exhibits import held_out
 from lib.study.study import Study
 
@@ -96,7 +98,10 @@ def test_methods_without_modules_are_left_out(tmp_path, monkeypatch):
 
 def test_the_embedded_examples_modules_fit_and_find_what_people_look_at():
     study = Study.from_profile("demo", ["convnext_tiny"], ["grad_cam", "lcam_fm", "random_cam"])
-    values = compare_methods(study, 6)
+    values = compare_methods(study, 6, Ceilings(Ceiling(0.5, GIVEN)))
+    rows = score_study(study.changed(limit=6, protocols=study.choices.protocols[:1]))
+    agreed = values[values.measure == "score"].value
+    assert sorted(agreed) == pytest.approx(sorted(rows.rho.dropna() / 0.5))
     means = values.groupby(["measure", "method"]).value.mean().unstack()
     assert means.loc["average_drop_100%", "lcam_fm"] < means.loc["average_drop_100%", "random_cam"]
     # An image's map is where people looked in it, and not where they looked in another one.
@@ -116,10 +121,9 @@ def test_the_embedded_examples_modules_fit_and_find_what_people_look_at():
 
 
 def test_a_watched_training_sees_no_image_that_is_compared(monkeypatch):
-    monkeypatch.setattr(attention_study, "IMAGES", 8)
-    monkeypatch.setattr(attention_study, "EPOCHS", 1)
+    monkeypatch.setattr(attention_study, "WATCHED", (8, 8, 1))
     monkeypatch.setattr(attention_study, "LOOKED_AT", 2)
-    study = Study.from_profile("demo", ["convnext_tiny"])
+    study = Study.from_profile("demo", ["convnext_tiny"], whole=True)
     seen = watch_training(study, CONVNEXT, 24)
     assert list(seen.histories) == ["L-CAM-Fm", "L-CAM-Img"]
     assert list(seen.maps)[-1] == "Grad-CAM"
