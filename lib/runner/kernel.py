@@ -160,6 +160,7 @@ class StudyEngine(Engine):
                 iopub_timeout=_OUTPUT_TIMEOUT,
                 timeout_func=lambda _cell: kernel.patience,
                 coalesce_streams=True,  # a bar that moves is one output, not one for each move
+                shutdown_kernel="immediate",  # all is written: a kernel that is asked takes seconds
                 stderr_file=kernel.progress,
                 extra_arguments=_CRASHES_TO_LOG,
                 on_cell_start=report,
