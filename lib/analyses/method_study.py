@@ -26,14 +26,16 @@ from .faithfulness.study import score_faithfulness
 _ROUNDS = 3
 
 
-# Of which deletion, insertion and ROAD are worked out, for these cost most: the study's two,
-# two of other kinds, the control, and every learned one that is asked for.
+# The methods of deletion, insertion and ROAD, which cost most: the study's two, two of other
+# kinds, the control, and every learned one that is asked for. A short run's are in its `Brief`.
 CONTRASTED = ("grad_cam", "threshold_grad_cam", "layer_cam", "eigen_cam", RANDOM_CAM)
 
 
-def contrasted(methods: Sequence[CamMethod]) -> tuple[CamMethod, ...]:
-    """Those of the methods that stand for their kind; the first two if none does."""
-    found = tuple(method for method in methods if method.key in CONTRASTED or method.learned)
+def contrasted(
+    methods: Sequence[CamMethod], keys: Sequence[str] = CONTRASTED
+) -> tuple[CamMethod, ...]:
+    """Those of the methods that have one of these keys or are learned; the first two if none."""
+    found = tuple(method for method in methods if method.key in keys or method.learned)
     return found or tuple(methods[:2])
 
 
@@ -108,7 +110,8 @@ def score_contrasted(
     and ROAD."""
     drops = score_faithfulness(study, backbones, methods, study.choices.few(4), False)
     few = study.choices.few(24)
-    more = score_faithfulness(study, backbones[:1], contrasted(methods), few, True)
+    kinds = contrasted(methods, study.choices.briefly("contrasted", CONTRASTED))
+    more = score_faithfulness(study, backbones[:1], kinds, few, True)
     more = more[~more.measure.isin(drops.measure.unique())]
     return pd.concat([drops, more], ignore_index=True)
 
