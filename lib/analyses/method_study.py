@@ -27,13 +27,15 @@ _ROUNDS = 3
 
 
 # The methods for deletion, insertion and ROAD, which cost most: the study's two, two of other
-# kinds, the control, and every learned method that is chosen.
+# kinds, the control, and every learned method that is chosen. A short run's are in its `Brief`.
 CONTRASTED = ("grad_cam", "threshold_grad_cam", "layer_cam", "eigen_cam", RANDOM_CAM)
 
 
-def contrasted(methods: Sequence[CamMethod]) -> tuple[CamMethod, ...]:
-    """Return the methods that represent their kind, or the first two if none does."""
-    found = tuple(method for method in methods if method.key in CONTRASTED or method.learned)
+def contrasted(
+    methods: Sequence[CamMethod], keys: Sequence[str] = CONTRASTED
+) -> tuple[CamMethod, ...]:
+    """Return the methods that have one of these keys or are learned; the first two if none does."""
+    found = tuple(method for method in methods if method.key in keys or method.learned)
     return found or tuple(methods[:2])
 
 
@@ -112,7 +114,8 @@ def score_contrasted(
     and ROAD, on a sixth of the images."""
     drops = score_faithfulness(study, backbones, methods, study.choices.few(4), False)
     few = study.choices.few(24)
-    more = score_faithfulness(study, backbones[:1], contrasted(methods), few, True)
+    kinds = contrasted(methods, study.choices.briefly("contrasted", CONTRASTED))
+    more = score_faithfulness(study, backbones[:1], kinds, few, True)
     more = more[~more.measure.isin(drops.measure.unique())]
     return pd.concat([drops, more], ignore_index=True)
 

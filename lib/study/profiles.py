@@ -26,6 +26,7 @@ class Brief:
     cose   : the fewest images for COSE, which then has no intervals if they are under twelve
     fields : number of images for receptive fields
     watched : images, batch and epochs of the training that notebook 08 watches
+    contrasted : keys of the methods of deletion, insertion and ROAD
     """
 
     images: int
@@ -33,6 +34,7 @@ class Brief:
     cose: int
     fields: int
     watched: tuple[int, int, int]
+    contrasted: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,10 @@ PROFILES: Table[Profile] = Table(
             mini=True, classes=12, photographs="held-out",
             caveat="Embedded example: simulated people, miniature models. No evidence about DCLS.",
             sample=48,
-            brief=Brief(24, ("convnext_tiny", "resnet50"), cose=8, fields=6, watched=(48, 16, 6)),
+            brief=Brief(
+                24, ("convnext_tiny", "resnet50"), cose=8, fields=6, watched=(48, 16, 6),
+                contrasted=(*PUBLISHED_METHODS, "random_cam"),
+            ),
         ),
         Profile(
             "paper", "ClickMe", None,
