@@ -121,7 +121,8 @@ CAPTIONS: Table[Caption] = Table(
             f"{{panels}} {_SCORE} 1 means that a model agrees with people as much as they agree "
             f"with each other. {_BARS} {_CONTROLS} They are scored in the same way: the centred "
             "Gaussian, the mean human map of the other images, another image's human map, and "
-            "random maps. A hollow bar is not surely above the strongest of them: such a model "
+            "random maps. A hollow bar is not significantly above the strongest of them: such a "
+            "model "
             "may do no more than look at the centre. {clickme}",
             "Bar chart of the score of every model with interval bars, one panel per CAM method, "
             "crossed by black and grey lines of control maps.", "05", "Figure 3",
@@ -146,7 +147,8 @@ CAPTIONS: Table[Caption] = Table(
         Caption(
             "leaderboard", "Leaderboard",
             f"Every model of the run, the best first. {_SCORE} {_BARS} {_CONTROLS} The coloured "
-            "line is the human ceiling. A hollow mark is not surely above the strongest control. "
+            "line is the human ceiling. A hollow mark is not significantly above the strongest "
+            "control. "
             "Neighbours may not differ: the paired differences compare two models.",
             "Dots with horizontal interval bars, one row per model, the best above, beside black "
             "and grey lines of control maps and a coloured line of the human ceiling.", "05c",
@@ -182,15 +184,17 @@ CAPTIONS: Table[Caption] = Table(
             "for both models, in units of the score. Thick bars: 95 % intervals of the mean; thin "
             "lines: the middle half of the images. Filled marks: p below 0.05, corrected by Holm "
             "over the pairs of the panel; the intervals are not corrected. Grey: the difference is "
-            "surely too small to matter.",
+            "shown to be too small to matter.",
             "Dots with thick interval bars and thin lines, one row per pair of models, on either "
             "side of a dashed line at zero; one panel per CAM method.", "05b",
         ),
         Caption(
             "compared", "Every two models, image by image",
             "Mean score of the row's model minus the column's, over the n images valid for both. A "
-            "cell has a number where the two surely differ (p < 0.05, corrected by Holm over all "
-            "pairs), ≈ where the difference is surely too small to matter, and nothing where it is "
+            "cell has a number where the two differ significantly (p < 0.05, corrected by Holm "
+            "over all "
+            "pairs), ≈ where the difference has been shown to be too small to matter, and "
+            "nothing where it is "
             "undecided.",
             "Matrix of all pairs of models, red where the row's model scores higher and blue where "
             "it scores lower, with a number in each decided cell.", "05b",

@@ -79,7 +79,7 @@ def _keys(board: pd.DataFrame) -> list[Line2D]:
             found.append(Line2D([], [], ls="none", marker=marker, color=colour, label=name))
     if not board.above_control.all():
         found.append(Line2D([], [], ls="none", marker="o", color=PLAIN_COLOUR, mfc="white",
-                            label="not surely above the controls"))  # fmt: skip
+                            label="not significantly above the controls"))  # fmt: skip
     return found
 
 

@@ -264,7 +264,7 @@ def plot_score_bars(
     ]
     if not table.above_control.all():
         keys.append(Rectangle((0, 0), 1, 1, facecolor="none", edgecolor="0.25",
-                              label="not surely above the controls"))  # fmt: skip
+                              label="not significantly above the controls"))  # fmt: skip
     sheet.legend([*keys, *lines], "" if columns == 1 else _told(arranged))
     return sheet.shown
 

@@ -39,8 +39,8 @@ def in_sentences(table: pd.DataFrame) -> list[str]:
                 "that can say whether a model lies above such a map."
             )
         else:
-            surely = f"{above} of {many} surely lie" if above else "None of them surely lies"
-            said.append(f"{surely} above it.")
+            these = f"{above} of {many} lie" if above else "None of them lies"
+            said.append(f"{these} significantly above it.")
     return said
 
 

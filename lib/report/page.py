@@ -296,7 +296,7 @@ def _found(statistic: str, *numbers: float) -> str:
 
 def _results(path: Path) -> list[Grid]:
     readable = readable_table(pd.read_csv(path))
-    dagger = f"({DAGGER}: not surely above the strongest control)"
+    dagger = f"({DAGGER}: not significantly above the strongest control)"
     if "Method" not in readable:  # its forms are methods
         readable.insert(0, "Method", "CAM methods")
     model = readable.columns[1]

@@ -133,7 +133,8 @@ NOTES = {
     "ImageNet's validation images; p is the probability of such a gap by chance.",
     "summary": "raw is mean ρ; score is raw over the ceiling, and missing where no ceiling is "
     "known; control names the strongest control; over control is the score less the control's, "
-    "paired by image, and above control says whether it surely exceeds 0; rescaled is 0 at the "
+    "paired by image, and above control says whether it significantly exceeds 0; rescaled is 0 "
+    "at the "
     "strongest control and 1 at the ceiling, and missing where the control comes near the ceiling; "
     "other human is the score of another image's human map; partial is ρ with the distance from "
     "the centre held constant; correct is the score over correctly classified images; tied is the "

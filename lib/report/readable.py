@@ -41,7 +41,7 @@ def _number(value: float, digits: int) -> str:
 
 def _with_interval(row: dict) -> str:
     """Score, or ρ where there is no ceiling, with its interval, and a dagger where it does not
-    surely lie above the strongest control."""
+    lie significantly above the strongest control."""
     name = "rho" if pd.isna(row["ceiling"]) else "score"
     value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
     if pd.isna(value):

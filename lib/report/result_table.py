@@ -167,7 +167,7 @@ def write_results(
         f"({choices.profile.label}, protocols: {', '.join(choices.protocols)}, "
         f"target: {choices.target} class); where no ceiling is known, the correlation itself. "
         f"Ceiling: {ceilings.words}. "
-        f"{DAGGER}: not surely above the floor, the strongest map that no model made. "
+        f"{DAGGER}: not significantly above the floor, the strongest map that no model made. "
         f"{_PAIRED.format(change=choices.comparison.change) if paired else ''}"
         f"{f'Human maps: {study.reading}. ' if study.reading else ''}"
         f"Intervals: 95 %, over images. Fewer than {RULES.fewest_images} images decide nothing; "

@@ -225,13 +225,13 @@ def _beside_the_floor(chosen: _Chosen) -> list[str]:
         return said
     above = int((rows.above_control.astype(str) == "True").sum())
     if len(rows) == 1:
-        surely = "It surely lies" if above else "It does not surely lie"
-        said.append(f"{surely} above the floor.")
+        lies = "It lies" if above else "It does not lie"
+        said.append(f"{lies} significantly above the floor.")
     elif above == len(rows):
-        said.append(f"All {chosen.many} surely lie above the floor.")
+        said.append(f"All {chosen.many} lie significantly above the floor.")
     else:
         lie = "lie" if above > 1 else "lies"
-        said.append(f"Of {chosen.many}, {above or 'none'} surely {lie} above the floor.")
+        said.append(f"Of {chosen.many}, {above or 'none'} {lie} significantly above the floor.")
     return said
 
 

@@ -1,7 +1,8 @@
 """The paper's five claims, each decided by a statistic of the per-image scores.
 
 `lib.study.rules` has the rules, and docs/statistics.md explains them. A claim about how many
-models do something is decided by how many models surely do so and how many may. This depends on
+models do something is decided by how many models significantly do so and how many may. This
+depends on
 p values corrected for the number of models, and on the smallest effect that matters.
 """
 
@@ -213,8 +214,8 @@ def _sizes(choices: Choices) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class _Count:
-    """How many of several comparisons surely rise, surely fall, change by less than the smallest
-    effect (`little`; `rise_little` of them surely rise), and are open."""
+    """How many of several comparisons significantly rise, significantly fall, change by less than
+    the smallest effect (`little`; `rise_little` of them significantly rise), and are open."""
 
     up: int
     down: int
@@ -252,12 +253,13 @@ def _counted(gains: Sequence[pd.Series], needed: int, what: str, smallest: float
     else:
         verdict = NOT_REPRODUCED
     because = (
-        f"{c.up} surely rise, {c.down} surely fall, {c.little} change by less than "
-        f"{smallest:g} ({c.rise_little} of them surely rise), {c.open} are open (Holm-corrected p "
+        f"{c.up} significantly rise, {c.down} significantly fall, {c.little} change by less than "
+        f"{smallest:g} ({c.rise_little} of them significantly rise), {c.open} are open "
+        "(Holm-corrected p "
         f"over {len(gains)} comparisons); {needed} must rise"
     )
     return {
-        "verdict": verdict, "statistic": f"{what} rises, of {len(gains)} [surely, at most]",
+        "verdict": verdict, "statistic": f"{what} rises, of {len(gains)} [significantly, at most]",
         "value": positive, "low": c.up, "high": c.up + c.open, "n": min(map(len, gains)),
         "because": _or_too_few(because, c.few),
     }  # fmt: skip
@@ -334,8 +336,9 @@ def _metaformers_random(scores: _Scores, controls: _Controls) -> dict:
 def _low_above(scores: _Scores, controls: _Controls, names: dict[str, str]) -> dict:
     """How far each of the two lies above a control, minus a share of the other baselines' mean.
 
-    Both differences must surely lie below 0 (each at alpha, because both are required), and the
-    other baselines must surely lie above the control. Otherwise nothing distinguishes these two.
+    Both differences must lie significantly below 0 (each at alpha, because both are required), and
+    the other baselines must lie significantly above the control. Otherwise nothing distinguishes
+    these two.
     """
     heights = pd.DataFrame(
         {b.key: scores.of(b.key, False, _PLAIN) - controls.of(b, names[b.key]) for b in THE_EIGHT}
@@ -364,7 +367,9 @@ def _low_above(scores: _Scores, controls: _Controls, names: dict[str, str]) -> d
         f"{RULES.height:g} of the latter counts as random-looking"
     )
     if not others_above:
-        because += "; the others do not surely lie above it, so nothing distinguishes the two"
+        because += (
+            "; the others do not lie significantly above it, so nothing distinguishes the two"
+        )
     return {
         "verdict": verdict,
         "statistic": f"Grad-CAM score above the control, minus {RULES.height:g} of the others'",
@@ -389,14 +394,17 @@ def _fastvit_mixed(scores: _Scores) -> dict:
     else:
         verdict = NOT_REPRODUCED
     because = (
-        f"with DCLS, {c.up} of {len(gains)} comparisons (two models, two methods) surely rise, "
-        f"{c.down} surely fall, {c.little} change by less than {scores.choices.smallest_effect:g}, "
-        f"{c.open} are open; mixed means that at least one surely rises and one surely falls, each "
+        f"with DCLS, {c.up} of {len(gains)} comparisons (two models, two methods) significantly "
+        "rise, "
+        f"{c.down} significantly fall, {c.little} change by less than "
+        f"{scores.choices.smallest_effect:g}, "
+        f"{c.open} are open; mixed means that at least one significantly rises and one "
+        "significantly falls, each "
         "by an amount that may matter"
     )
     return {
         "verdict": verdict,
-        "statistic": f"comparisons that rise, of {len(gains)} [surely, at most]",
+        "statistic": f"comparisons that rise, of {len(gains)} [significantly, at most]",
         "value": sum(gain.mean() > 0 for gain in gains), "low": c.up, "high": c.up + c.open,
         "n": min(map(len, gains)), "because": _or_too_few(because, c.few),
     }  # fmt: skip

@@ -51,7 +51,7 @@ def test_thirty_models_stand_in_their_order_and_can_be_read(width):
     names = [text.get_text() for text in fig.legends[0].get_texts()]
     assert any("a perfect model: 1.25" in name.replace("\n", " ") for name in names)
     assert "n = 60" in ax.get_title()
-    assert "not surely above the controls" in [name.replace("\n", " ") for name in names]
+    assert "not significantly above the controls" in [name.replace("\n", " ") for name in names]
     fig.draw_without_rendering()
     boxes = [text.get_window_extent() for text in ax.get_yticklabels()]
     assert not any(a.overlaps(b) for a, b in zip(boxes, boxes[1:], strict=False))

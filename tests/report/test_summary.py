@@ -52,18 +52,18 @@ def test_one_model_by_one_method():
     found = said(row("A", 0.75))
     assert "The Grad-CAM heatmaps of A have a score of 0.75 [0.65, 0.85]." in found
     assert "reaches 0.40 (centred Gaussian)." in found
-    assert "It surely lies above the floor." in found
-    assert "It does not surely lie above the floor." in said(row("A", 0.45))
+    assert "It lies significantly above the floor." in found
+    assert "It does not lie significantly above the floor." in said(row("A", 0.45))
     few = said(row("A", 0.75, n=12))
     assert "12 images cannot decide whether a model lies above the floor: at least 50" in few
-    assert "surely" not in few
+    assert "significantly" not in few
 
 
 def test_one_model_by_many_methods_is_told_by_the_first_not_by_the_best():
     rows = [row("A", 0.2 + place / 20, f"method {place}", variant="a") for place in range(12)]
     found = summary_of(CHANGE, pd.DataFrame(rows), CONTROLS)
     assert found.sentences[0] == "The method 0 heatmaps of A have a score of 0.20 [0.10, 0.30]."
-    assert found.sentences[-1] == "Of 12 CAM methods, 5 surely lie above the floor."
+    assert found.sentences[-1] == "Of 12 CAM methods, 5 lie significantly above the floor."
     labels = [line.label for line in found.scale.lines]
     assert labels == [
         "people (the ceiling)", "all 12 CAM methods", "method 0", "highest: method 11",
@@ -78,10 +78,12 @@ def test_many_models_are_told_by_their_range():
     assert "By Grad-CAM, the score of 30 models runs from 0.00 (model 0) to 0.97 (model 29)." in (
         found.sentences
     )
-    assert "Of 30 models, 14 surely lie above the floor." in found.sentences
+    assert "Of 30 models, 14 lie significantly above the floor." in found.sentences
     assert len(found.scale.lines) == 4  # people, all, highest, lowest
-    assert "All 2 models surely lie above the floor." in said(row("A", 0.7), row("B", 0.8))
-    assert "Of 2 models, none surely lies above the floor." in said(row("A", 0.3), row("B", 0.2))
+    assert "All 2 models lie significantly above the floor." in said(row("A", 0.7), row("B", 0.8))
+    assert "Of 2 models, none lies significantly above the floor." in said(
+        row("A", 0.3), row("B", 0.2)
+    )
 
 
 def test_differences_are_counted_by_their_decision_for_each_method():

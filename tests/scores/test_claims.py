@@ -110,7 +110,7 @@ def rises(**by_backbone: float):
 @pytest.mark.parametrize(
     ("risers", "verdict", "counts"),
     [
-        # The seventh of eight decides; correlations of 0.1 are surely more than nothing.
+        # The seventh of eight decides; correlations of 0.1 are significantly more than nothing.
         ({"resnet50": -0.1}, REPRODUCED, (7, 7, 7)),
         ({"resnet50": -0.1, "convnext_tiny": 0.004}, UNDECIDED, (7, 6, 7)),
         ({"resnet50": -0.1, "convnext_tiny": -0.1}, NOT_REPRODUCED, (6, 6, 6)),
@@ -138,7 +138,7 @@ def test_a_rise_too_small_to_matter_is_that_however_sure_it_is():
     found = decided(rises(**dict.fromkeys(KEYS, 0.002 * CEILING)), noise=0.003, n=2000)
     row = found["dcls"]
     assert row.verdict == TOO_SMALL
-    assert "8 change by less than 0.02 (8 of them surely rise)" in row.because
+    assert "8 change by less than 0.02 (8 of them significantly rise)" in row.because
     assert row.high == 0
 
 
@@ -235,7 +235,7 @@ def test_height_starts_from_the_strongest_control_and_the_other_stands_beside():
 def test_mixed_is_one_that_rises_and_one_that_falls(gains, verdict):
     row = decided(rises(fastvit_sa24=gains[0], fastvit_sa36=gains[1]))["fastvit"]
     assert row.verdict == verdict
-    assert "at least one surely rises and one surely falls" in row.because
+    assert "at least one significantly rises and one significantly falls" in row.because
 
 
 def by_size(sign: float, within: bool = True):

@@ -167,9 +167,9 @@ def test_what_is_found_is_said_in_words(beside):
     )
     assert "So few images (24) decide nothing: 50 are the fewest" in said
     many = beside.assign(n=60)
-    assert in_sentences(many)[-1] == "None of them surely lies above it."
+    assert in_sentences(many)[-1] == "None of them lies significantly above it."
     lies = many.assign(above_control=many.kind == "network")
-    assert in_sentences(lies)[-1] == "1 of 1 surely lie above it."
+    assert in_sentences(lies)[-1] == "1 of 1 lie significantly above it."
     assert in_sentences(beside[:0]) == []
 
 
