@@ -151,7 +151,7 @@ def test_a_run_is_told_kept_and_resumed(project):
     project.add("03_c")
     status, printed, _ = project.run()
     assert status == 1
-    assert re.search(r"01_a +run +no success on record \(seconds\)", printed)
+    assert re.search(r"01_a +run +not run yet \(seconds\)", printed)
     assert re.search(
         r"\[2/3\] 02_b: failed in 0:0\d\n  ValueError: the map is odd\n  raised in cell 2/2",
         printed,

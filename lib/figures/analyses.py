@@ -395,7 +395,8 @@ def plot_alignment_against_faithfulness(
     methods = methods_of(table)
     columns = panels_across(len(models), 3.2, 2, size, fig)
     rows = -(-len(models) // columns)
-    sheet = lay_out((min(3.2 * columns + 2.2, 7.2), 2.6 * rows + 0.6), rows, columns, sharex=True,
+    high = max(2.6 * rows + 0.6, row_of(0.2) * len(methods) + 0.9)  # the legend beside fits, too
+    sheet = lay_out((min(3.2 * columns + 2.2, 7.2), high), rows, columns, sharex=True,
                     sharey=True, size=size, fig=fig)  # fmt: skip
     axes, number_of = sheet.axes, {key: number for number, key in enumerate(methods, 1)}
     kinds = {False: ("o", DCLS_COLOUR), True: ("D", PALETTE[1])}
@@ -418,6 +419,10 @@ def plot_alignment_against_faithfulness(
         sheet.panel_title(ax, BACKBONES[key].titled(dcls), name=True)
         ax.set_xlim(-5, 105)
         ax.grid()
+    span = max(table.score.max() - table.score.min(), 0.2)  # wide bars must not press the points
+    axes[0, 0].set_ylim(
+        max(table.low.min(), table.score.min() - span), min(table.high.max(), 1.1) + span / 10
+    )
     for ax in axes.flat[len(models) :]:
         ax.set_axis_off()
     sheet.below(f"average drop (%), all pixels, {_n(table.n_drop)} images (less is more faithful); "

@@ -12,7 +12,7 @@ import hashlib
 import re
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -190,9 +190,13 @@ def _summary(study: Study) -> Summary:
     found = [_frame(study, study.places.tables / f"{name}.csv") for name in names]
     for tables in (found, found[:1]):
         try:
-            return summary_of(study.choices.comparison.change, *tables)
+            summary = summary_of(study.choices.comparison.change, *tables)
         except _UNREADABLE:
             continue
+        if study.choices.profile.mini and summary.sentences:
+            first = "This run checks the software on generated data."
+            return replace(summary, sentences=[first, *summary.sentences])
+        return summary
     return Summary([])
 
 

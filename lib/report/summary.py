@@ -25,7 +25,7 @@ DECISIONS = {
     "falls": "falls in {}",
     "rises, too little to matter": "rises in {} by too little to matter",
     "falls, too little to matter": "falls in {} by too little to matter",
-    "equivalent": "is equivalent in {}",
+    "equivalent": "stays the same in {} (a relevant difference is ruled out)",
     "undecided": "is undecided in {}",
     TOO_FEW: "cannot be decided in {}, for lack of images",
 }
@@ -102,7 +102,10 @@ class _Chosen:
     @property
     def many(self) -> str:
         """How many there are, in words."""
-        return counted(len(self.rows), "CAM method" if self.of_methods else "model")
+        if not self.of_methods:
+            return counted(len(self.rows), "model")
+        control = bool(self.rows.method.str.endswith("(control)").any())
+        return counted(len(self.rows) - control, "CAM method") + " and a control" * control
 
     @property
     def floors(self) -> pd.DataFrame:
@@ -185,7 +188,12 @@ def _of_differences(results: pd.DataFrame, change: str) -> list[str]:
     said = []
     for method, rows in [*first.groupby("method", sort=False)][:2]:
         counts = rows.decision.value_counts(sort=False)
-        words = [DECISIONS.get(word, f"“{word}” in {{}}").format(n) for word, n in counts.items()]
+        known = [key for key in DECISIONS if key in counts]
+        counts = counts.reindex([*known, *counts.index.difference(known)])
+        words = [
+            DECISIONS.get(word, f"“{word}” in {{}}").format(number)
+            for word, number in counts.items()
+        ]
         if len(words) == 1:
             every = " in all" if len(rows) > 1 else ""
             words = [words[0].replace(f" in {len(rows)}", every)]
@@ -218,11 +226,11 @@ def _beside_the_floor(chosen: _Chosen) -> list[str]:
         return said
     said.append(f"The floor, the best map that ignores the image, reaches {floor}.")
     if fewest < RULES.fewest_images:
-        said.append(
-            f"{counted(fewest, 'image').capitalize()} cannot decide whether a model lies above the "
-            f"floor: at least {RULES.fewest_images} are needed."
+        undecided = (
+            f"Undecided: {counted(fewest, 'image')} cannot show whether a model lies above the "
+            f"floor; at least {RULES.fewest_images} are needed."
         )
-        return said
+        return [undecided, *said]
     above = int((rows.above_control.astype(str) == "True").sum())
     if len(rows) == 1:
         lies = "It lies" if above else "It does not lie"

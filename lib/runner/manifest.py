@@ -174,7 +174,7 @@ class Manifest:
         """Why the step must run, in words; "" if its results still hold."""
         record = self._records.get(name)
         if record is None:
-            return "no success on record"
+            return "not run yet"
         outputs = hashes([ROOT / output for output in record.outputs])
         touched = _summary(_differences("file", record.outputs, outputs))
         return "; ".join(words for words in (differences(record.facts, facts), touched) if words)

@@ -101,7 +101,11 @@ class Session:
         for step, reason in self.decisions():
             if reason:
                 usual = self._usual(step)
-                cost = f"took {clock(usual)} last time" if usual is not None else step.cost
+                cost = (
+                    f"took {clock(usual)} last time"
+                    if usual is not None
+                    else step.cost.split(";")[0]
+                )
                 lines.append(
                     f"  {step.name:<{width}}  run   {reason}{f' ({cost})' if cost else ''}"
                 )

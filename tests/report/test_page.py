@@ -94,7 +94,7 @@ def fill(study: Study) -> None:
     for name in [*CAPTIONS, "my_own"]:
         save_image(study, name, size=(2000, 600) if name == "learned_kernels" else (640, 320))
     outcomes = [
-        Outcome("01_setup", "ok", "no success on record", 75.2, peak_memory_bytes=2**30),
+        Outcome("01_setup", "ok", "not run yet", 75.2, peak_memory_bytes=2**30),
         Outcome("02_x", "failed", "its cells changed", 3, detail="KeyError: 'a'\nin cell 2"),
     ]
     values = {"profile": "demo", "models": ["resnet50"], "device": "cpu"}

@@ -210,9 +210,7 @@ def test_only_notebooks_that_need_a_failed_ones_results_are_not_run(runner, figu
     outcomes = runner.session().run()
     assert [o.status for o in outcomes] == ["failed", "not run", "not run", "ok"]
     table = closing_table(outcomes)
-    assert re.search(
-        r"01_a +failed +0:0\d +\d+ MiB +no success on record +ZeroDivisionError", table
-    )
+    assert re.search(r"01_a +failed +0:0\d +\d+ MiB +not run yet +ZeroDivisionError", table)
     assert re.search(r"02_b +not run +it needs the results of 01_a", table)
     kept = json.loads((runner.study.places.output / "run.json").read_text())
     assert [n["status"] for n in kept["notebooks"]] == ["failed", "not run", "not run", "ok"]
@@ -361,7 +359,7 @@ def test_the_report_says_that_a_run_is_at_work_and_when(runner):
 
 def test_what_has_succeeded_is_kept_as_long_as_nothing_changes(runner, figures, declared):
     first = runner.run(figures, writing(), writes=declared)
-    assert first.reason == "no success on record"
+    assert first.reason == "not run yet"
     again = runner.run(figures, writing(), writes=declared)
     assert again.status == "kept"
     assert again.reason.startswith("unchanged since 20")
@@ -401,7 +399,7 @@ def damage_manifest(runner):
         (change_environment, "torch: 2 → 3"),
         (change_output, "a.txt changed"),
         (delete_notebook, "01_it.ipynb is gone"),
-        (damage_manifest, "no success on record"),
+        (damage_manifest, "not run yet"),
     ],
 )
 def test_a_change_of_anything_that_determines_results_is_told_and_runs_it(
