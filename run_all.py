@@ -128,7 +128,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     what = parser.add_argument_group("what is studied").add_argument
-    what("--profile", nargs="+", type=_names, default=[], metavar="KEY",
+    what("--profile", nargs="+", action="extend", type=_names, default=[], metavar="KEY",
          help=f"which data: {', '.join(PROFILES)} (default: paper); of several, one after the "
          "other, each with its report as soon as it is done")  # fmt: skip
     what("--models", nargs="+", action="extend", type=_names, default=[], metavar="MODEL",
@@ -307,6 +307,9 @@ def main(arguments: list[str] | None = None) -> int:
     except RunError as error:
         _complain(error)
         return error.fault.exit_status
+    except BrokenPipeError:  # `--list | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 @dataclass(frozen=True)

@@ -184,7 +184,9 @@ class Attempt:
             )
         if isinstance(error, DeadKernelError) and kernel.process:
             text = f"its kernel died ({kernel.ending}) in {kernel.where}\n"
-            if kernel.ending == "signal SIGKILL" or says_out_of_memory(kernel.last_words()):
+            if "Parent appears to have exited" in kernel.last_words():  # ipykernel's own words
+                text += "The process that kernels are forked from has ended: run it again"
+            elif kernel.ending == "signal SIGKILL" or says_out_of_memory(kernel.last_words()):
                 text += f"Probably out of memory: {self._memory()}\n{self._lower()}"
             else:
                 text += f"Memory is not the likely cause: {self._memory()}"

@@ -46,8 +46,7 @@ def names_to_import(steps: Iterable[Step]) -> list[tuple[str, str]]:
     """
     steps = [*steps]
     names = {name for step in steps for name in step.imported_names()}
-    later = _LATER if any("weights" in step.reads for step in steps) else ()
-    return sorted(n for n in names if n[0].partition(".")[0] == "lib") + [(n, "") for n in later]
+    return sorted(n for n in names if n[0].partition(".")[0] == "lib") + [(n, "") for n in _LATER]
 
 
 class ParentGone(ConnectionError):
