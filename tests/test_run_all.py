@@ -185,6 +185,22 @@ def test_a_run_is_told_kept_and_resumed(project):
     assert "[1/2]" not in printed
 
 
+def test_profiles_may_be_named_one_by_one():
+    options = run_all.build_parser().parse_args(["--profile", "gaze", "--profile", "demo"])
+    assert options.profile == [["gaze"], ["demo"]]
+
+
+def test_a_list_may_go_into_a_pipe_that_closes_early():
+    read, write = os.pipe()
+    os.close(read)
+    listing = [sys.executable, "run_all.py", "--list"]
+    done = subprocess.run(
+        listing, cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_two_profiles_run_as_one_each_with_its_report_when_it_is_done(project):
     (project.folder / "data" / "gaze").symlink_to(ROOT / "data" / "gaze")
     project.add("01_a", 2)  # not of a whole run on gaze
