@@ -113,7 +113,7 @@ PROFILES: Table[Profile] = Table(
             caveat="Embedded example: simulated people, miniature models. No evidence about DCLS.",
             sample=48,
             brief=Brief(
-                24, ("convnext_tiny", "resnet50"), cose=12, fields=6, watched=(48, 16, 6),
+                16, ("convnext_tiny", "resnet50"), cose=12, fields=6, watched=(48, 16, 6),
                 contrasted=(*PUBLISHED_METHODS, "random_cam"),
             ),
         ),

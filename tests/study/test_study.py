@@ -188,7 +188,7 @@ def test_a_short_runs_analyses_take_fewer_images_and_models_and_a_whole_runs_all
     ]
     assert short.choices.backbones == THE_EIGHT  # what is scored stays whole
     (said,) = short.choices.of_sample.values()
-    assert said == "Short run: 24 images at most, 2 of 8 backbones. --whole takes all."
+    assert said == "Short run: 16 images at most, 2 of 8 backbones. --whole takes all."
 
     assert whole.sampled().choices == whole.changed(limit=48).choices
     assert [whole.choices.few(part) for part in (1, 3, 24)] == [48, 16, 2]
