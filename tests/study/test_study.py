@@ -176,11 +176,11 @@ def test_a_short_runs_analyses_take_fewer_images_and_models_and_a_whole_runs_all
     short, whole = (Study.from_profile("demo", whole=w) for w in (False, True))
     sampled = short.sampled().choices
     assert (sampled.limit, [b.key for b in sampled.backbones]) == (
-        24,
+        16,
         ["resnet50", "convnext_tiny"],
     )
-    assert [short.choices.few(part) for part in (1, 3, 24)] == [24, 8, 2]
-    assert [short.choices.few(3, least=n) for n in (12, 100)] == [12, 24]
+    assert [short.choices.few(part) for part in (1, 3, 24)] == [16, 5, 2]
+    assert [short.choices.few(3, least=n) for n in (12, 100)] == [12, 16]
     assert [run.choices.briefly("fields", 16) for run in (short, whole)] == [6, 16]
     assert [run.choices.of_brief for run in (short, whole)] == [
         {"sample": "Short run: fewer images. --whole takes all."},
@@ -200,7 +200,7 @@ def test_a_short_run_takes_the_models_and_the_limit_that_are_chosen():
     sampled = study.sampled(methods=("grad_cam",)).choices
     assert (sampled.limit, [b.key for b in sampled.backbones]) == (10, ["fastvit_sa24"])
     assert [m.key for m in sampled.methods] == ["grad_cam"]
-    assert study.choices.few(3) == 8
+    assert study.choices.few(3) == 5
     assert study.choices.few(1) == 10
     assert study.changed(limit=1).choices.few(3) == 1
     assert "10 images at most, 1 of 1 backbones" in study.choices.of_sample["sample"]
