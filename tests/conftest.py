@@ -131,3 +131,36 @@ def no_real_data(tmp_path, monkeypatch):
         for row in PROFILES.values()
     ]  # fmt: skip
     monkeypatch.setattr("lib.study.choices.PROFILES", Table("profile", rows))
+
+
+@pytest.fixture
+def saved_tables(tmp_path, monkeypatch):
+    """A study's tables as notebook 04b leaves them, of made scores."""
+    import pandas as pd
+
+    from lib.networks.backbones import THE_EIGHT, variant_name
+    from lib.study.study import Study
+
+    monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    tables = Study.from_profile("demo").places.tables
+    tables.mkdir(parents=True)
+    rows = [
+        {"variant": variant_name(backbone.key, dcls), "backbone": backbone.key, "dcls": dcls,
+         "method": method, "protocol": protocol, "parameters_millions": 20 + number,
+         "score": 0.3 + 0.05 * number - 0.2 * dcls, "low": 0.0, "high": 0.7, "n": 224,
+         "ceiling": 0.65753, "reachable": 1.35, "above_control": number > 2}
+        for number, backbone in enumerate(THE_EIGHT)
+        for dcls in (False, True)
+        for method in ("grad_cam", "threshold_grad_cam")
+        for protocol in ("published", "corrected")
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(tables / "summary.csv", index=False)
+    controls = [
+        {"protocol": protocol, "reading": "whole", "control": control, "score": score,
+         "low": score - 0.02, "high": score + 0.02}
+        for protocol in ("published", "corrected")
+        for control, score in (("centre", 0.4), ("random", 0.0))
+    ]  # fmt: skip
+    pd.DataFrame(controls).to_csv(tables / "controls_summary.csv", index=False)
+    return tmp_path

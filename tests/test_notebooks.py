@@ -98,14 +98,6 @@ def test_the_page_on_running_lists_every_exit_status():
     assert listed == {0} | {fault.exit_status for fault in FAULTS.values()}
 
 
-def test_readmes_links_and_images_exist():
-    for name in ("README.md", "data/README.md"):
-        path = ROOT / name
-        for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", path.read_text()):
-            if not target.startswith("http"):
-                assert (path.parent / target).exists(), f"{name} -> {target}"
-
-
 def test_readmes_code_runs():
     (example,) = _examples("README.md")
     photographs = sorted((DATA / "gaze" / "pictures").glob("*.jpg"))[:2]

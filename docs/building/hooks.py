@@ -33,32 +33,8 @@ from building.reference import (
     statuses_page,
 )  # fmt: skip
 
-# The gallery is drawn from a run.
-OPTIONAL = ("gallery.md",)
 _OPENING = re.compile(r"^<!-- README.*-->$", re.M)
 _MERMAID = re.compile(r"^```mermaid\n(.*?)^```$", re.M | re.S)
-
-
-def on_config(config):
-    """Leave pages out of the navigation that not every checkout has."""
-    config.nav = _there(config.nav)
-    return config
-
-
-def _there(entries: list) -> list:
-    found = []
-    for entry in entries:
-        if isinstance(entry, dict):
-            ((title, inside),) = entry.items()
-            if isinstance(inside, list):
-                found.append({title: _there(inside)})
-                continue
-            file = inside
-        else:
-            file = entry
-        if file not in OPTIONAL or (ROOT / "docs" / file).is_file():
-            found.append(entry)
-    return found
 
 
 def on_files(files, config):

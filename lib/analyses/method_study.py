@@ -42,8 +42,7 @@ def contrasted(
 def shown_backbones(study: Study) -> list[Backbone]:
     """Those whose maps are looked at method by method: ConvNeXt-T and ResNet-50 where they are
     chosen; in a short run the first alone."""
-    keys = ("convnext_tiny",) if study.choices.brief else ("convnext_tiny", "resnet50")
-    return study.networks.prefer(*keys)
+    return study.networks.prefer(*study.choices.briefly("shown", ("convnext_tiny", "resnet50")))
 
 
 def quick(methods: Sequence[CamMethod]) -> tuple[CamMethod, ...]:

@@ -13,6 +13,7 @@ PACKAGE = __name__.split(".")[0]  # "lib" in a checkout
 NAME = "dcls_alignment"  # the name under which it can be imported everywhere
 CODE = Path(__file__).resolve().parents[1]
 IS_CHECKOUT = CODE.name == "lib"
+STAGING = "DCLS_STAGING"  # the environment variable that names the runner's staging folder
 HOME_VARIABLE = "DCLS_ALIGNMENT_HOME"  # names another folder in which an installation writes
 _WORKING = CODE.parent if IS_CHECKOUT else Path.cwd()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-STAGING = "DCLS_STAGING"  # the environment variable that names the runner's staging folder
+from .paths import STAGING
 
 
 def progress_bar(*arguments: Any, **options: Any) -> tqdm:

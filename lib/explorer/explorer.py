@@ -22,7 +22,7 @@ from IPython import get_ipython
 from IPython.display import Image, display
 from PIL.Image import Image as Pixels
 
-from ..study.outputs import STAGING
+from ..base.paths import STAGING
 from ..study.study import Study
 from .explained import Explainer, Seen, View, has_floor
 from .panel import draw_kernels, draw_view, in_words, png, stacked

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..base.geometry import DELIVERED_SIZE, WHOLE, Preprocessing
+from ..base.geometry import DELIVERED_SIZE, Preprocessing
 from ..base.loops import bilinear
 from ..base.threads import each
 from .protocols import Protocol
+
+K = TypeVar("K")
 
 
 @cache
@@ -102,25 +106,34 @@ def human_maps(stored: Tensor, protocol: Protocol, geometry: Preprocessing) -> T
 
     Returns (image, 224, 224) float32.
     """
-    return part_seen(blurred_maps(stored, protocol), protocol, geometry)
+    return _part_seen(_blurred_maps(stored, protocol), protocol, geometry)
 
 
-def blurred_maps(stored: Tensor, protocol: Protocol) -> Tensor:
+def human_maps_by(
+    stored: Tensor, readings: Mapping[K, tuple[Protocol, Preprocessing]]
+) -> Iterator[tuple[K, Tensor]]:
+    """Yield the name and the `human_maps` of each reading; each protocol blurs once."""
+    protocols = {protocol.key: protocol for protocol, _ in readings.values()}
+    blurred = {key: _blurred_maps(stored, protocol) for key, protocol in protocols.items()}
+    for name, (protocol, geometry) in readings.items():
+        yield name, _part_seen(blurred[protocol.key], protocol, geometry)
+
+
+def _blurred_maps(stored: Tensor, protocol: Protocol) -> Tensor:
     """Make whole human maps, (image, 224, 224) float32, before any crop: alike for all backbones.
 
     stored : (image, 256, 256)
     """
-    blur, _, _ = protocol.reading(WHOLE)
-    maps = _BLURS[blur](stored)
-    if blur == "mended":  # a constant map stays constant: rounding errors are no order
+    maps = _BLURS[protocol.blur](stored)
+    if protocol.blur == "mended":  # a constant map stays constant: rounding errors are no order
         flat = stored.flatten(1)
         constant = flat.amin(dim=1) == flat.amax(dim=1)
         maps = torch.where(constant[:, None, None], 0.0, maps)
     return maps
 
 
-def part_seen(maps: Tensor, protocol: Protocol, geometry: Preprocessing) -> Tensor:
-    """Crop `blurred_maps` to what the backbone sees, if the protocol does, at 224 x 224."""
+def _part_seen(maps: Tensor, protocol: Protocol, geometry: Preprocessing) -> Tensor:
+    """Crop `_blurred_maps` to what the backbone sees, if the protocol does, at 224 x 224."""
     _, crop, _ = protocol.reading(geometry)
     if crop is None:
         return maps

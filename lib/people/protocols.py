@@ -67,8 +67,12 @@ class Protocol:
         crop = (geometry.resize, geometry.crop) if "crop" in self.mends else None
         if crop and crop[0] == crop[1]:
             crop = None
-        blur = ("mended" if "blur" in self.mends else "published") if self.blurs else "none"
-        return (blur, crop, self.settles)
+        return (self.blur, crop, self.settles)
+
+    @property
+    def blur(self) -> str:
+        """Which blur makes this protocol's human maps: "published", "mended" or "none"."""
+        return ("mended" if "blur" in self.mends else "published") if self.blurs else "none"
 
     def reading_name(self, geometry: Preprocessing) -> str:
         """Return the part of the human maps that a backbone is compared with, in words."""

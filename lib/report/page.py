@@ -36,7 +36,7 @@ from ..study.study import Study
 from .grids import Grid, as_grid, as_texts
 from .questions import NOTES, QUESTIONS, TABLES, named_as, question_of
 from .readable import DAGGER, readable_leaderboard, readable_table
-from .summary import Summary, summary_of
+from .summary import Summary, methods_in_words, summary_of
 
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
 # Heatmaps beside human maps; the first of these that a run made stands in the summary.
@@ -135,6 +135,7 @@ def write_report(study: Study) -> Path:
         comparison=study.choices.comparison,
         differences=bool(pairs_of(study.choices)),
         summary=_summary(study),
+        methods=methods_in_words([method.label for method in study.choices.methods]),
         controls=[control.label for control in CONTROLS.values()],
         leading=leading,
         trouble=_trouble(study),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ..base.words import counted
+from ..maps.methods import METHODS, RANDOM_CAM
 from ..scores.controls import control_labels
 from ..study.rules import NOT_ASKED, RULES
 from .in_short import in_sentences
@@ -102,10 +103,9 @@ class _Chosen:
     @property
     def many(self) -> str:
         """How many there are, in words."""
-        if not self.of_methods:
-            return counted(len(self.rows), "model")
-        control = bool(self.rows.method.str.endswith("(control)").any())
-        return counted(len(self.rows) - control, "CAM method") + " and a control" * control
+        if self.of_methods:
+            return methods_in_words(self.rows.method.tolist())
+        return counted(len(self.rows), "model")
 
     @property
     def floors(self) -> pd.DataFrame:
@@ -116,6 +116,12 @@ class _Chosen:
 
     def label(self, row: pd.Series) -> str:
         return str(row.method if self.of_methods else row.model)
+
+
+def methods_in_words(labels: Sequence[str]) -> str:
+    """How many methods these are; the random one is a control."""
+    control = METHODS[RANDOM_CAM].label in labels
+    return counted(len(labels) - control, "CAM method") + " and a control" * control
 
 
 def summary_of(

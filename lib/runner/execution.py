@@ -17,10 +17,9 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from ..base.files import is_partial, partial_name, write_atomically
-from ..base.paths import ROOT, shown
+from ..base.paths import ROOT, STAGING, shown
 from ..base.shortage import is_disk_full, says_disk_full, says_out_of_memory
 from ..base.words import clock
-from ..study.outputs import STAGING
 from ..study.places import Places
 from .faults import RunError, full_disk
 from .kernel import KERNEL, Kernel
@@ -184,7 +183,7 @@ class Attempt:
             )
         if isinstance(error, DeadKernelError) and kernel.process:
             text = f"its kernel died ({kernel.ending}) in {kernel.where}\n"
-            if "Parent appears to have exited" in kernel.last_words():  # ipykernel's own words
+            if getattr(kernel.process, "lost_parent", False):  # of a forked one
                 text += "The process that kernels are forked from has ended: run it again"
             elif kernel.ending == "signal SIGKILL" or says_out_of_memory(kernel.last_words()):
                 text += f"Probably out of memory: {self._memory()}\n{self._lower()}"

@@ -35,7 +35,8 @@ def main() -> None:
     for module, name in [["ipykernel.kernelapp", ""], *names]:
         with contextlib.suppress(BaseException):  # the preflight's kernel says what fails
             found = importlib.import_module(module)
-            getattr(found, name, None) if name else found
+            if name and not hasattr(found, name):  # a module within it
+                importlib.import_module(f"{module}.{name}")
     kernel = _serve(channel)
     if kernel is None:
         os._exit(0)  # the runner need not wait until all that was imported is taken down

@@ -24,7 +24,7 @@ from papermill.engines import Engine, papermill_engines
 from papermill.iorw import write_ipynb
 from traitlets.config import Config
 
-from ..study.outputs import STAGING
+from ..base.paths import STAGING
 from .memory import MemoryWatch
 from .progress import Running
 from .steps import code_cells

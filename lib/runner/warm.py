@@ -147,6 +147,7 @@ class Forked:
     def __init__(self, pid: int, status: int):
         self.pid = pid
         self.returncode: int | None = None
+        self.lost_parent = False  # whether it ended because the warm parent did
         self._status = status  # where the parent tells how it ended
         self._asking = threading.Lock()
 
@@ -156,6 +157,7 @@ class Forked:
                 told = os.read(self._status, 16)
                 os.close(self._status)
                 # A parent that was killed tells nothing; its kernels end with it.
+                self.lost_parent = not told
                 self.returncode = int(told) if told else -signal.SIGKILL
             return self.returncode
 

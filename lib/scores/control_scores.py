@@ -14,7 +14,7 @@ from ..base.progress_bar import progress_bar
 from ..maps.forward import enlarge
 from ..maps.methods import min_max
 from ..people.clickme import ClickMe
-from ..people.human_maps import human_maps
+from ..people.human_maps import human_maps_by
 from ..people.protocols import Protocol
 from ..people.stored import StoredError
 from ..study.study import Study
@@ -68,16 +68,14 @@ def control_maps(
     means = {reading: _Mean() for reading in readings}
     with progress_bar(total=2 * len(clickme), desc="controls", unit="image") as bar:
         for block in map_blocks(clickme):
-            for reading, (protocol, geometry) in readings.items():
-                scored = clickme.is_scored(protocol.key, block.places)
-                means[reading].add(human_maps(block.stored_maps, protocol, geometry)[scored])
+            for reading, human in human_maps_by(block.stored_maps, readings):
+                protocol, _ = readings[reading]
+                means[reading].add(human[clickme.is_scored(protocol.key, block.places)])
             bar.update(len(block.image_ids))
         for block in map_blocks(clickme):
-            for reading, (protocol, geometry) in readings.items():
-                human, other = (
-                    human_maps(maps, protocol, geometry)
-                    for maps in (block.stored_maps, block.other_maps)
-                )
+            own = human_maps_by(block.stored_maps, readings)
+            others = human_maps_by(block.other_maps, readings)
+            for (reading, human), (_, other) in zip(own, others, strict=True):
                 shown = Shown(human, other, means[reading].without(human), block.places)
                 maps = {
                     control.key: _full_size(control.maps(shown)) for control in CONTROLS.values()

@@ -13,7 +13,7 @@ from ..base.fingerprint import code_of, fingerprint
 from ..base.geometry import Preprocessing
 from ..base.progress_bar import progress_bar
 from ..people.clickme import ClickMe
-from ..people.human_maps import blurred_maps, part_seen
+from ..people.human_maps import human_maps_by
 from ..people.protocols import PROTOCOLS, Protocol
 from ..study.choices import Choices
 from ..study.study import Study
@@ -102,8 +102,8 @@ def ceilings_of(choices: Choices, people: pd.DataFrame) -> Ceilings:
 
 def _readings(
     protocols: Iterable[Protocol], geometries: Sequence[Preprocessing]
-) -> dict[tuple[str, str], Preprocessing]:
-    return {(p.key, p.reading_name(g)): g for p in protocols for g in geometries}
+) -> dict[tuple[str, str], tuple[Protocol, Preprocessing]]:
+    return {(p.key, p.reading_name(g)): (p, g) for p in protocols for g in geometries}
 
 
 def score_observers(clickme: ClickMe, geometries: Sequence[Preprocessing]) -> pd.DataFrame:
@@ -124,16 +124,13 @@ def score_observers(clickme: ClickMe, geometries: Sequence[Preprocessing]) -> pd
         for block in _blocks(clickme.observed()):
             together = torch.cat([maps for _, _, maps in block])
             counts = [len(maps) for _, _, maps in block]
-            whole = {p.key: blurred_maps(together, p) for p in clickme.protocols}
-            for (key, reading), geometry in readings.items():
-                protocol = PROTOCOLS[key]
+            for (key, reading), whole in human_maps_by(together, readings):
                 # Reading a map is linear except for rounding, so maps of halves are sums.
-                read = part_seen(whole[key], protocol, geometry).numpy()
-                read = read[:, _COMPARED][..., _COMPARED]
+                read = whole.numpy()[:, _COMPARED][..., _COMPARED]
                 of_each = np.split(read, np.cumsum(counts)[:-1])
                 for (image_id, place, _), maps in zip(block, of_each, strict=True):
                     if clickme.is_scored(key, np.array([place]))[0]:
-                        found = _agreements(maps, place, protocol.settles)
+                        found = _agreements(maps, place, PROTOCOLS[key].settles)
                         rows.append((key, reading, image_id, *found))
             bar.update(len(block))
     return pd.DataFrame(rows, columns=COLUMNS)

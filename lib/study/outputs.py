@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..base.files import write_atomically, write_json
 from ..base.fingerprint import sha256_of
-from ..base.paths import shown
-from ..base.progress_bar import STAGING
+from ..base.paths import STAGING, shown
 from ..base.spreadsheets import csv_text
 from ..base.stored_json import TEXT, mapping, of_each, read_json
 from ..base.versions import commit, environment

@@ -27,6 +27,7 @@ class Brief:
     fields : number of images for receptive fields
     watched : images, batch and epochs of the training that notebook 08 watches
     contrasted : keys of the methods of deletion, insertion and ROAD
+    shown  : keys of the backbones whose heatmaps are looked at method by method
     """
 
     images: int
@@ -35,6 +36,7 @@ class Brief:
     fields: int
     watched: tuple[int, int, int]
     contrasted: tuple[str, ...]
+    shown: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ PROFILES: Table[Profile] = Table(
             sample=48,
             brief=Brief(
                 16, ("convnext_tiny", "resnet50"), cose=12, fields=6, watched=(48, 16, 6),
-                contrasted=(*PUBLISHED_METHODS, "random_cam"),
+                contrasted=(*PUBLISHED_METHODS, "random_cam"), shown=("convnext_tiny",),
             ),
         ),
         Profile(

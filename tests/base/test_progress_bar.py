@@ -10,7 +10,8 @@ import pytest
 import tqdm
 import tqdm.notebook
 
-from lib.base.progress_bar import STAGING, progress_bar
+from lib.base.paths import STAGING
+from lib.base.progress_bar import progress_bar
 from lib.runner.progress import Progress
 
 

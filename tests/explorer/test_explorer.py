@@ -30,7 +30,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 from scipy.stats import spearmanr
 
-from lib.base.paths import NOTEBOOKS, OUTPUT, ROOT
+from lib.base.paths import NOTEBOOKS, OUTPUT, ROOT, STAGING
 from lib.base.tables import UnknownName
 from lib.explorer import explorer as module
 from lib.explorer.explained import Explainer, offered_methods, with_floor
@@ -38,7 +38,6 @@ from lib.explorer.explorer import Explorer, explore, is_live
 from lib.explorer.panel import draw_kernels, draw_view, in_words
 from lib.maps.methods import METHODS
 from lib.people.human_maps import published_human_maps
-from lib.study.outputs import STAGING
 from lib.study.study import Study
 
 KEYS = ["resnet50", "caformer_s18"]  # the one crops its images, the other does not

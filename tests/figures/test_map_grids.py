@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 from lib.figures.heatmaps import overlay
 from lib.figures.map_grids import plot_map_grids
-from lib.figures.style import use_study_style
 
-
-@pytest.fixture(autouse=True)
-def _style():
-    with plt.rc_context():
-        use_study_style()
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("study_style")
 
 
 def grids(images, models, methods, name="a", note=""):

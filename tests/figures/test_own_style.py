@@ -30,8 +30,7 @@ from lib.figures import (
     plot_scanpaths,
 )
 from lib.figures.style import colour_of
-from lib.networks.backbones import THE_EIGHT, variant_name
-from lib.study.study import Study
+from lib.networks.backbones import THE_EIGHT
 
 LONG = "vit_base_patch16_clip_224.openai_ft_in12k_in1k"
 
@@ -169,35 +168,7 @@ def test_a_figure_gives_the_same_bytes_again(tmp_path):
 # --- docs/figures.md -------------------------------------------------------------------------
 
 
-@pytest.fixture
-def saved(tmp_path, monkeypatch):
-    """A study's tables as notebook 04b leaves them, of made scores."""
-    monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path)
-    monkeypatch.chdir(tmp_path)
-    tables = Study.from_profile("demo").places.tables
-    tables.mkdir(parents=True)
-    rows = [
-        {"variant": variant_name(backbone.key, dcls), "backbone": backbone.key, "dcls": dcls,
-         "method": method, "protocol": protocol, "parameters_millions": 20 + number,
-         "score": 0.3 + 0.05 * number - 0.2 * dcls, "low": 0.0, "high": 0.7, "n": 224,
-         "ceiling": 0.65753, "reachable": 1.35, "above_control": number > 2}
-        for number, backbone in enumerate(THE_EIGHT)
-        for dcls in (False, True)
-        for method in ("grad_cam", "threshold_grad_cam")
-        for protocol in ("published", "corrected")
-    ]  # fmt: skip
-    pd.DataFrame(rows).to_csv(tables / "summary.csv", index=False)
-    controls = [
-        {"protocol": protocol, "reading": "whole", "control": control, "score": score,
-         "low": score - 0.02, "high": score + 0.02}
-        for protocol in ("published", "corrected")
-        for control, score in (("centre", 0.4), ("random", 0.0))
-    ]  # fmt: skip
-    pd.DataFrame(controls).to_csv(tables / "controls_summary.csv", index=False)
-    return tmp_path
-
-
-def test_the_recipes_of_the_page_draw_what_they_say(saved):
+def test_the_recipes_of_the_page_draw_what_they_say(saved_tables):
     page = (ROOT / "docs" / "figures.md").read_text(encoding="utf-8")
     bars, panels, colours = re.findall(r"```python\n(.*?)```", page, re.S)
     scope: dict = {}
@@ -213,10 +184,12 @@ def test_the_recipes_of_the_page_draw_what_they_say(saved):
     marks = {c.get_label(): to_hex(c.lines[0].get_color()) for c in scope["fig"].axes[0].containers}
     assert (marks["ResNet-50"], marks["ConvNeXt-T"]) == ("#000000", to_hex("tab:red"))
     assert marks["ConvNeXt-S"] == THE_EIGHT[2].colour.lower()
-    width, height = media_box((saved / "bars.pdf").read_bytes())
+    width, height = media_box((saved_tables / "bars.pdf").read_bytes())
     assert (width, height > 144) == (pytest.approx(3.3 * 72), True)
-    assert b"DejaVuSerif" in (saved / "bars.pdf").read_bytes()
-    assert media_box((saved / "panels.pdf").read_bytes()) == pytest.approx((7 * 72, 3.4 * 72))
+    assert b"DejaVuSerif" in (saved_tables / "bars.pdf").read_bytes()
+    assert media_box((saved_tables / "panels.pdf").read_bytes()) == pytest.approx(
+        (7 * 72, 3.4 * 72)
+    )
 
 
 def media_box(pdf: bytes) -> tuple[float, float]:

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 
 mpl.use("Agg")
-import matplotlib.pyplot as plt
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
@@ -25,7 +24,6 @@ from lib.figures import (
     plot_randomisation,
     plot_rho_distributions,
     plot_score_bars,
-    use_study_style,
 )
 from lib.figures.captions import CAPTIONS
 from lib.figures.style import DCLS_COLOUR, PALETTE, PLAIN_COLOUR
@@ -39,12 +37,7 @@ CONTROLS = pd.DataFrame(
 )
 
 
-@pytest.fixture(autouse=True)
-def _style():
-    with plt.rc_context():
-        use_study_style()
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("study_style")
 
 
 def models(count: int) -> pd.DataFrame:

@@ -162,7 +162,7 @@ MUTANTS = [
            "self._sum += _scaled(maps)", "self._sum += torch.nan_to_num(maps)",
            (CONTROLS + "::test_controls_are_scipys_correlations",)),
     Mutant("mean_of_images_not_scored", "lib/scores/control_scores.py",
-           "geometry)[scored])", "geometry))",
+           "human[clickme.is_scored(protocol.key, block.places)]", "human",
            (CONTROLS + "::test_controls_settle_and_leave_out_as_their_protocol_does",)),
     Mutant("controls_of_other_images_left_out", "lib/scores/control_scores.py",
            "np.tile(", "np.repeat(",
@@ -433,7 +433,7 @@ MUTANTS = [
     Mutant("halves_share_observers", _OBSERVERS, "order[half : 2 * half]", "order[half - 1 : 2 * half - 1]", (OBSERVERS,)),
     Mutant("rest_holds_the_one", _OBSERVERS, "second[SPLITS:] = 1 - np.eye(count)", "second[SPLITS:] = 1", (OBSERVERS,)),
     Mutant("splits_and_rests_exchanged", _OBSERVERS, "_mean(rho[:SPLITS]), _mean(rho[SPLITS:])", "_mean(rho[SPLITS:]), _mean(rho[:SPLITS])", (OBSERVERS,)),
-    Mutant("corrected_people_are_not_settled", _OBSERVERS, "_agreements(maps, place, protocol.settles)", "_agreements(maps, place, False)", (OBSERVERS,),
+    Mutant("corrected_people_are_not_settled", _OBSERVERS, "_agreements(maps, place, PROTOCOLS[key].settles)", "_agreements(maps, place, False)", (OBSERVERS,),
            why_survives="interpolated plateaus are rare in people's maps: 1e-5 of the range moves rho by less than 1e-4"),
     # results
     Mutant("invalid_maps_count", _RESULTS, "        valid = chosen[chosen.validity == VALID]\n        ceiling", "        valid = chosen\n        ceiling", (RESULTS,)),

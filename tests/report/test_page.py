@@ -232,6 +232,12 @@ def test_a_figure_per_method_is_named_after_it(study):
     assert f"{title}: Grad-CAM" in Page(study).text
 
 
+def test_the_random_method_counts_as_a_control(study):
+    several = Study.from_profile("gaze")
+    assert len(several.choices.methods) == 17
+    assert "16 CAM methods and a control for the predicted class" in Page(several).text
+
+
 def test_what_is_not_there_is_named_as_not_made(study):
     page = Page(study)
     assert page.text.count("Not made in this run.") == 3  # run, origin, weights

@@ -154,6 +154,8 @@ def test_a_kernel_ends_with_the_parent_that_is_killed_and_the_next_starts_alone(
     )
     outcome = runner.run(cell, warm=parent)
     assert outcome.status == "kernel died"
+    assert "The process that kernels are forked from has ended" in outcome.detail
+    assert "out of memory" not in outcome.detail
     with pytest.raises(ParentGone):
         parent.fork([], "/", {}, 1, 2)
     assert runner.run("import os; print(os.getppid())", warm=parent).is_well
