@@ -9,6 +9,7 @@ as one that is started alone.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -32,11 +33,13 @@ def main() -> None:
     # Both are read when a module is imported. A kernel ends when its parent does.
     os.environ["JPY_PARENT_PID"] = str(os.getpid())
     os.environ.setdefault("MPLBACKEND", _BACKEND)
+    gc.disable()  # what is imported stays: looking through it for garbage takes a second and more
     for module, name in [["ipykernel.kernelapp", ""], *names]:
         with contextlib.suppress(BaseException):  # the preflight's kernel says what fails
             found = importlib.import_module(module)
             if name and not hasattr(found, name):  # a module within it
                 importlib.import_module(f"{module}.{name}")
+    gc.freeze()  # nor do kernels look through it, which would copy every page of it for each
     kernel = _serve(channel)
     if kernel is None:
         os._exit(0)  # the runner need not wait until all that was imported is taken down
@@ -114,6 +117,7 @@ def _tell_ended(told: dict[int, int]) -> None:
 
 def _become_kernel(request: dict, out: int, error: int) -> None:
     """As if this process had been started for the kernel alone."""
+    gc.enable()
     os.setsid()
     nothing = os.open(os.devnull, os.O_RDONLY)
     for number, place in ((nothing, 0), (out, 1), (error, 2)):

@@ -32,6 +32,7 @@ u = scipy.linalg.eigvalsh(a @ a.T)
 print(hashlib.sha256(y.numpy().tobytes() + (a @ a).tobytes() + u.tobytes()).hexdigest())
 print(torch.get_num_threads(), torch.initial_seed(), matplotlib.get_backend(), os.getcwd())
 print(sys.prefix, sys.path, __name__, os.environ.get("DCLS_STAGING") is not None)
+import gc; print(gc.isenabled(), gc.get_threshold())
 plt.figure(figsize=(2, 1)); plt.plot([1, 3, 2]);
 """
 
