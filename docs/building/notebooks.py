@@ -52,7 +52,7 @@ def _ran(run: str) -> str:
     told = {
         "gaze": "real photographs and real people (profile `gaze`)",
         "demo": "the embedded example (profile `demo`): generated images, simulated people and "
-        "miniature networks. Its numbers show that the software works and say nothing about DCLS",
+        "miniature models. Its numbers show that the software works and say nothing about DCLS",
     }[run]
     return f'!!! note "Executed by `make demo`"\n    The results are those of {told}.'
 
