@@ -198,6 +198,10 @@ def _arrows(
             names.append(BACKBONES[key].label if dcls == pair.index[0] else "")
         if len(pair) == 2:
             ends = pair[["consistency", "sensitivity"]].to_numpy()
+            along = np.linspace(*ends, 9)  # in short boxes, as an arrow is slanted
+            bars += [(*low, *high) for low, high in
+                     zip(np.minimum(along[:-1], along[1:]), np.maximum(along[:-1], along[1:]),
+                         strict=True)]  # fmt: skip
             arrow = {"arrowstyle": "->", "color": "0.5", "lw": thick(0.5)}
             ax.annotate("", ends[1], ends[0], zorder=1, arrowprops=arrow)
     _fit(ax, known.consistency, known.sensitivity)
