@@ -168,7 +168,9 @@ def text_width(text: str, size: str | float = "medium") -> float:
 
 
 # Names of models are one word; they may be broken after these.
-_IN_WORDS, _IN_NAMES = re.compile(r"\S+\s*"), re.compile(r"[^\s_./:@,-]*[\s_./:@,-]+|[^\s_./:@,-]+")
+_IN_WORDS = re.compile(r"\S+\s*")
+_PART = r"(?:[^\s_./:@,-]|(?<=\d)\.(?=\d))"  # of a name; a number stays whole
+_IN_NAMES = re.compile(rf"{_PART}*[\s_./:@,-]+|{_PART}+")
 
 
 def wrapped(text: str, inches: float, size: str | float = "medium", name: bool = False) -> str:
