@@ -169,8 +169,9 @@ def text_width(text: str, size: str | float = "medium") -> float:
 
 # Names of models are one word; they may be broken after these.
 _IN_WORDS = re.compile(r"\S+\s*")
-_PART = r"(?:[^\s_./:@,-]|(?<=\d)\.(?=\d))"  # of a name; a number stays whole
-_IN_NAMES = re.compile(rf"{_PART}*[\s_./:@,-]+|{_PART}+")
+# A name breaks after these; a number stays whole.
+_PART, _BREAK = r"(?:[^\s_./:@,-]|(?<=\d)\.(?=\d))", r"(?:[\s_/:@,-]|(?<!\d)\.|\.(?!\d))"
+_IN_NAMES = re.compile(rf"{_PART}*{_BREAK}+|{_PART}+")
 
 
 def wrapped(text: str, inches: float, size: str | float = "medium", name: bool = False) -> str:
