@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The Python with which runs are started: the environment's, else conda's.
 RUNNING := $(or $(wildcard $(BIN)/python),$(PYTHON))
-# Processes that run the tests; make test WORKERS=8 on a larger machine.
-WORKERS := 2
+# Processes that run the tests, one more than two cores: some tests wait for kernels. make test
+# WORKERS=8 on a larger machine.
+WORKERS := 3
 READY := $(VENV)/.ready
 
 .PHONY: demo demo-all test test-slow test-tensorflow test-pysaliency lab docs lint lock mutants rehearsal bench demo-data clean
