@@ -37,7 +37,7 @@ def _lacking(error: ImportError) -> str:
 
 try:
     from lib.base.files import existing
-    from lib.base.paths import NOTEBOOKS, OUTPUT, ROOT, shown
+    from lib.base.paths import NOTEBOOKS, OUTPUT, ROOT, STAGING, shown
     from lib.base.shortage import is_disk_full
     from lib.base.tables import UnknownName, unknown_name
     from lib.base.words import counted, printable
@@ -50,13 +50,15 @@ try:
     from lib.runner.faults import FAULTS, RunError, disk_advice
     from lib.study.choices import NAMES
     from lib.study.comparisons import COMPARISONS
-    from lib.study.outputs import STAGING
     from lib.study.profiles import PROFILES, TARGETS
     from lib.study.rules import RULES
     from lib.study.study import NamedModels, Study
 except ImportError as error:
     print(f"run_all.py: {_lacking(error)}", file=sys.stderr)
     sys.exit(4)  # "not ready"
+except KeyboardInterrupt:
+    print("\nrun_all.py: interrupted before any notebook began", file=sys.stderr)
+    sys.exit(130)
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
@@ -258,7 +260,10 @@ def _study(values: dict) -> Study:
     """The study of these options; what names of models stand for is said."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", NamedModels)
-        study = Study.from_profile(**values)
+        try:
+            study = Study.from_profile(**values)
+        except ImportError as error:
+            raise RunError("not ready", _lacking(error)) from None
     for warning in told:
         if issubclass(warning.category, NamedModels):
             print(printable(f"{warning.message}"), flush=True)

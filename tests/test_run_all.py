@@ -268,7 +268,7 @@ def is_ended_by(process: subprocess.Popen, kernel: psutil.Process, name: str) ->
     assert is_gone(kernel)
     assert re.search(rf"02_b +{fault} .*in cell 2/2: from lib.outputs", printed)
     assert "What is finished is kept; go on with" in printed
-    assert error == f"\n{fault}: ending the kernel …\n"
+    assert error == f"\n{fault}: the run is ending …\n"
     return printed
 
 
@@ -440,6 +440,27 @@ def test_an_import_that_fails_another_copy_and_a_missing_device_are_told_togethe
     assert "device 'cuda:63' does not exist" in error
     assert "--device cpu" in error
     assert not (project.folder / "figures" / "demo" / "01_a.txt").exists()
+
+
+def test_a_torch_that_cannot_be_loaded_is_told_in_one_line_with_the_mend(project, tmp_path):
+    project.add("01_a", 0, "import torch\nfrom lib.outputs import write_result")
+    (project.folder / "torch.py").write_text("raise OSError('libcudart.so.12:\\nno such file')")
+    status, _, error = project.run()
+    assert status == 4
+    assert "torch cannot be loaded: OSError: libcudart.so.12: no such file (" in error
+    assert "--force-reinstall" in error
+    assert "`import" not in error
+    status, _, error = project.run("--models", "timm:resnet18", "--dry-run")
+    assert status == 4
+    assert "torch cannot be loaded: libcudart.so.12:" in error
+    assert "Traceback" not in error
+
+
+def test_an_interruption_while_packages_are_imported_is_told_without_a_traceback(project):
+    (project.folder / "numpy.py").write_text("raise KeyboardInterrupt")
+    status, _, error = project.run()
+    assert status == 130
+    assert error == "\nrun_all.py: interrupted before any notebook began\n"
 
 
 def test_a_python_without_the_packages_is_told_the_mend(project, tmp_path):

@@ -83,5 +83,8 @@ def on_page_markdown(markdown, page, config, files):
     page.meta.setdefault("search", {"boost": 0.5 if made else 2})
     if place == "index.md":
         markdown = _OPENING.sub(lambda _: _beginning(), markdown, count=1)
+    if not place.startswith("reference/") and not re.search(r"^## ", markdown, re.M):
+        # There is no table of contents, and code needs its room.
+        page.meta.setdefault("hide", ["toc"])
     text = _MERMAID.sub(lambda found: drawn(found[1], page.title), markdown)
     return lists_apart(relinked(text, source_of(place), place))

@@ -52,7 +52,7 @@ def _ran(run: str) -> str:
     told = {
         "gaze": "real photographs and real people (profile `gaze`)",
         "demo": "the embedded example (profile `demo`): generated images, simulated people and "
-        "miniature networks. Its numbers show that the software works and say nothing about DCLS",
+        "miniature models. Its numbers show that the software works and say nothing about DCLS",
     }[run]
     return f'!!! note "Executed by `make demo`"\n    The results are those of {told}.'
 
@@ -100,7 +100,7 @@ def _answer(output: dict, before: str, name: str, page: Page) -> str:
     """Markdown of one output; standard error, which holds progress bars, is not shown."""
     if output["output_type"] == "stream":
         text = _ANSI.sub("", _joined(output["text"])).rstrip()
-        return "" if output["name"] == "stderr" or not text else _fenced(text, "text")
+        return "" if output["name"] == "stderr" or not text else _fenced(text, "{ .text .printed }")
     if output["output_type"] == "error":
         return _fenced(f"{output['ename']}: {output['evalue']}", "text")
     data = output.get("data", {})

@@ -38,6 +38,20 @@ ONLY_IN_A_CHECKOUT = (
 )
 
 
+class _Staging:
+    folder = ""
+
+
+def remember_staging() -> None:
+    """Remember the runner's staging folder, as a notebook may change its environment."""
+    _Staging.folder = os.environ.get(STAGING) or _Staging.folder
+
+
+def staging() -> str:
+    """Return the runner's staging folder, "" where no runner is at work."""
+    return os.environ.get(STAGING) or _Staging.folder
+
+
 def shown(path: Path) -> str:
     """Return the path as messages show it: relative to the project's folder (for an
     installation, to the working folder) if it lies there."""

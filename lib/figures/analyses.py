@@ -362,7 +362,7 @@ def plot_randomisation(
         for number in range(len(order), bands * columns):
             if row % bands == bands - 1:
                 sheet.axes[row, number - (bands - 1) * columns].set_axis_off()
-    sheet.left("similarity to the trained network's heatmap (Spearman's ρ)")
+    sheet.left("similarity to the trained\nnetwork's heatmap (Spearman's ρ)")
     sheet.below(f"re-initialised, from the head down to this part; {_n(similarity.n)} images; "
                 "bars: 95 % intervals")  # fmt: skip
     names = form_labels(handles)

@@ -25,7 +25,7 @@ from .style import (
 )
 
 _COLUMNS = 3
-_ARROWS = {"less": "← more faithful", "more": "more faithful →", "neither": "no merit"}
+_ARROWS = {"less": "← more faithful", "more": "more faithful →", "neither": "neither side better"}
 
 
 def plot_faithfulness(

@@ -43,17 +43,24 @@ def draw_files(
 
 @contextmanager
 def _placed(fig: Figure) -> Iterator[None]:
-    """Meanwhile all of a figure has its place, which takes long to find for each file again."""
-    layout = fig.get_layout_engine()
-    if layout is not None and not isinstance(layout, PlaceHolderLayoutEngine):
-        fig.draw_without_rendering()
-    # matplotlib gives a figure the layout of the settings after each file.
-    with plt.rc_context(_NO_LAYOUT):
-        fig.set_layout_engine(None)
-        try:
+    """Meanwhile all of a figure has its place, which takes long to find for each file again.
+
+    The place is found at the files' resolution; at another one letters have other widths.
+    """
+    layout, shown_at = fig.get_layout_engine(), fig.get_dpi()
+    if (saved_at := plt.rcParams["savefig.dpi"]) != "figure":
+        fig.set_dpi(saved_at)
+    try:
+        if layout is not None and not isinstance(layout, PlaceHolderLayoutEngine):
+            fig.draw_without_rendering()
+        # matplotlib gives a figure the layout of the settings after each file.
+        with plt.rc_context(_NO_LAYOUT):
+            fig.set_layout_engine(None)
             yield
-        finally:
+    finally:
+        with plt.rc_context(_NO_LAYOUT):
             fig.set_layout_engine(layout)
+        fig.set_dpi(shown_at)
 
 
 def _window(fig: Figure) -> Bbox | None:

@@ -298,7 +298,8 @@ def match(maps: Maps, image_ids: Iterable[str]) -> Match:
     if not of:
         raise MapsError(
             f"{maps.place}: no map has the name of an image. Maps: {some_of(maps.names)}; "
-            f"images: {some_of(image_ids)}. Rename the maps"
+            f"images: {some_of(image_ids)}. Rename the maps: a name "
+            "includes the folder"
         )
     return Match(of, without)
 

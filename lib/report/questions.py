@@ -160,9 +160,9 @@ NOTES = {
     "value occurs more than once; attainable is the largest ρ that these ties allow.",
     "faithfulness": "All measures are of the predicted class. Lower means more faithful for "
     "average drop, deletion and road morf; higher means more faithful for increase, insertion, "
-    "road lerf and road combined. let through, the map's mean in per cent, is no merit, but a map "
-    "that hides less drops less. Average drop and increase follow L-CAM, deletion and insertion "
-    "follow RISE, and ROAD removes 20, 50 and 80 % of the pixels.",
+    "road lerf and road combined. let through, the map's mean in per cent, has no better side, "
+    "but a map that hides less drops less. Average drop and increase follow L-CAM, deletion and "
+    "insertion follow RISE, and ROAD removes 20, 50 and 80 % of the pixels.",
     "method_costs": "The time of a map beyond the forward pass and head gradient that all methods "
     "share, in milliseconds and as a multiple of the model's forward pass; measured once, on this "
     "machine.",

@@ -279,7 +279,7 @@ def _people(chosen: _Chosen, ceilings: pd.DataFrame | None) -> str:
         told = told.replace(" [–]", "")  # a published number has no interval
     if pd.notna(row.one_against_rest):
         rest = row.one_against_rest, row.one_against_rest_low, row.one_against_rest_high
-        told += f" One person agrees with all others by ρ = {_interval(*rest)}."
+        told += f" One person's map correlates with all others' at ρ = {_interval(*rest)}."
     return told
 
 

@@ -85,9 +85,9 @@ class Attempt:
         if incomplete:
             raise RunError(
                 "incomplete",
-                f"code cells {', '.join(map(str, incomplete))} did not complete, though no error "
-                f"was raised: something like sys.exit() in {self.kernel.where}, or a tag "
-                "skip-execution",
+                f"code cells {', '.join(map(str, incomplete))} did not complete, though none "
+                "raised an error. sys.exit() ends a notebook so, and the tag skip-execution skips "
+                f"a cell: remove it. The last cell that began is {self.kernel.where}",
             )
         self.ran_as_read = tuple(cell.source for cell in code_cells(notebook)) == self.step.code
         moves = self._moves()
@@ -159,7 +159,9 @@ class Attempt:
     # --- faults in words -------------------------------------------------------------------
 
     def _of_cell(self, error: PapermillExecutionError) -> RunError:
-        said = _cut(f"{error.ename}: {error.evalue}")
+        said = _cut(f"{error.ename}: {error.evalue.strip()}".removesuffix(": "))
+        if said == "CellExecutionError":  # papermill's word where it has no other
+            said = "an error that the cell's output does not show"
         code = "\n".join(f"    {line}" for line in _cut(error.source).splitlines())
         plain = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))
         line = re.search(r"^-+> *(\d+)", plain, re.MULTILINE)  # the cell's is the first frame
@@ -190,7 +192,7 @@ class Attempt:
             else:
                 text += f"Memory is not the likely cause: {self._memory()}"
             return RunError("kernel died", self._with_last_words(text))
-        text = f"{type(error).__name__}: {error}"
+        text = f"{type(error).__name__}: {error}".removesuffix(": ")
         if isinstance(error, OSError) or kernel.process:
             return RunError("failed", self._with_last_words(f"it could not be run: {text}"))
         return RunError("kernel died", self._with_last_words(f"its kernel did not start: {text}"))

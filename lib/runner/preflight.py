@@ -112,7 +112,8 @@ def check_inputs(steps: Sequence[Step], study: Study) -> list[RunError]:
         absent = [p for p in step.inputs(study) if p not in known | written and not p.is_file()]
         if absent:
             listed = ", ".join(map(shown, absent))
-            text = f"{step.name} reads {listed}, which is not there"
+            verb = "are" if len(absent) > 1 else "is"
+            text = f"{step.name} reads {listed}, which {verb} not there"
             problems.append(trouble("missing files", f"{text}; run what writes it before it"))
         for path in step.inputs(study):
             if path not in known | written and (other := of_another_study(study, path)):
@@ -252,6 +253,11 @@ def _problems_within(report: Mapping) -> list[RunError]:
         )
         for name, error in report["errors"].items()
     ]
+    if torch := report.get("torch"):
+        text = f"torch cannot be loaded: {torch}\nCheck the GPU's driver, or install torch anew:"
+        is_missing = torch.startswith("ModuleNotFoundError")
+        mend = _install_command() + " --force-reinstall" * (not is_missing)
+        problems.append(trouble("not ready", text, mend))
     found = report.get("lib")
     if found and Path(found).resolve() != (ROOT / "lib").resolve():
         text = f"the notebooks import `lib` from {found}, not from here"

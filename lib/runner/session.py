@@ -64,6 +64,7 @@ class Session:
         self._begun: set[int] = set()
         self._ended: set[int] = set()
         self._facts_of: dict[int, Facts] = {}
+        self._said_of_report = ""
         self._staging = staging_folder(self.study.places.output)
 
     @cached_property
@@ -308,7 +309,10 @@ class Session:
         try:
             write_run(path, self.outcomes, self.values, self.command, self._started, ended)
         except OSError as error:
-            self.progress.say(f"run.json could not be written: {error}")
+            text = f"run.json could not be written: {error}"
+            if text != self._said_of_report:  # a full disk is told once
+                self.progress.say(text)
+            self._said_of_report = text
 
 
 def _now() -> str:

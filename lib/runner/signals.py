@@ -38,7 +38,7 @@ def _receive(number: int, _frame) -> None:
     _State.asked = True
     name = _FAULTS[signal.Signals(number).name]
     with contextlib.suppress(OSError):  # a terminal that has gone
-        os.write(2, f"\n{name}: ending the kernel …\n".encode())
+        os.write(2, f"\n{name}: the run is ending …\n".encode())
     if _State.holding:
         _State.pending = number
     else:

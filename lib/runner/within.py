@@ -26,8 +26,13 @@ def report(modules: list[str], values: dict, reads: list[str] = ()) -> str:
         try:
             importlib.import_module(name)
         except BaseException as error:  # whatever a broken package does
-            place = traceback.extract_tb(error.__traceback__)[-1].filename
-            found["errors"][name] = f"{type(error).__name__}: {error} ({place})"
+            found["errors"][name] = _told(error)
+    try:
+        import torch
+    except BaseException as error:  # not installed, or a library of it or the driver is broken
+        told = found["torch"] = _told(error)
+        found["errors"] = {name: e for name, e in found["errors"].items() if e != told}
+        return json.dumps(found)
     try:
         import lib
 
@@ -39,8 +44,6 @@ def report(modules: list[str], values: dict, reads: list[str] = ()) -> str:
         found["environment"] = environment()
         study = Study.from_profile(**values)
         device = chosen_device(study.choices.device)
-        import torch
-
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
         found["environment"]["device"] = f"{device} {name}".strip()
     except ValueError as error:
@@ -51,6 +54,12 @@ def report(modules: list[str], values: dict, reads: list[str] = ()) -> str:
         if "weights" in reads:  # now, and not in a notebook hours later
             found |= _of_weights(study, "training checkpoints" in reads)
     return json.dumps(found)
+
+
+def _told(error: BaseException) -> str:
+    """An error in one line, with the file that raised it."""
+    place = traceback.extract_tb(error.__traceback__)[-1].filename
+    return " ".join(f"{type(error).__name__}: {error} ({place})".split())
 
 
 def _of_weights(study: Study, trained: bool) -> dict:

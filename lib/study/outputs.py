@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..base.files import write_atomically, write_json
 from ..base.fingerprint import sha256_of
-from ..base.paths import STAGING, shown
+from ..base.paths import shown, staging
 from ..base.spreadsheets import csv_text
 from ..base.stored_json import TEXT, mapping, of_each, read_json
 from ..base.versions import commit, environment
@@ -29,7 +29,7 @@ _SAVED = mapping({"study": {"type": "object"}, "inputs": of_each(TEXT)})
 
 def staged(path: Path) -> Path:
     """Return where to write a result now: `path`, or its place in the staging folder, if any."""
-    folder = os.environ.get(STAGING)
+    folder = staging()
     place = Path(os.path.abspath(path))  # noqa: PTH100 - links to other disks stay links
     return Path(folder, *place.parts[1:]) if folder else path
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.fingerprint import sha256_of
+from ..base.paths import remember_staging
 from ..networks.backbones import BACKBONES, Backbone
 from ..people.stored import Read, StoredError, gaze_facts, has_gaze, layout_in
 from ..people.stored.layouts import LAYOUTS
@@ -44,12 +45,15 @@ def _by_name(
     models: Sequence[str], profile: Profile, target: str
 ) -> tuple[Sequence[str | Backbone], list[Backbone]]:
     """Return keys of the requested models, and the models made from names. A warning gives what a
-    short name stands for, and what was skipped."""
+    short name stands for, and what was skipped. Raises ImportError if torch cannot be loaded."""
     texts = [] if isinstance(models, str) else [m for m in models if isinstance(m, str)]
     if all(text in BACKBONES and not BACKBONES[text].named for text in texts):
         return models, []
     # Imported here because it loads torch and timm.
-    from .named_models import named_rows
+    try:
+        from .named_models import named_rows
+    except (OSError, RuntimeError) as error:  # a library of torch's, or the GPU's driver, is broken
+        raise ImportError(f"torch cannot be loaded: {error}") from None
 
     made = named_rows(texts, profile, (target or profile.target) == "predicted")
     for note in made.notes:
@@ -101,6 +105,7 @@ class Study:
         Raises ValueError (UnknownName for a name), which says what is wrong, the nearest known
         name, and what is allowed.
         """
+        remember_staging()
         check_names(options, NAMES)
         layout = options.get("layout", "") if options.get("images") else None
         own = []

@@ -143,7 +143,7 @@ def test_an_executed_notebook_is_shown_with_its_results(executed):
     page = notebooks.page_of("04_scoring", folder)
     assert "Executed by `make demo`" in page.text
     assert "say nothing about DCLS" in page.text
-    assert "```text\ntwo\nlines\n```" in page.text
+    assert "```{ .text .printed }\ntwo\nlines\n```" in page.text
     assert '<div class="result"><table><tr><td>7</td></tr></table></div>' in page.text
     assert "In JupyterLab only" in page.text
     assert list(page.images.values()) == [PNG]

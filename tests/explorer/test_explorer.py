@@ -363,8 +363,9 @@ def test_controls_are_shown_where_somebody_can_move_them(monkeypatch):
 
 def test_under_the_runner_a_static_image_stands_for_all(monkeypatch, displayed, tmp_path):
     fake_kernel(monkeypatch, {"allow_stdin": True})
+    study = two_models(limit=2)  # before: a study remembers the folder
     monkeypatch.setenv(STAGING, str(tmp_path))
-    explorer = explore(two_models(limit=2))
+    explorer = explore(study)
     ((image, how),) = displayed
     assert how == {}
     assert image.data == explorer.still()

@@ -395,6 +395,17 @@ def test_files_hold_all_that_is_drawn_whatever_the_layout(tmp_path):
         np.testing.assert_allclose(*sizes, atol=3)
 
 
+def test_long_names_are_whole_at_the_resolution_of_the_files(tmp_path):
+    with plt.rc_context({"figure.dpi": 110, "savefig.dpi": 160, "savefig.bbox": "tight"}):
+        fig, ax = plt.subplots(figsize=(7.2, 2), layout="constrained")
+        ax.set_yticks([0], ["all photometric (609–694 + 186–202)"], fontsize=7.5)
+        draw_files(fig, tmp_path, "named", formats=("png",))
+        assert fig.get_dpi() == 110
+    with Image.open(tmp_path / "named.png") as image:
+        grey = np.asarray(image.convert("L"))
+    assert (grey[:, :3] == 255).all(), "a name is cut at the left edge"
+
+
 def test_a_style_may_want_all_of_the_sheet(tmp_path):
     with plt.rc_context({"savefig.bbox": None, "savefig.dpi": 100}):
         fig = plt.figure(figsize=(2, 3))

@@ -305,7 +305,9 @@ def test_two_maps_of_one_image_are_refused(tmp_path):
 
 def test_maps_of_other_images_are_told_with_names_of_both(images, tmp_path, capsys):
     assert run(images, write_maps(tmp_path / "m", "xy")) == 2
-    assert "no map has the name of an image. Maps: x, y; images: a.jpg" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "no map has the name of an image. Maps: x, y; images: a.jpg" in error
+    assert "a name includes the folder" in error
 
 
 def test_maps_without_a_image_and_images_without_a_map_are_counted(images, tmp_path, capsys):

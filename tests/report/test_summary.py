@@ -178,7 +178,7 @@ def test_how_well_people_agree_is_told():
     results = pd.DataFrame([row("A", 0.7)])
     assert summary_of(CHANGE, results, ceilings=ceilings).people == (
         "Here it is ρ = 0.80 [0.70, 0.90] (estimated from observers). "
-        "One person agrees with all others by ρ = 0.60 [0.50, 0.65]."
+        "One person's map correlates with all others' at ρ = 0.60 [0.50, 0.65]."
     )
     published = ceilings.assign(low=float("nan"), origin="published", one_against_rest=float("nan"))
     assert summary_of(CHANGE, results, ceilings=published).people == (

@@ -38,6 +38,7 @@ from lib.runner.outcomes import Outcome, closing_table, exit_status, resume_comm
 from lib.runner.progress import Progress, Running
 from lib.runner.steps import Step, check_parameters, find_steps, read_step, select_steps
 from lib.runner.temporary import sweep_temporary_folders, temporary_folder
+from lib.runner.warm import CAN_FORK, WarmParent
 from lib.study.profiles import PROFILES
 from lib.study.study import Study
 
@@ -96,7 +97,56 @@ def test_sys_exit_is_no_success(runner, figures, declared):
     outcome = runner.run(figures, writing(), "import sys; sys.exit(0)", "2", writes=declared)
     assert outcome.status == "incomplete"
     assert "code cells 4, 5 did not complete" in outcome.detail
+    assert "began is cell 4/5: import sys; sys.exit(0)" in outcome.detail
     assert not runner.figure().exists()
+
+
+@pytest.mark.parametrize(
+    ("cells", "told"),
+    [
+        (["raise ValueError"], "ValueError"),
+        (
+            [
+                "get_ipython().set_custom_exc((ValueError,), lambda *_, **__: None)",
+                "raise ValueError",
+            ],
+            "an error that the cell's output does not show",
+        ),
+    ],
+)
+def test_an_error_without_words_is_told_in_words(runner, cells, told):
+    outcome = runner.run(*cells)
+    assert outcome.status == "failed"
+    assert outcome.detail.splitlines()[0] == told
+
+
+@pytest.mark.parametrize("is_warm", [True, False])
+def test_a_notebook_that_clears_its_environment_writes_into_the_staging_folder(
+    runner, figures, declared, tmp_path, is_warm
+):
+    clearing = (
+        f"{figures}\nimport os\nfrom lib.study import Study\n"
+        "study = Study.from_profile('demo', limit=3)\nos.environ.clear()"
+    )
+    warm = WarmParent([("lib.study", "Study")], tmp_path) if is_warm and CAN_FORK else None
+    try:
+        outcome = runner.run(clearing, writing(), "1 / 0", writes=declared, warm=warm)
+        assert outcome.status == "failed"
+        assert not runner.figure().exists()
+        assert runner.run(clearing, writing(), writes=declared, warm=warm).is_well
+        assert runner.figure().read_text() == "made"
+    finally:
+        if warm:
+            warm.close()
+
+
+def test_a_report_that_cannot_be_written_is_told_once(runner, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lib.runner.session.write_run", full)
+    runner.run("1")
+    assert runner.printed.getvalue().count("run.json could not be written") == 1
 
 
 def test_a_bar_that_moves_sixty_times_is_one_output(runner):
@@ -673,6 +723,9 @@ def test_a_missing_file_that_an_earlier_notebook_writes_is_no_problem(runner):
     assert problem.fault.exit_status == 3
     assert "02_b reads" in str(problem)
     assert "a.txt, which is not there" in str(problem)
+    runner.write("03_c", reads=f"`{runner.figure()}`, `{runner.figure('b.txt')}`")
+    (problem,) = preflight.check_inputs(find_steps(runner.folder / "sources")[2:], runner.study)
+    assert "b.txt, which are not there" in str(problem)
 
 
 def test_weights_that_cannot_be_used_are_found_before_any_work(tmp_path, monkeypatch):

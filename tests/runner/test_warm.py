@@ -93,6 +93,19 @@ def test_nothing_is_started_before_the_fork_that_a_fork_does_not_copy(runner, he
     assert len(list(Path(f"/proc/{heavy.process.pid}/task").iterdir())) == 1
 
 
+def test_a_forked_kernel_collects_garbage_by_itself_and_when_it_is_asked(runner, light):
+    cell = (
+        "import gc, weakref\n"
+        "class Node: pass\n"
+        "def cycle():\n    node = Node(); node.me = node; return weakref.ref(node)\n"
+        "told = [cycle() for _ in range(20000)]\n"
+        "assert sum(ref() is not None for ref in told) < 2000\n"
+        "gc.collect(); assert not any(ref() for ref in told)"
+    )
+    outcome = runner.run(cell, warm=light)
+    assert outcome.is_well, outcome.detail
+
+
 def test_kernels_of_one_parent_share_no_state(runner, light):
     cell = (
         "import os, sys, random, numpy\n"
