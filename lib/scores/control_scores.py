@@ -107,7 +107,9 @@ class MeanWork(_OfParts):
 
     def compute(self, of: tuple[int, ClickMe]) -> pd.DataFrame:
         means = mean_maps(of[1], self._read)
-        rows = [(*reading, mean.count, mean.sum.flatten().numpy()) for reading, mean in means.items()]
+        rows = [
+            (*reading, mean.count, mean.sum.flatten().numpy()) for reading, mean in means.items()
+        ]
         return pd.DataFrame(rows, columns=self.columns)
 
     def together(self) -> dict[tuple[str, str], MeanMap]:
@@ -115,7 +117,7 @@ class MeanWork(_OfParts):
         means = {reading: MeanMap() for reading in self._read}
         for _, table in tables(self):
             for row in table.itertuples():
-                means[row.protocol, row.reading].add_sum(row.sum, row.count)
+                means[row.protocol, row.reading].add_sum(torch.tensor(row.sum), row.count)
         return means
 
 
@@ -206,9 +208,9 @@ class MeanMap:
         """Add (image, 224, 224) human maps."""
         self.add_sum(_scaled(maps).sum(dim=0, dtype=torch.float64), len(maps))
 
-    def add_sum(self, of_maps: Tensor | np.ndarray, count: int) -> None:
+    def add_sum(self, of_maps: Tensor, count: int) -> None:
         """Add the sum of so many scaled maps."""
-        self.sum += torch.as_tensor(of_maps).view_as(self.sum)
+        self.sum += of_maps.view_as(self.sum)
         self.count += count
 
     def without(self, maps: Tensor) -> Tensor:
