@@ -26,7 +26,7 @@ ANALYSES: dict[type[Work], Callable[[Study], pd.DataFrame]] = {
     PeopleWork: people_of,
     MeasureWork: score_measures,
     FaithfulnessWork: lambda study: score_faithfulness(
-        study, study.choices.backbones, study.choices.methods, 20, False
+        study, study.choices.backbones, study.choices.methods, 4, False
     ),
     ForgettingWork: lambda study: score_forgetting(study, 2),
     StudyPairs: lambda study: score_cose(study, 1),
@@ -37,7 +37,7 @@ EACH = pytest.mark.parametrize("kind", ANALYSES)
 @pytest.fixture
 def study(tmp_path, monkeypatch) -> Study:
     monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path / "output")
-    return Study.from_profile("demo", **CHOICES, limit=20, batch_size=4)
+    return Study.from_profile("demo", **CHOICES, limit=4, batch_size=4)
 
 
 def of_a_kind(monkeypatch, kind: type[Work], then: Callable[[Unit], None]) -> list[Unit]:
