@@ -49,6 +49,8 @@ def test_notebook_opens_with_title_contract_and_one_parameters_cell(notebook):
     assert title.source.startswith("# ")
     assert "**Reads**" in contract.source
     assert "**Writes**" in contract.source
+    quoted = re.findall(r"`([^`]+)`", contract.source.partition("**Writes**")[2])
+    assert all(path.startswith(("data/output/", "figures/")) for path in quoted)
     tagged = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
     assert tagged == [parameters]
     profile = "gaze" if title.source.startswith("# 00") else "demo"

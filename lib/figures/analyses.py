@@ -23,6 +23,8 @@ from .style import (
     Size,
     asked_colour,
     cautious,
+    enough,
+    error_bars,
     form_labels,
     label_points,
     large,
@@ -67,6 +69,11 @@ def _n(values: pd.Series) -> str:
     if not len(values.dropna()):
         return "n = 0"
     return f"n = {span(values)}"
+
+
+def _cautious(n: pd.Series) -> str:
+    fewest = RULES.fewest_images
+    return f", cautious because of fewer than {fewest} images" if n.min() < fewest else ""
 
 
 def plot_paired_differences(
@@ -145,8 +152,8 @@ def plot_paired_differences(
 
 
 def plot_compared(compared: pd.DataFrame, *, size: Size = None, ax: Axes | None = None) -> Figure:
-    """Every two models: the row's score less the column's; with a number where it is decided, a dot
-    where there is no room for numbers.
+    """Every two models: the row's score less the column's; with a number where they differ, a dot
+    where there is no room for numbers, ≈ where the difference is too small to matter, else "?".
 
     compared : as `compare_models` makes it, of one protocol; `first, second, first_label,
                second_label, methods, difference, decision, n_paired, protocol, ceiling`
@@ -167,14 +174,15 @@ def plot_compared(compared: pd.DataFrame, *, size: Size = None, ax: Axes | None 
     for row in compared.itertuples():
         first, second = place[row.first], place[row.second]
         grid[second, first], grid[first, second] = row.difference, -row.difference
-        if "undecided" in row.decision or "fewer" in row.decision:
+        if np.isnan(row.difference):
             continue
+        is_open = "undecided" in row.decision or "fewer" in row.decision
         for y, x, value in ((second, first, row.difference), (first, second, -row.difference)):
             alike = "little" in row.decision or row.decision == "equivalent"
             dark = abs(value) > 0.6 * most
-            text = "≈" if alike else _in_cell(value) if roomy else "·"
-            ax.text(x, y, text, ha="center", va="center", fontsize=_IN_CELLS,
-                    color="white" if dark else "black")  # fmt: skip
+            decided = "≈" if alike else _in_cell(value) if roomy else "·"
+            ax.text(x, y, "?" if is_open else decided, ha="center", va="center",
+                    fontsize=_IN_CELLS, color="white" if dark else "black")  # fmt: skip
     image = ax.imshow(grid, cmap="RdBu_r", vmin=-most or -1, vmax=most or 1,
                       aspect="equal" if roomy else "auto")  # fmt: skip
     sheet.names_along_x(ax, names, "x-small", upright=True)
@@ -183,7 +191,7 @@ def plot_compared(compared: pd.DataFrame, *, size: Size = None, ax: Axes | None 
     mark = "number" if roomy else "dot"
     methods = ", ".join(compared.methods.unique())
     sheet.above(f"{methods}: {_n(compared.n_paired)} images, {compared.protocol.iloc[0]} protocol\n"
-                f"{mark}: p < 0.05 (Holm); ≈: too little to matter; empty: undecided",
+                f"{mark}: p < 0.05 (Holm); ≈: shown to be too small to matter; ?: undecided",
                 "small")  # fmt: skip
     return sheet.shown
 
@@ -241,7 +249,7 @@ def plot_floor_sweep(
     for line in range(rows):
         axes[2 * line, 0].set_ylabel(f"score\n({_short(sweep)})", fontsize="small")
         axes[2 * line + 1, 0].set_ylabel("tied (%)", fontsize="small")
-    sheet.below(f"floor, as a share of the heatmap's range; {_n(sweep.n)} images; bars: 95 % "
+    sheet.below(f"floor, as a share of the heatmap's range; {_n(sweep.n)} images; error bars: 95 % "
                 "intervals")  # fmt: skip
     sheet.legend(columns=2)
     return sheet.shown
@@ -273,7 +281,7 @@ def plot_two_by_two(changes: pd.DataFrame, *, size: Size = None, ax: Axes | None
             ax.axhline(place - 0.5, color="0.9", lw=thick(0.43), zorder=0)
     sheet.below(
         f"score minus plain Grad-CAM's ({_short(changes)}); {_n(changes.n)} images, paired; "
-        "bars: 95 % intervals",
+        "error bars: 95 % intervals",
         "medium",
     )
     sheet.legend()
@@ -330,8 +338,8 @@ def plot_randomisation(
 ) -> Figure:
     """A panel per method and backbone: similarity to the trained network's maps as parts forget.
 
-    similarity : `backbone, dcls, method, part, similarity, low, high, n`, parts in order;
-                 similarity is Spearman's correlation
+    similarity : `backbone, dcls, method, part, similarity, low, high, n`, parts in order, the
+                 first of the trained network itself; similarity is Spearman's correlation
     """
     order, methods = _present(similarity.backbone), methods_of(similarity)
     columns = panels_across(len(order), 1.75, 4 if len(order) <= 8 else 6, size, fig)
@@ -362,9 +370,9 @@ def plot_randomisation(
         for number in range(len(order), bands * columns):
             if row % bands == bands - 1:
                 sheet.axes[row, number - (bands - 1) * columns].set_axis_off()
-    sheet.left("similarity to the trained\nnetwork's heatmap (Spearman's ρ)")
+    sheet.left("similarity (Spearman's ρ) to\nthe trained network's heatmap")
     sheet.below(f"re-initialised, from the head down to this part; {_n(similarity.n)} images; "
-                "bars: 95 % intervals")  # fmt: skip
+                f"{error_bars(similarity.n)}")  # fmt: skip
     names = form_labels(handles)
     sheet.legend([handle for _, handle in sorted(handles.items())] if names else [], columns=2)
     return sheet.shown
@@ -372,7 +380,8 @@ def plot_randomisation(
 
 def _points(ax: Axes, rows: pd.DataFrame, dcls: bool, shift: float) -> ErrorbarContainer:
     """One model's similarity part by part, with its intervals, beside its other form's."""
-    ends = np.clip(rows[["low", "high"]].to_numpy().T, -1, 1)  # a correlation lies there
+    ends = np.clip(enough(rows).to_numpy().T, -1, 1)  # a correlation lies there
+    ends[:, 0] = np.nan  # of the trained network with itself: 1 by definition
     errors = np.abs(ends - rows.similarity.to_numpy())
     return ax.errorbar(
         np.arange(len(rows)) + shift, rows.similarity, yerr=errors, fmt="s-" if dcls else "o-",
@@ -426,7 +435,7 @@ def plot_alignment_against_faithfulness(
     for ax in axes.flat[len(models) :]:
         ax.set_axis_off()
     sheet.below(f"average drop (%), all pixels, {_n(table.n_drop)} images (less is more faithful); "
-                "bars: 95 % intervals", "medium")  # fmt: skip
+                "error bars: 95 % intervals", "medium")  # fmt: skip
     sheet.left(f"score ({_short(table)}), {_n(table.n)} images", "medium")
     sheet.legend([
         Line2D([], [], ls="none", marker=kinds[key == RANDOM_CAM][0], ms=large(0.6),
@@ -461,6 +470,6 @@ def plot_method_ranking(
     common = f"{ranking.pairs.max()} of {ranking.pairs_in_all.max()}"
     sheet.below(
         f"score over all models ({_short(ranking)}); {_n(ranking.n)} images, {common} pairs of "
-        "image and model; bars: 95 % intervals"
+        f"image and model; error bars: 95 % intervals{_cautious(ranking.n)}"
     )
     return sheet.shown

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ..base.tables import Table
 from ..study.choices import Choices
 from ..study.comparisons import forms_of
+from ..study.rules import RULES
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,22 @@ class Caption:
     number: str = ""
 
 
+# Of fewer images an interval would span most of the axis, and some figures draw none.
+FEWEST_WITH_INTERVAL = 5
+
 _MAPS = (
     "Colours run from each map's own minimum to its own maximum, so they compare places within "
     "an image, not images with each other. Grey: the model does not see this part of the image."
 )
-_BARS = "Bars: 95 % intervals over n images; the figure gives n."
+_BARS = "Error bars: 95 % intervals over n images; the figure gives n."
 _SCORE = (
     "Score: agreement ρ (Spearman's rank correlation of heatmap and human map, mean over the "
     "images whose heatmap is valid) divided by the human ceiling on the axis; ρ itself where no "
     "ceiling is known."
+)
+_CAUTIOUS = (
+    f"For fewer than {RULES.fewest_images} images they also allow for unseen images as extreme as "
+    "any seen."
 )
 _CONTROLS = "Lines and their bands: control maps that no network made, with their 95 % intervals."
 
@@ -59,9 +67,9 @@ CAPTIONS: Table[Caption] = Table(
             "all others, one half with the other, and what as many other people would reach). "
             "The dashed line marks the floor, the strongest control. A heatmap to its left "
             "agrees less with people than this control; only a paired test decides whether "
-            "that is sure. Bars: 95 % intervals over images; for fewer than 50 images they also "
-            "allow for unseen images as extreme as any seen.",
-            "Dots with horizontal interval bars, one row each for people, CAM methods and control "
+            "that is sure. Error bars: 95 % intervals over images; for fewer than 50 images "
+            "they also allow for unseen images as extreme as any seen.",
+            "Dots with horizontal error bars, one row each for people, CAM methods and control "
             "maps, ordered by agreement with the human map; a dashed line marks the strongest "
             "control.", "00",
         ),
@@ -82,8 +90,8 @@ CAPTIONS: Table[Caption] = Table(
             "lies above pixels fixated in other images, so that a preference for the centre earns "
             "nothing. Information gain: bits per fixation beyond the centre bias. The row of "
             "people: each observer's fixations under the map of all others. Larger is better; "
-            "the dotted line is chance. Bars: 95 % intervals over images.",
-            "Four panels of dots with interval bars, one row per CAM method, control and people, "
+            "the dotted line is chance. Error bars: 95 % intervals over images.",
+            "Four panels of dots with error bars, one row per CAM method, control and people, "
             "for NSS, two kinds of AUC and information gain; a dotted line marks chance.", "00",
         ),
         Caption(
@@ -114,17 +122,17 @@ CAPTIONS: Table[Caption] = Table(
             "One point per {rows}: the score {first} (horizontal) and {second} (vertical). Points "
             f"above the dashed line score higher {{second}}. {_SCORE} {_BARS}",
             "Scatter plot with one named point per {rows}, the score {first} against the score "
-            "{second}, with interval bars and the dashed line of equal scores.", "05", "Figure 2",
+            "{second}, with error bars and the dashed line of equal scores.", "05", "Figure 2",
         ),
         Caption(
             "scores", "Scores: {label}",
             f"{{panels}} {_SCORE} 1 means that a model agrees with people as much as they agree "
             f"with each other. {_BARS} {_CONTROLS} They are scored in the same way: the centred "
             "Gaussian, the mean human map of the other images, another image's human map, and "
-            "random maps. A hollow bar is not significantly above the strongest of them: such a "
+            "random maps. A hollow column is not significantly above the strongest of them: such a "
             "model "
             "may do no more than look at the centre. {clickme}",
-            "Bar chart of the score of every model with interval bars, one panel per CAM method, "
+            "Column chart of the score of every model with error bars, one panel per CAM method, "
             "crossed by black and grey lines of control maps.", "05", "Figure 3",
         ),
         Caption(
@@ -132,7 +140,7 @@ CAPTIONS: Table[Caption] = Table(
             "Score against {axis}, one line per {rows}, one panel per CAM method. Where few points "
             "are compared, a line between them is no trend by itself: the table of differences "
             f"gives the tests. {_CONTROLS} {_SCORE} {_BARS}",
-            "Lines with interval bars: the score against {axis}, one line per {rows}, crossed by "
+            "Lines with error bars: the score against {axis}, one line per {rows}, crossed by "
             "black and grey lines of control maps.", "05",
         ),
         Caption(
@@ -142,7 +150,7 @@ CAPTIONS: Table[Caption] = Table(
             "and Wright), which takes these models for a sample of others like them. "
             f"{_SCORE} {_BARS}",
             "Scatter plot with one named point per model: the number of learnable parameters "
-            "against the score, with interval bars.", "05", "Figure 4",
+            "against the score, with error bars.", "05", "Figure 4",
         ),
         Caption(
             "leaderboard", "Leaderboard",
@@ -150,7 +158,7 @@ CAPTIONS: Table[Caption] = Table(
             "line is the human ceiling. A hollow mark is not significantly above the strongest "
             "control. "
             "Neighbours may not differ: the paired differences compare two models.",
-            "Dots with horizontal interval bars, one row per model, the best above, beside black "
+            "Dots with horizontal error bars, one row per model, the best on top, beside black "
             "and grey lines of control maps and a coloured line of the human ceiling.", "05c",
         ),
         Caption(
@@ -160,7 +168,7 @@ CAPTIONS: Table[Caption] = Table(
             "The title gives Spearman's rank correlation over models with its 95 % interval "
             f"(Bonett and Wright); below five models it gives none. {_SCORE} {_BARS}",
             "Scatter plot with one named point per model: published ImageNet accuracy against the "
-            "score, with interval bars.", "05c",
+            "score, with error bars.", "05c",
         ),
         Caption(
             "maps_by_method", "Every method on one model",
@@ -181,21 +189,20 @@ CAPTIONS: Table[Caption] = Table(
         Caption(
             "paired_differences", "Differences, image by image: {change}",
             "One row per pair, one panel per CAM method: the mean difference over the images valid "
-            "for both models, in units of the score. Thick bars: 95 % intervals of the mean; thin "
-            "lines: the middle half of the images. Filled marks: p below 0.05, corrected by Holm "
-            "over the pairs of the panel; the intervals are not corrected. Grey: the difference is "
-            "shown to be too small to matter.",
-            "Dots with thick interval bars and thin lines, one row per pair of models, on either "
+            "for both models, in units of the score. Thick error bars: 95 % intervals of the mean; "
+            "thin lines: the middle half of the images. Filled marks: p below 0.05, corrected by "
+            "Holm over the pairs of the panel; the intervals are not corrected. Grey: the "
+            "difference is shown to be too small to matter.",
+            "Dots with thick error bars and thin lines, one row per pair of models, on either "
             "side of a dashed line at zero; one panel per CAM method.", "05b",
         ),
         Caption(
             "compared", "Every two models, image by image",
             "Mean score of the row's model minus the column's, over the n images valid for both. A "
             "cell has a number where the two differ significantly (p < 0.05, corrected by Holm "
-            "over all "
-            "pairs), ≈ where the difference has been shown to be too small to matter, and "
-            "nothing where it is "
-            "undecided.",
+            "over all pairs), ≈ where the difference has been shown to be too small to matter, and "
+            "? where it is undecided; the colour then shows no more than the mean. A small number "
+            "may be too small to matter as well, but these images do not show it.",
             "Matrix of all pairs of models, red where the row's model scores higher and blue where "
             "it scores lower, with a number in each decided cell.", "05b",
         ),
@@ -211,15 +218,15 @@ CAPTIONS: Table[Caption] = Table(
             "protocols", "Published and corrected protocol",
             "Scores of the same models under each protocol; the distance between two marks of a "
             f"row is the effect of how images and human maps are read. {_SCORE} {_BARS}",
-            "Dots with horizontal interval bars, one row per model and one colour per protocol.",
+            "Dots with horizontal error bars, one row per model and one colour per protocol.",
             "05",
         ),
         Caption(
             "floor_sweep", "Threshold-Grad-CAM taken apart: the floor",
             "Score against the floor, for both orders of ReLU and mean over channels, one panel "
             "per backbone[[, without and with DCLS]]; below each, the share of tied pixels. "
-            "Dotted: the published floor. Bars: 95 % intervals over n images, at four floors and "
-            "side by side so that they do not hide each other.",
+            "Dotted: the published floor. Error bars: 95 % intervals over n images, at four floors "
+            "and side by side so that they do not hide each other.",
             "Small panels of lines, one per backbone: the score, and below it the share of tied "
             "pixels, against the floor for two orders of operations.", "04c",
         ),
@@ -228,7 +235,7 @@ CAPTIONS: Table[Caption] = Table(
             "One row per model: the paired change of the score against plain Grad-CAM by the floor "
             "of 0.3 alone, by the ReLU before the mean alone, and by both, which is "
             f"Threshold-Grad-CAM. {_BARS}",
-            "Three marks with horizontal interval bars per model, for the floor alone, the ReLU "
+            "Three marks with horizontal error bars per model, for the floor alone, the ReLU "
             "alone and both, beside a dashed line at zero.", "04c",
         ),
         Caption(
@@ -246,16 +253,19 @@ CAPTIONS: Table[Caption] = Table(
             "trained network while the weights of its parts are drawn anew, once, from the head "
             "down; scales, biases and statistics stay. One panel per CAM method and backbone"
             "[[, without and with DCLS]]. A heatmap that stays similar does not depend on what was "
-            "learned. Bars: 95 % intervals over images, cut off at ±1.",
-            "Small panels, one per CAM method and backbone: points with interval bars fall from 1 "
+            "learned. Error bars: 95 % intervals over images, cut off at ±1; none "
+            f"is drawn of fewer than {FEWEST_WITH_INTERVAL} images, because it would span most of "
+            "the axis. At “nothing” the similarity is 1 by definition and has no interval.",
+            "Small panels, one per CAM method and backbone: points with error bars fall from 1 "
             "as the network is re-initialised from its head to its stem.", "04d",
         ),
         Caption(
             "method_grid", "Every CAM method on one image",
-            "One image, explained for its true class: methods in columns, models in rows, in "
-            "bands. The word “constant” marks a heatmap that is the same everywhere, which "
-            "explains nothing. The last method is a control: Grad-CAM with random weights of the "
-            f"channels, which still shows where features are large. {_MAPS}",
+            "One image, explained for its true class: methods in columns, models in rows; each "
+            "model's row is broken into bands. The word “constant” marks a heatmap that is the "
+            "same everywhere, which explains nothing. The last method is a control: Grad-CAM "
+            "with random weights of the channels, which still shows where features are large. "
+            f"{_MAPS}",
             "A grid of heatmaps over the same image, CAM methods in columns and models in rows; "
             "constant heatmaps are marked by the word.", "06",
         ),
@@ -271,13 +281,13 @@ CAPTIONS: Table[Caption] = Table(
         ),
         Caption(
             "method_ranking", "CAM methods by their agreement with people",
-            "One row per method, the best above: its mean over the pairs of image and model for "
+            "One row per method, the best on top: its mean over the pairs of image and model for "
             "which every method but the control has a valid heatmap. Methods that take many "
             "forward passes (ScoreCAM, FullGrad) are skipped. Neighbours may not differ: on these "
             "networks several formulas give equal heatmaps. The control, Grad-CAM with random "
             "weights of the channels, follows where features are large, which alone agrees with "
-            f"people. {_SCORE} {_BARS}",
-            "Dots with horizontal interval bars, one row per CAM method, the best above.", "06",
+            f"people. {_SCORE} {_BARS} {_CAUTIOUS}",
+            "Dots with horizontal error bars, one row per CAM method, the best on top.", "06",
         ),
         Caption(
             "faithfulness_measures", "Faithfulness of CAM methods, measure by measure",
@@ -285,9 +295,11 @@ CAPTIONS: Table[Caption] = Table(
             "every measure, one mark per model. Heatmaps and probabilities are of the predicted "
             "class. Average drop, deletion and road morf are lower where a heatmap is more "
             "faithful, the others are higher; let through, the heatmap's mean, has no better "
-            "side, but a method that hides less drops less. Bars: 95 % intervals over images.",
-            "Small panels, one per measure of faithfulness: a row per CAM method with a mark and "
-            "an interval bar for each model.", "06",
+            "side, but a method that hides less drops less. Error bars: 95 % "
+            f"intervals over images; none is drawn of fewer than {FEWEST_WITH_INTERVAL} images, "
+            "because it would span most of the axis.",
+            "Small panels, one per measure of faithfulness: a row per CAM method with a mark "
+            "for each model, and an error bar where there are enough images.", "06",
         ),
         Caption(
             "alignment_faithfulness", "Agreement with people against faithfulness",
@@ -296,7 +308,7 @@ CAPTIONS: Table[Caption] = Table(
             "Left is more faithful, up agrees more with people. The diamond is the control, random "
             f"weights of the channels. {_BARS}",
             "Scatter plots, one per model, with a numbered point per CAM method: average drop "
-            "against the score, with interval bars.", "06",
+            "against the score, with error bars.", "06",
         ),
         Caption(
             "cose", "COSE: consistency against sensitivity",
@@ -308,8 +320,8 @@ CAPTIONS: Table[Caption] = Table(
             "is the COSE of maps that follow the image perfectly and are unrelated once the "
             "answer changes; it is no bound, because maps can become opposed. The control has one "
             "random set of channel weights for all images. Each heatmap is scaled to 0-1, as "
-            "published (docs/cose.md). Bars, where there are any: 95 % bootstrap intervals over "
-            "images.",
+            "published (docs/cose.md). Error bars, where there are any: 95 % bootstrap "
+            "intervals over images.",
             "Scatter plots of sensitivity against consistency: all methods together, then one "
             "enlarged panel per method with named points and grey lines of equal COSE.", "07",
         ),
@@ -319,7 +331,7 @@ CAPTIONS: Table[Caption] = Table(
             "all models together. The brackets give the pairs that stay right and those that "
             "become wrong; a range, where methods lost some to constant heatmaps. A change of the "
             "network has no consistency, and a change that turned no answer wrong has no "
-            "sensitivity. Bars, where there are any: 95 % bootstrap intervals over images.",
+            "sensitivity. Error bars, where there are any: 95 % bootstrap intervals over images.",
             "Two panels of marks, consistency and sensitivity, with a row per kind of change and a "
             "colour per CAM method.", "07",
         ),

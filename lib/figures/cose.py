@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
@@ -53,7 +54,7 @@ def _of_reading(table: pd.DataFrame, reading: str) -> pd.DataFrame:
 def _bars(table: pd.DataFrame, score: str) -> str:
     """What the bars are, if there are any."""
     if table[f"{score}_low"].notna().any():
-        return f"bars: 95 % intervals over images, where these are {_FEWEST} or more"
+        return f"error bars: 95 % intervals over images, where these are {_FEWEST} or more"
     return f"no intervals: fewer than {_FEWEST} images"
 
 
@@ -91,15 +92,14 @@ def plot_consistency_against_sensitivity(
         sheet.panel_title(axes.flat[0], "all methods, each model a mark", "small")
         handles += [
             Line2D([], [], ls="", marker=MARKS[number % len(MARKS)], ms=large(0.6), mew=thick(0.6),
-                   color=PALETTE[number % len(PALETTE)], mfc="white",
-                   label=METHODS[method].label)
+                   color=_colour(number), mfc="white", label=METHODS[method].label)
             for number, method in enumerate(methods)
         ]  # fmt: skip
     named = []
     for ax, method in zip(axes.flat[len(panels) - len(methods) :], methods, strict=False):
         chosen = summary[summary.method == method]
-        named.append((ax, *_arrows(ax, known[known.method == method])))
-        _lines_of_equal_cose(ax)
+        points, names, bars = _arrows(ax, known[known.method == method])
+        named.append((ax, points, names, bars, _lines_of_equal_cose(ax)))
         levels = f"COSE of chance {chosen.chance.mean():.2f}, ceiling {chosen.ceiling.mean():.2f}"
         pairs = f"{span(chosen.n_kept)} + {span(chosen.n_changed)} pairs a model"
         sheet.panel_title(ax, f"{METHODS[method].label}\n{levels}\n{pairs}", "x-small")
@@ -111,18 +111,33 @@ def plot_consistency_against_sensitivity(
     )
     sheet.left("sensitivity (1 − mean SSIM where it becomes wrong)")
     sheet.legend(handles)
-    for ax, points, names, bars in named:
-        label_points(sheet, ax, points, names, bars)
+    for ax, points, names, bars, values in named:
+        label_points(sheet, ax, points, names, bars, covered=values)
     return sheet.shown
+
+
+# Blue means DCLS here, so that no method is blue.
+_METHOD_COLOURS = [colour for colour in PALETTE if colour != DCLS_COLOUR]
+
+
+def _colour(number: int) -> str:
+    """The colour of the method of this number."""
+    return _METHOD_COLOURS[number % len(_METHOD_COLOURS)]
 
 
 def _overview(ax: Axes, known: pd.DataFrame, methods: Sequence[str]) -> None:
     """All models of all methods on one plane, whose scale the other panels enlarge."""
     for number, method in enumerate(methods):
         chosen = known[known.method == method]
-        ax.plot(chosen.consistency, chosen.sensitivity, MARKS[number % len(MARKS)], mfc="none",
-                color=PALETTE[number % len(PALETTE)], ms=large(0.5),
-                mew=thick(0.5))  # fmt: skip
+        ax.plot(
+            chosen.consistency,
+            chosen.sensitivity,
+            MARKS[number % len(MARKS)],
+            mfc="none",
+            color=_colour(number),
+            ms=large(0.5),
+            mew=thick(0.5),
+        )
     _fit(ax, known.consistency, known.sensitivity)
     _lines_of_equal_cose(ax)
 
@@ -136,8 +151,10 @@ def _fit(ax: Axes, x: pd.Series, y: pd.Series) -> None:
             place(low - margin, high + margin)
 
 
-def _lines_of_equal_cose(ax: Axes) -> None:
-    """Grey lines of equal COSE across the limits of the axes, each named at its left end."""
+def _lines_of_equal_cose(ax: Axes) -> list[Artist]:
+    """Grey lines of equal COSE across the limits of the axes, each named at its left end. Returns
+    the names."""
+    named: list[Artist] = []
     (left, right), (low, top) = ax.get_xlim(), ax.get_ylim()
     x = np.linspace(max(left, 0.01), right, 100)
     corners = np.sqrt(np.maximum([left * low, right * top], 0))
@@ -152,9 +169,11 @@ def _lines_of_equal_cose(ax: Axes) -> None:
                            ha="left", va="top", fontsize="x-small", color="0.55",
                            textcoords="offset points", zorder=0)  # fmt: skip
         note.set_in_layout(False)
+        named.append(note)
     ax.set(xlim=(left, right), ylim=(low, top))
     ax.locator_params(nbins=4)
     ax.tick_params(labelsize="small")
+    return named
 
 
 def _arrows(
@@ -179,6 +198,10 @@ def _arrows(
             names.append(BACKBONES[key].label if dcls == pair.index[0] else "")
         if len(pair) == 2:
             ends = pair[["consistency", "sensitivity"]].to_numpy()
+            along = np.linspace(*ends, 9)  # in short boxes, as an arrow is slanted
+            bars += [(*low, *high) for low, high in
+                     zip(np.minimum(along[:-1], along[1:]), np.maximum(along[:-1], along[1:]),
+                         strict=True)]  # fmt: skip
             arrow = {"arrowstyle": "->", "color": "0.5", "lw": thick(0.5)}
             ax.annotate("", ends[1], ends[0], zorder=1, arrowprops=arrow)
     _fit(ax, known.consistency, known.sensitivity)
@@ -223,7 +246,7 @@ def plot_cose_by_change(
         names.append(f"{label} ({span(some.n_kept)} + {span(some.n_changed)})")
     for ax in sheet.axes[:, 0]:
         sheet.names_along_y(ax, names, row, "small")
-    colours = [PALETTE[number % len(PALETTE)] for number in range(len(methods))]
+    colours = [_colour(number) for number in range(len(methods))]
     says = {
         "consistency": "consistency (mean SSIM where the answer stays right)",
         "sensitivity": "sensitivity (1 − mean SSIM where it becomes wrong)",

@@ -13,6 +13,8 @@ from .style import (
     MARKS,
     PLAIN_COLOUR,
     Size,
+    enough,
+    error_bars,
     large,
     lay_out,
     methods_of,
@@ -36,7 +38,7 @@ def plot_faithfulness(
     table : `backbone, dcls, method, measure, value, low, high, n, unit, faithful, definition`;
             `unit` is what `value` is in, `faithful` "less", "more" or "neither"
 
-    Drawn are the methods that have as many measures as any other.
+    It draws the methods that have as many measures as any other.
     """
     if table.value.isna().all():
         return plot_nothing(
@@ -61,7 +63,7 @@ def plot_faithfulness(
             of_model = chosen[(chosen.backbone == key) & (chosen.dcls == dcls)].set_index("method")
             of_model = of_model.reindex(methods)
             shift = 0.6 * ((number + 0.5) / len(models) - 0.5)
-            errors = np.abs(of_model[["low", "high"]].to_numpy().T - of_model.value.to_numpy())
+            errors = np.abs(enough(of_model).to_numpy().T - of_model.value.to_numpy())
             ax.errorbar(
                 of_model.value, np.arange(len(methods)) + shift, xerr=errors,
                 fmt=MARKS[list(BACKBONES).index(key) % len(MARKS)], ms=large(0.42),
@@ -75,10 +77,10 @@ def plot_faithfulness(
         chosen = table[table.measure == measure]
         first = chosen.iloc[0]
         sheet.panel_title(ax, f"{measure.replace('_', ' ')}\n{first.definition}", "x-small")
-        said = f"{first.unit}; n = {span(chosen.n)}\n{_ARROWS[first.faithful]}"
+        said = f"{first.unit}\nn = {span(chosen.n)}; {_ARROWS[first.faithful]}"
         ax.set_xlabel(wrapped(said, sheet.panel, "x-small"), fontsize="x-small")
     for ax in axes.flat[len(measures) :]:
         ax.set_axis_off()
     sheet.only.set_ylim(len(methods) - 0.5, -0.5)
-    sheet.below("n: images; bars: 95 % intervals; heatmaps of the predicted class")
+    sheet.below(f"n: images; {error_bars(table.n)}; heatmaps of the predicted class")
     return sheet.shown

@@ -64,7 +64,7 @@ def plot_beside_people(
         tick.set_color(_KINDS[kind][0])
     ax.set_ylim(-0.7, len(rows) - 0.3)
     sheet.below(
-        f"agreement ρ with the human map (n = {span(rows.n)} images; bars: 95 % intervals"
+        f"agreement ρ with the human map (n = {span(rows.n)} images; error bars: 95 % intervals"
         + (f",\ncautious because of fewer than {few} images)" if rows.n.min() < few else ")"),
         "medium",
     )
@@ -125,8 +125,8 @@ def plot_fixation_measures(
         ax.locator_params(axis="x", nbins=4)
         ax.grid(axis="x")
     sheet.below(
-        f"n = {span(table.n)} images; bars: 95 % intervals; dotted: chance, and for information "
-        "gain the centre bias"
+        f"n = {span(table.n)} images; error bars: 95 % intervals; dotted: chance, and for "
+        "information gain the centre bias"
     )
     sheet.above(title)
     return sheet.shown

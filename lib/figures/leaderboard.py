@@ -46,7 +46,9 @@ def _unit(board: pd.DataFrame) -> str:
 
 
 def _counts(board: pd.DataFrame) -> str:
-    return f"n = {span(board.n)} images, {board.protocol.iloc[0]} protocol; bars: 95 % intervals"
+    return (
+        f"n = {span(board.n)} images, {board.protocol.iloc[0]} protocol; error bars: 95 % intervals"
+    )
 
 
 def _looks(board: pd.DataFrame) -> Iterator[tuple[bool, pd.Series, dict]]:
@@ -67,6 +69,17 @@ def _draw(ax: Axes, x: float, y: float, ends: np.ndarray, along: str, look: dict
     ends = np.abs(ends - value)[:, None]
     look = {"ms": large(0.8), "elinewidth": thick(0.7), "capsize": large(0.25), **look}
     ax.errorbar(x, y, **{f"{along}err": ends}, ls="none", zorder=3, **look)
+
+
+_MINI = " mini"
+
+
+def _labels(board: pd.DataFrame) -> list[str]:
+    """The models' names; "mini" distinguishes none where all are miniatures, which the figure's
+    foot says."""
+    if board.label.str.endswith(_MINI).all():
+        return [label.removesuffix(_MINI) for label in board.label]
+    return [*board.label]
 
 
 def _keys(board: pd.DataFrame) -> list[Line2D]:
@@ -103,7 +116,7 @@ def plot_leaderboard(
     ax = sheet.only
     names = [
         label if pd.isna(rank) else f"{label}  {rank}"
-        for rank, label in zip(board["rank"], board.label, strict=True)
+        for rank, label in zip(board["rank"], _labels(board), strict=True)
     ]
     sheet.names_along_y(ax, names, row)
     lines = draw_controls(ax, controls, labels, upright=False)
@@ -163,7 +176,7 @@ def plot_accuracy_against_score(
     missing = [f"accuracy unknown ({len(without)}):", *without.label] if len(without) else []
     keys = [*_keys(drawn), *(Line2D([], [], ls="none", label=text) for text in missing)]
     sheet.legend(keys, beside=True)  # first, as it takes room from the panel
-    numbered = label_points(sheet, ax, points, [*drawn.label], bars)
+    numbered = label_points(sheet, ax, points, _labels(drawn), bars)
     if numbered:
         sheet.legend([*numbered, *keys], beside=True)
     return sheet.shown

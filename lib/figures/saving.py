@@ -95,9 +95,10 @@ def save_figure(
     foot = "\n".join(filter(None, [profile.caveat, sample]))
     with _placed(fig):
         if foot:
+            colour = "#a00000" if profile.warns or sample else "0.3"
             lowest = min(0.0, fig.get_tightbbox().y0 / fig.get_figheight())
             fig.text(0.5, lowest - 0.02, foot, ha="center", va="top",
-                     fontsize="small", color="#a00000")  # fmt: skip
+                     fontsize="small", color=colour)  # fmt: skip
         formats = ("png",) if study.choices.brief else tuple(_TIMELESS)
         draw_files(fig, folder, name, write_result, formats)
     write_provenance(folder / f"{name}.json", provenance(study, drawn_from, of))

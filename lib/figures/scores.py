@@ -60,7 +60,7 @@ def _counts(frame: pd.DataFrame) -> str:
 
 def _told(frame: pd.DataFrame) -> str:
     """The line below a title: how many images, of which protocol, and what the bars are."""
-    return f"{_counts(frame)}; bars: 95 % intervals"
+    return f"{_counts(frame)}; error bars: 95 % intervals"
 
 
 def panels_of(arranged: pd.DataFrame) -> list[str]:
@@ -407,7 +407,7 @@ def plot_protocols(
         ax.locator_params(axis="x", nbins=4 if sheet.panel < 2 else 6)
     sheet.only.invert_yaxis()
     sheet.below(f"score ({score_unit(arranged)})", "medium")
-    sheet.above(f"{panel_name(arranged.panel.iloc[0])}; bars: 95 % intervals")
+    sheet.above(f"{panel_name(arranged.panel.iloc[0])}; error bars: 95 % intervals")
     sheet.legend()
     return sheet.shown
 

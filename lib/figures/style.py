@@ -31,6 +31,7 @@ from matplotlib.textpath import text_to_path
 from ..maps.methods import METHODS
 from ..networks.backbones import BACKBONES
 from ..study.rules import RULES
+from .captions import FEWEST_WITH_INTERVAL
 
 STYLE = Path(__file__).with_name("study.mplstyle")
 HEATMAP_COLOURS, KERNEL_COLOURS = "viridis", "RdBu_r"
@@ -100,6 +101,19 @@ def cautious(fewest: float) -> str:
     return few if fewest < RULES.fewest_images else ""
 
 
+def enough(frame: pd.DataFrame) -> pd.DataFrame:
+    """The ends `low, high` of each row, missing where it has too few images for an interval."""
+    return frame[["low", "high"]].where(frame.n >= FEWEST_WITH_INTERVAL)
+
+
+def error_bars(n: pd.Series) -> str:
+    """What error bars are, of figures that draw those of `enough`."""
+    if n.max() < FEWEST_WITH_INTERVAL:
+        return f"no error bars: fewer than {FEWEST_WITH_INTERVAL} images"
+    where = f", where n is {FEWEST_WITH_INTERVAL} or more" * bool(n.min() < FEWEST_WITH_INTERVAL)
+    return f"error bars: 95 % intervals{where}"
+
+
 def span(numbers: pd.Series) -> str:
     """Whole numbers as "8", or "3–8" where they differ."""
     low, high = int(numbers.min()), int(numbers.max())
@@ -154,7 +168,10 @@ def text_width(text: str, size: str | float = "medium") -> float:
 
 
 # Names of models are one word; they may be broken after these.
-_IN_WORDS, _IN_NAMES = re.compile(r"\S+\s*"), re.compile(r"[^\s_./:@,-]*[\s_./:@,-]+|[^\s_./:@,-]+")
+_IN_WORDS = re.compile(r"\S+\s*")
+# A name breaks after these; a number stays whole.
+_PART, _BREAK = r"(?:[^\s_./:@,-]|(?<=\d)\.(?=\d))", r"(?:[\s_/:@,-]|(?<!\d)\.|\.(?!\d))"
+_IN_NAMES = re.compile(rf"{_PART}*{_BREAK}+|{_PART}+")
 
 
 def wrapped(text: str, inches: float, size: str | float = "medium", name: bool = False) -> str:
@@ -417,6 +434,7 @@ def label_points(
     names: Sequence[str],
     bars: Sequence[tuple[float, float, float, float]] = (),
     size: str = "x-small",
+    covered: Sequence[Artist] = (),
 ) -> list[Artist]:
     """Write each point's name beside it, where it covers no mark, no bar and no other name.
 
@@ -425,6 +443,7 @@ def label_points(
 
     points : (x, y) in data
     bars   : (left, bottom, right, top) in data, of the intervals of the points
+    covered : other words in the panel, which no name shall cover
     """
     if not points:
         return []
@@ -448,6 +467,9 @@ def label_points(
     marks = np.array([placed(*point) for point in points])
     mark = 0.6 * large()
     taken = [np.array([*(at - mark), *(at + mark)]) for at in marks]
+    for artist in covered:
+        box = artist.get_window_extent().transformed(ax.transAxes.inverted())
+        taken.append(np.array([*(box.min * (wide, high)), *(box.max * (wide, high))]))
     lines = [np.array([*(placed(a, b) - 1), *(placed(c, d) + 1)]) for a, b, c, d in bars]
     for text, width, at, point in zip(texts, widths, marks, points, strict=True):
         around = np.array([*_candidates(width, line)])

@@ -35,7 +35,7 @@ from ..study.rules import NOT_ASKED
 from ..study.study import Study
 from .grids import Grid, as_grid, as_texts
 from .questions import NOTES, QUESTIONS, TABLES, named_as, question_of
-from .readable import DAGGER, readable_leaderboard, readable_table
+from .readable import DAGGER, daggers_once, readable_leaderboard, readable_table
 from .summary import Summary, methods_in_words, summary_of
 
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
@@ -278,9 +278,8 @@ def _weights(path: Path) -> list[Grid]:
 
 def _verdicts(path: Path) -> list[Grid]:
     table = pd.read_csv(path)
-    table["found"] = [
-        _found(*row) for row in table[["statistic", "value", "low", "high"]].itertuples(index=False)
-    ]
+    names = ["counts", "statistic", "value", "low", "high"]
+    table["found"] = [_found(*row) for row in table.reindex(columns=names).itertuples(index=False)]
     claims, table = table, table[table.verdict != NOT_ASKED]
     told = table.reindex(
         columns=["claim", "verdict", "found", "n", "because", "notes", "other_readings", "rules"]
@@ -294,14 +293,15 @@ def _verdicts(path: Path) -> list[Grid]:
     ]
 
 
-def _found(statistic: str, *numbers: float) -> str:
+def _found(counts: str | float, statistic: str, *numbers: float) -> str:
+    if isinstance(counts, str):  # else missing
+        return counts
     value, low, high = as_texts(pd.Series(numbers, dtype=float))
     return "" if value == "–" else f"{statistic}: {value} [{low}, {high}]"
 
 
 def _results(path: Path) -> list[Grid]:
     readable = readable_table(pd.read_csv(path))
-    dagger = f"({DAGGER}: not significantly above the strongest control)"
     if "Method" not in readable:  # its forms are methods
         readable.insert(0, "Method", "CAM methods")
     model = readable.columns[1]
@@ -309,10 +309,13 @@ def _results(path: Path) -> list[Grid]:
     row, of = ("Method", model) if readable[model].nunique() == 1 else (model, "Method")
     first = [row, *(name for begin in _FIRST for name in readable if name.startswith(begin))]
     columns = [*first, *readable.columns.drop([*first, "Protocol", of])]
-    return [
-        as_grid(rows[columns], f"{of_one}, protocol {protocol} {dagger}")
-        for (protocol, of_one), rows in readable.groupby(["Protocol", of], sort=False)
-    ]
+    grids = []
+    for (protocol, of_one), rows in readable.groupby(["Protocol", of], sort=False):
+        shown_rows, every = daggers_once(rows[columns])
+        above = "significantly above the strongest control"
+        told = f"no row is {above}" if every else f"{DAGGER}: not {above}"
+        grids.append(as_grid(shown_rows, f"{of_one}, protocol {protocol} ({told})"))
+    return grids
 
 
 def _leaderboard(path: Path) -> list[Grid]:

@@ -161,6 +161,17 @@ def readable_table(results: pd.DataFrame) -> pd.DataFrame:
     return table[[*whole, *table.columns.drop(whole)]]
 
 
+def daggers_once(table: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
+    """A readable table without its daggers where every value has one, and whether that is so."""
+    names = [name for name in table if name.startswith(("Score", "Mean ρ"))]
+    values = [cell for name in names for cell in table[name] if cell != _NONE]
+    every = len(values) > 1 and all(cell.endswith(DAGGER) for cell in values)
+    if not every:
+        return table, False
+    bare = {name: [cell.removesuffix(f" {DAGGER}") for cell in table[name]] for name in names}
+    return table.assign(**bare), True
+
+
 def readable_leaderboard(board: pd.DataFrame) -> pd.DataFrame:
     """A leaderboard as a reader wants it: text, rounded, best first as it stands."""
     labels, rows = control_labels(), board.to_dict("records")

@@ -19,7 +19,7 @@ from ..study.choices import Choices
 from ..study.outputs import write_result
 from ..study.rules import RULES
 from ..study.study import Study
-from .readable import DAGGER, readable_table
+from .readable import DAGGER, daggers_once, readable_table
 
 
 def entered_scores(path: Path = PUBLISHED_SCORES) -> pd.DataFrame:
@@ -162,12 +162,14 @@ def write_results(
     """
     choices, paired = study.choices, results.difference.notna().any()
     subset = f"At most {choices.limit} images. " if choices.limit else ""
+    table, every = daggers_once(readable_table(results))
+    told = "No row is significantly" if every else f"{DAGGER}: not significantly"
     caption = (
         f"Score: mean Spearman correlation with human maps, divided by the human ceiling "
         f"({choices.profile.label}, protocols: {', '.join(choices.protocols)}, "
         f"target: {choices.target} class); where no ceiling is known, the correlation itself. "
         f"Ceiling: {ceilings.words}. "
-        f"{DAGGER}: not significantly above the floor, the strongest map that no model made. "
+        f"{told} above the floor, the strongest map that no model made. "
         f"{_PAIRED.format(change=choices.comparison.change) if paired else ''}"
         f"{f'Human maps: {study.reading}. ' if study.reading else ''}"
         f"Intervals: 95 %, over images. Fewer than {RULES.fewest_images} images decide nothing; "
@@ -175,7 +177,6 @@ def write_results(
         f"(rules {choices.rules.version}). "
         f"{subset}{_in_words(missed)}{_told(weights)}{choices.profile.caveat}"
     ).strip()
-    table = readable_table(results)
     latex = (
         table.style.hide(axis="index")
         .format(escape="latex")

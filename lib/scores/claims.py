@@ -55,8 +55,9 @@ _RESAMPLES = 4000
 class Verdict:
     """One claim: the statistic, its interval, and what follows from it.
 
-    n     : number of images behind it, the fewest of its comparisons
-    notes : what a reader must also know
+    n      : number of images behind it, the fewest of its comparisons
+    notes  : what a reader must also know
+    counts : the statistic in words, if it is a count and not a value with its interval
     """
 
     claim: str
@@ -68,6 +69,7 @@ class Verdict:
     n: int = 0
     because: str = ""
     notes: str = ""
+    counts: str = ""
 
 
 class _Missing(Exception):
@@ -144,7 +146,8 @@ def verdicts(
 def _in_brief(verdict: Verdict) -> str:
     if np.isnan(verdict.value):
         return verdict.verdict
-    return f"{verdict.verdict} ({verdict.value:.3g} [{verdict.low:.3g}, {verdict.high:.3g}])"
+    interval = f"{verdict.value:.3g} [{verdict.low:.3g}, {verdict.high:.3g}]"
+    return f"{verdict.verdict} ({verdict.counts or interval})"
 
 
 def _decided(
@@ -236,6 +239,12 @@ class _Count:
             all(word == TOO_FEW for word in words),
         )
 
+    def in_words(self, gains: Sequence[pd.Series]) -> str:
+        """How many rise in their mean, significantly, and at most."""
+        rise = sum(gain.mean() > 0 for gain in gains)
+        most = f", at most {self.up + self.open} once all are decided" * bool(self.open)
+        return f"{rise} of {len(gains)} rise in the mean, {self.up} significantly{most}"
+
 
 def _counted(gains: Sequence[pd.Series], needed: int, what: str, smallest: float) -> dict:
     c = _Count.of(gains, smallest)
@@ -261,6 +270,7 @@ def _counted(gains: Sequence[pd.Series], needed: int, what: str, smallest: float
     return {
         "verdict": verdict, "statistic": f"{what} rises, of {len(gains)} [significantly, at most]",
         "value": positive, "low": c.up, "high": c.up + c.open, "n": min(map(len, gains)),
+        "counts": c.in_words(gains),
         "because": _or_too_few(because, c.few),
     }  # fmt: skip
 
@@ -291,9 +301,7 @@ def _dcls_raises(scores: _Scores, inputs: Inputs) -> dict:
                 f"[{found.low:+.3f}, {found.high:+.3f}]."
             )
     plain = _by_method(scores, _PLAIN)
-    notes.append(
-        f"With Grad-CAM: {plain['verdict']}, {plain['value']} [{plain['low']}, {plain['high']}]."
-    )
+    notes.append(f"With Grad-CAM: {plain['verdict']}, {plain['counts']}.")
     return _by_method(scores, _THRESHOLD) | {"notes": " ".join(notes)}
 
 
@@ -405,6 +413,7 @@ def _fastvit_mixed(scores: _Scores) -> dict:
     return {
         "verdict": verdict,
         "statistic": f"comparisons that rise, of {len(gains)} [significantly, at most]",
+        "counts": c.in_words(gains),
         "value": sum(gain.mean() > 0 for gain in gains), "low": c.up, "high": c.up + c.open,
         "n": min(map(len, gains)), "because": _or_too_few(because, c.few),
     }  # fmt: skip

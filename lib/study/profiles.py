@@ -54,6 +54,7 @@ class Profile:
     photographs : Figures 5 and 6 show "held-out" images of the shards, or
                   "photographs" that packages contain or the user provides
     caveat      : printed on every figure and table made from it; "" for none
+    warns       : whether the caveat warns of results, and does not only describe the data
     sample      : number of images in analyses that score many methods or models
     brief       : the smaller sample of these analyses unless `Choices.whole`; None if there is none
     published_ceiling : whether the people are ClickMe's, whose ceiling is published
@@ -70,6 +71,7 @@ class Profile:
     caveat: str
     sample: int
     brief: Brief | None = None
+    warns: bool = True
     published_ceiling: bool = False
     images: Path | None = None
     models: tuple[str, ...] = ()
@@ -105,7 +107,7 @@ PROFILES: Table[Profile] = Table(
         Profile(
             "gaze", "OSIE photographs, gaze of 15 people", GAZE, (),
             mini=False, classes=1000, photographs="held-out",
-            caveat="15 people looked freely at scenes, without a task.",
+            caveat="15 people looked freely at scenes, without a task.", warns=False,
             sample=48, images=GAZE, models=("mobilenetv2_100",), methods=ONE_PASS_METHODS,
             protocols=("gaze",), target="predicted", notebooks=("00", "04", "04b"),
         ),

@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 from matplotlib.text import Text
 
 from lib.base.files import write_atomically
-from lib.figures.analyses import plot_randomisation
+from lib.figures.analyses import plot_compared, plot_randomisation
 from lib.figures.heatmaps import (
     overlay,
     plot_heatmap_rows,
@@ -202,6 +202,30 @@ def test_parts_that_forget_differ_between_networks():
     np.testing.assert_allclose((plain[:, 0] + dcls[:, 0]) / 2, range(3))
     assert (plain[:, 0] < dcls[:, 0]).all()  # side by side
     np.testing.assert_allclose(plain[:, 1], 0.5)
+    # "nothing" is 1 by definition, and has no interval.
+    for bars, parts in zip(
+        (fig.axes[0].containers[0], fig.axes[1].containers[0]), (3, 2), strict=True
+    ):
+        ends = [np.isfinite(line).all() and len(line) for line in bars.lines[2][0].get_segments()]
+        assert sum(map(bool, ends)) == parts - 1
+    few = plot_randomisation(pd.DataFrame(rows).assign(n=4))
+    assert "no error bars: fewer than 5 images" in " ".join(few.get_supxlabel().split())
+
+
+def test_every_cell_of_two_models_says_what_is_known():
+    decisions = {"rises": "+.12", "equivalent": "≈", "falls, too little to matter": "≈",
+                 "undecided": "?", "fewer than 50 images": "?"}  # fmt: skip
+    for decision, mark in decisions.items():
+        row = {"first": "a", "second": "b", "first_label": "A", "second_label": "B",
+               "methods": "Grad-CAM", "difference": 0.12, "decision": decision, "n_paired": 60,
+               "protocol": "published", "ceiling": 0.6}  # fmt: skip
+        fig = plot_compared(pd.DataFrame([row]))
+        marks = {text.get_text() for text in fig.axes[0].texts}
+        assert marks == ({mark, "−.12"} if mark == "+.12" else {mark})
+        assert "≈: shown to be too small to matter; ?: undecided" in " ".join(
+            fig.get_suptitle().split()
+        )
+        plt.close(fig)
 
 
 def test_overlay_keeps_the_order_of_the_map_and_is_even():
@@ -316,6 +340,21 @@ def test_names_lie_within_the_panel_and_over_nothing():
         for number, box in enumerate(boxes):
             assert frame.x0 - 1 < box.x0 < box.x1 < frame.x1 + 1
             assert not any(box.overlaps(other) for other in boxes[number + 1 :])
+
+
+def test_a_name_covers_no_word_that_is_there_already():
+    fig, ax = plt.subplots(figsize=(3.3, 3))
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    for covered in (False, True):
+        sheet = lay_out((0, 0), ax=ax)
+        word = ax.text(0.5, 0.55, "0.75", ha="center", va="center")
+        label_points(sheet, ax, [(0.5, 0.5)], ["ResNet-50"], covered=[word] * covered)
+        name = ax.texts[-1]
+        fig.draw_without_rendering()
+        box = Text.get_window_extent(name)
+        assert box.overlaps(word.get_window_extent()) is not covered
+        name.remove()
+    plt.close(fig)
 
 
 def test_overlay_of_a_constant_map_is_its_minimum_everywhere():

@@ -35,6 +35,17 @@ def marks(ax) -> list:
     return [line for line in ax.lines if line.get_marker() in ("o", "D")]
 
 
+def test_mini_stands_in_names_only_where_it_tells_models_apart():
+    models = board(3).assign(label=["A mini", "B mini", "C mini"])
+    for labels, names in (
+        (["A mini", "B mini", "C mini"], ["A  1", "B  2", "C  3"]),
+        (["A mini", "B", "C mini"], ["A mini  1", "B  2", "C mini  3"]),
+    ):
+        fig = plot_leaderboard(models.assign(label=labels), CONTROLS, LABELS)
+        assert [text.get_text() for text in fig.axes[0].get_yticklabels()] == names
+        plt.close(fig)
+
+
 @pytest.mark.parametrize("width", [7.2, 3.4])
 def test_thirty_models_stand_in_their_order_and_can_be_read(width):
     fig = plot_leaderboard(board(30), CONTROLS, LABELS, size=(width, None))

@@ -87,7 +87,7 @@ def every_two(count):
 def forgetting(count):
     rows = [
         {"backbone": b.key, "dcls": dcls, "method": method, "part": part, "similarity": 0.4,
-         "low": -1.4, "high": 1.2, "n": 4}
+         "low": -1.4, "high": 1.2, "n": 8}
         for b in THE_EIGHT[:count] for dcls in (False, True)
         for method in ("grad_cam", "threshold_grad_cam")
         for part in ("nothing", "head", "stage 4", "stage 3", "stage 2", "stage 1", "stem")

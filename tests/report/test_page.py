@@ -21,6 +21,7 @@ from lib.figures.captions import CAPTIONS, caption_of
 from lib.report.grids import as_texts
 from lib.report.page import write_report
 from lib.report.questions import QUESTIONS, TABLES, question_of
+from lib.report.readable import daggers_once
 from lib.report.result_table import results_table
 from lib.runner.outcomes import Outcome, write_run
 from lib.study.comparisons import COMPARISONS
@@ -279,6 +280,37 @@ def test_a_table_without_rows_has_none(study):
 def test_a_profile_without_a_caveat_shows_no_notice(study):
     page = Page(study.changed(profile=replace(study.choices.profile, caveat="")))
     assert "notice" not in [tag.get("class") for _, tag in page.tags]
+
+
+def test_words_that_describe_the_data_are_no_notice(study):
+    page = Page(study.changed(profile=replace(study.choices.profile, warns=False)))
+    assert study.choices.profile.caveat in page.text
+    assert "notice" not in [tag.get("class") for _, tag in page.tags]
+
+
+def test_what_a_verdict_counted_stands_in_words(study):
+    words = "5 of 8 rise in the mean, 3 significantly"
+    counted = verdict("A", "not reproduced", statistic="rising [significantly]", counts=words)
+    save_csv(study, "verdicts", [counted, verdict("B", "reproduced", counts="")])
+    text = Page(study).text
+    assert words in text
+    assert "rising [significantly]" not in text
+    assert "mean difference: 0.0123" in text
+
+
+@pytest.mark.parametrize(
+    ("cells", "shown", "every"),
+    [
+        (["0.1 [–] †", "0.2 [–] †", "–"], ["0.1 [–]", "0.2 [–]", "–"], True),
+        (["0.1 [–] †", "0.2 [–]"], ["0.1 [–] †", "0.2 [–]"], False),
+        (["0.1 [–] †"], ["0.1 [–] †"], False),
+    ],
+)
+def test_daggers_that_tell_no_row_from_another_are_said_once(cells, shown, every):
+    table = pd.DataFrame({"Method": "†", "Score [95 %]": cells})
+    found, said = daggers_once(table)
+    assert (found["Score [95 %]"].tolist(), said) == (shown, every)
+    assert (found.Method == "†").all()
 
 
 def test_the_same_folders_give_the_same_page(study):

@@ -108,18 +108,23 @@ def rises(**by_backbone: float):
 
 
 @pytest.mark.parametrize(
-    ("risers", "verdict", "counts"),
+    ("risers", "verdict", "counts", "words"),
     [
         # The seventh of eight decides; correlations of 0.1 are significantly more than nothing.
-        ({"resnet50": -0.1}, REPRODUCED, (7, 7, 7)),
-        ({"resnet50": -0.1, "convnext_tiny": 0.004}, UNDECIDED, (7, 6, 7)),
-        ({"resnet50": -0.1, "convnext_tiny": -0.1}, NOT_REPRODUCED, (6, 6, 6)),
+        ({"resnet50": -0.1}, REPRODUCED, (7, 7, 7), "7 of 8 rise in the mean, 7 significantly"),
+        ({"resnet50": -0.1, "convnext_tiny": 0.004}, UNDECIDED, (7, 6, 7),
+         "7 of 8 rise in the mean, 6 significantly, at most 7 once all are decided"),
+        ({"resnet50": -0.1, "convnext_tiny": -0.1}, NOT_REPRODUCED, (6, 6, 6),
+         "6 of 8 rise in the mean, 6 significantly"),
     ],
-)
-def test_seven_of_eight_backbones_must_rise(risers, verdict, counts):
+)  # fmt: skip
+def test_seven_of_eight_backbones_must_rise(risers, verdict, counts, words):
     row = decided(rises(**risers))["dcls"]
     assert row.verdict == verdict
     assert (row.value, row.low, row.high) == counts
+    assert row.counts == words
+    assert f"With Grad-CAM: {verdict}, " in row.notes
+    assert " of 8 rise in the mean, " in row.notes
 
 
 @pytest.mark.parametrize(("without", "verdict"), [(2, REPRODUCED), (3, NOT_REPRODUCED)])
