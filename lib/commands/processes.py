@@ -64,8 +64,8 @@ def start(name: str, size: int, work: Callable[..., int], *arguments: object) ->
             if code < 0:
                 killed = signal.Signals(-code).name
                 why = ", perhaps for lack of memory" if killed == "SIGKILL" else ""
-                print(
-                    f"{name}: process {rank + 1} of {size} was ended by {killed}{why}, and this "
+                print(  # on a line of its own, below the bar of a process that was ended
+                    f"\n{name}: process {rank + 1} of {size} was ended by {killed}{why}, and this "
                     "ended the others: resume with the same command and --resume",
                     file=sys.stderr,
                 )  # fmt: skip

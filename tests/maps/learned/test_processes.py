@@ -12,7 +12,7 @@ import torch
 from stand_ins import InHalves
 from torch import nn
 
-from lib.maps.learned.processes import Processes, joined
+from lib.maps.learned.processes import Processes, ProcessLost, check_devices, joined
 from lib.maps.learned.training import EPOCHS, Recipe, train_attention
 from lib.people.image_folders import ArrayImages
 
@@ -102,3 +102,32 @@ def test_two_processes_give_the_losses_of_one(tmp_path, key, options):
         assert state.keys() == one.attention.state_dict().keys()
         for name, tensor in one.attention.state_dict().items():
             assert torch.allclose(tensor.float(), state[name].float(), atol=1e-5), name
+
+
+def test_a_process_whose_peer_has_ended_says_so():
+    def work(processes):
+        values = torch.ones(2)
+        if processes.rank == 1:
+            os._exit(3)
+        with pytest.raises(ProcessLost, match="another process of this training has ended"):
+            for _ in range(2):
+                processes.add([values])
+        os._exit(4)  # the group cannot be left without its peer
+
+    assert together(2, work) == [4, 3]
+
+
+def test_a_batch_needs_an_image_for_every_process():
+    with pytest.raises(ValueError, match="a batch of 15 images cannot be split among 16 processes"):
+        train("lcam_fm", Processes(0, 16))
+
+
+def test_devices_that_are_not_there_are_refused():
+    with pytest.raises(ValueError, match="several processes cannot train on mps"):
+        check_devices(torch.device("mps"), 2)
+    with pytest.raises(ValueError, match="--device cuda:1 names one GPU"):
+        check_devices(torch.device("cuda:1"), 2)
+    most = torch.cuda.device_count()
+    with pytest.raises(ValueError, match=f"need {most + 1} GPUs, and torch sees {most}"):
+        check_devices(torch.device("cuda"), most + 1)
+    check_devices(CPU, 64)
