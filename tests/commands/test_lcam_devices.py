@@ -57,7 +57,7 @@ def command(tmp_path):
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         return subprocess.run(
             [*by, script, *WORDS, *words], cwd=tmp_path, capture_output=True, text=True,
-            check=False, env={**os.environ, "PYTHONPATH": path, **variables},
+            check=False, timeout=300, env={**os.environ, "PYTHONPATH": path, **variables},
         )  # fmt: skip
 
     run.here = here / "attention"
@@ -103,10 +103,12 @@ def test_a_killed_process_ends_all_and_one_alone_resumes(command):
 @pytest.mark.slow  # a minute
 def test_torchrun_starts_the_processes_as_well(command):
     run = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
-           "--master-addr", "127.0.0.1", "--master-port", "0")  # fmt: skip
+           "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0",
+           "--local-addr", "127.0.0.1")  # fmt: skip
     killed = command(by=run, DIES_AT="4")
     assert killed.returncode != 0
-    assert killed.stderr.count("another process of this training has ended") == 1
+    assert "Signal 9 (SIGKILL)" in killed.stderr  # torchrun says so; a peer might, too
+    assert killed.stderr.count("dcls-lcam: ") <= 1
     done = command("--resume", by=run)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("held-out images: loss") == 2  # once for each network
