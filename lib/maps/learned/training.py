@@ -322,6 +322,7 @@ class Run:
             share_norms(self.attention)
             processes.copied(self.attention)
         self.device = next(self.attention.parameters()).device
+        self.read_every = 1 if self.device.type == "cpu" else _READ_EVERY
         named = dict(self.attention.named_parameters())
         biases = [p for name, p in named.items() if name.endswith("bias")]
         others = [p for name, p in named.items() if not name.endswith("bias")]
@@ -410,7 +411,7 @@ class Run:
             (loss.total * part).backward()
             self.processes.add([*(p.grad for p in self.attention.parameters()), terms])
         self._unread.append((self.step, epoch, rate, terms))
-        if self.device.type == "cpu" or len(self._unread) >= _READ_EVERY:
+        if len(self._unread) >= self.read_every:
             self.read()
         self.optimiser.step()
         if self.schedule is not None and self.step + 1 < self.steps:
