@@ -31,6 +31,7 @@ from ..analyses.lcam.trainings import (
     train_variant,
     unfinished,
 )
+from ..base.cores import usable_cores
 from ..base.files import write_atomically
 from ..base.paths import shown
 from ..base.tables import unknown_name
@@ -45,7 +46,7 @@ from ..study.choices import Choices
 from ..study.device import chosen_device
 from ..study.profiles import PROFILES
 from ..study.study import Study
-from .processes import is_one_of_several, is_started, local_processes, start, usable_cores
+from .processes import is_one_of_several, is_started, local_processes, start
 from .running import ACCEPT, accepted, print_remarks, run
 
 _LOOKED_AT = 6  # images in the drawings of early results

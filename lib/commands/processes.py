@@ -17,12 +17,6 @@ _STARTED = "DCLS_STARTED"  # set in processes that this module starts
 _GRACE = 10  # seconds after which a process that does not end is killed
 
 
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    has_set = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if has_set else os.cpu_count() or 1
-
-
 def local_processes() -> int:
     """Return how many processes of the same command share this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

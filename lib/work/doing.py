@@ -53,7 +53,9 @@ def _do(work: Work, units: list[Unit], waiting: list[Unit]) -> None:
     total, left = sum(u.size for u in units), sum(u.size for u in waiting)
     with progress_bar(total=total, initial=total - left, desc=desc, unit=unit_name) as bar:
         bar.set_postfix_str(f"{total - left} cached", refresh=False)
-        do = do_on_cluster if choices.workers or choices.scheduler else _do_here
+        # One unit alone is quicker computed than a worker started.
+        elsewhere = choices.scheduler or (choices.workers and len(waiting) > 1)
+        do = do_on_cluster if elsewhere else _do_here
         for unit, error in do(work, waiting):
             bar.update(unit.size)
             if error is not None and unit.model not in work.missed:
