@@ -23,6 +23,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "results": ["arrange", "beside_controls", "compare_models", "load_ceilings", "load_controls",
         "load_scores", "load_table", "one_of_each", "paired_differences", "per_image_differences",
         "power_table", "size_correlation", "summarise", "summarise_controls", "table_path"],
+    "shares": ["score_share"],
     "spearman": ["rank_maps", "spearman_per_image"],
     "statistics": ["correlation_interval", "effect_size", "holm", "images_needed",
         "mean_interval", "mean_p", "means_by"],

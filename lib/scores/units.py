@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from ..base.alone import alone
 from ..base.threads import reuse_memory
 from ..maps.forward import head_pass
 from ..maps.methods import CamMethod
@@ -78,9 +77,9 @@ class Scorer:
             self._room = torch.cuda.get_device_properties(self.device).total_memory / 3
 
     def score(self, unit: Unit) -> None:
-        """Compute a unit's scores and cache them, unless another process of this machine has done
-        so while this one waited. Raises StoredError, WeightsError."""
-        with _alone(unit.path) as waited:
+        """Compute a unit's scores and cache them, unless another process has done so
+        while this one waited. Raises StoredError, WeightsError."""
+        with alone(unit.path) as waited:
             tolerant = self.study.choices.keep_going
             if not waited or read_kept(unit.path, tolerant) is None:
                 self._score(unit)
@@ -118,31 +117,6 @@ class Scorer:
             self._room -= taken
             self._models[name] = model
         return model
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[bool]:
-    """A context in which no other process works on this file; yields whether one did before.
-
-    Notebooks that run side by side may need the same unit. If files cannot be locked, both score
-    it."""
-    place = path.with_suffix(".lock")
-    lock, waited = FileLock(place), False
-    with contextlib.ExitStack() as held:
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                held.enter_context(lock.acquire(timeout=0))
-            except Timeout:
-                waited = True
-                held.enter_context(lock.acquire())
-        except (OSError, NotImplementedError):
-            pass  # the cached file itself is always written completely
-        try:
-            yield waited
-        finally:
-            with contextlib.suppress(OSError):
-                place.unlink()
 
 
 def foretell(model: StudyModel, some: np.ndarray, methods: Sequence[CamMethod], images: int) -> str:
