@@ -370,10 +370,10 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
 
 def _score_shares(options: argparse.Namespace, studies: list[Study]) -> int:
     """Cache one share of each study's scores; returns the exit status."""
-    beside = ("workers", "scheduler", "only", "first", "dry_run", "download", "download_only")
-    if others := [name for name in beside if getattr(options, name)]:
-        name = "from" if others[0] == "first" else others[0].replace("_", "-")
-        raise RunError("wrong option", f"--share and --{name} exclude each other: leave one out")
+    # Not --only and the like: one list of options serves the array and the notebooks' job.
+    beside = ("workers", "scheduler", "dry_run", "download", "download_only")
+    if others := [name.replace("_", "-") for name in beside if getattr(options, name)]:
+        raise RunError("wrong option", f"--share and --{others[0]} exclude each other")
     from lib.networks.checkpoints import WeightsError  # here, as above: they pull in torch
     from lib.people.stored import StoredError
     from lib.scores import score_share

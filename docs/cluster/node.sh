@@ -4,9 +4,9 @@
 cd "${SLURM_SUBMIT_DIR:-.}" || exit 1
 
 # The environment in which `pip install -r requirements.lock` was run.
-ENVIRONMENT="${ENVIRONMENT:-.venv}"
-if [ -z "${CONTAINER:-}" ]; then
-    source "$ENVIRONMENT/bin/activate" || exit 1
+DCLS_VENV="${DCLS_VENV:-.venv}"
+if [ -z "${DCLS_CONTAINER:-}" ]; then
+    source "$DCLS_VENV/bin/activate" || exit 1
 fi
 
 # Without a number, each process would use all processors of the node, also those of other jobs.
@@ -25,11 +25,11 @@ export MPLCONFIGDIR="$CACHES/matplotlib"
 # Compute nodes often have no network. Then a download would wait for minutes before it fails.
 export HF_HUB_OFFLINE=1
 
-# Python, in the container if CONTAINER names an Apptainer image.
+# Python, in the container if DCLS_CONTAINER names an Apptainer image.
 in_environment() {
-    if [ -z "${CONTAINER:-}" ]; then
+    if [ -z "${DCLS_CONTAINER:-}" ]; then
         "$@"
     else
-        apptainer exec --nv --bind "$PWD" --pwd "$PWD" "$CONTAINER" "$@"
+        apptainer exec --nv --bind "$PWD" --pwd "$PWD" "$DCLS_CONTAINER" "$@"
     fi
 }

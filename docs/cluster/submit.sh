@@ -11,7 +11,6 @@ set -eu
 export SHARES="${SHARES:-8}"
 read -ra resources <<< "${RESOURCES:-}"
 read -ra notebooks <<< "${NOTEBOOKS:-}"
-# A name of a notebook belongs to the second job alone: the tasks of the array run none.
 array=$(sbatch --parsable --array="1-$SHARES" "${resources[@]}" docs/cluster/scores.sbatch "$@")
 last=$(sbatch --parsable --dependency="afterok:$array" --kill-on-invalid-dep=yes \
     "${notebooks[@]}" docs/cluster/notebooks.sbatch "$@")
