@@ -161,5 +161,7 @@ class ToySlurm:
     def wait(self, job: str, seconds: float = 600) -> dict[str, str]:
         """The states of a job or an array once nothing of it waits or runs."""
         unfinished = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED"}
-        self._until(lambda: not unfinished & set(self.states(job).values()), f"{job}'s end", seconds)
+        self._until(
+            lambda: not unfinished & set(self.states(job).values()), f"{job}'s end", seconds
+        )
         return self.states(job)

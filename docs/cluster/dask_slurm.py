@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--sbatch", default="", metavar="OPTIONS",
         help="other options of sbatch, in one text: '--partition=gpu --gres=gpu:1'")  # fmt: skip
     add("--interface", default=None,
-        help="the network interface that the nodes share, such as ib0 (default: Dask's choice)")  # fmt: skip
+        help="the network that the nodes share, such as ib0 (default: Dask chooses)")  # fmt: skip
     add("run", nargs="*", metavar="OPTION", help="of run_all.py, after --")
     return parser
 
@@ -41,7 +41,6 @@ def main() -> int:
         memory=options.memory,
         walltime=options.time,
         interface=options.interface,
-        # Each worker ends before SLURM ends it. Its job writes a log.
         job_extra_directives=[*shlex.split(options.sbatch), "--output=slurm-dcls-dask-%j.log"],
         job_script_prologue=["source docs/cluster/node.sh"],
     )

@@ -33,8 +33,9 @@ def alone(path: Path, lease: float = LEASE, poll: float = _POLL) -> Iterator[boo
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             while True:
+                patience = lease if waited else 0
                 try:
-                    held.enter_context(claim.acquire(timeout=lease if waited else 0, poll_interval=poll))
+                    held.enter_context(claim.acquire(timeout=patience, poll_interval=poll))
                     break
                 except Timeout:
                     waited = True

@@ -54,7 +54,7 @@ def test_nobody_else_means_no_waiting_and_nothing_left(path):
 
 
 def test_a_file_that_another_process_holds_is_waited_for(path, other):
-    process, may_end = other
+    _, may_end = other
     entered = threading.Event()
 
     def work() -> bool:

@@ -20,6 +20,7 @@ from filelock import SoftFileLease
 from rehearsal import write_stand_in
 from stand_ins import CEILINGS, NO_CONTROLS, imports_of, make_record, module_of
 
+from lib.base.alone import alone
 from lib.base.files import partial_name
 from lib.base.paths import DEMO, ROOT
 from lib.networks.backbones import BACKBONES
