@@ -45,7 +45,8 @@ MpiDefault=none
 SlurmdParameters=config_overrides
 ReturnToService=2
 KillWait=5
-NodeName=node1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[1]} CPUs=1 RealMemory=64000
+GresTypes=gpu
+NodeName=node1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[1]} CPUs=1 RealMemory=64000 Gres=gpu:4
 NodeName=node2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[2]} CPUs=1 RealMemory=64000
 PartitionName=main Nodes=node1,node2 Default=YES MaxTime=INFINITE State=UP
 """
@@ -80,6 +81,11 @@ class ToySlurm:
         key.write_bytes(secrets.token_bytes(128))
         key.chmod(0o400)
         configuration = self.folder / "slurm.conf"
+        # Four GPUs that are empty files.
+        for number in range(4):
+            (self.folder / f"gpu{number}").touch()
+        gpus = f"NodeName=node1 Name=gpu File={self.folder}/gpu[0-3]\n"
+        (self.folder / "gres.conf").write_text(gpus)
         values = {"ports": _free_ports(3), "user": getpass.getuser(), "folder": self.folder}
         configuration.write_text(CONFIGURATION.format(**values))
         self.environment = {
@@ -150,6 +156,11 @@ class ToySlurm:
         )  # fmt: skip
         assert done.returncode == 0 or not check, f"{command}: {done.stdout}{done.stderr}"
         return done
+
+    def start(self, *command: str, **options) -> subprocess.Popen:
+        """A program that uses SLURM's commands."""
+        environment = self.environment | options.pop("env", {})
+        return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, **options)
 
     def states(self, job: str) -> dict[str, str]:
         """{task, or job: state, as RUNNING or COMPLETED} of a job or an array."""

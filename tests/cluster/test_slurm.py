@@ -1,6 +1,6 @@
 """The recipes of docs/cluster, run by a SLURM of two nodes on this machine.
 
-About a minute each, two and a half on a busy machine; skipped without SLURM (Debian's packages slurm-wlm and munge).
+One to two and a half minutes each; skipped without SLURM (Debian's packages slurm-wlm and munge).
 """
 
 from __future__ import annotations
@@ -158,13 +158,37 @@ def test_an_array_with_a_killed_task_submitted_again_makes_the_single_runs_table
     assert not list((project.folder / "data" / "output").rglob("*.lease"))
 
 
-def test_dask_workers_that_slurm_starts_make_the_single_runs_tables(slurm, tmp_path, undisturbed):
+def test_dask_workers_one_of_them_killed_make_the_single_runs_tables(slurm, tmp_path, undisturbed):
     pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed")
     project = Project(tmp_path / "project")
     command = (sys.executable, "docs/cluster/dask_slurm.py", "--jobs", "2", "--cpus", "1",
                "--memory", "4GB", "--", *OPTIONS)  # fmt: skip
-    done = slurm.run(*command, cwd=project.folder, env=project.environment, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr + project.logs
+    process = slurm.start(*command, cwd=project.folder, env=project.environment)
+    try:
+        while not project.cached:
+            assert process.poll() is None, project.logs
+        told = slurm.run("squeue", "--noheader", "--states=RUNNING", "--format=%i").stdout.split()
+        assert len(project.cached) < UNITS
+        slurm.run("scancel", "--signal=KILL", "--full", told[0])
+        assert process.wait(300) == 0, project.logs
+    finally:
+        process.kill()
+        process.wait()
+    assert len(project.cached) == UNITS
+    assert project.tables == undisturbed
+    assert not project.refused.exists(), project.refused.read_text()
+
+
+def test_processes_of_one_node_with_four_gpus_make_the_single_runs_tables(
+    slurm, tmp_path, undisturbed
+):
+    """The script and what it asks for; the GPUs are only counted, and processors compute."""
+    project = Project(tmp_path / "project")
+    environment = project.environment | {"WORKERS": "2"}
+    asked = ("sbatch", "--parsable", "--cpus-per-task=1", "--mem=16G", "docs/cluster/gpus.sbatch")
+    job = slurm.run(*asked, *OPTIONS, cwd=project.folder, env=environment).stdout.strip()
+    assert "gpu:4" in slurm.run("scontrol", "show", "job", job).stdout
+    assert slurm.wait(job) == {job: "COMPLETED"}, project.logs
     assert len(project.cached) == UNITS
     assert project.tables == undisturbed
     assert not project.refused.exists(), project.refused.read_text()
