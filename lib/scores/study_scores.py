@@ -11,6 +11,7 @@ from ..study.inputs import MissingInputs
 from ..study.study import Study
 from ..work.cache import LEFT_OUT
 from ..work.doing import tables
+from ..work.shares import ShareDone, do_share
 from .agreements import NON_FINITE
 from .units import ScoreWork
 
@@ -42,6 +43,15 @@ def score_study(study: Study) -> pd.DataFrame:
     for method, count in once.groupby("method").size().items():
         tqdm.write(f"{METHODS[method].label}: {count} maps are not finite and were skipped")
     return scores
+
+
+def score_share(study: Study, number: int, count: int) -> ShareDone:
+    """Compute the scores of share `number` of `count` and cache them for `score_study`.
+
+    Raises as `score_study` and `lib.work.shares.share` do.
+    """
+    study.inputs.require()
+    return do_share(ScoreWork(study), number, count)
 
 
 def left_out(scores: pd.DataFrame) -> pd.DataFrame:

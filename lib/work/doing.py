@@ -55,7 +55,7 @@ def _do(work: Work, units: list[Unit], waiting: list[Unit]) -> None:
         bar.set_postfix_str(f"{total - left} cached", refresh=False)
         # One unit alone is quicker computed than a worker started.
         elsewhere = choices.scheduler or (choices.workers and len(waiting) > 1)
-        do = do_on_cluster if elsewhere else _do_here
+        do = do_on_cluster if elsewhere else do_here
         for unit, error in do(work, waiting):
             bar.update(unit.size)
             if error is not None and unit.model not in work.missed:
@@ -63,7 +63,7 @@ def _do(work: Work, units: list[Unit], waiting: list[Unit]) -> None:
                 tqdm.write(f"skipped: {unit.model}: {error}")
 
 
-def _do_here(work: Work, units: list[Unit]) -> Iterator[tuple[Unit, Exception | None]]:
+def do_here(work: Work, units: list[Unit]) -> Iterator[tuple[Unit, Exception | None]]:
     """Yield each unit once it is computed, with the error if it cannot be (with `keep_going`)."""
     keep_going = work.study.choices.keep_going
     if units and not keep_going and (foretold := work.foretold(units)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,8 +9,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pandas as pd
-from filelock import FileLock, Timeout
 
+from ..base.alone import alone
 from ..base.fingerprint import fingerprint
 from ..networks.checkpoints import MissingWeights
 from ..people.stored import StoredError
@@ -103,9 +102,9 @@ class Work(ABC):
         return read_cached(unit.path, self.study.choices.keep_going, self.columns)
 
     def do(self, unit: Unit) -> None:
-        """Compute a unit's table and cache it, unless another process of this machine has done so
-        while this one waited. Raises StoredError, WeightsError."""
-        with _alone(unit.path) as waited:
+        """Compute a unit's table and cache it, unless another process has done so while this one
+        waited. Raises StoredError, WeightsError."""
+        with alone(unit.path) as waited:
             if waited and self.cached(unit) is not None:
                 return
             table = self.compute(unit.of)
@@ -114,28 +113,3 @@ class Work(ABC):
                     f"{unit.name}: its images or weights changed while it was computed: run again"
                 )
             write_cached(unit.path, table, self.skipped(unit.of))
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[bool]:
-    """A context in which no other process works on this file; yields whether one did before.
-
-    Notebooks that run side by side may need the same unit. If files cannot be locked, both
-    compute it."""
-    place = path.with_suffix(".lock")
-    lock, waited = FileLock(place), False
-    with contextlib.ExitStack() as held:
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                held.enter_context(lock.acquire(timeout=0))
-            except Timeout:
-                waited = True
-                held.enter_context(lock.acquire())
-        except (OSError, NotImplementedError):
-            pass  # the cached file itself is always written completely
-        try:
-            yield waited
-        finally:
-            with contextlib.suppress(OSError):
-                place.unlink()

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from filelock import FileLock
+from filelock import SoftFileLease
 from rehearsal import write_stand_in
 from stand_ins import CEILINGS, NO_CONTROLS, imports_of, make_record, module_of
 
+from lib.base.alone import alone
 from lib.base.files import partial_name
 from lib.base.paths import DEMO, ROOT
 from lib.networks.backbones import BACKBONES
@@ -40,7 +41,6 @@ from lib.study.inputs import Inputs, MissingInputs
 from lib.study.profiles import PROFILES
 from lib.study.study import Study
 from lib.work import cache
-from lib.work import units as work_units
 from lib.work.cache import read_cached
 
 SHARDS, IMAGES = 3, 8
@@ -180,24 +180,24 @@ def test_what_another_process_scores_is_waited_for_and_not_scored_again(make, mo
     unit = next(work.units())
     whole = unit.path.read_bytes()
     unit.path.unlink()
-    waits = threading.Event()
-
-    class Watched(FileLock):
-        def acquire(self, timeout=None, **options):
-            if timeout is None:
-                waits.set()
-            return super().acquire(timeout=timeout, **options)
-
-    monkeypatch.setattr(work_units, "FileLock", Watched)
     monkeypatch.setattr(units, "score_part", lambda *_: pytest.fail("scored again"))
+    waits = threading.Event()
+    acquire = SoftFileLease.acquire
+
+    def watched(self, timeout=None, **options):
+        if timeout:
+            waits.set()
+        return acquire(self, timeout=timeout, **options)
+
     with ThreadPoolExecutor(1) as other:
-        with FileLock(unit.path.with_suffix(".lock")):
+        with alone(unit.path):
+            monkeypatch.setattr(SoftFileLease, "acquire", watched)
             scored = other.submit(work.do, unit)
             assert waits.wait(60)
             unit.path.write_bytes(whole)
         scored.result()
     assert unit.path.read_bytes() == whole
-    assert not list(study.places.scores.glob("*.lock"))
+    assert not list(study.places.scores.glob("*.lease"))
 
 
 def test_a_damaged_file_of_cached_scores_is_made_anew(make):
