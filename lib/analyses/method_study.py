@@ -111,7 +111,7 @@ def score_contrasted(
     """Return the table of `score_faithfulness` with average drop and increase in confidence for
     every method. For the first backbone and the contrasted methods it also has deletion, insertion
     and ROAD, on a sixth of the images."""
-    drops = score_faithfulness(study, backbones, methods, study.choices.few(4), False)
+    drops = score_faithfulness(study, backbones, methods, study.choices.few(4, least=6), False)
     few = study.choices.few(24)
     kinds = contrasted(methods, study.choices.briefly("contrasted", CONTRASTED))
     more = score_faithfulness(study, backbones[:1], kinds, few, True)

@@ -117,7 +117,7 @@ PROFILES: Table[Profile] = Table(
             caveat="Embedded example: simulated people, miniature models. No evidence about DCLS.",
             sample=48,
             brief=Brief(
-                16, ("convnext_tiny", "resnet50"), cose=8, fields=6, watched=(48, 16, 4),
+                16, ("convnext_tiny", "resnet50"), cose=12, fields=5, watched=(48, 16, 4),
                 contrasted=(*PUBLISHED_METHODS, "random_cam"), shown=("convnext_tiny",),
             ),
         ),

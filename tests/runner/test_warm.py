@@ -148,16 +148,23 @@ def test_how_a_forked_kernel_ended_is_told(runner, light, cell, words):
     assert runner.run("1", warm=light).is_well  # the parent goes on
 
 
-def test_a_timeout_and_what_a_forked_kernel_started_end_with_it(runner, light, tmp_path):
+@pytest.mark.parametrize(
+    ("last", "status"),
+    [
+        ("os._exit(3)", "kernel died"),
+        pytest.param("time.sleep(600)", "timed out", marks=pytest.mark.slow),  # fifteen seconds
+    ],
+)
+def test_what_a_forked_kernel_started_ends_with_it(runner, light, tmp_path, last, status):
     pids = tmp_path / "pids"
     cell = (
         "import os, subprocess, pathlib, time\n"
         "child = subprocess.Popen(['sleep', '1000'], start_new_session=True)\n"
         "forked = os.fork() or time.sleep(1000)\n"
         f"pathlib.Path({str(pids)!r}).write_text(f'{{os.getpid()}} {{child.pid}} {{forked}}')\n"
-        "time.sleep(600)"
+        f"{last}"
     )
-    assert runner.run(cell, warm=light, timeout=15.0).status == "timed out"
+    assert runner.run(cell, warm=light, timeout=15.0).status == status
     assert all(is_gone(int(pid)) for pid in pids.read_text().split())
 
 

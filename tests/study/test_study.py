@@ -181,7 +181,7 @@ def test_a_short_runs_analyses_take_fewer_images_and_models_and_a_whole_runs_all
     )
     assert [short.choices.few(part) for part in (1, 3, 24)] == [16, 5, 2]
     assert [short.choices.few(3, least=n) for n in (12, 100)] == [12, 16]
-    assert [run.choices.briefly("fields", 16) for run in (short, whole)] == [6, 16]
+    assert [run.choices.briefly("fields", 16) for run in (short, whole)] == [5, 16]
     assert [run.choices.of_brief for run in (short, whole)] == [
         {"sample": "Short run: fewer images. --whole takes all."},
         {},
