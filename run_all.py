@@ -112,6 +112,13 @@ def _jobs(text: str) -> int:
     return int(text)
 
 
+def _share(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no share; write 1/8, 2/8, … or 8/8")
+    return int(found[1]), int(found[2])
+
+
 def duration(text: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
     seconds = float(found[1]) * _UNITS[found[2]] if found else 0
@@ -186,6 +193,9 @@ def build_parser() -> argparse.ArgumentParser:
     how("--workers", type=int, default=0, metavar="N", help="score by N processes at once (Dask)")
     how("--scheduler", default="", metavar="ADDRESS",
         help="score on the workers of this Dask scheduler (tcp://host:8786)")  # fmt: skip
+    how("--share", type=_share, metavar="I/N",
+        help="cache the scores of share I of N and run no notebook; for the tasks of a job array "
+        "on one shared disk (docs/cluster.md)")  # fmt: skip
     how("--name", default="", metavar="NAME",
         help="of the folders of results, PROFILE_NAME; else another run on a part of the data "
         "replaces these")  # fmt: skip
@@ -356,9 +366,48 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         raise RunError("wrong option", "--offline and --download exclude each other")
     if options.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"  # for the notebooks' kernels
+    if options.share:
+        return _score_shares(options, [each.study for each in asked])
     command = shlex.join(["python", "run_all.py", *arguments])
     with contextlib.ExitStack() as stack:
         return _work(options, arguments, command, known, asked, stack)
+
+
+def _score_shares(options: argparse.Namespace, studies: list[Study]) -> int:
+    """Cache one share of each study's scores; returns the exit status."""
+    # Not --only and the like: one list of options serves the array and the notebooks' job.
+    beside = ("workers", "scheduler", "dry_run", "download", "download_only")
+    if others := [name.replace("_", "-") for name in beside if getattr(options, name)]:
+        raise RunError("wrong option", f"--share and --{others[0]} exclude each other")
+    from lib.networks.checkpoints import WeightsError  # here, as above: they pull in torch
+    from lib.people.stored import StoredError
+    from lib.scores import score_share
+
+    number, count = options.share
+    is_complete = True
+    for study in studies:
+        try:
+            result = score_share(study, number, count)
+        except FileNotFoundError as error:
+            raise RunError("missing files", str(error)) from None
+        except (StoredError, WeightsError) as error:
+            raise RunError("unreadable files", str(error)) from None
+        except OSError as error:
+            fault = "disk full" if is_disk_full(error) else "not ready"
+            place = shown(study.places.scores)
+            raise RunError(fault, f"scores cannot be written to {place}: {error}") from None
+        except signals.Interruption as interruption:
+            _complain(
+                f"{interruption.fault.key}: share {number}/{count} is not complete. Finished "
+                "scores are cached: run the same command again"
+            )
+            return interruption.fault.exit_status
+        is_complete &= not result.skipped
+        print(printable(
+            f"{study.choices.profile.label}, share {number}/{count}: {result.computed} scored, "
+            f"{result.cached} in the cache, {counted(len(result.skipped), 'item')} skipped"
+        ), flush=True)  # fmt: skip
+    return 0 if is_complete else FAULTS["left out"].exit_status
 
 
 def _asked(options: argparse.Namespace, values: dict, known: list) -> _Asked:

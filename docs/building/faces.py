@@ -9,7 +9,7 @@ from pathlib import Path
 from building.layout import ROOT
 
 ROOMS = (
-    "study", "scores", "maps", "networks", "people", "analyses", "figures", "report",
+    "study", "work", "scores", "maps", "networks", "people", "analyses", "figures", "report",
     "explorer", "base",
 )  # fmt: skip
 INNER = (

@@ -14,19 +14,19 @@ import pandas as pd
 import torch
 from torch import nn
 
-from ..base.progress_bar import progress_bar
 from ..maps.cam import cam_maps
 from ..networks.building import build_network
 from ..networks.dcls import dcls_layers
 from ..networks.models import StudyModel
 from ..networks.rewrites import Form
+from ..people.clickme import ClickMe
 from ..scores.agreements import VALID
 from ..scores.observers import study_ceilings
 from ..scores.spearman import spearman_per_image
 from ..scores.statistics import mean_interval, means_by
 from ..scores.study_scores import score_study
+from ..scores.units import VariantOnPart, VariantWork, joined
 from ..study.choices import TARGETS
-from ..study.exhibits import held_out
 from ..study.study import Study
 
 SEED = 20240803
@@ -105,44 +105,55 @@ def score_forgetting(study: Study, count: int) -> pd.DataFrame:
     correlation of the maps for the study's target, NaN if a map is constant. `part` is the last
     re-initialised part; all parts above it are re-initialised too.
     """
-    batch = held_out(study, count)
-    plain = any(method.plain for method in study.choices.methods)
-    frames = []
-    for backbone, dcls in progress_bar(study.networks.there(), desc="forgetting", unit="model"):
-        trained: dict[str, torch.Tensor] = {}
-        whole = study.networks.load_model(backbone.key, dcls)
-        whole.attentions = study.networks.attentions(backbone.key, dcls)
-        labels = study.choices.asked(batch.labels)
-        if labels is None:  # always the class that the trained network predicts
-            labels = _predicted(whole.for_inference(form=Form()), batch.images)
-        for part, model in forgetting(
-            whole, study.choices.profile.mini, study.choices.profile.classes
-        ):
+    return joined(ForgettingWork(study, count=count))
+
+
+class ForgettingWork(VariantWork):
+    """The similarity of one model's maps of all images as its parts are re-initialised."""
+
+    folder, bar = "forgetting", ("forgetting", "image")
+    columns = ("method", "part", "image_id", "rho")
+    code = ("analyses.sanity",)
+
+    def images(self) -> Iterator[ClickMe]:
+        yield self.study.clickme(limit=self.arguments["count"])
+
+    def compute(self, of: VariantOnPart) -> pd.DataFrame:
+        choices, networks = self.study.choices, self.study.networks
+        plain = any(method.plain for method in choices.methods)
+        whole = networks.load_model(of.backbone.key, of.dcls)
+        whole.attentions = networks.attentions(of.backbone.key, of.dcls)
+        batches = list(of.some.batches(_BATCH))
+        # For the predicted class, always the one that the trained network predicts.
+        trained = whole.for_inference(form=Form()) if choices.predicted else None
+        targets = [
+            batch.labels if trained is None else _predicted(trained, batch.images)
+            for batch in batches
+        ]
+        image_ids = [name for batch in batches for name in batch.image_ids]
+        first: dict[str, torch.Tensor] = {}
+        frames = [pd.DataFrame(columns=self.columns)]
+        for part, model in forgetting(whole, choices.profile.mini, choices.profile.classes):
             fast = model.for_inference(form=Form(), keep_plain=plain)
             found = [
-                cam_maps(fast, fast.prepare(images), target, study.choices.methods)
-                for images, target in zip(_pieces(batch.images), _pieces(labels), strict=True)
+                cam_maps(fast, fast.prepare(batch.images), target, choices.methods)
+                for batch, target in zip(batches, targets, strict=True)
             ]
-            for method in study.choices.methods:
+            for method in choices.methods if found else ():
                 maps = torch.cat([maps[method.key] for maps in found]).cpu()
-                trained.setdefault(method.key, maps)
-                frame = pd.DataFrame({"image_id": batch.image_ids})
-                rho = spearman_per_image(maps, trained[method.key]).numpy()
+                first.setdefault(method.key, maps)
+                rho = spearman_per_image(maps, first[method.key]).numpy()
                 frames.append(
-                    frame.assign(backbone=backbone.key, dcls=dcls, method=method.key, part=part,
-                                 rho=rho)
-                )  # fmt: skip
-    return pd.concat(frames, ignore_index=True)
+                    pd.DataFrame(
+                        {"method": method.key, "part": part, "image_id": image_ids, "rho": rho}
+                    )
+                )
+        return pd.concat(frames[1:] or frames, ignore_index=True)
 
 
 @torch.inference_mode()
 def _predicted(model: StudyModel, images: np.ndarray) -> torch.Tensor:
-    found = [model(model.prepare(some)).argmax(dim=1) for some in _pieces(images)]
-    return torch.cat(found).cpu()
-
-
-def _pieces(values):
-    return [values[start : start + _BATCH] for start in range(0, len(values), _BATCH)]
+    return model(model.prepare(images)).argmax(dim=1).cpu()
 
 
 def summarise_forgetting(table: pd.DataFrame) -> pd.DataFrame:

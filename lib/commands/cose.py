@@ -22,7 +22,7 @@ from tqdm import tqdm
 from ..analyses.cose.folder import as_published, checkpoints_in, work_on_folder
 from ..analyses.cose.readings import READINGS
 from ..analyses.cose.results import by_change, summarise_cose
-from ..analyses.cose.study import RANDOM, Work
+from ..analyses.cose.study import RANDOM, pairs_by_variant
 from ..base.files import refuse_as_output, write_atomically, write_json
 from ..base.fingerprint import sha256_of
 from ..base.paths import shown
@@ -200,27 +200,32 @@ def _run(options: argparse.Namespace, study: Study) -> int:
         _refuse_what_is_no_image(folder)
     earlier = _earlier(options, study)
     print(printable(_asked(options, folder, earlier)))
-    work = work_on_folder(study, folder, options.images.absolute().name, earlier)
-    work.tell_how_long()
+    name = options.images.absolute().name
+    missed: dict[str, str] = {}
     tables: list[pd.DataFrame] = []
-    for table in work.tables():
+    for variant, files in earlier.items():
+        work = work_on_folder(study, folder, name, {variant: files})
+        (table,) = pairs_by_variant(work)
+        missed |= work.missed
         if table.empty:
-            raise ImageFolderError(in_lines([*work.missed.values()]) or "nothing can be read")
+            raise ImageFolderError(in_lines([*missed.values()]) or "nothing can be read")
         tables.append(table)
         pairs = pd.concat(tables, ignore_index=True)
         summary = summarise(pairs)
         _write(out, as_published(pairs, folder))
         _write(beside(out, "summary"), summary)
         _write(beside(out, "parts"), by_change(pairs))
-        write_json(out.with_suffix(".json"), _facts(options, study, folder, earlier, summary, work))
+        write_json(
+            out.with_suffix(".json"), _facts(options, study, folder, earlier, summary, missed)
+        )
         this = (summary.backbone == table.backbone[0]) & (summary.dcls == table.dcls[0])
         tqdm.write(printable(told(summary[this])))
     if profile.caveat and not options.timm:
         print(profile.caveat)
-    if work.missed:
-        lines = [f"{name}: {why}" for name, why in work.missed.items()]
+    if missed:
+        lines = [f"{name}: {why}" for name, why in missed.items()]
         print(printable(f"skipped:\n{in_lines(lines)}"), file=sys.stderr)
-    return _LEFT_OUT if work.missed else 0
+    return _LEFT_OUT if missed else 0
 
 
 def summarise(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -269,7 +274,7 @@ def _facts(
     folder: LabelledFolder,
     earlier: Mapping[tuple[Backbone, bool], Sequence[Path]],
     summary: pd.DataFrame,
-    work: Work,
+    missed: dict[str, str],
 ) -> dict:
     """Return the facts saved beside the pairs: what they were made from, and their results."""
     return {
@@ -296,7 +301,7 @@ def _facts(
             "only whole windows",
         },
         "summary": json.loads(summary.to_json(orient="records", double_precision=15)),
-        "left_out": work.missed,
+        "left_out": missed,
         "commit": commit(),
         "environment": environment(),
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,6 +17,7 @@ from pathlib import Path
 import matplotlib
 import matplotlib.pyplot as plt
 import pandas as pd
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -29,18 +31,22 @@ from ..analyses.lcam.trainings import (
     train_variant,
     unfinished,
 )
+from ..base.cores import usable_cores
 from ..base.files import write_atomically
 from ..base.paths import shown
 from ..base.tables import unknown_name
 from ..figures.lcam import plot_looks, plot_losses
 from ..figures.style import use_study_style
 from ..maps.learned.attention import ATTENTIONS, MASKINGS
+from ..maps.learned.processes import ALONE, Processes, ProcessLost, check_devices, joined
 from ..maps.learned.training import RECIPES, Images, Recipe
 from ..maps.methods import LEARNED_METHODS, METHODS
 from ..networks.backbones import Backbone
 from ..study.choices import Choices
+from ..study.device import chosen_device
 from ..study.profiles import PROFILES
 from ..study.study import Study
+from .processes import is_one_of_several, is_started, local_processes, start
 from .running import ACCEPT, accepted, print_remarks, run
 
 _LOOKED_AT = 6  # images in the drawings of early results
@@ -76,7 +82,15 @@ def build_parser() -> argparse.ArgumentParser:
         help="instead of training, import a module from a snapshot of L-CAM's published code, for "
         "one model and one method")  # fmt: skip
     add("--resume", action="store_true", help="resume a training that was interrupted")
-    add("--readers", type=int, default=2, help="processes that read images (default: 2)")
+    add("--validate", type=int, default=0, metavar="N",
+        help="hold out N of the images and measure the module on them after each epoch "
+        "(default: 0)")  # fmt: skip
+    add("--readers", type=int,
+        help="processes that read images, for each device; 0 reads them between the steps "
+        "(default: up to 2, up to 8 for a GPU, and no more than there are cores)")  # fmt: skip
+    add("--devices", type=int, default=1, metavar="N",
+        help="train with N GPUs of this machine, or with N processes on the CPU, which split "
+        "every batch (default: 1)")  # fmt: skip
     add("--precision", default="float32", help="float32 or bf16")
     add("--device", default="auto")
     add("--data-dir", default="")
@@ -112,7 +126,11 @@ def _chosen_images(
         return made(options.limit)
     if options.images is None:
         raise ValueError("--images is missing: give the folder of training images")
-    return folder_images(options.images, options.list, options.limit, options.readers)
+    readers = options.readers
+    if readers is None:
+        most = 8 if chosen_device(options.device).type == "cuda" else 2
+        readers = max(1, min(most, usable_cores() // local_processes()))
+    return folder_images(options.images, options.list, options.limit, readers)
 
 
 def main(
@@ -123,22 +141,61 @@ def main(
 
     made : makes a number of images for each backbone, without a folder
     """
-    options = build_parser().parse_args(arguments)
-    matplotlib.use("agg")
-    use_study_style()
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    options = build_parser().parse_args(words)
+    several = options.devices > 1 and not is_one_of_several()
     return run(
-        "dcls-lcam", lambda: _run(options, made), "; resume with the same command and --resume",
+        "dcls-lcam",
+        lambda: _start(options, words, made) if several else _join(options, made),
+        "; resume with the same command and --resume",
         "try a smaller --batch-size, which is another training",
     )  # fmt: skip
 
 
-def _run(options: argparse.Namespace, made: Callable | None) -> None:
+def _start(options: argparse.Namespace, words: Sequence[str], made: Callable | None) -> int:
+    """Start one process for each device; each calls `main` again."""
+    if options.imported is not None:
+        raise ValueError("--import trains nothing: omit --devices")
+    check_devices(chosen_device(options.device), options.devices)
+    return start("dcls-lcam", options.devices, main, words, made)
+
+
+def _join(options: argparse.Namespace, made: Callable | None) -> int | None:
+    """Train, alone or as one of several processes, of which only one reports an error."""
+    if options.devices < 1:
+        raise ValueError(f"--devices must be 1 or more, got {options.devices}")
+    matplotlib.use("agg")
+    use_study_style()
+    if not is_one_of_several():
+        return _run(options, made, ALONE)
+    device = chosen_device(options.device)
+    if is_started() and device.type == "cpu":
+        torch.set_num_threads(max(1, usable_cores() // local_processes()))
+    with joined(device) as processes:
+        try:
+            return _run(options, made, processes)
+        except ProcessLost:
+            if is_started() or not processes.fails_first():
+                return 2
+            raise
+        except KeyboardInterrupt:
+            if is_started():
+                return 130
+            raise
+        except Exception:
+            if not processes.fails_first():
+                return 2
+            raise
+
+
+def _run(options: argparse.Namespace, made: Callable | None, processes: Processes) -> None:
     study = Study.from_profile(
         options.profile, options.models, (), device=options.device,
         data_dir=options.data_dir, precision=options.precision, extend=options.extend,
         accept=accepted(options),
     )  # fmt: skip
-    print_remarks(study.networks.remarks())
+    if processes.writes:
+        print_remarks(study.networks.remarks())
     keys = [row.key for row in ATTENTIONS.select(options.methods)]
     if options.imported is not None:
         print(_imported(study, keys, options))
@@ -148,14 +205,15 @@ def _run(options: argparse.Namespace, made: Callable | None) -> None:
     }
     if not 0 <= options.seed < 2**63:
         raise ValueError(f"--seed must be 0 or more and below 2^63, got {options.seed}")
-    for name in ("readers", "limit"):
-        if getattr(options, name) < 0:
+    for name in ("readers", "limit", "validate"):
+        if (getattr(options, name) or 0) < 0:
             raise ValueError(f"--{name} must be 0 or more, got {getattr(options, name)}")
     if options.masking not in MASKINGS:
         raise unknown_name("masking", options.masking, MASKINGS)
     images = _chosen_images(options, study.choices, made)
-    for line in _trained(study, keys, recipes, images, options):
-        tqdm.write(line)
+    for line in _trained(study, keys, recipes, images, options, processes):
+        if processes.writes:
+            tqdm.write(line)
 
 
 def _imported(study: Study, keys: Sequence[str], options: argparse.Namespace) -> str:
@@ -192,6 +250,7 @@ def _trained(
     recipes: dict[tuple[str, str], Recipe],
     images: Callable[[Backbone], Images],
     options: argparse.Namespace,
+    processes: Processes,
 ) -> Iterable[str]:
     """Yield a line about each training when it has ended."""
     done = set()
@@ -202,12 +261,15 @@ def _trained(
         done.add(name)
         for key in keys:
             path = study.inputs.attention_path(backbone.key, dcls, key)
-            taken = images(backbone)
+            taken, held_out = images(backbone), None
+            if options.validate:
+                taken, held_out = taken.apart(options.validate)
             early = taken.some(_LOOKED_AT)
             found = train_variant(
                 study, backbone, dcls, key, taken, recipes[backbone.key, key],
                 masking=options.masking, seed=options.seed, resume=options.resume, save_to=path,
                 look_at=early, on_look=partial(draw_early, path, early, METHODS[key].label),
+                held_out=held_out, processes=processes,
             )  # fmt: skip
             if found is None:
                 yield f"{shown(path)}: already trained with these options"
@@ -215,3 +277,11 @@ def _trained(
                 last = found.history.tail(10)[["loss", "cross_entropy", "area", "same_class"]]
                 told = ", ".join(f"{name} {value:.3f}" for name, value in last.mean().items())
                 yield f"{shown(path)}: {len(found.history)} steps; means of the last ten: {told}"
+                end = found.epochs.iloc[-1]
+                told = f"{end.images_per_second:.0f} images/s in the last epoch"
+                if held_out is not None:
+                    told += f"; on {len(held_out)} held-out images: loss {end.loss:.3f}, "
+                    told += (
+                        f"same_class {end.same_class:.3f}, average drop {end.average_drop:.1f} %"
+                    )
+                yield f"  {told}"

@@ -7,6 +7,8 @@ the sum, with negative values set to 0, as in that package.
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 
@@ -51,9 +53,16 @@ def layer_cam(features: Tensor, gradient: Tensor) -> Tensor:
 
 def random_cam(features: Tensor, gradient: Tensor) -> Tensor:
     """A control: Grad-CAM with random weights of the channels, the same for every image."""
-    generator = torch.Generator().manual_seed(_SEED)
-    weights = torch.rand(features.shape[1], generator=generator, dtype=torch.float64) * 2 - 1
-    return weights.to(features.device, features.dtype)[:, None, None] * features
+    return _random_weights(features.shape[1], features.device, features.dtype) * features
+
+
+@cache
+def _random_weights(channels: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Made once, because a copy of them to a GPU waits for all its work."""
+    with torch.inference_mode(False):
+        generator = torch.Generator().manual_seed(_SEED)
+        weights = torch.rand(channels, generator=generator, dtype=torch.float64) * 2 - 1
+        return weights.to(device, dtype)[:, None, None]
 
 
 PRODUCTS = {

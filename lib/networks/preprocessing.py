@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import torch
 from PIL import Image
@@ -40,11 +42,15 @@ def prepare_pixels(
     return normalised(pixels.to(torch.float32).div_(255).permute(0, 3, 1, 2), geometry, layout)
 
 
+@cache
+def _per_colour(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Made once, because a copy of numbers to a GPU waits for all its work."""
+    with torch.inference_mode(False):  # gradients may pass through it later
+        return torch.tensor(values, device=device)[:, None, None]
+
+
 def normalised(images: Tensor, geometry: Preprocessing, layout: torch.memory_format) -> Tensor:
     """Normalise (image, 3, side, side) in 0-1 to what networks take."""
-    mean, std = (
-        torch.tensor(values, device=images.device)[:, None, None]
-        for values in (geometry.mean, geometry.std)
-    )
+    mean, std = (_per_colour(values, images.device) for values in (geometry.mean, geometry.std))
     # The memory layout may be channels-last, except in FastViT's training, which crashes then.
     return (images - mean).div_(std).contiguous(memory_format=layout)

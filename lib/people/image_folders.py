@@ -26,6 +26,8 @@ from .stored.part import refuse_unprintable
 _SUFFIXES = {".jpeg", ".jpg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff"}
 _RESIZE = 256 / 224  # the shorter side, relative to the crop's
 _LONGEST = 50  # times the shorter side
+_AHEAD = 3  # batches that each reading process prepares in advance
+_CPU = torch.device("cpu")
 
 
 class ImageFolderError(ValueError):
@@ -138,7 +140,8 @@ class FolderImages(Dataset):
     centre.
 
     side    : the crop's side in pixels
-    workers : processes that read images; 0 reads in this process
+    workers : processes that read images, each up to `_AHEAD` batches ahead; 0 reads in this
+              process. Their number changes no pixel
     folder  : the folder that contains all images; its location does not identify them
     """
 
@@ -151,12 +154,14 @@ class FolderImages(Dataset):
 
     def centre(self, index: int) -> Tensor:
         """Return (3, side, side) in 0-1. Raises ImageFolderError if the image cannot be read."""
-        image = _resized(self.paths[index], round(self.side * _RESIZE), quick=False)
-        crop = _centre(image, self.side)
-        return torch.from_numpy(crop.copy()).permute(2, 0, 1).float().div_(255)
+        return self[index, 0, None].float().div_(255)
 
-    def __getitem__(self, asked: tuple[int, int, int]) -> Tensor:
+    def __getitem__(self, asked: tuple[int, int, int | None]) -> Tensor:
+        """Return (3, side, side) uint8; the epoch None asks for the centre."""
         index, seed, epoch = asked
+        if epoch is None:
+            image = _resized(self.paths[index], round(self.side * _RESIZE), quick=False)
+            return torch.from_numpy(_centre(image, self.side).copy()).permute(2, 0, 1)
         rng = np.random.default_rng([seed, epoch, index])
         image = np.asarray(_resized(self.paths[index], round(self.side * _RESIZE), quick=True))
         top, left = (rng.integers(0, n - self.side + 1) for n in image.shape[:2])
@@ -164,12 +169,28 @@ class FolderImages(Dataset):
         crop = crop[:, ::-1] if rng.random() < 0.5 else crop
         return torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1)
 
-    def batches(self, indices: Sequence[np.ndarray], seed: int, epoch: int) -> Iterator[Tensor]:
+    def batches(
+        self,
+        indices: Sequence[np.ndarray],
+        seed: int,
+        epoch: int | None,
+        device: torch.device = _CPU,
+    ) -> Iterator[Tensor]:
+        """Yield (image, 3, side, side) in 0-1 on a device for each list of indices.
+
+        epoch : with seed and index, it determines crops and flips; None for centres
+        Raises ImageFolderError, which names an image that cannot be read, whoever read it.
+        """
         asked = [[(int(i), seed, epoch) for i in some] for some in indices]
-        loader = DataLoader(self, batch_sampler=asked, num_workers=self.workers)
+        loader = DataLoader(
+            self, batch_sampler=asked, num_workers=self.workers,
+            prefetch_factor=_AHEAD if self.workers else None,
+            pin_memory=device.type == "cuda",
+        )  # fmt: skip
         try:
             for batch in loader:
-                yield batch.float().div_(255)
+                # A copy of bytes is a quarter as long, and from pinned memory nobody waits for it.
+                yield batch.to(device, non_blocking=True).float().div_(255)
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
@@ -188,6 +209,13 @@ class FolderImages(Dataset):
 
     def some(self, count: int) -> Tensor:
         return torch.stack([self.centre(i) for i in self.spread(count)])
+
+    def apart(self, count: int) -> tuple[FolderImages, FolderImages]:
+        """Return all images except `count`, and these, drawn with a fixed seed."""
+        return tuple(
+            FolderImages([self.paths[i] for i in some], self.side, self.workers, self.folder)
+            for some in _apart(len(self), count)
+        )
 
     def facts(self) -> dict:
         if not self._facts:
@@ -229,6 +257,18 @@ def _resized(
     return image.resize(size, by)
 
 
+def _apart(total: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return all positions except `count`, and these, each in order."""
+    if not 0 < count <= total - 2:
+        raise ValueError(
+            f"{count} of {total} images cannot be held out for validation: training needs at "
+            "least two others"
+        )
+    chosen = np.zeros(total, bool)
+    chosen[np.random.default_rng(0).choice(total, count, replace=False)] = True
+    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
 class ArrayImages:
     """Images in memory, already of the crop's size, and randomly flipped.
 
@@ -242,11 +282,20 @@ class ArrayImages:
     def __len__(self) -> int:
         return len(self.images)
 
-    def batches(self, indices: Sequence[np.ndarray], seed: int, epoch: int) -> Iterator[Tensor]:
-        flips = np.random.default_rng([seed, epoch, 1]).random(len(self)) < 0.5
+    def batches(
+        self,
+        indices: Sequence[np.ndarray],
+        seed: int,
+        epoch: int | None,
+        device: torch.device = _CPU,
+    ) -> Iterator[Tensor]:
+        """As for `FolderImages`."""
+        flips = np.zeros(len(self), bool)
+        if epoch is not None:
+            flips = np.random.default_rng([seed, epoch, 1]).random(len(self)) < 0.5
         for some in indices:
-            batch = self.images[torch.from_numpy(some)].float().div_(255)
-            flipped = torch.from_numpy(flips[some])[:, None, None, None]
+            batch = self.images[torch.from_numpy(some)].to(device).float().div_(255)
+            flipped = torch.from_numpy(flips[some])[:, None, None, None].to(device)
             yield torch.where(flipped, batch.flip(-1), batch)
 
     def spread(self, count: int) -> np.ndarray:
@@ -255,6 +304,13 @@ class ArrayImages:
 
     def some(self, count: int) -> Tensor:
         return self.images[self.spread(count)].float().div_(255)
+
+    def apart(self, count: int) -> tuple[ArrayImages, ArrayImages]:
+        """As for `FolderImages`."""
+        return tuple(
+            ArrayImages(self.images[some].permute(0, 2, 3, 1).numpy(), self.name)
+            for some in _apart(len(self), count)
+        )
 
     def facts(self) -> dict:
         digest = hashlib.sha256(self.images.numpy().tobytes()).hexdigest()[:16]

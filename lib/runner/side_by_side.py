@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import threading
 from collections.abc import Callable, Iterable
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 
 from jupyter_core.utils import ensure_event_loop
 
+from ..base.cores import usable_cores
 from ..base.words import in_words
 from . import memory, signals
 from .execution import Attempt
@@ -31,9 +31,7 @@ def usual_jobs(device: str, workers: bool = False) -> int:
     """
     if workers or not device.startswith("cpu"):
         return 1
-    has_set = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if has_set else os.cpu_count() or 1
-    return min(cores, MOST)
+    return min(usable_cores(), MOST)
 
 
 @dataclass

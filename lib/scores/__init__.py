@@ -26,7 +26,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "spearman": ["rank_maps", "spearman_per_image"],
     "statistics": ["correlation_interval", "effect_size", "holm", "images_needed",
         "mean_interval", "mean_p", "means_by"],
-    "study_scores": ["left_out", "score_study"],
+    "study_scores": ["left_out", "score_share", "score_study"],
     "accuracy": ["weights_table"],
     "claims": ["verdicts"],
 })  # fmt: skip

@@ -19,7 +19,7 @@ from ..people.protocols import PROTOCOLS, Protocol
 from ..people.stored.part import STORED_SIZE
 from ..study.plug_ins import load_plug_ins
 from ..study.study import Study
-from .control_scores import control_maps
+from .control_scores import control_maps, mean_maps
 from .controls import CONTROL, NETWORK, PEOPLE
 from .fixation_measures import FixationSet, ImageFixations, measure_fixations
 
@@ -137,7 +137,8 @@ def _networks(study: Study, clickme: ClickMe, frames: dict[str, _Frame]) -> Iter
 
 def _controls(clickme: ClickMe, frames: dict[str, _Frame]) -> Iterator[tuple]:
     readings = {(f.protocol.key, name): (f.protocol, f.geometry) for name, f in frames.items()}
-    for block, (_, name), _, maps in control_maps(clickme, readings):
+    means = mean_maps(clickme, readings)
+    for block, (_, name), _, maps in control_maps(clickme, readings, means):
         frame = frames[name]
         for control, image_id, values in _measured(frame, block.image_ids, maps):
             yield from frame.rows(image_id, values, CONTROL, "", False, control)

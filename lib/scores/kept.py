@@ -1,32 +1,16 @@
-"""Cached scores: one file per variant and part, named by a hash of all that determines them."""
+"""All that determines scores, for the names of the files in which they are cached."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-from tqdm import tqdm
-
-from ..base.files import write_atomically
-from ..base.fingerprint import code_of, fingerprint, sha256_of
+from ..base.fingerprint import code_of, sha256_of
 from ..base.paths import shown
 from ..maps.methods import CamMethod
 from ..networks.backbones import Backbone
 from ..networks.checkpoints import MissingWeights
 from ..people.clickme import ClickMe
 from ..study.study import Study
-from .scoring import COLUMNS
-
-LEFT_OUT = "left_out"  # in a table's attributes: {image: why it was not scored}
-# In the file's own metadata: the SHA-256 of the same file with zeros in this place.
-_SEAL = b"dcls sha256 "
-_NO_DIGEST = b"0" * 64
 
 # A change to any of these may change a score, so cached scores depend on their text.
 DETERMINING_CODE = (
@@ -100,63 +84,21 @@ def formula_of(method: CamMethod) -> object:
     return method.origin or (method.small_map, method.whole_map, method.products)
 
 
-def kept_path(study: Study, backbone: Backbone, has_dcls: bool, some: ClickMe) -> Path:
-    """The file that caches a variant's scores on the images of a part. Raises MissingWeights."""
-    key = fingerprint(
-        facts_of_maps(study, backbone, has_dcls)
-        | {
-            "target": study.choices.target,
-            "protocols": [(p.key, sorted(p.mends)) for p in some.protocols],
-            "scored": {p.key: some.scored(p.key) for p in some.protocols},
-            "part": some.part.digest(),
-            "images": [chosen.index for chosen in some.chosen],
-        }
-    )
-    name = study.inputs.weights_name(backbone.key, has_dcls)
-    return study.places.scores / f"{name}-{some.part.name}-{key}.parquet"
+def facts_of_scores(study: Study, backbone: Backbone, has_dcls: bool, some: ClickMe) -> dict:
+    """All that determines a variant's scores on the images of a part. Raises MissingWeights."""
+    return facts_of_maps(study, backbone, has_dcls) | {
+        "target": study.choices.target,
+        "protocols": [(p.key, sorted(p.mends)) for p in some.protocols],
+        "scored": {p.key: some.scored(p.key) for p in some.protocols},
+        **facts_of_images(some),
+    }
 
 
-def write_kept(path: Path, scores: pd.DataFrame, left_out: dict[str, str]) -> None:
-    """Write a Parquet file that contains its own checksum; it appears only when complete."""
-    scores.attrs[LEFT_OUT] = left_out
-    table = pa.Table.from_pandas(scores, preserve_index=False)
-    sealed = {**(table.schema.metadata or {}), b"seal": _SEAL + _NO_DIGEST}
-    file = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata(sealed), file)
-    whole = file.getvalue()
-    digest = hashlib.sha256(whole).hexdigest().encode()
-    with write_atomically(path) as partial:
-        before, seal, rest = whole.rpartition(_SEAL)
-        partial.write_bytes(before + seal + digest + rest[64:])
-
-
-def _checked(stored: bytes) -> io.BytesIO:
-    """The bytes of a cached file if its checksum matches. Raises ValueError."""
-    # The last occurrence: a text in the table may look like a seal; the metadata come last.
-    before, seal, rest = stored.rpartition(_SEAL)
-    digest, after = rest[:64], rest[64:]
-    whole = before + seal + _NO_DIGEST + after
-    if not seal or hashlib.sha256(whole).hexdigest().encode() != digest:
-        raise ValueError("its checksum does not match")
-    return io.BytesIO(stored)
-
-
-def read_kept(
-    path: Path, keep_going: bool = True, columns: Sequence[str] = COLUMNS
-) -> pd.DataFrame | None:
-    """Return the scores cached in a file; None if it does not exist or is damaged.
-
-    keep_going : accept scores that lack images
-    columns    : the columns that they must have
-    """
-    if not path.is_file():
-        return None
-    try:
-        scores = pq.read_table(_checked(path.read_bytes())).to_pandas()
-        if len(scores.columns) and list(scores.columns) != list(columns):
-            raise ValueError(f"it has the columns {', '.join(map(str, scores.columns))}")
-    except Exception as error:  # a damaged file can raise anything
-        told = str(error).splitlines() or [type(error).__name__]
-        tqdm.write(f"{shown(path)} is damaged: scoring again ({told[0]})")
-        return None
-    return scores if keep_going or not scores.attrs.get(LEFT_OUT) else None
+def facts_of_images(some: ClickMe) -> dict:
+    """All that determines these images: their parts, and which images of each."""
+    return {
+        "images": [
+            (here.part.digest(), [(chosen.index, chosen.place) for chosen in here.chosen])
+            for here in some.per_part()
+        ]
+    }

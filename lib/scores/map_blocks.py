@@ -28,9 +28,12 @@ class MapBlock:
     other_maps: Tensor
 
 
-def map_blocks(clickme: ClickMe) -> Iterator[MapBlock]:
-    """All human maps of `clickme`, part by part; skipped images are added to its `left_out`."""
-    for number, some in enumerate(clickme.per_part()):
+def map_blocks(clickme: ClickMe, first: int = 0) -> Iterator[MapBlock]:
+    """All human maps of `clickme`, part by part; skipped images are added to its `left_out`.
+
+    first : the number of the first part among those of the study
+    """
+    for number, some in enumerate(clickme.per_part(), first):
         batches = list(some.batches(_BLOCK))
         clickme.left_out |= some.left_out
         if not batches:

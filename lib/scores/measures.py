@@ -18,7 +18,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..base.progress_bar import progress_bar
 from ..base.tables import Table
 from ..maps.cam import cam_maps
 from ..maps.forward import is_constant
@@ -28,10 +27,12 @@ from ..study.plug_ins import load_plug_ins
 from ..study.study import Study
 from .spearman import Ranks, between_ranks, rank_maps
 from .statistics import means_by
+from .units import VariantOnPart, VariantWork, joined
 
 TOP = 0.1
 _EPSILON = torch.finfo(torch.float64).eps
 _BATCH = 16
+COLUMNS = ["method", "measure", "image_id", "value"]
 
 
 class Compared:
@@ -168,17 +169,36 @@ def score_measures(study: Study) -> pd.DataFrame:
     explain the study's target. Images whose heatmap or human map is constant are skipped.
     Raises StoredError, WeightsError.
     """
-    load_plug_ins("measures")
-    protocol = PROTOCOLS[study.choices.protocols[0]]
-    clickme = study.clickme()
-    rows: list[tuple] = []
-    for backbone, dcls in progress_bar(study.networks.there(), desc="measures", unit="model"):
-        model = study.networks.inference_model(backbone.key, dcls)
-        for batch in clickme.batches(_BATCH):
-            scored = clickme.is_scored(protocol.key, batch.places)
-            asked = study.choices.asked(batch.labels)
-            maps = cam_maps(model, model.prepare(batch.images), asked, study.choices.methods)
-            human = human_maps(batch.stored_maps, protocol, backbone.preprocessing)
+    return joined(MeasureWork(study))
+
+
+class MeasureWork(VariantWork):
+    """Every measure for the study's methods, on the images of one part."""
+
+    folder, bar, columns = "measures", ("measures", "image"), COLUMNS
+    code = ("scores.measures",)
+
+    def __init__(self, study: Study):
+        load_plug_ins("measures")
+        super().__init__(study)
+        self._protocol = PROTOCOLS[study.choices.protocols[0]]
+
+    def facts(self, of: VariantOnPart) -> dict:
+        return super().facts(of) | {
+            "protocol": (self._protocol.key, sorted(self._protocol.mends)),
+            "scored": of.some.scored(self._protocol.key),
+            "measures": {measure.key: measure.of for measure in MEASURES.values()},
+        }
+
+    def compute(self, of: VariantOnPart) -> pd.DataFrame:
+        protocol, choices = self._protocol, self.study.choices
+        model = self._models.of(of.backbone, of.dcls)
+        rows: list[tuple] = []
+        for batch in of.some.batches(_BATCH):
+            scored = of.some.is_scored(protocol.key, batch.places)
+            asked = choices.asked(batch.labels)
+            maps = cam_maps(model, model.prepare(batch.images), asked, choices.methods)
+            human = human_maps(batch.stored_maps, protocol, of.backbone.preprocessing)
             theirs = Compared(human, protocol.settles)
             for method, of_method in maps.items():
                 ours = Compared(of_method.cpu(), protocol.settles)
@@ -188,14 +208,13 @@ def score_measures(study: Study) -> pd.DataFrame:
                     # memory of the large ones from being reused.
                     values = measure.of(ours, theirs).tolist()
                     rows += [
-                        (backbone.key, dcls, method, measure.key, image_id, value)
+                        (method, measure.key, image_id, value)
                         for image_id, value, counts in zip(
                             batch.image_ids, values, scored & orders.numpy(), strict=True
                         )
                         if counts
                     ]
-    names = ["backbone", "dcls", "method", "measure", "image_id", "value"]
-    return pd.DataFrame(rows, columns=names)
+        return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def summarise_measures(values: pd.DataFrame) -> pd.DataFrame:

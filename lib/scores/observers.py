@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..base.fingerprint import code_of, fingerprint
+from ..base.fingerprint import code_of
 from ..base.geometry import Preprocessing
 from ..base.progress_bar import progress_bar
 from ..people.clickme import ClickMe
@@ -17,6 +17,8 @@ from ..people.human_maps import human_maps_by
 from ..people.protocols import PROTOCOLS, Protocol
 from ..study.choices import Choices
 from ..study.study import Study
+from ..work.doing import tables
+from ..work.units import Work
 from .ceiling import (
     GIVEN,
     HUMAN_CEILING,
@@ -27,7 +29,7 @@ from .ceiling import (
     estimated_ceiling,
     withheld,
 )
-from .kept import DETERMINING_CODE, read_kept, write_kept
+from .kept import DETERMINING_CODE, facts_of_images
 from .spearman import ranks_of_rows
 
 SPLITS = 4  # random splits of an image's observers into halves, with a fixed seed
@@ -62,25 +64,34 @@ def people_of(study: Study) -> pd.DataFrame:
     is empty if the ceiling is known without it."""
     if _known(study.choices) is not None:
         return pd.DataFrame(columns=COLUMNS)
-    clickme = study.clickme()
-    geometries = [b.preprocessing for b in study.choices.backbones]
-    frames = []
-    for some in clickme.per_part():
-        facts = {
-            "observers": some.part.observers_digest(),
-            "part": some.part.digest(),
-            "images": [chosen.index for chosen in some.chosen],
-            "readings": sorted(_readings(some.protocols, geometries)),
-            "scored": {p.key: some.scored(p.key) for p in some.protocols},
+    found = [table for _, table in tables(PeopleWork(study))]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=COLUMNS)
+
+
+class PeopleWork(Work):
+    """How well people agree, part by part."""
+
+    folder, bar, columns = "people", ("observers", "part"), COLUMNS
+
+    def pieces(self) -> Iterator[tuple[str, str, ClickMe, int]]:
+        for some in self.study.clickme().per_part():
+            yield f"people-{some.part.name}", "", some, 1
+
+    @property
+    def _geometries(self) -> list[Preprocessing]:
+        return [backbone.preprocessing for backbone in self.study.choices.backbones]
+
+    def facts(self, of: ClickMe) -> dict:
+        return {
+            "observers": of.part.observers_digest(),
+            "readings": sorted(_readings(of.protocols, self._geometries)),
+            "scored": {p.key: of.scored(p.key) for p in of.protocols},
             "code": code_of(*DETERMINING_CODE, "scores.observers"),
+            **facts_of_images(of),
         }
-        path = study.places.scores / f"people-{some.part.name}-{fingerprint(facts)}.parquet"
-        found = read_kept(path, columns=COLUMNS)
-        if found is None:
-            found = score_observers(some, geometries)
-            write_kept(path, found, {})
-        frames.append(found)
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
+
+    def compute(self, of: ClickMe) -> pd.DataFrame:
+        return score_observers(of, self._geometries)
 
 
 def ceilings_of(choices: Choices, people: pd.DataFrame) -> Ceilings:

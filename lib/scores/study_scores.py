@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 from tqdm import tqdm
 
-from ..base.progress_bar import progress_bar
 from ..maps.methods import METHODS
 from ..networks.backbones import variant_name
-from ..study.choices import Choices
 from ..study.inputs import MissingInputs
 from ..study.study import Study
+from ..work.cache import LEFT_OUT
+from ..work.doing import tables
+from ..work.shares import ShareDone, do_share
 from .agreements import NON_FINITE
-from .cluster import score_on_cluster
-from .kept import LEFT_OUT, read_kept
-from .units import Unit, score_here, units_of
+from .units import ScoreWork
 
 
 def score_study(study: Study) -> pd.DataFrame:
@@ -26,40 +23,35 @@ def score_study(study: Study) -> pd.DataFrame:
     method, image_id, label, rho, partial, tied, attainable, validity, top1, top5`.
 
     Parts (shards) are scored one by one, so memory does not grow with their number; with
-    `workers` or `scheduler`, several processes share them (`lib.scores.cluster`). Raises
+    `workers` or `scheduler`, several processes share them (`lib.work.cluster`). Raises
     MissingInputs, StoredError and WeightsError for files that cannot be read; with `keep_going`
     these are skipped, and `left_out` lists them.
     """
     study.inputs.require()
-    clickme = study.clickme()
-    missed = dict(clickme.left_out)
-    tables: dict[tuple[str, Path], pd.DataFrame] = {}
-    waiting: dict[Path, Unit] = {}
-    units: list[Unit] = []
-    for unit in units_of(study, clickme, missed):
-        units.append(unit)
-        if unit.path in waiting:  # a matched pair shares its DCLS model
-            continue
-        table = read_kept(unit.path, study.choices.keep_going)
-        if table is None:
-            waiting[unit.path] = unit
-        else:
-            tables[unit.variant, unit.path] = table
-    with progress_bar(total=len(units), initial=len(tables), desc="scoring", unit="model") as bar:
-        bar.set_postfix_str(f"{len(tables)} cached", refresh=False)
-        elsewhere = study.choices.workers or study.choices.scheduler
-        score = score_on_cluster if elsewhere else score_here
-        for unit, error in score(study, list(waiting.values())):
-            bar.update()
-            if error is not None:
-                missed[unit.variant] = str(error)
-                tqdm.write(f"skipped: {unit.variant}: {error}")
-    scores = _together(study.choices, units, tables, missed)
+    work = ScoreWork(study)
+    order = [variant_name(backbone.key, dcls) for backbone, dcls in study.choices.variants]
+    frames: dict[str, list[pd.DataFrame]] = {variant: [] for variant in order}
+    for unit, table in tables(work):
+        if not table.empty:
+            of = unit.of
+            frames[unit.model].append(
+                table.assign(variant=unit.model, backbone=of.backbone.key, dcls=of.dcls)
+            )
+    scores = _together(frames, work.missed)
     damaged = scores[scores.validity == NON_FINITE]
     once = damaged.drop_duplicates(["backbone", "dcls", "method", "image_id"])  # over protocols
     for method, count in once.groupby("method").size().items():
         tqdm.write(f"{METHODS[method].label}: {count} maps are not finite and were skipped")
     return scores
+
+
+def score_share(study: Study, number: int, count: int) -> ShareDone:
+    """Compute the scores of share `number` of `count` and cache them for `score_study`.
+
+    Raises as `score_study` and `lib.work.shares.share` do.
+    """
+    study.inputs.require()
+    return do_share(ScoreWork(study), number, count)
 
 
 def left_out(scores: pd.DataFrame) -> pd.DataFrame:
@@ -68,29 +60,12 @@ def left_out(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(missed.items(), columns=["left_out", "reason"], dtype=str)
 
 
-def _together(
-    choices: Choices, units: list[Unit], tables: dict, missed: dict[str, str]
-) -> pd.DataFrame:
-    order = [variant_name(backbone.key, dcls) for backbone, dcls in choices.variants]
-    frames = []
-    for unit in sorted(units, key=lambda unit: order.index(unit.variant)):
-        if unit.variant in missed:
-            continue
-        scores = tables.get((unit.variant, unit.path))
-        scores = read_kept(unit.path) if scores is None else scores
-        if scores is None:
-            missed[unit.variant] = "it shares its weights with a variant that was skipped"
-            continue
-        missed |= scores.attrs.pop(LEFT_OUT, {})
-        if scores.empty:
-            continue
-        frames.append(
-            scores.assign(variant=unit.variant, backbone=unit.backbone.key, dcls=unit.dcls)
-        )
-    if not frames:
+def _together(frames: dict[str, list[pd.DataFrame]], missed: dict[str, str]) -> pd.DataFrame:
+    found = [frame for of_variant in frames.values() for frame in of_variant]
+    if not found:
         reasons = "\n".join(f"{name}: {reason}" for name, reason in missed.items())
         raise MissingInputs(f"no model can be scored:\n{reasons}")
-    scores = pd.concat(frames, ignore_index=True)
+    scores = pd.concat(found, ignore_index=True)
     names = ["variant", "backbone", "dcls"]
     scores = scores[[*names, *scores.columns.difference(names, sort=False)]]
     scores.attrs[LEFT_OUT] = missed

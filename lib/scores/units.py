@@ -1,148 +1,136 @@
-"""The units of a scoring run, each one variant on one part's images, and their scoring here."""
+"""Units of one variant and some images: those of a scoring run, and those of other analyses."""
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
-import psutil
-import torch
-from filelock import FileLock, Timeout
-from tqdm import tqdm
+import pandas as pd
 
-from ..base.threads import reuse_memory
+from ..base.fingerprint import code_of
 from ..maps.forward import head_pass
 from ..maps.methods import CamMethod
 from ..networks.backbones import Backbone, variant_name
-from ..networks.batch_size import BatchSize
-from ..networks.checkpoints import MissingWeights, WeightsError
 from ..networks.models import StudyModel
 from ..people.clickme import ClickMe
 from ..people.stored import StoredError
 from ..study.study import Study
-from .kept import kept_path, read_kept, write_kept
+from ..work.doing import tables
+from ..work.units import Unit, Work
+from .kept import facts_of_images, facts_of_maps, facts_of_scores
+from .models import Models
 from .prepared import PreparedPart
-from .scoring import score_part
-
-_MODELS_IN_MEMORY = 1.5e9  # bytes; on a GPU a third of its memory
+from .scoring import COLUMNS, score_part
 
 
 @dataclass(frozen=True)
-class Unit:
-    """The unit of work: a variant on a part's images; `path` is the file that caches its scores."""
+class VariantOnPart:
+    """A variant, and the images of one part."""
 
     backbone: Backbone
     dcls: bool
     some: ClickMe
-    path: Path
-
-    @property
-    def variant(self) -> str:
-        return variant_name(self.backbone.key, self.dcls)
 
 
-def units_of(study: Study, clickme: ClickMe, missed: dict[str, str]) -> Iterator[Unit]:
-    """Yield units part by part; a variant without weights is added to `missed`, or raises."""
-    for some in clickme.per_part():
-        for backbone, dcls in study.choices.variants:
-            name = variant_name(backbone.key, dcls)
-            try:
-                if name not in missed:
-                    yield Unit(backbone, dcls, some, kept_path(study, backbone, dcls, some))
-            except MissingWeights as error:
-                if not study.choices.keep_going:
-                    raise
-                missed[name] = str(error)
+class VariantWork(Work):
+    """An analysis of every variant on some images, model by model.
 
-
-class Scorer:
-    """Scores one unit after another and keeps in memory what the next ones can reuse.
-
-    That is the last part, prepared for all models, and models as long as there is room.
+    A subclass also states `code`, the modules that compute it besides those of scores.
     """
 
+    code: ClassVar[tuple[str, ...]]
+
+    def __init__(self, study: Study, **arguments: Any):
+        super().__init__(study, **arguments)
+        self._models = Models(study, most=1)
+
+    def images(self) -> Iterator[ClickMe]:
+        """Yield the images of one unit after another."""
+        yield from self.study.clickme().per_part()
+
+    def pieces(self) -> Iterator[tuple[str, str, VariantOnPart, int]]:
+        blocks = list(self.images())
+        for backbone, dcls in self.study.networks.there():
+            variant = variant_name(backbone.key, dcls)
+            for number, some in enumerate(blocks):
+                of = VariantOnPart(backbone, dcls, some)
+                yield f"{variant}-{some.part.name}-{number}", variant, of, len(some)
+
+    def facts(self, of: VariantOnPart) -> dict:
+        return facts_of_maps(self.study, of.backbone, of.dcls) | {
+            "target": self.study.choices.target,
+            "arguments": self.arguments,
+            "code of the analysis": code_of(*self.code),
+            **facts_of_images(of.some),
+        }
+
+    def skipped(self, of: VariantOnPart) -> dict[str, str]:
+        return of.some.left_out
+
+
+def joined(work: VariantWork) -> pd.DataFrame:
+    """Return the tables of all units as one: `backbone, dcls`, then the columns of the work.
+
+    Raises StoredError if there is none, and what computing raises."""
+    found = [
+        table.assign(backbone=unit.of.backbone.key, dcls=unit.of.dcls)
+        for unit, table in tables(work)
+    ]
+    if not found:
+        raise StoredError("no image of the study can be read: check its images and human maps")
+    return pd.concat(found, ignore_index=True)[["backbone", "dcls", *work.columns]]
+
+
+class ScoreWork(Work):
+    """Scores of every variant on every part; the last part stays prepared for the next variant."""
+
+    folder, bar, columns = "scores", ("scoring", "model"), COLUMNS
+
     def __init__(self, study: Study):
-        choices = study.choices
-        self.study, self._methods = study, choices.methods
-        self.device = study.networks.device()
-        self.batch = BatchSize.chosen(choices.batch_size, self.device, choices.profile.mini)
-        reuse_memory()
+        super().__init__(study)
+        self._clickme = study.clickme()
+        self.missed |= self._clickme.left_out
+        self._models = Models(study)
         self._part: PreparedPart | None = None
-        self._models: dict[str, StudyModel] = {}
-        self._room = _MODELS_IN_MEMORY
-        if self.device.type == "cuda":
-            self._room = torch.cuda.get_device_properties(self.device).total_memory / 3
 
-    def score(self, unit: Unit) -> None:
-        """Compute a unit's scores and cache them, unless another process of this machine has done
-        so while this one waited. Raises StoredError, WeightsError."""
-        with _alone(unit.path) as waited:
-            tolerant = self.study.choices.keep_going
-            if not waited or read_kept(unit.path, tolerant) is None:
-                self._score(unit)
+    def pieces(self) -> Iterator[tuple[str, str, VariantOnPart, int]]:
+        for some in self._clickme.per_part():
+            for backbone, dcls in self.study.choices.variants:
+                variant = variant_name(backbone.key, dcls)
+                of = VariantOnPart(backbone, dcls, some)
+                yield f"{variant}-{some.part.name}", variant, of, 1
 
-    def _score(self, unit: Unit) -> None:
-        if self._part is None or self._part.some.part is not unit.some.part:
+    def stem(self, name: str, of: VariantOnPart) -> str:
+        weights = self.study.inputs.weights_name(of.backbone.key, of.dcls)
+        return f"{weights}-{of.some.part.name}"
+
+    def facts(self, of: VariantOnPart) -> dict:
+        return facts_of_scores(self.study, of.backbone, of.dcls, of.some)
+
+    def compute(self, of: VariantOnPart) -> pd.DataFrame:
+        models = self._models
+        if self._part is None or self._part.some.part is not of.some.part:
             self._part = None  # free its memory before the next part is loaded
-            self._part = PreparedPart(unit.some, self.device, self.batch.now)
-        model = self._model(unit.backbone, unit.dcls)
-        predicted = self.study.choices.predicted
-        scores = score_part(model, self._methods, self._part, self.batch, predicted)
-        if kept_path(self.study, unit.backbone, unit.dcls, unit.some) != unit.path:
-            raise StoredError(
-                f"{unit.some.part.name} or the weights of {unit.variant} changed while they were "
-                "scored: run again"
-            )
-        write_kept(unit.path, scores, unit.some.left_out)
+            self._part = PreparedPart(of.some, models.device, models.batch.now)
+        choices = self.study.choices
+        model = models.of(of.backbone, of.dcls)
+        return score_part(model, choices.methods, self._part, models.batch, choices.predicted)
 
-    def foretell(self, units: list[Unit]) -> str:
-        """How long methods with many forward passes per image will take; "" without any."""
-        if not any(method.forwards for method in self._methods):
+    def skipped(self, of: VariantOnPart) -> dict[str, str]:
+        return of.some.left_out
+
+    def foretold(self, units: Sequence[Unit]) -> str:
+        methods = self.study.choices.methods
+        if not any(method.forwards for method in methods):
             return ""
-        model = self._model(units[0].backbone, units[0].dcls)
-        images = sum(len(unit.some) for unit in units)
-        batch = next(units[0].some.batches(1))
-        return foretell(model, batch.images, self._methods, images)
-
-    def _model(self, backbone: Backbone, dcls: bool) -> StudyModel:
-        name = self.study.inputs.weights_name(backbone.key, dcls)
-        if name in self._models:
-            return self._models[name]
-        model = self.study.networks.inference_model(backbone.key, dcls)
-        taken = sum(p.numel() * p.element_size() for p in model.parameters())
-        if taken <= min(self._room, psutil.virtual_memory().available / 4):
-            self._room -= taken
-            self._models[name] = model
-        return model
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[bool]:
-    """A context in which no other process works on this file; yields whether one did before.
-
-    Notebooks that run side by side may need the same unit. If files cannot be locked, both score
-    it."""
-    place = path.with_suffix(".lock")
-    lock, waited = FileLock(place), False
-    with contextlib.ExitStack() as held:
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                held.enter_context(lock.acquire(timeout=0))
-            except Timeout:
-                waited = True
-                held.enter_context(lock.acquire())
-        except (OSError, NotImplementedError):
-            pass  # the cached file itself is always written completely
-        try:
-            yield waited
-        finally:
-            with contextlib.suppress(OSError):
-                place.unlink()
+        first: VariantOnPart = units[0].of
+        model = self._models.of(first.backbone, first.dcls)
+        images = sum(len(unit.of.some) for unit in units)
+        batch = next(first.some.batches(1))
+        return foretell(model, batch.images, methods, images)
 
 
 def foretell(model: StudyModel, some: np.ndarray, methods: Sequence[CamMethod], images: int) -> str:
@@ -165,22 +153,3 @@ def foretell(model: StudyModel, some: np.ndarray, methods: Sequence[CamMethod], 
     last = f"{minutes / 60:.1f} h" if minutes > 90 else f"{minutes:.0f} min"
     names = ", ".join(method.label for method in slow)
     return f"{names}: about {forwards} forward passes per map, {images} maps, at most {last} in all"
-
-
-def score_here(study: Study, units: list[Unit]) -> Iterator[tuple[Unit, Exception | None]]:
-    """Yield each unit once it is scored, with the error if it cannot be (with `keep_going`)."""
-    scorer = Scorer(study) if units else None
-    if units and not study.choices.keep_going and (foretold := scorer.foretell(units)):
-        tqdm.write(foretold)
-    unusable: dict[str, Exception] = {}
-    for unit in units:
-        if unit.variant not in unusable:
-            try:
-                scorer.score(unit)
-            except (MissingWeights, WeightsError) as error:
-                if not study.choices.keep_going:
-                    raise
-                unusable[unit.variant] = error
-        for name, reason in unit.some.left_out.items():
-            tqdm.write(f"skipped: {name}: {reason}")
-        yield unit, unusable.get(unit.variant)

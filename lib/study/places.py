@@ -57,5 +57,9 @@ class Places:
 
     @property
     def scores(self) -> Path:
-        """The folder of cached scores, whose names depend on what determines them."""
-        return OUTPUT / self.choices.profile.key / "scores"
+        """The folder of cached scores."""
+        return self.cached("scores")
+
+    def cached(self, analysis: str) -> Path:
+        """Return the folder of an analysis's cached tables, named by what determines them."""
+        return OUTPUT / self.choices.profile.key / analysis

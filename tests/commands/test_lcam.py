@@ -225,7 +225,8 @@ def test_a_finished_module_and_what_lies_beside_it_stay_until_the_next_is_finish
     other = replace(SMALL, lr=0.2)
     assert train(SMALL, "one") is not None
     one = beside()
-    names = {"lcam_fm.safetensors", "lcam_fm.csv", "lcam_fm.maps.png", "lcam_fm.losses.png"}
+    tables = {"lcam_fm.safetensors", "lcam_fm.csv", "lcam_fm.epochs.csv"}
+    names = tables | {"lcam_fm.maps.png", "lcam_fm.losses.png"}
     assert one.keys() == names
     assert one["lcam_fm.maps.png"] == b"one"
     with dies_at(3), pytest.raises(KeyboardInterrupt):
@@ -257,7 +258,7 @@ def test_a_finished_module_and_what_lies_beside_it_stay_until_the_next_is_finish
     # What was drawn of an earlier module does not stay beside one of which nothing is.
     checkpoint.unlink()
     train(SMALL)
-    assert beside().keys() == {"lcam_fm.safetensors", "lcam_fm.csv"}
+    assert beside().keys() == tables
 
 
 def test_a_module_of_earlier_code_is_trained_anew_and_its_checkpoint_refused(demo, monkeypatch):

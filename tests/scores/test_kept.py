@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from filelock import FileLock
+from filelock import SoftFileLease
 from rehearsal import write_stand_in
 from stand_ins import CEILINGS, NO_CONTROLS, imports_of, make_record, module_of
 
+from lib.base.alone import alone
 from lib.base.files import partial_name
 from lib.base.paths import DEMO, ROOT
 from lib.networks.backbones import BACKBONES
@@ -30,15 +31,17 @@ from lib.people.stored import StoredError
 from lib.people.stored.shards import Shard, write_shard
 from lib.report.readable import readable_table
 from lib.report.result_table import results_table, write_results
-from lib.scores import kept as kept_scores
 from lib.scores import units
 from lib.scores.accuracy import weights_table
-from lib.scores.kept import read_kept
+from lib.scores.kept import DETERMINING_CODE
 from lib.scores.results import paired_differences
 from lib.scores.study_scores import left_out, score_study
+from lib.scores.units import ScoreWork
 from lib.study.inputs import Inputs, MissingInputs
 from lib.study.profiles import PROFILES
 from lib.study.study import Study
+from lib.work import cache
+from lib.work.cache import read_cached
 
 SHARDS, IMAGES = 3, 8
 _MAKE_STUDY = """
@@ -173,31 +176,31 @@ def test_two_at_once_do_not_disturb_each_other(data, tmp_path):
 def test_what_another_process_scores_is_waited_for_and_not_scored_again(make, monkeypatch):
     study = make()
     score_study(study)
-    unit = next(units.units_of(study, study.clickme(), {}))
+    work = ScoreWork(study)
+    unit = next(work.units())
     whole = unit.path.read_bytes()
     unit.path.unlink()
-    waits = threading.Event()
-
-    class Watched(FileLock):
-        def acquire(self, timeout=None, **options):
-            if timeout is None:
-                waits.set()
-            return super().acquire(timeout=timeout, **options)
-
-    monkeypatch.setattr(units, "FileLock", Watched)
     monkeypatch.setattr(units, "score_part", lambda *_: pytest.fail("scored again"))
-    scorer = units.Scorer(study)
+    waits = threading.Event()
+    acquire = SoftFileLease.acquire
+
+    def watched(self, timeout=None, **options):
+        if timeout:
+            waits.set()
+        return acquire(self, timeout=timeout, **options)
+
     with ThreadPoolExecutor(1) as other:
-        with FileLock(unit.path.with_suffix(".lock")):
-            scored = other.submit(scorer.score, unit)
+        with alone(unit.path):
+            monkeypatch.setattr(SoftFileLease, "acquire", watched)
+            scored = other.submit(work.do, unit)
             assert waits.wait(60)
             unit.path.write_bytes(whole)
         scored.result()
     assert unit.path.read_bytes() == whole
-    assert not list(study.places.scores.glob("*.lock"))
+    assert not list(study.places.scores.glob("*.lease"))
 
 
-def test_a_damaged_file_of_kept_scores_is_made_anew(make):
+def test_a_damaged_file_of_cached_scores_is_made_anew(make):
     study = make()
     expected = score_study(study)
     path = next(study.places.scores.iterdir())
@@ -210,7 +213,7 @@ def test_a_damaged_file_of_kept_scores_is_made_anew(make):
 
 
 @pytest.mark.slow
-def test_no_flipped_bit_in_kept_scores_passes(make):
+def test_no_flipped_bit_in_cached_scores_passes(make):
     study = make()
     score_study(study)
     path = next(study.places.scores.iterdir())
@@ -220,28 +223,28 @@ def test_no_flipped_bit_in_kept_scores_passes(make):
 def flips_that_pass(path: Path, bits: Iterable[int]) -> list[int]:
     """Those of these bits that may flip in a file of kept scores without its being damaged."""
     whole, passed = path.read_bytes(), []
-    assert read_kept(path) is not None
+    assert read_cached(path) is not None
     for bit in bits:
         content = bytearray(whole)
         content[bit // 8] ^= 1 << bit % 8
         path.write_bytes(content)
-        if read_kept(path) is not None:
+        if read_cached(path) is not None:
             passed.append(bit)
     path.write_bytes(whole)
     return passed
 
 
-def test_kept_scores_are_a_parquet_file_like_any_other(make):
+def test_cached_scores_are_a_parquet_file_like_any_other(make):
     study = make()
     score_study(study)
     path = next(study.places.scores.iterdir())
-    pd.testing.assert_frame_equal(pd.read_parquet(path), read_kept(path))
+    pd.testing.assert_frame_equal(pd.read_parquet(path), read_cached(path))
 
 
 def test_where_scores_cannot_be_written_nothing_finished_is_lost(make, monkeypatch):
     """A full disk, or a folder that became read-only, after some of the work."""
     study = make()
-    whole = kept_scores.write_atomically
+    whole = cache.write_atomically
     written = []
 
     def full(path):
@@ -250,11 +253,11 @@ def test_where_scores_cannot_be_written_nothing_finished_is_lost(make, monkeypat
         written.append(path)
         return whole(path)
 
-    monkeypatch.setattr(kept_scores, "write_atomically", full)
+    monkeypatch.setattr(cache, "write_atomically", full)
     with pytest.raises(OSError, match="No space left"):
         score_study(study)
     assert len(kept(study.places.scores)) == 2
-    monkeypatch.setattr(kept_scores, "write_atomically", whole)
+    monkeypatch.setattr(cache, "write_atomically", whole)
     before = kept(study.places.scores)
     assert len(score_study(study)) == SHARDS * IMAGES * 2 * 2
     assert before.items() <= kept(study.places.scores).items()
@@ -398,7 +401,7 @@ def test_a_shard_that_changes_while_it_is_scored_keeps_nothing_wrong(make, data,
         return scores
 
     monkeypatch.setattr(units, "score_part", replaced)
-    with pytest.raises(StoredError, match="val-0 or the weights of resnet50 changed while"):
+    with pytest.raises(StoredError, match="resnet50-val-0: its images or weights changed while"):
         score_study(study)
     assert not kept(study.places.scores)
 
@@ -438,5 +441,5 @@ def test_every_module_that_makes_a_score_is_in_its_name():
         reached.add(name)
         waiting |= imports_of(files[name], set(files)) - reached
     reached = {name for name in reached if not name.startswith("lib.people.stored.layouts.")}
-    named = {f"lib.{name}" for name in kept_scores.DETERMINING_CODE}
+    named = {f"lib.{name}" for name in DETERMINING_CODE}
     assert reached - WITHOUT_A_PART == named

@@ -11,7 +11,7 @@ import torch
 from lib.base.tables import UnknownName
 from lib.networks.backbones import BACKBONES
 from lib.networks.sources import WEIGHTS
-from lib.scores.units import units_of
+from lib.scores.units import ScoreWork
 from lib.study.inputs import MissingInputs
 from lib.study.stages import stages_of
 from lib.study.study import NamedModels, Study
@@ -54,7 +54,7 @@ def test_random_weights_need_no_file_and_are_the_same_everywhere():
     for name, tensor in timm.create_model(TINY).state_dict().items():
         assert torch.equal(network.state_dict()[name], tensor), name
     again = Study.from_profile(**study.choices.options())
-    (one,), (other,) = (list(units_of(s, s.clickme(), {})) for s in (study, again))
+    (one,), (other,) = (list(ScoreWork(s).units()) for s in (study, again))
     assert one.path == other.path
 
 

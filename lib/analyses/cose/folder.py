@@ -24,7 +24,7 @@ from ...study.study import Study
 from .changes import KINDS
 from .pairs import ITSELF, MATCHED, SSIM, ShownImages
 from .readings import CORRECTED, PUBLISHED
-from .study import BLOCK, EARLIER, RANDOM, Work
+from .study import BLOCK, EARLIER, RANDOM, PairsWork
 
 # Names and order of the published results; the other names are spelled as there.
 _NETWORKS = {RANDOM: "random"}
@@ -85,8 +85,8 @@ def work_on_folder(
     folder: LabelledFolder,
     name: str,
     earlier: Mapping[tuple[Backbone, bool], Sequence[Path]],
-) -> Work:
-    """Prepare COSE of a study's variants on a folder; `Work.tables` computes it.
+) -> PairsWork:
+    """Prepare COSE of a study's variants on a folder; `pairs_by_variant` computes it.
 
     name    : the folder's name, for the names of cached files
     earlier : {(backbone, dcls): weights files from earlier in its training}
@@ -99,13 +99,13 @@ def work_on_folder(
         )
         for number, start in enumerate(starts)
     ]
-    return Work(study, blocks, earlier, with_spearman=True)
+    return PairsWork(study, blocks, earlier, with_spearman=True)
 
 
 def as_published(pairs: pd.DataFrame, folder: LabelledFolder) -> pd.DataFrame:
     """Return pairs with the columns of the published code, followed by this study's own columns.
 
-    pairs : from `Work.tables`
+    pairs : from `pairs_by_variant`
 
     There is one row per pair, in the published order of changes. Without labels, the target is the
     class predicted for the unchanged image.

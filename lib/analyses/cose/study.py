@@ -1,30 +1,31 @@
-"""COSE's pairs of a whole study, computed unless cached, one block of images at a time."""
+"""COSE's pairs of a whole study, as units: a variant, what it is compared with, some images."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
 import pandas as pd
-from tqdm import tqdm
 
-from ...base.fingerprint import code_of, fingerprint, sha256_of
+from ...base.fingerprint import code_of, sha256_of
 from ...base.geometry import Preprocessing
-from ...base.progress_bar import progress_bar
-from ...base.threads import reuse_memory
 from ...maps.methods import PUBLISHED_METHODS
 from ...networks.backbones import Backbone, variant_name
 from ...networks.batch_size import BatchSize
-from ...networks.checkpoints import WeightsError
 from ...networks.models import StudyModel
 from ...people.clickme import ClickMe
 from ...people.stored import StoredError
-from ...scores.kept import LEFT_OUT, facts_of_maps, read_kept, write_kept
+from ...scores.kept import facts_of_images, facts_of_maps
+from ...scores.models import Models
 from ...scores.units import foretell
 from ...study.study import Study
+from ...work.cache import LEFT_OUT
+from ...work.doing import tables
+from ...work.units import Unit, Work
 from .changes import CHANGES
 from .pairs import (
     COLUMNS,
@@ -83,8 +84,7 @@ class ClickMeBlock:
         return len(self.some)
 
     def facts(self) -> dict:
-        of = [(chosen.index, chosen.place) for chosen in self.some.chosen]
-        return {"part": self.some.part.digest(), "images": of}
+        return facts_of_images(self.some)
 
     def shown(self, geometry: Preprocessing) -> Iterator[ShownImages]:
         for batch in self.some.batches(BLOCK):
@@ -116,92 +116,137 @@ def score_cose(study: Study, images: int = 0) -> pd.DataFrame:
     `lib.scores.study_scores.left_out` lists them.
     """
     study.inputs.require()
-    clickme = study.clickme(limit=images or study.choices.limit)
-    blocks = [ClickMeBlock(some, n) for n, some in enumerate(clickme.blocks(BLOCK))]
-    variants = study.networks.there()
-    earlier = {(b, dcls): study.inputs.training_checkpoints(b.key, dcls) for b, dcls in variants}
-    work = Work(study, blocks, earlier)
-    work.missed |= clickme.left_out
-    work.missed |= {
-        backbone.key: "its weights or its learned modules are missing or cannot be read"
-        for backbone in study.choices.backbones
-        if (backbone, False) not in variants
-    }
-    work.tell_how_long()
-    tables = list(work.tables())
-    if not blocks or all(table.empty for table in tables):
+    work = StudyPairs(study, images=images)
+    found = pairs_by_variant(work)
+    if all(table.empty for table in found):
         raise StoredError("no image of the study can be read: check its images and human maps")
-    table = pd.concat(tables, ignore_index=True)
+    table = pd.concat(found, ignore_index=True)
     table.attrs[LEFT_OUT] = work.missed
     return table
 
 
-@dataclass
-class Work:
-    """All pairs of some variants on some images, computed or read from the cache.
+def pairs_by_variant(work: PairsWork) -> list[pd.DataFrame]:
+    """Return the pairs of one variant after another: `backbone, dcls`, then `COLUMNS`.
 
+    Raises WeightsError, and what reading an image raises.
+    """
+    frames: dict[tuple[str, bool], list[pd.DataFrame]] = {
+        (backbone.key, dcls): [] for backbone, dcls in work.earlier
+    }
+    for unit, table in tables(work):
+        if len(table):
+            frames[unit.of.backbone.key, unit.of.dcls].append(table)
+    found = []
+    for (backbone, dcls), of_variant in frames.items():
+        table = pd.concat(of_variant) if of_variant else pd.DataFrame(columns=work.columns)
+        table = table.assign(backbone=backbone, dcls=dcls)
+        found.append(table[["backbone", "dcls", *work.columns]].reset_index(drop=True))
+    return found
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """A unit: a variant, what it is compared with, and a block of images."""
+
+    backbone: Backbone
+    dcls: bool
+    other: _Other
+    block: Block
+
+
+class PairsWork(Work):
+    """All pairs of some variants on some images.
+
+    blocks  : the images, some at a time
     earlier : {(backbone, dcls): weights files from earlier in its training}
     with_spearman : as for `pairs_of_changed_images`
-    missed  : {image, network or backbone: why it was skipped}; it grows during the work
     """
 
-    study: Study
-    blocks: Sequence[Block]
-    earlier: Mapping[tuple[Backbone, bool], Sequence[Path]]
-    with_spearman: bool = False
-    missed: dict[str, str] = field(default_factory=dict)
+    folder, bar = "cose", ("COSE", "image")
 
-    def tell_how_long(self) -> None:
-        """Print how long methods with many forward passes per map will take."""
+    def __init__(
+        self,
+        study: Study,
+        blocks: Sequence[Block],
+        earlier: Mapping[tuple[Backbone, bool], Sequence[Path]],
+        with_spearman: bool = False,
+    ):
+        super().__init__(study)
+        self.blocks, self.earlier, self._with_spearman = blocks, earlier, with_spearman
+        self.columns = COLUMNS + [SPEARMAN] * with_spearman
+        self._models = Models(study, most=1)
+        self._changed: tuple[_Pairs, StudyModel] | None = None
+
+    @cached_property
+    def _size(self) -> BatchSize:
+        choices, device = self.study.choices, self._models.device
+        return BatchSize.chosen(choices.batch_size, device, choices.profile.mini, _OF_MINIATURES)
+
+    def pieces(self) -> Iterator[tuple[str, str, _Pairs, int]]:
+        for backbone, dcls in self.earlier:
+            variant = variant_name(backbone.key, dcls)
+            for other in self._others(backbone, dcls):
+                model = variant if other.load is None else f"{variant}, {other.name}"
+                for block in self.blocks:
+                    of = _Pairs(backbone, dcls, other, block)
+                    yield f"{model}, {block.name}", model, of, len(block)
+
+    def stem(self, name: str, of: _Pairs) -> str:
+        return f"{variant_name(of.backbone.key, of.dcls)}-{of.block.name}"
+
+    def facts(self, of: _Pairs) -> dict:
+        return self._facts[of.backbone, of.dcls] | {
+            "other": [of.other.name, of.other.hash],
+            **of.block.facts(),
+        }
+
+    @cached_property
+    def _facts(self) -> dict[tuple[Backbone, bool], dict]:
+        return {
+            (backbone, dcls): facts_of_maps(self.study, backbone, dcls)
+            | {
+                "code of COSE": code_of(*_CODE),
+                "columns": self.columns,
+                "torchvision": version("torchvision"),
+            }
+            for backbone, dcls in self.earlier
+        }
+
+    def skipped(self, of: _Pairs) -> dict[str, str]:
+        return of.block.left_out
+
+    def foretold(self, units: Sequence[Unit]) -> str:
         choices = self.study.choices
-        if choices.keep_going or not any(method.forwards for method in choices.methods):
-            return
-        backbone, dcls = next(iter(self.earlier))
-        model = self.study.networks.inference_model(backbone.key, dcls)
-        images = sum(map(len, self.blocks))
-        # The variant on changed images, then the variant and the other network on unchanged ones.
-        maps = sum(1 + CHANGES + 2 * (1 + len(files)) for files in self.earlier.values())
-        first = next(self.blocks[0].shown(backbone.preprocessing))
-        tqdm.write(foretell(model, first.pixels[:1], choices.methods, maps * images))
+        if not any(method.forwards for method in choices.methods):
+            return ""
+        first: _Pairs = units[0].of
+        # The variant on changed images, or the variant and the other network on unchanged ones.
+        maps = sum(len(u.of.block) * (2 if u.of.other.load else 1 + CHANGES) for u in units)
+        shown = next(first.block.shown(first.backbone.preprocessing))
+        model = self._models.of(first.backbone, first.dcls)
+        return foretell(model, shown.pixels[:1], choices.methods, maps)
 
-    def tables(self) -> Iterator[pd.DataFrame]:
-        """Yield the pairs of one variant after another: `backbone, dcls`, then `COLUMNS`.
+    def compute(self, of: _Pairs) -> pd.DataFrame:
+        frames = [self._made(of, shown) for shown in of.block.shown(of.backbone.preprocessing)]
+        return pd.concat(frames) if frames else pd.DataFrame(columns=self.columns)
 
-        Raises WeightsError, and what reading an image raises.
-        """
-        reuse_memory()
-        others = {variant: self._others(*variant) for variant in self.earlier}
-        total = sum(map(len, self.blocks)) * sum(map(len, others.values()))
-        with progress_bar(total=total, desc="COSE", unit="image") as bar:
-            for (backbone, dcls), compared in others.items():
-                bar.set_postfix_str(variant_name(backbone.key, dcls))
-                variant = _Variant(self.study, backbone, dcls, self.with_spearman)
-                frames = [
-                    frame
-                    for other in compared
-                    for frame in self._of_other(variant, other, bar)
-                    if len(frame)
-                ]
-                columns = variant.columns
-                table = pd.concat(frames) if frames else pd.DataFrame(columns=columns)
-                table = table.assign(backbone=backbone.key, dcls=dcls)
-                yield table[["backbone", "dcls", *columns]].reset_index(drop=True)
+    def _made(self, of: _Pairs, shown: ShownImages) -> pd.DataFrame:
+        methods, whole = self.study.choices.methods, self._models.of(of.backbone, of.dcls)
+        if of.other.load is None:
+            return pairs_of_changed_images(whole, methods, shown, self._size, self._with_spearman)
+        changed = self._changed_network(of)
+        return pairs_of_changed_network(
+            whole, changed, of.other.name, methods, shown, self._size, self._with_spearman
+        )
 
-    def _of_other(self, variant: _Variant, other: _Other, bar: tqdm) -> list[pd.DataFrame]:
-        frames = []
-        try:
-            for block in self.blocks:
-                frame = variant.pairs(other, block)
-                self.missed |= frame.attrs.pop(LEFT_OUT, {}) | block.left_out
-                frames.append(frame)
-                bar.update(len(block))
-        except WeightsError as error:
-            if not self.study.choices.keep_going or other.load is None:
-                raise
-            name = f"{variant.name}, {other.name}"
-            self.missed[name] = str(error)
-            tqdm.write(f"skipped: {name}: {error}")
-        return frames
+    def _changed_network(self, of: _Pairs) -> StudyModel:
+        if self._changed is not None:
+            last, model = self._changed
+            if (last.backbone, last.dcls, last.other) == (of.backbone, of.dcls, of.other):
+                return model
+        self._changed = None  # free its memory before the next network is loaded
+        self._changed = of, self.study.networks.made_ready(of.other.load())
+        return self._changed[1]
 
     def _others(self, backbone: Backbone, dcls: bool) -> list[_Other]:
         networks, key = self.study.networks, backbone.key
@@ -217,50 +262,21 @@ class Work:
         return [_Other(ITSELF), untrained, *earlier]
 
 
-class _Variant:
-    """Makes pairs with at most the variant and one changed network in memory."""
+class StudyPairs(PairsWork):
+    """All pairs of a study's variants on `images` of its images, 0 for all."""
 
-    def __init__(self, study: Study, backbone: Backbone, dcls: bool, with_spearman: bool):
-        self._study, self._key = study, (backbone.key, dcls)
-        self.name = variant_name(backbone.key, dcls)
-        self.columns = COLUMNS + [SPEARMAN] * with_spearman
-        self._facts = facts_of_maps(study, backbone, dcls) | {
-            "code of COSE": code_of(*_CODE),
-            "columns": self.columns,
-            "torchvision": version("torchvision"),
+    def __init__(self, study: Study, images: int):
+        clickme = study.clickme(limit=images or study.choices.limit)
+        blocks = [ClickMeBlock(some, n) for n, some in enumerate(clickme.blocks(BLOCK))]
+        variants = study.networks.there()
+        earlier = {
+            (b, dcls): study.inputs.training_checkpoints(b.key, dcls) for b, dcls in variants
         }
-        self._geometry, self._with_spearman = backbone.preprocessing, with_spearman
-        self._whole: StudyModel | None = None
-        self._changed: tuple[_Other, StudyModel] | None = None
-        choices = study.choices
-        self._size = BatchSize.chosen(
-            choices.batch_size, study.networks.device(), choices.profile.mini, _OF_MINIATURES
-        )
-
-    def pairs(self, other: _Other, block: Block) -> pd.DataFrame:
-        """The pairs of a block of images, from the cache or computed and then cached."""
-        here = {"other": [other.name, other.hash]} | block.facts()
-        name = f"{self.name}-{block.name}-{fingerprint(self._facts | here)}"
-        path = self._study.places.scores.with_name("cose") / f"{name}.parquet"
-        table = read_kept(path, self._study.choices.keep_going, self.columns)
-        if table is None:
-            frames = [self._made(other, shown) for shown in block.shown(self._geometry)]
-            table = pd.concat(frames) if frames else pd.DataFrame(columns=self.columns)
-            write_kept(path, table, block.left_out)
-        return table
-
-    def _made(self, other: _Other, shown: ShownImages) -> pd.DataFrame:
-        methods = self._study.choices.methods
-        if self._whole is None:
-            self._whole = self._study.networks.inference_model(*self._key)
-        if other.load is None:
-            return pairs_of_changed_images(
-                self._whole, methods, shown, self._size, self._with_spearman
-            )
-        if self._changed is None or self._changed[0] != other:
-            self._changed = None  # free its memory before the next network is loaded
-            self._changed = other, self._study.networks.made_ready(other.load())
-        changed = self._changed[1]
-        return pairs_of_changed_network(
-            self._whole, changed, other.name, methods, shown, self._size, self._with_spearman
-        )
+        super().__init__(study, blocks, earlier)
+        self.arguments = {"images": images}
+        self.missed |= clickme.left_out
+        self.missed |= {
+            backbone.key: "its weights or its learned modules are missing or cannot be read"
+            for backbone in study.choices.backbones
+            if (backbone, False) not in variants
+        }

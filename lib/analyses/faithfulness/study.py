@@ -21,7 +21,9 @@ from ...maps.methods import CamMethod, min_max
 from ...networks.backbones import Backbone
 from ...networks.models import StudyModel
 from ...networks.preprocessing import resize_images
+from ...people.clickme import ClickMe
 from ...people.image_folders import FolderImages
+from ...scores.units import VariantOnPart, VariantWork, joined
 from ...study.networks import Networks
 from ...study.study import Study
 from .areas import curves
@@ -36,7 +38,8 @@ from .removal import NOISE_UNITS, road, road_noise
 
 SEED = 20240803
 _FORWARD = 16  # images at a time
-COLUMNS = ["backbone", "dcls", "method", "image_id", "measure", "value"]
+_COLUMNS = ["method", "image_id", "measure", "value"]
+COLUMNS = ["backbone", "dcls", *_COLUMNS]
 
 
 def score_faithfulness(
@@ -55,22 +58,34 @@ def score_faithfulness(
     class. The value is NaN for a constant map. With curves there are also deletion, insertion and
     ROAD, which take about forty more forward passes per image and method.
     """
-    batches = list(study.clickme(limit=count).batches(_FORWARD))
-    tables: list[pd.DataFrame] = []
-    work = [(b, d) for b in backbones for d in b.forms]
-    total = len(work) * len(methods) * len(batches)
-    with progress_bar(total=total, desc="faithfulness", unit="batch") as bar:
-        for backbone, dcls in work:
-            model = study.networks.inference_model(backbone.key, dcls, methods)
-            for batch in batches:
-                resized = resize_images(batch.images, backbone.preprocessing)
-                images = torch.from_numpy(resized).permute(0, 3, 1, 2).float() / 255
-                for found in measured(
-                    model, methods, images, batch.places, batch.image_ids, with_curves, noise_unit
-                ):
-                    tables.append(found.assign(backbone=backbone.key, dcls=dcls))
-                    bar.update()
-    return pd.concat(tables, ignore_index=True)[COLUMNS]
+    chosen = study.changed(backbones=tuple(backbones), methods=tuple(methods))
+    work = FaithfulnessWork(chosen, count=count, with_curves=with_curves, noise_unit=noise_unit)
+    return joined(work)
+
+
+class FaithfulnessWork(VariantWork):
+    """Every measure of a study's models and methods, on some images of one part."""
+
+    folder, bar, columns = "faithfulness", ("faithfulness", "image"), _COLUMNS
+    code = tuple(
+        f"analyses.faithfulness.{name}"
+        for name in ("areas", "definitions", "drop", "imputing", "removal", "study")
+    )
+
+    def images(self) -> Iterator[ClickMe]:
+        yield from self.study.clickme(limit=self.arguments["count"]).blocks(_FORWARD)
+
+    def compute(self, of: VariantOnPart) -> pd.DataFrame:
+        model, geometry = self._models.of(of.backbone, of.dcls), of.backbone.preprocessing
+        found = [pd.DataFrame(columns=_COLUMNS)]
+        for batch in of.some.batches(_FORWARD):
+            resized = resize_images(batch.images, geometry)
+            images = torch.from_numpy(resized).permute(0, 3, 1, 2).float() / 255
+            found += measured(
+                model, self.study.choices.methods, images, batch.places, batch.image_ids,
+                self.arguments["with_curves"], self.arguments["noise_unit"],
+            )  # fmt: skip
+        return pd.concat(found[1:] or found, ignore_index=True)
 
 
 def measured(

@@ -14,6 +14,7 @@ from ...base.files import write_atomically
 from ...base.fingerprint import fingerprint
 from ...base.paths import shown
 from ...maps.learned.attention import ATTENTIONS, MASKINGS, AttentionError, save_attention
+from ...maps.learned.processes import ALONE, Processes
 from ...maps.learned.training import (
     RECIPES,
     TRAINING,
@@ -59,7 +60,9 @@ def default_recipe(profile: str, backbone: Backbone, key: str) -> Recipe:
 
 
 # The files beside a module, by suffix.
-_BESIDE = LOSSES, DRAWN_LOSSES, DRAWN_MAPS = ".csv", ".losses.png", ".maps.png"
+_BESIDE = LOSSES, EPOCHS, DRAWN_LOSSES, DRAWN_MAPS = (
+    ".csv", ".epochs.csv", ".losses.png", ".maps.png"
+)  # fmt: skip
 
 
 def unfinished(save_to: Path, suffix: str) -> Path:
@@ -81,13 +84,18 @@ def train_variant(
     look_at: torch.Tensor | None = None,
     on_look: Callable[..., None] = lambda history, looks: None,
     save_to: Path | None = None,
+    held_out: Images | None = None,
+    processes: Processes = ALONE,
 ) -> Trained | None:
     """Train one method beside one variant, and save the module at `save_to` if it is given.
 
     Returns None if `save_to` already holds a module from the same training. An unfinished training
-    is stored beside `save_to` as `.<method>.unfinished.pt`. Losses, and the figures that `on_look`
-    draws at `unfinished(save_to, DRAWN_MAPS)` and DRAWN_LOSSES, replace those of an earlier module
-    when the new module does.
+    is stored beside `save_to` as `.<method>.unfinished.pt`. Losses, the table of epochs, and the
+    figures that `on_look` draws at `unfinished(save_to, DRAWN_MAPS)` and DRAWN_LOSSES, replace
+    those of an earlier module when the new module does.
+
+    held_out, processes : as for `train_attention`; every process calls this function alike, and
+                          process 0 alone writes
     Raises MissingWeights, WeightsError (AttentionError), ImageFolderError, OSError.
     """
     weights = study.inputs.weights_path(backbone.key, dcls)
@@ -100,27 +108,42 @@ def train_variant(
         "recipe": json.dumps(vars(recipe) | {"decays": list(recipe.decays)}),
         "precision": study.choices.precision,
         "images": json.dumps(images.facts()),
-    }  # fmt: skip
+    } | ({"held_out": json.dumps(held_out.facts())} if held_out else {})  # fmt: skip
     facts["training"] = fingerprint(facts | {"code": TRAINING})
     checkpoint = save_to and unfinished(save_to, ".pt")
-    if save_to is not None and _trained_alike(save_to, facts["training"]):
-        if _is_of(checkpoint, facts["training"]):  # killed just before this last step
+
+    def already() -> bool:
+        alike = save_to is not None and _trained_alike(save_to, facts["training"])
+        if alike and _is_of(checkpoint, facts["training"]):  # killed just before this last step
             settle(save_to)
+        return alike
+
+    if processes.agreed(already):
         return None
-    form = _form_of(checkpoint) if resume and checkpoint and checkpoint.exists() else None
-    model = trainable(
-        study.networks.load_model(backbone.key, dcls), key, study.choices.precision, form
-    )
+    loaded = study.networks.load_model(backbone.key, dcls)
+    model: StudyModel | None = None
+
+    def form() -> Form:
+        nonlocal model
+        earlier = _form_of(checkpoint) if resume and checkpoint and checkpoint.exists() else None
+        model = trainable(loaded, key, study.choices.precision, earlier)
+        return model.form
+
+    # One process chooses, because another one's measurement might find another form the fastest.
+    chosen = processes.agreed(form)
+    if model is None:
+        model = trainable(loaded, key, study.choices.precision, chosen)
     trained = train_attention(
         model, key, images, recipe, backbone.preprocessing.crop,
         masking=masking, seed=seed, checkpoint=checkpoint, resume=resume, look_at=look_at,
-        on_look=on_look,
+        on_look=on_look, held_out=held_out, processes=processes,
         facts={name: facts[name] for name in ("variant", "weights", "precision", "training")}
         | {"form": vars(model.form)},
     )  # fmt: skip
-    if save_to is not None:
-        with write_atomically(unfinished(save_to, LOSSES)) as partial:
-            trained.history.to_csv(partial, index=False, float_format="%.6g")
+    if save_to is not None and processes.writes:
+        for suffix, table in ((LOSSES, trained.history), (EPOCHS, trained.epochs)):
+            with write_atomically(unfinished(save_to, suffix)) as partial:
+                table.to_csv(partial, index=False, float_format="%.6g")
         save_attention(save_to, key, trained.attention, facts, half=study.choices.profile.mini)
         for suffix in _BESIDE:
             if not unfinished(save_to, suffix).exists():  # it belongs to an earlier module

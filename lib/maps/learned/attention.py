@@ -201,13 +201,19 @@ class Loss:
 
 
 def attention_loss(
-    row: Attention, model: nn.Module, attention: nn.Module, images: Tensor, masking: str
+    row: Attention,
+    model: nn.Module,
+    attention: nn.Module,
+    images: Tensor,
+    masking: str,
+    whole_batch: Callable[[Tensor], Tensor] = lambda labels: labels,
 ) -> Loss:
     """Compute the loss of a batch; gradients reach only the attention's parameters.
 
-    model  : frozen, in eval mode, with `features`, `answered`, `normalised` and, if the row reads
-             several layers, `layers`
-    images : (image, 3, side, side) in 0-1
+    model       : frozen, in eval mode, with `features`, `answered`, `normalised` and, if the row
+                  reads several layers, `layers`
+    images      : (image, 3, side, side) in 0-1
+    whole_batch : returns every label of the batch if `images` are only a part of it
     The target is the class that the frozen network itself predicts.
     """
     x = model.normalised(images)
@@ -222,7 +228,7 @@ def attention_loss(
     else:
         logits = model(model.normalised(_as_large(own, images) * images))
     cross_entropy = F.cross_entropy(logits, labels)
-    masks = chosen_masks(maps, labels, masking)
+    masks = own if masking == MASKINGS[0] else chosen_masks(maps, whole_batch(labels), masking)
     terms = cross_entropy, area(masks), variation(masks)
     total = sum(weight * term for weight, term in zip(row.weights, terms, strict=True) if weight)
     return Loss(total, *terms, (logits.argmax(dim=1) == labels).float().mean())

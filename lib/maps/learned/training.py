@@ -3,12 +3,16 @@
 Everything random (weights, the order of images, crops, flips) depends on the seed and on the
 progress of training, never on the state of a generator. On a CPU, a run that was stopped and
 resumed therefore does exactly what an uninterrupted run does.
+
+Several processes split each batch and add their gradients (`lib.maps.learned.processes`), so their
+number changes the numbers only by rounding.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +21,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -39,11 +44,16 @@ from .attention import (
     of_classes,
     read_by,
 )
+from .processes import ALONE, Processes, share_norms, told
 
 # Raised when the same choices would result in another module.
 TRAINING = 1
 _MEASURED_ON = 4  # batches that measure the mean and variance of features
-HISTORY = ("step", "epoch", "lr", "loss", "cross_entropy", "area", "variation", "same_class")
+_READ_EVERY = 16  # steps between reads of losses from a GPU, which must finish its work for one
+TERMS = ("loss", "cross_entropy", "area", "variation", "same_class")
+HISTORY = ("step", "epoch", "lr", *TERMS)
+_TERMS = ("total", *TERMS[1:])  # as `Loss` calls them
+EPOCHS = ("step", "epoch", "processes", "images_per_second", *TERMS, "average_drop")
 
 
 class Images(Protocol):
@@ -51,9 +61,11 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, indices: Sequence[np.ndarray], seed: int, epoch: int) -> Iterator[Tensor]:
-        """Yield (image, 3, side, side) in 0-1 for each list of indices; seed, epoch and index
-        determine crops and flips."""
+    def batches(
+        self, indices: Sequence[np.ndarray], seed: int, epoch: int | None, device: torch.device
+    ) -> Iterator[Tensor]:
+        """Yield (image, 3, side, side) in 0-1 on a device for each list of indices; seed, epoch and
+        index determine crops and flips. The epoch None asks for centres, not flipped."""
 
     def spread(self, count: int) -> np.ndarray:
         """Return indices of `count` representative images, or of all if there are fewer."""
@@ -121,11 +133,15 @@ class Trained:
     """A trained module and the history of its training.
 
     history : one row per step, columns HISTORY
+    epochs  : one row per epoch, columns EPOCHS: the number of processes and the images per second
+              since the epoch began or was resumed; then means over the held-out images, NaN without
+              any
     looks   : {step: (image, h, w) maps of the watched images, scaled to 0-1}
     """
 
     attention: nn.Module
     history: pd.DataFrame
+    epochs: pd.DataFrame
     looks: dict[int, Tensor] = field(default_factory=dict)
 
 
@@ -185,6 +201,8 @@ def train_attention(
     look_at: Tensor | None = None,
     looks: int = 6,
     on_look: Callable[[pd.DataFrame, Mapping[int, Tensor]], None] = lambda history, looks: None,
+    held_out: Images | None = None,
+    processes: Processes = ALONE,
     facts: dict | None = None,
     report: Callable[[str], None] = tqdm.write,
 ) -> Trained:
@@ -199,6 +217,10 @@ def train_attention(
     look_at    : (image, 3, side, side) in 0-1: images whose maps are recorded at `looks` steps,
                  early ones closer together
     on_look    : called after each of these steps, with history and looks so far, as in `Trained`
+    held_out   : images that measure the module after each epoch, with `--masking diagonal`'s loss
+                 and the average drop of its maps
+    processes  : those that train together; each calls this function alike. They split every batch,
+                 and process 0 alone saves, looks and reports
     facts      : what else determines the result. A checkpoint with other facts is refused, except
                  for "training", a fingerprint of all
     Raises AttentionError if a checkpoint is in the way, damaged or from another training, or if
@@ -208,19 +230,30 @@ def train_attention(
         raise unknown_name("masking", masking, MASKINGS)
     if len(images) < 2:
         raise ValueError(f"training needs at least two images, got {len(images)}")
-    run = Run(model, ATTENTIONS[key], images, recipe, side, masking, seed)
+    run = Run(
+        model, ATTENTIONS[key], images, recipe, side, masking, seed, held_out, processes
+    )  # fmt: skip
     run.facts |= facts or {}
-    if checkpoint is not None and checkpoint.exists():
+
+    def found() -> tuple[dict, dict] | None:
+        if checkpoint is None or not checkpoint.exists():
+            return None
         if not resume:
             raise AttentionError(
                 f"{shown(checkpoint)} belongs to an unfinished training: continue it with resume "
                 "(--resume), or delete it"
             )
-        run.load(checkpoint)
-        report(f"resumed at step {run.step} of {run.steps}: {shown(checkpoint)}")
-    at = look_steps(run.steps, looks) if look_at is not None else set()
+        return _read(checkpoint)
+
+    before = processes.agreed(found)  # so that no process finds another state than the others
+    if before is not None:
+        run.load(checkpoint, *before)
+        if processes.writes:
+            report(f"resumed at step {run.step} of {run.steps}: {shown(checkpoint)}")
+    at = look_steps(run.steps, looks) if look_at is not None and processes.writes else set()
     with evaluating(model), frozen(model), progress_bar(
-        total=run.steps, initial=run.step, desc=METHODS[key].label, unit="step", leave=False
+        total=run.steps, initial=run.step, desc=METHODS[key].label, unit="step", leave=False,
+        disable=not processes.writes,
     ) as bar:  # fmt: skip
 
         def look() -> None:
@@ -230,18 +263,25 @@ def train_attention(
         if 0 in at and run.step == 0:
             look()
         for loss in run.go():
-            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+            speed = f"{run.images_per_second():.0f} images/s"
+            bar.set_postfix_str(f"loss={loss:.3f}, {speed}", refresh=False)
             bar.update()
             if run.step in at:
                 look()
             whole_epoch = run.step % run.steps_an_epoch == 0
-            if checkpoint is not None and (run.step % save_every == 0 or whole_epoch):
+            if whole_epoch:
+                run.end_epoch()
+            saves = checkpoint is not None and processes.writes
+            if saves and (run.step % save_every == 0 or whole_epoch):
                 run.save(checkpoint)
     run.check()
     attention = run.attention
     if isinstance(attention, Standardised):
         attention = attention.folded()
-    return Trained(attention.eval().requires_grad_(False), run.history(), run.looks)
+    return Trained(
+        attention.eval().requires_grad_(False), run.history(),
+        pd.DataFrame(run.epochs, columns=EPOCHS), run.looks,
+    )  # fmt: skip
 
 
 def look_steps(steps: int, looks: int) -> set[int]:
@@ -257,18 +297,32 @@ class Run:
 
     def __init__(
         self, model: nn.Module, row: Attention, images: Images, recipe: Recipe, side: int,
-        masking: str, seed: int,
+        masking: str, seed: int, held_out: Images | None = None, processes: Processes = ALONE,
     ):  # fmt: skip
         self.model, self.row, self.images, self.recipe = model, row, images, recipe
         self.masking, self.seed = masking, seed
+        self.held_out, self.processes = held_out, processes
         self.batch = min(recipe.batch, len(images))
+        if self.batch < processes.size:
+            raise ValueError(
+                f"a batch of {self.batch} images cannot be split among {processes.size} processes: "
+                "use fewer --devices, or a larger --batch-size"
+            )
         self.steps_an_epoch = len(images) // self.batch  # the last, smaller batch is dropped
         self.steps = recipe.epochs * self.steps_an_epoch
         self.step = 0
         self._history = np.empty((self.steps, len(HISTORY)))
+        self._unread: list[tuple[int, int, float, Tensor]] = []
+        self._loss = np.nan
+        self.epochs: list[list[float]] = []
+        self._began = 0, time.monotonic()  # the step and time since which speed is measured
         self.looks: dict[int, Tensor] = {}
         self.attention = self._new_attention(side)
+        if processes.size > 1:
+            share_norms(self.attention)
+            processes.copied(self.attention)
         self.device = next(self.attention.parameters()).device
+        self.read_every = 1 if self.device.type == "cpu" else _READ_EVERY
         named = dict(self.attention.named_parameters())
         biases = [p for name, p in named.items() if name.endswith("bias")]
         others = [p for name, p in named.items() if not name.endswith("bias")]
@@ -289,7 +343,7 @@ class Run:
             "masking": masking, "seed": seed, "side": side,
             "images": images.facts(), "variant": getattr(model, "variant", ""),
             "code": TRAINING,
-        }  # fmt: skip
+        } | ({"held_out": held_out.facts()} if held_out else {})  # fmt: skip
 
     def _new_attention(self, side: int) -> nn.Module:
         attention = new_attention(self.row, self.model, side, self.seed)
@@ -301,13 +355,14 @@ class Run:
         # Not the first ones, because lists are often sorted by class.
         measured = self.images.spread(_MEASURED_ON * self.batch)
         parts = np.array_split(measured, min(_MEASURED_ON, len(measured)))
-        batches = self.images.batches(parts, self.seed, 0)
+        batches = self.images.batches(parts, self.seed, 0, device)
         with torch.inference_mode(), evaluating(self.model):
-            features = [read_by(self.row, self.model, some.to(device))[-1] for some in batches]
+            features = [read_by(self.row, self.model, some)[-1] for some in batches]
         return Standardised(attention, features)
 
     def history(self) -> pd.DataFrame:
         """The history so far, as in `Trained`."""
+        self.read()
         table = pd.DataFrame(self._history[: self.step], columns=HISTORY)
         return table.astype({"step": int, "epoch": int})
 
@@ -321,13 +376,17 @@ class Run:
         )
 
     def go(self) -> Iterator[float]:
-        """Train step by step to the end, and yield the loss of each step."""
+        """Train step by step to the end, and yield the latest loss that is known."""
         while self.step < self.steps:
             epoch, done = divmod(self.step, self.steps_an_epoch)
             order = np.random.default_rng([self.seed, epoch]).permutation(len(self.images))
             order = order[: self.steps_an_epoch * self.batch].reshape(-1, self.batch)
-            for images in self.images.batches(list(order[done:]), self.seed, epoch):
-                yield self.one_step(images.to(self.device), epoch)
+            own = [self.processes.share(batch) for batch in order[done:]]
+            self._began = self.step, time.monotonic()
+            for images in self.images.batches(own, self.seed, epoch, self.device):
+                with told():
+                    loss = self.one_step(images, epoch)
+                yield loss
 
     def one_step(self, images: Tensor, epoch: int) -> float:
         if self.schedule is None:
@@ -338,36 +397,115 @@ class Run:
                 group["lr"] = rate * times
         rate = self.optimiser.param_groups[0]["lr"]
         self.attention.train()
-        loss = attention_loss(self.row, self.model, self.attention, images, self.masking)
-        terms = loss.total, loss.cross_entropy, loss.area, loss.variation, loss.same_class
-        told = torch.stack([term.float() for term in terms]).tolist()
-        if not np.isfinite(told[0]):
-            raise AttentionError(
-                f"the loss of {METHODS[self.row.key].label} is not finite at step "
-                f"{self.step + 1}, learning rate {rate:.3g}: try a smaller one (--lr)"
-            )
+        loss = attention_loss(
+            self.row, self.model, self.attention, images, self.masking,
+            lambda labels: self.processes.joined(labels, self.batch),
+        )  # fmt: skip
+        terms = torch.stack([getattr(loss, name).detach().float() for name in _TERMS])
         self.optimiser.zero_grad()
-        loss.total.backward()
+        if self.processes.size == 1:
+            loss.total.backward()
+        else:
+            part = len(images) / self.batch
+            terms *= part
+            (loss.total * part).backward()
+            self.processes.add([*(p.grad for p in self.attention.parameters()), terms])
+        self._unread.append((self.step, epoch, rate, terms))
+        if len(self._unread) >= self.read_every:
+            self.read()
         self.optimiser.step()
         if self.schedule is not None and self.step + 1 < self.steps:
             self.schedule.step()
-        self._history[self.step] = self.step + 1, epoch, rate, *told
         self.step += 1
-        return told[0]
+        return self._loss
+
+    def read(self) -> None:
+        """Write the terms of the latest steps to the history. Raises AttentionError if a loss is
+        NaN or infinite."""
+        unread, self._unread = self._unread, []
+        if not unread:
+            return
+        terms = torch.stack([terms for *_, terms in unread]).tolist()
+        for (step, epoch, rate, _), values in zip(unread, terms, strict=True):
+            if not np.isfinite(values[0]):
+                raise AttentionError(
+                    f"the loss of {METHODS[self.row.key].label} is not finite at step "
+                    f"{step + 1}, learning rate {rate:.3g}: try a smaller one (--lr)"
+                )
+            self._history[step] = step + 1, epoch, rate, *values
+        self._loss = terms[-1][0]
+
+    def images_per_second(self) -> float:
+        """Images of all processes per second, since the epoch began or was resumed."""
+        step, then = self._began
+        return (self.step - step) * self.batch / max(time.monotonic() - then, 1e-9)
+
+    def end_epoch(self) -> None:
+        """Record speed and validation of the epoch that has just ended."""
+        self.read()
+        speed = self.images_per_second()
+        epoch = self.step // self.steps_an_epoch - 1
+        self.epochs.append([self.step, epoch, self.processes.size, speed, *self.validated()])
 
     @torch.inference_mode()
-    def look(self, images: Tensor) -> None:
+    def validated(self) -> list[float]:
+        """Return the mean of each of TERMS and the average drop over the held-out images.
+
+        The terms are of centres, with each image's own mask, so that the batch changes nothing. The
+        average drop is that of the heatmaps, in per cent of the probability of the predicted class
+        (`lib.analyses.faithfulness.drop`); constant heatmaps are skipped.
+        """
+        if self.held_out is None:
+            return [np.nan] * (len(TERMS) + 1)
         self.attention.eval()
-        images = images.to(self.device)
+        count = len(self.held_out)
+        parts = np.split(np.arange(count), range(self.batch, count, self.batch))
+        own = [share for part in parts if len(share := self.processes.share(part))]
+        totals = torch.zeros(len(TERMS) + 2, dtype=torch.float64)
+        for images in self.held_out.batches(own, self.seed, None, self.device):
+            loss = attention_loss(
+                self.row, self.model, self.attention, images, MASKINGS[0]
+            )  # fmt: skip
+            terms = [getattr(loss, name).float() * len(images) for name in _TERMS]
+            drops = self._drops(images)
+            kept = drops.isfinite()
+            terms += [drops[kept].sum(), kept.sum().float()]
+            totals += torch.stack(terms).cpu()
+        self.processes.add([totals])
+        *terms, drop, kept = totals.tolist()
+        return [*(term / count for term in terms), drop / kept if kept else np.nan]
+
+    def _drops(self, images: Tensor) -> Tensor:
+        """(image,) per cent of the probability that is lost where the heatmap hides the image."""
+        x, maps, labels = self._maps(images)
+        large = F.interpolate(
+            maps[:, None], images.shape[-2:], mode="bilinear", align_corners=False
+        )  # fmt: skip
+        whole, masked = (
+            self.model(some).float().softmax(dim=1).gather(1, labels[:, None])[:, 0]
+            for some in (x, self.model.normalised(large * images))
+        )
+        constant = maps.amax((1, 2)) == 0  # as `min_max` leaves it
+        return (100 * (whole - masked).clamp(min=0) / whole).masked_fill(constant, torch.nan)
+
+    def _maps(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalised images, their heatmaps in 0-1, and their predicted classes."""
         x = self.model.normalised(images)
         features = layers_of(self.row, self.model, x)
         labels = self.model.answered(x, features[-1]).argmax(dim=1)
         read = read_by(self.row, self.model, images) if self.row.raw else features
-        self.looks[self.step] = min_max(of_classes(self.attention(read), labels)).cpu().clone()
+        return x, min_max(of_classes(self.attention(read), labels)), labels
+
+    @torch.inference_mode()
+    def look(self, images: Tensor) -> None:
+        self.attention.eval()
+        _, maps, _ = self._maps(images.to(self.device))
+        self.looks[self.step] = maps.cpu().clone()
 
     # --- a file ---------------------------------------------------------------------------
 
     def save(self, path: Path) -> None:
+        self.read()
         self.check()
         state = {
             "facts": json.dumps(self.facts, sort_keys=True),
@@ -377,14 +515,15 @@ class Run:
             "schedule": self.schedule.state_dict() if self.schedule else {},
             "history": torch.from_numpy(self._history[: self.step].copy()),
             "looks": self.looks,
+            "epochs": self.epochs,
         }
         file = io.BytesIO()  # torch.save to a full disk would raise RuntimeError
         torch.save(state, file)
         with write_atomically(path) as partial:
             partial.write_bytes(file.getbuffer())
 
-    def load(self, path: Path) -> None:
-        state, facts = _read(path, self.device)
+    def load(self, path: Path, state: dict, facts: dict) -> None:
+        """Continue from a checkpoint and its facts, as `_read` returns them."""
         unlike = [
             name for name, value in self.facts.items()
             if name != "training" and facts.get(name) != _as_json(value)
@@ -399,20 +538,20 @@ class Run:
         self.optimiser.load_state_dict(state["optimiser"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
-        self._history[: self.step] = state["history"].cpu().numpy()
-        self.looks = {step: maps.cpu() for step, maps in state["looks"].items()}
+        self._history[: self.step] = state["history"].numpy()
+        self.looks, self.epochs = state["looks"], state.get("epochs", [])
 
 
 def checkpoint_facts(path: Path) -> dict:
     """Return what determined the training of a checkpoint. Raises AttentionError if it is
     damaged."""
-    return _read(path, torch.device("cpu"))[1]
+    return _read(path)[1]
 
 
-def _read(path: Path, device: torch.device) -> tuple[dict, dict]:
+def _read(path: Path) -> tuple[dict, dict]:
     """A checkpoint and its facts."""
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
         return state, parse_json(state["facts"], {"type": "object"}, "what it tells of itself")
     except Exception as error:  # torch raises many kinds of errors for damaged files
         raise AttentionError(

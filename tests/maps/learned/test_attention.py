@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from stand_ins import InHalves, mini
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lib.analyses.lcam.trainings import trainable
 from lib.base.files import write_atomically
@@ -32,6 +33,7 @@ from lib.maps.learned.attention import (
     variation,
 )
 from lib.maps.learned.training import (
+    EPOCHS,
     HISTORY,
     RECIPES,
     Recipe,
@@ -371,8 +373,8 @@ def test_a_resumed_training_ends_as_an_uninterrupted_one(tmp_path, key, recipe):
     class Dying(ArrayImages):
         left = 7 + 4 * (recipe.standardised and key == "lcam_fm")  # four are measured on
 
-        def batches(self, indices, seed, epoch):
-            for batch in super().batches(indices, seed, epoch):
+        def batches(self, *words):
+            for batch in super().batches(*words):
                 self.left -= 1
                 if self.left < 0:
                     raise Killed
@@ -692,11 +694,111 @@ def test_crops_follow_from_seed_epoch_and_place_whoever_reads(imagenet):
     assert torch.equal(next(FolderImages(paths, 32).batches(order[1:], 1, 2)), here[1])
 
 
-def test_a_damaged_image_is_named(imagenet):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_image_is_named_whoever_reads_it(imagenet, workers):
     paths = listed_images(imagenet / "ILSVRC2012_img_val")
     paths[1].write_bytes(b"no image")
     with pytest.raises(ImageFolderError, match="val_00000002.JPEG is not a readable image"):
-        list(FolderImages(paths, 32).batches([np.arange(3)], 0, 0))
+        list(FolderImages(paths, 32, workers).batches([np.arange(3)], 0, 0))
+
+
+def test_images_that_are_held_out_are_drawn_once_and_read_at_their_centres(imagenet):
+    images = FolderImages(listed_images(imagenet), 32, folder=imagenet)
+    others, held_out = images.apart(3)
+    assert (len(others), len(held_out)) == (4, 3)
+    assert sorted(others.paths + held_out.paths) == images.paths
+    assert held_out.paths == images.apart(3)[1].paths
+    (centres,) = held_out.batches([np.arange(3)], 0, None)
+    assert torch.equal(centres, torch.stack([held_out.centre(i) for i in range(3)]))
+    pixels, _ = patches(8)
+    others, held_out = ArrayImages(pixels, "p").apart(2)
+    (centres,) = held_out.batches([np.arange(2)], 0, None)
+    assert torch.equal(centres, held_out.some(2))
+    assert {p.tobytes() for p in pixels} == {
+        p.permute(1, 2, 0).numpy().tobytes() for p in torch.cat([others.images, held_out.images])
+    }
+    for count in (0, 7, 8):
+        with pytest.raises(ValueError, match=f"{count} of 8 images cannot be held out"):
+            ArrayImages(pixels, "p").apart(count)
+
+
+@pytest.mark.parametrize("key", ["lcam_fm", "lcam_img"])
+def test_validation_measures_the_loss_and_the_average_drop_of_held_out_images(key):
+    pixels, _ = patches(21)
+    pixels[-1] = 0  # its heatmap is constant, so it has no average drop
+    held_out = ArrayImages(pixels[-5:], "held out")
+    recipe = replace(_TOY, epochs=2, batch=4)
+    model = Toy()
+    trained = train_attention(
+        model, key, ArrayImages(pixels[:16], "p"), recipe, SIDE, held_out=held_out
+    )
+    assert tuple(trained.epochs) == EPOCHS
+    assert trained.epochs.step.tolist() == [4, 8]
+    assert trained.epochs.epoch.tolist() == [0, 1]
+    assert (trained.epochs.images_per_second > 0).all()
+    last = trained.epochs.iloc[-1]
+    images, model = held_out.some(5), model.eval()
+    loss = attention_loss(ATTENTIONS[key], model, trained.attention, images, "diagonal")
+    assert last.loss == pytest.approx(loss.total.item(), rel=1e-5)
+    assert last.same_class == pytest.approx(loss.same_class.item())
+    x = model.normalised(images)
+    model.attentions = {key: trained.attention}
+    maps = learned_map(key, model, x, head_pass(model, x))
+    drops = []
+    for image, one in zip(images[:4], maps[:4], strict=True):
+        large = nn.functional.interpolate(one[None, None], (SIDE, SIDE), mode="bilinear")
+        whole, hidden = (
+            model(model.normalised(some)).softmax(1)[0]
+            for some in (image[None], image[None] * large)
+        )
+        best = whole.argmax()
+        drops.append(100 * max(0, (whole[best] - hidden[best]).item()) / whole[best].item())
+    assert maps[4].max() == 0
+    assert last.average_drop == pytest.approx(np.mean(drops), rel=1e-4)
+
+
+def test_between_reads_of_the_loss_nothing_waits_for_the_device(monkeypatch):
+    """As on a GPU, where each read of a number would wait for all the work before it."""
+    counted = []
+
+    class Waits(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, words=(), options=None):
+            if any(name in str(function) for name in ("_local_scalar_dense", "nonzero")):
+                counted.append(str(function))
+            return function(*words, **(options or {}))
+
+    def counting(name):
+        real = getattr(torch.Tensor, name)
+
+        def read(self, *words):
+            counted.append(name)
+            return real(self, *words)
+
+        monkeypatch.setattr(torch.Tensor, name, read)
+
+    for name in ("tolist", "item", "cpu", "numpy", "__bool__", "__float__"):
+        counting(name)
+    pixels, _ = patches(16)
+    recipe = replace(_TOY, epochs=2, batch=4, lr=0.1)
+    runs = []
+    for every in (1, 3):
+        run = Run(
+            Toy().eval(), ATTENTIONS["lcam_img"], ArrayImages(pixels, "p"), recipe, SIDE,
+            "diagonal", 0,
+        )  # fmt: skip
+        run.read_every = every
+        reads = []
+        steps = run.go()
+        for _ in range(run.steps):
+            counted.clear()
+            with Waits():
+                next(steps)
+            reads.append(bool(counted))
+        runs.append((run, reads))
+    (often, _), (seldom, reads) = runs
+    assert reads == [False, False, True] * 2 + [False] * 2
+    assert often.history().equals(seldom.history())
+    assert torch.equal(often.attention.maps.weight, seldom.attention.maps.weight)
 
 
 def test_images_whose_numbers_have_no_8_bit_meaning_are_refused(imagenet):

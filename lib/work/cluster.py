@@ -1,4 +1,4 @@
-"""Scoring by several processes, on this machine or on many. Dask schedules them.
+"""Work by several processes, on this machine or on many. Dask schedules them.
 
 Workers must see this project and its data under the same paths (a shared disk), because they
 read and write the same files as a single process does. If a worker dies, only its current unit is
@@ -18,33 +18,34 @@ from tqdm import tqdm
 from ..networks.checkpoints import MissingWeights, WeightsError
 from ..study.choices import Choices
 from ..study.study import Study
-from .kept import read_kept
-from .units import Scorer, Unit, units_of
+from .units import Unit, Work
 
 distributed = lazy_loader.load("distributed")  # its import takes a second
 
 WAIT = 60  # seconds for a scheduler to answer
 STARTS = 3  # of the workers here
 
-# Of a worker's process: {choices: (its scorer, its units by place)}.
-_scorers: dict[str, tuple[Scorer, list[Unit]]] = {}
+# Of a worker's process: {what it was asked for: (the work, its units)}.
+_works: dict[str, tuple[Work, list[Unit]]] = {}
 
 
 class ClusterError(RuntimeError):
     """The cluster, or one of its workers, cannot do the work; the message says why."""
 
 
-def score_on_cluster(study: Study, units: list[Unit]) -> Iterator[tuple[Unit, Exception | None]]:
-    """Like `score_here`, in other processes. Yields each unit as soon as it is finished."""
+def do_on_cluster(work: Work, units: list[Unit]) -> Iterator[tuple[Unit, Exception | None]]:
+    """Compute units in other processes. Yields each as soon as it is finished, with the error if
+    it cannot be computed (with `keep_going`). Raises ClusterError, and what computing raises."""
     if not units:
         return
-    choices = study.choices.options()
+    study = work.study
+    made_from = type(work), study.choices.options(), work.arguments
     with _client(study.choices, len(units)) as client:
         waiting = {}
         for number, unit in enumerate(units):
             future = client.submit(
-                score_unit, choices, str(unit.path), unit.variant,
-                key=f"{unit.variant}-{unit.some.part.name}-{unit.path.stem[-16:]}",
+                do_unit, *made_from, str(unit.path), unit.name,
+                key=f"{unit.name}-{unit.path.stem[-16:]}",
                 priority=-number,  # units of one part together, while a worker holds that part
                 pure=False,
             )  # fmt: skip
@@ -101,31 +102,32 @@ def _cluster_here(count: int) -> distributed.LocalCluster:
         ) from error
 
 
-def score_unit(choices: dict, path: str, variant: str) -> None:
-    """Compute a unit's scores in a worker and cache them, unless another worker has done so.
+def do_unit(kind: type[Work], choices: dict, arguments: dict, path: str, name: str) -> None:
+    """Compute a unit's table in a worker and cache it, unless another worker has done so.
 
     Raises ClusterError if this worker's files or code differ from those of the process that
     sent the unit.
     """
-    scorer, units = _of(choices)
-    unit = next((u for u in units if str(u.path) == path and u.variant == variant), None)
+    work, units = _of(kind, choices, arguments)
+    unit = next((u for u in units if str(u.path) == path and u.name == name), None)
     if unit is None:
         raise ClusterError(
-            f"this worker would not cache the scores of {variant} as {path}: its project, "
-            "packages, images or weights differ from those of the process that started the run; "
-            "give all workers the same ones"
+            f"this worker would not cache {name} as {path}: its project, packages, images or "
+            "weights differ from those of the process that started the run; give all workers the "
+            "same ones"
         )
-    if read_kept(unit.path, scorer.study.choices.keep_going) is None:
-        scorer.score(unit)
+    if work.cached(unit) is None:
+        work.do(unit)
 
 
-def _of(choices: dict) -> tuple[Scorer, list[Unit]]:
-    key = repr(choices)
-    if key not in _scorers:
-        _scorers.clear()  # they belong to another study; their memory is freed
+def _of(kind: type[Work], choices: dict, arguments: dict) -> tuple[Work, list[Unit]]:
+    key = repr((kind, choices, arguments))
+    if key not in _works:
+        _works.clear()  # they belong to another study; their memory is freed
         study = Study.from_profile(**choices | {"device": _device(choices["device"])})
-        _scorers[key] = Scorer(study), list(units_of(study, study.clickme(), {}))
-    return _scorers[key]
+        work = kind(study, **arguments)
+        _works[key] = work, list(work.units())
+    return _works[key]
 
 
 def _device(chosen: str) -> str:

@@ -1,4 +1,4 @@
-"""Scoring by several processes: the table is a single process's, whoever dies."""
+"""Work by several processes: the tables are a single process's, whoever dies."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ import sys
 import time
 from pathlib import Path
 
-import pandas as pd
 import psutil
 import pytest
 from stand_ins import copy_lib, make_record
 
 from lib.base.paths import ROOT
 from lib.people.stored.shards import write_shard
-from lib.scores import cluster
-from lib.scores.study_scores import score_study
-from lib.scores.units import units_of
+from lib.scores import score_study
+from lib.scores.units import ScoreWork
 from lib.study.study import Study
+from lib.work import cluster
 
 SHARDS, IMAGES = 4, 12
 CHOICES = {
@@ -28,13 +27,27 @@ CHOICES = {
 # A program of its own: Dask starts its workers from one.
 PROGRAM = f"""
 import sys
-from lib.scores import score_study
+from pathlib import Path
+from lib.analyses import score_faithfulness, score_forgetting
+from lib.analyses.cose import score_cose
+from lib.scores import score_controls, score_measures, score_study
 from lib.study import Study
 
 if __name__ == "__main__":
-    images, table = sys.argv[1:]
-    study = Study.from_profile("demo", **{CHOICES}, images=images, workers=2)
-    score_study(study).to_csv(table, index=False)
+    images, out, workers = sys.argv[1:]
+    study = Study.from_profile("demo", **{CHOICES}, images=images, workers=int(workers))
+    few = study.changed(models=["resnet50"], methods=["grad_cam"])
+    tables = {{
+        "scores": lambda: score_study(study),
+        "controls": lambda: score_controls(study),
+        "measures": lambda: score_measures(few),
+        "faithfulness": lambda: score_faithfulness(
+            study, few.choices.backbones, few.choices.methods, 20, True),
+        "forgetting": lambda: score_forgetting(few, 2),
+        "cose": lambda: score_cose(few, 2),
+    }}
+    for name, table in tables.items():
+        table().to_csv(Path(out) / f"{{name}}.csv", index=False)
 """
 
 
@@ -58,10 +71,10 @@ def project(tmp_path) -> Path:
     return folder
 
 
-def start(project: Path, *arguments: object) -> subprocess.Popen:
+def start(project: Path, *arguments: object, **variables: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "program.py", *map(str, arguments)], cwd=project,
-        env={**os.environ, "PYTHONPATH": str(project)},
+        env={**os.environ, "PYTHONPATH": str(project), **variables},
     )  # fmt: skip
 
 
@@ -75,17 +88,13 @@ def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
     return [p for p in below if "spawn_main" in " ".join(p.cmdline())]
 
 
-def same(one: Path, other: Path) -> bool:
-    pd.testing.assert_frame_equal(pd.read_csv(one), pd.read_csv(other), rtol=0, atol=1e-5)
-    return True
-
-
 @pytest.mark.slow
-def test_two_workers_one_of_them_killed_make_the_single_processs_table(
-    project, images, tmp_path, monkeypatch
-):
-    table, alone = tmp_path / "two.csv", tmp_path / "alone.csv"
-    process = start(project, images, table)
+def test_two_workers_one_of_them_killed_make_the_single_processs_tables(project, images, tmp_path):
+    """Every analysis, byte for byte; a worker has one thread, so the single process has one too."""
+    two, alone = tmp_path / "two", tmp_path / "alone"
+    two.mkdir()
+    alone.mkdir()
+    process = start(project, images, two, 2)
     deadline = time.monotonic() + 120
     while not kept(project):
         assert process.poll() is None
@@ -94,15 +103,17 @@ def test_two_workers_one_of_them_killed_make_the_single_processs_table(
     victim = workers_of(process)[0]
     os.kill(victim.pid, signal.SIGKILL)
     finished = {path.name: path.stat().st_mtime_ns for path in kept(project)}
-    assert process.wait(timeout=300) == 0
+    assert process.wait(timeout=600) == 0
     after = {path.name: path.stat().st_mtime_ns for path in kept(project)}
     assert finished.items() <= after.items()  # what was finished is not done again
-    assert len(after) == SHARDS * 4
-    monkeypatch.setattr("lib.study.places.OUTPUT", tmp_path / "output")
-    study = Study.from_profile("demo", **CHOICES, images=str(images))
-    score_study(study).to_csv(alone, index=False)
-    assert len(list(study.places.scores.iterdir())) == SHARDS * 4
-    assert same(table, alone)
+    assert len(list((project / "data/output/demo/scores").glob("*.parquet"))) == SHARDS * 4
+    (project / "data" / "output").rename(tmp_path / "output")
+    assert start(project, images, alone, 0, OMP_NUM_THREADS="1").wait(timeout=600) == 0
+    names = sorted(path.name for path in two.iterdir())
+    assert len(names) == 6
+    assert [
+        name for name in names if (two / name).read_bytes() != (alone / name).read_bytes()
+    ] == []
 
 
 def test_a_scheduler_that_does_not_answer_is_named(images, tmp_path, monkeypatch):
@@ -126,14 +137,15 @@ def test_workers_that_do_not_start_are_started_again(monkeypatch, capsys):
             raise KeyboardInterrupt  # it did start
 
     monkeypatch.setattr(cluster.distributed, "LocalCluster", Cluster)
-    units = list(units_of(study, study.clickme(), {}))
+    work = ScoreWork(study)
+    units = list(work.units())
     with pytest.raises(KeyboardInterrupt):
-        next(cluster.score_on_cluster(study, units))
+        next(cluster.do_on_cluster(work, units))
     assert capsys.readouterr().out.count("trying again: Cluster failed to start") == 2
     monkeypatch.setattr(cluster, "STARTS", 2)
     tries.clear()
     with pytest.raises(cluster.ClusterError, match="did not start in 2 attempts: .*Nanny"):
-        next(cluster.score_on_cluster(study, units))
+        next(cluster.do_on_cluster(work, units))
 
 
 def test_workers_and_scheduler_exclude_each_other():
