@@ -38,7 +38,14 @@ from ..base.tables import unknown_name
 from ..figures.lcam import plot_looks, plot_losses
 from ..figures.style import use_study_style
 from ..maps.learned.attention import ATTENTIONS, MASKINGS
-from ..maps.learned.processes import ALONE, Processes, ProcessLost, check_devices, joined
+from ..maps.learned.processes import (
+    ALONE,
+    Processes,
+    ProcessLost,
+    check_devices,
+    joined,
+    local_processes,
+)
 from ..maps.learned.training import RECIPES, Images, Recipe
 from ..maps.methods import LEARNED_METHODS, METHODS
 from ..networks.backbones import Backbone
@@ -46,7 +53,7 @@ from ..study.choices import Choices
 from ..study.device import chosen_device
 from ..study.profiles import PROFILES
 from ..study.study import Study
-from .processes import is_one_of_several, is_started, local_processes, start
+from .processes import is_one_of_several, is_started, start
 from .running import ACCEPT, accepted, print_remarks, run
 
 _LOOKED_AT = 6  # images in the drawings of early results

@@ -17,11 +17,6 @@ _STARTED = "DCLS_STARTED"  # set in processes that this module starts
 _GRACE = 10  # seconds after which a process that does not end is killed
 
 
-def local_processes() -> int:
-    """Return how many processes of the same command share this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-
-
 def is_one_of_several() -> bool:
     """Whether this process is one of several of the same command, by `start` or torchrun."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ

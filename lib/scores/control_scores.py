@@ -44,9 +44,10 @@ def score_controls(study: Study) -> pd.DataFrame:
     are scored one by one, and cached. Raises StoredError, MissingInputs.
     """
     study.inputs.require()
-    for _ in tables(MeanWork(study)):  # by all processes, before each part's controls need them
+    work = ControlWork(study)
+    for _ in tables(work.means):  # by all processes, before each part's controls need them
         pass
-    return _together(table for _, table in tables(ControlWork(study)))
+    return _together(table for _, table in tables(work))
 
 
 def controls_of(clickme: ClickMe, geometries: Sequence[Preprocessing]) -> pd.DataFrame:
@@ -128,8 +129,8 @@ class ControlWork(_OfParts):
 
     def __init__(self, study: Study):
         super().__init__(study)
-        self._mean_work = MeanWork(study.changed(workers=0, scheduler=""))
-        self._names = [unit.path.name for unit in self._mean_work.units()]
+        self.means = MeanWork(study)
+        self._names = [unit.path.name for unit in self.means.units()]
 
     def facts(self, of: tuple[int, ClickMe]) -> dict:
         controls = {control.key: control.maps for control in CONTROLS.values()}
@@ -137,7 +138,7 @@ class ControlWork(_OfParts):
 
     @cached_property
     def _means(self) -> dict[tuple[str, str], MeanMap]:
-        return self._mean_work.together()
+        return self.means.together()
 
     def compute(self, of: tuple[int, ClickMe]) -> pd.DataFrame:
         number, some = of

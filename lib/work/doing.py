@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -34,7 +34,7 @@ def tables(work: Work) -> Iterator[tuple[Unit, pd.DataFrame]]:
             waiting[unit.path] = unit
         else:
             found[unit.path] = table
-    _do(work, units, [*waiting.values()])
+    do_waiting(work, units, [*waiting.values()])
     for unit in units:
         if unit.model in work.missed:
             continue
@@ -47,23 +47,28 @@ def tables(work: Work) -> Iterator[tuple[Unit, pd.DataFrame]]:
         yield unit, table
 
 
-def _do(work: Work, units: list[Unit], waiting: list[Unit]) -> None:
-    choices = work.study.choices
+def do_waiting(work: Work, units: Sequence[Unit], waiting: list[Unit]) -> int:
+    """Compute those of some units that wait, and return how many were computed. Those that cannot
+    be (with `keep_going`) are added to `missed` of the work. Raises what computing raises."""
+    computed, choices = 0, work.study.choices
     desc, unit_name = work.bar
     total, left = sum(u.size for u in units), sum(u.size for u in waiting)
     with progress_bar(total=total, initial=total - left, desc=desc, unit=unit_name) as bar:
         bar.set_postfix_str(f"{total - left} cached", refresh=False)
         # One unit alone is quicker computed than a worker started.
         elsewhere = choices.scheduler or (choices.workers and len(waiting) > 1)
-        do = do_on_cluster if elsewhere else do_here
+        do = do_on_cluster if elsewhere else _do_here
         for unit, error in do(work, waiting):
             bar.update(unit.size)
-            if error is not None and unit.model not in work.missed:
+            if error is None:
+                computed += 1
+            elif unit.model not in work.missed:
                 work.missed[unit.model] = str(error)
                 tqdm.write(f"skipped: {unit.model}: {error}")
+    return computed
 
 
-def do_here(work: Work, units: list[Unit]) -> Iterator[tuple[Unit, Exception | None]]:
+def _do_here(work: Work, units: list[Unit]) -> Iterator[tuple[Unit, Exception | None]]:
     """Yield each unit once it is computed, with the error if it cannot be (with `keep_going`)."""
     keep_going = work.study.choices.keep_going
     if units and not keep_going and (foretold := work.foretold(units)):

@@ -6,10 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from tqdm import tqdm
-
-from ..base.progress_bar import progress_bar
-from .doing import do_here
+from .doing import do_waiting
 from .units import Work
 
 T = TypeVar("T")
@@ -49,15 +46,5 @@ def do_share(work: Work, number: int, count: int) -> ShareDone:
     units = list({unit.path: unit for unit in work.units()}.values())
     mine = share(units, number, count)
     waiting = [unit for unit in mine if work.cached(unit) is None]
-    cached = len(mine) - len(waiting)
-    computed = 0
-    desc, unit_name = work.bar
-    with progress_bar(total=len(mine), initial=cached, desc=desc, unit=unit_name) as bar:
-        for unit, error in do_here(work, waiting):
-            bar.update()
-            if error is None:
-                computed += 1
-            else:
-                work.missed[unit.model] = str(error)
-                tqdm.write(f"skipped: {unit.model}: {error}")
-    return ShareDone(computed, cached, work.missed)
+    computed = do_waiting(work, mine, waiting)
+    return ShareDone(computed, len(mine) - len(waiting), work.missed)

@@ -58,11 +58,11 @@ def test_shares_fill_the_cache_that_the_study_reads(study, tmp_path, monkeypatch
 def test_a_task_scores_no_unit_of_another_share(study, monkeypatch):
     asked = []
 
-    def remember(_, units):
+    def remember(_, __, units):
         asked.append([unit.path for unit in units])
-        return iter(())
+        return 0
 
-    monkeypatch.setattr(shares, "do_here", remember)
+    monkeypatch.setattr(shares, "do_waiting", remember)
     for number in (1, 2, 3, 4, 5):
         score_share(study, number, 5)
     assert [len(paths) for paths in asked] == [0, 1, 1, 1, 1]

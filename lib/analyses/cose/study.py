@@ -195,21 +195,12 @@ class PairsWork(Work):
         return f"{variant_name(of.backbone.key, of.dcls)}-{of.block.name}"
 
     def facts(self, of: _Pairs) -> dict:
-        return self._facts[of.backbone, of.dcls] | {
+        return facts_of_maps(self.study, of.backbone, of.dcls) | {
+            "code of COSE": code_of(*_CODE),
+            "columns": self.columns,
+            "torchvision": version("torchvision"),
             "other": [of.other.name, of.other.hash],
             **of.block.facts(),
-        }
-
-    @cached_property
-    def _facts(self) -> dict[tuple[Backbone, bool], dict]:
-        return {
-            (backbone, dcls): facts_of_maps(self.study, backbone, dcls)
-            | {
-                "code of COSE": code_of(*_CODE),
-                "columns": self.columns,
-                "torchvision": version("torchvision"),
-            }
-            for backbone, dcls in self.earlier
         }
 
     def skipped(self, of: _Pairs) -> dict[str, str]:

@@ -109,6 +109,11 @@ def told() -> Iterator[None]:
         raise
 
 
+def local_processes() -> int:
+    """Return how many processes of the same command share this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 @contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
     """Join the processes that the environment names, as torchrun sets it, until the end.
@@ -119,7 +124,7 @@ def joined(device: torch.device) -> Iterator[Processes]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE
         return
-    check_devices(device, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    check_devices(device, local_processes())
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     store, rank, size = next(dist.rendezvous("env://"))
